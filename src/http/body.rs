@@ -1,0 +1,40 @@
+//! Decoding a request body: says how much of the input it consumed and which part of it is data; owns and reads nothing.
+
+use std::ops::Range;
+
+use super::error::Error;
+use super::framing::Length;
+
+/// Decoder of one body.
+#[derive(Clone, Debug)]
+pub enum Decoder {
+    /// Bytes still to come of a Content-Length body.
+    Length(u64),
+    /// A chunked body.
+    Chunked(super::chunked::Decoder),
+}
+
+/// One step of decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes of the input that are dealt with, framing included.
+    pub consumed: usize,
+    /// The data among them, as a range of the input (may be empty).
+    pub data: Range<usize>,
+    /// Whether the body is complete; nothing behind `consumed` belongs to it.
+    pub done: bool,
+}
+
+impl Decoder {
+    /// A decoder for the framing of a head; `max_trailer` bounds the trailer section in bytes.
+    pub fn new(length: Length, max_trailer: usize) -> Self {
+        let _ = (length, max_trailer);
+        todo!()
+    }
+
+    /// Decodes what it can from the start of `input`. Call again with the rest until `done` or `consumed == 0`.
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+        let _ = input;
+        todo!()
+    }
+}

@@ -1,0 +1,13 @@
+//! HTTP/1.1 and HTTP/1.0 without I/O (RFC 9110, RFC 9112): bytes in, facts out; facts in, bytes out.
+//!
+//! Nothing here reads a socket, a clock or the configuration; limits and dates are arguments. A caller parses a
+//! [`head::Head`], asks [`framing::of`] what follows it, feeds the body through a [`body::Decoder`], and renders the answer
+//! with a [`response::Encoder`].
+
+pub mod body;
+pub mod chunked;
+pub mod date;
+pub mod error;
+pub mod framing;
+pub mod head;
+pub mod response;

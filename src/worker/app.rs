@@ -1,0 +1,165 @@
+//! What the loop knows of an application: the trait that `wsgi` implements, and the data that passes between the two.
+//!
+//! The loop hands over a complete request. The answer is rendered into the connection's output buffer by the application's
+//! side, so that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more
+//! comes back as a [`Stream`], which the loop advances one block at a time while its output is below the high-water mark.
+
+use std::fs::File;
+use std::os::fd::BorrowedFd;
+
+use crate::http::framing::Framing;
+use crate::http::head::Head;
+
+/// The client of a connection as text, rendered once at accept.
+#[derive(Clone, Debug, Default)]
+pub struct Peer {
+    /// Address without port (`127.0.0.1`, `::1`); empty for a unix socket.
+    pub addr: String,
+    /// Port in decimal; empty for a unix socket.
+    pub port: String,
+    /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
+    pub trusted: bool,
+}
+
+/// A complete request body.
+#[derive(Debug, Default)]
+pub enum Body {
+    /// No bytes.
+    #[default]
+    Empty,
+    /// In memory.
+    Memory(Vec<u8>),
+    /// Spooled to an unlinked temporary file, read from its start; the number is its length in bytes.
+    File(File, u64),
+}
+
+impl Body {
+    /// Length in bytes, transfer coding removed.
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Memory(bytes) => bytes.len() as u64,
+            Self::File(_, len) => *len,
+        }
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// A request that is ready to be served.
+#[derive(Debug)]
+pub struct Request<'a> {
+    /// The bytes that `head` was parsed from.
+    pub bytes: &'a [u8],
+    /// Request line and fields.
+    pub head: &'a Head,
+    /// Framing, keep-alive wish.
+    pub framing: Framing,
+    /// The client.
+    pub peer: &'a Peer,
+    /// Index of the listener in the order of the settings' binds; SERVER_NAME and SERVER_PORT come from it.
+    pub listener: usize,
+    /// Whether the worker lets the connection stay open (false while it drains).
+    pub persistent: bool,
+    /// Date field value.
+    pub date: &'a [u8],
+    /// The complete body.
+    pub body: Body,
+}
+
+/// What an answer was, for the access log and the connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Status code.
+    pub status: u16,
+    /// Body bytes rendered, framing excluded.
+    pub sent: u64,
+    /// What happens to the connection once the output is flushed.
+    pub fate: Fate,
+}
+
+/// The connection's fate after an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Fate {
+    /// It may serve the next request.
+    #[default]
+    Keep,
+    /// It is closed in order.
+    Close,
+    /// The body is short; the end is visible by closing.
+    Cut,
+    /// The body is short and delimited only by the close: reset it, so that the client sees the cut.
+    Reset,
+}
+
+/// What a call returned.
+pub enum Reply {
+    /// The whole answer is in the output.
+    Complete(Summary),
+    /// The answer goes on; what is rendered so far (maybe nothing) is in the output.
+    Stream(Box<dyn Stream>),
+}
+
+/// The rest of an answer. Dropping it closes the application's iterable (PEP 3333: `close()` exactly once on every path).
+pub trait Stream: Send {
+    /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending.
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step;
+
+    /// The block that [`Step::Held`] announced: bytes to send behind `out`, and framing to send behind them.
+    fn held(&self) -> (&[u8], &'static [u8]);
+
+    /// The file that [`Step::File`] announced.
+    fn file(&self) -> Option<BorrowedFd<'_>>;
+
+    /// What is known of the answer so far (status 0 before the head is rendered).
+    fn summary(&self) -> Summary;
+}
+
+/// One step of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// A block (or, for an empty one, nothing) was rendered into the output; ask again.
+    Rendered,
+    /// A large block is kept by the stream: send the output, then [`Stream::held`], then ask again.
+    Held,
+    /// Send the output, then `len` bytes of [`Stream::file`] from `offset`, then ask again. A file that ends early is a cut.
+    File {
+        /// First byte.
+        offset: u64,
+        /// Bytes.
+        len: u64,
+    },
+    /// The answer is complete, or cut as its fate says. The stream is dropped by the loop at once.
+    End(Summary),
+}
+
+/// The client has left, or stopped taking bytes for longer than allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gone;
+
+/// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call still runs.
+pub trait Outlet {
+    /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks.
+    fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone>;
+}
+
+/// An application as one thread of a worker sees it.
+pub trait App {
+    /// Serves one request on the calling thread. Renders into `out`, which may already hold answers to earlier pipelined
+    /// requests: append only. Never panics on what the application does; its failures are logged and answered with 500.
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply;
+
+    /// Runs `wait` (a blocking poll) without holding back the application's own threads.
+    fn idle(&mut self, wait: &mut dyn FnMut());
+
+    /// Values of environ variables that the access log's format asked for, of the latest call, in the order given at start.
+    fn logged(&self) -> &[Option<String>] {
+        &[]
+    }
+
+    /// The worker leaves: flush the application's output, run its exit handlers.
+    fn finish(&mut self) {}
+}
