@@ -1,0 +1,1 @@
+//! The command line: clap's view of the options table.

@@ -1,0 +1,162 @@
+//! Checked, immutable settings. Values come from defaults, environment, file and command line (low to high); each keeps its
+//! origin. Nothing here touches the system: an address is text with a checked form, a path is a path.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::log::Level;
+
+/// What to serve.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AppSpec {
+    /// The built-in welcome page.
+    Welcome,
+    /// `module[:expression]` or a path to a `.py`/`.wsgi` file with the same suffix.
+    Target {
+        /// Where the code is.
+        code: Code,
+        /// The callable in it; `None`: `application`, then `app`.
+        callable: Option<Callable>,
+        /// As typed, for messages.
+        text: String,
+    },
+}
+
+/// Where application code is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Code {
+    /// A dotted module name.
+    Module(String),
+    /// A file.
+    File(PathBuf),
+}
+
+/// The expression behind the colon.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Callable {
+    /// Attribute path: `obj.attr` is two names.
+    pub path: Vec<String>,
+    /// Arguments when it is a factory call: Python source of the literals between the parentheses, checked by the loader with
+    /// `ast.literal_eval` rules.
+    pub call: Option<String>,
+}
+
+/// One address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Bind {
+    /// TCP; the host may be a name, an IPv4 or an IPv6 address (without brackets), empty for all IPv4 addresses.
+    Tcp {
+        /// Host.
+        host: String,
+        /// Port; 0 lets the kernel choose.
+        port: u16,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+    /// An inherited listening descriptor.
+    Fd(i32),
+}
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output (`-` of the access log).
+    Stdout,
+    /// Standard error (`-` of the error log).
+    Stderr,
+    /// A file, opened for appending.
+    File(PathBuf),
+}
+
+/// The access log's format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// gunicorn's `%(...)s` atoms.
+    Atoms(String),
+    /// One JSON object a line.
+    Json,
+}
+
+/// How the application's interpreter is set up.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PythonSettings {
+    /// Virtual environment: `--venv`, else an active VIRTUAL_ENV.
+    pub venv: Option<PathBuf>,
+    /// Directories put on `sys.path` behind the working directory.
+    pub pythonpath: Vec<PathBuf>,
+}
+
+/// Whose forwarding headers are believed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trusted {
+    /// Everybody (`*`).
+    All,
+    /// These addresses or networks (CIDR), and unix sockets.
+    Only(Vec<Network>),
+}
+
+/// An IP network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Network {
+    /// Address.
+    pub addr: std::net::IpAddr,
+    /// Length of the prefix in bits.
+    pub prefix: u8,
+}
+
+/// Everything that the server was told, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Settings {
+    /// What to serve.
+    pub app: AppSpec,
+    /// `-b/--bind`, at least one; default 127.0.0.1:8000.
+    pub binds: Vec<Bind>,
+    /// `--backlog`: length of each accept queue; default 2048.
+    pub backlog: u32,
+    /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.
+    pub defer_accept: Duration,
+    /// `-w/--workers`; `None` = auto: the usable cores.
+    pub workers: Option<usize>,
+    /// `--worker-connections`: most open connections per worker; default 16384.
+    pub worker_connections: usize,
+    /// `--graceful-timeout`: how long a drain may take; default 30 s.
+    pub graceful_timeout: Duration,
+    /// `--keep-alive`: how long an idle connection is kept; 0 = no keep-alive; default 5 s.
+    pub keep_alive: Duration,
+    /// `--header-timeout`: time for a whole head from its first byte (or from accept); beyond it 408; default 30 s.
+    pub header_timeout: Duration,
+    /// `--body-timeout`: longest pause between two reads of a body; beyond it 408; default 60 s.
+    pub body_timeout: Duration,
+    /// `--write-timeout`: longest time that a client takes no byte of its answer; default 60 s.
+    pub write_timeout: Duration,
+    /// `--limit-request-line`: bytes; default 8190.
+    pub limit_request_line: usize,
+    /// `--limit-request-fields`; default 100.
+    pub limit_request_fields: usize,
+    /// `--limit-request-field_size` (also spelled `--limit-request-field-size`): bytes; default 8190.
+    pub limit_request_field_size: usize,
+    /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
+    pub limit_request_body: u64,
+    /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 512 KiB.
+    pub body_buffer: usize,
+    /// `--chdir`: working directory, changed to before the application is loaded.
+    pub chdir: Option<PathBuf>,
+    /// Interpreter.
+    pub python: PythonSettings,
+    /// `-e/--env KEY=VALUE`, in order.
+    pub env: Vec<(String, String)>,
+    /// `-m/--umask`; `None` = inherited.
+    pub umask: Option<u32>,
+    /// `--access-logfile`; `None` = no access log (the default).
+    pub access_log: Option<LogTarget>,
+    /// `--access-logformat`.
+    pub access_format: AccessFormat,
+    /// `--error-logfile`; default stderr.
+    pub error_log: LogTarget,
+    /// `--log-level`; default info.
+    pub log_level: Level,
+    /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
+    pub forwarded_allow_ips: Trusted,
+    /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
+    pub ready_fd: Option<i32>,
+}

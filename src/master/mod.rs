@@ -1,0 +1,1 @@
+//! The master: binds, forks workers, watches them, obeys signals. Pure Rust, one thread, no interpreter.

@@ -1,0 +1,9 @@
+//! All unsafe system calls outside `wsgi`, each wrapped in a safe function. No policy; no other module of the crate.
+
+pub mod epoll;
+pub mod memory;
+pub mod process;
+pub mod sendfile;
+pub mod signals;
+pub mod socket;
+pub mod time;

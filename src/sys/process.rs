@@ -1,0 +1,1 @@
+//! fork, wait, parent-death signal, process facts.

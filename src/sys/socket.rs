@@ -1,0 +1,1 @@
+//! Socket options that nix does not have.
