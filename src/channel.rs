@@ -242,7 +242,9 @@ mod tests {
     fn a_text_that_just_fits_is_not_cut() {
         for extra in [0, 1] {
             let text = "x".repeat(PACKET_MAX - 1 + extra);
-            let Report::Ready(back) = Report::decode(&Report::Ready(text.clone()).encode()).unwrap() else { panic!("wrong report") };
+            let Report::Ready(back) = Report::decode(&Report::Ready(text.clone()).encode()).unwrap() else {
+                panic!("wrong report")
+            };
             assert_eq!(back == text, extra == 0);
         }
     }

@@ -11,21 +11,20 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt, setsockopt,
-    socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
 };
 use nix::unistd::{Pid, getpid};
 
 use crate::config::{Bind, Settings};
 use crate::sys::fd::inherited;
-use crate::sys::process::Umask;
 use crate::sys::socket::{listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
@@ -79,10 +78,8 @@ fn shown(wanted: &Bind) -> String {
 
 fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
-    let mut found: Vec<SocketAddr> = (host, port)
-        .to_socket_addrs()
-        .map_err(|error| format!("the name cannot be resolved: {}", lower(&error)))?
-        .collect();
+    let mut found: Vec<SocketAddr> =
+        (host, port).to_socket_addrs().map_err(|error| format!("the name cannot be resolved: {}", lower(&error)))?.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
     let mut missing = Errno::EADDRNOTAVAIL;
     for addr in found {
@@ -142,11 +139,11 @@ fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, String> {
     let place = UnixAddr::new(path).map_err(|errno| explain(errno, 0))?;
     remove_stale(path, &place)?;
     let socket = unix_socket().map_err(|errno| explain(errno, 0))?;
-    {
-        let _umask = Umask::set(settings.umask.unwrap_or(0));
-        bind(socket.as_raw_fd(), &place).map_err(|errno| explain(errno, 0))?;
-    }
+    bind(socket.as_raw_fd(), &place).map_err(|errno| explain(errno, 0))?;
     let file = UnixFile::made(path).map_err(|error| lower(&error))?;
+    // Nobody can connect before `listen`, so the mode need not be right from the first moment.
+    let mode = 0o777 & !settings.umask.unwrap_or(0);
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| lower(&error))?;
     listen(&socket, settings.backlog).map_err(|error| lower(&error))?;
     let address = Address::Unix(file.path.clone());
     Ok(Listener::new(Socket::Unix(mio::net::UnixListener::from_std(UnixListener::from(socket))), address, Some(file)))
@@ -212,7 +209,9 @@ impl Drop for UnixFile {
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
 fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
     let socket = inherited(number).map_err(|error| match error.raw_os_error() {
-        Some(libc::EBADF) => "no such descriptor is open; the parent process must pass a listening socket under this number".into(),
+        Some(libc::EBADF) => {
+            "no such descriptor is open; the parent process must pass a listening socket under this number".into()
+        }
         _ => lower(&error),
     })?;
     let kind = getsockopt(&socket, sockopt::SockType).map_err(|errno| match errno {
@@ -272,7 +271,6 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::IntoRawFd;
-    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     use nix::fcntl::FdFlag;

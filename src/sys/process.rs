@@ -7,9 +7,9 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
-use nix::sys::stat::{Mode, umask as set_umask};
-use nix::unistd::{ForkResult, getpid, getppid};
+use nix::sys::stat::{Mode, umask};
 pub use nix::unistd::Pid;
+use nix::unistd::{ForkResult, getpid, getppid};
 
 use super::signals::{self, Blocked};
 
@@ -110,28 +110,9 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
-/// The umask of the process is `mask` while this lives.
-#[derive(Debug)]
-pub struct Umask {
-    before: Mode,
-}
-
-impl Umask {
-    /// Sets it; bits beyond 0o777 are ignored, as by umask(2).
-    pub fn set(mask: u32) -> Self {
-        Self { before: set_umask(Mode::from_bits_truncate(mask)) }
-    }
-
-    /// Leaves the mask in force for good.
-    pub fn keep(self) {
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for Umask {
-    fn drop(&mut self) {
-        set_umask(self.before);
-    }
+/// Sets the process's file mode creation mask for good; bits beyond 0o777 are ignored, as by umask(2).
+pub fn set_umask(mask: u32) {
+    umask(Mode::from_bits_truncate(mask));
 }
 
 /// Forks from a test, which runs on a thread: the child may do nothing but what `body` does, and exits with its result.
