@@ -146,7 +146,10 @@ fn parse_arguments(rest: &str) -> Result<String, String> {
 mod tests {
     use super::*;
 
-    fn parts(text: &str) -> (Code, Option<(Vec<String>, Option<String>)>) {
+    /// Attribute path and arguments.
+    type Parts = (Vec<String>, Option<String>);
+
+    fn parts(text: &str) -> (Code, Option<Parts>) {
         match AppSpec::parse(text).expect(text) {
             AppSpec::Target { code, callable, text: kept } => {
                 assert_eq!(kept, text);
@@ -164,7 +167,7 @@ mod tests {
         Code::File(name.into())
     }
 
-    fn callable(path: &[&str], call: Option<&str>) -> Option<(Vec<String>, Option<String>)> {
+    fn callable(path: &[&str], call: Option<&str>) -> Option<Parts> {
         Some((path.iter().map(|p| p.to_string()).collect(), call.map(String::from)))
     }
 

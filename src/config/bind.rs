@@ -40,6 +40,9 @@ impl Bind {
             return parse_fd(number);
         }
         let address = text.strip_prefix("tcp://").unwrap_or(text);
+        if address.contains(',') {
+            return Err("a comma cannot be in an address; give each of several addresses by itself".into());
+        }
         if address.contains('/') {
             return Err(match address.split_once("://") {
                 Some((_, rest)) => format!("an address has no scheme; write {}", rest.trim_end_matches('/')),
@@ -185,6 +188,7 @@ mod tests {
             ("127.0.0.1:+80", "the port must be"),
             ("127.0.0.1:", "the port must be"),
             ("a:1:2", "the port must be"),
+            (":80,:81", "give each"),
             ("8000", "write 127.0.0.1:8000"),
             ("::1", "write [::1]:8000"),
             ("", "empty"),

@@ -63,6 +63,12 @@ fn value_error(given: &Given, why: String) -> Error {
 
 fn unknown(variable: &str, name: &str) -> String {
     let variable = shown(variable);
+    if let Some(option) = Opt::find(&name.to_ascii_lowercase()) {
+        return match option.sources.environment() {
+            true => format!("{variable} (environment) is ignored: did you mean {}?", option.variable()),
+            false => format!("{variable} (environment) is ignored: this option cannot be given in the environment"),
+        };
+    }
     match Opt::similar(name, |option| option.sources.environment()) {
         Some(option) => format!("{variable} (environment) is ignored: no such option; did you mean {}?", option.variable()),
         None => format!("{variable} (environment) is ignored: no such option; 'tapster --help' lists them all"),
@@ -109,7 +115,14 @@ mod tests {
         .unwrap();
         assert_eq!(given, []);
         assert_eq!(warnings.len(), 5, "{warnings:?}");
-        assert!(warnings.iter().any(|w| w.contains("TAPSTER_WORKRES") && w.contains("did you mean TAPSTER_WORKERS?")));
+        for (variable, why) in [
+            ("TAPSTER_WORKRES", "did you mean TAPSTER_WORKERS?"),
+            ("TAPSTER_bind", "did you mean TAPSTER_BIND?"),
+            ("TAPSTER_ENV", "cannot be given in the environment"),
+            ("TAPSTER_ZZZ", "'tapster --help' lists them all"),
+        ] {
+            assert!(warnings.iter().any(|w| w.starts_with(variable) && w.ends_with(why)), "{variable}: {warnings:?}");
+        }
     }
 
     #[test]

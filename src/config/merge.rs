@@ -206,6 +206,17 @@ mod tests {
         assert_eq!(settings.limit_request_field_size, 1 << 20);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_is_taken_or_refused_in_one_line(text in "\\PC*|[0-9.:,/%\\[\\]a-zé(){}'\"\\\\=*-]{0,30}|(unix:|fd://|tcp://|m:)\\PC*") {
+            for option in TABLE {
+                if let Err(error) = merge([argument(option.name, &[&text])]) {
+                    proptest::prop_assert_eq!(error.to_string().lines().count(), 1);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_hidden_value_is_checked_too() {
         assert!(merge([file("workers", &["x"]), argument("workers", &["1"])]).is_err());

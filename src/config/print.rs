@@ -112,6 +112,17 @@ mod tests {
         comes_back(layers);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn any_text_comes_back(variable in "[A-Z]{1,3}=[^\\x00]*", path in "[^\\x00]+", format in ".+") {
+            comes_back(vec![
+                given("env", &[&variable, "LAST=1"]),
+                given("chdir", &[&path]),
+                given("access-logformat", &[&format]),
+            ]);
+        }
+    }
+
     #[test]
     fn each_line_ends_with_its_origin() {
         let text = merge([

@@ -46,8 +46,11 @@ pub struct Opt {
     pub(super) clear: fn(&mut Settings),
     /// Checks one value and puts it into the settings; the error is the clause that follows the value in a message. `None`: the
     /// option steers the command itself and is no setting.
-    pub(super) set: Option<fn(&mut Settings, &str) -> Result<(), String>>,
+    pub(super) set: Option<Set>,
 }
+
+/// Checks a text and puts it into the settings.
+type Set = fn(&mut Settings, &str) -> Result<(), String>;
 
 /// Shape of an option's value: what the file may hold, and how often the command line may repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
