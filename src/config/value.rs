@@ -168,6 +168,8 @@ mod tests {
             let error = duration(text, Duration::ZERO, DAY).expect_err(text);
             assert!(error.contains("from 0 to 24h"), "{text}: {error}");
         }
+        let endless = format!("1.{}", "0".repeat(40));
+        assert!(duration(&endless, Duration::ZERO, DAY).is_err());
         assert!(duration("0.0001", Duration::ZERO, DAY).unwrap_err().contains("finer"));
         assert!(duration("99ms", Duration::from_millis(100), DAY).unwrap_err().contains("from 100ms to"));
     }
