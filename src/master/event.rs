@@ -85,6 +85,8 @@ pub enum Action {
     Order(Slot, Order),
     /// End the worker with SIGKILL.
     Kill(Slot),
+    /// Close the listening sockets: from now on only workers accept, and when the last of them is gone, nobody is let in.
+    StopListening,
     /// Tell the operator.
     Tell(Note),
     /// All workers are ready for the first time: say so to whoever waits for it.

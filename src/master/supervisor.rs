@@ -304,6 +304,9 @@ impl Supervisor {
     }
 
     fn enter(&mut self, code: i32, stage: Stage, order: Order, now: Instant) {
+        if matches!(self.phase, Phase::Starting | Phase::Serving) {
+            self.actions.push(Action::StopListening);
+        }
         self.phase = Phase::Stopping { code, stage };
         for index in 0..self.places.len() {
             let state = &mut self.places[index].state;
