@@ -60,7 +60,13 @@ pub struct Answer {
 
 impl Answer {
     /// An answer from what the application returned. The iterable is closed also when this fails.
-    pub fn new(py: Python<'_>, start_response: StartResponse, result: Bound<'_, PyAny>, line: String, log: Log) -> (Self, Option<Failure>) {
+    pub fn new(
+        py: Python<'_>,
+        start_response: StartResponse,
+        result: Bound<'_, PyAny>,
+        line: String,
+        log: Log,
+    ) -> (Self, Option<Failure>) {
         let mut answer = Self {
             start_response: Some(start_response),
             iterable: Some(result.clone().unbind()),
@@ -192,9 +198,8 @@ impl Answer {
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
         let mut exchange = exchange.borrow_mut();
         let excess = exchange.excess();
-        // Without a single byte the length is known, except for HEAD, where it would be said of the body that GET has.
-        let known = if exchange.terms().head_only { self.known.filter(|known| *known > 0) } else { Some(0) };
-        let body = exchange.head(known, out).ok_or_else(failure::no_start_response)?;
+        // A head that is not sent by now belongs to a body without a byte.
+        let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;
         let end = body.end(out);
         self.summary = Summary { status: body.status, sent: body.sent(), fate: fate(end, body.until_close()) };
         drop(exchange);
@@ -239,7 +244,8 @@ impl Answer {
             let iterable = iterable.into_bound(py);
             if let Err(error) = close(&iterable) {
                 let failure = failure::traceback(py, &error);
-                self.log.error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
+                self.log
+                    .error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
             }
         }
         if let Some(start_response) = self.start_response.take() {
@@ -280,12 +286,16 @@ pub fn fate(end: End, until_close: bool) -> Fate {
 
 /// Says that a body was longer than its Content-Length; `excess` is what was seen of it, in bytes.
 pub fn log_excess(log: &Log, line: &str, excess: u64) {
-    log.warning(format_args!("{line}: the application sent at least {excess} bytes more than its Content-Length; they were cut off"));
+    log.warning(format_args!(
+        "{line}: the application sent at least {excess} bytes more than its Content-Length; they were cut off"
+    ));
 }
 
 /// Says that a body was shorter than its Content-Length, by so many bytes.
 pub fn log_short(log: &Log, line: &str, missing: u64) {
-    log.error(format_args!("{line}: the application sent {missing} bytes less than its Content-Length; the connection is closed"));
+    log.error(format_args!(
+        "{line}: the application sent {missing} bytes less than its Content-Length; the connection is closed"
+    ));
 }
 
 /// Length of the whole body of a list or tuple of bytes: nothing but the objects themselves decides it.

@@ -11,9 +11,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::{self, Answer, COPY_MAX};
+use super::draft::Terms;
 use super::environ::{Builder, Listener, Shared};
 use super::errors::{Errors, Lines};
-use super::exchange::Terms;
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
@@ -86,7 +86,8 @@ impl Wsgi {
         let result = match result {
             Ok(result) => result,
             Err(failure) => {
-                let (mut answer, _) = Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(&request), self.log.clone());
+                let (mut answer, _) =
+                    Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(&request), self.log.clone());
                 // Pushed output took the earlier answers with it.
                 let mark = mark.min(out.len());
                 return Reply::Complete(answer.fail(py, &failure, out, mark));
@@ -120,7 +121,8 @@ impl Wsgi {
         let environ = self.environ.build(py, request, body_len, input.as_ref())?;
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
-        let outlet: NonNull<dyn Outlet + 'static> = unsafe { std::mem::transmute::<NonNull<dyn Outlet + '_>, NonNull<dyn Outlet>>(outlet) };
+        let outlet: NonNull<dyn Outlet + 'static> =
+            unsafe { std::mem::transmute::<NonNull<dyn Outlet + '_>, NonNull<dyn Outlet>>(outlet) };
         let lent = Lent { start_response, py };
         // SAFETY: `out` and `outlet` are borrowed by this function and used by nothing else in it until `lent` is dropped,
         // which reclaims them, also on a panic.

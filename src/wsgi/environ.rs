@@ -12,10 +12,10 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::names::{self, Meaning};
-use super::target::{self, Target};
 use super::text;
 use crate::http::framing::Length;
-use crate::http::head::Version;
+use crate::http::head::{Head, Version};
+use crate::http::target::{Form, Target, percent_decode};
 use crate::worker::app::Request;
 
 /// Value of SERVER_SOFTWARE.
@@ -95,14 +95,24 @@ struct Uri {
 }
 
 impl Uri {
-    fn new(py: Python<'_>, target: &[u8]) -> PyResult<Self> {
-        let parts = Target::split(target);
+    fn new(py: Python<'_>, head: &Head, bytes: &[u8]) -> PyResult<Self> {
+        let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
-        let path = target::percent_decoded(parts.path);
-        let path = if *path == *target { uri.clone() } else { text::from_latin1(py, &path)? };
-        let query = if parts.query.is_empty() { None } else { Some(text::from_latin1(py, parts.query)?.unbind()) };
-        let host = parts.authority.map(|host| text::from_latin1(py, host).map(Bound::unbind)).transpose()?;
-        Ok(Self { target: target.to_vec(), uri: uri.unbind(), path: path.unbind(), query, host })
+        let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
+        // The parser refuses what has none of the four forms.
+        let Ok(parts) = Target::of(head, bytes) else {
+            return Ok(Self { target: target.to_vec(), path: uri.clone().unbind(), uri: uri.unbind(), query: None, host: None });
+        };
+        let mut path = Vec::with_capacity(target.len());
+        percent_decode(parts.path(bytes), &mut path);
+        let path = if path == target { uri.clone().unbind() } else { string(&path)? };
+        let query = parts.query.of(bytes);
+        let query = if query.is_empty() { None } else { Some(string(query)?) };
+        let host = match parts.form {
+            Form::Absolute => Some(string(parts.authority.of(bytes))?),
+            Form::Origin | Form::Authority | Form::Asterisk => None,
+        };
+        Ok(Self { target: target.to_vec(), uri: uri.unbind(), path, query, host })
     }
 
     fn set(&self, dict: &Bound<'_, PyDict>, keys: &Keys) -> PyResult<()> {
@@ -196,11 +206,12 @@ impl Builder {
         if let Some(input) = input {
             dict.set_item(&self.keys.input, input)?;
         }
-        self.target(&dict, request.head.target.of(request.bytes))?;
+        self.target(&dict, request.head, request.bytes)?;
         Ok(dict)
     }
 
-    fn target(&mut self, dict: &Bound<'_, PyDict>, target: &[u8]) -> PyResult<()> {
+    fn target(&mut self, dict: &Bound<'_, PyDict>, head: &Head, bytes: &[u8]) -> PyResult<()> {
+        let target = head.target.of(bytes);
         if target == b"/" {
             return Ok(());
         }
@@ -209,7 +220,7 @@ impl Builder {
         {
             return uri.set(dict, &self.keys);
         }
-        let uri = Uri::new(dict.py(), target)?;
+        let uri = Uri::new(dict.py(), head, bytes)?;
         uri.set(dict, &self.keys)?;
         if target.len() <= TARGET_MAX {
             self.uri = Some(uri);

@@ -9,9 +9,8 @@
 use std::ptr::NonNull;
 use std::thread::{self, ThreadId};
 
-use super::draft::Draft;
-use crate::http::head::Version;
-use crate::http::response::{Body, Context, Fit, Refused};
+use super::draft::{Draft, Terms};
+use crate::http::response::{Body, Fit, Refused};
 use crate::worker::app::{Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application is called.
@@ -35,22 +34,9 @@ pub enum CannotWrite {
     Gone,
 }
 
-/// What must be known of the request to answer it.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
-    /// Version of the request.
-    pub version: Version,
-    /// Whether it was HEAD.
-    pub head_only: bool,
-    /// Whether the connection may stay open.
-    pub persistent: bool,
-}
-
 /// The state of one answer.
 pub struct Exchange {
     open: bool,
-    terms: Terms,
-    date: Vec<u8>,
     draft: Draft,
     body: Option<Body>,
     outlet: Option<Pipe>,
@@ -61,25 +47,13 @@ pub struct Exchange {
 impl Exchange {
     /// A closed exchange.
     pub fn new() -> Self {
-        Self {
-            open: false,
-            terms: Terms::default(),
-            date: Vec::new(),
-            draft: Draft::new(),
-            body: None,
-            outlet: None,
-            gone: false,
-            excess: 0,
-        }
+        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, excess: 0 }
     }
 
     /// Opens it for a request.
     pub fn open(&mut self, terms: Terms, date: &[u8]) {
         self.open = true;
-        self.terms = terms;
-        self.date.clear();
-        self.date.extend_from_slice(date);
-        self.draft.clear();
+        self.draft.open(terms, date);
         self.body = None;
         self.outlet = None;
         self.gone = false;
@@ -138,18 +112,17 @@ impl Exchange {
 
     /// What was told of the request.
     pub fn terms(&self) -> Terms {
-        self.terms
+        self.draft.terms()
     }
 
     /// Date field value.
     pub fn date(&self) -> &[u8] {
-        &self.date
+        self.draft.date()
     }
 
     /// Begins a head.
     pub fn begin(&mut self, status: &[u8]) -> Result<(), Refused> {
-        let Terms { version, head_only, persistent } = self.terms;
-        self.draft.begin(&Context { version, head_only, persistent, date: &self.date }, status)
+        self.draft.begin(status)
     }
 
     /// Adds a field to it.

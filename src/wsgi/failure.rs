@@ -59,7 +59,10 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     };
     // The exception's own __str__ or __repr__ may raise.
     let text = formatted().unwrap_or_else(|_| {
-        error.get_type(py).qualname().map_or_else(|_| "an exception that cannot be shown".to_owned(), |name| name.to_string_lossy().into_owned())
+        error
+            .get_type(py)
+            .qualname()
+            .map_or_else(|_| "an exception that cannot be shown".to_owned(), |name| name.to_string_lossy().into_owned())
     });
     text.trim_end().to_owned()
 }

@@ -100,4 +100,3 @@ impl FileWrapper {
         Ok(Some(Extent { file, offset, len: metadata.len().saturating_sub(offset) }))
     }
 }
-

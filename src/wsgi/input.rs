@@ -76,7 +76,9 @@ impl Input {
             }
             Source::File(file) => {
                 let mut line = Vec::new();
-                file.take(max).read_until(b'\n', &mut line).and_then(|read| check(read as u64 == max || line.ends_with(b"\n"), file))?;
+                file.take(max)
+                    .read_until(b'\n', &mut line)
+                    .and_then(|read| check(read as u64 == max || line.ends_with(b"\n"), file))?;
                 Ok(PyBytes::new(py, &line))
             }
         }

@@ -57,7 +57,8 @@ pub fn start(settings: &PythonSettings) -> Result<Interpreter, BootError> {
              check LD_LIBRARY_PATH, or build tapster again"
         )));
     }
-    let note = (running != BUILT_FOR).then(|| format!("built for Python {BUILT_FOR}, running with the library of Python {running}"));
+    let note =
+        (running != BUILT_FOR).then(|| format!("built for Python {BUILT_FOR}, running with the library of Python {running}"));
     // SAFETY: may be called at any time.
     if unsafe { ffi::Py_IsInitialized() } == 0 {
         let program = match &settings.venv {
@@ -66,7 +67,9 @@ pub fn start(settings: &PythonSettings) -> Result<Interpreter, BootError> {
         };
         initialize(program.as_deref())?;
     }
-    Python::attach(|py| prepare(py, settings).map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error)))))?;
+    Python::attach(|py| {
+        prepare(py, settings).map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
+    })?;
     Ok(Interpreter { note, _thread: std::marker::PhantomData })
 }
 
@@ -149,10 +152,9 @@ fn initialize(program: Option<&Path>) -> Result<(), BootError> {
     }
     let argument = std::env::args_os().next().unwrap_or_else(|| "tapster".into());
     let argument = CString::new(argument.as_bytes()).unwrap_or_else(|_| c"tapster".to_owned());
-    let argv = [argument.as_ptr().cast_mut()];
-    // SAFETY: the config is initialised; one C string is valid during the call, which copies it and does not write to it
-    // (the C parameter is `char * const *`).
-    check(unsafe { ffi::PyConfig_SetBytesArgv(&raw mut config.0, 1, argv.as_ptr()) })?;
+    let mut argv = [argument.as_ptr()];
+    // SAFETY: the config is initialised; one C string is valid during the call, which copies it.
+    check(unsafe { ffi::PyConfig_SetBytesArgv(&raw mut config.0, 1, argv.as_mut_ptr()) })?;
     // SAFETY: the config is initialised and no interpreter runs; afterwards this thread is attached.
     check(unsafe { ffi::Py_InitializeFromConfig(&raw const config.0) })
 }

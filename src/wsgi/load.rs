@@ -82,7 +82,8 @@ fn missing_part(py: Python<'_>, error: &PyErr, name: &str) -> Option<String> {
     let is_part = name == missing || name.strip_prefix(&missing).is_some_and(|rest| rest.starts_with('.'));
     let mut frame = error.traceback(py).map(|frame| frame.into_any());
     while let Some(current) = frame {
-        let file: String = current.getattr("tb_frame").ok()?.getattr("f_code").ok()?.getattr("co_filename").ok()?.extract().ok()?;
+        let file: String =
+            current.getattr("tb_frame").ok()?.getattr("f_code").ok()?.getattr("co_filename").ok()?.extract().ok()?;
         if !file.starts_with("<frozen importlib") {
             return None;
         }
@@ -222,7 +223,12 @@ fn find<'py>(
     Ok(object)
 }
 
-fn attribute<'py>(py: Python<'py>, object: &Bound<'py, PyAny>, name: &str, text: &str) -> Result<Option<Bound<'py, PyAny>>, BootError> {
+fn attribute<'py>(
+    py: Python<'py>,
+    object: &Bound<'py, PyAny>,
+    name: &str,
+    text: &str,
+) -> Result<Option<Bound<'py, PyAny>>, BootError> {
     object.getattr_opt(name).map_err(|error| app_failed(py, text, &format!("reading `{name}`"), &error))
 }
 
@@ -246,7 +252,12 @@ fn callables(object: &Bound<'_, PyAny>) -> Vec<String> {
         .collect()
 }
 
-fn call_factory<'py>(py: Python<'py>, factory: &Bound<'py, PyAny>, arguments: &str, text: &str) -> Result<Bound<'py, PyAny>, BootError> {
+fn call_factory<'py>(
+    py: Python<'py>,
+    factory: &Bound<'py, PyAny>,
+    arguments: &str,
+    text: &str,
+) -> Result<Bound<'py, PyAny>, BootError> {
     if !factory.is_callable() {
         return Err(failed(format!("cannot load {text}: the factory is a {}, which cannot be called", failure::kind(factory))));
     }
@@ -268,7 +279,10 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
         } else {
             ""
         };
-        return Err(failed(format!("cannot load {text}: a {} is not callable, so it is no WSGI application{hint}", failure::kind(object))));
+        return Err(failed(format!(
+            "cannot load {text}: a {} is not callable, so it is no WSGI application{hint}",
+            failure::kind(object)
+        )));
     }
     let is_async = |object: &Bound<'_, PyAny>| {
         let inspect = py.import("inspect")?;

@@ -19,7 +19,6 @@ mod literals;
 mod load;
 mod names;
 mod start_response;
-mod target;
 mod text;
 mod welcome;
 

@@ -139,7 +139,11 @@ impl Slot {
     }
 
     /// The environ key (none when the field is dropped) and the string of `value`.
-    pub fn pair<'py>(&mut self, py: Python<'py>, value: &[u8]) -> PyResult<Option<(Borrowed<'_, 'py, PyString>, Bound<'py, PyString>)>> {
+    pub fn pair<'py>(
+        &mut self,
+        py: Python<'py>,
+        value: &[u8],
+    ) -> PyResult<Option<(Borrowed<'_, 'py, PyString>, Bound<'py, PyString>)>> {
         let Some(key) = &self.key else { return Ok(None) };
         let object = match &self.object {
             Some(object) if self.value == value => object.bind(py).clone(),
@@ -217,9 +221,26 @@ mod tests {
     #[test]
     fn common_names_share_no_slot_with_more_than_one_other() {
         let names = [
-            "Host", "Connection", "User-Agent", "Accept", "Accept-Encoding", "Accept-Language", "Cookie", "Cache-Control", "sec-ch-ua",
-            "sec-ch-ua-mobile", "sec-ch-ua-platform", "Upgrade-Insecure-Requests", "Sec-Fetch-Site", "Sec-Fetch-Mode", "Sec-Fetch-User",
-            "Sec-Fetch-Dest", "Content-Type", "Content-Length", "Referer", "Origin",
+            "Host",
+            "Connection",
+            "User-Agent",
+            "Accept",
+            "Accept-Encoding",
+            "Accept-Language",
+            "Cookie",
+            "Cache-Control",
+            "sec-ch-ua",
+            "sec-ch-ua-mobile",
+            "sec-ch-ua-platform",
+            "Upgrade-Insecure-Requests",
+            "Sec-Fetch-Site",
+            "Sec-Fetch-Mode",
+            "Sec-Fetch-User",
+            "Sec-Fetch-Dest",
+            "Content-Type",
+            "Content-Length",
+            "Referer",
+            "Origin",
         ];
         let mut slots: Vec<usize> = names.iter().map(|name| index(name.as_bytes())).collect();
         slots.sort_unstable();

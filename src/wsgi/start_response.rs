@@ -156,7 +156,9 @@ impl Write {
             CannotWrite::Returned => {
                 PyRuntimeError::new_err("write() called after the application returned: yield the data from the iterable instead")
             }
-            CannotWrite::OtherThread => PyRuntimeError::new_err("write() called by another thread than the one that runs the application"),
+            CannotWrite::OtherThread => {
+                PyRuntimeError::new_err("write() called by another thread than the one that runs the application")
+            }
             CannotWrite::Gone => PyConnectionResetError::new_err("the client has closed the connection"),
         })?;
         drop(exchange);
@@ -275,8 +277,12 @@ impl<'a, 'py> Arguments<'a, 'py> {
             [Some(status), Some(headers), exc_info] => {
                 Ok(Self { status, headers, exc_info: exc_info.filter(|exc_info| !exc_info.is_none()) })
             }
-            [None, ..] => Err(PyTypeError::new_err("start_response() needs a status and a list of headers; the status is missing")),
-            [_, None, _] => Err(PyTypeError::new_err("start_response() needs a status and a list of headers; the headers are missing")),
+            [None, ..] => {
+                Err(PyTypeError::new_err("start_response() needs a status and a list of headers; the status is missing"))
+            }
+            [_, None, _] => {
+                Err(PyTypeError::new_err("start_response() needs a status and a list of headers; the headers are missing"))
+            }
         }
     }
 }
@@ -316,10 +322,7 @@ fn raised(exc_info: Borrowed<'_, '_, PyAny>) -> PyErr {
 
 fn render(py: Python<'_>, exchange: &mut Exchange, arguments: &Arguments<'_, '_>) -> PyResult<()> {
     let status = arguments.status.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!(
-            "start_response(): status must be a str like '200 OK', not {}",
-            kind(&arguments.status)
-        ))
+        PyTypeError::new_err(format!("start_response(): status must be a str like '200 OK', not {}", kind(&arguments.status)))
     })?;
     let Some(status) = text::to_latin1(status) else {
         return Err(PyValueError::new_err("start_response(): the status has characters outside latin-1"));
@@ -337,7 +340,10 @@ fn render(py: Python<'_>, exchange: &mut Exchange, arguments: &Arguments<'_, '_>
     } else if let Ok(tuple) = headers.cast::<PyTuple>() {
         tuple.iter().try_for_each(|item| field(py, exchange, &item))
     } else {
-        Err(PyTypeError::new_err(format!("start_response(): headers must be a list of (name, value) tuples, not {}", kind(&headers))))
+        Err(PyTypeError::new_err(format!(
+            "start_response(): headers must be a list of (name, value) tuples, not {}",
+            kind(&headers)
+        )))
     }
 }
 
@@ -366,7 +372,9 @@ fn field(py: Python<'_>, exchange: &mut Exchange, item: &Bound<'_, PyAny>) -> Py
             kind(&value)
         ))
     })?;
-    let (Some(name_bytes), Some(value_bytes)) = (text::to_latin1(name_str.as_borrowed()), text::to_latin1(value_str.as_borrowed())) else {
+    let (Some(name_bytes), Some(value_bytes)) =
+        (text::to_latin1(name_str.as_borrowed()), text::to_latin1(value_str.as_borrowed()))
+    else {
         return Err(PyValueError::new_err(format!(
             "start_response(): header '{}' has characters outside latin-1; encode them as RFC 8187 or RFC 2047 says",
             name_str.to_string_lossy()
