@@ -11,7 +11,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::config::AccessFormat;
 use crate::http::head::{Head, Version};
 
-use super::format::{self, Part};
+use super::format::{self, Compiled, Part};
 use super::{escape, json, stamp};
 
 pub use super::format::FormatError;
@@ -98,9 +98,9 @@ impl<'a> Record<'a> {
     }
 }
 
-/// Whether a field name is `name`, which is in small letters; most differ in length.
-fn is_name(field: &[u8], name: &[u8]) -> bool {
-    field.len() == name.len() && field.eq_ignore_ascii_case(name)
+/// Whether a field name is `wanted`, which is in small letters. Names are short: a plain loop beats the standard library's.
+fn is_name(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && name.iter().zip(wanted).all(|(a, b)| a.to_ascii_lowercase() == *b)
 }
 
 fn split_target(target: &[u8]) -> Target<'_> {
@@ -127,7 +127,6 @@ fn split_target(target: &[u8]) -> Target<'_> {
 #[derive(Debug)]
 pub struct Format {
     shape: Shape,
-    environ: Vec<String>,
     /// The start of the last request in the log's shape. Only one thread renders at a time; the lock is what makes the cache safe
     /// to share, and costs a compare-and-swap.
     time: Mutex<Time>,
@@ -135,7 +134,7 @@ pub struct Format {
 
 #[derive(Debug)]
 enum Shape {
-    Atoms(Vec<Part>),
+    Atoms(Compiled, Lengths),
     Json,
 }
 
@@ -148,33 +147,40 @@ struct Time {
 impl Format {
     /// Compiles a format.
     pub fn compile(format: &AccessFormat) -> Result<Self, FormatError> {
-        let mut environ = Vec::new();
         let shape = match format {
-            AccessFormat::Atoms(text) => Shape::Atoms(format::compile(text, &mut environ)?),
+            AccessFormat::Atoms(text) => {
+                let compiled = format::compile(text)?;
+                let lengths = Lengths::of(&compiled.fields);
+                Shape::Atoms(compiled, lengths)
+            }
             AccessFormat::Json => Shape::Json,
         };
-        Ok(Self { shape, environ, time: Mutex::default() })
+        Ok(Self { shape, time: Mutex::default() })
     }
 
     /// Whether `{name}o` atoms occur, so that the head of the answer must be kept.
     pub fn wants_response_head(&self) -> bool {
         match &self.shape {
-            Shape::Atoms(parts) => parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
+            Shape::Atoms(compiled, _) => compiled.parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
             Shape::Json => false,
         }
     }
 
     /// Names of the `{name}e` atoms, in order of first use.
     pub fn environ_names(&self) -> &[String] {
-        &self.environ
+        match &self.shape {
+            Shape::Atoms(compiled, _) => &compiled.environ,
+            Shape::Json => &[],
+        }
     }
 
     /// Appends one line with its line end to `out`.
     pub fn render(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         match &self.shape {
-            Shape::Atoms(parts) => {
-                for part in parts {
-                    self.part(part, record, out);
+            Shape::Atoms(compiled, lengths) => {
+                let fields = Fields::find(record, &compiled.fields, *lengths);
+                for part in &compiled.parts {
+                    self.part(part, record, &fields, out);
                 }
                 out.push(b'\n');
             }
@@ -186,12 +192,14 @@ impl Format {
         }
     }
 
-    fn part(&self, part: &Part, record: &Record<'_>, out: &mut Vec<u8>) {
+    fn part(&self, part: &Part, record: &Record<'_>, fields: &Fields<'_>, out: &mut Vec<u8>) {
         match part {
+            // Most literals are a blank or a quote.
+            Part::Literal(text) if text.len() == 1 => out.push(text[0]),
             Part::Literal(text) => out.extend_from_slice(text),
             Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer.as_bytes())),
             Part::Ident => out.push(b'-'),
-            Part::User => user(out, record.field(b"authorization")),
+            Part::User(index) => user(out, fields.value(*index)),
             Part::Time => {
                 let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
                 out.extend_from_slice(time.at(record.began, stamp::common));
@@ -221,12 +229,62 @@ impl Format {
                 number(out, record.pid.into());
                 out.push(b'>');
             }
-            Part::RequestField(name) => value(out, record.field(name)),
+            Part::RequestField(index) => value(out, fields.value(*index)),
             Part::ResponseField(name) => value(out, record.response_field(name)),
             Part::Environ(index) => {
                 value(out, record.environ.get(*index).and_then(|v| v.as_deref()).map(str::as_bytes));
             }
         }
+    }
+}
+
+/// The lengths that wanted names have, one bit each; longer ones share the last bit.
+#[derive(Clone, Copy, Debug)]
+struct Lengths(u64);
+
+impl Lengths {
+    fn of(names: &[Vec<u8>]) -> Self {
+        Self(names.iter().fold(0, |bits, name| bits | Self::bit(name.len())))
+    }
+
+    fn bit(len: usize) -> u64 {
+        1 << len.min(63)
+    }
+
+    fn has(self, len: usize) -> bool {
+        self.0 & Self::bit(len) != 0
+    }
+}
+
+/// How many fields of the request are found in one pass; what a format wants beyond that is looked for one by one.
+const FOUND: usize = 4;
+
+/// The fields of the request that a format shows.
+struct Fields<'a> {
+    found: [Option<&'a [u8]>; FOUND],
+    record: &'a Record<'a>,
+    names: &'a [Vec<u8>],
+}
+
+impl<'a> Fields<'a> {
+    /// One pass over the head: nearly all fields are told from the wanted ones by their length.
+    fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: Lengths) -> Self {
+        let mut found = [None; FOUND];
+        if let Some((head, bytes)) = record.head {
+            for field in &head.fields {
+                if lengths.has((field.name.end - field.name.start) as usize) {
+                    let name = field.name.of(bytes);
+                    if let Some(at) = names.iter().take(FOUND).position(|wanted| is_name(name, wanted)) {
+                        found[at] = Some(field.value.of(bytes));
+                    }
+                }
+            }
+        }
+        Self { found, record, names }
+    }
+
+    fn value(&self, index: usize) -> Option<&'a [u8]> {
+        if index < FOUND { self.found[index] } else { self.record.field(&self.names[index]) }
     }
 }
 
@@ -275,18 +333,15 @@ fn decoded(out: &mut Vec<u8>, path: &[u8]) {
 
 /// Appends the user of Basic credentials (RFC 7617), a dash when there is none.
 fn user(out: &mut Vec<u8>, authorization: Option<&[u8]>) {
+    let token = authorization.and_then(|value| value.split_at_checked(b"Basic ".len()));
+    let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Basic ")) else {
+        out.push(b'-');
+        return;
+    };
+    let token = token.trim_ascii();
     let mut buffer = [0; CREDENTIALS_MAX / 4 * 3];
-    let name = authorization.and_then(|value| {
-        let (scheme, rest) = value.split_at_checked(b"Basic ".len())?;
-        let token = rest.trim_ascii();
-        let token = &token[..token.len().min(CREDENTIALS_MAX)];
-        if !scheme.eq_ignore_ascii_case(b"Basic ") {
-            return None;
-        }
-        let len = BASE64.decode_slice(token, &mut buffer).ok()?;
-        let credentials = &buffer[..len];
-        Some(&credentials[..memchr::memchr(b':', credentials).unwrap_or(len)])
-    });
+    let len = BASE64.decode_slice(&token[..token.len().min(CREDENTIALS_MAX)], &mut buffer).unwrap_or(0);
+    let name = buffer[..len].split(|&byte| byte == b':').next();
     value(out, name.filter(|name| !name.is_empty()));
 }
 

@@ -1,6 +1,5 @@
 //! The language of `--access-logformat`: gunicorn's atoms, compiled to a list of parts.
 
-use std::borrow::Cow;
 use std::fmt;
 
 /// The format that gunicorn has by default (Apache's combined format).
@@ -15,8 +14,8 @@ pub enum Part {
     RemoteAddr,
     /// Always a dash (RFC 1413 is dead).
     Ident,
-    /// User of Basic credentials.
-    User,
+    /// User of Basic credentials, which are the field at this place in [`Compiled::fields`].
+    User(usize),
     /// Start of the request in the common log format.
     Time,
     /// Request line as sent.
@@ -45,35 +44,63 @@ pub enum Part {
     DecimalSeconds,
     /// `<pid>`.
     Pid,
-    /// A field of the request, name in small letters.
-    RequestField(Cow<'static, [u8]>),
+    /// A field of the request, by its place in [`Compiled::fields`].
+    RequestField(usize),
     /// A field of the answer, name in small letters.
-    ResponseField(Cow<'static, [u8]>),
-    /// A variable of the environ, by its place in the list of names.
+    ResponseField(Vec<u8>),
+    /// A variable of the environ, by its place in [`Compiled::environ`].
     Environ(usize),
 }
 
+/// A compiled format.
+#[derive(Debug, Default)]
+pub struct Compiled {
+    /// The pieces of a line, in order.
+    pub parts: Vec<Part>,
+    /// Names of the request's fields that are shown, in small letters, each once.
+    pub fields: Vec<Vec<u8>>,
+    /// Names of the environ's variables that are shown, each once.
+    pub environ: Vec<String>,
+}
+
+impl Compiled {
+    /// The place of a field's name, which is added if it is new.
+    fn field(&mut self, name: &str) -> usize {
+        place(&mut self.fields, name.to_ascii_lowercase().into_bytes())
+    }
+}
+
+fn place<T: PartialEq>(names: &mut Vec<T>, name: T) -> usize {
+    names.iter().position(|n| *n == name).unwrap_or_else(|| {
+        names.push(name);
+        names.len() - 1
+    })
+}
+
+/// Name, meaning, and what it is compiled to.
+type Atom = (&'static str, &'static str, fn(&mut Compiled) -> Part);
+
 /// The atoms of one letter: one table for the compiler and its messages.
-const ATOMS: &[(&str, Part, &str)] = &[
-    ("h", Part::RemoteAddr, "address of the client"),
-    ("l", Part::Ident, "a dash"),
-    ("u", Part::User, "user of Basic authentication"),
-    ("t", Part::Time, "time of the request"),
-    ("r", Part::RequestLine, "request line"),
-    ("m", Part::Method, "method"),
-    ("U", Part::Path, "path without the query"),
-    ("q", Part::Query, "query string"),
-    ("H", Part::Protocol, "protocol"),
-    ("s", Part::Status, "status"),
-    ("B", Part::Bytes, "length of the body"),
-    ("b", Part::BytesOrDash, "length of the body, or a dash"),
-    ("f", Part::RequestField(Cow::Borrowed(b"referer")), "referer"),
-    ("a", Part::RequestField(Cow::Borrowed(b"user-agent")), "user agent"),
-    ("T", Part::Seconds, "duration in seconds"),
-    ("M", Part::Millis, "duration in milliseconds"),
-    ("D", Part::Micros, "duration in microseconds"),
-    ("L", Part::DecimalSeconds, "duration in seconds, with six places"),
-    ("p", Part::Pid, "process id"),
+const ATOMS: &[Atom] = &[
+    ("h", "address of the client", |_| Part::RemoteAddr),
+    ("l", "a dash", |_| Part::Ident),
+    ("u", "user of Basic authentication", |c| Part::User(c.field("authorization"))),
+    ("t", "time of the request", |_| Part::Time),
+    ("r", "request line", |_| Part::RequestLine),
+    ("m", "method", |_| Part::Method),
+    ("U", "path without the query", |_| Part::Path),
+    ("q", "query string", |_| Part::Query),
+    ("H", "protocol", |_| Part::Protocol),
+    ("s", "status", |_| Part::Status),
+    ("B", "length of the body", |_| Part::Bytes),
+    ("b", "length of the body, or a dash", |_| Part::BytesOrDash),
+    ("f", "referer", |c| Part::RequestField(c.field("referer"))),
+    ("a", "user agent", |c| Part::RequestField(c.field("user-agent"))),
+    ("T", "duration in seconds", |_| Part::Seconds),
+    ("M", "duration in milliseconds", |_| Part::Millis),
+    ("D", "duration in microseconds", |_| Part::Micros),
+    ("L", "duration in seconds, with six places", |_| Part::DecimalSeconds),
+    ("p", "process id", |_| Part::Pid),
 ];
 
 /// A format that cannot be compiled: what, at which byte, and what would be right.
@@ -88,12 +115,12 @@ impl fmt::Display for FormatError {
 
 impl std::error::Error for FormatError {}
 
-/// Compiles a format; the names of environ variables are added to `environ`.
-pub fn compile(text: &str, environ: &mut Vec<String>) -> Result<Vec<Part>, FormatError> {
+/// Compiles a format.
+pub fn compile(text: &str) -> Result<Compiled, FormatError> {
     if let Some(at) = text.bytes().position(|b| b.is_ascii_control() && b != b'\t') {
         return Err(FormatError(format!("control character at byte {at}: a record of the access log is one line")));
     }
-    let mut parts = Vec::new();
+    let mut compiled = Compiled::default();
     let mut literal = Vec::new();
     let mut at = 0;
     while let Some(found) = text[at..].find('%') {
@@ -106,18 +133,18 @@ pub fn compile(text: &str, environ: &mut Vec<String>) -> Result<Vec<Part>, Forma
             continue;
         }
         let (name, len) = atom_name(rest, percent)?;
-        let part = atom(name, percent, environ)?;
+        let part = atom(name, percent, &mut compiled)?;
         if !literal.is_empty() {
-            parts.push(Part::Literal(std::mem::take(&mut literal)));
+            compiled.parts.push(Part::Literal(std::mem::take(&mut literal)));
         }
-        parts.push(part);
+        compiled.parts.push(part);
         at = percent + 1 + len;
     }
     literal.extend_from_slice(&text.as_bytes()[at..]);
     if !literal.is_empty() {
-        parts.push(Part::Literal(literal));
+        compiled.parts.push(Part::Literal(literal));
     }
-    Ok(parts)
+    Ok(compiled)
 }
 
 /// The name between the parentheses of `(name)s`, and the length of all that; `percent` is where the atom starts.
@@ -138,27 +165,20 @@ fn atom_name(rest: &str, percent: usize) -> Result<(&str, usize), FormatError> {
     Ok((name, end + 3))
 }
 
-fn atom(name: &str, percent: usize, environ: &mut Vec<String>) -> Result<Part, FormatError> {
+fn atom(name: &str, percent: usize, compiled: &mut Compiled) -> Result<Part, FormatError> {
     if let Some(braced) = name.strip_prefix('{')
         && let Some((variable, kind)) = braced.rsplit_once('}')
         && !variable.is_empty()
     {
-        let lower = || Cow::Owned(variable.to_ascii_lowercase().into_bytes());
         match kind {
-            "i" => return Ok(Part::RequestField(lower())),
-            "o" => return Ok(Part::ResponseField(lower())),
-            "e" => {
-                let index = environ.iter().position(|n| n == variable).unwrap_or_else(|| {
-                    environ.push(variable.to_owned());
-                    environ.len() - 1
-                });
-                return Ok(Part::Environ(index));
-            }
+            "i" => return Ok(Part::RequestField(compiled.field(variable))),
+            "o" => return Ok(Part::ResponseField(variable.to_ascii_lowercase().into_bytes())),
+            "e" => return Ok(Part::Environ(place(&mut compiled.environ, variable.to_owned()))),
             _ => {}
         }
     }
     match ATOMS.iter().find(|(n, ..)| *n == name) {
-        Some((_, part, _)) => Ok(part.clone()),
+        Some((.., part)) => Ok(part(compiled)),
         None => Err(unknown(name, percent)),
     }
 }
@@ -183,7 +203,7 @@ fn suggestion(name: &str) -> Option<String> {
     }
     let words = name.replace(['_', '-'], " ").to_ascii_lowercase();
     let closest = |meaning: &str| meaning.split(", ").map(|m| strsim::jaro_winkler(m, &words)).fold(0.0, f64::max);
-    let (letter, score) = ATOMS.iter().map(|(n, _, meaning)| (n, closest(meaning))).max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (letter, score) = ATOMS.iter().map(|(n, meaning, _)| (n, closest(meaning))).max_by(|a, b| a.1.total_cmp(&b.1))?;
     (score > LIKELY).then(|| (*letter).to_owned())
 }
 
@@ -192,21 +212,22 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> String {
-        compile(text, &mut Vec::new()).expect_err("the format is wrong").0
+        compile(text).expect_err("the format is wrong").0
     }
 
     #[test]
     fn literals_between_atoms_are_joined() {
-        let parts = compile("a%%b %(s)s%%", &mut Vec::new()).expect("the format is right");
-        assert_eq!(parts, [Part::Literal(b"a%b ".to_vec()), Part::Status, Part::Literal(b"%".to_vec())]);
+        let compiled = compile("a%%b %(s)s%%").expect("the format is right");
+        assert_eq!(compiled.parts, [Part::Literal(b"a%b ".to_vec()), Part::Status, Part::Literal(b"%".to_vec())]);
     }
 
     #[test]
-    fn environ_names_are_listed_once_in_order() {
-        let mut names = Vec::new();
-        let parts = compile("%({B}e)s%({a.b}e)s%({B}e)s", &mut names).expect("the format is right");
-        assert_eq!(names, ["B", "a.b"]);
-        assert_eq!(parts, [Part::Environ(0), Part::Environ(1), Part::Environ(0)]);
+    fn names_are_listed_once_in_order() {
+        let compiled = compile("%({B}e)s%({a.b}e)s%({B}e)s%({USER-agent}i)s%(f)s%(a)s").expect("the format is right");
+        assert_eq!(compiled.environ, ["B", "a.b"]);
+        assert_eq!(compiled.fields, [b"user-agent".to_vec(), b"referer".to_vec()]);
+        let fields = [0, 1, 0].map(Part::RequestField);
+        assert_eq!(compiled.parts, [[0, 1, 0].map(Part::Environ), fields].concat());
     }
 
     #[test]
@@ -253,8 +274,8 @@ mod tests {
     #[test]
     fn every_atom_of_the_table_and_the_default_compile() {
         for (name, ..) in ATOMS {
-            compile(&format!("%({name})s"), &mut Vec::new()).expect("it is in the table");
+            compile(&format!("%({name})s")).expect("it is in the table");
         }
-        assert_eq!(compile(DEFAULT, &mut Vec::new()).expect("the default is right").len(), 18);
+        assert_eq!(compile(DEFAULT).expect("the default is right").parts.len(), 18);
     }
 }
