@@ -1,8 +1,6 @@
 //! The loop's clock: read once after each poll and once after each call of the application, nowhere else.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use crate::sys::time::monotonic_ns;
+use crate::sys::time::{monotonic, wall};
 
 /// Nanoseconds in a millisecond.
 const NS_PER_MS: u64 = 1_000_000;
@@ -17,18 +15,18 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
-        Self { ns: monotonic_ns(), wall: wall_second() }
+        Self { ns: monotonic(), wall: wall().seconds }
     }
 
     /// Reads the monotonic clock.
     pub fn tick(&mut self) {
-        self.ns = monotonic_ns();
+        self.ns = monotonic();
     }
 
     /// Reads the monotonic and the wall clock.
     pub fn turn(&mut self) {
         self.tick();
-        self.wall = wall_second();
+        self.wall = wall().seconds;
     }
 
     /// Nanoseconds of the monotonic clock, which master and workers share.
@@ -50,9 +48,4 @@ impl Clock {
     pub fn micros_since(&self, began: u64) -> u64 {
         self.ns.saturating_sub(began) / 1_000
     }
-}
-
-fn wall_second() -> u64 {
-    // A clock before 1970 is a broken machine; the Date header then says 1970.
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

@@ -390,7 +390,7 @@ impl Connection {
             Fate::Cut => Flow::Stop(Next::Close(CloseReason::Cut)),
             Fate::Reset => {
                 // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
-                let _ = self.stream.set_reset_on_close();
+                let _ = self.stream.set_linger0();
                 Flow::Stop(Next::Close(CloseReason::Cut))
             }
         }

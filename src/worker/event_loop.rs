@@ -222,21 +222,22 @@ impl EventLoop {
     /// A new connection: read at once, for its request is usually there already.
     fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
-        let entry = self.connections.vacant_entry();
-        let key = entry.key();
-        let token = Token::new(key as u32, self.generation);
         let deadline = seat.clock.ms() + seat.rules.header_timeout;
-        entry.insert(Connection::new(token, stream, self.peer(peer), listener, deadline));
+        let peer = self.peer(peer);
+        let entry = self.connections.vacant_entry();
+        let token = Token::new(entry.key() as u32, self.generation);
+        entry.insert(Connection::new(token, stream, peer, listener, deadline));
         self.drive(token, seat);
     }
 
     fn peer(&self, peer: PeerAddr) -> Peer {
         match peer {
-            PeerAddr::Tcp(address) => Peer {
-                addr: address.ip().to_canonical().to_string(),
-                port: address.port().to_string(),
-                trusted: trust::is_trusted(&self.trusted, address.ip().to_canonical()),
-            },
+            PeerAddr::Tcp(address) => {
+                // An IPv4 client of a dual-stack socket is shown as IPv4.
+                let ip = address.ip().to_canonical();
+                let trusted = trust::is_trusted(&self.trusted, ip);
+                Peer { addr: ip.to_string(), port: address.port().to_string(), trusted }
+            }
             PeerAddr::Unix => Peer { addr: String::new(), port: String::new(), trusted: true },
         }
     }

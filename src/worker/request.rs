@@ -53,7 +53,7 @@ impl Connection {
         match head.parse(rest, &seat.rules.head) {
             Ok(Parsed::Complete) => {}
             Ok(Parsed::Partial) if rest.len() < seat.rules.head_max => return MORE,
-            Ok(Parsed::Partial) => return self.refuse(Error::HeadTooLarge, None, rest.len(), seat),
+            Ok(Parsed::Partial) => return self.refuse(Error::FieldTooLong(seat.rules.head_max), None, rest.len(), seat),
             Err(error) => return self.refuse(error, None, rest.len(), seat),
         }
         let framing = match framing::of(head, rest) {
@@ -168,7 +168,7 @@ impl Connection {
     fn refuse_body(&mut self, error: UploadError, head: (&Head, &[u8]), used: usize, seat: &mut Seat) -> Used {
         match error {
             UploadError::Bad(error) => self.refuse(error, Some(head), used, seat),
-            UploadError::TooLarge => self.refuse(Error::BodyTooLarge, Some(head), used, seat),
+            UploadError::TooLarge => self.refuse(Error::BodyTooLong(seat.rules.body_max), Some(head), used, seat),
             UploadError::Spool(error) => {
                 let (method, target) = (head.0.method.of(head.1), head.0.target.of(head.1));
                 seat.log.error(format_args!(
@@ -193,14 +193,11 @@ impl Connection {
     pub(super) fn time_out(&mut self, seat: &mut Seat) {
         let phase = std::mem::replace(&mut self.phase, Phase::Head);
         match phase {
-            Phase::Body(upload) => {
-                let detail = "the body did not come in time";
-                self.answer_ourselves(408, detail, Some((&upload.head, &upload.bytes)), seat);
-            }
+            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), 0, seat),
             Phase::Head | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
-                self.answer_ourselves(408, "the request head did not come in time", None, seat);
+                self.refuse(Error::HeadTimeout, None, 0, seat)
             }
-        }
+        };
         // A send that fails shows again at the next step, which closes.
         let _ = self.flush(seat);
     }
