@@ -231,15 +231,8 @@ impl EventLoop {
     }
 
     fn peer(&self, peer: PeerAddr) -> Peer {
-        match peer {
-            PeerAddr::Tcp(address) => {
-                // An IPv4 client of a dual-stack socket is shown as IPv4.
-                let ip = address.ip().to_canonical();
-                let trusted = trust::is_trusted(&self.trusted, ip);
-                Peer { addr: ip.to_string(), port: address.port().to_string(), trusted }
-            }
-            PeerAddr::Unix => Peer { addr: String::new(), port: String::new(), trusted: true },
-        }
+        let (addr, port) = peer.text();
+        Peer { addr, port, trusted: peer.ip().is_none_or(|ip| trust::is_trusted(&self.trusted, ip)) }
     }
 
     /// An edge on a connection's socket.
