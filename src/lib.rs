@@ -5,12 +5,11 @@
 
 use std::io::{self, Write};
 
-use master::code;
-
 pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod http;
+pub mod load;
 pub mod log;
 pub mod master;
 pub mod net;
@@ -20,16 +19,18 @@ pub mod worker;
 #[cfg(feature = "python")]
 pub mod wsgi;
 
+use master::code;
+
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
     match cli::parse(args) {
         Ok(cli::Command::Print(text)) => print(&text),
-        Ok(cli::Command::CheckConfig(settings, warnings)) => todo!("{settings:?} {warnings:?}"),
+        Ok(cli::Command::CheckConfig(settings, warnings)) => check(&settings, &warnings),
         Ok(cli::Command::Serve(settings, warnings)) => match master::run(*settings, &warnings) {
             master::Outcome::Exit(code) => code,
-            // Not by returning: the caller's exit handlers are the master's.
-            master::Outcome::Worker(boot) => sys::process::exit_now(worker::run(*boot)),
+            // Not by returning: what the caller does at its exit is the master's to do.
+            master::Outcome::Worker(boot) => sys::process::exit_now(worker::run(*boot, load::load)),
         },
         Err(error) => {
             complain(&error.to_string());
@@ -50,7 +51,19 @@ fn print(text: &str) -> i32 {
     }
 }
 
-/// Writes one line to standard error.
+fn check(settings: &config::Settings, warnings: &[String]) -> i32 {
+    for warning in warnings {
+        complain(&format!("warning: {warning}"));
+    }
+    match load::check(settings) {
+        Ok(()) => code::OK,
+        Err(error) => {
+            complain(error.text.trim_end());
+            if error.app { code::APP } else { code::BOOT }
+        }
+    }
+}
+
 fn complain(why: &str) {
     // Without standard error there is nobody to tell.
     let _ = writeln!(io::stderr(), "tapster: {why}");

@@ -30,11 +30,26 @@ pub enum Fork {
 ///
 /// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
 pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
+    refuse_threads()?;
+    fork_now(death, keep)
+}
+
+/// Sets variables in the environment of this process, in order. Refused when the process has other threads, which may read it.
+pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
+    refuse_threads()?;
+    for (name, value) in variables {
+        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+fn refuse_threads() -> io::Result<()> {
     // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc there is nothing to ask.
     if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
         return Err(io::Error::other("the process has other threads"));
     }
-    fork_now(death, keep)
+    Ok(())
 }
 
 fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
@@ -167,8 +182,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_threads_does_not_fork() {
+    fn a_process_with_threads_neither_forks_nor_changes_its_environment() {
         assert!(fork(Signal::SIGTERM, &[]).is_err(), "the test runs on a thread beside the main one");
+        assert!(set_env(&[("A".into(), "b".into())]).is_err());
     }
 
     #[test]

@@ -431,7 +431,6 @@ impl Connection {
             Fate::Close | Fate::Cut | Fate::Reset => self.phase = Phase::Closing(fate),
         }
     }
-
 }
 
 /// `write()`'s way to the client.

@@ -107,8 +107,7 @@ impl Connection {
             return Used { bytes: fed.used, wants_more: true };
         }
         let mut upload = *upload;
-        let (bytes, head, framing) =
-            (std::mem::take(&mut upload.bytes), std::mem::take(&mut upload.head), upload.framing);
+        let (bytes, head, framing) = (std::mem::take(&mut upload.bytes), std::mem::take(&mut upload.head), upload.framing);
         match upload.finish() {
             Ok(body) => self.call(&head, &bytes, framing, body, seat),
             Err(error) => return self.refuse_body(error, (&head, &bytes), rest.len(), seat),
@@ -228,14 +227,6 @@ impl Connection {
     }
 
     fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.record(&Entry {
-            peer: &self.peer,
-            head,
-            status,
-            sent: 0,
-            response_head: &[],
-            began: None,
-            environ: &[],
-        });
+        seat.record(&Entry { peer: &self.peer, head, status, sent: 0, response_head: &[], began: None, environ: &[] });
     }
 }
