@@ -130,9 +130,20 @@ pub fn set_umask(mask: u32) {
     umask(Mode::from_bits_truncate(mask));
 }
 
+/// Held by tests that fork (exclusively) and by tests that a fork beside them would disturb (shared): a child has copies of every
+/// open descriptor, so a socket that a test closes stays open for as long as the child lives.
+#[cfg(test)]
+pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+/// Keeps tests that fork, and those disturbed by it, apart.
+#[cfg(test)]
+pub(crate) fn alone_in_test() -> std::sync::RwLockWriteGuard<'static, ()> {
+    FORKS.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Forks from a test, which runs on a thread: the child may do nothing but what `body` does, and exits with its result.
 #[cfg(test)]
-pub(crate) fn fork_in_test(body: impl FnOnce(Blocked) -> i32) -> Pid {
+pub(crate) fn fork_in_test(_alone: &std::sync::RwLockWriteGuard<'_, ()>, body: impl FnOnce(Blocked) -> i32) -> Pid {
     match fork_now(Signal::SIGKILL, &[]).unwrap() {
         Fork::Parent(pid) => pid,
         Fork::Child(blocked) => exit_now(body(blocked)),
@@ -154,14 +165,16 @@ mod tests {
 
     #[test]
     fn the_exit_code_of_a_child_is_collected_once() {
-        let pid = fork_in_test(|_| 7);
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| 7);
         assert_eq!(wait_in_test(pid), Exit::Code(7));
         assert_eq!(reap(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[test]
     fn a_signal_sent_before_the_child_unblocks_waits_for_it() {
-        let pid = fork_in_test(|blocked| {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |blocked| {
             let _ = raise(Signal::SIGTERM);
             drop(blocked);
             9
@@ -171,7 +184,8 @@ mod tests {
 
     #[test]
     fn a_child_that_runs_is_not_collected() {
-        let pid = fork_in_test(|_| {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| {
             loop {
                 std::thread::park();
             }
