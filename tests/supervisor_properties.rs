@@ -138,6 +138,9 @@ impl World {
     }
 
     fn step(&mut self, step: Step) {
+        if self.exit.is_some() {
+            return;
+        }
         let workers = self.alive.len();
         match step {
             Step::Wait(time) => self.wait(time),

@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::channel::Order;
 use crate::log::Level;
 use crate::scoreboard::InFlight;
-use crate::sys::process::Exit;
 
-use super::event::{Note, Slot};
+use super::event::{Exit, Note, Slot};
 use super::signals;
 
 /// What is known of the worker that a note is about.

@@ -125,6 +125,11 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// The cores that this process may use, by affinity and by the quota of its control group; at least 1.
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Sets the process's file mode creation mask for good; bits beyond 0o777 are ignored, as by umask(2).
 pub fn set_umask(mask: u32) {
     umask(Mode::from_bits_truncate(mask));
