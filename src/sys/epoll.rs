@@ -15,7 +15,6 @@ pub fn add_exclusive(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>, data: u64) -> io
 /// Removes `fd` from `epoll`.
 pub fn delete(epoll: BorrowedFd<'_>, fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: both descriptors are open (borrowed for the call); EPOLL_CTL_DEL ignores the event pointer.
-    let result =
-        unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
+    let result = unsafe { libc::epoll_ctl(epoll.as_raw_fd(), libc::EPOLL_CTL_DEL, fd.as_raw_fd(), std::ptr::null_mut()) };
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

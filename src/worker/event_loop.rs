@@ -116,8 +116,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
-        let turn =
-            Turn { stage: Stage::Poll, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
+        let turn = Turn { stage: Stage::Poll, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
@@ -152,11 +151,12 @@ impl EventLoop {
                 }
                 Stage::Accept => self.accept_next(seat)?,
                 Stage::Sockets => match self.turn.sockets.pop() {
-                    Some((token, readable)) => self.find(token).and_then(|connection| {
-                        connection.ready(readable);
-                        let next = connection.begin_turn(seat);
-                        self.follow(token, next, seat)
-                    }),
+                    Some((token, readable)) => {
+                        if let Some(connection) = self.find(token) {
+                            connection.ready(readable);
+                        }
+                        self.begin_turn(token, seat)
+                    }
                     None => {
                         self.turn.yielded = self.runnable.len();
                         self.turn.stage = Stage::Yielded;
@@ -165,10 +165,7 @@ impl EventLoop {
                 },
                 Stage::Yielded if self.turn.yielded > 0 => {
                     self.turn.yielded -= 1;
-                    self.runnable.pop_front().and_then(|token| {
-                        let next = self.find(token)?.begin_turn(seat);
-                        self.follow(token, next, seat)
-                    })
+                    self.runnable.pop_front().and_then(|token| self.begin_turn(token, seat))
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
@@ -324,6 +321,10 @@ impl EventLoop {
     /// A new connection: read at once, for its request is usually there already.
     fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
         let token = self.insert(stream, peer, listener, seat);
+        self.begin_turn(token, seat)
+    }
+
+    fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
         let next = self.find(token)?.begin_turn(seat);
         self.follow(token, next, seat)
     }

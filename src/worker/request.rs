@@ -58,6 +58,7 @@ impl Connection {
             seat.job.head = head;
             return self.submit(Body::Empty, seat);
         }
+        let rest = seat.rest();
         let body = &rest[head.len..];
         let wants_continue = framing.expect_continue && body.is_empty();
         let started = Upload::new(framing, &seat.rules).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
@@ -238,7 +239,7 @@ impl Seat {
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
-        self.scoreboard.slot(self.slot).begin(job.head.line.of(bytes), job.began);
+        self.scoreboard.slot(self.index).begin(job.head.line.of(bytes), job.began);
         let request = Request {
             bytes,
             head: &job.head,
@@ -251,7 +252,7 @@ impl Seat {
         };
         let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
-        self.scoreboard.slot(self.slot).end();
+        self.scoreboard.slot(self.index).end();
         self.clock.tick();
         reply
     }

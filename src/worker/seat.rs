@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::http::date;
-use crate::http::head::Limits;
+use crate::http::head::{Head, Limits};
 use crate::log::access::{Format, Record};
 use crate::log::error::Log;
 use crate::log::sink::Sink;
@@ -104,8 +104,8 @@ pub struct Seat {
     pub draining: bool,
     /// Whether answers to pipelined requests may wait for each other to leave in one send.
     pub batches: bool,
-    scoreboard: Arc<Scoreboard>,
-    slot: usize,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) index: usize,
 }
 
 impl Seat {
@@ -135,13 +135,13 @@ impl Seat {
             draining: false,
             batches: true,
             scoreboard,
-            slot,
+            index: slot,
         }
     }
 
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
-        self.scoreboard.slot(self.slot)
+        self.scoreboard.slot(self.index)
     }
 
     /// Takes over the bytes that a connection has kept.
