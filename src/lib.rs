@@ -18,6 +18,15 @@ pub mod wsgi;
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
-    let _ = args;
-    todo!()
+    match cli::parse(args) {
+        Ok(cli::Command::Print(text)) => {
+            print!("{text}");
+            0
+        }
+        Ok(cli::Command::Serve(..) | cli::Command::CheckConfig(..)) => todo!(),
+        Err(error) => {
+            eprintln!("tapster: {error}");
+            2
+        }
+    }
 }
