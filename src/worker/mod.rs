@@ -26,6 +26,7 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::net::listener::{Address, Listener};
 use crate::scoreboard::Scoreboard;
+use crate::sys::signals::Blocked;
 
 use app::App;
 use control::Control;
@@ -63,6 +64,10 @@ pub struct Boot {
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's end of its socketpair with the master.
     pub channel: WorkerEnd,
+    /// Every signal is blocked. The worker drops this after it has installed its own handlers, and what came meanwhile is
+    /// delivered. SIGTERM also comes when the master dies; INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH have handlers that do
+    /// nothing. Handlers for TERM and those must be registered with signal-hook, which keeps one of its own for each.
+    pub signals: Blocked,
     /// Error log of this worker.
     pub log: Log,
     /// Access log and its compiled format.
