@@ -101,7 +101,7 @@ pub struct Field {
 }
 
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
     /// Method token.
     pub method: Span,
