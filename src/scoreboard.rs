@@ -93,6 +93,18 @@ impl Slot {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
+    /// The application goes on with the answer to a request that began at `since`.
+    #[inline]
+    pub fn resume(&self, line: &[u8], since: u64) {
+        self.begin(line, since);
+    }
+
+    /// The application has given a piece of its answer and waits to be asked again.
+    #[inline]
+    pub fn pause(&self) {
+        self.since.store(0, Relaxed);
+    }
+
     /// Open connections of the worker.
     pub fn set_connections(&self, count: u32) {
         self.connections.store(count, Relaxed);

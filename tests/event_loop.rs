@@ -19,6 +19,7 @@ use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::listener::{self, Address};
 use tapster::scoreboard::Scoreboard;
+use tapster::sys::signals::Blocked;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
 use tapster::worker::{self, Boot};
 
@@ -249,6 +250,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Worker {
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1).unwrap()),
         channel: end,
+        signals: Blocked::all().unwrap(),
         log,
         access: None,
     };

@@ -100,6 +100,13 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Sets an environment variable of this process. Only before the process has a second thread.
+pub fn set_variable(name: &str, value: &str) {
+    // SAFETY: a race with another thread's getenv is what makes it unsafe. It is called in a worker that was just forked, or by
+    // `--check-config`; neither has started an interpreter or a thread.
+    unsafe { std::env::set_var(name, value) }
+}
+
 /// Raises the soft limit of open descriptors to the hard one.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;

@@ -105,6 +105,7 @@ pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError
 fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
     let control = Control::new(boot.channel)?;
+    drop(boot.signals);
     let place = Place {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
