@@ -144,6 +144,8 @@ impl Service {
         let service = Self { dir };
         service.app(APP);
         service.configure("APP=shop:application");
+        // The unix socket is made in it.
+        succeeds(Command::new("chown").arg(user()).arg(service.dir.path()));
         service
     }
 
@@ -169,7 +171,7 @@ impl Service {
 
     /// Runs an action; its exit code and what it said.
     fn act(&self, action: &str) -> (i32, String) {
-        let output = run(Command::new(script("tapster")).arg(action).env("TAPSTER_DEFAULTS", self.path("defaults")));
+        let output = run(Command::new(script("tapster")).arg(action).env("INIT_DEFAULTS", self.path("defaults")));
         (output.status.code().expect("the script ends by itself"), text(&output))
     }
 
