@@ -64,7 +64,9 @@ fn a_1_0_connection_is_kept_only_when_asked() {
 #[test]
 fn connection_is_a_list_over_all_its_lines_in_any_case() {
     let server = probe();
-    for fields in ["Connection: x, CLOSE", "Connection: x\r\nconnection: ,Close ,y", "CONNECTION: close\r\nConnection: keep-alive"] {
+    for fields in
+        ["Connection: x, CLOSE", "Connection: x\r\nconnection: ,Close ,y", "CONNECTION: close\r\nConnection: keep-alive"]
+    {
         let mut client = server.connect();
         client.send(format!("GET / HTTP/1.1\r\nHost: test\r\n{fields}\r\n\r\n"));
         let response = client.response();
@@ -98,7 +100,8 @@ fn pipelined_requests_are_answered_in_order() {
 fn pipelined_answers_of_every_kind_keep_their_order() {
     let server = probe();
     let mut client = server.connect();
-    let targets = ["/no-length", "/", "/big?n=300000", "/no-content", "/big?n=200000&length=0", "/not-modified", "/no-length", "/"];
+    let targets =
+        ["/no-length", "/", "/big?n=300000", "/no-content", "/big?n=200000&length=0", "/not-modified", "/no-length", "/"];
     for _ in 0..2 {
         client.send(targets.map(|target| format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n")).concat());
         let answers = targets.map(|_| client.response());

@@ -149,8 +149,9 @@ fn names_that_can_be_forged_never_reach_the_environ() {
 
 #[test]
 fn limits_of_the_head_are_answered_414_and_431() {
-    let server =
-        probe().options(["--limit-request-line", "200", "--limit-request-fields", "10", "--limit-request-field-size", "300"]).start();
+    let server = probe()
+        .options(["--limit-request-line", "200", "--limit-request-fields", "10", "--limit-request-field-size", "300"])
+        .start();
     let get = |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: test\r\n{fields}\r\n");
     let long = |count: usize| "x".repeat(count);
     assert_eq!(server.exchange(get(&format!("/environ?{}", long(150)), "")).status, 200);
@@ -209,7 +210,8 @@ fn a_client_that_sends_on_still_reads_its_refusal() {
 #[test]
 fn tls_on_a_plain_port_is_refused_at_once() {
     /// The start of a TLS 1.3 ClientHello as curl sends it; it holds no line end.
-    const HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x8f\x11\x92\x5b\x6c\x77\x01\x45\x20\x13\x02\x13\x03\x13\x01";
+    const HELLO: &[u8] =
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\x8f\x11\x92\x5b\x6c\x77\x01\x45\x20\x13\x02\x13\x03\x13\x01";
     let server = probe().start();
     let began = Instant::now();
     let mut client = server.connect();
@@ -223,12 +225,13 @@ fn tls_on_a_plain_port_is_refused_at_once() {
 #[test]
 fn a_half_sent_head_times_out_with_408() {
     let server = probe().options(["--header-timeout", SHORT]).start();
-    let mut clients: Vec<Client> = ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: test\r\n"].map(|part| {
-        let mut client = server.connect();
-        client.send(part);
-        client
-    })
-    .into();
+    let mut clients: Vec<Client> = ["G", "GET / HTTP/1.1\r\n", "GET / HTTP/1.1\r\nHost: test\r\n"]
+        .map(|part| {
+            let mut client = server.connect();
+            client.send(part);
+            client
+        })
+        .into();
     for client in &mut clients {
         let response = client.response();
         assert!(response.status == 408 && response.closes(), "{response:?}");
@@ -309,11 +312,13 @@ fn slow_clients_do_not_delay_others() {
     const SLOW: usize = 50;
     let server = probe().start();
     let starts = ["GET / HTTP/1.1\r\nHost:", "POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nx", "G"];
-    let mut slow: Vec<Client> = (0..SLOW).map(|n| (server.connect(), starts[n % 3])).map(|(mut client, start)| {
-        client.send(start);
-        client
-    })
-    .collect();
+    let mut slow: Vec<Client> = (0..SLOW)
+        .map(|n| (server.connect(), starts[n % 3]))
+        .map(|(mut client, start)| {
+            client.send(start);
+            client
+        })
+        .collect();
     let began = Instant::now();
     for _ in 0..100 {
         assert_eq!(server.get("/").status, 200);

@@ -59,7 +59,8 @@ impl ErrorLog {
 
     /// Errors that contain none of the `expected` texts.
     pub fn unexpected(&self, expected: &[String]) -> Vec<Record> {
-        let severe = |record: &Record| record.level == "ERROR" || record.level == "CRITICAL" || record.text.contains("panicked at");
+        let severe =
+            |record: &Record| record.level == "ERROR" || record.level == "CRITICAL" || record.text.contains("panicked at");
         let foreseen = |record: &Record| expected.iter().any(|part| record.text.contains(part.as_str()));
         self.records().into_iter().filter(|record| severe(record) && !foreseen(record)).collect()
     }

@@ -82,7 +82,8 @@ impl Plan {
         let mut open: Option<(Client, Option<i32>)> = None;
         while !stop.load(Ordering::Relaxed) {
             let began = Instant::now();
-            let (mut client, known) = match open.take().map_or_else(|| Client::try_connect(&self.address).map(|c| (c, None)), Ok) {
+            let (mut client, known) = match open.take().map_or_else(|| Client::try_connect(&self.address).map(|c| (c, None)), Ok)
+            {
                 Ok(connection) => connection,
                 Err(error) => {
                     tally.failures.push(Failure { worker: None, what: format!("connect: {error}") });
@@ -145,7 +146,13 @@ impl Tally {
     /// Fails the test unless every request was answered rightly.
     #[track_caller]
     pub fn assert_flawless(&self) {
-        assert!(self.failures.is_empty(), "{} of {}: {:#?}", self.failures.len(), self.ok, &self.failures[..self.failures.len().min(5)]);
+        assert!(
+            self.failures.is_empty(),
+            "{} of {}: {:#?}",
+            self.failures.len(),
+            self.ok,
+            &self.failures[..self.failures.len().min(5)]
+        );
         assert!(self.ok > 0, "nothing was asked");
     }
 }
