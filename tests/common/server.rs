@@ -22,6 +22,9 @@ pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// Time for a graceful stop of a server that has nothing long to finish.
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);
 
+/// Time between the end of the master and that of what the interpreters started.
+const HELPERS_LEAVE: Duration = Duration::from_secs(2);
+
 /// Descriptor that the server writes its ready line to.
 const READY_FD: &str = "3";
 
@@ -167,6 +170,11 @@ impl Server {
         drop(command);
         let log = ErrorLog::new(&self.log_path());
         Running { child, ready, addresses: Vec::new(), log, temp: self.temp, expected: self.expected, status: None }
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn start_without_waiting(self) -> Running {
+        self.spawn()
     }
 
     /// Starts it and waits until it is ready.
@@ -348,8 +356,13 @@ impl Running {
         }
     }
 
+    /// A helper process of the interpreter, such as multiprocessing's, ends when it sees that its worker is gone.
     #[track_caller]
     fn assert_empty_group(&self) {
+        let began = Instant::now();
+        while !procfs::group(self.pid()).is_empty() && began.elapsed() < HELPERS_LEAVE {
+            std::thread::sleep(LOOK_EVERY);
+        }
         let left = procfs::group(self.pid());
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
