@@ -1,1 +1,245 @@
-//! The command line: clap's view of the options table.
+//! The command line: clap's view of the options table, and the meeting of its arguments with the environment and the file.
+//!
+//! clap only splits the arguments; values are checked by `config`, where those of the environment and the file are checked too,
+//! so that a mistake gets the same message wherever it is made.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use clap::builder::OsStringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches};
+
+use crate::config::options::{Kind, Opt, TABLE};
+use crate::config::{self, Configuration, Given, Origin, Settings, shown};
+
+/// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
+const HELP_WIDTH_MAX: usize = 100;
+
+/// Order of `--help`: what it is first, examples last.
+const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+/// What follows the options in `--help`.
+const AFTER_HELP: &str = "\
+Times are 30, 1.5, 500ms, 30s, 5m or 1h (seconds without a unit); sizes are bytes, or 512k, 10M, 1G.
+Options come from the defaults, the environment (TAPSTER_LOG_LEVEL for --log-level), the file of --config and the command line; \
+the later wins.
+
+Signals:
+  TERM       graceful stop: requests are finished first
+  INT, QUIT  quick stop; a second one stops at once
+
+Exit status:
+  0  stopped in order            3  the workers failed to boot
+  1  failed while running        4  the application could not be loaded
+  2  usage or configuration error
+
+Examples:
+  tapster                                              the welcome page on http://127.0.0.1:8000
+  tapster app:app                                      the callable `app` of app.py
+  tapster -w 4 -b unix:/run/app.sock project.wsgi      Django behind a proxy
+  tapster --venv venv --access-logfile - 'site:make(\"production\")'";
+
+/// What the command is to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Serve; with warnings for the error log.
+    Serve(Box<Settings>, Vec<String>),
+    /// Load the application and exit; with warnings for the error log.
+    CheckConfig(Box<Settings>, Vec<String>),
+    /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
+    Print(String),
+}
+
+/// Arguments, environment or file that cannot be used; the exit code is 2. `Display` is one line without a line end:
+/// `--bind 127.0.0.1:99999 (command line): the port must be 0 to 65535`.
+#[derive(Debug)]
+pub enum UsageError {
+    /// The arguments cannot be split into options.
+    Arguments(String),
+    /// An option cannot be used.
+    Config(config::Error),
+}
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Arguments(text) => f.write_str(text),
+            Self::Config(error) => error.fmt(f),
+        }
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+impl From<config::Error> for UsageError {
+    fn from(error: config::Error) -> Self {
+        Self::Config(error)
+    }
+}
+
+/// Reads the arguments (the first is the program), the environment of the process, and the configuration file that they name.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    parse_with(args, std::env::vars_os())
+}
+
+/// [`parse`] with another environment.
+pub fn parse_with(
+    args: impl IntoIterator<Item = OsString>,
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+) -> Result<Command, UsageError> {
+    let matches = match command().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
+            return Ok(Command::Print(error.to_string()));
+        }
+        Err(error) => return Err(UsageError::Arguments(one_line(&error))),
+    };
+    let arguments = given(&matches)?;
+    let (variables, warnings) = config::environment::read(environment)?;
+    let named = |layer: &[Given]| layer.iter().find(|given| given.option.name == "config").cloned();
+    let file = match named(&arguments).or_else(|| named(&variables)) {
+        Some(config) => read_file(&config)?,
+        None => Vec::new(),
+    };
+    let configuration = config::merge(variables.into_iter().chain(file).chain(arguments))?;
+    match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
+        (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
+        (true, false) => Ok(Command::CheckConfig(Box::new(checked_app(configuration)), warnings)),
+        (false, true) => {
+            let warnings: String = warnings.iter().map(|warning| format!("# {warning}\n")).collect();
+            Ok(Command::Print(warnings + &configuration.to_toml()))
+        }
+        (false, false) => Ok(Command::Serve(Box::new(checked_app(configuration)), warnings)),
+    }
+}
+
+/// The options table as clap sees it.
+pub fn command() -> clap::Command {
+    clap::Command::new("tapster")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Tapster, a prefork WSGI server: serves a Python web application over HTTP.")
+        .override_usage("tapster [OPTIONS] [APP]")
+        .help_template(TEMPLATE)
+        .after_help(AFTER_HELP)
+        .max_term_width(HELP_WIDTH_MAX)
+        .disable_help_flag(true)
+        .disable_version_flag(true)
+        .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
+}
+
+fn argument(option: &'static Opt) -> Arg {
+    let default = option.default.map(|text| format!(" [default: {text}]")).unwrap_or_default();
+    let foreign = option.foreign.map(|variable| format!(" [also from {variable}]")).unwrap_or_default();
+    let help = format!("{}{default}{foreign}", option.help);
+    let arg = Arg::new(option.name).help(help).help_heading(option.section.heading());
+    if option.kind == Kind::Positional {
+        return arg.value_name(option.value).value_parser(OsStringValueParser::new());
+    }
+    let arg = arg.long(option.name).aliases(option.aliases).short(option.short);
+    let action = match (option.name, option.kind) {
+        ("help", _) => ArgAction::Help,
+        ("version", _) => ArgAction::Version,
+        (_, Kind::Switch) => ArgAction::SetTrue,
+        (_, Kind::List) => ArgAction::Append,
+        (_, Kind::Positional | Kind::Text | Kind::Number | Kind::Octal) => ArgAction::Set,
+    };
+    let arg = arg.action(action);
+    match option.kind {
+        Kind::Switch => arg,
+        // A negative number is a value out of bounds, not an unknown option.
+        Kind::Positional | Kind::Text | Kind::Number | Kind::Octal | Kind::List => {
+            arg.value_name(option.value).value_parser(OsStringValueParser::new()).allow_negative_numbers(true)
+        }
+    }
+}
+
+fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
+    let rows = TABLE.iter().filter(|option| option.kind != Kind::Switch);
+    let present = rows.filter_map(|option| Some((option, matches.get_many::<OsString>(option.name)?)));
+    present
+        .map(|(option, values)| {
+            let text = |value: &OsString| match value.to_str() {
+                Some(text) => Ok(text.to_owned()),
+                None => Err(UsageError::Config(config::Error::Value {
+                    option,
+                    value: value.to_string_lossy().into_owned(),
+                    origin: Origin::CommandLine,
+                    why: "is not valid UTF-8".into(),
+                })),
+            };
+            Ok(Given { option, values: values.map(text).collect::<Result<_, _>>()?, origin: Origin::CommandLine })
+        })
+        .collect()
+}
+
+fn read_file(config: &Given) -> Result<Vec<Given>, UsageError> {
+    let name = config.values.concat();
+    let path = PathBuf::from(&name);
+    let content = std::fs::read(&path).map_err(|error| config::Error::Value {
+        option: config.option,
+        value: name,
+        origin: config.origin.clone(),
+        why: format!("cannot be read: {}", reason(&error)),
+    })?;
+    Ok(config::file::read(&content, &path)?)
+}
+
+/// The system's words without Rust's error number.
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or(&text).to_lowercase()
+}
+
+/// Decides between `site.wsgi` the module and `site.wsgi` the file, for which one must look.
+fn checked_app(configuration: Configuration) -> Settings {
+    let mut settings = configuration.settings;
+    let base = settings.chdir.clone().unwrap_or_default();
+    settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());
+    settings
+}
+
+/// clap's error as one line: what, where, why, what to do.
+fn one_line(error: &clap::Error) -> String {
+    // clap names an argument with its value's name: `--workers <N>`.
+    let invalid = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(text)) => text.as_str(),
+        _ => "",
+    };
+    let name = shown(invalid.split_whitespace().next().unwrap_or_default());
+    let named = |option: &Opt| option.kind != Kind::Positional;
+    match error.kind() {
+        // clap suggests as well, but from a likeness on that is mostly noise.
+        ErrorKind::UnknownArgument if invalid.starts_with('-') => match Opt::similar(invalid.trim_start_matches('-'), named) {
+            Some(option) => format!("{} (command line): no such option; did you mean --{}?", shown(invalid), option.name),
+            None => format!("{} (command line): no such option; 'tapster --help' lists them all", shown(invalid)),
+        },
+        ErrorKind::UnknownArgument => {
+            format!("{} (command line): one APP is enough; quote it for the shell if it has blanks", shown(invalid))
+        }
+        ErrorKind::ArgumentConflict => format!("{name} (command line): is given twice; leave one out"),
+        // The only way to miss a value: `--workers` last or in front of another option.
+        ErrorKind::InvalidValue => {
+            format!("{name} (command line): a value is missing; write {}", invalid.replace(['<', '>'], ""))
+        }
+        ErrorKind::TooManyValues => format!("{name} (command line): takes no value"),
+        _ => {
+            let text = error.to_string();
+            format!(
+                "{} (command line); see 'tapster --help'",
+                text.lines().next().unwrap_or("error").trim_start_matches("error: ")
+            )
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clap_accepts_the_table() {
+        command().debug_assert();
+    }
+}

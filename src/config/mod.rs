@@ -1,61 +1,29 @@
 //! Checked, immutable settings. Values come from defaults, environment, file and command line (low to high); each keeps its
 //! origin. Nothing here touches the system: an address is text with a checked form, a path is a path.
 
+mod app_spec;
+mod bind;
+pub mod environment;
+mod error;
+pub mod file;
+mod merge;
+pub mod options;
+mod origin;
+mod print;
+mod trusted;
+mod value;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::log::Level;
 
-/// What to serve.
-#[derive(Clone, Debug, PartialEq)]
-pub enum AppSpec {
-    /// The built-in welcome page.
-    Welcome,
-    /// `module[:expression]` or a path to a `.py`/`.wsgi` file with the same suffix.
-    Target {
-        /// Where the code is.
-        code: Code,
-        /// The callable in it; `None`: `application`, then `app`.
-        callable: Option<Callable>,
-        /// As typed, for messages.
-        text: String,
-    },
-}
-
-/// Where application code is.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Code {
-    /// A dotted module name.
-    Module(String),
-    /// A file.
-    File(PathBuf),
-}
-
-/// The expression behind the colon.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Callable {
-    /// Attribute path: `obj.attr` is two names.
-    pub path: Vec<String>,
-    /// Arguments when it is a factory call: Python source of the literals between the parentheses, checked by the loader with
-    /// `ast.literal_eval` rules.
-    pub call: Option<String>,
-}
-
-/// One address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
-    /// TCP; the host may be a name, an IPv4 or an IPv6 address (without brackets), empty for all IPv4 addresses.
-    Tcp {
-        /// Host.
-        host: String,
-        /// Port; 0 lets the kernel choose.
-        port: u16,
-    },
-    /// A unix socket.
-    Unix(PathBuf),
-    /// An inherited listening descriptor.
-    Fd(i32),
-}
+pub use app_spec::{AppSpec, Callable, Code};
+pub use bind::Bind;
+pub use error::{Error, shown};
+pub use merge::{Configuration, merge};
+pub use origin::{Given, Origin};
+pub use trusted::{Network, Trusted};
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,24 +52,6 @@ pub struct PythonSettings {
     pub venv: Option<PathBuf>,
     /// Directories put on `sys.path` behind the working directory.
     pub pythonpath: Vec<PathBuf>,
-}
-
-/// Whose forwarding headers are believed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Trusted {
-    /// Everybody (`*`).
-    All,
-    /// These addresses or networks (CIDR), and unix sockets.
-    Only(Vec<Network>),
-}
-
-/// An IP network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Network {
-    /// Address.
-    pub addr: std::net::IpAddr,
-    /// Length of the prefix in bits.
-    pub prefix: u8,
 }
 
 /// Everything that the server was told, checked.
@@ -159,4 +109,45 @@ pub struct Settings {
     pub forwarded_allow_ips: Trusted,
     /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
     pub ready_fd: Option<i32>,
+}
+
+impl Default for Settings {
+    /// The settings of a start without any option.
+    fn default() -> Self {
+        merge([]).expect("the defaults of the table are valid, as its tests show").settings
+    }
+}
+
+impl Settings {
+    /// What the rows of the table start from: not set, or empty until the row's default is put in.
+    fn blank() -> Self {
+        Self {
+            app: AppSpec::Welcome,
+            binds: Vec::new(),
+            backlog: 0,
+            defer_accept: Duration::ZERO,
+            workers: None,
+            worker_connections: 0,
+            graceful_timeout: Duration::ZERO,
+            keep_alive: Duration::ZERO,
+            header_timeout: Duration::ZERO,
+            body_timeout: Duration::ZERO,
+            write_timeout: Duration::ZERO,
+            limit_request_line: 0,
+            limit_request_fields: 0,
+            limit_request_field_size: 0,
+            limit_request_body: 0,
+            body_buffer: 0,
+            chdir: None,
+            python: PythonSettings::default(),
+            env: Vec::new(),
+            umask: None,
+            access_log: None,
+            access_format: AccessFormat::Json,
+            error_log: LogTarget::Stderr,
+            log_level: Level::Info,
+            forwarded_allow_ips: Trusted::Only(Vec::new()),
+            ready_fd: None,
+        }
+    }
 }

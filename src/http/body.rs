@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use super::chunked;
 use super::error::Error;
 use super::framing::Length;
 
@@ -11,7 +12,7 @@ pub enum Decoder {
     /// Bytes still to come of a Content-Length body.
     Length(u64),
     /// A chunked body.
-    Chunked(super::chunked::Decoder),
+    Chunked(chunked::Decoder),
 }
 
 /// One step of decoding.
@@ -28,13 +29,23 @@ pub struct Decoded {
 impl Decoder {
     /// A decoder for the framing of a head; `max_trailer` bounds the trailer section in bytes.
     pub fn new(length: Length, max_trailer: usize) -> Self {
-        let _ = (length, max_trailer);
-        todo!()
+        match length {
+            Length::None => Self::Length(0),
+            Length::Known(len) => Self::Length(len),
+            Length::Chunked => Self::Chunked(chunked::Decoder::new(max_trailer)),
+        }
     }
 
     /// Decodes what it can from the start of `input`. Call again with the rest until `done` or `consumed == 0`.
+    #[inline]
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
-        let _ = input;
-        todo!()
+        match self {
+            Self::Length(left) => {
+                let take = usize::try_from(*left).unwrap_or(usize::MAX).min(input.len());
+                *left -= take as u64;
+                Ok(Decoded { consumed: take, data: 0..take, done: *left == 0 })
+            }
+            Self::Chunked(decoder) => decoder.decode(input),
+        }
     }
 }

@@ -1,5 +1,163 @@
 //! The chunked transfer coding (RFC 9112 section 7.1): a strict decoder, and the encoder's chunk head.
+//!
+//! ```text
+//! SizeStart --digit--> Size --CR--> SizeLf --LF--> Data --all--> DataCr --CR--> DataLf --LF--> SizeStart
+//!                      Size --';'--> Extension --CR--> SizeLf
+//!                                           SizeLf --LF, size 0--> TrailerStart
+//! TrailerStart --token--> TrailerName --':'--> TrailerValue --CR--> TrailerLf --LF--> TrailerStart
+//! TrailerStart --CR--> FinalLf --LF--> Done
+//! ```
+
+use super::body::Decoded;
+use super::bytes::{TOKEN, is_value_byte, put_hex};
+use super::error::Error;
+use super::target::hex;
+
+/// Digits of a chunk size: as many as 64 bits have, leading zeros included.
+const MAX_SIZE_DIGITS: u8 = 16;
+
+/// Bytes of chunk extensions that are not paid for by data. Nobody uses extensions; what they are good for is to make a server
+/// read much and receive little (CVE-2023-39326), so every byte of data pays for two bytes of extension.
+const MAX_EXTENSION_DEBT: u64 = 4096;
+
+/// What ends the body: the last chunk and an empty trailer section.
+pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 
 /// Decoder of one chunked body with its trailer section.
 #[derive(Clone, Debug)]
-pub struct Decoder {}
+pub struct Decoder {
+    state: State,
+    /// Size of the chunk while its head is read, then the data still to come.
+    left: u64,
+    digits: u8,
+    extension_debt: u64,
+    trailer: usize,
+    max_trailer: usize,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    SizeStart,
+    Size,
+    Extension,
+    SizeLf,
+    Data,
+    DataCr,
+    DataLf,
+    TrailerStart,
+    TrailerName,
+    TrailerValue,
+    TrailerLf,
+    FinalLf,
+    Done,
+}
+
+impl Decoder {
+    /// A decoder at the start of a body. Trailer fields are checked and dropped; `max_trailer` bounds their bytes.
+    pub fn new(max_trailer: usize) -> Self {
+        Self { state: State::SizeStart, left: 0, digits: 0, extension_debt: 0, trailer: 0, max_trailer }
+    }
+
+    /// Decodes what it can: everything up to the second piece of data or the end of the body.
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+        let mut data = 0..0;
+        let mut at = 0;
+        while at < input.len() && self.state != State::Done {
+            if self.state == State::Data {
+                if !data.is_empty() {
+                    break;
+                }
+                let take = usize::try_from(self.left).unwrap_or(usize::MAX).min(input.len() - at);
+                data = at..at + take;
+                at += take;
+                self.left -= take as u64;
+                if self.left == 0 {
+                    self.state = State::DataCr;
+                }
+            } else {
+                self.state = self.step(input[at])?;
+                at += 1;
+            }
+        }
+        Ok(Decoded { consumed: at, data, done: self.state == State::Done })
+    }
+
+    /// One byte of framing.
+    fn step(&mut self, byte: u8) -> Result<State, Error> {
+        match self.state {
+            State::SizeStart => {
+                self.left = 0;
+                self.digits = 0;
+                self.digit(byte)
+            }
+            State::Size => match byte {
+                b'\r' => Ok(State::SizeLf),
+                b';' => Ok(State::Extension),
+                _ => self.digit(byte),
+            },
+            State::Extension => match byte {
+                b'\r' => Ok(State::SizeLf),
+                _ if !is_value_byte(byte) => Err(Error::ChunkExtension),
+                _ => {
+                    self.extension_debt += 1;
+                    if self.extension_debt > MAX_EXTENSION_DEBT {
+                        Err(Error::ChunkExtensionTooLong)
+                    } else {
+                        Ok(State::Extension)
+                    }
+                }
+            },
+            State::SizeLf if byte != b'\n' => Err(Error::LineEnd),
+            State::SizeLf if self.left == 0 => Ok(State::TrailerStart),
+            State::SizeLf => {
+                self.extension_debt = self.extension_debt.saturating_sub(self.left.saturating_mul(2));
+                Ok(State::Data)
+            }
+            State::DataCr if byte == b'\r' => Ok(State::DataLf),
+            State::DataLf if byte == b'\n' => Ok(State::SizeStart),
+            State::DataCr | State::DataLf => Err(Error::ChunkEnd),
+            State::TrailerStart if byte == b'\r' => Ok(State::FinalLf),
+            State::TrailerLf | State::FinalLf if byte != b'\n' => Err(Error::LineEnd),
+            State::FinalLf => Ok(State::Done),
+            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => self.trailer_byte(byte),
+            // The loop in `decode` does not come here with these.
+            State::Data | State::Done => Ok(self.state),
+        }
+    }
+
+    fn digit(&mut self, byte: u8) -> Result<State, Error> {
+        let digit = hex(byte).ok_or(Error::ChunkSize)?;
+        self.digits += 1;
+        if self.digits > MAX_SIZE_DIGITS {
+            return Err(Error::ChunkSize);
+        }
+        // Sixteen digits of four bits fit exactly.
+        self.left = self.left << 4 | u64::from(digit);
+        Ok(State::Size)
+    }
+
+    fn trailer_byte(&mut self, byte: u8) -> Result<State, Error> {
+        self.trailer += 1;
+        if self.trailer > self.max_trailer {
+            return Err(Error::TrailerTooLong(self.max_trailer));
+        }
+        match (self.state, byte) {
+            (State::TrailerLf, _) => Ok(State::TrailerStart),
+            (State::TrailerName, b':') => Ok(State::TrailerValue),
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
+            (State::TrailerValue, _) if is_value_byte(byte) => Ok(State::TrailerValue),
+            (State::TrailerStart | State::TrailerName, _) if TOKEN[byte as usize] => Ok(State::TrailerName),
+            _ => Err(Error::Trailer),
+        }
+    }
+}
+
+/// Appends the head of a chunk with `len` bytes, which must not be 0.
+#[inline]
+pub(super) fn put_head(out: &mut Vec<u8>, len: u64) {
+    put_hex(out, len);
+    out.extend_from_slice(b"\r\n");
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,31 +1,291 @@
 //! What is wrong with a request, and the status it is answered with: one table.
 
+use std::fmt;
+
 use super::head::Version;
+use super::response::{Context, Encoder};
 
 /// A request that cannot be served as sent. `Display` is one clause that names what is wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// To be replaced by the real variants.
-    BadRequestLine,
+    /// A TLS handshake on a plain port.
+    Tls,
+    /// More empty lines before the request line than are tolerated.
+    EmptyLines,
+    /// A line that does not end with CRLF, or a CR or LF elsewhere.
+    LineEnd,
+    /// A method that is no token; the byte.
+    Method(u8),
+    /// A method longer than [`super::head::MAX_METHOD`].
+    MethodTooLong,
+    /// An empty target or more than one space before it.
+    TargetMissing,
+    /// A control character in the target; the byte.
+    TargetByte(u8),
+    /// A target whose form its method does not allow (RFC 9112 section 3.2).
+    TargetForm,
+    /// A target with an authority that is no `host[:port]`.
+    TargetAuthority,
+    /// No version behind the target: HTTP/0.9, or something else.
+    VersionMissing,
+    /// Something else than a version where the version belongs.
+    VersionMalformed,
+    /// A version that Tapster does not speak.
+    Version,
+    /// A request line longer than the limit, in bytes.
+    LineTooLong(usize),
+    /// A field line that begins with a blank (obs-fold, RFC 9112 section 5.2).
+    Fold,
+    /// A blank between field name and colon (RFC 9112 section 5.1).
+    SpaceBeforeColon,
+    /// An empty field name, a byte in it that is no token byte, or no colon.
+    FieldName,
+    /// A control character in a field value; the byte.
+    FieldValue(u8),
+    /// A field line longer than the limit, in bytes.
+    FieldTooLong(usize),
+    /// More field lines than the limit.
+    TooManyFields(usize),
+    /// No Host in HTTP/1.1.
+    HostMissing,
+    /// More than one Host.
+    HostTwice,
+    /// A Host that is no `host[:port]`.
+    Host,
+    /// A Content-Length that is no plain decimal number.
+    Length,
+    /// More than one Content-Length.
+    LengthTwice,
+    /// Both Transfer-Encoding and Content-Length.
+    LengthAndCoding,
+    /// Transfer-Encoding in HTTP/1.0.
+    CodingInHttp10,
+    /// A Transfer-Encoding in which `chunked` is not the last coding, comes twice, or that is malformed.
+    Coding,
+    /// A transfer coding that Tapster does not know.
+    CodingUnknown,
+    /// An expectation other than `100-continue`.
+    Expectation,
+    /// A chunk size that is no plain hexadecimal number of 64 bits.
+    ChunkSize,
+    /// A control character in a chunk extension.
+    ChunkExtension,
+    /// More chunk extensions than are tolerated.
+    ChunkExtensionTooLong,
+    /// No CRLF behind the data of a chunk.
+    ChunkEnd,
+    /// A malformed trailer field.
+    Trailer,
+    /// A trailer section longer than the limit, in bytes.
+    TrailerTooLong(usize),
+    /// A body longer than the limit, in bytes.
+    BodyTooLong(u64),
+    /// The head did not come in time.
+    HeadTimeout,
+    /// The body did not come in time.
+    BodyTimeout,
 }
 
 impl Error {
     /// The status that answers it (RFC 9110 section 15).
     pub fn status(self) -> u16 {
-        400
+        self.entry().0
+    }
+
+    fn entry(self) -> (u16, &'static str) {
+        match self {
+            Self::Tls => (400, "this is a TLS handshake and the port speaks plain HTTP: use http:// or put a TLS proxy in front"),
+            Self::EmptyLines => (400, "too many empty lines before the request line"),
+            Self::LineEnd => (400, "a line does not end with CR LF"),
+            Self::Method(_) => (400, "the method is not a token"),
+            Self::MethodTooLong => (501, "the method is longer than any known one"),
+            Self::TargetMissing => (400, "the request target is missing or more than one space precedes it"),
+            Self::TargetByte(_) => (400, "the request target has a control character"),
+            Self::TargetForm => (400, "the request target has a form that the method does not allow"),
+            Self::TargetAuthority => (400, "the request target has an invalid authority"),
+            Self::VersionMissing => (400, "the request line has no HTTP version"),
+            Self::VersionMalformed => (400, "the request line does not end with a well-formed HTTP version"),
+            Self::Version => (505, "only HTTP/1.1 and HTTP/1.0 are spoken here"),
+            Self::LineTooLong(_) => (414, "the request line is longer than"),
+            Self::Fold => (400, "a header field is folded over several lines or begins with a blank"),
+            Self::SpaceBeforeColon => (400, "a blank stands between a header field's name and its colon"),
+            Self::FieldName => (400, "a header field's name is empty or not a token"),
+            Self::FieldValue(_) => (400, "a header field's value has a control character"),
+            Self::FieldTooLong(_) => (431, "a header field is longer than"),
+            Self::TooManyFields(_) => (431, "the request has more header fields than"),
+            Self::HostMissing => (400, "the Host header field is missing"),
+            Self::HostTwice => (400, "the Host header field comes more than once"),
+            Self::Host => (400, "the Host header field is not a host with an optional port"),
+            Self::Length => (400, "Content-Length is not a decimal number of 64 bits"),
+            Self::LengthTwice => (400, "Content-Length comes more than once"),
+            Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding exclude each other"),
+            Self::CodingInHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding"),
+            Self::Coding => (400, "Transfer-Encoding is malformed, or chunked is not its last coding exactly once"),
+            Self::CodingUnknown => (501, "the only transfer coding known here is chunked"),
+            Self::Expectation => (417, "the only expectation that can be met is 100-continue"),
+            Self::ChunkSize => (400, "a chunk size is not a hexadecimal number of 64 bits"),
+            Self::ChunkExtension => (400, "a chunk extension has a control character"),
+            Self::ChunkExtensionTooLong => (400, "the chunk extensions are too long for the data they come with"),
+            Self::ChunkEnd => (400, "a chunk's data does not end with CR LF"),
+            Self::Trailer => (400, "a trailer field is malformed"),
+            Self::TrailerTooLong(_) => (431, "the trailer section is longer than"),
+            Self::BodyTooLong(_) => (413, "the body is longer than"),
+            Self::HeadTimeout => (408, "the request's head did not arrive in time"),
+            Self::BodyTimeout => (408, "the request's body did not arrive in time"),
+        }
     }
 }
 
-/// The standard reason phrase of a status, or an empty string.
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.entry().1)?;
+        match *self {
+            Self::Method(byte) | Self::TargetByte(byte) | Self::FieldValue(byte) => write!(f, " (byte 0x{byte:02x})"),
+            Self::LineTooLong(limit) | Self::FieldTooLong(limit) | Self::TrailerTooLong(limit) => write!(f, " {limit} bytes"),
+            Self::TooManyFields(limit) => write!(f, " {limit}"),
+            Self::BodyTooLong(limit) => write!(f, " {limit} bytes"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The standard reason phrase of a status (IANA registry), or an empty string.
 pub fn reason(status: u16) -> &'static str {
-    let _ = status;
-    todo!()
+    match status {
+        100 => "Continue",
+        101 => "Switching Protocols",
+        102 => "Processing",
+        103 => "Early Hints",
+        200 => "OK",
+        201 => "Created",
+        202 => "Accepted",
+        203 => "Non-Authoritative Information",
+        204 => "No Content",
+        205 => "Reset Content",
+        206 => "Partial Content",
+        207 => "Multi-Status",
+        208 => "Already Reported",
+        226 => "IM Used",
+        300 => "Multiple Choices",
+        301 => "Moved Permanently",
+        302 => "Found",
+        303 => "See Other",
+        304 => "Not Modified",
+        305 => "Use Proxy",
+        307 => "Temporary Redirect",
+        308 => "Permanent Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        402 => "Payment Required",
+        403 => "Forbidden",
+        404 => "Not Found",
+        405 => "Method Not Allowed",
+        406 => "Not Acceptable",
+        407 => "Proxy Authentication Required",
+        408 => "Request Timeout",
+        409 => "Conflict",
+        410 => "Gone",
+        411 => "Length Required",
+        412 => "Precondition Failed",
+        413 => "Content Too Large",
+        414 => "URI Too Long",
+        415 => "Unsupported Media Type",
+        416 => "Range Not Satisfiable",
+        417 => "Expectation Failed",
+        421 => "Misdirected Request",
+        422 => "Unprocessable Content",
+        423 => "Locked",
+        424 => "Failed Dependency",
+        425 => "Too Early",
+        426 => "Upgrade Required",
+        428 => "Precondition Required",
+        429 => "Too Many Requests",
+        431 => "Request Header Fields Too Large",
+        451 => "Unavailable For Legal Reasons",
+        500 => "Internal Server Error",
+        501 => "Not Implemented",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        505 => "HTTP Version Not Supported",
+        506 => "Variant Also Negotiates",
+        507 => "Insufficient Storage",
+        508 => "Loop Detected",
+        511 => "Network Authentication Required",
+        _ => "",
+    }
 }
 
 /// Renders a complete answer with a short text body that Tapster makes itself (400, 408, 413, 500, 503 ...), closing the
-/// connection; `head_only` leaves the body out (HEAD). `detail` is one line for the body.
+/// connection; `head_only` leaves the body out (HEAD). `detail` is one line for the body. A `status` that cannot end an
+/// exchange with a body (below 200, 204, 304, above 999) is rendered as 500.
 pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, head_only: bool, date: &[u8]) {
-    let _ = (out, status, detail, version, head_only, date);
-    todo!()
+    let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
+    let title = format!("{status} {}", reason(status));
+    let text = format!("{}\n{detail}\n", title.trim_end());
+    let context = Context { version, head_only, persistent: false, date };
+    let mut encoder =
+        Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
+    encoder.field(b"Content-Type", b"text/plain; charset=utf-8").expect("a constant field without controls is valid");
+    encoder.finish(Some(text.len() as u64)).block(out, text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+
+    #[test]
+    fn an_error_page_names_status_and_detail_and_closes() {
+        let mut out = b"earlier".to_vec();
+        render(&mut out, 414, &Error::LineTooLong(8190).to_string(), Version::Http11, false, DATE);
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "earlierHTTP/1.1 414 URI Too Long\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 60\r\n\
+             Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: tapster\r\nConnection: close\r\n\r\n\
+             414 URI Too Long\nthe request line is longer than 8190 bytes\n"
+        );
+    }
+
+    #[test]
+    fn an_error_page_for_head_has_the_length_but_no_body() {
+        let mut out = Vec::new();
+        render(&mut out, 500, "broken", Version::Http10, true, DATE);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("\r\nContent-Length: 33\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
+        assert!(text.ends_with("\r\n\r\n"), "{text}");
+    }
+
+    #[test]
+    fn an_impossible_status_becomes_500_and_an_unknown_one_passes() {
+        for (given, shown) in [(0, "500 I"), (100, "500 I"), (204, "500 I"), (304, "500 I"), (1000, "500 I"), (599, "599 \r")] {
+            let mut out = Vec::new();
+            render(&mut out, given, "x", Version::Http11, false, DATE);
+            assert!(out[9..].starts_with(shown.as_bytes()), "{}", out.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn every_status_of_the_table_has_a_reason_and_every_text_is_one_clause() {
+        for error in [
+            Error::Tls,
+            Error::Method(0x16),
+            Error::MethodTooLong,
+            Error::Version,
+            Error::LineTooLong(1),
+            Error::FieldTooLong(1),
+            Error::TooManyFields(1),
+            Error::Expectation,
+            Error::CodingUnknown,
+            Error::BodyTooLong(1),
+            Error::HeadTimeout,
+        ] {
+            let text = error.to_string();
+            assert!(!reason(error.status()).is_empty() && !text.contains('\n') && !text.ends_with('.'), "{text}");
+        }
+    }
 }

@@ -1,7 +1,9 @@
 //! What follows a head: the body's framing and the connection's fate (RFC 9112 sections 6.3 and 9.3, in their order).
 
+use super::bytes::{decimal, is_token, trim};
 use super::error::Error;
-use super::head::Head;
+use super::head::{Head, Version};
+use super::target::{Target, authority};
 
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,8 +29,139 @@ pub struct Framing {
     pub upgrade: bool,
 }
 
-/// Reads the framing of a complete head and refuses what is ambiguous.
-pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
-    let _ = (head, bytes);
-    todo!()
+/// The options of the Connection field lines that matter here.
+#[derive(Default)]
+struct Connection {
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
 }
+
+/// Reads the framing of a complete head and refuses what is ambiguous: two framings, an invalid Host, a target whose form the
+/// method does not allow.
+#[inline]
+pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
+    let old = head.version == Version::Http10;
+    let mut host = false;
+    let mut known = None;
+    let mut coding = Coding::default();
+    let mut connection = Connection::default();
+    let mut expect = false;
+    let mut upgrade = false;
+
+    Target::of(head, bytes)?;
+    for (name, value) in head.iter(bytes) {
+        // The length singles out the few names that matter before any byte is compared.
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"Host") => {
+                if std::mem::replace(&mut host, true) {
+                    return Err(Error::HostTwice);
+                }
+                // An empty Host is what a client sends whose target has no authority (RFC 9112 section 3.2).
+                if !value.is_empty() && authority(value).is_none() {
+                    return Err(Error::Host);
+                }
+            }
+            6 if name.eq_ignore_ascii_case(b"Expect") && !old => expect |= expects_continue(value)?,
+            7 if name.eq_ignore_ascii_case(b"Upgrade") => upgrade |= !value.is_empty(),
+            10 if name.eq_ignore_ascii_case(b"Connection") => connection.read(value),
+            14 if name.eq_ignore_ascii_case(b"Content-Length") => {
+                if known.is_some() {
+                    return Err(Error::LengthTwice);
+                }
+                known = Some(decimal(value).ok_or(Error::Length)?);
+            }
+            17 if name.eq_ignore_ascii_case(b"Transfer-Encoding") => coding.read(value)?,
+            _ => {}
+        }
+    }
+    if !host && !old {
+        return Err(Error::HostMissing);
+    }
+    let length = match (coding.seen, known) {
+        (false, None) => Length::None,
+        (false, Some(known)) => Length::Known(known),
+        (true, _) if old => return Err(Error::CodingInHttp10),
+        (true, Some(_)) => return Err(Error::LengthAndCoding),
+        (true, None) => coding.length()?,
+    };
+    Ok(Framing {
+        length,
+        persistent: !connection.close && (!old || connection.keep_alive),
+        expect_continue: expect && !matches!(length, Length::None | Length::Known(0)),
+        upgrade: upgrade && connection.upgrade && !old,
+    })
+}
+
+impl Connection {
+    #[inline]
+    fn read(&mut self, value: &[u8]) {
+        for option in value.split(|&b| b == b',') {
+            let option = trim(option);
+            match option.len() {
+                5 => self.close |= option.eq_ignore_ascii_case(b"close"),
+                7 => self.upgrade |= option.eq_ignore_ascii_case(b"upgrade"),
+                10 => self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive"),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// `100-continue` is the only expectation there is (RFC 9110 section 10.1.1); an empty list expects nothing.
+fn expects_continue(value: &[u8]) -> Result<bool, Error> {
+    let mut expects = false;
+    for expectation in value.split(|&b| b == b',').map(trim).filter(|expectation| !expectation.is_empty()) {
+        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Error::Expectation);
+        }
+        expects = true;
+    }
+    Ok(expects)
+}
+
+/// The transfer codings over all field lines, in order.
+#[derive(Default)]
+struct Coding {
+    seen: bool,
+    unknown: bool,
+    /// `chunked` came; nothing may follow it.
+    chunked: bool,
+}
+
+impl Coding {
+    fn read(&mut self, value: &[u8]) -> Result<(), Error> {
+        self.seen = true;
+        for coding in value.split(|&b| b == b',').map(trim) {
+            let name = trim(coding.split(|&b| b == b';').next().unwrap_or_default());
+            // An empty element is legal in lists, but next to other servers' reading of it a way to smuggle.
+            if self.chunked || !is_token(name) {
+                return Err(Error::Coding);
+            }
+            if name.eq_ignore_ascii_case(b"chunked") {
+                // Parameters are not defined for chunked.
+                if name.len() != coding.len() {
+                    return Err(Error::Coding);
+                }
+                self.chunked = true;
+            } else if name.eq_ignore_ascii_case(b"identity") {
+                // Removed from the standard since it meant "no coding": without chunked behind it the body has no end.
+                return Err(Error::Coding);
+            } else {
+                self.unknown = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn length(&self) -> Result<Length, Error> {
+        match (self.unknown, self.chunked) {
+            (true, _) => Err(Error::CodingUnknown),
+            (false, true) => Ok(Length::Chunked),
+            (false, false) => Err(Error::Coding),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

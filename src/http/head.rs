@@ -1,6 +1,28 @@
 //! The request line and the header block (RFC 9112 sections 2 to 5).
+//!
+//! Two parsers look at a head. The fast one reads the request line by hand and gives the field lines to httparse. It runs once
+//! on the whole head, which is nearly always one read. [`Progress`] is a byte-wise automaton of the same grammar: it takes over
+//! when a head comes in pieces, so that trickled bytes cost linear time and limits hold before the head is complete, and it names
+//! the first fault when the fast one refuses. So the verdict does not depend on where the input was cut.
 
+use httparse::{EMPTY_HEADER, Header, Status};
+
+use super::bytes::TOKEN;
 use super::error::Error;
+
+pub use super::progress::Progress;
+
+/// Longest method in bytes. The longest registered one, UPDATEREDIRECTREF, has 17; a longer run of letters is no HTTP.
+pub const MAX_METHOD: usize = 32;
+
+/// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
+pub const MAX_EMPTY_LINES: usize = 4;
+
+/// Fields parsed without a second try: a browser behind a proxy sends about 20. Each costs 32 bytes of stack to initialise.
+const USUAL_FIELDS: usize = 32;
+
+/// Fields parsed on the second try; 4 KiB of stack. Beyond it the heap is used, as far as the limit allows.
+const MANY_FIELDS: usize = 128;
 
 /// Where a piece of the head lies in the bytes it was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,12 +35,29 @@ pub struct Span {
 
 impl Span {
     /// The bytes that this span names; `bytes` must be the ones that were parsed.
+    #[inline]
     pub fn of(self, bytes: &[u8]) -> &[u8] {
         &bytes[self.start as usize..self.end as usize]
     }
+
+    /// Number of bytes.
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    /// Whether there are no bytes.
+    pub fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    #[inline]
+    pub(super) fn new(start: usize, end: usize) -> Self {
+        Self { start: start as u32, end: end as u32 }
+    }
 }
 
-/// The versions that Tapster speaks (RFC 9112 section 2.3).
+/// The versions that Tapster speaks (RFC 9112 section 2.3). A higher minor version of HTTP/1 counts as 1.1 (RFC 9110
+/// section 2.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Version {
     /// HTTP/1.0
@@ -39,8 +78,21 @@ pub struct Limits {
     pub field_size: usize,
 }
 
+impl Limits {
+    /// Length in bytes that no acceptable head exceeds: a reader that holds this much has a complete head or an error.
+    pub fn head_max(&self) -> usize {
+        const CRLF: usize = 2;
+        let fields = self.fields.saturating_mul(self.field_size.saturating_add(CRLF));
+        (MAX_EMPTY_LINES * CRLF)
+            .saturating_add(self.request_line)
+            .saturating_add(CRLF)
+            .saturating_add(fields)
+            .saturating_add(CRLF)
+    }
+}
+
 /// One header field line.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
     /// Name as sent.
     pub name: Span,
@@ -49,7 +101,7 @@ pub struct Field {
 }
 
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
     /// Method token.
     pub method: Span,
@@ -77,14 +129,215 @@ pub enum Parsed {
 }
 
 impl Head {
-    /// Parses the head at the start of `bytes`, replacing what `self` held.
+    /// Parses the head at the start of `bytes`, replacing what `self` held. What it holds after `Partial` or an error is
+    /// meaningless.
+    #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
-        let _ = (bytes, limits);
-        todo!()
+        self.resume(bytes, limits, &mut Progress::default())
+    }
+
+    /// As [`Head::parse`], for a head that comes in pieces: `bytes` begins with what was seen at the last call, and `progress`
+    /// (one per connection, reset to its default when a head is complete or the bytes move on) remembers how much of it is
+    /// known to be good.
+    pub fn resume(&mut self, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
+        if progress.is_started() && progress.scan(bytes, limits)? == Parsed::Partial {
+            return Ok(Parsed::Partial);
+        }
+        if self.request_line(bytes, limits)? == Parsed::Partial {
+            return Ok(Parsed::Partial);
+        }
+        if self.field_lines(bytes, limits)? == Parsed::Complete {
+            *progress = Progress::default();
+            return Ok(Parsed::Complete);
+        }
+        progress.start(self.block.start);
+        progress.scan(bytes, limits)
+    }
+
+    /// Parses the request line alone: sets `method`, `target`, `line`, `version` and the start of `block` (its end is not
+    /// known yet). A caller that has seen the block behind it before can skip [`Head::field_lines`].
+    #[inline]
+    pub fn request_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
+        let mut start = 0;
+        while bytes.get(start) == Some(&b'\r') {
+            match bytes.get(start + 1) {
+                None => return Ok(Parsed::Partial),
+                Some(b'\n') if start < MAX_EMPTY_LINES * 2 => start += 2,
+                Some(b'\n') => return Err(Error::EmptyLines),
+                Some(_) => return Err(Error::LineEnd),
+            }
+        }
+        // The longest line with its CRLF fits into the window, so reaching the window's end means that it is too long.
+        let window = &bytes[..bytes.len().min(start.saturating_add(limits.request_line).saturating_add(2))];
+        let short = |got: usize| {
+            if got >= start.saturating_add(limits.request_line).saturating_add(2) {
+                Err(Error::LineTooLong(limits.request_line))
+            } else {
+                Ok(Parsed::Partial)
+            }
+        };
+
+        let mut at = start;
+        loop {
+            match window.get(at) {
+                None => return short(at),
+                Some(&b) if TOKEN[b as usize] => at += 1,
+                Some(b' ') if at > start => break,
+                Some(&b) => return Err(method_fault(at == start, b)),
+            }
+            if at - start > MAX_METHOD {
+                return Err(Error::MethodTooLong);
+            }
+        }
+        self.method = Span::new(start, at);
+
+        let target = at + 1;
+        at = target + target_len(&window[target..]);
+        match window.get(at) {
+            None => return short(at),
+            Some(b' ') if at == target => return Err(Error::TargetMissing),
+            Some(b' ') => {}
+            Some(b'\r' | b'\n') => return Err(Error::VersionMissing),
+            Some(&b) => return Err(Error::TargetByte(b)),
+        }
+        self.target = Span::new(target, at);
+
+        let version = at + 1;
+        let rest = &window[version..];
+        self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
+            Version::Http11
+        } else {
+            match other_version(rest)? {
+                Some(version) => version,
+                None => return short(window.len()),
+            }
+        };
+        let end = version + b"HTTP/1.1".len();
+        self.line = Span::new(start, end);
+        self.block = Span::new(end + 2, end + 2);
+        Ok(Parsed::Complete)
+    }
+
+    /// Parses the field lines behind a complete request line: sets `fields`, the end of `block` and `len`.
+    #[inline]
+    pub fn field_lines(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
+        let mut parsed = self.try_fields(bytes, limits, &mut [EMPTY_HEADER; USUAL_FIELDS]);
+        if matches!(parsed, Err(Refusal::Room)) {
+            parsed = self.try_more_fields(bytes, limits);
+        }
+        parsed.map_err(|_| {
+            let mut progress = Progress::default();
+            progress.start(self.block.start);
+            // The automaton reads the same grammar; should it ever be more tolerant, the fast parser's refusal stands.
+            progress.scan(bytes, limits).err().unwrap_or(Error::FieldName)
+        })
+    }
+
+    #[cold]
+    fn try_more_fields(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
+        let mut parsed = self.try_fields(bytes, limits, &mut [EMPTY_HEADER; MANY_FIELDS]);
+        let mut room = MANY_FIELDS;
+        while matches!(parsed, Err(Refusal::Room)) && room < limits.fields {
+            room = room.saturating_mul(4).min(limits.fields);
+            parsed = self.try_fields(bytes, limits, &mut vec![EMPTY_HEADER; room]);
+        }
+        parsed
+    }
+
+    #[inline]
+    fn try_fields<'b>(&mut self, bytes: &'b [u8], limits: &Limits, room: &mut [Header<'b>]) -> Result<Parsed, Refusal> {
+        let start = self.block.start as usize;
+        let (len, headers) = match httparse::parse_headers(&bytes[start..], room) {
+            Ok(Status::Complete(complete)) => complete,
+            Ok(Status::Partial) => return Ok(Parsed::Partial),
+            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::Room),
+            Err(_) => return Err(Refusal::Fault),
+        };
+        if headers.len() > limits.fields {
+            return Err(Refusal::Fault);
+        }
+        // httparse takes a bare LF for a line end. A line begins where its name does, so what stands before each name, before
+        // the final empty line and before the body must be CRLF.
+        let end = start + len;
+        let offset = |piece: &[u8]| piece.as_ptr() as usize - bytes.as_ptr() as usize;
+        let mut strict = bytes[..end].ends_with(b"\r\n");
+        let mut line = start;
+        self.fields.clear();
+        self.fields.extend(headers.iter().map(|header| {
+            let (name, value) = (offset(header.name.as_bytes()), offset(header.value));
+            strict &= bytes[..name].ends_with(b"\r\n") & (name - line <= limits.field_size.saturating_add(2));
+            line = name;
+            Field { name: Span::new(name, name + header.name.len()), value: Span::new(value, value + header.value.len()) }
+        }));
+        let last = end.saturating_sub(2);
+        strict &= bytes[..last].ends_with(b"\r\n") & (last.saturating_sub(line) <= limits.field_size.saturating_add(2));
+        if !strict {
+            return Err(Refusal::Fault);
+        }
+        self.block.end = end as u32;
+        self.len = end;
+        Ok(Parsed::Complete)
     }
 
     /// Name and value of each field, in order.
+    #[inline]
     pub fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
         self.fields.iter().map(|f| (f.name.of(bytes), f.value.of(bytes)))
     }
 }
+
+/// Why the fast parser gave up on the field lines.
+enum Refusal {
+    /// More fields than there was room for.
+    Room,
+    /// Something is wrong; [`Progress`] finds out what.
+    Fault,
+}
+
+#[cold]
+fn method_fault(at_start: bool, byte: u8) -> Error {
+    /// Content type of the TLS record that a handshake begins with (RFC 8446 section 5.1).
+    const TLS_HANDSHAKE: u8 = 0x16;
+    match byte {
+        TLS_HANDSHAKE if at_start => Error::Tls,
+        b'\n' if at_start => Error::LineEnd,
+        b'\r' | b'\n' => Error::TargetMissing,
+        _ => Error::Method(byte),
+    }
+}
+
+/// Bytes before the first space or control character. Bytes from 0x80 pass: clients send raw UTF-8.
+#[inline]
+fn target_len(bytes: &[u8]) -> usize {
+    let ends = |b: u8| b <= b' ' || b == 0x7f;
+    // Fixed-size chunks without an early exit become vector instructions.
+    let clean = bytes.as_chunks::<16>().0.iter().take_while(|chunk| !chunk.iter().fold(false, |end, &b| end | ends(b))).count();
+    let clean = clean * 16;
+    clean + bytes[clean..].iter().position(|&b| ends(b)).unwrap_or(bytes.len() - clean)
+}
+
+/// The version at the start of `rest`, CRLF included, when it is not simply HTTP/1.1; `None` when `rest` is too short.
+fn other_version(rest: &[u8]) -> Result<Option<Version>, Error> {
+    let pattern = b"HTTP/d.d\r\n";
+    for (at, (&byte, &wanted)) in rest.iter().zip(pattern).enumerate() {
+        let fits = if wanted == b'd' { byte.is_ascii_digit() } else { byte == wanted };
+        if !fits {
+            return Err(match (at, byte) {
+                (0, b'\r' | b'\n') => Error::VersionMissing,
+                (8, b'\n') | (9, _) => Error::LineEnd,
+                _ => Error::VersionMalformed,
+            });
+        }
+        // Known to be HTTP, so a preface of HTTP/2 is told the versions rather than that it is malformed.
+        if at == 7 && rest[5] != b'1' {
+            return Err(Error::Version);
+        }
+    }
+    if rest.len() < pattern.len() {
+        return Ok(None);
+    }
+    Ok(Some(if rest[7] == b'0' { Version::Http10 } else { Version::Http11 }))
+}
+
+#[cfg(test)]
+mod tests;

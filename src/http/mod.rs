@@ -5,9 +5,14 @@
 //! with a [`response::Encoder`].
 
 pub mod body;
+mod bytes;
 pub mod chunked;
+#[cfg(test)]
+mod cuts;
 pub mod date;
 pub mod error;
 pub mod framing;
 pub mod head;
+mod progress;
 pub mod response;
+pub mod target;

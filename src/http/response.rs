@@ -1,6 +1,16 @@
 //! Rendering an answer: status line, header fields, framing and body (RFC 9112 sections 4 to 7), strict in what it emits.
 
+use std::fmt;
+
+use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, trim};
+use super::chunked;
 use super::head::Version;
+
+/// The interim answer that a client with `Expect: 100-continue` waits for (RFC 9110 section 15.2.1).
+pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
+/// The field that names the server when the application does not.
+pub const SERVER: &[u8] = b"Server: tapster\r\n";
 
 /// What the encoder must know of the request and the connection.
 #[derive(Clone, Copy, Debug)]
@@ -18,36 +28,235 @@ pub struct Context<'a> {
 /// What an application sent and HTTP forbids. `Display` says what and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
-    /// To be replaced by the real variants.
-    Status,
+    /// A status that is not three digits with an optional reason, or has a control character.
+    Status(String),
+    /// A status that cannot be final (1xx), or is none (0xx).
+    StatusNotFinal(String),
+    /// A field name that is not a token.
+    Name(String),
+    /// A control character in a field value.
+    Value {
+        /// Field name.
+        name: String,
+        /// The byte.
+        byte: u8,
+    },
+    /// A field that is the server's to send (hop-by-hop).
+    HopByHop(String),
+    /// A Connection option other than `close` and `keep-alive`.
+    ConnectionOption(String),
+    /// A Content-Length that is no decimal number.
+    Length(String),
+    /// Two Content-Length fields that differ.
+    Lengths(u64, u64),
 }
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Status(status) => {
+                write!(f, "the status \"{status}\" is not three digits, a space and a reason without controls: send \"200 OK\"")
+            }
+            Self::StatusNotFinal(status) => write!(f, "the status \"{status}\" cannot end a request: send one from 200 on"),
+            Self::Name(name) => {
+                write!(f, "the header name \"{name}\" is not a token: use letters, digits and hyphens, without colon or blank")
+            }
+            Self::Value { name, byte } => write!(
+                f,
+                "the value of header {name} has the control character 0x{byte:02x}: remove it (line ends would split the response)"
+            ),
+            Self::HopByHop(name) => {
+                write!(
+                    f,
+                    "the header {name} is hop-by-hop and belongs to the server (PEP 3333): leave it out, the server frames the body"
+                )
+            }
+            Self::ConnectionOption(option) => {
+                write!(f, "the Connection option \"{option}\" belongs to the server (PEP 3333): only close may be sent")
+            }
+            Self::Length(value) => {
+                write!(
+                    f,
+                    "the Content-Length \"{value}\" is not a decimal number: send the body's bytes as digits, or leave it out"
+                )
+            }
+            Self::Lengths(first, second) => write!(f, "Content-Length was sent as {first} and as {second}: send it once"),
+        }
+    }
+}
+
+impl std::error::Error for Refused {}
 
 /// Renders one head into a buffer. On an error the caller truncates the buffer to where it began.
 #[derive(Debug)]
 pub struct Encoder<'o> {
     out: &'o mut Vec<u8>,
+    context: Context<'o>,
+    status: u16,
+    length: Option<u64>,
+    date: bool,
+    server: bool,
+    close: bool,
+    dropped: bool,
 }
 
 impl<'o> Encoder<'o> {
     /// Writes the status line; `status` as WSGI gives it: `200 OK`.
-    pub fn begin(out: &'o mut Vec<u8>, context: &Context<'_>, status: &[u8]) -> Result<Self, Refused> {
-        let _ = (context, status);
-        Ok(Self { out })
+    #[inline]
+    pub fn begin(out: &'o mut Vec<u8>, context: &Context<'o>, status: &[u8]) -> Result<Self, Refused> {
+        let code = match status.first_chunk::<3>() {
+            Some(digits) if digits.iter().all(u8::is_ascii_digit) && matches!(status.get(3), None | Some(b' ')) => {
+                digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
+            }
+            _ => return Err(Refused::Status(text(status))),
+        };
+        if bad_value_byte(status).is_some() {
+            return Err(Refused::Status(text(status)));
+        }
+        if code < 200 {
+            return Err(Refused::StatusNotFinal(text(status)));
+        }
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(status);
+        // The space belongs to the grammar even without a reason (RFC 9112 section 4).
+        out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
+        let context = *context;
+        Ok(Self { out, context, status: code, length: None, date: false, server: false, close: false, dropped: false })
     }
 
-    /// Writes one field of the application.
+    /// Writes one field of the application. `Connection: close` is honoured, `Connection: keep-alive` and `Keep-Alive` are
+    /// dropped (see [`Body::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused.
+    #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
-        let _ = (name, value);
-        self.out.clear();
-        todo!()
+        if !is_token(name) {
+            return Err(Refused::Name(text(name)));
+        }
+        if let Some(byte) = bad_value_byte(value) {
+            return Err(Refused::Value { name: text(name), byte });
+        }
+        // The length singles out the few names that matter before any byte is compared.
+        if matches!(name.len(), 2 | 4 | 6..=8 | 10 | 14 | 16..=19) && !self.passes(name, value)? {
+            return Ok(());
+        }
+        self.out.reserve(name.len() + value.len() + 4);
+        self.out.extend_from_slice(name);
+        self.out.extend_from_slice(b": ");
+        self.out.extend_from_slice(value);
+        self.out.extend_from_slice(b"\r\n");
+        Ok(())
+    }
+
+    /// Takes note of the fields that concern framing and connection; says whether the field goes out as it is.
+    fn passes(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Refused> {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
+        match name.len() {
+            4 if is("Date") => self.date = true,
+            6 if is("Server") => self.server = true,
+            14 if is("Content-Length") => return self.content_length(value),
+            10 if is("Connection") => return self.connection(value).map(|()| false),
+            10 if is("Keep-Alive") => {
+                self.dropped = true;
+                return Ok(false);
+            }
+            _ if HOP_BY_HOP.into_iter().any(is) => return Err(Refused::HopByHop(text(name))),
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    fn content_length(&mut self, value: &[u8]) -> Result<bool, Refused> {
+        let length = decimal(trim(value)).ok_or_else(|| Refused::Length(text(value)))?;
+        match self.length.replace(length) {
+            Some(first) if first != length => Err(Refused::Lengths(first, length)),
+            // RFC 9110 section 8.6 forbids it with 204.
+            first => Ok(first.is_none() && self.status != 204),
+        }
+    }
+
+    fn connection(&mut self, value: &[u8]) -> Result<(), Refused> {
+        for option in value.split(|&b| b == b',').map(trim).filter(|option| !option.is_empty()) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.close = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.dropped = true;
+            } else {
+                return Err(Refused::ConnectionOption(text(option)));
+            }
+        }
+        Ok(())
     }
 
     /// Adds what is missing (Date, Server, Content-Length or Transfer-Encoding, Connection) and the empty line.
-    /// `known` is the length of the whole body when the server knows it and the application did not say.
+    /// `known` is the length of the whole body when the server knows it and the application did not say. For HEAD a `known` of 0
+    /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
+    #[inline]
     pub fn finish(self, known: Option<u64>) -> Body {
-        let _ = known;
-        todo!()
+        let Self { out, context, status, length, date, server, close, dropped } = self;
+        let old = context.version == Version::Http10;
+        let mode = if matches!(status, 204 | 304) {
+            Mode::None
+        } else {
+            let length = length.or_else(|| {
+                let known = known.filter(|&known| known > 0 || !context.head_only)?;
+                out.extend_from_slice(b"Content-Length: ");
+                put_decimal(out, known);
+                out.extend_from_slice(b"\r\n");
+                Some(known)
+            });
+            match length {
+                _ if context.head_only => Mode::None,
+                Some(left) => Mode::Length(left),
+                None if old => Mode::UntilClose,
+                None => {
+                    out.extend_from_slice(b"Transfer-Encoding: chunked\r\n");
+                    Mode::Chunked
+                }
+            }
+        };
+        if !date {
+            out.extend_from_slice(b"Date: ");
+            out.extend_from_slice(context.date);
+            out.extend_from_slice(b"\r\n");
+        }
+        if !server {
+            out.extend_from_slice(SERVER);
+        }
+        let persistent = context.persistent && !close && mode != Mode::UntilClose;
+        out.extend_from_slice(match (persistent, old) {
+            (true, false) => b"\r\n",
+            (true, true) => b"Connection: keep-alive\r\n\r\n",
+            (false, _) => b"Connection: close\r\n\r\n",
+        });
+        Body { status, mode, persistent, dropped, sent: 0 }
     }
+}
+
+/// Fields that only a server or proxy may send (RFC 9110 section 7.6.1; PEP 3333, "Other HTTP Features"), besides Connection
+/// and Keep-Alive. Each length must be among those that [`Encoder::field`] looks at.
+const HOP_BY_HOP: [&str; 8] = [
+    "TE",
+    "Trailer",
+    "Trailers",
+    "Upgrade",
+    "Proxy-Connection",
+    "Transfer-Encoding",
+    "Proxy-Authenticate",
+    "Proxy-Authorization",
+];
+
+fn text(bytes: &[u8]) -> String {
+    bytes.escape_ascii().to_string()
+}
+
+/// How the body's end is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    /// No body goes on the wire.
+    None,
+    /// Content-Length; the bytes still to come.
+    Length(u64),
+    Chunked,
+    UntilClose,
 }
 
 /// The body of an answer whose head is rendered.
@@ -55,12 +264,16 @@ impl<'o> Encoder<'o> {
 pub struct Body {
     /// Status code, for the log.
     pub status: u16,
+    mode: Mode,
+    persistent: bool,
+    dropped: bool,
+    sent: u64,
 }
 
 /// How much of a block was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
-    /// All of it.
+    /// All of it, or the answer has no body.
     All,
     /// So many bytes were cut off: the application sent more than its Content-Length.
     Cut(u64),
@@ -80,36 +293,89 @@ pub enum End {
 
 impl Body {
     /// Whether body bytes go on the wire at all (not for HEAD, 204, 304).
+    #[inline]
     pub fn is_sent(&self) -> bool {
-        todo!()
+        self.mode != Mode::None
     }
 
     /// Appends one block with its framing to `out`. An empty block writes nothing (an empty chunk would end the body).
+    #[inline]
     pub fn block(&mut self, out: &mut Vec<u8>, data: &[u8]) -> Fit {
-        let _ = (out, data);
-        todo!()
+        if !self.is_sent() {
+            return Fit::All;
+        }
+        let (take, after) = self.around(out, data.len() as u64);
+        // At most the length of `data`, so it fits into usize.
+        out.extend_from_slice(&data[..take as usize]);
+        out.extend_from_slice(after);
+        match data.len() as u64 - take {
+            0 => Fit::All,
+            cut => Fit::Cut(cut),
+        }
     }
 
     /// Framing around a block of `len` bytes that is sent without being copied: writes what goes before it to `out`, returns how
     /// many of its bytes to send and what to send after them.
+    #[inline]
     pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> (u64, &'static [u8]) {
-        let _ = (out, len);
-        todo!()
+        let (take, after): (u64, &'static [u8]) = match &mut self.mode {
+            Mode::None => (0, b""),
+            Mode::Length(left) => {
+                let take = len.min(*left);
+                *left -= take;
+                (take, b"")
+            }
+            Mode::Chunked if len == 0 => (0, b""),
+            Mode::Chunked => {
+                chunked::put_head(out, len);
+                (len, b"\r\n")
+            }
+            Mode::UntilClose => (len, b""),
+        };
+        self.sent += take;
+        (take, after)
     }
 
-    /// Ends the body: writes the last chunk if chunked.
+    /// Ends the body: writes the last chunk if chunked. To be called once.
+    #[inline]
     pub fn end(&mut self, out: &mut Vec<u8>) -> End {
-        let _ = out;
-        todo!()
+        match self.mode {
+            Mode::Length(left) if left > 0 => return End::Short(left),
+            Mode::Chunked => out.extend_from_slice(chunked::LAST),
+            Mode::None | Mode::Length(_) | Mode::UntilClose => {}
+        }
+        End::Complete { persistent: self.persistent }
     }
 
     /// Body bytes rendered so far, without framing.
+    #[inline]
     pub fn sent(&self) -> u64 {
-        todo!()
+        self.sent
     }
 
     /// Whether the end of the body is visible only by the connection's end, so that a cut one must be reset to be seen.
     pub fn until_close(&self) -> bool {
-        todo!()
+        self.mode == Mode::UntilClose
+    }
+
+    /// Whether the head promised to keep the connection.
+    pub fn persistent(&self) -> bool {
+        self.persistent
+    }
+
+    /// Body bytes that Content-Length still promises; `None` when the body is delimited otherwise or not sent.
+    pub fn left(&self) -> Option<u64> {
+        match self.mode {
+            Mode::Length(left) => Some(left),
+            Mode::None | Mode::Chunked | Mode::UntilClose => None,
+        }
+    }
+
+    /// Whether the application sent `Keep-Alive` or `Connection: keep-alive`, which were dropped; worth one warning.
+    pub fn dropped(&self) -> bool {
+        self.dropped
     }
 }
+
+#[cfg(test)]
+mod tests;

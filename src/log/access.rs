@@ -1,7 +1,30 @@
 //! The access log: gunicorn's `%(...)s` atoms compiled once into a list of parts, or JSON.
+//!
+//! Rendering is on the path of every request: it appends to the buffer it is given, allocates nothing once its caches are warm,
+//! and renders the time once a second.
+
+use std::sync::{Mutex, PoisonError};
+
+use base64::Engine as _;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::config::AccessFormat;
-use crate::http::head::Head;
+use crate::http::head::{Head, Version};
+
+use super::format::{self, Compiled, Part};
+use super::{escape, json, stamp};
+
+pub use super::format::FormatError;
+
+/// Longest part of Basic credentials that is searched for the user's name, in characters of base64 (a multiple of four); a name
+/// beyond it is cut. The buffer for it is on the stack.
+const CREDENTIALS_MAX: usize = 1024;
+
+/// Base64 of credentials (RFC 7617): clients that leave the padding out are read as well.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &base64::alphabet::STANDARD,
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
+);
 
 /// One served (or refused) request.
 #[derive(Debug)]
@@ -26,34 +49,302 @@ pub struct Record<'a> {
     pub pid: u32,
 }
 
+/// The parts of a request target that a log shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Target<'a> {
+    /// Path as sent, percent-encoding included.
+    pub path: &'a [u8],
+    /// What follows the question mark.
+    pub query: Option<&'a [u8]>,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn method(&self) -> Option<&'a [u8]> {
+        self.head.map(|(head, bytes)| head.method.of(bytes))
+    }
+
+    pub(super) fn protocol(&self) -> Option<&'static str> {
+        self.head.map(|(head, _)| match head.version {
+            Version::Http10 => "HTTP/1.0",
+            Version::Http11 => "HTTP/1.1",
+        })
+    }
+
+    pub(super) fn target(&self) -> Option<Target<'a>> {
+        self.head.map(|(head, bytes)| split_target(head.target.of(bytes)))
+    }
+
+    /// The value of the last field of this name (given in small letters), as gunicorn's table of headers has it.
+    pub(super) fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let (head, bytes) = self.head?;
+        head.fields.iter().rev().find(|f| is_name(f.name.of(bytes), name)).map(|f| f.value.of(bytes))
+    }
+
+    /// The value of the last field of this name in the rendered head of the answer.
+    fn response_field(&self, name: &[u8]) -> Option<&'a [u8]> {
+        let head = self.response_head;
+        let mut found = None;
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', head).chain([head.len()]) {
+            let line = &head[start..end];
+            start = end + 1;
+            if let Some(colon) = memchr::memchr(b':', line)
+                && is_name(&line[..colon], name)
+            {
+                found = Some(line[colon + 1..].trim_ascii());
+            }
+        }
+        found
+    }
+}
+
+/// Whether a field name is `wanted`, which is in small letters. Names are short: a plain loop beats the standard library's.
+fn is_name(name: &[u8], wanted: &[u8]) -> bool {
+    name.len() == wanted.len() && name.iter().zip(wanted).all(|(a, b)| a.to_ascii_lowercase() == *b)
+}
+
+fn split_target(target: &[u8]) -> Target<'_> {
+    // Absolute form: the path starts behind the authority, as in the environ.
+    let rest = if target.first() == Some(&b'/') {
+        target
+    } else {
+        match memchr::memmem::find(target, b"://") {
+            Some(scheme) => {
+                let authority = &target[scheme + 3..];
+                let end = authority.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(authority.len());
+                &authority[end..]
+            }
+            None => target,
+        }
+    };
+    match memchr::memchr(b'?', rest) {
+        Some(mark) => Target { path: &rest[..mark], query: Some(&rest[mark + 1..]) },
+        None => Target { path: rest, query: None },
+    }
+}
+
 /// A compiled format.
 #[derive(Debug)]
-pub struct Format {}
+pub struct Format {
+    shape: Shape,
+    /// The start of the last request in the log's shape. Only one thread renders at a time; the lock is what makes the cache safe
+    /// to share, and costs a compare-and-swap.
+    time: Mutex<Time>,
+}
 
-/// A format that cannot be compiled: what, at which byte, and what would be right.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FormatError(pub String);
+#[derive(Debug)]
+enum Shape {
+    Atoms(Compiled, Lengths),
+    Json,
+}
+
+#[derive(Debug, Default)]
+struct Time {
+    second: Option<u64>,
+    text: Vec<u8>,
+}
 
 impl Format {
     /// Compiles a format.
     pub fn compile(format: &AccessFormat) -> Result<Self, FormatError> {
-        let _ = format;
-        todo!()
+        let shape = match format {
+            AccessFormat::Atoms(text) => {
+                let compiled = format::compile(text)?;
+                let lengths = Lengths::of(&compiled.fields);
+                Shape::Atoms(compiled, lengths)
+            }
+            AccessFormat::Json => Shape::Json,
+        };
+        Ok(Self { shape, time: Mutex::default() })
     }
 
     /// Whether `{name}o` atoms occur, so that the head of the answer must be kept.
     pub fn wants_response_head(&self) -> bool {
-        todo!()
+        match &self.shape {
+            Shape::Atoms(compiled, _) => compiled.parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
+            Shape::Json => false,
+        }
     }
 
     /// Names of the `{name}e` atoms, in order of first use.
     pub fn environ_names(&self) -> &[String] {
-        todo!()
+        match &self.shape {
+            Shape::Atoms(compiled, _) => &compiled.environ,
+            Shape::Json => &[],
+        }
     }
 
     /// Appends one line with its line end to `out`.
     pub fn render(&self, record: &Record<'_>, out: &mut Vec<u8>) {
-        let _ = (record, out);
-        todo!()
+        match &self.shape {
+            Shape::Atoms(compiled, lengths) => {
+                let fields = Fields::find(record, &compiled.fields, *lengths);
+                for part in &compiled.parts {
+                    self.part(part, record, &fields, out);
+                }
+                out.push(b'\n');
+            }
+            Shape::Json => {
+                let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+                let text = time.at(record.began, |out, second| stamp::rfc3339(out, second, None));
+                json::render(record, std::str::from_utf8(text).unwrap_or_default(), out);
+            }
+        }
+    }
+
+    fn part(&self, part: &Part, record: &Record<'_>, fields: &Fields<'_>, out: &mut Vec<u8>) {
+        match part {
+            // Most literals are a blank or a quote.
+            Part::Literal(text) if text.len() == 1 => out.push(text[0]),
+            Part::Literal(text) => out.extend_from_slice(text),
+            Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer.as_bytes())),
+            Part::Ident => out.push(b'-'),
+            Part::User(index) => user(out, fields.value(*index)),
+            Part::Time => {
+                let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
+                out.extend_from_slice(time.at(record.began, stamp::common));
+            }
+            Part::RequestLine => value(out, record.head.map(|(head, bytes)| head.line.of(bytes))),
+            Part::Status => number(out, record.status.into()),
+            Part::Method => value(out, record.method()),
+            Part::Path => match record.target() {
+                Some(target) => decoded(out, target.path),
+                None => out.push(b'-'),
+            },
+            Part::Query => value(out, record.target().map(|target| target.query.unwrap_or_default())),
+            Part::Protocol => value(out, record.protocol().map(str::as_bytes)),
+            Part::Bytes => number(out, record.sent),
+            Part::BytesOrDash if record.sent == 0 => out.push(b'-'),
+            Part::BytesOrDash => number(out, record.sent),
+            Part::Seconds => number(out, record.micros / 1_000_000),
+            Part::Millis => number(out, record.micros / 1_000),
+            Part::Micros => number(out, record.micros),
+            Part::DecimalSeconds => {
+                number(out, record.micros / 1_000_000);
+                out.push(b'.');
+                stamp::number(out, (record.micros % 1_000_000) as u32, 6);
+            }
+            Part::Pid => {
+                out.push(b'<');
+                number(out, record.pid.into());
+                out.push(b'>');
+            }
+            Part::RequestField(index) => value(out, fields.value(*index)),
+            Part::ResponseField(name) => value(out, record.response_field(name)),
+            Part::Environ(index) => {
+                value(out, record.environ.get(*index).and_then(|v| v.as_deref()).map(str::as_bytes));
+            }
+        }
     }
 }
+
+/// The lengths that wanted names have, one bit each; longer ones share the last bit.
+#[derive(Clone, Copy, Debug)]
+struct Lengths(u64);
+
+impl Lengths {
+    fn of(names: &[Vec<u8>]) -> Self {
+        Self(names.iter().fold(0, |bits, name| bits | Self::bit(name.len())))
+    }
+
+    fn bit(len: usize) -> u64 {
+        1 << len.min(63)
+    }
+
+    fn has(self, len: usize) -> bool {
+        self.0 & Self::bit(len) != 0
+    }
+}
+
+/// How many fields of the request are found in one pass; what a format wants beyond that is looked for one by one.
+const FOUND: usize = 4;
+
+/// The fields of the request that a format shows.
+struct Fields<'a> {
+    found: [Option<&'a [u8]>; FOUND],
+    record: &'a Record<'a>,
+    names: &'a [Vec<u8>],
+}
+
+impl<'a> Fields<'a> {
+    /// One pass over the head: nearly all fields are told from the wanted ones by their length.
+    fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: Lengths) -> Self {
+        let mut found = [None; FOUND];
+        if let Some((head, bytes)) = record.head {
+            for field in &head.fields {
+                if lengths.has((field.name.end - field.name.start) as usize) {
+                    let name = field.name.of(bytes);
+                    if let Some(at) = names.iter().take(FOUND).position(|wanted| is_name(name, wanted)) {
+                        found[at] = Some(field.value.of(bytes));
+                    }
+                }
+            }
+        }
+        Self { found, record, names }
+    }
+
+    fn value(&self, index: usize) -> Option<&'a [u8]> {
+        if index < FOUND { self.found[index] } else { self.record.field(&self.names[index]) }
+    }
+}
+
+impl Time {
+    /// The text of this second, rendered anew only when it is another than the last one.
+    fn at(&mut self, second: u64, render: impl FnOnce(&mut Vec<u8>, u64)) -> &[u8] {
+        if self.second != Some(second) {
+            self.text.clear();
+            render(&mut self.text, second);
+            self.second = Some(second);
+        }
+        &self.text
+    }
+}
+
+fn value(out: &mut Vec<u8>, value: Option<&[u8]>) {
+    match value {
+        Some(value) => escape::field(out, value),
+        None => out.push(b'-'),
+    }
+}
+
+fn number(out: &mut Vec<u8>, n: u64) {
+    out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
+}
+
+/// Appends a path with its percent-encoding removed (PATH_INFO), then escaped.
+fn decoded(out: &mut Vec<u8>, path: &[u8]) {
+    let mut rest = path;
+    while let Some(percent) = memchr::memchr(b'%', rest) {
+        escape::field(out, &rest[..percent]);
+        let digit = |at: usize| rest.get(at).and_then(|&b| char::from(b).to_digit(16));
+        match (digit(percent + 1), digit(percent + 2)) {
+            (Some(high), Some(low)) => {
+                escape::field(out, &[(high * 16 + low) as u8]);
+                rest = &rest[percent + 3..];
+            }
+            _ => {
+                out.push(b'%');
+                rest = &rest[percent + 1..];
+            }
+        }
+    }
+    escape::field(out, rest);
+}
+
+/// Appends the user of Basic credentials (RFC 7617), a dash when there is none.
+fn user(out: &mut Vec<u8>, authorization: Option<&[u8]>) {
+    let token = authorization.and_then(|value| value.split_at_checked(b"Basic ".len()));
+    let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Basic ")) else {
+        out.push(b'-');
+        return;
+    };
+    let token = token.trim_ascii();
+    let mut buffer = [0; CREDENTIALS_MAX / 4 * 3];
+    let len = BASE64.decode_slice(&token[..token.len().min(CREDENTIALS_MAX)], &mut buffer).unwrap_or(0);
+    let name = buffer[..len].split(|&byte| byte == b':').next();
+    value(out, name.filter(|name| !name.is_empty()));
+}
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

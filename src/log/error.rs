@@ -1,10 +1,21 @@
 //! The error log: `2026-11-21T10:00:00.123+00:00 [pid] [master|worker N] LEVEL message`, one write per record.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
+use std::process;
 use std::sync::Arc;
 
-use super::Level;
+use crate::sys::time;
+
 use super::sink::Sink;
+use super::{Level, escape, stamp};
+
+/// Most bytes of one rendered message; what is more is cut out of its middle, because a traceback tells what was done in its first
+/// lines and what went wrong in its last. 64 KiB hold the longest traceback that CPython prints on its own (1,000 frames are
+/// folded) and are what a pipe takes at once.
+pub const RECORD_MAX: usize = 64 * 1024;
+
+/// How far a cut is moved to fall between two lines, in bytes.
+const LINE_SEARCH: usize = 1024;
 
 /// Who writes a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +24,15 @@ pub enum Who {
     Master,
     /// The worker in this slot.
     Worker(usize),
+}
+
+impl fmt::Display for Who {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Master => f.write_str("master"),
+            Self::Worker(slot) => write!(f, "worker {slot}"),
+        }
+    }
 }
 
 /// A handle to the error log; cheap to clone, usable from any thread.
@@ -40,10 +60,25 @@ impl Log {
     }
 
     /// Writes one record. Each line after the first is indented by two blanks, control characters are escaped, so that nobody can
-    /// forge a record.
+    /// forge a record; a message beyond [`RECORD_MAX`] is cut in its middle.
     pub fn write(&self, level: Level, message: fmt::Arguments<'_>) {
-        let _ = (level, message, &self.sink, self.who);
-        todo!()
+        if !self.enabled(level) {
+            return;
+        }
+        let mut record = Vec::with_capacity(256);
+        stamp::precise(&mut record, time::wall());
+        let mut line = String::new();
+        // The pid is asked for each record: a handle that crosses a fork (the application's own included) never names its parent.
+        // Writing to a String fails only if a Display of the message does; what it wrote so far is kept.
+        let _ = write!(line, " [{}] [{}] {} ", process::id(), self.who, level.name());
+        record.extend_from_slice(line.as_bytes());
+        line.clear();
+        let _ = line.write_fmt(message);
+        let start = record.len();
+        escape::message(&mut record, &line);
+        cut(&mut record, start);
+        record.push(b'\n');
+        self.sink.write(&record);
     }
 
     /// Writes at [`Level::Debug`].
@@ -69,5 +104,107 @@ impl Log {
     /// Writes at [`Level::Critical`].
     pub fn critical(&self, message: fmt::Arguments<'_>) {
         self.write(Level::Critical, message);
+    }
+}
+
+/// Cuts the middle out of the rendered message from `start` on if it is longer than [`RECORD_MAX`].
+fn cut(record: &mut Vec<u8>, start: usize) {
+    let message = &record[start..];
+    if message.len() <= RECORD_MAX {
+        return;
+    }
+    let head_end = line_end_before(message, RECORD_MAX / 2);
+    let tail_start = line_start_after(message, message.len() - RECORD_MAX / 2);
+    let note = format!("\n  [... {} bytes cut ...]\n", tail_start - head_end);
+    record.splice(start + head_end..start + tail_start, note.into_bytes());
+}
+
+/// The nearest end of a line at or before `at`, else the nearest end of a character.
+fn line_end_before(text: &[u8], at: usize) -> usize {
+    let from = at - LINE_SEARCH;
+    match memchr::memrchr(b'\n', &text[from..at]) {
+        Some(end) => from + end,
+        None => (from..=at).rev().find(|&i| !is_continuation(text[i])).unwrap_or(at),
+    }
+}
+
+/// The nearest start of a line at or after `at`, else the nearest start of a character.
+fn line_start_after(text: &[u8], at: usize) -> usize {
+    match memchr::memchr(b'\n', &text[at..at + LINE_SEARCH]) {
+        Some(end) => at + end + 1,
+        None => (at..text.len()).find(|&i| !is_continuation(text[i])).unwrap_or(at),
+    }
+}
+
+/// Whether the byte is inside a UTF-8 sequence.
+fn is_continuation(byte: u8) -> bool {
+    byte & 0xC0 == 0x80
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::LogTarget;
+
+    /// What a log writes that `act` uses.
+    fn written(level: Level, act: impl FnOnce(&Log)) -> String {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("error.log");
+        let sink = Sink::open(&LogTarget::File(path.clone())).expect("the log opens");
+        act(&Log::new(Arc::new(sink), level, Who::Master));
+        std::fs::read_to_string(path).expect("the log is UTF-8")
+    }
+
+    #[test]
+    fn a_record_names_time_process_writer_and_level() {
+        let text = written(Level::Info, |log| {
+            log.info(format_args!("listening on {}", "127.0.0.1:8000"));
+            log.of(Who::Worker(3)).critical(format_args!("gone"));
+        });
+        let lines: Vec<&str> = text.lines().collect();
+        let pid = process::id();
+        assert_eq!(&lines[0][29..], format!(" [{pid}] [master] INFO listening on 127.0.0.1:8000"));
+        assert_eq!(&lines[1][29..], format!(" [{pid}] [worker 3] CRITICAL gone"));
+        let stamp = &lines[0][..29];
+        assert_eq!((&stamp[4..5], &stamp[10..11], &stamp[19..20], &stamp[26..27]), ("-", "T", ".", ":"), "{stamp}");
+    }
+
+    #[test]
+    fn records_below_the_level_are_dropped() {
+        let text = written(Level::Warning, |log| {
+            log.debug(format_args!("a"));
+            log.info(format_args!("b"));
+            log.warning(format_args!("c"));
+            log.error(format_args!("d"));
+        });
+        assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_message_of_many_lines_is_one_record() {
+        let text = written(Level::Info, |log| log.error(format_args!("a\nb\n\nc\n")));
+        assert!(text.ends_with(" ERROR a\n  b\n  \n  c\n"), "{text}");
+    }
+
+    #[test]
+    fn a_huge_message_loses_its_middle_visibly() {
+        let message: String = (0..20_000).map(|n| format!("frame {n}\n")).collect();
+        let text = written(Level::Info, |log| log.error(format_args!("{message}")));
+        assert!(text.len() < RECORD_MAX + 200, "{}", text.len());
+        assert!(text.contains("ERROR frame 0\n  frame 1\n"));
+        assert!(text.ends_with("\n  frame 19998\n  frame 19999\n"));
+        let note = text.lines().find(|l| l.contains("bytes cut")).expect("the cut is said");
+        assert!(note.starts_with("  [... "), "{note}");
+        assert!(text.lines().skip(1).all(|l| l == note || l.starts_with("  frame ")), "a line was cut in two");
+    }
+
+    #[test]
+    fn a_huge_line_is_cut_between_characters() {
+        for pad in 0..4 {
+            let message = format!("{}{}", "x".repeat(pad), "日本語🦀".repeat(20_000));
+            let text = written(Level::Info, |log| log.error(format_args!("{message}")));
+            assert!(text.len() < RECORD_MAX + 200);
+            assert!(text.contains("bytes cut ...]\n") && text.ends_with("🦀\n"));
+        }
     }
 }

@@ -2,7 +2,11 @@
 
 pub mod access;
 pub mod error;
+pub mod escape;
+pub mod format;
+mod json;
 pub mod sink;
+mod stamp;
 
 /// Severity; the names are gunicorn's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -17,4 +21,17 @@ pub enum Level {
     Error,
     /// What stops the service.
     Critical,
+}
+
+impl Level {
+    /// The name in a record, in capitals.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
 }

@@ -1,27 +1,314 @@
 //! One log descriptor: appends whole lines, each batch in one write, and can be given a new file under its feet.
+//!
+//! Several processes write to the same file or pipe, so what must stay whole has to leave in one write(2):
+//! - a regular file, opened with O_APPEND: the kernel places each write behind the last, whatever its length;
+//! - anything else (pipe, socket of a service manager, terminal): as many whole lines as fit into PIPE_BUF, which pipe(7)
+//!   promises not to mix with others. A longer line leaves in one write of its own; Linux keeps it whole as long as the pipe
+//!   has room for it, and may mix it with others when the writer has to wait for the reader in the middle of it.
+//!
+//! Nothing but the number of the descriptor is kept between writes and no lock is taken, so a new file can be put under the
+//! number (dup3) while others write: each write goes to the old file or to the new one, whole.
 
-use std::io;
-use std::os::fd::OwnedFd;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::config::LogTarget;
+use crate::sys::time;
+
+use super::stamp;
+
+/// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
+pub const PIPE_BUF: usize = 4096;
+
+/// How long a write waits for the reader of a full non-blocking pipe, in milliseconds: enough for one that is only late, short
+/// beside what a client would notice. A reader that stays away costs this once, until it reads again.
+const FULL_PIPE_WAIT: u8 = 100;
+
+/// Access of new files: the group may read (adm, say), others may not, because logs name clients.
+const FILE_MODE: u32 = 0o640;
 
 /// A place for log lines.
 #[derive(Debug)]
 pub struct Sink {
-    fd: OwnedFd,
+    file: File,
+    /// Whether it was a regular file when it was opened.
+    regular: bool,
+    /// Lines that could not be written since the last success.
+    lost: AtomicU64,
+    /// Why, the latest error number.
+    error: AtomicI32,
+    /// Whether the last write ended in the middle of a line.
+    torn: AtomicBool,
 }
 
 impl Sink {
-    /// Opens the target (a file: append, create, mode 0640).
+    /// Opens the target (a file: append, create, mode 0640). Standard output and error are duplicated, so that the sink's
+    /// descriptor is its own.
     pub fn open(target: &LogTarget) -> io::Result<Self> {
-        let _ = target;
-        todo!()
+        let file = match target {
+            LogTarget::Stdout => duplicate(&io::stdout())?,
+            LogTarget::Stderr => duplicate(&io::stderr())?,
+            // std opens with O_CLOEXEC.
+            LogTarget::File(path) => OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?,
+        };
+        Self::over(file)
+    }
+
+    /// A sink over an open descriptor.
+    fn over(file: File) -> io::Result<Self> {
+        let regular = file.metadata()?.is_file();
+        Ok(Self { file, regular, lost: AtomicU64::new(0), error: AtomicI32::new(0), torn: AtomicBool::new(false) })
     }
 
     /// Appends `lines` (one or more whole lines): to a file in one write, to a pipe in writes that the kernel keeps whole
     /// (PIPE_BUF, pipe(7)). A short write is continued; what cannot be written is counted and said on the next success.
     pub fn write(&self, lines: &[u8]) {
-        let _ = (lines, &self.fd);
-        todo!()
+        let mut rest = lines;
+        while !rest.is_empty() {
+            if self.lost.load(Relaxed) > 0 && !self.say_lost(rest) {
+                self.lose(rest);
+                return;
+            }
+            let (batch, later) = rest.split_at(if self.regular { rest.len() } else { whole_lines(rest) });
+            if let Err((error, done)) = self.push(batch) {
+                self.error.store(error, Relaxed);
+                self.torn.store(done > 0 && batch[done - 1] != b'\n', Relaxed);
+                self.lose(&rest[done..]);
+                return;
+            }
+            rest = later;
+        }
+    }
+
+    /// Writes all of `bytes`; else the error's number and how many bytes were written.
+    fn push(&self, bytes: &[u8]) -> Result<(), (i32, usize)> {
+        let mut done = 0;
+        let mut waited = false;
+        while done < bytes.len() {
+            match (&self.file).write(&bytes[done..]) {
+                Ok(0) => return Err((Errno::EIO as i32, done)),
+                Ok(n) => {
+                    done += n;
+                    waited = false;
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !waited && self.lost.load(Relaxed) == 0 => {
+                    waited = true;
+                    let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+                    // Whatever it returns, the write is tried once more and tells.
+                    let _ = poll(&mut fds, FULL_PIPE_WAIT);
+                }
+                Err(e) => return Err((e.raw_os_error().unwrap_or(Errno::EIO as i32), done)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts the lines that are dropped.
+    fn lose(&self, lines: &[u8]) {
+        self.lost.fetch_add(memchr::memchr_iter(b'\n', lines).count().max(1) as u64, Relaxed);
+    }
+
+    /// Tries to write the line that tells how many were lost; whether the sink works again.
+    fn say_lost(&self, next: &[u8]) -> bool {
+        let lost = self.lost.load(Relaxed);
+        let mut notice = Vec::with_capacity(160);
+        if self.torn.load(Relaxed) {
+            notice.push(b'\n');
+        }
+        let why = io::Error::from_raw_os_error(self.error.load(Relaxed));
+        let mut time = Vec::with_capacity(32);
+        stamp::precise(&mut time, time::wall());
+        let time = String::from_utf8_lossy(&time);
+        let pid = process::id();
+        // The notice takes the shape of the lines around it, so that a reader of a JSON log is not given anything else.
+        if next.first() == Some(&b'{') {
+            let object = serde_json::json!({ "time": time, "pid": pid, "lost_lines": lost, "error": why.to_string() });
+            notice.extend_from_slice(object.to_string().as_bytes());
+        } else {
+            notice.extend_from_slice(format!("{time} [{pid}] [log] WARNING {lost} lines lost here: {why}").as_bytes());
+        }
+        notice.push(b'\n');
+        match self.push(&notice) {
+            Ok(()) => {
+                // Another thread may have lost more meanwhile: only what was said is taken off.
+                self.lost.fetch_sub(lost, Relaxed);
+                self.torn.store(false, Relaxed);
+                true
+            }
+            Err((error, done)) => {
+                self.error.store(error, Relaxed);
+                if done > 0 {
+                    self.torn.store(true, Relaxed);
+                }
+                false
+            }
+        }
+    }
+}
+
+fn duplicate(fd: &impl AsFd) -> io::Result<File> {
+    let owned: OwnedFd = fd.as_fd().try_clone_to_owned()?;
+    Ok(File::from(owned))
+}
+
+/// Length of the longest run of whole lines at the start of `bytes` that fits into PIPE_BUF; of the first line if that alone is
+/// longer.
+fn whole_lines(bytes: &[u8]) -> usize {
+    if bytes.len() <= PIPE_BUF {
+        return bytes.len();
+    }
+    memchr::memrchr(b'\n', &bytes[..PIPE_BUF]).or_else(|| memchr::memchr(b'\n', bytes)).map_or(bytes.len(), |end| end + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Read};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// A sink over the writing end of a pipe, and the reading end.
+    fn piped() -> (Sink, File) {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        (Sink::over(File::from(OwnedFd::from(writer))).expect("a sink"), File::from(OwnedFd::from(reader)))
+    }
+
+    fn nonblocking(fd: &impl AsFd) {
+        use nix::fcntl::{FcntlArg, OFlag, fcntl};
+        fcntl(fd, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("F_SETFL");
+    }
+
+    #[test]
+    fn a_file_is_created_for_owner_and_group_and_appended_to() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("access.log");
+        for line in [b"one\n", b"two\n"] {
+            Sink::open(&LogTarget::File(path.clone())).expect("it opens").write(line);
+        }
+        assert_eq!(std::fs::read(&path).expect("it exists"), b"one\ntwo\n");
+        let mode = std::fs::metadata(&path).expect("it exists").permissions().mode();
+        assert_eq!(mode & 0o7757 & !0o640, 0, "{mode:o}");
+    }
+
+    #[test]
+    fn a_missing_directory_is_an_error() {
+        let error = Sink::open(&LogTarget::File("/nonexistent/x.log".into())).expect_err("no such directory");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn batches_for_a_pipe_are_whole_lines_of_at_most_pipe_buf() {
+        let line = |len: usize| [vec![b'x'; len - 1], vec![b'\n']].concat();
+        assert_eq!(whole_lines(&line(10)), 10);
+        assert_eq!(whole_lines(&line(100).repeat(41)), 4000);
+        assert_eq!(whole_lines(&[line(PIPE_BUF), line(5)].concat()), PIPE_BUF);
+        assert_eq!(whole_lines(&[line(PIPE_BUF + 1), line(5)].concat()), PIPE_BUF + 1);
+        assert_eq!(whole_lines(&vec![b'x'; 5000]), 5000);
+    }
+
+    #[test]
+    fn lines_of_several_writers_do_not_tear() {
+        const WRITERS: usize = 4;
+        const BATCHES: usize = 200;
+        let (sink, reader) = piped();
+        std::thread::scope(|scope| {
+            for id in 0..WRITERS {
+                let sink = Sink::over(sink.file.try_clone().expect("dup")).expect("a sink");
+                scope.spawn(move || {
+                    let letter = b'a' + id as u8;
+                    let batch: Vec<u8> = (0..30).flat_map(|n| [vec![letter; 300 + n * 7], vec![b'\n']].concat()).collect();
+                    for _ in 0..BATCHES {
+                        sink.write(&batch);
+                    }
+                });
+            }
+            drop(sink);
+            let mut lines = 0;
+            for line in BufReader::new(reader).split(b'\n') {
+                let line = line.expect("the pipe is read");
+                assert!(line.iter().all(|b| *b == line[0]), "a torn line: {}", String::from_utf8_lossy(&line));
+                lines += 1;
+            }
+            assert_eq!(lines, WRITERS * BATCHES * 30);
+        });
+    }
+
+    #[test]
+    fn a_reader_that_stays_away_costs_lines_that_are_counted_and_said() {
+        for (line, said) in [("plain line\n", "lines lost here: Resource temp"), ("{\"a\":1}\n", "\"lost_lines\":")] {
+            let (sink, mut reader) = piped();
+            nonblocking(&sink.file);
+            nonblocking(&reader);
+            let mut written = 0_u64;
+            let lost = loop {
+                sink.write(line.as_bytes());
+                written += 1;
+                match sink.lost.load(Relaxed) {
+                    0 => {}
+                    lost if lost >= 7 => break lost,
+                    _ => {}
+                }
+            };
+            let mut text = Vec::new();
+            let end = reader.read_to_end(&mut text).expect_err("a writer is left");
+            assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+            assert_eq!(text.len() as u64, (written - lost) * line.len() as u64);
+            sink.write(line.as_bytes());
+            drop(sink);
+            text.clear();
+            reader.read_to_end(&mut text).expect("the writer has gone");
+            let text = String::from_utf8(text).expect("text");
+            let lines: Vec<&str> = text.lines().collect();
+            assert_eq!(lines.len(), 2, "{text}");
+            assert!(lines[0].contains(said) && lines[0].contains(&lost.to_string()), "{text}");
+            assert_eq!(lines[1], line.trim_end());
+        }
+    }
+
+    #[test]
+    fn a_late_reader_of_a_nonblocking_pipe_loses_nothing() {
+        let (sink, reader) = piped();
+        nonblocking(&sink.file);
+        let batch = [vec![b'x'; 1023], vec![b'\n']].concat().repeat(4);
+        let read = std::thread::spawn(move || BufReader::new(reader).lines().count());
+        for _ in 0..256 {
+            sink.write(&batch);
+        }
+        assert_eq!(sink.lost.load(Relaxed), 0);
+        drop(sink);
+        assert_eq!(read.join().expect("the reader ends"), 1024);
+    }
+
+    #[test]
+    fn a_line_cut_by_a_full_disk_does_not_swallow_the_next() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.log");
+        let sink = Sink::open(&LogTarget::File(path.clone())).expect("it opens");
+        sink.write(b"half a li");
+        sink.torn.store(true, Relaxed);
+        sink.lost.store(1, Relaxed);
+        sink.error.store(Errno::ENOSPC as i32, Relaxed);
+        sink.write(b"whole\n");
+        let text = std::fs::read_to_string(&path).expect("it exists");
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!((lines[0], lines[2]), ("half a li", "whole"));
+        assert!(lines[1].contains("1 lines lost here: No space left on device"), "{text}");
+    }
+
+    #[test]
+    fn a_closed_pipe_is_no_panic() {
+        let (sink, reader) = piped();
+        drop(reader);
+        sink.write(b"a\nb\n");
+        sink.write(b"c\n");
+        assert_eq!(sink.lost.load(Relaxed), 3);
     }
 }

@@ -1,1 +1,90 @@
 //! The bridge to Python: the only place that knows pyo3. Python objects do not leave it.
+//!
+//! [`interpreter`] starts Python, [`load`] finds the application, [`app`] calls it for each request with what [`environ`]
+//! makes. `start_response` puts the head into an [`exchange`]; what the application returns is rendered at once or, as an
+//! [`answer`], block by block. The safe API of pyo3 is used wherever it costs nothing; the raw one is in [`text`] (strings)
+//! and [`start_response`] (a callable type), and, for the start, in [`interpreter`].
+
+mod answer;
+mod app;
+mod draft;
+mod environ;
+mod errors;
+mod exchange;
+mod failure;
+mod file_wrapper;
+mod input;
+mod interpreter;
+mod literals;
+mod load;
+mod names;
+mod start_response;
+mod text;
+mod welcome;
+
+use pyo3::prelude::*;
+
+pub use app::Wsgi;
+
+use crate::channel::BootError;
+use crate::config::Settings;
+use crate::log::error::Log;
+use crate::worker::app::App;
+
+/// SERVER_PORT of a listener without one (a unix socket): applications build URLs from it, and 80 is left out of them.
+const UNIX_PORT: &str = "80";
+
+/// SERVER_NAME of a listener without one.
+const UNIX_NAME: &str = "localhost";
+
+/// The interpreter that this binary runs, `Python 3.11.7`. Needs no running interpreter.
+pub fn version() -> String {
+    format!("Python {}", interpreter::version())
+}
+
+/// Starts the interpreter and loads the application, to see whether that works.
+pub fn check(settings: &Settings, log: &Log) -> Result<(), BootError> {
+    load_app(settings, 1, log).map(drop)
+}
+
+fn load_app(settings: &Settings, workers: usize, log: &Log) -> Result<load::Loaded, BootError> {
+    let interpreter = interpreter::start(&settings.python)?;
+    if let Some(note) = &interpreter.note {
+        log.info(format_args!("{note}"));
+    }
+    let loaded = Python::attach(|py| load::load(py, &settings.app, workers))?;
+    if let Some(warning) = &loaded.warning {
+        log.warning(format_args!("{warning}"));
+    }
+    Ok(loaded)
+}
+
+impl Wsgi {
+    /// Starts the interpreter on this thread and loads the application. The working directory and the environment are what
+    /// they should be. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a unix socket, for each listener in order;
+    /// `environ_names` are the environ variables that [`App::logged`] tells after each call.
+    #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
+    pub fn new(
+        settings: &Settings,
+        listeners: Vec<(String, String, bool)>,
+        workers: usize,
+        slot: usize,
+        log: Log,
+        environ_names: Vec<String>,
+    ) -> Result<Box<dyn App>, BootError> {
+        let _ = slot;
+        let loaded = load_app(settings, workers, &log)?;
+        let listeners: Vec<environ::Listener> = listeners
+            .into_iter()
+            .map(|(name, port, is_unix)| environ::Listener {
+                name: if name.is_empty() { UNIX_NAME.to_owned() } else { name },
+                port: if is_unix && port.is_empty() { UNIX_PORT.to_owned() } else { port },
+            })
+            .collect();
+        Python::attach(|py| {
+            Self::prepare(py, loaded.callable, &listeners, workers > 1, log, &environ_names)
+                .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
+                .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
+        })
+    }
+}

@@ -1,0 +1,396 @@
+//! The rows, section by section, each with its bounds.
+
+use std::time::Duration;
+
+use super::super::{AppSpec, Bind, LogTarget, Trusted, value};
+use super::{Kind, Opt, Section, Sources};
+
+/// Most workers: far above any machine's cores, so that a slip of the finger does not fork the machine to death.
+const WORKERS_MAX: u64 = 4096;
+/// Longest accept queue; the kernel cuts at net.core.somaxconn, which is below it everywhere.
+const BACKLOG_MAX: u64 = 65_535;
+/// Most connections per worker: the largest descriptor limit that the kernel allows by default (fs.nr_open).
+const CONNECTIONS_MAX: u64 = 1 << 20;
+/// Longest timeout: a day is as good as never, and no sum of deadlines overflows.
+const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
+/// Shortest timeout of a client: below it every client on a slow path is cut.
+const TIMEOUT_MIN: Duration = Duration::from_millis(100);
+/// Shortest limit of a line in bytes: below it no request passes.
+const LINE_MIN: u64 = 16;
+/// Longest line of a head in bytes, and the meaning of 0, which is "unlimited" in gunicorn: an unlimited head would let one
+/// client take all memory.
+const LINE_MAX: u64 = 1 << 20;
+/// Most header fields, and the meaning of 0, as in gunicorn.
+const FIELDS_MAX: u64 = 32_768;
+/// Largest body in bytes: the largest offset of a file.
+const BODY_MAX: u64 = i64::MAX as u64;
+/// Smallest and largest part of a body kept in memory, in bytes.
+const BODY_BUFFER: (u64, u64) = (1 << 10, 1 << 30);
+/// All permission bits.
+const UMASK_MAX: u32 = 0o777;
+/// First descriptor behind the standard streams.
+const READY_FD_MIN: u64 = 3;
+
+/// What most rows have.
+const ROW: Opt = Opt {
+    name: "",
+    aliases: &[],
+    short: None,
+    value: "",
+    kind: Kind::Text,
+    default: None,
+    help: "",
+    section: Section::Command,
+    sources: Sources::All,
+    foreign: None,
+    separator: None,
+    clear: |_| {},
+    set: None,
+};
+
+/// Every option, in the order of `--help`.
+pub static TABLE: &[Opt] = &[
+    Opt {
+        name: "app",
+        value: "APP",
+        kind: Kind::Positional,
+        help: "What to serve: MODULE[:CALLABLE] or PATH.py[:CALLABLE] or PATH.wsgi[:CALLABLE]. CALLABLE is a name, a dotted \
+               name, or a call of a factory with literals, such as make(\"x\", debug=True); without it `application`, then `app`. \
+               Without APP a built-in welcome page is served.",
+        section: Section::Application,
+        set: Some(|s, v| AppSpec::parse(v).map(|app| s.app = app)),
+        ..ROW
+    },
+    Opt {
+        name: "chdir",
+        value: "DIR",
+        help: "Change to this directory before the application is loaded.",
+        section: Section::Application,
+        set: Some(|s, v| value::path(v).map(|dir| s.chdir = Some(dir))),
+        ..ROW
+    },
+    Opt {
+        name: "pythonpath",
+        value: "DIRS",
+        kind: Kind::List,
+        help: "Directories to search for modules after the working directory, separated by commas or colons. Repeatable.",
+        section: Section::Application,
+        clear: |s| s.python.pythonpath.clear(),
+        set: Some(|s, v| value::directories(v).map(|dirs| s.python.pythonpath.extend(dirs))),
+        ..ROW
+    },
+    Opt {
+        name: "venv",
+        value: "DIR",
+        help: "Virtual environment of the application; without it the active one, if any.",
+        section: Section::Application,
+        foreign: Some("VIRTUAL_ENV"),
+        set: Some(|s, v| value::path(v).map(|dir| s.python.venv = Some(dir))),
+        ..ROW
+    },
+    Opt {
+        name: "env",
+        short: Some('e'),
+        value: "KEY=VALUE",
+        kind: Kind::List,
+        help: "Set a variable in the environment of the application. Repeatable.",
+        section: Section::Application,
+        sources: Sources::NotEnvironment,
+        clear: |s| s.env.clear(),
+        set: Some(|s, v| value::variable(v).map(|pair| s.env.push(pair))),
+        ..ROW
+    },
+    Opt {
+        name: "bind",
+        short: Some('b'),
+        value: "ADDRESS",
+        kind: Kind::List,
+        default: Some("127.0.0.1:8000"),
+        help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
+               port is 8000 when there is none; port 0 lets the kernel choose. Repeatable.",
+        section: Section::Sockets,
+        separator: Some(','),
+        clear: |s| s.binds.clear(),
+        set: Some(|s, v| Bind::parse(v).map(|bind| s.binds.push(bind))),
+        ..ROW
+    },
+    Opt {
+        name: "backlog",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("2048"),
+        help: "Length of the queue of connections that wait to be accepted.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::number(v, 1, BACKLOG_MAX).map(|n| s.backlog = n as u32)),
+        ..ROW
+    },
+    Opt {
+        name: "defer-accept",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("5"),
+        help: "Let the kernel hold a new TCP connection until its first bytes arrive, for at most this many whole seconds; 0 \
+               turns it off.",
+        section: Section::Sockets,
+        set: Some(|s, v| {
+            let time = value::duration(v, Duration::ZERO, TIMEOUT_MAX)?;
+            if time.subsec_nanos() != 0 {
+                return Err("must be whole seconds, which is all that the kernel takes".into());
+            }
+            s.defer_accept = time;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "umask",
+        short: Some('m'),
+        value: "MODE",
+        kind: Kind::Octal,
+        help: "File mode mask in octal, which also decides who may connect to a unix socket; inherited when not given.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mask| s.umask = Some(mask))),
+        ..ROW
+    },
+    Opt {
+        name: "forwarded-allow-ips",
+        value: "LIST",
+        default: Some("127.0.0.1,::1"),
+        help: "Proxies whose forwarding headers are believed: addresses and networks (10.0.0.0/8) separated by commas, or * for \
+               everybody. Unix sockets are always believed.",
+        section: Section::Sockets,
+        foreign: Some("FORWARDED_ALLOW_IPS"),
+        set: Some(|s, v| Trusted::parse(v).map(|trusted| s.forwarded_allow_ips = trusted)),
+        ..ROW
+    },
+    Opt {
+        name: "workers",
+        short: Some('w'),
+        value: "N",
+        kind: Kind::Number,
+        default: Some("auto"),
+        help: "Number of worker processes; auto is one for each usable core.",
+        section: Section::Workers,
+        foreign: Some("WEB_CONCURRENCY"),
+        set: Some(|s, v| {
+            s.workers = match v {
+                "auto" => None,
+                _ => Some(value::number(v, 1, WORKERS_MAX).map_err(|why| format!("{why}, or auto"))? as usize),
+            };
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "worker-connections",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("16384"),
+        help: "Most open connections of one worker; while it has them, it accepts no more.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, CONNECTIONS_MAX).map(|n| s.worker_connections = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "graceful-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("30s"),
+        help: "How long workers may take to finish their requests at a graceful stop.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.graceful_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "keep-alive",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("5s"),
+        help: "How long an idle connection is kept for the next request; 0 closes after each answer.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.keep_alive = time)),
+        ..ROW
+    },
+    Opt {
+        name: "header-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("30s"),
+        help: "Time for the whole head of a request; beyond it the answer is 408.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, TIMEOUT_MIN, TIMEOUT_MAX).map(|time| s.header_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "body-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("60s"),
+        help: "Longest pause of a client within a request body; beyond it the answer is 408.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, TIMEOUT_MIN, TIMEOUT_MAX).map(|time| s.body_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "write-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("60s"),
+        help: "Longest time that a client may take no byte of its answer; beyond it the connection is closed.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, TIMEOUT_MIN, TIMEOUT_MAX).map(|time| s.write_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "limit-request-line",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("8190"),
+        help: "Longest request line in bytes; beyond it the answer is 414. 0 stands for 1M, the highest limit.",
+        section: Section::Limits,
+        set: Some(|s, v| line_size(v).map(|n| s.limit_request_line = n)),
+        ..ROW
+    },
+    Opt {
+        name: "limit-request-fields",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("100"),
+        help: "Most header fields; beyond it the answer is 431. 0 stands for 32768, the highest limit.",
+        section: Section::Limits,
+        set: Some(|s, v| {
+            let fields = value::number(v, 0, FIELDS_MAX)?;
+            s.limit_request_fields = if fields == 0 { FIELDS_MAX } else { fields } as usize;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "limit-request-field_size",
+        aliases: &["limit-request-field-size"],
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("8190"),
+        help: "Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest \
+               limit.",
+        section: Section::Limits,
+        set: Some(|s, v| line_size(v).map(|n| s.limit_request_field_size = n)),
+        ..ROW
+    },
+    Opt {
+        name: "limit-request-body",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("1G"),
+        help: "Largest request body in bytes; beyond it the answer is 413. 0 is no limit.",
+        section: Section::Limits,
+        set: Some(|s, v| value::size(v, 0, BODY_MAX).map(|n| s.limit_request_body = n)),
+        ..ROW
+    },
+    Opt {
+        name: "body-buffer",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("512k"),
+        help: "Bytes of a request body kept in memory; a larger body goes to a temporary file.",
+        section: Section::Limits,
+        set: Some(|s, v| value::size(v, BODY_BUFFER.0, BODY_BUFFER.1).map(|n| s.body_buffer = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "access-logfile",
+        value: "FILE",
+        default: Some("none"),
+        help: "Write the access log here; - is standard output, none turns it off.",
+        section: Section::Logs,
+        set: Some(|s, v| value::log_target(v, LogTarget::Stdout).map(|target| s.access_log = target)),
+        ..ROW
+    },
+    Opt {
+        name: "access-logformat",
+        value: "FORMAT",
+        default: Some(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
+        help: "Format of the access log: gunicorn's %(...)s atoms, or json for one JSON object a line.",
+        section: Section::Logs,
+        set: Some(|s, v| value::access_format(v).map(|format| s.access_format = format)),
+        ..ROW
+    },
+    Opt {
+        name: "error-logfile",
+        aliases: &["log-file"],
+        value: "FILE",
+        default: Some("-"),
+        help: "Write the error log here; - is standard error.",
+        section: Section::Logs,
+        set: Some(|s, v| {
+            let target = value::log_target(v, LogTarget::Stderr)?;
+            s.error_log = target.ok_or("cannot be turned off; give a file, or - for standard error")?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "log-level",
+        value: "LEVEL",
+        default: Some("info"),
+        help: "Least severity that the error log records: debug, info, warning, error or critical.",
+        section: Section::Logs,
+        set: Some(|s, v| value::level(v).map(|level| s.log_level = level)),
+        ..ROW
+    },
+    Opt {
+        name: "config",
+        short: Some('c'),
+        value: "FILE",
+        help: "Read options from this TOML file: the same names, each with its value.",
+        sources: Sources::NotFile,
+        ..ROW
+    },
+    Opt {
+        name: "check-config",
+        kind: Kind::Switch,
+        help: "Check the options, load the application, and exit: 0 when all is well, 2 or 4 when not.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "print-config",
+        kind: Kind::Switch,
+        help: "Print every option with its value and where that comes from, as a configuration file, and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "ready-fd",
+        value: "N",
+        kind: Kind::Number,
+        help: "Write READY, the addresses and a newline to this descriptor once every worker is ready; close it on failure.",
+        set: Some(|s, v| value::number(v, READY_FD_MIN, i32::MAX as u64).map(|n| s.ready_fd = Some(n as i32))),
+        ..ROW
+    },
+    Opt {
+        name: "version",
+        short: Some('V'),
+        kind: Kind::Switch,
+        help: "Print the version and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "help",
+        short: Some('h'),
+        kind: Kind::Switch,
+        help: "Print this help and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+];
+
+/// The limit of one line of a head.
+fn line_size(text: &str) -> Result<usize, String> {
+    match value::size(text, 0, LINE_MAX)? {
+        0 => Ok(LINE_MAX as usize),
+        n if n < LINE_MIN => Err(format!("must be at least {LINE_MIN} bytes, or 0 for the highest limit")),
+        n => Ok(n as usize),
+    }
+}

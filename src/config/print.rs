@@ -1,0 +1,145 @@
+//! `--print-config`: the settings as a configuration file that gives the same settings, each line with its origin.
+
+use std::fmt::Write;
+
+use super::Configuration;
+use super::options::{Kind, Opt, Section, TABLE};
+use super::origin::{Given, Origin};
+
+impl Configuration {
+    /// The text of `--print-config`.
+    pub fn to_toml(&self) -> String {
+        let mut out = String::from("# Tapster's configuration: every option, its value, and where that comes from.\n");
+        if let Some(Given { values, origin, .. }) = self.given("config") {
+            let path: String = values.concat().escape_debug().collect();
+            line(&mut out, format_args!("# read from {path}  # {origin}"));
+        }
+        for section in Section::ALL {
+            let mut rows = TABLE.iter().filter(|option| option.section == section && option.set.is_some()).peekable();
+            if rows.peek().is_none() {
+                continue;
+            }
+            line(&mut out, format_args!("\n# {}", section.heading()));
+            for option in rows {
+                let key = option.key();
+                match self.given(option.name) {
+                    Some(given) => {
+                        line(&mut out, format_args!("{key} = {}  # {}", toml_value(option, &given.values), given.origin))
+                    }
+                    None => line(&mut out, format_args!("# {key} is not set  # {}", Origin::Default)),
+                }
+            }
+        }
+        out
+    }
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    writeln!(out, "{text}").expect("writing to a String cannot fail");
+}
+
+fn toml_value(option: &Opt, values: &[String]) -> String {
+    match (option.kind, values) {
+        (Kind::List, values) => toml::Value::from(values.to_vec()).to_string(),
+        (Kind::Number, [text]) if is_toml_integer(text) => text.clone(),
+        (_, values) => toml::Value::from(values.concat()).to_string(),
+    }
+}
+
+/// TOML has no leading zeros, and its integers are those of i64.
+fn is_toml_integer(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit()) && text.parse::<i64>().is_ok_and(|n| n.to_string() == text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::config::{file, merge};
+
+    fn given(name: &str, values: &[&str]) -> Given {
+        let option = Opt::find(name).expect(name);
+        Given { option, values: values.iter().map(|v| v.to_string()).collect(), origin: Origin::CommandLine }
+    }
+
+    #[track_caller]
+    fn comes_back(layers: Vec<Given>) {
+        let before = merge(layers).unwrap();
+        let text = before.to_toml();
+        let after = merge(file::read(text.as_bytes(), Path::new("t.toml")).unwrap_or_else(|e| panic!("{e}\n{text}"))).unwrap();
+        assert_eq!(before.settings, after.settings, "{text}");
+    }
+
+    #[test]
+    fn the_defaults_come_back() {
+        comes_back(vec![]);
+    }
+
+    #[test]
+    fn every_option_comes_back() {
+        let layers = vec![
+            given("app", &["m:make(\"x\\n'\", k=1)"]),
+            given("chdir", &["/srv/a b#c"]),
+            given("pythonpath", &["a:b", "c,d"]),
+            given("venv", &["v\"env\\"]),
+            given("env", &["A=1", "B=x\ny # 'z' \"\"\"", "C=\u{7f}\u{1b}"]),
+            given("bind", &["[::1]:0", "unix:a,b", "fd://5"]),
+            given("backlog", &["00128"]),
+            given("defer-accept", &["0"]),
+            given("umask", &["027"]),
+            given("forwarded-allow-ips", &[""]),
+            given("workers", &["3"]),
+            given("worker-connections", &["10"]),
+            given("graceful-timeout", &["1.5"]),
+            given("keep-alive", &["500ms"]),
+            given("header-timeout", &["1m"]),
+            given("body-timeout", &["2m"]),
+            given("write-timeout", &["3m"]),
+            given("limit-request-line", &["0"]),
+            given("limit-request-fields", &["7"]),
+            given("limit-request-field_size", &["1k"]),
+            given("limit-request-body", &["9223372036854775807"]),
+            given("body-buffer", &["1M"]),
+            given("access-logfile", &["-"]),
+            given("access-logformat", &["%(h)s '%(r)s' \"%(a)s\" \\ \t"]),
+            given("error-logfile", &["e.log"]),
+            given("log-level", &["DEBUG"]),
+            given("ready-fd", &["9"]),
+        ];
+        let settings = TABLE.iter().filter(|option| option.set.is_some()).count();
+        assert_eq!(layers.len(), settings, "a row of the table is missing here");
+        comes_back(layers);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_comes_back(variable in "[A-Z]{1,3}=[^\\x00]*", path in "[^\\x00]+", format in ".+") {
+            comes_back(vec![
+                given("env", &[&variable, "LAST=1"]),
+                given("chdir", &[&path]),
+                given("access-logformat", &[&format]),
+            ]);
+        }
+    }
+
+    #[test]
+    fn each_line_ends_with_its_origin() {
+        let text = merge([
+            Given { origin: Origin::Environment("TAPSTER_WORKERS".into()), ..given("workers", &["4"]) },
+            Given { origin: Origin::File { path: "a\nb".into(), line: 2 }, ..given("log-level", &["debug"]) },
+            given("config", &["a\nb"]),
+        ])
+        .unwrap()
+        .to_toml();
+        for expected in [
+            "# read from a\\nb  # command line\n",
+            "\nworkers = 4  # environment TAPSTER_WORKERS\n",
+            "\nlog_level = \"debug\"  # file a\\nb line 2\n",
+            "\nbind = [\"127.0.0.1:8000\"]  # default\n",
+            "\n# chdir is not set  # default\n",
+        ] {
+            assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The small values of options: numbers, durations, sizes, lists of directories. Each reader takes the text and its bounds; its
+//! error is the clause that follows the value in a message ("must be 1 to 4096").
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::{AccessFormat, LogTarget};
+use crate::log::Level;
+
+/// Reads a whole number: digits only, because `parse` alone would take a sign.
+pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    digits(text).filter(|n| (min..=max).contains(n)).ok_or_else(|| format!("must be a whole number from {min} to {max}"))
+}
+
+/// Reads a duration: a number of seconds with up to nine decimals, or one with a unit (`ms`, `s`, `m`, `h`).
+pub(super) fn duration(text: &str, min: Duration, max: Duration) -> Result<Duration, String> {
+    let form = || format!("must be a duration such as 30, 1.5, 500ms, 30s, 5m or 1h, from {} to {}", shown(min), shown(max));
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (amount, unit) = text.split_at(end);
+    let unit_nanos: u128 = match unit {
+        "ms" => 1_000_000,
+        "" | "s" => 1_000_000_000,
+        "m" => 60_000_000_000,
+        "h" => 3_600_000_000_000,
+        _ => return Err(form()),
+    };
+    let (whole, fraction) = amount.split_once('.').map_or((amount, None), |(w, f)| (w, Some(f)));
+    let mut nanos = u128::from(digits(whole).ok_or_else(form)?) * unit_nanos;
+    if let Some(fraction) = fraction {
+        if fraction.len() > 9 {
+            return Err(form());
+        }
+        nanos += u128::from(digits(fraction).ok_or_else(form)?) * unit_nanos / 10u128.pow(fraction.len() as u32);
+    }
+    let duration = u64::try_from(nanos).map(Duration::from_nanos).ok().filter(|d| (min..=max).contains(d)).ok_or_else(form)?;
+    if duration.subsec_nanos() % 1_000_000 != 0 {
+        return Err("is finer than a millisecond, which is the clock of the timers".into());
+    }
+    Ok(duration)
+}
+
+/// Reads a number of bytes, plain or with a binary unit (`k`, `M`, `G`, each also as `KiB`).
+pub(super) fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
+    let form = || format!("must be a number of bytes such as 8190, 512k, 10M or 1G, from {min} to {max}");
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (amount, unit) = text.split_at(end);
+    let shift = match unit.to_ascii_lowercase().as_str() {
+        "" => 0,
+        "k" | "kib" => 10,
+        "m" | "mib" => 20,
+        "g" | "gib" => 30,
+        _ => return Err(form()),
+    };
+    digits(amount).and_then(|n| n.checked_mul(1 << shift)).filter(|n| (min..=max).contains(n)).ok_or_else(form)
+}
+
+/// Reads a file mode mask in octal, with or without `0o`.
+pub(super) fn octal(text: &str, max: u32) -> Result<u32, String> {
+    let number = text.strip_prefix("0o").unwrap_or(text);
+    let valid = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let parsed = if valid { u32::from_str_radix(number, 8).ok() } else { None };
+    parsed.filter(|n| *n <= max).ok_or_else(|| format!("must be an octal number from 0 to {max:o}, such as 022"))
+}
+
+/// Reads the path of a file or directory.
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
+    match text {
+        "" => Err("is empty; a path is expected".into()),
+        _ if text.contains('\0') => Err("has a NUL character, which no path can have".into()),
+        _ => Ok(text.into()),
+    }
+}
+
+/// Splits directories at commas (gunicorn's `--pythonpath`) and colons (PYTHONPATH).
+pub(super) fn directories(text: &str) -> Result<Vec<PathBuf>, String> {
+    text.split([',', ':'])
+        .map(|part| {
+            path(part).map_err(|_| "has an empty or impossible part; write directories separated by commas or colons".into())
+        })
+        .collect()
+}
+
+/// Reads `KEY=VALUE`.
+pub(super) fn variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        _ if text.contains('\0') => Err("has a NUL character, which the environment cannot have".into()),
+        Some(("", _)) => Err("has no name in front of the =; write KEY=VALUE".into()),
+        Some((key, value)) => Ok((key.into(), value.into())),
+        None => Err("has no =; write KEY=VALUE".into()),
+    }
+}
+
+/// Reads the place of a log: a path, `-` for the given stream, `none` for no log.
+pub(super) fn log_target(text: &str, stream: LogTarget) -> Result<Option<LogTarget>, String> {
+    match text {
+        "-" => Ok(Some(stream)),
+        "none" => Ok(None),
+        _ => path(text).map(|path| Some(LogTarget::File(path))),
+    }
+}
+
+/// Reads `json` or a format of gunicorn's atoms, which the access log compiles.
+pub(super) fn access_format(text: &str) -> Result<AccessFormat, String> {
+    match text {
+        "" => Err("is empty; write json or a format of %(...)s atoms".into()),
+        "json" => Ok(AccessFormat::Json),
+        _ => Ok(AccessFormat::Atoms(text.into())),
+    }
+}
+
+/// Reads the name of a level, in any case.
+pub(super) fn level(text: &str) -> Result<Level, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "debug" => Ok(Level::Debug),
+        "info" => Ok(Level::Info),
+        "warning" => Ok(Level::Warning),
+        "error" => Ok(Level::Error),
+        "critical" => Ok(Level::Critical),
+        _ => Err("must be debug, info, warning, error or critical".into()),
+    }
+}
+
+fn digits(text: &str) -> Option<u64> {
+    let valid = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    if valid { text.parse().ok() } else { None }
+}
+
+/// The shortest spelling of a bound.
+fn shown(duration: Duration) -> String {
+    match (duration.as_secs(), duration.subsec_millis()) {
+        (0, 0) => "0".into(),
+        (s, 0) if s % 3600 == 0 => format!("{}h", s / 3600),
+        (s, 0) if s % 60 == 0 => format!("{}m", s / 60),
+        (s, 0) => format!("{s}s"),
+        (_, _) => format!("{}ms", duration.as_millis()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    #[test]
+    fn durations_are_read_with_and_without_unit() {
+        for (text, millis) in [
+            ("30", 30_000),
+            ("30s", 30_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("500ms", 500),
+            ("1.5", 1_500),
+            ("1.5h", 5_400_000),
+            ("0.001", 1),
+            ("0", 0),
+            ("24h", 86_400_000),
+        ] {
+            assert_eq!(duration(text, Duration::ZERO, DAY), Ok(Duration::from_millis(millis)), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_duration_is_refused() {
+        for text in
+            ["", "s", "-1", "+1", " 1", "1 s", "1d", "1S", ".5", "1.", "1.2.3", "25h", "1e3", "99999999999999999999", "inf"]
+        {
+            let error = duration(text, Duration::ZERO, DAY).expect_err(text);
+            assert!(error.contains("from 0 to 24h"), "{text}: {error}");
+        }
+        let endless = format!("1.{}", "0".repeat(40));
+        assert!(duration(&endless, Duration::ZERO, DAY).is_err());
+        assert!(duration("0.0001", Duration::ZERO, DAY).unwrap_err().contains("finer"));
+        assert!(duration("99ms", Duration::from_millis(100), DAY).unwrap_err().contains("from 100ms to"));
+    }
+
+    #[test]
+    fn sizes_have_binary_units() {
+        for (text, bytes) in [("0", 0), ("8190", 8190), ("512k", 512 << 10), ("10M", 10 << 20), ("1G", 1 << 30), ("2KiB", 2048)] {
+            assert_eq!(size(text, 0, 1 << 40), Ok(bytes), "{text}");
+        }
+        for text in ["", "k", "-1", "+1", "1 k", "1.5M", "1T", "1kb", "18446744073709551616", "18014398509481984k"] {
+            assert!(size(text, 0, u64::MAX).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_have_no_signs_and_keep_to_their_bounds() {
+        assert_eq!(number("4096", 1, 4096), Ok(4096));
+        for text in ["0", "4097", "+1", "-1", "", "1.0", "0x1", "١"] {
+            assert_eq!(number(text, 1, 4096), Err("must be a whole number from 1 to 4096".into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_umask_is_octal() {
+        assert_eq!(octal("022", 0o777), Ok(0o22));
+        assert_eq!(octal("0o27", 0o777), Ok(0o27));
+        assert_eq!(octal("0", 0o777), Ok(0));
+        for text in ["", "8", "1000", "+22", "0x1f", "-1"] {
+            assert!(octal(text, 0o777).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn directories_are_split_at_commas_and_colons() {
+        assert_eq!(directories("a,b:/c"), Ok(vec!["a".into(), "b".into(), "/c".into()]));
+        assert!(directories("a,,b").is_err());
+        assert!(directories("").is_err());
+    }
+
+    #[test]
+    fn a_variable_keeps_every_equals_sign_of_its_value() {
+        assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
+        assert_eq!(variable("A="), Ok(("A".into(), "".into())));
+        for text in ["A", "=b", "A=\0"] {
+            assert!(variable(text).is_err(), "{text:?}");
+        }
+    }
+}

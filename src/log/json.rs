@@ -1,0 +1,87 @@
+//! The access log as JSON: one object a line, through a real encoder.
+//!
+//! Text is kept to ASCII: other characters are `\u` escapes, which every reader turns back, while U+2028 or a C1 control in the
+//! line could end it for some readers or steer a terminal. Bytes that are not UTF-8 have no place in JSON and are shown as the
+//! four characters `\xHH`.
+
+use std::borrow::Cow;
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::ser::{CompactFormatter, Formatter, Serializer};
+
+use super::access::Record;
+use super::escape::Shown;
+
+#[derive(Serialize)]
+struct Line<'a> {
+    time: &'a str,
+    remote_addr: Option<&'a str>,
+    method: Option<Cow<'a, str>>,
+    path: Option<Cow<'a, str>>,
+    query: Option<Cow<'a, str>>,
+    protocol: Option<&'static str>,
+    status: u16,
+    bytes: u64,
+    duration_us: u64,
+    referer: Option<Cow<'a, str>>,
+    user_agent: Option<Cow<'a, str>>,
+    host: Option<Cow<'a, str>>,
+    pid: u32,
+}
+
+/// Appends the record as one line. `time` is the start of the request as RFC 3339 says.
+pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
+    let target = record.target();
+    let line = Line {
+        time,
+        remote_addr: (!record.peer.is_empty()).then_some(record.peer),
+        method: record.method().map(text),
+        path: target.map(|t| text(t.path)),
+        query: target.and_then(|t| t.query).map(text),
+        protocol: record.protocol(),
+        status: record.status,
+        bytes: record.sent,
+        duration_us: record.micros,
+        referer: record.field(b"referer").map(text),
+        user_agent: record.field(b"user-agent").map(text),
+        host: record.field(b"host").map(text),
+        pid: record.pid,
+    };
+    // Writing to a Vec cannot fail, and `Line` has nothing that JSON cannot hold.
+    let _ = line.serialize(&mut Serializer::with_formatter(&mut *out, Ascii(CompactFormatter)));
+    out.push(b'\n');
+}
+
+/// Bytes as text; only those that are not UTF-8 cost an allocation.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => Cow::Owned(Shown(bytes).to_string()),
+    }
+}
+
+/// serde_json's compact form with everything beyond printable ASCII as `\u` escapes.
+struct Ascii(CompactFormatter);
+
+impl Formatter for Ascii {
+    fn write_string_fragment<W: ?Sized + Write>(&mut self, writer: &mut W, fragment: &str) -> io::Result<()> {
+        if fragment.bytes().fold(true, |all, byte| all & (byte < 0x7F)) {
+            return self.0.write_string_fragment(writer, fragment);
+        }
+        let steers = |c: char| !c.is_ascii() || c == '\x7F';
+        let mut rest = fragment;
+        while let Some(at) = rest.find(steers) {
+            let (before, after) = rest.split_at(at);
+            self.0.write_string_fragment(writer, before)?;
+            let mut characters = after.chars();
+            if let Some(character) = characters.next() {
+                for unit in character.encode_utf16(&mut [0; 2]) {
+                    write!(writer, "\\u{unit:04x}")?;
+                }
+            }
+            rest = characters.as_str();
+        }
+        self.0.write_string_fragment(writer, rest)
+    }
+}

@@ -1,0 +1,384 @@
+//! An answer that takes more than one step: the application's iterable, advanced one block at a time.
+//!
+//! ```text
+//! Blocks --block--> Blocks    Blocks --StopIteration, failure--> Done
+//! Whole file (one Step::File) --> Tail --> Done
+//! ```
+//! `close()` of the iterable is called once: on the way to Done, or when the answer is dropped before.
+
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use pyo3::prelude::*;
+use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyList, PyMemoryView, PyTuple};
+
+use super::failure::{self, Failure};
+use super::file_wrapper::{Extent, FileWrapper};
+use super::start_response::StartResponse;
+use crate::http::error;
+use crate::http::response::{End, Fit};
+use crate::log::error::Log;
+use crate::worker::app::{Fate, Step, Stream, Summary};
+
+/// Blocks up to this size are copied behind the head, so that they leave in one send; copying more costs more than a second
+/// buffer in the send. In bytes.
+pub const COPY_MAX: usize = 16 * 1024;
+
+/// Where blocks come from.
+enum Source {
+    /// An iterator of the application's iterable.
+    Blocks(Py<PyIterator>),
+    /// A file that the kernel sends.
+    File(Extent),
+    /// The file was announced; what follows it is framing.
+    Tail(&'static [u8]),
+    /// Nothing is left.
+    Done,
+}
+
+/// A block that is sent without being copied.
+struct Held {
+    block: Py<PyBytes>,
+    len: usize,
+    suffix: &'static [u8],
+}
+
+/// The answer. Python objects in it are touched only while the thread is attached, also by `drop`.
+pub struct Answer {
+    start_response: Option<StartResponse>,
+    iterable: Option<Py<PyAny>>,
+    source: Source,
+    held: Option<Held>,
+    file: Option<File>,
+    /// Length of the whole body, when the kind of the iterable tells it.
+    known: Option<u64>,
+    summary: Summary,
+    line: String,
+    log: Log,
+}
+
+impl Answer {
+    /// An answer from what the application returned. The iterable is closed also when this fails.
+    pub fn new(
+        py: Python<'_>,
+        start_response: StartResponse,
+        result: Bound<'_, PyAny>,
+        line: String,
+        log: Log,
+    ) -> (Self, Option<Failure>) {
+        let mut answer = Self {
+            start_response: Some(start_response),
+            iterable: Some(result.clone().unbind()),
+            source: Source::Done,
+            held: None,
+            file: None,
+            known: None,
+            summary: Summary::default(),
+            line,
+            log,
+        };
+        let failure = answer.prepare(py, &result).err();
+        (answer, failure)
+    }
+
+    fn prepare(&mut self, py: Python<'_>, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+        if let Some(misuse) = failure::of_result(result) {
+            return Err(Failure::Misuse(misuse));
+        }
+        if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
+            && let Some(extent) = wrapper.get().extent(py)
+        {
+            self.source = Source::File(extent);
+            return Ok(());
+        }
+        self.known = known_length(result);
+        let iterator = result.try_iter().map_err(|error| {
+            if result.hasattr("__iter__").unwrap_or(true) {
+                Failure::Raised(error)
+            } else {
+                Failure::Misuse(format!("the application returned {}, which is not an iterable of bytes", failure::kind(result)))
+            }
+        })?;
+        self.source = Source::Blocks(iterator.unbind());
+        Ok(())
+    }
+
+    /// Advances by one block.
+    pub fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>) -> Step {
+        self.held = None;
+        self.file = None;
+        let mark = out.len();
+        let step = match std::mem::replace(&mut self.source, Source::Done) {
+            Source::Blocks(iterator) => self.block(py, iterator, out),
+            Source::File(extent) => self.whole_file(py, extent, out),
+            Source::Tail(suffix) => {
+                out.extend_from_slice(suffix);
+                self.end(py, out)
+            }
+            Source::Done => Ok(Step::End(self.summary)),
+        };
+        step.unwrap_or_else(|failure| Step::End(self.fail(py, &failure, out, mark)))
+    }
+
+    fn block(&mut self, py: Python<'_>, iterator: Py<PyIterator>, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        let Some(item) = iterator.bind(py).clone().next() else { return self.end(py, out) };
+        let item = as_bytes(item?)?;
+        let data = item.as_bytes();
+        if data.is_empty() {
+            self.source = Source::Blocks(iterator);
+            return Ok(Step::Rendered);
+        }
+        let known = self.known;
+        let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
+        let mut exchange = exchange.borrow_mut();
+        let body = exchange.head(known, out).ok_or_else(failure::no_start_response)?;
+        self.summary.status = body.status;
+        if !body.is_sent() {
+            drop(exchange);
+            return self.end(py, out);
+        }
+        if data.len() <= COPY_MAX {
+            let fit = body.block(out, data);
+            self.summary.sent = body.sent();
+            drop(exchange);
+            return match fit {
+                Fit::All => {
+                    self.source = Source::Blocks(iterator);
+                    Ok(Step::Rendered)
+                }
+                Fit::Cut(excess) => {
+                    log_excess(&self.log, &self.line, excess);
+                    self.end(py, out)
+                }
+            };
+        }
+        let (len, suffix) = body.around(out, data.len() as u64);
+        self.summary.sent = body.sent();
+        drop(exchange);
+        // `around` grants at most what it was asked for, which is the length of a slice.
+        let len = len as usize;
+        if len < data.len() {
+            log_excess(&self.log, &self.line, (data.len() - len) as u64);
+            self.source = Source::Tail(b"");
+            if len == 0 {
+                return self.end(py, out);
+            }
+        } else {
+            self.source = Source::Blocks(iterator);
+        }
+        self.held = Some(Held { block: item.unbind(), len, suffix });
+        Ok(Step::Held)
+    }
+
+    fn whole_file(&mut self, py: Python<'_>, extent: Extent, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
+        let mut exchange = exchange.borrow_mut();
+        let body = exchange.head(Some(extent.len), out).ok_or_else(failure::no_start_response)?;
+        self.summary.status = body.status;
+        if !body.is_sent() || extent.len == 0 {
+            drop(exchange);
+            return self.end(py, out);
+        }
+        let (len, suffix) = body.around(out, extent.len);
+        self.summary.sent = body.sent();
+        drop(exchange);
+        if len == 0 {
+            return self.end(py, out);
+        }
+        // No word about an excess: a Content-Length below the size is how an application answers a range request.
+        self.source = Source::Tail(suffix);
+        self.file = Some(extent.file);
+        Ok(Step::File { offset: extent.offset, len })
+    }
+
+    /// The body is complete.
+    fn end(&mut self, py: Python<'_>, out: &mut Vec<u8>) -> Result<Step, Failure> {
+        self.source = Source::Done;
+        let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
+        let mut exchange = exchange.borrow_mut();
+        let excess = exchange.excess();
+        // A head that is not sent by now belongs to a body without a byte.
+        let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;
+        let end = body.end(out);
+        self.summary = Summary { status: body.status, sent: body.sent(), fate: fate(end, body.until_close()) };
+        drop(exchange);
+        if excess > 0 {
+            log_excess(&self.log, &self.line, excess);
+        }
+        if let End::Short(missing) = end {
+            log_short(&self.log, &self.line, missing);
+        }
+        self.close(py);
+        Ok(Step::End(self.summary))
+    }
+
+    /// Ends the answer after a failure: with 500 if the head is not sent, else with a visible cut. `mark` is where this step
+    /// began in `out`.
+    pub fn fail(&mut self, py: Python<'_>, failure: &Failure, out: &mut Vec<u8>, mark: usize) -> Summary {
+        self.source = Source::Done;
+        if let Some(start_response) = &self.start_response {
+            let mut exchange = start_response.exchange(py).borrow_mut();
+            if exchange.is_gone() {
+                self.log.debug(format_args!("{}: the client left: {}", self.line, failure.describe(py)));
+            } else {
+                self.log.error(format_args!("{}: {}", self.line, failure.describe(py)));
+            }
+            if let Some(body) = exchange.body() {
+                let fate = if body.until_close() { Fate::Reset } else { Fate::Cut };
+                self.summary = Summary { status: body.status, sent: body.sent(), fate };
+            } else {
+                out.truncate(mark);
+                let terms = exchange.terms();
+                self.summary = refuse(out, terms.version, terms.head_only, exchange.date());
+            }
+        }
+        self.close(py);
+        self.summary
+    }
+
+    /// Closes the iterable and lets go of the request.
+    fn close(&mut self, py: Python<'_>) {
+        self.source = Source::Done;
+        if let Some(iterable) = self.iterable.take() {
+            let iterable = iterable.into_bound(py);
+            if let Err(error) = close(&iterable) {
+                let failure = failure::traceback(py, &error);
+                self.log
+                    .error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
+            }
+        }
+        if let Some(start_response) = self.start_response.take() {
+            start_response.retire(py);
+        }
+    }
+}
+
+/// Calls `close()` if there is one.
+fn close(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
+    if iterable.is_exact_instance_of::<PyList>() || iterable.is_exact_instance_of::<PyTuple>() {
+        return Ok(());
+    }
+    match iterable.getattr_opt("close")? {
+        Some(close) => close.call0().map(drop),
+        None => Ok(()),
+    }
+}
+
+/// Answers 500 in the application's place.
+pub fn refuse(out: &mut Vec<u8>, version: crate::http::head::Version, head_only: bool, date: &[u8]) -> Summary {
+    const STATUS: u16 = 500;
+    let from = out.len();
+    error::render(out, STATUS, "The application failed; the error log of the server says why.", version, head_only, date);
+    let head = memchr::memmem::find(&out[from..], b"\r\n\r\n").map_or(0, |end| end + 4);
+    Summary { status: STATUS, sent: (out.len() - from - head) as u64, fate: Fate::Close }
+}
+
+/// The connection's fate after the end of a body.
+pub fn fate(end: End, until_close: bool) -> Fate {
+    match end {
+        End::Complete { persistent: true } => Fate::Keep,
+        End::Complete { persistent: false } => Fate::Close,
+        End::Short(_) if until_close => Fate::Reset,
+        End::Short(_) => Fate::Cut,
+    }
+}
+
+/// Says that a body was longer than its Content-Length; `excess` is what was seen of it, in bytes.
+pub fn log_excess(log: &Log, line: &str, excess: u64) {
+    log.warning(format_args!(
+        "{line}: the application sent at least {excess} bytes more than its Content-Length; they were cut off"
+    ));
+}
+
+/// Says that a body was shorter than its Content-Length, by so many bytes.
+pub fn log_short(log: &Log, line: &str, missing: u64) {
+    log.error(format_args!(
+        "{line}: the application sent {missing} bytes less than its Content-Length; the connection is closed"
+    ));
+}
+
+/// Length of the whole body of a list or tuple of bytes: nothing but the objects themselves decides it.
+fn known_length(result: &Bound<'_, PyAny>) -> Option<u64> {
+    let mut total = 0;
+    let mut add = |item: Bound<'_, PyAny>| {
+        total += item.cast_exact::<PyBytes>().ok()?.as_bytes().len() as u64;
+        Some(())
+    };
+    if let Ok(list) = result.cast_exact::<PyList>() {
+        list.iter().try_for_each(&mut add)?;
+    } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        tuple.iter().try_for_each(&mut add)?;
+    } else {
+        return None;
+    }
+    Some(total)
+}
+
+/// A block as bytes. A bytearray or memoryview is copied, since it may change while it is sent.
+fn as_bytes(item: Bound<'_, PyAny>) -> Result<Bound<'_, PyBytes>, Failure> {
+    match item.cast_into::<PyBytes>() {
+        Ok(bytes) => Ok(bytes),
+        Err(error) => {
+            let item = error.into_inner();
+            if item.is_instance_of::<PyByteArray>() || item.is_instance_of::<PyMemoryView>() {
+                return Ok(item.py().get_type::<PyBytes>().call1((item,))?.cast_into::<PyBytes>().map_err(PyErr::from)?);
+            }
+            Err(Failure::Misuse(failure::of_item(&item)))
+        }
+    }
+}
+
+impl Stream for Answer {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.step(py, out))));
+        result.unwrap_or_else(|_| {
+            self.source = Source::Done;
+            self.log.critical(format_args!("{}: the server failed while it answered; the connection is closed", self.line));
+            self.summary.fate = Fate::Reset;
+            Step::End(self.summary)
+        })
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        match &self.held {
+            Some(held) => (&held.bytes()[..held.len], held.suffix),
+            None => (b"", b""),
+        }
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
+    }
+
+    fn summary(&self) -> Summary {
+        self.summary
+    }
+}
+
+impl Held {
+    fn bytes(&self) -> &[u8] {
+        // SAFETY: `block` is a live bytes object, kept by the reference in `self`; its bytes never change nor move, so that
+        // reading them needs no attached thread.
+        unsafe {
+            let object = self.block.as_ptr();
+            let data = pyo3::ffi::PyBytes_AS_STRING(object).cast::<u8>();
+            std::slice::from_raw_parts(data, pyo3::ffi::Py_SIZE(object) as usize)
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Attached, so that the objects are released at once and `close()` can run.
+        let closed = catch_unwind(AssertUnwindSafe(|| {
+            Python::attach(|py| {
+                self.held = None;
+                self.close(py);
+            });
+        }));
+        if closed.is_err() {
+            self.log.critical(format_args!("{}: the server failed while it closed an answer", self.line));
+        }
+    }
+}

@@ -1,0 +1,266 @@
+//! The [`App`] that calls a WSGI application: the way of one request through Python.
+//!
+//! open the exchange → environ → call → (common results: render at once) or (others: an [`Answer`] that the loop advances)
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+
+use super::answer::{self, Answer, COPY_MAX};
+use super::draft::Terms;
+use super::environ::{Builder, Listener, Shared};
+use super::errors::{Errors, Lines};
+use super::failure::{self, Failure};
+use super::file_wrapper::FileWrapper;
+use super::input::Input;
+use super::start_response::{Factory, StartResponse};
+use crate::http::response::{End, Fit};
+use crate::log::error::Log;
+use crate::worker::app::{App, Body, Outlet, Reply, Request, Summary};
+
+/// A WSGI application on the thread that loaded it.
+pub struct Wsgi {
+    callable: Py<PyAny>,
+    environ: Builder,
+    factory: Factory,
+    /// The `start_response` of the last request, if the application let go of it.
+    spare: Option<StartResponse>,
+    errors: Arc<Lines>,
+    names: Vec<Py<PyString>>,
+    logged: Vec<Option<String>>,
+    log: Log,
+}
+
+impl Wsgi {
+    /// Prepares everything that requests share.
+    pub fn prepare(
+        py: Python<'_>,
+        callable: Py<PyAny>,
+        listeners: &[Listener],
+        multiprocess: bool,
+        log: Log,
+        environ_names: &[String],
+    ) -> PyResult<Self> {
+        let errors = Lines::new(log.clone());
+        let shared = Shared {
+            empty_input: Bound::new(py, Input::new(Body::Empty))?.into_any(),
+            errors: Bound::new(py, Errors(errors.clone()))?.into_any(),
+            file_wrapper: py.get_type::<FileWrapper>().into_any(),
+            multiprocess,
+        };
+        Ok(Self {
+            callable,
+            environ: Builder::new(py, listeners, &shared)?,
+            factory: Factory::new(py)?,
+            spare: None,
+            errors,
+            names: environ_names.iter().map(|name| PyString::new(py, name).unbind()).collect(),
+            logged: Vec::new(),
+            log,
+        })
+    }
+
+    fn serve(&mut self, py: Python<'_>, mut request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+        let mark = out.len();
+        let terms = Terms {
+            version: request.head.version,
+            head_only: request.head.method.of(request.bytes) == b"HEAD",
+            persistent: request.persistent && request.framing.persistent,
+        };
+        let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
+            Ok(start_response) => start_response,
+            Err(error) => {
+                self.log.critical(format_args!("{}: {}", line(&request), failure::traceback(py, &error)));
+                return Reply::Complete(answer::refuse(out, terms.version, terms.head_only, request.date));
+            }
+        };
+        start_response.exchange(py).borrow_mut().open(terms, request.date);
+
+        let body = std::mem::take(&mut request.body);
+        let result = self.call_app(py, &request, body, &start_response, out, outlet);
+        self.errors.flush();
+        let result = match result {
+            Ok(result) => result,
+            Err(failure) => {
+                let (mut answer, _) =
+                    Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(&request), self.log.clone());
+                // Pushed output took the earlier answers with it.
+                let mark = mark.min(out.len());
+                return Reply::Complete(answer.fail(py, &failure, out, mark));
+            }
+        };
+        if let Some(summary) = complete(&start_response, &result, out, &request, &self.log) {
+            self.spare = start_response.retire(py);
+            return Reply::Complete(summary);
+        }
+        let (mut answer, failure) = Answer::new(py, start_response, result, line(&request), self.log.clone());
+        match failure {
+            Some(failure) => {
+                let mark = mark.min(out.len());
+                Reply::Complete(answer.fail(py, &failure, out, mark))
+            }
+            None => Reply::Stream(Box::new(answer)),
+        }
+    }
+
+    fn call_app<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_>,
+        body: Body,
+        start_response: &StartResponse,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Bound<'py, PyAny>, Failure> {
+        let body_len = body.len();
+        let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body))?.into_any()) };
+        let environ = self.environ.build(py, request, body_len, input.as_ref())?;
+        let outlet = NonNull::from(outlet);
+        // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
+        let outlet: NonNull<dyn Outlet + 'static> =
+            unsafe { std::mem::transmute::<NonNull<dyn Outlet + '_>, NonNull<dyn Outlet>>(outlet) };
+        let lent = Lent { start_response, py };
+        // SAFETY: `out` and `outlet` are borrowed by this function and used by nothing else in it until `lent` is dropped,
+        // which reclaims them, also on a panic.
+        unsafe { start_response.exchange(py).borrow_mut().lend(NonNull::from(out), outlet) };
+        let result = self.callable.bind(py).call1((&environ, start_response.callable(py)));
+        drop(lent);
+        if !self.names.is_empty() {
+            self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
+        }
+        Ok(result?)
+    }
+}
+
+/// Takes the output back from `write()`.
+struct Lent<'a, 'py> {
+    start_response: &'a StartResponse,
+    py: Python<'py>,
+}
+
+impl Drop for Lent<'_, '_> {
+    fn drop(&mut self) {
+        self.start_response.exchange(self.py).borrow_mut().reclaim();
+    }
+}
+
+/// Renders the common results at once: a list or tuple with one small block. `None` leaves the result to an [`Answer`].
+fn complete(
+    start_response: &StartResponse,
+    result: &Bound<'_, PyAny>,
+    out: &mut Vec<u8>,
+    request: &Request<'_>,
+    log: &Log,
+) -> Option<Summary> {
+    let py = result.py();
+    let item = if let Ok(list) = result.cast_exact::<PyList>() {
+        if list.len() != 1 {
+            return None;
+        }
+        list.get_item(0).ok()?
+    } else if let Ok(tuple) = result.cast_exact::<PyTuple>() {
+        if tuple.len() != 1 {
+            return None;
+        }
+        tuple.get_item(0).ok()?
+    } else {
+        return None;
+    };
+    let data = item.cast_exact::<PyBytes>().ok()?.as_bytes();
+    let mut exchange = start_response.exchange(py).borrow_mut();
+    if data.is_empty() || data.len() > COPY_MAX || exchange.is_sent() {
+        return None;
+    }
+    let body = exchange.head(Some(data.len() as u64), out)?;
+    let fit = body.block(out, data);
+    let end = body.end(out);
+    match fit {
+        Fit::All => {}
+        Fit::Cut(excess) => answer::log_excess(log, &line(request), excess),
+    }
+    if let End::Short(missing) = end {
+        answer::log_short(log, &line(request), missing);
+    }
+    Some(Summary { status: body.status, sent: body.sent(), fate: answer::fate(end, body.until_close()) })
+}
+
+fn logged(environ: &Bound<'_, PyDict>, name: &Py<PyString>) -> Option<String> {
+    let value = environ.get_item(name).ok()??;
+    value.str().ok().map(|text| text.to_string_lossy().into_owned())
+}
+
+/// Method and target, for the log.
+fn line(request: &Request<'_>) -> String {
+    let method = request.head.method.of(request.bytes);
+    let target = request.head.target.of(request.bytes);
+    format!("{} {}", String::from_utf8_lossy(method), String::from_utf8_lossy(target))
+}
+
+/// The thread without the GIL; takes it back when dropped.
+struct Detached(*mut ffi::PyThreadState);
+
+impl Detached {
+    fn new() -> Self {
+        // SAFETY: called by `idle` only, on the thread that `interpreter::start` left attached, which detaches nowhere else.
+        Self(unsafe { ffi::PyEval_SaveThread() })
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        // SAFETY: the state is the one that PyEval_SaveThread returned on this thread, and was not restored since.
+        unsafe { ffi::PyEval_RestoreThread(self.0) };
+    }
+}
+
+impl App for Wsgi {
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+        let mark = out.len();
+        let (version, head_only) = (request.head.version, request.head.method.of(request.bytes) == b"HEAD");
+        let (date, bytes, request_line) = (request.date, request.bytes, request.head.line);
+        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.serve(py, request, out, outlet))));
+        result.unwrap_or_else(|_| {
+            let line = String::from_utf8_lossy(request_line.of(bytes));
+            self.log.critical(format_args!("{line}: the server failed while it called the application"));
+            out.truncate(mark.min(out.len()));
+            Reply::Complete(answer::refuse(out, version, head_only, date))
+        })
+    }
+
+    fn idle(&mut self, wait: &mut dyn FnMut()) {
+        let detached = Detached::new();
+        wait();
+        drop(detached);
+        // A signal that came during the wait has set a flag only; its Python handler runs here.
+        if let Err(error) = Python::attach(|py| py.check_signals().map_err(|error| failure::traceback(py, &error))) {
+            self.log.error(format_args!("a signal handler of the application raised an exception\n{error}"));
+        }
+    }
+
+    fn logged(&self) -> &[Option<String>] {
+        &self.logged
+    }
+
+    fn finish(&mut self) {
+        self.errors.flush();
+        Python::attach(|py| {
+            // The order of Py_FinalizeEx: first the threads (and what they registered), then atexit, then the streams.
+            for (module, function) in [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")] {
+                let ran = py.import(module).and_then(|module| module.call_method0(function));
+                if let Err(error) = ran {
+                    let text = failure::traceback(py, &error);
+                    self.log.error(format_args!("an exit handler of the application raised an exception\n{text}"));
+                }
+            }
+            for stream in ["stdout", "stderr"] {
+                let stream = py.import("sys").and_then(|sys| sys.getattr(stream));
+                // A closed or missing stream has nothing to flush.
+                let _flushed = stream.and_then(|stream| stream.call_method0("flush"));
+            }
+        });
+    }
+}

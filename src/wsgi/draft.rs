@@ -1,0 +1,127 @@
+//! A response head that `start_response` has begun and that is finished later, when the first block is known.
+//!
+//! PEP 3333 lets an application replace its head until the first non-empty block, and wants bad headers refused while the
+//! application still runs. So the head is rendered at once into a buffer of its own, by an [`Encoder`] that stays open.
+
+use std::ptr::NonNull;
+
+use crate::http::head::Version;
+use crate::http::response::{Body, Context, Encoder, Refused};
+
+/// Bytes reserved for a head at first; the buffer is reused and grows once.
+const HEAD_CAPACITY: usize = 512;
+
+/// What must be known of the request to answer it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Terms {
+    /// Version of the request.
+    pub version: Version,
+    /// Whether it was HEAD.
+    pub head_only: bool,
+    /// Whether the connection may stay open.
+    pub persistent: bool,
+}
+
+/// What an encoder borrows.
+#[derive(Default)]
+struct Memory {
+    head: Vec<u8>,
+    date: Vec<u8>,
+}
+
+/// A head in the making.
+///
+/// Invariants: `memory` came from `Box::into_raw` and is freed only in `drop`; while `encoder` is `Some`, nothing but the
+/// encoder touches what it points to, except for reading the date.
+pub struct Draft {
+    encoder: Option<Encoder<'static>>,
+    memory: NonNull<Memory>,
+    terms: Terms,
+}
+
+impl Draft {
+    /// An empty draft.
+    pub fn new() -> Self {
+        let memory = Box::new(Memory { head: Vec::with_capacity(HEAD_CAPACITY), date: Vec::new() });
+        Self { encoder: None, memory: NonNull::from(Box::leak(memory)), terms: Terms::default() }
+    }
+
+    /// Prepares for a request, with the value of the Date field; forgets the last one.
+    pub fn open(&mut self, terms: Terms, date: &[u8]) {
+        self.clear();
+        self.terms = terms;
+        let memory = self.memory();
+        memory.date.clear();
+        memory.date.extend_from_slice(date);
+    }
+
+    /// What was told of the request.
+    pub fn terms(&self) -> Terms {
+        self.terms
+    }
+
+    /// Value of the Date field.
+    pub fn date(&self) -> &[u8] {
+        // SAFETY: the memory is live until `drop`; the date is written by `open` only, which needs `self` exclusively, and an
+        // encoder only reads it.
+        unsafe { &*(&raw const (*self.memory.as_ptr()).date) }
+    }
+
+    /// Whether a head was begun and not yet finished.
+    pub fn is_begun(&self) -> bool {
+        self.encoder.is_some()
+    }
+
+    /// Begins a head, forgetting an earlier one.
+    pub fn begin(&mut self, status: &[u8]) -> Result<(), Refused> {
+        self.clear();
+        let Terms { version, head_only, persistent } = self.terms;
+        // SAFETY: `memory` is live until `drop`; `clear` has just dropped the encoder, so nobody else refers to it; the new
+        // references live in `encoder`, which every method here drops before it changes the memory.
+        let (head, date): (&'static mut Vec<u8>, &'static [u8]) = unsafe {
+            let memory = self.memory.as_ptr();
+            (&mut *(&raw mut (*memory).head), &*(&raw const (*memory).date))
+        };
+        let encoder = Encoder::begin(head, &Context { version, head_only, persistent, date }, status);
+        self.encoder = Some(encoder?);
+        Ok(())
+    }
+
+    /// Adds a field to a head that was begun.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        match &mut self.encoder {
+            Some(encoder) => encoder.field(name, value),
+            None => Ok(()),
+        }
+    }
+
+    /// Finishes the head and appends it to `out`; `None` if none was begun.
+    pub fn finish(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<Body> {
+        let body = self.encoder.take()?.finish(known);
+        let memory = self.memory();
+        out.extend_from_slice(&memory.head);
+        memory.head.clear();
+        Some(body)
+    }
+
+    /// Forgets a head.
+    pub fn clear(&mut self) {
+        self.encoder = None;
+        self.memory().head.clear();
+    }
+
+    /// Call only when `encoder` is `None`.
+    fn memory(&mut self) -> &mut Memory {
+        debug_assert!(self.encoder.is_none(), "the encoder borrows the memory");
+        // SAFETY: the memory is live until `drop`, and without an encoder `self` is the only one who refers to it.
+        unsafe { self.memory.as_mut() }
+    }
+}
+
+impl Drop for Draft {
+    fn drop(&mut self) {
+        self.encoder = None;
+        // SAFETY: the pointer came from a leaked Box, and the only other references were dropped in the line above.
+        drop(unsafe { Box::from_raw(self.memory.as_ptr()) });
+    }
+}

@@ -1,0 +1,177 @@
+//! The answer to one request as `start_response` and `write` build it, without any Python in it.
+//!
+//! ```text
+//! Closed --open--> Open --start--> Begun --head, write--> Sent --close--> Closed
+//!                    ^                |
+//!                    +---- refused ---+  (start with exc_info begins anew)
+//! ```
+
+use std::ptr::NonNull;
+use std::thread::{self, ThreadId};
+
+use super::draft::{Draft, Terms};
+use crate::http::response::{Body, Fit, Refused};
+use crate::worker::app::{Gone, Outlet};
+
+/// Where `write()` puts its bytes while the application is called.
+///
+/// Invariant: both pointers are valid, and used by nobody else, as long as [`Exchange::outlet`] holds them; it is emptied
+/// before the call that lent them returns.
+struct Pipe {
+    out: NonNull<Vec<u8>>,
+    outlet: NonNull<dyn Outlet>,
+    thread: ThreadId,
+}
+
+/// Why `write()` cannot write.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CannotWrite {
+    /// The application has returned; its iterable is the only way now.
+    Returned,
+    /// Another thread than the one that runs the application calls.
+    OtherThread,
+    /// The client has left.
+    Gone,
+}
+
+/// The state of one answer.
+pub struct Exchange {
+    open: bool,
+    draft: Draft,
+    body: Option<Body>,
+    outlet: Option<Pipe>,
+    gone: bool,
+    excess: u64,
+}
+
+impl Exchange {
+    /// A closed exchange.
+    pub fn new() -> Self {
+        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, excess: 0 }
+    }
+
+    /// Opens it for a request.
+    pub fn open(&mut self, terms: Terms, date: &[u8]) {
+        self.open = true;
+        self.draft.open(terms, date);
+        self.body = None;
+        self.outlet = None;
+        self.gone = false;
+        self.excess = 0;
+    }
+
+    /// Closes it: later calls of `start_response` or `write` are refused.
+    pub fn close(&mut self) {
+        self.open = false;
+        self.outlet = None;
+        self.draft.clear();
+    }
+
+    /// Lends the output to `write()`.
+    ///
+    /// # Safety
+    /// Until [`Exchange::reclaim`] or [`Exchange::close`], both must stay valid and nobody else may use them.
+    pub unsafe fn lend(&mut self, out: NonNull<Vec<u8>>, outlet: NonNull<dyn Outlet>) {
+        self.outlet = Some(Pipe { out, outlet, thread: thread::current().id() });
+    }
+
+    /// Ends [`Exchange::lend`].
+    pub fn reclaim(&mut self) {
+        self.outlet = None;
+    }
+
+    /// Whether a request is being answered.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Whether `start_response` was called.
+    pub fn is_begun(&self) -> bool {
+        self.body.is_some() || self.draft.is_begun()
+    }
+
+    /// The body, once the head is sent.
+    pub fn body(&mut self) -> Option<&mut Body> {
+        self.body.as_mut()
+    }
+
+    /// Whether the head is sent.
+    pub fn is_sent(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Whether `write()` found that the client has left.
+    pub fn is_gone(&self) -> bool {
+        self.gone
+    }
+
+    /// Bytes that `write()` was given beyond the Content-Length.
+    pub fn excess(&self) -> u64 {
+        self.excess
+    }
+
+    /// What was told of the request.
+    pub fn terms(&self) -> Terms {
+        self.draft.terms()
+    }
+
+    /// Date field value.
+    pub fn date(&self) -> &[u8] {
+        self.draft.date()
+    }
+
+    /// Begins a head.
+    pub fn begin(&mut self, status: &[u8]) -> Result<(), Refused> {
+        self.draft.begin(status)
+    }
+
+    /// Adds a field to it.
+    pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
+        self.draft.field(name, value)
+    }
+
+    /// Forgets a head that was begun and not sent.
+    pub fn forget(&mut self) {
+        self.draft.clear();
+    }
+
+    /// Sends the head unless it is sent already, and returns the body; `None` when `start_response` was not called.
+    pub fn head(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<&mut Body> {
+        if self.body.is_none() {
+            self.body = Some(self.draft.finish(known, out)?);
+        }
+        self.body.as_mut()
+    }
+
+    /// Sends a block at once.
+    pub fn write(&mut self, data: &[u8]) -> Result<(), CannotWrite> {
+        if self.gone {
+            return Err(CannotWrite::Gone);
+        }
+        let pipe = match self.outlet.take() {
+            Some(pipe) if self.open => pipe,
+            _ => return Err(CannotWrite::Returned),
+        };
+        let result = if pipe.thread == thread::current().id() { self.push(&pipe, data) } else { Err(CannotWrite::OtherThread) };
+        self.outlet = Some(pipe);
+        result
+    }
+
+    fn push(&mut self, pipe: &Pipe, data: &[u8]) -> Result<(), CannotWrite> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let (mut out, mut outlet) = (pipe.out, pipe.outlet);
+        // SAFETY: `lend`'s caller keeps both valid and unused until it reclaims them, which has not happened since the pipe
+        // was there; this is the thread that lent them, so nobody uses them at the same time.
+        let (out, outlet) = unsafe { (out.as_mut(), outlet.as_mut()) };
+        let Some(body) = self.head(None, out) else { return Err(CannotWrite::Returned) };
+        if let Fit::Cut(bytes) = body.block(out, data) {
+            self.excess += bytes;
+        }
+        outlet.push(out).map_err(|Gone| {
+            self.gone = true;
+            CannotWrite::Gone
+        })
+    }
+}

@@ -1,0 +1,196 @@
+//! `wsgi.input` (PEP 3333, "Input and Error Streams"): a binary stream over the complete body, with its end where the body ends.
+
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read, Take};
+
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyList, PySlice};
+
+use crate::worker::app::Body;
+
+/// Buffer of a spooled body, in bytes: big enough that short lines cost few system calls.
+const FILE_BUFFER: usize = 64 * 1024;
+
+/// Reads of a spooled body from this size on let other Python threads run, in bytes: below it, giving the GIL up and taking
+/// it again costs more than copying from the page cache.
+const DETACH_MIN: usize = 64 * 1024;
+
+/// Most bytes allocated before any of them is read: `read(n)` with a huge `n` must not allocate `n`.
+const READ_STEP: u64 = 1024 * 1024;
+
+enum Source {
+    Empty,
+    Memory { bytes: Vec<u8>, at: usize },
+    File(Take<BufReader<File>>),
+}
+
+impl Source {
+    /// Bytes that are left.
+    fn left(&self) -> u64 {
+        match self {
+            Self::Empty => 0,
+            Self::Memory { bytes, at } => (bytes.len() - at) as u64,
+            Self::File(file) => file.limit(),
+        }
+    }
+}
+
+/// The stream.
+#[pyclass(module = "tapster")]
+pub struct Input {
+    source: Source,
+}
+
+impl Input {
+    /// A stream over a body. The one over an empty body can be shared by many requests: nothing changes it.
+    pub fn new(body: Body) -> Self {
+        let source = match body {
+            Body::Empty => Source::Empty,
+            Body::Memory(bytes) if bytes.is_empty() => Source::Empty,
+            Body::Memory(bytes) => Source::Memory { bytes, at: 0 },
+            Body::File(file, len) => Source::File(BufReader::with_capacity(FILE_BUFFER, file).take(len)),
+        };
+        Self { source }
+    }
+
+    /// How many bytes a call that asks for `size` gets at most: everything for a missing or negative size.
+    fn wanted(&self, size: Option<isize>) -> u64 {
+        let left = self.source.left();
+        match size.and_then(|size| u64::try_from(size).ok()) {
+            Some(size) => size.min(left),
+            None => left,
+        }
+    }
+
+    fn take_line<'py>(&mut self, py: Python<'py>, max: u64) -> PyResult<Bound<'py, PyBytes>> {
+        match &mut self.source {
+            Source::Empty => Ok(PyBytes::new(py, b"")),
+            Source::Memory { bytes, at } => {
+                let max = usize::try_from(max).unwrap_or(usize::MAX);
+                let rest = &bytes[*at..];
+                let rest = &rest[..rest.len().min(max)];
+                let len = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+                *at += len;
+                Ok(PyBytes::new(py, &rest[..len]))
+            }
+            Source::File(file) => {
+                let mut line = Vec::new();
+                file.take(max)
+                    .read_until(b'\n', &mut line)
+                    .and_then(|read| check(read as u64 == max || line.ends_with(b"\n"), file))?;
+                Ok(PyBytes::new(py, &line))
+            }
+        }
+    }
+}
+
+/// A spooled body is complete, so a read that ends early means that the file was damaged.
+fn check(complete: bool, file: &Take<BufReader<File>>) -> io::Result<()> {
+    if complete || file.limit() == 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spooled request body ended early"))
+}
+
+#[pymethods]
+impl Input {
+    #[pyo3(signature = (size = None, /))]
+    fn read<'py>(&mut self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let wanted = self.wanted(size);
+        match &mut self.source {
+            Source::Empty => Ok(PyBytes::new(py, b"")),
+            Source::Memory { bytes, at } => {
+                // `wanted` is at most the rest of a Vec.
+                let end = *at + wanted as usize;
+                let data = PyBytes::new(py, &bytes[*at..end]);
+                *at = end;
+                Ok(data)
+            }
+            Source::File(file) => {
+                let read = |file: &mut Take<BufReader<File>>| {
+                    let mut data = Vec::with_capacity(wanted.min(READ_STEP) as usize);
+                    let read = file.take(wanted).read_to_end(&mut data)?;
+                    check(read as u64 == wanted, file).map(|()| data)
+                };
+                let data = if wanted >= DETACH_MIN as u64 { py.detach(|| read(file))? } else { read(file)? };
+                Ok(PyBytes::new(py, &data))
+            }
+        }
+    }
+
+    #[pyo3(signature = (size = None, /))]
+    fn read1<'py>(&mut self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        self.read(py, size)
+    }
+
+    fn readinto(&mut self, py: Python<'_>, buffer: &Bound<'_, PyAny>) -> PyResult<usize> {
+        let view = py.import("builtins")?.getattr("memoryview")?.call1((buffer,))?.call_method1("cast", ("B",))?;
+        if view.getattr("readonly")?.is_truthy()? {
+            return Err(PyValueError::new_err("readinto() needs a writable buffer"));
+        }
+        let data = self.read(py, Some(isize::try_from(view.len()?).unwrap_or(isize::MAX)))?;
+        let data = data.as_bytes();
+        view.set_item(PySlice::new(py, 0, data.len() as isize, 1), data)?;
+        Ok(data.len())
+    }
+
+    #[pyo3(signature = (size = None, /))]
+    fn readline<'py>(&mut self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
+        let wanted = self.wanted(size);
+        self.take_line(py, wanted)
+    }
+
+    #[pyo3(signature = (hint = None, /))]
+    fn readlines<'py>(&mut self, py: Python<'py>, hint: Option<isize>) -> PyResult<Bound<'py, PyList>> {
+        let limit = hint.filter(|hint| *hint > 0).and_then(|hint| usize::try_from(hint).ok());
+        let lines = PyList::empty(py);
+        let mut total = 0;
+        while self.source.left() > 0 {
+            let line = self.take_line(py, u64::MAX)?;
+            total += line.as_bytes().len();
+            lines.append(line)?;
+            if limit.is_some_and(|limit| total >= limit) {
+                break;
+            }
+        }
+        Ok(lines)
+    }
+
+    fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        this
+    }
+
+    fn __next__<'py>(&mut self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        if self.source.left() == 0 {
+            return Ok(None);
+        }
+        self.take_line(py, u64::MAX).map(Some)
+    }
+
+    /// Does nothing: PEP 3333 forbids applications to close it, some do, and the empty one is shared.
+    fn close(&self) {}
+
+    fn flush(&self) {}
+
+    #[getter]
+    fn closed(&self) -> bool {
+        false
+    }
+
+    fn readable(&self) -> bool {
+        true
+    }
+
+    fn writable(&self) -> bool {
+        false
+    }
+
+    fn seekable(&self) -> bool {
+        false
+    }
+
+    fn isatty(&self) -> bool {
+        false
+    }
+}

@@ -1,0 +1,222 @@
+//! Starting the interpreter: which Python, which virtual environment, what is on `sys.path`.
+//!
+//! The program name decides everything: with it set to the virtual environment's `bin/python`, `sys.executable`,
+//! `sys.prefix`, `sys.path` and the executable of `multiprocessing` are those of the environment (PEP 405).
+
+use std::ffi::{CStr, CString, c_char};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+
+use super::failure;
+use crate::channel::BootError;
+use crate::config::PythonSettings;
+
+/// Version of the Python that this binary was built for (`3.11.7`).
+const BUILT_FOR: &str = env!("TAPSTER_PYTHON_VERSION");
+
+/// Executable of that Python, for applications that start it (`sys.executable`).
+const BUILT_WITH: &str = env!("TAPSTER_PYTHON_EXECUTABLE");
+
+/// A running interpreter, attached to the thread that started it. It is never finalised: threads of the application may
+/// still run when the worker leaves.
+#[derive(Debug)]
+pub struct Interpreter {
+    /// What an operator should know of it, if anything.
+    pub note: Option<String>,
+    /// The attached state belongs to one thread.
+    _thread: std::marker::PhantomData<*const ()>,
+}
+
+fn failed(text: String) -> BootError {
+    BootError { app: false, text }
+}
+
+/// Version of the running libpython, `3.11.7`.
+pub fn version() -> &'static str {
+    let version = Python::version_str();
+    version.split_once(' ').map_or(version, |(number, _)| number)
+}
+
+/// `3.11` of `3.11.7`.
+fn minor(version: &str) -> &str {
+    version.match_indices('.').nth(1).map_or(version, |(end, _)| &version[..end])
+}
+
+/// Starts the interpreter on this thread, which stays attached for life.
+///
+/// `sys.path` begins with the working directory, then the settings' directories. A second call in the same process and
+/// thread only prepares `sys.path`.
+pub fn start(settings: &PythonSettings) -> Result<Interpreter, BootError> {
+    let running = version();
+    if minor(running) != minor(BUILT_FOR) {
+        return Err(failed(format!(
+            "this tapster was built for Python {BUILT_FOR}, but the loader found the library of Python {running}: \
+             check LD_LIBRARY_PATH, or build tapster again"
+        )));
+    }
+    let note =
+        (running != BUILT_FOR).then(|| format!("built for Python {BUILT_FOR}, running with the library of Python {running}"));
+    // SAFETY: may be called at any time.
+    if unsafe { ffi::Py_IsInitialized() } == 0 {
+        let program = match &settings.venv {
+            Some(venv) => Some(venv_python(venv, running)?),
+            None => Some(PathBuf::from(BUILT_WITH)).filter(|python| python.exists()),
+        };
+        initialize(program.as_deref())?;
+    }
+    Python::attach(|py| {
+        prepare(py, settings).map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
+    })?;
+    Ok(Interpreter { note, _thread: std::marker::PhantomData })
+}
+
+/// The interpreter of a virtual environment, which must be one for this version: another one's packages would silently be
+/// missing from `sys.path`.
+fn venv_python(venv: &Path, running: &str) -> Result<PathBuf, BootError> {
+    let shown = venv.display();
+    let create = format!("create one with: python{} -m venv {shown}", minor(running));
+    if !venv.is_dir() {
+        return Err(failed(format!("no virtual environment at {shown}: there is no such directory; {create}")));
+    }
+    let config = std::fs::read_to_string(venv.join("pyvenv.cfg"))
+        .map_err(|error| failed(format!("{shown} is no virtual environment: cannot read its pyvenv.cfg: {error}; {create}")))?;
+    if let Some(version) = venv_version(&config)
+        && minor(version) != minor(running)
+    {
+        return Err(failed(format!(
+            "the virtual environment {shown} is for Python {version}, but this tapster runs Python {running}: {create}, or build \
+             tapster with PYO3_PYTHON={shown}/bin/python"
+        )));
+    }
+    let library = venv.join("lib").join(format!("python{}", minor(running)));
+    if !library.is_dir() {
+        return Err(failed(format!(
+            "the virtual environment {shown} has no {}: it is not one for Python {}; {create}",
+            library.display(),
+            minor(running)
+        )));
+    }
+    let python = venv.join("bin").join("python");
+    if !python.exists() {
+        return Err(failed(format!(
+            "the virtual environment {shown} has no working bin/python: the Python that it was made with is gone; {create}"
+        )));
+    }
+    Ok(python)
+}
+
+/// The version in a pyvenv.cfg: `version` as written by venv, `version_info` by virtualenv and uv.
+fn venv_version(config: &str) -> Option<&str> {
+    config.lines().filter_map(|line| line.split_once('=')).find_map(|(key, value)| match key.trim() {
+        "version" | "version_info" => Some(value.trim()),
+        _ => None,
+    })
+}
+
+/// A PyConfig that is cleared when dropped.
+struct Config(ffi::PyConfig);
+
+impl Config {
+    fn new() -> Self {
+        let mut config = std::mem::MaybeUninit::<ffi::PyConfig>::zeroed();
+        // SAFETY: PyConfig is a C struct of integers and pointers, for which zeros are valid; PyConfig_InitPythonConfig
+        // fills it and needs no running interpreter (PEP 587).
+        unsafe {
+            ffi::PyConfig_InitPythonConfig(config.as_mut_ptr());
+            Self(config.assume_init())
+        }
+    }
+}
+
+impl Drop for Config {
+    fn drop(&mut self) {
+        // SAFETY: the config was initialised and is not used again.
+        unsafe { ffi::PyConfig_Clear(&raw mut self.0) };
+    }
+}
+
+fn initialize(program: Option<&Path>) -> Result<(), BootError> {
+    let mut config = Config::new();
+    // Signals belong to the worker; its arguments are not Python's.
+    config.0.install_signal_handlers = 0;
+    config.0.parse_argv = 0;
+    if let Some(program) = program {
+        let name = CString::new(program.as_os_str().as_bytes())
+            .map_err(|_| failed(format!("the path of Python contains a NUL byte: {}", program.display())))?;
+        let raw = &raw mut config.0;
+        // SAFETY: the config is initialised, the field is one of it, the name a C string; the call copies it.
+        check(unsafe { ffi::PyConfig_SetBytesString(raw, &raw mut (*raw).program_name, name.as_ptr()) })?;
+    }
+    let argument = std::env::args_os().next().unwrap_or_else(|| "tapster".into());
+    let argument = CString::new(argument.as_bytes()).unwrap_or_else(|_| c"tapster".to_owned());
+    let mut argv = [argument.as_ptr()];
+    // SAFETY: the config is initialised; one C string is valid during the call, which copies it.
+    check(unsafe { ffi::PyConfig_SetBytesArgv(&raw mut config.0, 1, argv.as_mut_ptr()) })?;
+    // SAFETY: the config is initialised and no interpreter runs; afterwards this thread is attached.
+    check(unsafe { ffi::Py_InitializeFromConfig(&raw const config.0) })
+}
+
+fn check(status: ffi::PyStatus) -> Result<(), BootError> {
+    // SAFETY: the status was returned by a PyConfig function; reading it needs no interpreter.
+    if unsafe { ffi::PyStatus_Exception(status) } == 0 {
+        return Ok(());
+    }
+    let text = |pointer: *const c_char| {
+        // SAFETY: the strings of a PyStatus are static C strings or null (PEP 587).
+        (!pointer.is_null()).then(|| unsafe { CStr::from_ptr(pointer) }.to_string_lossy())
+    };
+    let reason = text(status.err_msg).unwrap_or_else(|| "no reason given".into());
+    let place = text(status.func).map_or_else(String::new, |function| format!(" (in {function})"));
+    Err(failed(format!(
+        "Python {} cannot start: {reason}{place}; check PYTHONHOME, PYTHONPATH and the installation at {BUILT_WITH}",
+        version()
+    )))
+}
+
+/// The state that a program started as `python script.py` would find, where it matters to applications.
+fn prepare(py: Python<'_>, settings: &PythonSettings) -> PyResult<()> {
+    let sys = py.import("sys")?;
+    let path = sys.getattr("path")?;
+    let directory = std::env::current_dir()?;
+    let wanted = std::iter::once(directory.clone()).chain(settings.pythonpath.iter().map(|entry| directory.join(entry)));
+    for (index, entry) in wanted.enumerate() {
+        path.call_method1("insert", (index, entry.into_os_string()))?;
+    }
+    // `threading` takes the thread that imports it first for the main one.
+    py.import("threading")?;
+    // A pipe would make print() wait for a full buffer, so that nothing of a living worker is seen.
+    for name in ["stdout", "stderr"] {
+        let stream = sys.getattr(name)?;
+        if stream.hasattr("reconfigure")? {
+            let options = pyo3::types::PyDict::new(py);
+            options.set_item("line_buffering", true)?;
+            options.set_item("errors", "backslashreplace")?;
+            stream.call_method("reconfigure", (), Some(&options))?;
+        }
+    }
+    // Without a usable stderr there is nowhere to dump to.
+    let _enabled = py.import("faulthandler")?.call_method0("enable");
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_of_an_environment_is_read_from_either_key() {
+        assert_eq!(venv_version("home = /usr/bin\nversion = 3.12.1\n"), Some("3.12.1"));
+        assert_eq!(venv_version("home=/usr/bin\nversion_info = 3.9.18.final.0\n"), Some("3.9.18.final.0"));
+        assert_eq!(venv_version("home = /usr/bin\n"), None);
+    }
+
+    #[test]
+    fn the_minor_version_is_what_packages_are_installed_for() {
+        assert_eq!(minor("3.11.7"), "3.11");
+        assert_eq!(minor("3.13.0rc1+"), "3.13");
+        assert_eq!(minor("3.9"), "3.9");
+    }
+}

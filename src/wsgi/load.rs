@@ -1,0 +1,320 @@
+//! Finding the application: import, attribute path, factory call. Every failure says what was looked for and what is there.
+
+use std::path::{Path, PathBuf};
+
+use pyo3::exceptions::{PyModuleNotFoundError, PySystemExit};
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+
+use super::{failure, literals, welcome};
+use crate::channel::BootError;
+use crate::config::{AppSpec, Callable, Code};
+
+/// Names that are tried when none is given.
+const DEFAULT_NAMES: [&str; 2] = ["application", "app"];
+
+/// Most names listed in a message.
+const NAMES_SHOWN: usize = 10;
+
+/// How alike a name must be to be suggested (difflib's ratio, 0 to 1).
+const SIMILAR: f64 = 0.6;
+
+fn failed(text: String) -> BootError {
+    BootError { app: true, text }
+}
+
+/// An application that was found.
+pub struct Loaded {
+    /// The WSGI callable.
+    pub callable: Py<PyAny>,
+    /// What an operator should look at, if anything.
+    pub warning: Option<String>,
+}
+
+/// Loads the application. `workers` is shown by the welcome page.
+pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<Loaded, BootError> {
+    match spec {
+        AppSpec::Welcome => welcome::load(py, workers)
+            .map(|callable| Loaded { callable, warning: None })
+            .map_err(|error| failed(format!("cannot load the welcome page\n{}", failure::traceback(py, &error)))),
+        AppSpec::Target { code, callable, text } => {
+            let module = match code {
+                Code::Module(name) => import_module(py, name, text)?,
+                Code::File(path) => import_file(py, path, text)?,
+            };
+            let found = find(py, &module, callable.as_ref(), text)?;
+            let object = match callable.as_ref().and_then(|callable| callable.call.as_deref()) {
+                Some(arguments) => call_factory(py, &found, arguments, text)?,
+                None => found,
+            };
+            check(&object, callable.as_ref(), text)
+        }
+    }
+}
+
+/// Turns an exception of the application's own code into a message.
+fn app_failed(py: Python<'_>, text: &str, doing: &str, error: &PyErr) -> BootError {
+    let traceback = failure::traceback(py, error);
+    if error.is_instance_of::<PySystemExit>(py) {
+        return failed(format!("cannot load {text}: {doing} called sys.exit()\n{traceback}"));
+    }
+    failed(format!("cannot load {text}: {doing} raised an exception\n{traceback}"))
+}
+
+fn import_module<'py>(py: Python<'py>, name: &str, text: &str) -> Result<Bound<'py, PyAny>, BootError> {
+    let error = match py.import(name) {
+        Ok(module) => return Ok(module.into_any()),
+        Err(error) => error,
+    };
+    match missing_part(py, &error, name) {
+        Some(missing) => Err(failed(not_found(py, name, &missing, text))),
+        None => Err(app_failed(py, text, &format!("importing `{name}`"), &error)),
+    }
+}
+
+/// The part of the dotted name that does not exist, if that is what the exception says; a missing module that the application
+/// itself imports is another thing, and has frames of the application in its traceback.
+fn missing_part(py: Python<'_>, error: &PyErr, name: &str) -> Option<String> {
+    if !error.is_instance_of::<PyModuleNotFoundError>(py) {
+        return None;
+    }
+    let missing: String = error.value(py).getattr("name").ok()?.extract().ok()?;
+    let is_part = name == missing || name.strip_prefix(&missing).is_some_and(|rest| rest.starts_with('.'));
+    let mut frame = error.traceback(py).map(|frame| frame.into_any());
+    while let Some(current) = frame {
+        let file: String =
+            current.getattr("tb_frame").ok()?.getattr("f_code").ok()?.getattr("co_filename").ok()?.extract().ok()?;
+        if !file.starts_with("<frozen importlib") {
+            return None;
+        }
+        frame = current.getattr("tb_next").ok().filter(|next| !next.is_none());
+    }
+    is_part.then_some(missing)
+}
+
+fn not_found(py: Python<'_>, name: &str, missing: &str, text: &str) -> String {
+    let mut message = format!("cannot load {text}: there is no module `{missing}`");
+    let directory = std::env::current_dir().unwrap_or_default();
+    let here = modules_in(&directory);
+    if missing == name || !name.contains('.') {
+        if let Some(similar) = similar(py, missing, &here) {
+            message.push_str(&format!("; did you mean `{similar}`?"));
+        } else if Path::new(&format!("{name}.py")).exists() {
+            message.push_str("; a file of that name exists, is it readable?");
+        }
+    }
+    message.push_str(&format!("\nlooked in {} and the rest of sys.path; ", directory.display()));
+    if here.is_empty() {
+        message.push_str("there are no Python files in that directory (change it with --chdir, add one with --pythonpath)");
+    } else {
+        message.push_str(&format!("modules in that directory: {}", listed(&here)));
+    }
+    message
+}
+
+/// Modules and packages of a directory, sorted.
+fn modules_in(directory: &Path) -> Vec<String> {
+    let Ok(entries) = std::fs::read_dir(directory) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| {
+            let path = entry.path();
+            let is_module = path.extension().is_some_and(|extension| extension == "py") || path.join("__init__.py").exists();
+            is_module.then(|| path.file_stem().map(|stem| stem.to_string_lossy().into_owned()))?
+        })
+        .collect();
+    names.sort();
+    names
+}
+
+fn listed(names: &[String]) -> String {
+    let shown: Vec<String> = names.iter().take(NAMES_SHOWN).map(|name| format!("`{name}`")).collect();
+    let more = names.len().saturating_sub(NAMES_SHOWN);
+    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+}
+
+fn similar(py: Python<'_>, name: &str, candidates: &[String]) -> Option<String> {
+    let matches = py.import("difflib").ok()?.call_method1("get_close_matches", (name, candidates, 1, SIMILAR)).ok()?;
+    matches.get_item(0).ok()?.extract().ok()
+}
+
+fn import_file<'py>(py: Python<'py>, path: &Path, text: &str) -> Result<Bound<'py, PyAny>, BootError> {
+    let directory = std::env::current_dir().unwrap_or_default();
+    let path = directory.join(path);
+    if !path.is_file() {
+        let what = if path.exists() { "is not a file" } else { "does not exist" };
+        return Err(failed(format!("cannot load {text}: {} {what}", path.display())));
+    }
+    let import = || -> PyResult<Result<Bound<'py, PyAny>, PyErr>> {
+        let sys = py.import("sys")?;
+        let parent = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
+        let search = sys.getattr("path")?.cast_into::<PyList>()?;
+        if !search.contains(parent.as_os_str())? {
+            search.insert(0, parent.as_os_str())?;
+        }
+        let modules = sys.getattr("modules")?.cast_into::<PyDict>()?;
+        let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
+        // A file may have the name of a module that is imported already (code.py, signal.py), which must not be replaced.
+        let name = if modules.contains(&stem)? { format!("tapster_app_{stem}") } else { stem };
+        let loader = py.import("importlib.machinery")?.getattr("SourceFileLoader")?.call1((&name, path.as_os_str()))?;
+        let util = py.import("importlib.util")?;
+        let spec = util.call_method1("spec_from_loader", (&name, &loader))?;
+        let module = util.call_method1("module_from_spec", (&spec,))?;
+        modules.set_item(&name, &module)?;
+        Ok(match loader.call_method1("exec_module", (&module,)) {
+            Ok(_) => Ok(module),
+            Err(error) => {
+                modules.del_item(&name)?;
+                Err(error)
+            }
+        })
+    };
+    let outcome = import().map_err(|error| failed(format!("cannot load {text}\n{}", failure::traceback(py, &error))))?;
+    outcome.map_err(|error| app_failed(py, text, &format!("importing {}", path.display()), &error))
+}
+
+fn find<'py>(
+    py: Python<'py>,
+    module: &Bound<'py, PyAny>,
+    callable: Option<&Callable>,
+    text: &str,
+) -> Result<Bound<'py, PyAny>, BootError> {
+    let Some(callable) = callable else {
+        for name in DEFAULT_NAMES {
+            if let Some(found) = attribute(py, module, name, text)? {
+                return Ok(found);
+            }
+        }
+        let names = callables(module);
+        let mut message = format!("cannot load {text}: it has neither `application` nor `app`");
+        if names.is_empty() {
+            message.push_str(", nor anything else that can be called");
+        } else {
+            message.push_str(&format!("; found {}", listed(&names)));
+            if let Some(similar) = DEFAULT_NAMES.iter().find_map(|name| similar(py, name, &names)) {
+                message.push_str(&format!("; did you mean {text}:{similar}?"));
+            } else if let [only] = &names[..] {
+                message.push_str(&format!("; did you mean {text}:{only}, or {text}:{only}() if it is a factory?"));
+            }
+        }
+        return Err(failed(message));
+    };
+    let mut object = module.clone();
+    let mut path = String::new();
+    for name in &callable.path {
+        let Some(found) = attribute(py, &object, name, text)? else {
+            let names = callables(&object);
+            let place = if path.is_empty() { String::new() } else { format!(" in `{path}`") };
+            let mut message = format!("cannot load {text}: there is no `{name}`{place}");
+            if !names.is_empty() {
+                message.push_str(&format!("; found {}", listed(&names)));
+            }
+            if let Some(similar) = similar(py, name, &names) {
+                message.push_str(&format!("; did you mean `{similar}`?"));
+            }
+            return Err(failed(message));
+        };
+        if !path.is_empty() {
+            path.push('.');
+        }
+        path.push_str(name);
+        object = found;
+    }
+    Ok(object)
+}
+
+fn attribute<'py>(
+    py: Python<'py>,
+    object: &Bound<'py, PyAny>,
+    name: &str,
+    text: &str,
+) -> Result<Option<Bound<'py, PyAny>>, BootError> {
+    object.getattr_opt(name).map_err(|error| app_failed(py, text, &format!("reading `{name}`"), &error))
+}
+
+/// Public callables of a module or object that were not imported from elsewhere, as far as that can be told.
+fn callables(object: &Bound<'_, PyAny>) -> Vec<String> {
+    let py = object.py();
+    let home = object.getattr("__name__").ok();
+    let Ok(names) = object.dir() else { return Vec::new() };
+    let is_own = |value: &Bound<'_, PyAny>| match (&home, value.getattr("__module__").ok()) {
+        // Instances show the module of their class: an app object is one.
+        (Some(home), Some(module)) if value.hasattr("__qualname__").unwrap_or(false) => module.eq(home).unwrap_or(true),
+        _ => true,
+    };
+    let _ = py;
+    names
+        .iter()
+        .filter_map(|name| name.cast_into::<PyString>().ok())
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| !name.starts_with('_'))
+        .filter(|name| object.getattr(name.as_str()).is_ok_and(|value| value.is_callable() && is_own(&value)))
+        .collect()
+}
+
+fn call_factory<'py>(
+    py: Python<'py>,
+    factory: &Bound<'py, PyAny>,
+    arguments: &str,
+    text: &str,
+) -> Result<Bound<'py, PyAny>, BootError> {
+    if !factory.is_callable() {
+        return Err(failed(format!("cannot load {text}: the factory is a {}, which cannot be called", failure::kind(factory))));
+    }
+    let (positional, named) = literals::parse(py, arguments).map_err(|reason| failed(format!("cannot load {text}: {reason}")))?;
+    let positional = PyTuple::new(py, positional).map_err(|error| app_failed(py, text, "the factory's arguments", &error))?;
+    let app = factory.call(positional, Some(&named)).map_err(|error| app_failed(py, text, "calling the factory", &error))?;
+    if app.is_none() {
+        return Err(failed(format!("cannot load {text}: the factory returned None; it must return the application")));
+    }
+    Ok(app)
+}
+
+/// Checks what can be known before the first request.
+fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> Result<Loaded, BootError> {
+    let py = object.py();
+    if !object.is_callable() {
+        let hint = if object.hasattr("__path__").unwrap_or(false) || object.is_instance_of::<pyo3::types::PyModule>() {
+            "; it is a module, name the callable in it"
+        } else {
+            ""
+        };
+        return Err(failed(format!(
+            "cannot load {text}: a {} is not callable, so it is no WSGI application{hint}",
+            failure::kind(object)
+        )));
+    }
+    let is_async = |object: &Bound<'_, PyAny>| {
+        let inspect = py.import("inspect")?;
+        inspect.call_method1("iscoroutinefunction", (object,))?.is_truthy()
+    };
+    let call = object.getattr("__call__").ok();
+    if is_async(object).unwrap_or(false) || call.is_some_and(|call| is_async(&call).unwrap_or(false)) {
+        return Err(failed(format!(
+            "cannot load {text}: it is an async (ASGI) application, and Tapster serves WSGI: wrap it (a2wsgi.ASGIMiddleware) or use \
+             an ASGI server"
+        )));
+    }
+    let parameters = parameters(object).unwrap_or_default();
+    let warning = if parameters.first().is_some_and(|name| name == "start_response") {
+        Some(format!(
+            "{text} takes its arguments in the wrong order ({}): WSGI calls application(environ, start_response)",
+            parameters.join(", ")
+        ))
+    } else if parameters.is_empty() && callable.is_some_and(|callable| callable.call.is_none()) && takes_nothing(object) {
+        Some(format!("{text} takes no arguments, so it looks like a factory: use {text}()"))
+    } else {
+        None
+    };
+    Ok(Loaded { callable: object.clone().unbind(), warning })
+}
+
+fn parameters(object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
+    let signature = object.py().import("inspect")?.call_method1("signature", (object,))?;
+    signature.getattr("parameters")?.try_iter()?.map(|name| name?.extract()).collect()
+}
+
+/// Whether a signature could be read and is empty.
+fn takes_nothing(object: &Bound<'_, PyAny>) -> bool {
+    parameters(object).is_ok_and(|parameters| parameters.is_empty())
+}

@@ -1,0 +1,549 @@
+//! Who may import whom: the table of ARCHITECTURE.md, read from the sources. Also: unsafe code in its two folders, and files of
+//! a size that one can read.
+//!
+//! The sources are read as tokens, so comments and strings do not count and macros do. Each path is resolved to its full name:
+//! `use` trees are flattened, `self` and `super` counted from the file's place, and names that a `use` brought in replaced by
+//! what they stand for. Code under `#[cfg(test)]` may import what it likes.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
+
+/// Most lines of a source file, tests in it included: beyond it a file has more than one job. About 400 is the aim.
+const LINES_MAX: usize = 600;
+
+/// What one part of the crate may name of the others. The longest matching `part` counts.
+struct Rule {
+    /// Module path without `crate::`.
+    part: &'static str,
+    /// Modules of the crate (or single items) that it may name, besides its own.
+    modules: &'static [&'static str],
+    /// Crates that it may name.
+    crates: &'static [&'static str],
+    /// Paths of the standard library that it must not name.
+    not_std: &'static [&'static str],
+    /// Why, for the message.
+    why: &'static str,
+}
+
+/// What touches the world: everything that a pure part has to be without.
+const WORLD: &[&str] = &["std::env", "std::fs", "std::io", "std::net", "std::os", "std::process", "std::thread", "std::time"];
+
+/// As [`WORLD`], for a part to which time is an argument: instants may be passed in, not asked for.
+const WORLD_BUT_TIME: &[&str] = &[
+    "std::env",
+    "std::fs",
+    "std::io",
+    "std::net",
+    "std::os",
+    "std::process",
+    "std::thread",
+    "std::time::SystemTime",
+    "std::time::Instant::now",
+];
+
+const RULES: &[Rule] = &[
+    Rule {
+        part: "http",
+        modules: &[],
+        crates: &["httparse", "httpdate", "memchr"],
+        not_std: WORLD,
+        why: "http is bytes in, facts out: no sockets, no clocks, no logs, no configuration",
+    },
+    Rule {
+        part: "config",
+        modules: &["log::Level"],
+        crates: &["strsim", "toml"],
+        not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::os::unix::net", "std::process", "std::thread"],
+        why: "settings are values: no command-line library, no Python, no system calls",
+    },
+    Rule {
+        part: "sys",
+        modules: &[],
+        crates: &["libc", "nix"],
+        not_std: &[],
+        why: "sys wraps system calls: no policy, no other module",
+    },
+    Rule {
+        part: "net",
+        modules: &["config", "sys"],
+        crates: &["libc", "mio", "nix"],
+        not_std: &[],
+        why: "net gives sockets: it knows neither HTTP nor Python",
+    },
+    Rule {
+        part: "log",
+        modules: &["config", "http", "sys"],
+        crates: &["base64", "itoa", "memchr", "nix", "serde", "serde_json", "strsim"],
+        not_std: &["std::net", "std::thread"],
+        why: "logs render records: they know neither sockets nor what the processes do",
+    },
+    Rule {
+        part: "channel",
+        modules: &["sys"],
+        crates: &["libc", "nix"],
+        not_std: &["std::net", "std::thread"],
+        why: "the channel carries messages: what they cause is up to master and worker",
+    },
+    Rule {
+        part: "scoreboard",
+        modules: &["sys"],
+        crates: &["libc", "nix"],
+        not_std: &["std::net", "std::thread"],
+        why: "the scoreboard is shared memory: what its words mean is up to master and worker",
+    },
+    Rule {
+        part: "wsgi",
+        modules: &["config", "http", "log", "worker::app"],
+        crates: &["libc", "memchr", "pyo3", "slab"],
+        not_std: &["std::net"],
+        why: "wsgi is the bridge to Python and knows of the worker only the trait App: no sockets, no loop",
+    },
+    Rule {
+        part: "worker",
+        modules: &["channel", "config", "http", "log", "net", "scoreboard", "sys", "wsgi"],
+        crates: &["crossbeam_channel", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
+        not_std: &[],
+        why: "the worker uses everything but master and cli, and Python only through wsgi",
+    },
+    Rule {
+        part: "master",
+        modules: &["channel", "config", "log", "net", "scoreboard", "sys", "worker::Boot", "worker::run"],
+        crates: &["libc", "nix", "signal_hook"],
+        not_std: &["std::thread"],
+        why: "the master has one thread, no interpreter and no loop of connections; of the worker it knows the entry",
+    },
+    Rule {
+        part: "master::supervisor",
+        modules: &["channel", "config"],
+        crates: &[],
+        not_std: WORLD_BUT_TIME,
+        why: "the policy is a pure function of event and time: no system calls, no clocks, no logs",
+    },
+    Rule {
+        part: "cli",
+        modules: &["config", "log::Level"],
+        crates: &["clap", "strsim"],
+        not_std: &["std::net", "std::thread"],
+        why: "the command line is spelling and help",
+    },
+];
+
+/// The only folders with unsafe code.
+const UNSAFE: &[&str] = &["sys", "wsgi"];
+
+/// A broken rule.
+#[derive(Debug)]
+struct Finding {
+    file: String,
+    line: usize,
+    kind: Kind,
+    what: String,
+    why: &'static str,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Import,
+    Unsafe,
+    Length,
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {} ({})", self.file, self.line, self.what, self.why)
+    }
+}
+
+/// A path that the file names, resolved as far as the file tells.
+struct Mention {
+    line: usize,
+    path: Vec<String>,
+    import: bool,
+}
+
+/// Reads the paths and the unsafe code out of a file's tokens.
+#[derive(Default)]
+struct Reader {
+    mentions: Vec<Mention>,
+    unsafes: Vec<usize>,
+    /// Names that a `use` brought in, and what they stand for.
+    aliases: HashMap<String, Vec<String>>,
+}
+
+impl Reader {
+    /// `tested`: inside `#[cfg(test)]`, where only unsafe code is looked for.
+    fn read(&mut self, tokens: TokenStream, module: &[String], tested: bool) {
+        let tokens: Vec<TokenTree> = tokens.into_iter().collect();
+        let mut at = 0;
+        // From `#[cfg(test)]` to the end of the item behind it.
+        let mut test_item = false;
+        while at < tokens.len() {
+            let skip = tested || test_item;
+            match &tokens[at] {
+                TokenTree::Punct(p) if p.as_char() == ';' => test_item = false,
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+                TokenTree::Group(g) => {
+                    if g.delimiter() == Delimiter::Bracket && is_punct(at.checked_sub(1).map(|i| &tokens[i]), '#') {
+                        test_item |= is_cfg_test(g.stream());
+                    }
+                    self.read(g.stream(), &inline_module(&tokens[..at], module), skip);
+                    test_item &= g.delimiter() != Delimiter::Brace;
+                }
+                TokenTree::Ident(ident) if *ident == "unsafe" => self.unsafes.push(line(ident)),
+                // `use<'a>` is a bound, not an import.
+                TokenTree::Ident(ident) if *ident == "use" && !is_punct(tokens.get(at + 1), '<') => {
+                    let rest = &tokens[at + 1..];
+                    let len = rest.iter().position(|t| is_punct(Some(t), ';')).unwrap_or(rest.len());
+                    if !skip {
+                        self.import(&rest[..len], &[], module);
+                    }
+                    at += len;
+                }
+                TokenTree::Ident(ident) if starts_path(&tokens[..at]) => {
+                    let path = path_at(&tokens[at..]);
+                    // A path of n names takes n - 1 separators of two tokens each.
+                    at += (path.len() - 1) * 3;
+                    if !skip && path.len() > 1 {
+                        self.mentions.push(Mention { line: line(ident), path: resolve(&path, module), import: false });
+                    }
+                }
+                TokenTree::Ident(_) => {}
+            }
+            at += 1;
+        }
+    }
+
+    /// Flattens a `use` tree.
+    fn import(&mut self, tree: &[TokenTree], prefix: &[String], module: &[String]) {
+        let mut path = prefix.to_vec();
+        let mut alias = None;
+        let mut at_line = 0;
+        for (at, token) in tree.iter().enumerate() {
+            match token {
+                TokenTree::Ident(ident) if *ident == "as" => {
+                    alias = tree.get(at + 1).map(TokenTree::to_string);
+                    break;
+                }
+                TokenTree::Ident(ident) => {
+                    at_line = line(ident);
+                    path.push(ident.to_string());
+                }
+                TokenTree::Group(g) => {
+                    let inner: Vec<TokenTree> = g.stream().into_iter().collect();
+                    for branch in inner.split(|t| is_punct(Some(t), ',')).filter(|b| !b.is_empty()) {
+                        self.import(branch, &path, module);
+                    }
+                    return;
+                }
+                TokenTree::Punct(p) if p.as_char() == '*' => {
+                    at_line = p.span().start().line;
+                    path.push("*".into());
+                }
+                TokenTree::Punct(_) | TokenTree::Literal(_) => {}
+            }
+        }
+        if path.len() > 1 && path.last().is_some_and(|last| last == "self") {
+            path.pop();
+        }
+        let full = resolve(&path, module);
+        if let Some(name) = alias.or_else(|| path.last().cloned()) {
+            self.aliases.insert(name, full.clone());
+        }
+        self.mentions.push(Mention { line: at_line, path: full, import: true });
+    }
+
+    /// Replaces the names that a `use` brought in by what they stand for.
+    fn expand(&mut self) {
+        for mention in self.mentions.iter_mut().filter(|m| !m.import) {
+            if let Some(full) = self.aliases.get(&mention.path[0]) {
+                mention.path.splice(..1, full.iter().cloned());
+            }
+        }
+    }
+}
+
+fn line(ident: &Ident) -> usize {
+    ident.span().start().line
+}
+
+fn is_punct(token: Option<&TokenTree>, wanted: char) -> bool {
+    matches!(token, Some(TokenTree::Punct(p)) if p.as_char() == wanted)
+}
+
+/// `cfg(test)`, also as `cfg(all(test, ...))`, but not `cfg(not(test))`.
+fn is_cfg_test(attribute: TokenStream) -> bool {
+    let text: String = attribute.to_string().split_whitespace().collect();
+    text == "cfg(test)" || text.starts_with("cfg(all(test,")
+}
+
+/// The module that a group opens, when the tokens before it are `mod name`.
+fn inline_module(before: &[TokenTree], module: &[String]) -> Vec<String> {
+    let mut inner = module.to_vec();
+    if let [.., TokenTree::Ident(keyword), TokenTree::Ident(name)] = before
+        && keyword == "mod"
+    {
+        inner.push(name.to_string());
+    }
+    inner
+}
+
+/// Whether a name behind these tokens starts a path: it is no field, method or later segment.
+fn starts_path(before: &[TokenTree]) -> bool {
+    let back = |n: usize| before.len().checked_sub(n).map(|i| &before[i]);
+    if is_punct(back(1), ':') && is_punct(back(2), ':') {
+        // `::std::io` starts one; `x::<T>::y` and `<T>::y` have started before.
+        let arrow = is_punct(back(4), '-');
+        !matches!(back(3), Some(TokenTree::Ident(_))) && (arrow || !is_punct(back(3), '>'))
+    } else {
+        // `a..b::c` starts one, `a.b` does not.
+        !is_punct(back(1), '.') || is_punct(back(2), '.')
+    }
+}
+
+/// The names of the path that starts here.
+fn path_at(tokens: &[TokenTree]) -> Vec<String> {
+    let mut path = vec![tokens[0].to_string()];
+    let mut rest = &tokens[1..];
+    while let [a, b, TokenTree::Ident(name), later @ ..] = rest
+        && is_punct(Some(a), ':')
+        && is_punct(Some(b), ':')
+    {
+        path.push(name.to_string());
+        rest = later;
+    }
+    path
+}
+
+/// Counts `self::` and `super::` from the module's place; other paths stay.
+fn resolve(path: &[String], module: &[String]) -> Vec<String> {
+    let relative = path.iter().take_while(|s| *s == "self" || *s == "super").count();
+    if relative == 0 {
+        return path.to_vec();
+    }
+    let up = path.iter().filter(|s| *s == "super").count();
+    let base = &module[..module.len().saturating_sub(up)];
+    ["crate".to_owned()].iter().chain(base).chain(&path[relative..]).cloned().collect()
+}
+
+/// Whether `path` is `outer` or lies in it.
+fn within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+}
+
+/// Checks one file; `module` is its path without `crate`, empty for the crate's root.
+fn check(file: &str, source: &str, module: &str, crates: &[String]) -> Vec<Finding> {
+    let tokens = TokenStream::from_str(source).unwrap_or_else(|e| panic!("{file} cannot be read: {e}"));
+    let place: Vec<String> = module.split("::").filter(|s| !s.is_empty()).map(str::to_owned).collect();
+    let mut reader = Reader::default();
+    reader.read(tokens, &place, false);
+    reader.expand();
+
+    let mut findings = Vec::new();
+    let mut find = |line: usize, kind: Kind, what: String, why: &'static str| {
+        findings.push(Finding { file: file.to_owned(), line, kind, what, why });
+    };
+    let lines = source.lines().count();
+    if lines > LINES_MAX {
+        find(LINES_MAX, Kind::Length, format!("{lines} lines, more than {LINES_MAX}"), "a file has one job; split it");
+    }
+    if !UNSAFE.iter().any(|folder| within(module, folder)) {
+        for line in &reader.unsafes {
+            find(*line, Kind::Unsafe, "unsafe code".into(), "it is kept in src/sys and src/wsgi, where it is audited");
+        }
+    }
+    // The crate's root joins everything.
+    let Some(top) = place.first() else { return findings };
+    let Some(rule) = RULES.iter().filter(|r| within(module, r.part)).max_by_key(|r| r.part.len()) else {
+        let what = format!("module `{top}` is not in the table");
+        find(1, Kind::Import, what, "tests/architecture.rs has to say what it may use");
+        return findings;
+    };
+    for mention in &reader.mentions {
+        if let Some(name) = broken(rule, top, mention, crates) {
+            find(mention.line, Kind::Import, format!("`{}` may not use {name}", rule.part), rule.why);
+        }
+    }
+    findings
+}
+
+/// What the mention names against the rule.
+fn broken(rule: &Rule, top: &str, mention: &Mention, crates: &[String]) -> Option<String> {
+    let first = mention.path[0].as_str();
+    let rest = mention.path[1..].join("::");
+    match first {
+        "crate" => {
+            // A module of which single items are allowed may be imported: what is then taken from it is judged by itself.
+            let opens = mention.import && rule.modules.iter().any(|m| within(m, &rest));
+            let fine = opens || within(&rest, top) || rule.modules.iter().any(|m| within(&rest, m));
+            (!fine).then(|| format!("`crate::{rest}`"))
+        }
+        "std" | "core" | "alloc" => {
+            let path = format!("std::{rest}");
+            let all = path.strip_suffix("::*");
+            let hit = rule.not_std.iter().find(|no| within(&path, no) || all.is_some_and(|all| within(no, all)))?;
+            Some(if all.is_some() { format!("`{path}`, of which `{hit}` is a part") } else { format!("`{hit}`") })
+        }
+        name => {
+            let foreign = crates.iter().any(|c| c == name) && !rule.crates.contains(&name);
+            foreign.then(|| format!("the crate `{name}`"))
+        }
+    }
+}
+
+/// The dependencies of the package as the sources name them.
+fn dependencies(manifest: &str) -> Vec<String> {
+    let manifest: toml::Table = manifest.parse().expect("Cargo.toml is TOML");
+    let section = |name: &str| manifest.get(name).and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    section("dependencies").keys().map(|name| name.replace('-', "_")).collect()
+}
+
+/// The module path of a file below `src`: `http/mod.rs` is `http`; `lib.rs` and `main.rs` are the root.
+fn module_of(relative: &Path) -> String {
+    let text = relative.with_extension("").to_string_lossy().replace('/', "::");
+    match text.as_str() {
+        "lib" | "main" => String::new(),
+        other => other.strip_suffix("::mod").unwrap_or(other).to_owned(),
+    }
+}
+
+/// Files that are compiled only for tests: `x_tests.rs` beside `x.rs`, `tests.rs`, and folders `tests`.
+fn is_test_file(relative: &Path) -> bool {
+    let stem = relative.file_stem().unwrap_or_default().to_string_lossy();
+    stem.ends_with("_tests") || relative.with_extension("").components().any(|c| c.as_os_str() == "tests")
+}
+
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the sources can be listed") {
+        let path = entry.expect("the sources can be listed").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_sources_keep_to_the_table() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let crates = dependencies(&fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml"));
+    assert!(crates.iter().any(|c| c == "signal_hook"), "{crates:?}");
+    let src = root.join("src");
+    let mut files = Vec::new();
+    sources(&src, &mut files);
+    files.sort();
+    assert!(files.len() > 20, "the sources were not found");
+    let mut report = Vec::new();
+    for file in files {
+        let relative = file.strip_prefix(&src).expect("it was found there");
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        let name = format!("src/{}", relative.display());
+        let findings = check(&name, &source, &module_of(relative), &crates);
+        let counts = |f: &&Finding| f.kind != Kind::Import || !is_test_file(relative);
+        report.extend(findings.iter().filter(counts).map(Finding::to_string));
+    }
+    assert!(report.is_empty(), "the architecture is broken in {} places:\n{}", report.len(), report.join("\n"));
+}
+
+#[test]
+fn every_rule_names_modules_that_exist() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for rule in RULES {
+        for module in rule.modules.iter().chain([&rule.part]) {
+            let top = module.split("::").next().expect("split gives one");
+            let exists = src.join(top).is_dir() || src.join(format!("{top}.rs")).is_file();
+            assert!(exists, "the rule for `{}` names `{module}`, which does not exist", rule.part);
+        }
+    }
+}
+
+/// What is found in a made-up file of this module.
+fn findings(module: &str, source: &str) -> Vec<String> {
+    let crates = ["mio", "pyo3", "nix", "libc", "clap", "httparse", "memchr"].map(str::to_owned);
+    check("x.rs", source, module, &crates).iter().map(Finding::to_string).collect()
+}
+
+#[track_caller]
+fn refused(module: &str, source: &str, what: &str) {
+    let found = findings(module, source);
+    assert!(!found.is_empty() && found.iter().all(|f| f.contains(what)), "{module}: {source}\n{found:#?}");
+}
+
+#[track_caller]
+fn allowed(module: &str, source: &str) {
+    let found = findings(module, source);
+    assert!(found.is_empty(), "{module}: {source}\n{found:#?}");
+}
+
+#[test]
+fn forbidden_imports_are_found_however_they_are_written() {
+    refused("http::head", "use crate::log::Level;", "x.rs:1: `http` may not use `crate::log::Level` (http is bytes in");
+    refused("http::head", "\n\nuse super::super::config;", "x.rs:3: `http` may not use `crate::config`");
+    refused("http::head", "use crate::{http::date, wsgi as w};", "`crate::wsgi`");
+    refused("http", "use crate::*;", "`crate::*`");
+    refused("http", "fn f() { crate::net::listener::bind_all() }", "`crate::net::listener::bind_all`");
+    refused("http", "mod inner { use super::super::net; }", "`crate::net`");
+    refused("http", "fn f() { println!(\"{}\", crate::log::x()) }", "`crate::log::x`");
+    refused("http", "use std::io;", "`std::io`");
+    refused("http", "use std::{fmt, time::Instant};", "`std::time`");
+    refused("http", "use std::*;", "`std::*`");
+    refused("http", "fn f() -> ::std::io::Result<()> { g() }", "`std::io`");
+    refused("http", "use mio::Poll;", "the crate `mio`");
+    refused("wsgi::load", "type T = nix::Error;", "the crate `nix`");
+    refused("wsgi::load", "use crate::worker::event_loop;", "`crate::worker::event_loop`");
+    refused("worker", "use crate::master;", "`crate::master`");
+    refused("worker", "use pyo3::prelude::*;", "the crate `pyo3`");
+    refused("config", "fn f(_: clap::Command) {}", "the crate `clap`");
+    refused("master", "use crate::worker::event_loop::Loop;", "`crate::worker::event_loop::Loop`");
+    refused("master", "use crate::worker; fn f() { worker::event_loop::run() }", "`crate::worker::event_loop::run`");
+    refused("master", "use crate::worker::*;", "`crate::worker::*`");
+    refused("master::supervisor", "use std::time::Instant; fn f() { Instant::now(); }", "`std::time::Instant::now`");
+    refused("master::supervisor", "use std::time as t; fn f() { t::Instant::now(); }", "`std::time::Instant::now`");
+    refused("master::supervisor", "use nix::unistd::Pid;", "the crate `nix`");
+    refused("master::supervisor", "use crate::sys::time;", "`crate::sys::time`");
+    refused("sys::time", "use crate::log::Level;", "`crate::log::Level`");
+    refused("novel", "", "module `novel` is not in the table");
+}
+
+#[test]
+fn what_the_table_allows_is_not_found() {
+    allowed("http::head", "use super::error::Error; use crate::http::date; use std::fmt; use memchr as m;");
+    allowed("http", "// use std::io;\nconst A: &str = \"crate::log::x\"; /// crate::net\nfn f() { a.std(); b::c() }");
+    allowed("wsgi::load", "use crate::worker::app::{App, Reply}; use pyo3::ffi;");
+    allowed("master", "use crate::worker; fn f(b: worker::Boot) { worker::run(b) }");
+    allowed("master::supervisor", "use std::time::{Duration, Instant}; use super::table::Slot;");
+    allowed("log", "fn f<'a>() -> impl Iterator + use<'a> { x }");
+    allowed("", "use clap::Command; use crate::wsgi;");
+}
+
+#[test]
+fn test_code_is_free_and_ends_with_its_item() {
+    allowed("http", "#[cfg(test)] mod tests { use std::io; use crate::log::Level; } fn g() {}");
+    allowed("http", "#[cfg(test)] use std::io; #[cfg(all(test, unix))] fn f() { std::process::id(); }");
+    refused("http", "#[cfg(test)] mod tests { use std::net; } use std::io;", "`std::io`");
+    refused("http", "#[cfg(test)] use std::net; use std::io;", "`std::io`");
+    refused("http", "#[cfg(not(test))] use std::io;", "`std::io`");
+}
+
+#[test]
+fn unsafe_code_is_found_outside_its_folders_only() {
+    refused("worker", "fn f() { unsafe { g() } }", "unsafe code");
+    refused("worker", "#[cfg(test)] mod tests { fn f() { unsafe { g() } } }", "unsafe code");
+    refused("net", "#[unsafe(no_mangle)] fn f() {}", "unsafe code");
+    refused("log", "unsafe impl Send for X {}", "unsafe code");
+    refused("", "fn f() { m!(unsafe { g() }) }", "unsafe code");
+    allowed("sys::time", "fn f() { unsafe { g() } }");
+    allowed("wsgi::environ", "unsafe fn f() {}");
+    allowed("worker", "// unsafe\n#[deny(unsafe_code)] const A: &str = \"unsafe\";");
+}
+
+#[test]
+fn long_files_are_found() {
+    refused("http", &"\n".repeat(LINES_MAX + 1), "601 lines, more than 600");
+    allowed("http", &"\n".repeat(LINES_MAX));
+}

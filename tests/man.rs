@@ -1,0 +1,100 @@
+//! The manual page: its options are those of the table, and it is clean troff.
+
+use std::fmt::Write;
+use std::process::Command;
+
+use tapster::config::options::{Kind, Opt, Section, TABLE};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
+const BEGIN: &str = ".\\\" options: generated from the table\n";
+const END: &str = ".\\\" options: end\n";
+
+/// Set to 1, it makes the first test write the page instead of comparing.
+const UPDATE: &str = "TAPSTER_UPDATE_MAN";
+
+fn page() -> String {
+    std::fs::read_to_string(PAGE).expect("man/tapster.8 is there")
+}
+
+/// Sentences that troff prints as they stand, one a line, so that it knows where they end.
+fn sentences(text: &str) -> String {
+    text.split_inclusive(". ").map(|sentence| escape(sentence.trim_end())).collect::<Vec<_>>().join("\n")
+}
+
+/// Text that troff prints as it stands: no escapes, no requests, hyphens that can be copied into a shell.
+fn escape(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-").replace('\'', "\\(aq").replace('`', "\\(ga").replace('"', "\\(dq");
+    if text.starts_with(['.', '\'']) { format!("\\&{text}") } else { text }
+}
+
+fn heading(option: &Opt) -> String {
+    if option.kind == Kind::Positional {
+        return format!("\\fI{}\\fR", escape(option.value));
+    }
+    let short = option.short.map(|c| format!("\\-{c}")).into_iter();
+    let long = std::iter::once(&option.name).chain(option.aliases).map(|name| format!("\\-\\-{}", escape(name)));
+    let names: Vec<String> = short.chain(long).map(|name| format!("\\fB{name}\\fR")).collect();
+    let value = if option.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escape(option.value)) };
+    format!("{}{value}", names.join(", "))
+}
+
+fn options() -> String {
+    let mut out = String::new();
+    for section in Section::ALL {
+        writeln!(out, ".SS {}", section.heading()).expect("a String takes all");
+        for option in TABLE.iter().filter(|option| option.section == section) {
+            writeln!(out, ".TP\n{}\n{}", heading(option), sentences(option.help)).expect("a String takes all");
+            if let Some(default) = option.default {
+                writeln!(out, "The default is \\fB{}\\fR.", escape(default)).expect("a String takes all");
+            }
+            if let Some(variable) = option.foreign {
+                writeln!(out, "Also read from \\fB{variable}\\fR.").expect("a String takes all");
+            }
+        }
+    }
+    out
+}
+
+#[test]
+fn the_options_of_the_page_are_those_of_the_table() {
+    let page = page();
+    let (before, rest) = page.split_once(BEGIN).expect("the first mark");
+    let (current, after) = rest.split_once(END).expect("the second mark");
+    let wanted = options();
+    if std::env::var_os(UPDATE).is_some_and(|value| value == "1") {
+        std::fs::write(PAGE, format!("{before}{BEGIN}{wanted}{END}{after}")).expect("the page is written");
+        return;
+    }
+    assert!(current == wanted, "man/tapster.8 is out of date; run {UPDATE}=1 cargo test --test man, and commit the page");
+}
+
+#[test]
+fn the_page_names_this_version_and_every_foreign_variable() {
+    let page = page();
+    let title = format!(".TH TAPSTER 8 \"\" \"Tapster {}\"", env!("CARGO_PKG_VERSION"));
+    assert!(page.contains(&title), "{title} is not in man/tapster.8");
+    let (_, environment) = page.split_once(".SH ENVIRONMENT").expect("the section");
+    for variable in TABLE.iter().filter_map(|option| option.foreign) {
+        assert!(environment.contains(&format!(".B {variable}\n")), "{variable} is not described");
+    }
+}
+
+#[test]
+fn the_page_is_clean_troff() {
+    // LC_ALL: without a UTF-8 locale man warns of characters that the terminal cannot show.
+    let run =
+        |program: &str, args: &[&str]| Command::new(program).args(args).env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").output();
+    let groff = ["-ww", "-man", "-Tutf8", "-z", PAGE];
+    for (program, args) in [("groff", &groff[..]), ("man", &["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", PAGE])] {
+        let output = match run(program, args) {
+            Ok(output) => output,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{program} is needed here: {error}");
+                println!("skipped: {program} cannot be started ({error}), so the page is not checked by it");
+                continue;
+            }
+        };
+        let warnings = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && warnings.is_empty(), "{program} {args:?}: {warnings}");
+    }
+}
