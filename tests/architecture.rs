@@ -126,13 +126,6 @@ const RULES: &[Rule] = &[
         why: "the policy is a pure function of event and time: no system calls, no clocks, no logs",
     },
     Rule {
-        part: "load",
-        modules: &["channel", "config", "log", "net", "sys", "worker", "wsgi"],
-        crates: &[],
-        not_std: &["std::net", "std::thread"],
-        why: "load brings the application into its process: it is all that knows both worker and wsgi",
-    },
-    Rule {
         part: "cli",
         modules: &["config", "log::Level"],
         crates: &["clap", "strsim"],
