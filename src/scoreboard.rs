@@ -94,18 +94,17 @@ impl Slot {
     /// The application has returned; counts one request.
     #[inline]
     pub fn end(&self) {
-        self.pause();
+        self.since.store(0, Relaxed);
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
-    /// The application goes on with a request whose call has returned: it makes the next block of the answer. `since` is when the
-    /// application was called.
+    /// The application goes on with the answer to a request that began at `since`.
     #[inline]
     pub fn resume(&self, line: &[u8], since: u64) {
         self.begin(line, since);
     }
 
-    /// The application rests: a block is made. Counts nothing.
+    /// The application has given a piece of its answer and waits to be asked again.
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
@@ -162,8 +161,8 @@ mod tests {
 
     #[test]
     fn the_request_of_a_dead_worker_is_known() {
-        let alone = alone_in_test();
         let board = Scoreboard::new(2).unwrap();
+        let alone = alone_in_test();
         let worker = fork_in_test(&alone, |_| {
             let slot = board.slot(1);
             slot.reset(77);
@@ -202,19 +201,6 @@ mod tests {
         slot.reset(8);
         assert_eq!(slot.in_flight(), None);
         assert_eq!((slot.connections(), slot.requests(), slot.pid()), (0, 1, 8));
-    }
-
-    #[test]
-    fn the_blocks_of_an_answer_are_no_requests_of_their_own() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
-        slot.begin(b"GET /a HTTP/1.1", 3);
-        slot.end();
-        slot.resume(b"GET /a HTTP/1.1", 3);
-        assert_eq!(slot.in_flight(), flying(b"GET /a HTTP/1.1", 3));
-        slot.pause();
-        assert_eq!(slot.in_flight(), None);
-        assert_eq!(slot.requests(), 1);
     }
 
     #[test]

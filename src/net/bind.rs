@@ -314,15 +314,15 @@ mod tests {
         assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut client = TcpStream::connect(("127.0.0.1", port(&bound[0]))).unwrap();
         client.write_all(b"x").unwrap();
-        let (mut stream, peer) = loop {
+        let (stream, peer) = loop {
             match bound[0].accept() {
                 Ok(accepted) => break accepted,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };
         assert_eq!(peer, super::super::stream::PeerAddr::Tcp(client.local_addr().unwrap()));
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
-        assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 1);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
     }
 

@@ -133,19 +133,15 @@ impl Acceptor {
         }
     }
 
-    /// Takes the sockets out for good and gives them back, so that what still waits in their queues can be taken.
+    /// Takes the sockets out for good and closes them.
     pub fn leave(&mut self, poll: BorrowedFd<'_>) {
         self.close(State::Closed, poll);
+        self.listeners.clear();
     }
 
     /// How many listeners there are.
     pub fn len(&self) -> usize {
         self.listeners.len()
-    }
-
-    /// Closes the sockets.
-    pub fn drop_listeners(&mut self) {
-        self.listeners.clear();
     }
 
     fn open(&mut self, poll: BorrowedFd<'_>) -> io::Result<()> {

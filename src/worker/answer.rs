@@ -11,11 +11,9 @@ use crate::sys::sendfile::sendfile;
 
 use super::app::{Fate, Step, Stream, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
+use super::job::Work;
 use super::output;
 use super::seat::{Entry, Seat};
-
-/// Blocks of one answer before others have their turn.
-const BURST: usize = 8;
 
 /// Bytes of a file sent before others have their turn.
 const FILE_BURST: u64 = 4 * 1024 * 1024;
@@ -52,68 +50,69 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// The rest of the answer to this request.
-    pub fn new(stream: Box<dyn Stream>, head: &Head, bytes: &[u8], began: u64, seat: &Seat, rendered: &[u8]) -> Self {
-        let journal = seat.journal.is_some();
+    /// The rest of the answer to the request in hand.
+    pub fn new(stream: Box<dyn Stream>, seat: &Seat) -> Self {
+        let job = &seat.job;
         Self {
             stream,
             pending: Pending::Nothing,
-            bytes: bytes[..head.len].to_vec(),
-            head: head.clone(),
-            began,
-            response_head: seat.response_head(rendered).to_vec(),
-            environ: if journal { seat.app.logged().to_vec() } else { Vec::new() },
+            bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
+            head: job.head.clone(),
+            began: job.began,
+            response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
+            environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
         }
+    }
+
+    /// Asks the application for one block.
+    pub fn advance(&mut self, seat: &mut Seat) -> Step {
+        seat.slot().resume(self.head.line.of(&self.bytes), self.began);
+        let before = seat.out.len();
+        let step = self.stream.advance(&mut seat.out);
+        seat.slot().pause();
+        seat.clock.tick();
+        if self.response_head.is_empty() {
+            self.response_head = seat.response_head(&seat.out[before..]).to_vec();
+        }
+        step
     }
 }
 
 impl Connection {
     /// Sends what the stream has given, asks it for more.
     pub(super) fn go_on_answering(&mut self, seat: &mut Seat) -> Flow {
-        let Phase::Answer(mut answer) = std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) else {
+        let Phase::Answer(mut answer) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             unreachable!("called in the answer phase only");
         };
-        for _ in 0..BURST {
-            let flow = match answer.pending {
-                Pending::Nothing => match self.advance(&mut answer, seat) {
-                    Ok(flow) => flow,
-                    Err(summary) => return self.finish_answer(*answer, summary, seat),
-                },
-                Pending::Held(at) => self.send_held(&mut answer, at, seat),
-                Pending::File { offset, left } => self.send_file(&mut answer, offset, left, seat),
-            };
-            if flow != Flow::Go {
-                self.phase = Phase::Answer(answer);
-                return flow;
-            }
-        }
+        let sent = match answer.pending {
+            // Each block is on its way before the next is asked for (PEP 3333, "Buffering and Streaming").
+            Pending::Nothing => match self.flush(seat) {
+                Ok(()) => return Err(Next::Work(Work::Advance(answer))),
+                stopped => stopped,
+            },
+            Pending::Held(at) => self.send_held(&mut answer, at, seat),
+            Pending::File { offset, left } => self.send_file(&mut answer, offset, left, seat),
+        };
         self.phase = Phase::Answer(answer);
-        Flow::Stop(Next::Yield)
+        sent
     }
 
-    /// Asks for one block and sends what was rendered. `Err` is the end of the answer.
-    fn advance(&mut self, answer: &mut Answer, seat: &mut Seat) -> Result<Flow, Summary> {
-        seat.slot().resume(answer.head.line.of(&answer.bytes), answer.began);
-        let before = seat.out.len();
-        let step = answer.stream.advance(&mut seat.out);
-        seat.slot().pause();
-        seat.clock.tick();
+    /// Takes back a stream that was asked for a block.
+    pub fn advanced(&mut self, mut answer: Box<Answer>, step: Step, seat: &mut Seat) {
         self.deadline = seat.clock.ms() + seat.rules.write_timeout;
-        if answer.response_head.is_empty() {
-            answer.response_head = seat.response_head(&seat.out[before..]).to_vec();
-        }
-        match step {
-            Step::Rendered => Ok(self.flush(seat)),
-            Step::Held => {
-                answer.pending = Pending::Held(0);
-                Ok(Flow::Go)
+        answer.pending = match step {
+            Step::Rendered => Pending::Nothing,
+            Step::Held => Pending::Held(0),
+            Step::File { offset, len } => Pending::File { offset, left: len },
+            Step::End(summary) => {
+                self.record_answer(&answer, summary, seat);
+                // The application's iterable is closed before the next request of the connection begins.
+                drop(answer);
+                self.after_answer(summary.fate, seat);
+                return;
             }
-            Step::File { offset, len } => {
-                answer.pending = Pending::File { offset, left: len };
-                Ok(Flow::Go)
-            }
-            Step::End(summary) => Err(summary),
-        }
+        };
+        self.phase = Phase::Answer(answer);
     }
 
     /// Sends the rendered bytes, the held block and its tail in one call as far as the socket takes them.
@@ -121,8 +120,8 @@ impl Connection {
         let (block, tail) = answer.stream.held();
         let total = block.len() + tail.len();
         let (block, tail) = (&block[at.min(block.len())..], &tail[at.saturating_sub(block.len())..]);
-        let Ok(sent) = output::send_parts(&mut self.stream, [&seat.out, block, tail]) else {
-            return Flow::Stop(Next::Close(CloseReason::ClientGone));
+        let Ok(sent) = output::send_parts(&self.link.stream, [&seat.out, block, tail]) else {
+            return Err(Next::Close(CloseReason::ClientGone));
         };
         if sent < seat.out.len() {
             let kept = self.keep_waiting(&seat.out[sent..]);
@@ -133,29 +132,27 @@ impl Connection {
         seat.out.clear();
         if at == total {
             answer.pending = Pending::Nothing;
-            return Flow::Go;
+            return Ok(());
         }
         answer.pending = Pending::Held(at);
         if sent > 0 {
             self.deadline = seat.clock.ms() + seat.rules.write_timeout;
         }
-        Flow::Stop(Next::Wait)
+        Err(Next::Wait)
     }
 
     /// Sends the rendered bytes, then the file.
     fn send_file(&mut self, answer: &mut Answer, mut offset: u64, mut left: u64, seat: &mut Seat) -> Flow {
-        if let Flow::Stop(next) = self.flush(seat) {
-            return Flow::Stop(next);
-        }
+        self.flush(seat)?;
         let mut burst = FILE_BURST;
         while left > 0 {
             if burst == 0 {
-                return Flow::Stop(Next::Yield);
+                return Err(Next::Yield);
             }
             let Some(file) = answer.stream.file() else {
                 return self.cut_file(answer, "was closed", seat);
             };
-            match sendfile(self.stream.as_fd(), file, offset, left.min(burst)) {
+            match sendfile(self.link.stream.as_fd(), file, offset, left.min(burst)) {
                 Ok(0) => return self.cut_file(answer, &format!("ended {left} bytes early"), seat),
                 Ok(sent) => {
                     offset += sent;
@@ -164,30 +161,21 @@ impl Connection {
                     answer.pending = Pending::File { offset, left };
                     self.deadline = seat.clock.ms() + seat.rules.write_timeout;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flow::Stop(Next::Wait),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Next::Wait),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_gone(&error) => return Flow::Stop(Next::Close(CloseReason::ClientGone)),
+                Err(error) if is_gone(&error) => return Err(Next::Close(CloseReason::ClientGone)),
                 Err(error) => return self.cut_file(answer, &format!("cannot be read: {error}"), seat),
             }
         }
         answer.pending = Pending::Nothing;
-        Flow::Go
+        Ok(())
     }
 
     /// The file does not give the bytes that its length promised.
     fn cut_file(&self, answer: &Answer, what: &str, seat: &Seat) -> Flow {
         let line = answer.head.line.of(&answer.bytes).escape_ascii();
         seat.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
-        Flow::Stop(Next::Close(CloseReason::Cut))
-    }
-
-    /// The answer is over: the application's iterable is closed at once, the log line written, the rest flushed.
-    fn finish_answer(&mut self, answer: Answer, summary: Summary, seat: &mut Seat) -> Flow {
-        self.record_answer(&answer, summary, seat);
-        drop(answer);
-        self.after_answer(summary.fate, seat);
-        self.unparsed = !self.input.is_empty();
-        self.flush(seat)
+        Err(Next::Close(CloseReason::Cut))
     }
 
     /// Writes the log line of an answer that ends with its connection, when `reason` ends it in the middle.
@@ -201,7 +189,7 @@ impl Connection {
 
     fn record_answer(&self, answer: &Answer, summary: Summary, seat: &mut Seat) {
         seat.record(&Entry {
-            peer: &self.peer,
+            peer: &self.link.peer,
             head: Some((&answer.head, &answer.bytes)),
             status: summary.status,
             sent: summary.sent,

@@ -1,32 +1,32 @@
 //! One connection and its state machine.
 //!
 //! ```text
-//!            head complete, no body or body at hand
-//!   ┌─────────────────────────────────────────────┐
-//! Head ── head complete, body to come ──▶ Body ──▶ (call) ──▶ whole answer rendered ──▶ Head | Closing
-//!   │                                               └──────▶ Answer (blocks follow) ──▶ Head | Closing
-//!   └── refused ──▶ Closing ──▶ Linger ──▶ gone
+//! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
+//!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Answer ──▶ Head | Closing
+//!   │                                │                │ └── next block ───────────┘
+//!   └── refused ──▶ Closing ◀────────┘                └── (the application runs, the connection is left alone)
+//!                      └──▶ Linger ──▶ gone
 //! ```
 //!
-//! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the connection ends, or its turn
-//! is over; it returns which, and never calls up.
+//! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the application is needed, the
+//! connection ends, or its turn is over; it returns which, and never calls up.
 
 use std::fmt;
 use std::io::{self, Read};
-
-use crate::net::stream::Stream;
+use std::sync::Arc;
 
 use super::answer::Answer;
-use super::app::{Fate, Gone, Outlet, Peer};
-use super::output::{self, Output, Sent};
+use super::app::{Fate, Gone};
+use super::job::{Link, Work, deliver};
+use super::output::{Output, Sent};
 use super::seat::{READ_SIZE, Seat};
 use super::upload::Upload;
 
 /// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
-const TURN: usize = 32;
+const TURN: u8 = 48;
 
 /// Rendered bytes of pipelined answers that are sent before the next request is served.
-pub const FLUSH_SIZE: usize = 64 * 1024;
+const FLUSH_SIZE: usize = 64 * 1024;
 
 /// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
 /// (RFC 9112 section 9.6), in milliseconds without a byte.
@@ -99,32 +99,30 @@ impl fmt::Display for CloseReason {
 }
 
 /// What the loop does with the connection next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Next {
     /// Wait for its socket or its deadline.
     Wait,
     /// Give others their turn, then drive it again.
     Yield,
+    /// Let the application work, then hand the connection what it made.
+    Work(Work),
     /// Drop it.
     Close(CloseReason),
 }
 
-/// How a step ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flow {
-    /// Take the next step.
-    Go,
-    /// As [`Next`].
-    Stop(Next),
-}
+/// How a step ended: the next one follows, or the drive ends.
+pub(super) type Flow = Result<(), Next>;
 
 /// Where a connection is in its cycle.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Idle, or in the middle of a head (`input` holds its start).
+    /// Idle, or in the middle of a head.
     Head,
     /// In the middle of a body.
     Body(Box<Upload>),
+    /// The application has its request or its stream.
+    Serving,
     /// The application's answer goes on.
     Answer(Box<Answer>),
     /// The output is the last.
@@ -138,22 +136,23 @@ pub(super) enum Phase {
 pub struct Connection {
     /// Its name.
     pub token: Token,
-    pub(super) stream: Stream,
-    pub(super) peer: Peer,
-    pub(super) listener: usize,
+    /// Its socket and client.
+    pub link: Arc<Link>,
     pub(super) phase: Phase,
-    /// Bytes that were read and not used.
-    pub(super) input: Vec<u8>,
-    /// Whether `input` may hold a complete request, so that it is looked at before reading.
-    pub(super) unparsed: bool,
+    /// Bytes that were read and not used, while the seat has them not.
+    input: Vec<u8>,
+    /// Whether `input` needs more bytes to mean anything, and not merely its turn.
+    partial: bool,
     /// Bytes that the socket did not take.
-    output: Option<Box<Output>>,
+    pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
     readable: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
+    /// Steps left of its turn.
+    turn: u8,
     /// When it is to be looked at, in milliseconds of the loop's clock.
     pub(super) deadline: u64,
     /// When its live timer entry fires; `u64::MAX` when it has none.
@@ -162,27 +161,21 @@ pub struct Connection {
 
 impl Connection {
     /// A connection that was just accepted.
-    pub fn new(token: Token, stream: Stream, peer: Peer, listener: usize, deadline: u64) -> Self {
+    pub fn new(token: Token, link: Link, deadline: u64) -> Self {
         Self {
             token,
-            stream,
-            peer,
-            listener,
+            link: Arc::new(link),
             phase: Phase::Head,
             input: Vec::new(),
-            unparsed: false,
+            partial: false,
             output: None,
             readable: true,
             registered: false,
             unread: false,
+            turn: TURN,
             deadline,
             armed: u64::MAX,
         }
-    }
-
-    /// The socket, for registration.
-    pub fn stream(&mut self) -> &mut Stream {
-        &mut self.stream
     }
 
     /// When it must be looked at, in milliseconds of the loop's clock.
@@ -205,70 +198,114 @@ impl Connection {
         self.deadline = self.deadline.min(deadline);
     }
 
-    /// Goes on until the socket blocks, the connection ends or its turn is over.
+    /// A new turn: takes its bytes to the seat and goes on.
+    pub fn begin_turn(&mut self, seat: &mut Seat) -> Next {
+        self.turn = TURN;
+        seat.take_in(&self.input, self.partial);
+        self.drive(seat)
+    }
+
+    /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
     pub fn drive(&mut self, seat: &mut Seat) -> Next {
-        for _ in 0..TURN {
-            if let Flow::Stop(next) = self.send_waiting(seat) {
-                return next;
+        loop {
+            if self.turn == 0 {
+                // Answers that are rendered go out before others have their turn.
+                let next = self.flush(seat).err().unwrap_or(Next::Yield);
+                return self.leave(next, seat);
             }
-            let flow = match &mut self.phase {
-                Phase::Head | Phase::Body(_) => self.take_input(seat),
-                Phase::Answer(_) => self.go_on_answering(seat),
-                Phase::Closing(fate) => {
-                    let fate = *fate;
-                    self.end(fate, seat)
-                }
-                Phase::Linger(left) => {
-                    let left = *left;
-                    self.linger(left, seat)
-                }
-            };
-            if let Flow::Stop(next) = flow {
-                return next;
+            self.turn -= 1;
+            if let Err(next) = self.step(seat) {
+                return self.leave(next, seat);
             }
         }
-        Next::Yield
     }
 
     /// The deadline has passed.
     pub fn expire(&mut self, seat: &mut Seat) -> Next {
-        if self.output.is_some() || matches!(self.phase, Phase::Answer(_) | Phase::Closing(_)) {
-            return Next::Close(CloseReason::WriteStall);
-        }
         match &self.phase {
+            Phase::Serving => {
+                self.deadline = u64::MAX;
+                Next::Wait
+            }
+            Phase::Answer(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
+            Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
             Phase::Head if self.input.is_empty() => Next::Close(CloseReason::Idle),
             Phase::Linger(_) => Next::Close(CloseReason::Lingered),
-            Phase::Head | Phase::Body(_) | Phase::Answer(_) | Phase::Closing(_) => {
+            Phase::Head | Phase::Body(_) => {
                 self.time_out(seat);
-                self.drive(seat)
+                self.input = Vec::new();
+                self.begin_turn(seat)
             }
+        }
+    }
+
+    /// What is left of the input goes from the seat to the connection, unless it is in the application's turn.
+    fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
+        if !matches!(next, Next::Work(_)) {
+            let rest = seat.rest();
+            self.partial = seat.partial;
+            if !rest.is_empty() {
+                self.input.clear();
+                self.input.extend_from_slice(rest);
+            } else if self.input.capacity() > 0 {
+                self.input = Vec::new();
+            }
+            seat.take_in(&[], false);
+        }
+        if matches!(next, Next::Close(_)) {
+            // Answers that were rendered for a client that is gone.
+            seat.out.clear();
+        }
+        next
+    }
+
+    fn step(&mut self, seat: &mut Seat) -> Flow {
+        self.send_waiting(seat)?;
+        match &self.phase {
+            Phase::Head | Phase::Body(_) if seat.has_input() => {
+                if seat.out.len() >= if seat.batches { FLUSH_SIZE } else { 1 } {
+                    self.flush(seat)?;
+                }
+                self.consume(seat)
+            }
+            Phase::Head | Phase::Body(_) => {
+                self.flush(seat)?;
+                self.read_more(seat)
+            }
+            Phase::Serving => Err(Next::Wait),
+            Phase::Answer(_) => self.go_on_answering(seat),
+            &Phase::Closing(fate) => {
+                self.flush(seat)?;
+                self.end(fate, seat)
+            }
+            &Phase::Linger(left) => self.linger(left, seat),
         }
     }
 
     /// Sends what waits from earlier; stops when the socket is full.
     fn send_waiting(&mut self, seat: &mut Seat) -> Flow {
-        let Some(output) = &mut self.output else { return Flow::Go };
-        match output.send(&mut self.stream) {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        match output.send(&self.link.stream) {
             Ok(Sent::All) => {
                 self.output = None;
-                Flow::Go
+                Ok(())
             }
             Ok(Sent::Blocked { progress }) => {
                 if progress {
                     self.deadline = seat.clock.ms() + seat.rules.write_timeout;
                 }
-                Flow::Stop(Next::Wait)
+                Err(Next::Wait)
             }
-            Err(_) => Flow::Stop(Next::Close(CloseReason::ClientGone)),
+            Err(_) => Err(Next::Close(CloseReason::ClientGone)),
         }
     }
 
     /// Sends what the seat has rendered for this connection; what the socket does not take is kept here.
     pub(super) fn flush(&mut self, seat: &mut Seat) -> Flow {
         if seat.out.is_empty() {
-            return Flow::Go;
+            return Ok(());
         }
-        let result = deliver(&mut self.stream, &mut self.output, &mut seat.out);
+        let result = deliver(&self.link.stream, &mut self.output, &mut seat.out);
         self.after_send(result, seat)
     }
 
@@ -280,82 +317,38 @@ impl Connection {
     /// What follows an attempt to send.
     pub(super) fn after_send(&mut self, result: Result<(), Gone>, seat: &Seat) -> Flow {
         match result {
-            Ok(()) if self.output.is_none() => Flow::Go,
+            Ok(()) if self.output.is_none() => Ok(()),
             Ok(()) => {
                 self.deadline = seat.clock.ms() + seat.rules.write_timeout;
-                Flow::Stop(Next::Wait)
+                Err(Next::Wait)
             }
-            Err(Gone) => Flow::Stop(Next::Close(CloseReason::ClientGone)),
+            Err(Gone) => Err(Next::Close(CloseReason::ClientGone)),
         }
     }
 
-    /// The socket and the waiting output, for `write()`.
-    pub(super) fn outlet(&mut self) -> SocketOutlet<'_> {
-        SocketOutlet { stream: &mut self.stream, output: &mut self.output }
-    }
-
-    /// Reads what there is and hands it to the parser.
-    fn take_input(&mut self, seat: &mut Seat) -> Flow {
-        if !self.unparsed && !self.readable {
-            return Flow::Stop(Next::Wait);
+    /// Reads what there is to the seat.
+    fn read_more(&mut self, seat: &mut Seat) -> Flow {
+        if !self.readable {
+            return Err(Next::Wait);
         }
-        // Taken out of the seat for the time of parsing, so that the seat can serve while the request is borrowed from it.
-        let mut buffer = std::mem::take(&mut seat.input);
-        let mut have = self.input.len();
-        buffer[..have].copy_from_slice(&self.input);
-        let flow = if self.unparsed {
-            self.unparsed = false;
-            Flow::Go
-        } else {
-            let was_idle = have == 0 && matches!(self.phase, Phase::Head);
-            let end = buffer.len().min(have + READ_SIZE);
-            match self.read(&mut buffer[have..end]) {
-                Ok(0) => Flow::Stop(Next::Wait),
-                Ok(count) => {
-                    have += count;
-                    if was_idle {
-                        self.deadline = seat.clock.ms() + seat.rules.header_timeout;
-                    }
-                    Flow::Go
-                }
-                Err(reason) => Flow::Stop(Next::Close(self.lost(reason, seat))),
-            }
-        };
-        let flow = match flow {
-            Flow::Go => {
-                let mut head = std::mem::take(&mut seat.head);
-                let used = self.consume(&buffer[..have], &mut head, seat);
-                seat.head = head;
-                self.keep_rest(&buffer[used.bytes..have]);
-                self.unparsed = !used.wants_more && !self.input.is_empty();
-                if used.bytes > 0 && used.wants_more && !self.input.is_empty() {
-                    // The start of another request has come behind the last one.
+        let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        match self.read(seat.space()) {
+            Ok(0) => Err(Next::Wait),
+            Ok(count) => {
+                seat.filled(count);
+                if was_idle {
                     self.deadline = seat.clock.ms() + seat.rules.header_timeout;
                 }
-                self.flush(seat)
+                Ok(())
             }
-            Flow::Stop(_) => flow,
-        };
-        seat.input = buffer;
-        flow
-    }
-
-    /// Keeps what was not used; gives the memory back when that is nothing.
-    fn keep_rest(&mut self, rest: &[u8]) {
-        if rest.is_empty() {
-            if self.input.capacity() > 0 {
-                self.input = Vec::new();
-            }
-        } else {
-            self.input.clear();
-            self.input.extend_from_slice(rest);
+            Err(reason) => Err(Next::Close(self.lost(reason, seat))),
         }
     }
 
     /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
         loop {
-            match self.stream.read(buffer) {
+            match (&self.link.stream).read(buffer) {
                 Ok(0) => return Err(CloseReason::ClientClosed),
                 Ok(count) => {
                     // A short read has emptied the socket: the next bytes, or the end, come with a new edge.
@@ -373,25 +366,25 @@ impl Connection {
     }
 
     /// Ends the connection behind its last answer.
-    fn end(&mut self, fate: Fate, seat: &Seat) -> Flow {
+    fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
         match fate {
             Fate::Keep | Fate::Close => {
                 if !self.unread && !self.readable {
-                    return Flow::Stop(Next::Close(CloseReason::Done));
+                    return Err(Next::Close(CloseReason::Done));
                 }
-                if self.stream.shutdown_write().is_err() {
-                    return Flow::Stop(Next::Close(CloseReason::ClientGone));
+                if self.link.stream.shutdown_write().is_err() {
+                    return Err(Next::Close(CloseReason::ClientGone));
                 }
-                self.input = Vec::new();
+                seat.take_in(&[], false);
                 self.phase = Phase::Linger(LINGER_BYTES);
                 self.deadline = seat.clock.ms() + LINGER_MS;
-                Flow::Go
+                Ok(())
             }
-            Fate::Cut => Flow::Stop(Next::Close(CloseReason::Cut)),
+            Fate::Cut => Err(Next::Close(CloseReason::Cut)),
             Fate::Reset => {
                 // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
-                let _ = self.stream.set_linger0();
-                Flow::Stop(Next::Close(CloseReason::Cut))
+                let _ = self.link.stream.set_linger0();
+                Err(Next::Close(CloseReason::Cut))
             }
         }
     }
@@ -399,66 +392,36 @@ impl Connection {
     /// Throws away what the client still sends.
     fn linger(&mut self, left: u64, seat: &mut Seat) -> Flow {
         if !self.readable {
-            return Flow::Stop(Next::Wait);
+            return Err(Next::Wait);
         }
-        let mut buffer = std::mem::take(&mut seat.input);
-        let result = self.read(&mut buffer);
-        seat.input = buffer;
-        match result {
-            Ok(0) => Flow::Stop(Next::Wait),
+        match self.read(&mut seat.space()[..READ_SIZE]) {
+            Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
                 self.phase = Phase::Linger(left - count as u64);
                 self.deadline = seat.clock.ms() + LINGER_MS;
-                Flow::Go
+                Ok(())
             }
-            Ok(_) | Err(_) => Flow::Stop(Next::Close(CloseReason::Lingered)),
+            Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
         }
     }
 
     /// The next request begins, or the connection closes.
     pub(super) fn after_answer(&mut self, fate: Fate, seat: &Seat) {
         match fate {
-            Fate::Keep if !seat.draining => {
-                self.phase = Phase::Head;
-                self.deadline = seat.clock.ms() + seat.rules.keep_alive;
-            }
             Fate::Keep => {
-                // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its way
-                // must still be answered.
                 self.phase = Phase::Head;
-                self.deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
+                let wait = if seat.has_input() {
+                    seat.rules.header_timeout
+                } else if seat.draining {
+                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
+                    // way must still be answered.
+                    super::DRAIN_IDLE_MS
+                } else {
+                    seat.rules.keep_alive
+                };
+                self.deadline = seat.clock.ms() + wait;
             }
             Fate::Close | Fate::Cut | Fate::Reset => self.phase = Phase::Closing(fate),
         }
     }
-}
-
-/// `write()`'s way to the client.
-pub(super) struct SocketOutlet<'a> {
-    stream: &'a mut Stream,
-    output: &'a mut Option<Box<Output>>,
-}
-
-impl Outlet for SocketOutlet<'_> {
-    fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
-        if let Some(output) = self.output.as_mut()
-            && output.send(self.stream).map_err(|_| Gone)? == Sent::All
-        {
-            *self.output = None;
-        }
-        deliver(self.stream, self.output, out)
-    }
-}
-
-/// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
-fn deliver(stream: &mut Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
-    let sent = match output {
-        Some(_) => 0,
-        None => output::send_parts(stream, [out, &[], &[]]).map_err(|_| Gone)?,
-    };
-    if sent < out.len() {
-        output.get_or_insert_default().push(&out[sent..]).map_err(|_| Gone)?;
-    }
-    out.clear();
-    Ok(())
 }

@@ -10,14 +10,18 @@
 //! 8. deadlines,
 //! 9. the access log.
 //!
+//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that runs
+//! the loop and keeps its place; the thread does the work and hands back what came of it.
+//!
 //! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
 //! new connection is read, answered and closed without the poll ever knowing of it.
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll};
 use slab::Slab;
 
@@ -30,6 +34,7 @@ use super::accept::Acceptor;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Next, Token};
 use super::control::Control;
+use super::job::{Done, Link, Work};
 use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
@@ -54,9 +59,45 @@ enum Leaving {
     Now,
 }
 
+/// Where the turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Poll,
+    Accept,
+    Sockets,
+    Yielded,
+    Deadlines,
+    End,
+}
+
+/// One turn of the loop, kept between two pieces of work.
+#[derive(Debug)]
+struct Turn {
+    stage: Stage,
+    /// Listeners that were ready, each with the connections that may still be taken from it.
+    accepting: Vec<(usize, usize)>,
+    /// Sockets that were ready, in reverse order; whether they may be read.
+    sockets: Vec<(Token, bool)>,
+    /// Connections of the last turn that still have theirs.
+    yielded: usize,
+    /// Connections whose timer entry has fired.
+    due: Vec<Token>,
+}
+
+/// What the thread does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Work in the application for this connection, then [`EventLoop::resume`].
+    Work(Token, Work),
+    /// The worker is done.
+    Leave,
+}
+
 /// Everything that the loop owns and could hand to another thread: no Python, no scratch buffers.
 pub struct EventLoop {
     poll: Poll,
+    events: Events,
+    turn: Turn,
     acceptor: Acceptor,
     control: Control,
     connections: Slab<Connection>,
@@ -75,8 +116,11 @@ impl EventLoop {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let turn = Turn { stage: Stage::Poll, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
             poll,
+            events: Events::with_capacity(EVENTS),
+            turn,
             acceptor,
             control,
             connections: Slab::new(),
@@ -94,62 +138,82 @@ impl EventLoop {
         self.control.report(&Report::Ready(description))
     }
 
-    /// Serves until the worker is told to leave and has nothing left to do.
-    pub fn run(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS);
-        let mut accepting = Vec::new();
-        let mut due = Vec::new();
+    /// Goes on with the turn until the application is needed or the worker is done.
+    pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {
         loop {
-            self.wait(&mut events, seat)?;
-            seat.clock.turn();
-            accepting.clear();
-            let mut ordered = false;
-            for event in &events {
-                match event.token().0 {
-                    CONTROL => ordered = true,
-                    token if let Some(index) = self.acceptor.index(token) => accepting.push(index),
-                    _ => {}
+            let work = match self.turn.stage {
+                Stage::Poll => {
+                    self.wait(seat)?;
+                    seat.clock.turn();
+                    self.sort_events(seat)?;
+                    self.turn.stage = Stage::Accept;
+                    None
                 }
-            }
-            if ordered {
-                self.obey(seat)?;
-            }
-            if self.leaving == Leaving::No {
-                for &index in &accepting {
-                    self.accept(index, seat)?;
+                Stage::Accept => self.accept_next(seat)?,
+                Stage::Sockets => match self.turn.sockets.pop() {
+                    Some((token, readable)) => {
+                        if let Some(connection) = self.find(token) {
+                            connection.ready(readable);
+                        }
+                        self.begin_turn(token, seat)
+                    }
+                    None => {
+                        self.turn.yielded = self.runnable.len();
+                        self.turn.stage = Stage::Yielded;
+                        None
+                    }
+                },
+                Stage::Yielded if self.turn.yielded > 0 => {
+                    self.turn.yielded -= 1;
+                    self.runnable.pop_front().and_then(|token| self.begin_turn(token, seat))
                 }
-            }
-            for event in &events {
-                let token = event.token();
-                if token.0 < LISTENERS {
-                    self.socket_ready(token.into(), event.is_readable() || event.is_read_closed() || event.is_error(), seat);
+                Stage::Yielded => {
+                    self.timers.fire(seat.clock.ms(), &mut self.turn.due);
+                    self.turn.stage = Stage::Deadlines;
+                    None
                 }
-            }
-            for _ in 0..self.runnable.len() {
-                if let Some(token) = self.runnable.pop_front() {
-                    self.drive(token, seat);
+                Stage::Deadlines => match self.turn.due.pop() {
+                    Some(token) => self.expire(token, seat),
+                    None => {
+                        self.turn.stage = Stage::End;
+                        None
+                    }
+                },
+                Stage::End => {
+                    seat.slot().set_connections(self.connections.len() as u32);
+                    seat.end_turn();
+                    self.turn.stage = Stage::Poll;
+                    match self.leaving {
+                        Leaving::No => {
+                            let (open, now) = (self.connections.len(), seat.clock.ms());
+                            self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
+                        }
+                        Leaving::Drained if self.connections.is_empty() => return Ok(Step::Leave),
+                        Leaving::Drained => {}
+                        Leaving::Now => return Ok(Step::Leave),
+                    }
+                    None
                 }
-            }
-            self.timers.fire(seat.clock.ms(), &mut due);
-            for token in due.drain(..) {
-                self.expire(token, seat);
-            }
-            seat.slot().set_connections(self.connections.len() as u32);
-            seat.rest();
-            match self.leaving {
-                Leaving::No => {
-                    let (open, now) = (self.connections.len(), seat.clock.ms());
-                    self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
-                }
-                Leaving::Drained if self.connections.is_empty() => return Ok(()),
-                Leaving::Drained => {}
-                Leaving::Now => return Ok(()),
+            };
+            if let Some((token, work)) = work {
+                return Ok(Step::Work(token, work));
             }
         }
     }
 
+    /// The call for this connection has returned; its rendered answer is in the seat. Returns more work of the same connection.
+    pub fn resume(&mut self, token: Token, done: Done, seat: &mut Seat) -> Option<(Token, Work)> {
+        let connection = self.find(token)?;
+        match done {
+            Done::Called(reply) => connection.called(reply, seat),
+            Done::Advanced(answer, step) => connection.advanced(answer, step, seat),
+        }
+        let next = connection.drive(seat);
+        self.follow(token, next, seat)
+    }
+
     /// Polls until something happens or the nearest deadline.
-    fn wait(&mut self, events: &mut Events, seat: &mut Seat) -> io::Result<()> {
+    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
         let now = seat.clock.ms();
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
@@ -158,7 +222,7 @@ impl EventLoop {
         } else {
             Some(Duration::ZERO)
         };
-        let poll = &mut self.poll;
+        let (poll, events) = (&mut self.poll, &mut self.events);
         let mut result = Ok(());
         match timeout {
             Some(Duration::ZERO) => result = poll.poll(events, timeout),
@@ -170,6 +234,50 @@ impl EventLoop {
                 Ok(())
             }
             other => other,
+        }
+    }
+
+    /// Sorts what the poll brought, and follows orders at once.
+    fn sort_events(&mut self, seat: &mut Seat) -> io::Result<()> {
+        let mut ordered = false;
+        for event in &self.events {
+            match event.token().0 {
+                CONTROL => ordered = true,
+                token if token >= LISTENERS => {
+                    if let Some(index) = self.acceptor.index(token) {
+                        self.turn.accepting.push((index, self.acceptor.batch(self.connections.len(), self.limit)));
+                    }
+                }
+                _ => {
+                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                    self.turn.sockets.push((event.token().into(), readable));
+                }
+            }
+        }
+        self.turn.sockets.reverse();
+        if ordered { self.obey(seat) } else { Ok(()) }
+    }
+
+    /// Takes the next connection of this turn.
+    fn accept_next(&mut self, seat: &mut Seat) -> io::Result<Option<(Token, Work)>> {
+        let Some((index, left)) = self.turn.accepting.last_mut() else {
+            self.turn.stage = Stage::Sockets;
+            return Ok(None);
+        };
+        let index = *index;
+        let accepted = if *left > 0 && self.connections.len() < self.limit {
+            *left -= 1;
+            self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
+        } else {
+            None
+        };
+        match accepted {
+            Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
+            None => {
+                self.turn.accepting.pop();
+                self.acceptor.woken(borrow(&self.poll))?;
+                Ok(None)
+            }
         }
     }
 
@@ -189,45 +297,45 @@ impl EventLoop {
     fn drain(&mut self, seat: &mut Seat) -> io::Result<()> {
         self.leaving = Leaving::Drained;
         seat.draining = true;
-        self.acceptor.leave(borrow(&self.poll));
+        self.turn.accepting.clear();
         for index in 0..self.acceptor.len() {
             while self.connections.len() < self.limit {
                 let now = seat.clock.ms();
                 let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-                self.open(stream, peer, index, seat);
+                let token = self.insert(stream, peer, index, seat);
+                self.runnable.push_back(token);
             }
         }
-        self.acceptor.drop_listeners();
+        self.acceptor.leave(borrow(&self.poll));
         let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
         let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
         for key in idle {
             self.connections[key].hurry(deadline);
             self.arm(key);
         }
-        // The master may be gone, or busy with a second signal; it learns of the drain from the worker's end too.
+        // Fails only when the master is gone, which the channel tells at the next turn.
         let _ = self.control.report(&Report::Draining);
         Ok(())
     }
 
-    /// Accepts a batch from one listener.
-    fn accept(&mut self, index: usize, seat: &mut Seat) -> io::Result<()> {
-        for _ in 0..self.acceptor.batch(self.connections.len(), self.limit) {
-            let now = seat.clock.ms();
-            let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-            self.open(stream, peer, index, seat);
-        }
-        self.acceptor.woken(borrow(&self.poll))
+    /// A new connection: read at once, for its request is usually there already.
+    fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
+        let token = self.insert(stream, peer, listener, seat);
+        self.begin_turn(token, seat)
     }
 
-    /// A new connection: read at once, for its request is usually there already.
-    fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) {
+    fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        let next = self.find(token)?.begin_turn(seat);
+        self.follow(token, next, seat)
+    }
+
+    fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
-        let deadline = seat.clock.ms() + seat.rules.header_timeout;
-        let peer = self.peer(peer);
+        let link = Link { stream, peer: self.peer(peer), listener };
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
-        entry.insert(Connection::new(token, stream, peer, listener, deadline));
-        self.drive(token, seat);
+        entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        token
     }
 
     fn peer(&self, peer: PeerAddr) -> Peer {
@@ -235,62 +343,51 @@ impl EventLoop {
         Peer { addr, port, trusted: peer.ip().is_none_or(|ip| trust::is_trusted(&self.trusted, ip)) }
     }
 
-    /// An edge on a connection's socket.
-    fn socket_ready(&mut self, token: Token, readable: bool, seat: &mut Seat) {
-        if let Some(connection) = self.find(token) {
-            connection.ready(readable);
-            self.drive(token, seat);
-        }
-    }
-
     /// The connection of a token, unless it is gone.
     fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
-    fn drive(&mut self, token: Token, seat: &mut Seat) {
-        if let Some(connection) = self.find(token) {
-            let next = connection.drive(seat);
-            self.follow(token, next, seat);
-        }
-    }
-
     /// A timer entry has fired; it may be older than the connection's deadline, or than the connection.
-    fn expire(&mut self, token: Token, seat: &mut Seat) {
+    fn expire(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
         let now = seat.clock.ms();
-        let Some(connection) = self.find(token) else { return };
+        let connection = self.find(token)?;
         if connection.armed > now {
-            // A second entry, armed earlier for a later time; the live one is still in the wheel.
-            return;
+            // An entry for a later time was there already when this one was armed; the live one is still in the wheel.
+            return None;
         }
         connection.armed = u64::MAX;
-        if connection.deadline() > now {
-            self.arm(token.key());
-            return;
-        }
-        let next = connection.expire(seat);
-        self.follow(token, next, seat);
+        let next = if connection.deadline() > now { Next::Wait } else { connection.expire(seat) };
+        self.follow(token, next, seat)
     }
 
-    /// Does what a step of a connection asked for.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) {
-        let key = token.key();
+    /// Does what a step of a connection asked for; passes on what only the application can do.
+    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
-                let connection = &mut self.connections[key];
+                let connection = &mut self.connections[token.key()];
                 if !connection.registered {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
-                    if let Err(error) = self.poll.registry().register(connection.stream(), token.into(), interest) {
-                        seat.log.error(format_args!("cannot watch a connection: {error}"));
-                        self.close(key, CloseReason::Cut, seat);
-                        return;
+                    let fd = connection.link.stream.as_raw_fd();
+                    if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
+                        seat.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
+                        self.close(token, CloseReason::Cut, seat);
+                        return None;
                     }
                 }
-                self.arm(key);
+                self.arm(token.key());
+                None
             }
-            Next::Yield => self.runnable.push_back(token),
-            Next::Close(reason) => self.close(key, reason, seat),
+            Next::Yield => {
+                self.runnable.push_back(token);
+                None
+            }
+            Next::Work(work) => Some((token, work)),
+            Next::Close(reason) => {
+                self.close(token, reason, seat);
+                None
+            }
         }
     }
 
@@ -302,8 +399,8 @@ impl EventLoop {
         }
     }
 
-    fn close(&mut self, key: usize, reason: CloseReason, seat: &mut Seat) {
-        let mut connection = self.connections.remove(key);
+    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) {
+        let mut connection = self.connections.remove(token.key());
         connection.abandon(reason, seat);
         self.acceptor.freed();
     }

@@ -7,6 +7,7 @@ mod clock;
 mod connection;
 mod control;
 mod event_loop;
+mod job;
 mod output;
 mod request;
 mod seat;
@@ -29,7 +30,8 @@ use crate::sys::signals::Blocked;
 
 use app::App;
 use control::Control;
-use event_loop::EventLoop;
+use event_loop::{EventLoop, Step};
+use job::{Done, Work};
 use seat::Seat;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
@@ -126,9 +128,27 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let shared = boot.workers > 1;
     let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
     event_loop.ready(description)?;
-    event_loop.run(&mut seat)?;
+    work(&mut event_loop, &mut seat)?;
     drop(event_loop);
-    seat.rest();
+    seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Serves until the worker is told to leave and has nothing left to do: the application runs on the thread of the loop.
+fn work(event_loop: &mut EventLoop, seat: &mut Seat) -> io::Result<()> {
+    loop {
+        let Step::Work(token, work) = event_loop.next(seat)? else { return Ok(()) };
+        let mut more = Some((token, work));
+        while let Some((token, work)) = more {
+            let done = match work {
+                Work::Call => Done::Called(seat.call()),
+                Work::Advance(mut answer) => {
+                    let step = answer.advance(seat);
+                    Done::Advanced(answer, step)
+                }
+            };
+            more = event_loop.resume(token, done, seat);
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl Output {
     }
 
     /// Sends until nothing is left or the socket is full.
-    pub fn send(&mut self, stream: &mut Stream) -> io::Result<Sent> {
+    pub fn send(&mut self, mut stream: &Stream) -> io::Result<Sent> {
         let mut progress = false;
         while self.at < self.bytes.len() {
             match taken(stream.write(&self.bytes[self.at..]))? {
@@ -98,7 +98,7 @@ fn taken(result: io::Result<usize>) -> io::Result<Option<usize>> {
 
 /// Sends `parts` in order in as few calls as the socket allows; returns how many bytes it took in all.
 /// Fewer than there are means that the socket is full: a short write ends the attempt, for its edge comes with free space.
-pub fn send_parts(stream: &mut Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
+pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
     let total: usize = parts.iter().map(|part| part.len()).sum();
     let mut sent = 0;
     while sent < total {

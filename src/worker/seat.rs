@@ -3,6 +3,7 @@
 //! A connection that waits holds no buffer of its own: input is read into the seat's buffer, answers are rendered into the seat's
 //! buffer, and only what could not be finished is copied to the connection.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::Settings;
@@ -15,6 +16,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 
 use super::app::{App, Peer};
 use super::clock::Clock;
+use super::job::Job;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -80,10 +82,14 @@ pub struct Seat {
     pub app: Box<dyn App>,
     /// Where input is read to.
     pub input: Vec<u8>,
+    /// The part of `input` that the connection in hand has not used.
+    unused: Range<usize>,
+    /// Whether that part needs more bytes to mean anything.
+    pub partial: bool,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
-    /// Where heads are parsed to.
-    pub head: Head,
+    /// The request in hand; heads are parsed to it.
+    pub job: Job,
     /// The clock.
     pub clock: Clock,
     /// The rendered Date value.
@@ -96,8 +102,10 @@ pub struct Seat {
     pub journal: Option<Journal>,
     /// Whether the worker is leaving: no connection is kept after its answer.
     pub draining: bool,
-    scoreboard: Arc<Scoreboard>,
-    slot: usize,
+    /// Whether answers to pipelined requests may wait for each other to leave in one send.
+    pub batches: bool,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) index: usize,
 }
 
 impl Seat {
@@ -115,22 +123,69 @@ impl Seat {
             app,
             // A head that waits for its end is copied here before the next read.
             input: vec![0; READ_SIZE + rules.head_max],
+            unused: 0..0,
+            partial: false,
             out: Vec::with_capacity(READ_SIZE),
-            head: Head::default(),
+            job: Job::new(),
             clock: Clock::new(),
             date: date::Cache::new(),
             rules,
             log,
             journal: access.map(|(sink, format)| Journal { sink, format, lines: Vec::new(), pid: std::process::id() }),
             draining: false,
+            batches: true,
             scoreboard,
-            slot,
+            index: slot,
         }
     }
 
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
-        self.scoreboard.slot(self.slot)
+        self.scoreboard.slot(self.index)
+    }
+
+    /// Takes over the bytes that a connection has kept.
+    pub fn take_in(&mut self, bytes: &[u8], partial: bool) {
+        self.input[..bytes.len()].copy_from_slice(bytes);
+        self.unused = 0..bytes.len();
+        self.partial = partial;
+    }
+
+    /// Whether there are bytes that may be a request.
+    pub fn has_input(&self) -> bool {
+        !self.unused.is_empty() && !self.partial
+    }
+
+    /// The bytes that are not used.
+    pub fn rest(&self) -> &[u8] {
+        &self.input[self.unused.clone()]
+    }
+
+    /// Where in `input` they begin.
+    pub fn rest_start(&self) -> usize {
+        self.unused.start
+    }
+
+    /// So many bytes are used.
+    pub fn used(&mut self, count: usize) {
+        self.unused.start += count;
+    }
+
+    /// Room for a read behind the unused bytes, which are moved to the front: at most one partial head, so at least
+    /// [`READ_SIZE`] bytes.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.unused.start > 0 {
+            self.input.copy_within(self.unused.clone(), 0);
+            self.unused = 0..self.unused.len();
+        }
+        let start = self.unused.end;
+        &mut self.input[start..start + READ_SIZE]
+    }
+
+    /// So many bytes were read to the space.
+    pub fn filled(&mut self, count: usize) {
+        self.unused.end += count;
+        self.partial = false;
     }
 
     /// Whether an answer may leave its connection open.
@@ -169,7 +224,7 @@ impl Seat {
     }
 
     /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
-    pub fn rest(&mut self) {
+    pub fn end_turn(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.flush();
         }
