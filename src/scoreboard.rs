@@ -204,6 +204,19 @@ mod tests {
     }
 
     #[test]
+    fn the_pieces_of_an_answer_are_no_requests_of_their_own() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.begin(b"GET /a HTTP/1.1", 3);
+        slot.end();
+        slot.resume(b"GET /a HTTP/1.1", 3);
+        assert_eq!(slot.in_flight(), flying(b"GET /a HTTP/1.1", 3));
+        slot.pause();
+        assert_eq!(slot.in_flight(), None);
+        assert_eq!(slot.requests(), 1);
+    }
+
+    #[test]
     fn a_reader_never_sees_a_mixture_of_two_lines() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
