@@ -64,7 +64,9 @@ fn embeddable(config: &InterpreterConfig) -> Result<(), String> {
     let choose = "or choose another interpreter with PYO3_PYTHON=/path/to/python3";
     match config.target_abi().implementation() {
         PythonImplementation::CPython => {}
-        other => return Err(format!("{python} is {other:?}: Tapster embeds CPython only; install CPython 3.9 or newer, {choose}")),
+        other => {
+            return Err(format!("{python} is {other:?}: Tapster embeds CPython only; install CPython 3.9 or newer, {choose}"));
+        }
     }
     if (version.major, version.minor) < (3, OLDEST_MINOR) {
         return Err(format!("{python} is too old: Tapster needs Python 3.{OLDEST_MINOR} or newer; install one, {choose}"));

@@ -52,8 +52,7 @@ fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
             Address::Unix(_) => (String::new(), String::new(), true),
         })
         .collect();
-    let app =
-        Wsgi::new(place.settings, listeners, place.workers, place.slot, place.log.clone(), place.environ_names.clone())?;
+    let app = Wsgi::new(place.settings, listeners, place.workers, place.slot, place.log.clone(), place.environ_names.clone())?;
     Ok((app, wsgi::version()))
 }
 

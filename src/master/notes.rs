@@ -146,9 +146,6 @@ mod tests {
 
     #[test]
     fn what_is_not_supported_is_named_by_signal_and_meaning() {
-        assert_eq!(
-            text(&Note::Unsupported(Request::Reload), None),
-            "SIGHUP (reload) is not supported yet in this version"
-        );
+        assert_eq!(text(&Note::Unsupported(Request::Reload), None), "SIGHUP (reload) is not supported yet in this version");
     }
 }

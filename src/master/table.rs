@@ -104,9 +104,7 @@ mod tests {
     fn a_dead_worker_is_found_once_and_its_last_words_are_heard() {
         let mut table = Table::new(2);
         let (master, worker) = pair().unwrap();
-        let pid = fork_in_test(|_| {
-            worker.send(&Report::Draining).map_or(1, |()| 3)
-        });
+        let pid = fork_in_test(|_| worker.send(&Report::Draining).map_or(1, |()| 3));
         drop(worker);
         table.put(Slot(1), Child::new(pid, Instant::now(), master));
         let stranger = fork_in_test(|_| 0);
