@@ -2,6 +2,11 @@
 //!
 //! A packet is a kind byte followed by the payload. Workers answer nothing; a closed channel means that the other side is gone.
 
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
+
 /// From a worker to the master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -31,7 +36,15 @@ pub enum Order {
     Quit,
 }
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+/// Largest packet in bytes: a traceback of a few hundred frames.
+const PACKET_MAX: usize = 64 * 1024;
+
+/// Room for the packets that a worker sends in its life, so that it never has to wait for the master. (The kernel doubles it for its
+/// own needs, and cuts it to net.core.wmem_max.)
+const SEND_BUFFER: usize = 2 * PACKET_MAX;
+
+/// Stands for what was cut out of a text.
+const CUT: &str = "\n... (cut)\n";
 
 /// The master's end of a worker's socketpair, non-blocking.
 #[derive(Debug)]
@@ -42,20 +55,23 @@ pub struct MasterEnd(OwnedFd);
 pub struct WorkerEnd(OwnedFd);
 
 /// Makes a connected pair, both ends non-blocking and close-on-exec.
-pub fn pair() -> std::io::Result<(MasterEnd, WorkerEnd)> {
-    todo!()
+pub fn pair() -> io::Result<(MasterEnd, WorkerEnd)> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let (master, worker) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    setsockopt(&worker, sockopt::SndBuf, &SEND_BUFFER)?;
+    Ok((MasterEnd(master), WorkerEnd(worker)))
 }
 
 impl WorkerEnd {
     /// Sends a report; a text that does not fit into a packet is cut in its middle.
-    pub fn send(&self, report: &Report) -> std::io::Result<()> {
-        let _ = (report, &self.0);
-        todo!()
+    pub fn send(&self, report: &Report) -> io::Result<()> {
+        send_packet(&self.0, &report.encode())
     }
 
     /// The next order; `Ok(None)` when there is none yet; `UnexpectedEof` when the master is gone.
-    pub fn receive(&self) -> std::io::Result<Option<Order>> {
-        todo!()
+    pub fn receive(&self) -> io::Result<Option<Order>> {
+        let mut packet = [0; 2];
+        receive_packet(&self.0, &mut packet)?.map(Order::decode).transpose()
     }
 }
 
@@ -67,19 +83,179 @@ impl AsFd for WorkerEnd {
 
 impl MasterEnd {
     /// Sends an order.
-    pub fn send(&self, order: Order) -> std::io::Result<()> {
-        let _ = (order, &self.0);
-        todo!()
+    pub fn send(&self, order: Order) -> io::Result<()> {
+        send_packet(&self.0, &[order.kind()])
     }
 
     /// The next report; `Ok(None)` when there is none yet; `UnexpectedEof` when the worker is gone.
-    pub fn receive(&self) -> std::io::Result<Option<Report>> {
-        todo!()
+    pub fn receive(&self) -> io::Result<Option<Report>> {
+        let mut packet = vec![0; PACKET_MAX];
+        receive_packet(&self.0, &mut packet)?.map(Report::decode).transpose()
     }
 }
 
 impl AsFd for MasterEnd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
+    }
+}
+
+impl Report {
+    fn encode(&self) -> Vec<u8> {
+        let (kind, text) = match self {
+            Self::Ready(text) => (b'R', text.as_str()),
+            Self::BootFailed(BootError { app: true, text }) => (b'A', text.as_str()),
+            Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
+            Self::Draining => (b'D', ""),
+        };
+        let mut packet = vec![kind];
+        let room = PACKET_MAX - packet.len();
+        if text.len() <= room {
+            packet.extend_from_slice(text.as_bytes());
+        } else {
+            // The first lines say what failed, the last ones why.
+            let half = (room - CUT.len()) / 2;
+            let start = (0..=half).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            let end = (text.len() - half..text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+            packet.extend_from_slice(&text.as_bytes()[..start]);
+            packet.extend_from_slice(CUT.as_bytes());
+            packet.extend_from_slice(&text.as_bytes()[end..]);
+        }
+        packet
+    }
+
+    fn decode(packet: &[u8]) -> io::Result<Self> {
+        let (kind, text) = packet.split_first().ok_or_else(|| unknown(packet))?;
+        let text = String::from_utf8_lossy(text).into_owned();
+        match kind {
+            b'R' => Ok(Self::Ready(text)),
+            b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
+            b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
+            b'D' if text.is_empty() => Ok(Self::Draining),
+            _ => Err(unknown(packet)),
+        }
+    }
+}
+
+impl Order {
+    fn kind(self) -> u8 {
+        match self {
+            Self::Drain => b'd',
+            Self::Quit => b'q',
+        }
+    }
+
+    fn decode(packet: &[u8]) -> io::Result<Self> {
+        match packet {
+            b"d" => Ok(Self::Drain),
+            b"q" => Ok(Self::Quit),
+            _ => Err(unknown(packet)),
+        }
+    }
+}
+
+fn unknown(packet: &[u8]) -> io::Error {
+    let start = packet[..packet.len().min(16)].escape_ascii();
+    io::Error::new(io::ErrorKind::InvalidData, format!("unknown message between master and worker: {start}"))
+}
+
+fn send_packet(fd: &OwnedFd, packet: &[u8]) -> io::Result<()> {
+    // A packet is taken whole or not at all; MSG_NOSIGNAL: a vanished reader is an error, whatever SIGPIPE is set to.
+    send(fd.as_raw_fd(), packet, MsgFlags::MSG_NOSIGNAL)?;
+    Ok(())
+}
+
+fn receive_packet<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
+    match recv(fd.as_raw_fd(), buffer, MsgFlags::empty()).map_err(io::Error::from) {
+        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(len) => Ok(Some(&buffer[..len])),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        // The other side closed with messages unread.
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(io::ErrorKind::UnexpectedEof.into()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_arrive_in_order_and_one_at_a_time() {
+        let (master, worker) = pair().unwrap();
+        let reports = [
+            Report::Ready("Python 3.11.7".into()),
+            Report::BootFailed(BootError { app: true, text: "no module\n  named x".into() }),
+            Report::BootFailed(BootError { app: false, text: String::new() }),
+            Report::Draining,
+        ];
+        for report in &reports {
+            worker.send(report).unwrap();
+        }
+        for report in reports {
+            assert_eq!(master.receive().unwrap(), Some(report));
+        }
+        assert_eq!(master.receive().unwrap(), None);
+
+        master.send(Order::Drain).unwrap();
+        master.send(Order::Quit).unwrap();
+        assert_eq!(worker.receive().unwrap(), Some(Order::Drain));
+        assert_eq!(worker.receive().unwrap(), Some(Order::Quit));
+        assert_eq!(worker.receive().unwrap(), None);
+    }
+
+    #[test]
+    fn a_closed_side_is_seen_after_its_last_message() {
+        let (master, worker) = pair().unwrap();
+        worker.send(&Report::Draining).unwrap();
+        drop(worker);
+        assert_eq!(master.receive().unwrap(), Some(Report::Draining));
+        assert_eq!(master.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(master.send(Order::Quit).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_worker_that_left_orders_unread_is_gone_all_the_same() {
+        let (master, worker) = pair().unwrap();
+        master.send(Order::Drain).unwrap();
+        drop(worker);
+        assert_eq!(master.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        let (master, worker) = pair().unwrap();
+        drop(master);
+        assert_eq!(worker.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn a_long_traceback_keeps_its_start_and_its_end() {
+        let (master, worker) = pair().unwrap();
+        let text = format!("cannot load x{}NameError: y", "é".repeat(PACKET_MAX));
+        worker.send(&Report::BootFailed(BootError { app: true, text })).unwrap();
+        let Some(Report::BootFailed(BootError { app: true, text })) = master.receive().unwrap() else { panic!("wrong report") };
+        assert!(text.len() < PACKET_MAX && text.len() > PACKET_MAX - 64);
+        assert!(text.starts_with("cannot load xé"));
+        assert!(text.contains("é\n... (cut)\né"));
+        assert!(text.ends_with("éNameError: y"));
+        assert!(!text.contains('\u{fffd}'));
+    }
+
+    #[test]
+    fn a_text_that_just_fits_is_not_cut() {
+        for extra in [0, 1] {
+            let text = "x".repeat(PACKET_MAX - 1 + extra);
+            let Report::Ready(back) = Report::decode(&Report::Ready(text.clone()).encode()).unwrap() else {
+                panic!("wrong report")
+            };
+            assert_eq!(back == text, extra == 0);
+        }
+    }
+
+    #[test]
+    fn unknown_packets_are_errors() {
+        for packet in [&b""[..], b"x", b"Dx"] {
+            assert!(Report::decode(packet).is_err());
+        }
+        for packet in [&b""[..], b"x", b"dd"] {
+            assert!(Order::decode(packet).is_err());
+        }
     }
 }

@@ -7,6 +7,7 @@ pub mod channel;
 pub mod cli;
 pub mod config;
 pub mod http;
+mod launch;
 pub mod log;
 pub mod master;
 pub mod net;
@@ -16,17 +17,4 @@ pub mod worker;
 #[cfg(feature = "python")]
 pub mod wsgi;
 
-/// Runs the command with these arguments (the first is the program) and returns its exit code.
-pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
-    match cli::parse(args) {
-        Ok(cli::Command::Print(text)) => {
-            print!("{text}");
-            0
-        }
-        Ok(cli::Command::Serve(..) | cli::Command::CheckConfig(..)) => todo!(),
-        Err(error) => {
-            eprintln!("tapster: {error}");
-            2
-        }
-    }
-}
+pub use launch::run;

@@ -1,32 +1,59 @@
 //! The scoreboard: one cache-line-padded slot of atomics per worker in memory shared by master and workers (mapped before the
 //! fork), written by its worker with plain stores, read by the master at any time, also after the worker's death.
+//!
+//! A slot has one writer, the thread of its worker that is in the application. The request in flight is a sequence lock whose
+//! sequence is the time of the call: zero while the line is rewritten, so that a reader sees a whole line or none.
 
 use std::io;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+
+use crate::sys::memory::{SharedSlice, shared_struct};
 
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
 
+/// Bytes stored at once.
+const WORD: usize = size_of::<u64>();
+
+/// How often a reader tries to find the worker not between two requests.
+const READ_ATTEMPTS: usize = 8;
+
 /// The slots of all workers.
 #[derive(Debug)]
-pub struct Scoreboard {}
+pub struct Scoreboard {
+    slots: SharedSlice<Slot>,
+}
 
 impl Scoreboard {
     /// Maps `slots` zeroed slots, shared with every process forked later.
     pub fn new(slots: usize) -> io::Result<Self> {
-        let _ = slots;
-        todo!()
+        Ok(Self { slots: SharedSlice::new(slots)? })
     }
 
     /// One slot.
     pub fn slot(&self, index: usize) -> &Slot {
-        let _ = index;
-        todo!()
+        &self.slots[index]
     }
 }
 
-/// What one worker tells of itself.
-#[derive(Debug)]
-pub struct Slot {}
+shared_struct! {
+    /// What one worker tells of itself.
+    #[derive(Debug)]
+    // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
+    #[repr(C, align(128))]
+    pub struct Slot {
+        /// When the application was called, in nanoseconds of the monotonic clock; 0 while no call runs.
+        since: AtomicU64,
+        requests: AtomicU64,
+        pid: AtomicU32,
+        connections: AtomicU32,
+        /// Bytes of the line that are used.
+        len: AtomicU32,
+        /// The request line in words of the machine's byte order, the last one filled up with zeros.
+        line: [AtomicU64; LINE_MAX / WORD],
+    }
+}
 
 /// What a worker was doing when it was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,35 +67,159 @@ pub struct InFlight {
 impl Slot {
     /// The application is called with this request: written before the call, so that a crash in it is explained.
     /// `now` is in nanoseconds of the monotonic clock.
+    #[inline]
     pub fn begin(&self, line: &[u8], now: u64) {
-        let _ = (line, now);
-        todo!()
+        let line = &line[..line.len().min(LINE_MAX)];
+        self.since.store(0, Relaxed);
+        // A reader that sees one of the words below also sees the zero above.
+        fence(Release);
+        self.len.store(line.len() as u32, Relaxed);
+        let (words, rest) = line.as_chunks::<WORD>();
+        for (place, word) in self.line.iter().zip(words) {
+            place.store(u64::from_ne_bytes(*word), Relaxed);
+        }
+        if !rest.is_empty() {
+            let mut last = [0; WORD];
+            last[..rest.len()].copy_from_slice(rest);
+            self.line[words.len()].store(u64::from_ne_bytes(last), Relaxed);
+        }
+        self.since.store(now.max(1), Release);
     }
 
     /// The application has returned; counts one request.
+    #[inline]
     pub fn end(&self) {
-        todo!()
+        self.since.store(0, Relaxed);
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// The application goes on with the answer to a request that began at `since`.
+    #[inline]
+    pub fn resume(&self, line: &[u8], since: u64) {
+        self.begin(line, since);
+    }
+
+    /// The application has given a piece of its answer and waits to be asked again.
+    #[inline]
+    pub fn pause(&self) {
+        self.since.store(0, Relaxed);
     }
 
     /// Open connections of the worker.
     pub fn set_connections(&self, count: u32) {
-        let _ = count;
-        todo!()
+        self.connections.store(count, Relaxed);
+    }
+
+    /// Open connections of the worker, as it last said.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
     }
 
     /// The request in the application, if any.
     pub fn in_flight(&self) -> Option<InFlight> {
-        todo!()
+        (0..READ_ATTEMPTS).find_map(|_| {
+            let since = self.since.load(Acquire);
+            let len = (self.len.load(Relaxed) as usize).min(LINE_MAX);
+            let mut line: Vec<u8> = self.line.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+            line.truncate(len);
+            fence(Acquire);
+            (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, since }))
+        })?
     }
 
     /// Requests served by the slot since the start of the server.
     pub fn requests(&self) -> u64 {
-        todo!()
+        self.requests.load(Relaxed)
+    }
+
+    /// The worker that has, or had, the slot; 0 before the first.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Relaxed)
     }
 
     /// A new worker takes the slot: forgets what the last one was doing, keeps the counters.
     pub fn reset(&self, pid: u32) {
-        let _ = pid;
-        todo!()
+        self.since.store(0, Relaxed);
+        self.connections.store(0, Relaxed);
+        self.pid.store(pid, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
+
+    fn flying(line: &[u8], since: u64) -> Option<InFlight> {
+        Some(InFlight { line: line.to_vec(), since })
+    }
+
+    #[test]
+    fn the_request_of_a_dead_worker_is_known() {
+        let board = Scoreboard::new(2).unwrap();
+        let alone = alone_in_test();
+        let worker = fork_in_test(&alone, |_| {
+            let slot = board.slot(1);
+            slot.reset(77);
+            slot.begin(b"GET /first HTTP/1.1", 5);
+            slot.end();
+            slot.begin(b"GET /crash HTTP/1.1", 9);
+            0
+        });
+        wait_in_test(worker);
+        assert_eq!(board.slot(1).in_flight(), flying(b"GET /crash HTTP/1.1", 9));
+        assert_eq!(board.slot(1).requests(), 1);
+        assert_eq!(board.slot(1).pid(), 77);
+        assert_eq!(board.slot(0).in_flight(), None);
+    }
+
+    #[test]
+    fn lines_of_every_length_come_back_whole_up_to_the_limit() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        let long: Vec<u8> = (0..LINE_MAX + 20).map(|i| b'a' + (i % 26) as u8).collect();
+        for len in 0..long.len() {
+            slot.begin(&long[..len], 1 + len as u64);
+            assert_eq!(slot.in_flight(), flying(&long[..len.min(LINE_MAX)], 1 + len as u64));
+        }
+    }
+
+    #[test]
+    fn an_idle_or_new_worker_has_nothing_in_flight() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.begin(b"GET / HTTP/1.1", 1);
+        slot.end();
+        assert_eq!(slot.in_flight(), None);
+        slot.begin(b"GET / HTTP/1.1", 2);
+        slot.set_connections(3);
+        slot.reset(8);
+        assert_eq!(slot.in_flight(), None);
+        assert_eq!((slot.connections(), slot.requests(), slot.pid()), (0, 1, 8));
+    }
+
+    #[test]
+    fn a_reader_never_sees_a_mixture_of_two_lines() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(|| {
+                for now in 1..200_000u64 {
+                    slot.begin(&[b'a' + (now % 26) as u8; 40], now);
+                    slot.end();
+                }
+            });
+            while !writer.is_finished() {
+                if let Some(seen) = slot.in_flight() {
+                    assert_eq!(seen.line, [b'a' + (seen.since % 26) as u8; 40]);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn slots_share_no_cache_line() {
+        assert_eq!(size_of::<Slot>() % 128, 0);
+        assert_eq!(align_of::<Slot>(), 128);
     }
 }

@@ -41,6 +41,7 @@ impl Span {
     }
 
     /// Number of bytes.
+    #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }
@@ -101,7 +102,7 @@ pub struct Field {
 }
 
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Head {
     /// Method token.
     pub method: Span,

@@ -1,56 +1,83 @@
-//! Binding the addresses of the settings, and accepting.
+//! Listening sockets: where they are bound, and accepting from them. How they are bound is in `bind`.
 
 use std::fmt;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::PathBuf;
 
-use crate::config::Settings;
-
+use super::bind::UnixFile;
+pub use super::bind::{BindError, bind_all};
 use super::stream::{PeerAddr, Stream};
 
-/// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers.
+/// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers. Dropped in the process that
+/// made it, it removes its unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
-    fd: OwnedFd,
+    socket: Socket,
     address: Address,
+    /// The file made for a unix socket, to be removed; `None` for TCP and for what was inherited.
+    _file: Option<UnixFile>,
+}
+
+/// The mio types, because their `accept` is one accept4 with the flags and the address.
+#[derive(Debug)]
+pub(super) enum Socket {
+    Tcp(mio::net::TcpListener),
+    Unix(mio::net::UnixListener),
 }
 
 /// Where a listener is bound, as bound (port 0 resolved).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
     /// TCP.
-    Tcp(std::net::SocketAddr),
-    /// A unix socket's path.
-    Unix(std::path::PathBuf),
+    Tcp(SocketAddr),
+    /// A unix socket's path, absolute; empty for an inherited socket without a name.
+    Unix(PathBuf),
 }
 
 impl fmt::Display for Address {
     /// `http://127.0.0.1:8000`, `http://[::1]:8000`, `unix:/run/x.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let _ = f;
-        todo!()
+        match self {
+            Self::Tcp(addr) => write!(f, "http://{addr}"),
+            Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
     }
 }
 
-/// A bind that failed. `Display`: `cannot listen on 127.0.0.1:80: permission denied; ...what to do`.
-#[derive(Debug)]
-pub struct BindError(pub String);
-
-/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them.
-pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
-    let _ = settings;
-    todo!()
-}
-
 impl Listener {
+    pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
+        Self { socket, address, _file: file }
+    }
+
     /// Where it is bound.
     pub fn address(&self) -> &Address {
         &self.address
     }
 
-    /// Accepts one connection (accept4 with SOCK_NONBLOCK and SOCK_CLOEXEC).
+    /// Accepts one connection (accept4 with SOCK_NONBLOCK and SOCK_CLOEXEC). `WouldBlock` when none waits; errors of the
+    /// connection itself (ECONNABORTED and others, accept(2)) are the caller's to skip.
+    #[inline]
     pub fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
-        let _ = &self.fd;
-        todo!()
+        match &self.socket {
+            Socket::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), PeerAddr::Tcp(peer))),
+            Socket::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), PeerAddr::Unix)),
+        }
+    }
+}
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Tcp(listener) => listener.as_fd(),
+            Socket::Unix(listener) => listener.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Listener {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
     }
 }

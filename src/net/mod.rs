@@ -1,4 +1,5 @@
 //! Listening sockets and streams over TCP and unix sockets.
 
+pub mod bind;
 pub mod listener;
 pub mod stream;

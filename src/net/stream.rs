@@ -1,6 +1,12 @@
 //! A connected stream, TCP or unix.
 
-use std::net::SocketAddr;
+use std::io::{self, IoSlice, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use mio::event::Source;
+use mio::{Interest, Registry, Token};
+use nix::sys::socket::{setsockopt, sockopt};
 
 /// A non-blocking stream that mio can register.
 #[derive(Debug)]
@@ -18,4 +24,145 @@ pub enum PeerAddr {
     Tcp(SocketAddr),
     /// A unix socket has no address.
     Unix,
+}
+
+impl PeerAddr {
+    /// The address; an IPv4 client of a dual-stack socket (`::ffff:192.0.2.1`) has its IPv4 address. `None` for a unix socket.
+    pub fn ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Tcp(addr) => Some(addr.ip().to_canonical()),
+            Self::Unix => None,
+        }
+    }
+
+    /// Address and port as text, both empty for a unix socket.
+    pub fn text(&self) -> (String, String) {
+        match self {
+            Self::Tcp(addr) => (addr.ip().to_canonical().to_string(), addr.port().to_string()),
+            Self::Unix => (String::new(), String::new()),
+        }
+    }
+}
+
+impl Stream {
+    /// No more bytes will be written; the client sees the end.
+    pub fn shutdown_write(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket cannot.
+    pub fn set_linger0(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => Ok(setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?),
+            Self::Unix(_) => Ok(()),
+        }
+    }
+}
+
+impl Read for &Stream {
+    #[inline]
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).read(buffer),
+            Stream::Unix(stream) => (&*stream).read(buffer),
+        }
+    }
+}
+
+impl Write for &Stream {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).write(bytes),
+            Stream::Unix(stream) => (&*stream).write(bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        match self {
+            Stream::Tcp(stream) => (&*stream).write_vectored(slices),
+            Stream::Unix(stream) => (&*stream).write_vectored(slices),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Source for Stream {
+    fn register(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.register(registry, token, interests),
+            Self::Unix(stream) => stream.register(registry, token, interests),
+        }
+    }
+
+    fn reregister(&mut self, registry: &Registry, token: Token, interests: Interest) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.reregister(registry, token, interests),
+            Self::Unix(stream) => stream.reregister(registry, token, interests),
+        }
+    }
+
+    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.deregister(registry),
+            Self::Unix(stream) => stream.deregister(registry),
+        }
+    }
+}
+
+impl AsFd for Stream {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
+
+impl AsRawFd for Stream {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ipv4_client_of_a_dual_stack_socket_has_its_ipv4_address() {
+        let peer = PeerAddr::Tcp("[::ffff:192.0.2.1]:81".parse().unwrap());
+        assert_eq!(peer.text(), ("192.0.2.1".into(), "81".into()));
+        assert_eq!(peer.ip(), Some("192.0.2.1".parse().unwrap()));
+        assert_eq!(PeerAddr::Tcp("[2001:db8::1]:81".parse().unwrap()).text(), ("2001:db8::1".into(), "81".into()));
+        assert_eq!(PeerAddr::Unix.text(), (String::new(), String::new()));
+        assert_eq!(PeerAddr::Unix.ip(), None);
+    }
+
+    #[test]
+    fn a_stream_closed_after_linger0_is_reset() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let stream = Stream::Tcp(mio::net::TcpStream::from_std(listener.accept().unwrap().0));
+        stream.set_linger0().unwrap();
+        drop(stream);
+        assert_eq!(client.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[test]
+    fn a_unix_stream_shows_its_end_after_shutdown() {
+        let (stream, mut client) = std::os::unix::net::UnixStream::pair().unwrap();
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(stream));
+        assert_eq!((&stream).write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap(), 3);
+        stream.shutdown_write().unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).unwrap();
+        assert_eq!(all, b"abc");
+    }
 }

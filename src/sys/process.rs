@@ -1,1 +1,214 @@
 //! fork, wait, parent-death signal, process facts.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+use nix::sys::stat::{Mode, umask};
+pub use nix::unistd::Pid;
+use nix::unistd::{ForkResult, getpid, getppid};
+
+use super::signals::{self, Blocked};
+
+/// Most descriptors asked for: a container's hard limit can be 2^30, and programs exist that close them one by one.
+const MAX_DESCRIPTORS: u64 = 1 << 20;
+
+/// Which side of a fork this is.
+#[derive(Debug)]
+pub enum Fork {
+    /// The process that forked; the child's id.
+    Parent(Pid),
+    /// The new process. Its signals are blocked until the guard is dropped: install the handlers first, and nothing is lost.
+    Child(Blocked),
+}
+
+/// Forks. In the child every signal has its default action (SIGPIPE is ignored) except those in `keep`, whose handlers stay as
+/// they are, and `death` is sent when the parent dies.
+///
+/// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
+pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
+    refuse_threads()?;
+    fork_now(death, keep)
+}
+
+/// Sets variables in the environment of this process, in order. Refused when the process has other threads, which may read it.
+pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
+    refuse_threads()?;
+    for (name, value) in variables {
+        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+fn refuse_threads() -> io::Result<()> {
+    // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc there is nothing to ask.
+    if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
+        return Err(io::Error::other("the process has other threads"));
+    }
+    Ok(())
+}
+
+fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
+    let parent = getpid();
+    // A signal between the fork and the child's own handlers would otherwise run the parent's handlers in the child and be lost.
+    let blocked = Blocked::all()?;
+    // SAFETY: fork(2) itself has no precondition; what the child may do is limited only by other threads, which `fork` rules out.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Fork::Parent(child)),
+        ForkResult::Child => {
+            signals::reset_all(keep);
+            // The parent may have died before the kernel was asked to tell; then nobody waits for this process.
+            if prctl::set_pdeathsig(death).is_err() || getppid() != parent {
+                exit_now(1);
+            }
+            Ok(Fork::Child(blocked))
+        }
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// By itself, with this code.
+    Code(i32),
+    /// By a signal.
+    Signal {
+        /// Its number.
+        number: i32,
+        /// Whether a core was written.
+        core: bool,
+    },
+}
+
+impl fmt::Display for Exit {
+    /// `exited with code 3`, `was killed by SIGSEGV (core dumped)`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exited with code {code}"),
+            Self::Signal { number, core } => {
+                write!(f, "was killed by {}{}", signals::name(number), if core { " (core dumped)" } else { "" })
+            }
+        }
+    }
+}
+
+/// Collects a child that has ended; `None` while it runs.
+pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
+    let mut status = 0;
+    // SAFETY: `status` is a valid place for one int during the call. (nix's waitpid fails for a real-time signal after the
+    // status is gone.)
+    match unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::WNOHANG) } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        _ if libc::WIFEXITED(status) => Ok(Some(Exit::Code(libc::WEXITSTATUS(status)))),
+        _ => Ok(Some(Exit::Signal { number: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) })),
+    }
+}
+
+/// Ends this process at once: no exit handlers, no buffers flushed.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) has no precondition and does not return.
+    unsafe { libc::_exit(code) }
+}
+
+/// Raises the soft limit of open descriptors to the hard one.
+pub fn raise_descriptor_limit() -> io::Result<()> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    let wanted = hard.min(MAX_DESCRIPTORS);
+    if soft < wanted {
+        setrlimit(Resource::RLIMIT_NOFILE, wanted, hard)?;
+    }
+    Ok(())
+}
+
+/// The cores that this process may use, by affinity and by the quota of its control group; at least 1.
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// Sets the process's file mode creation mask for good; bits beyond 0o777 are ignored, as by umask(2).
+pub fn set_umask(mask: u32) {
+    umask(Mode::from_bits_truncate(mask));
+}
+
+/// Held by tests that fork (exclusively) and by tests that a fork beside them would disturb (shared): a child has copies of every
+/// open descriptor, so a socket that a test closes stays open for as long as the child lives.
+#[cfg(test)]
+pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+/// Keeps tests that fork, and those disturbed by it, apart.
+#[cfg(test)]
+pub(crate) fn alone_in_test() -> std::sync::RwLockWriteGuard<'static, ()> {
+    FORKS.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Forks from a test, which runs on a thread: the child may do nothing but what `body` does, and exits with its result.
+#[cfg(test)]
+pub(crate) fn fork_in_test(_alone: &std::sync::RwLockWriteGuard<'_, ()>, body: impl FnOnce(Blocked) -> i32) -> Pid {
+    match fork_now(Signal::SIGKILL, &[]).unwrap() {
+        Fork::Parent(pid) => pid,
+        Fork::Child(blocked) => exit_now(body(blocked)),
+    }
+}
+
+/// Waits for a child of a test.
+#[cfg(test)]
+pub(crate) fn wait_in_test(pid: Pid) -> Exit {
+    use nix::sys::wait::{Id, WaitPidFlag, waitid};
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
+    reap(pid).unwrap().expect("it has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::sys::signal::{kill, raise};
+
+    #[test]
+    fn the_exit_code_of_a_child_is_collected_once() {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| 7);
+        assert_eq!(wait_in_test(pid), Exit::Code(7));
+        assert_eq!(reap(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
+    }
+
+    #[test]
+    fn a_signal_sent_before_the_child_unblocks_waits_for_it() {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |blocked| {
+            let _ = raise(Signal::SIGTERM);
+            drop(blocked);
+            9
+        });
+        assert_eq!(wait_in_test(pid), Exit::Signal { number: libc::SIGTERM, core: false });
+    }
+
+    #[test]
+    fn a_child_that_runs_is_not_collected() {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| {
+            loop {
+                std::thread::park();
+            }
+        });
+        assert_eq!(reap(pid).unwrap(), None);
+        kill(pid, Signal::SIGKILL).unwrap();
+        assert_eq!(wait_in_test(pid), Exit::Signal { number: libc::SIGKILL, core: false });
+    }
+
+    #[test]
+    fn a_process_with_threads_neither_forks_nor_changes_its_environment() {
+        assert!(fork(Signal::SIGTERM, &[]).is_err(), "the test runs on a thread beside the main one");
+        assert!(set_env(&[("A".into(), "b".into())]).is_err());
+    }
+
+    #[test]
+    fn endings_are_told_in_words() {
+        assert_eq!(Exit::Code(3).to_string(), "exited with code 3");
+        assert_eq!(Exit::Signal { number: libc::SIGSEGV, core: true }.to_string(), "was killed by SIGSEGV (core dumped)");
+    }
+}

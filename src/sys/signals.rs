@@ -1,1 +1,74 @@
 //! Signal masks and dispositions.
+
+use std::io;
+
+use nix::sys::signal::{SigSet, SigmaskHow, Signal};
+
+/// All signals of the calling thread are blocked while this lives; dropping it restores the mask that was there before, and what
+/// has arrived meanwhile is delivered.
+#[derive(Debug)]
+#[must_use = "dropping it unblocks the signals"]
+pub struct Blocked {
+    before: SigSet,
+}
+
+impl Blocked {
+    /// Blocks every signal that can be blocked.
+    pub fn all() -> io::Result<Self> {
+        let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
+        Ok(Self { before })
+    }
+}
+
+impl Drop for Blocked {
+    fn drop(&mut self) {
+        self.before.thread_set_mask().expect("a mask that was in force is valid");
+    }
+}
+
+/// Unblocks every signal of the calling thread: a mask survives exec, and some supervisors leave one behind.
+pub fn unblock_all() -> io::Result<()> {
+    Ok(SigSet::empty().thread_set_mask()?)
+}
+
+/// The name of a signal: `SIGSEGV`; `signal 35` for those without one.
+pub fn name(number: i32) -> String {
+    match Signal::try_from(number) {
+        Ok(signal) => signal.as_str().to_owned(),
+        Err(_) => format!("signal {number}"),
+    }
+}
+
+/// Gives every signal but those in `keep` its default action, and ignores SIGPIPE: a write to a closed socket must be an error,
+/// not the end of the process.
+pub(super) fn reset_all(keep: &[Signal]) {
+    for number in 1..=libc::SIGRTMAX() {
+        if keep.iter().any(|&kept| kept as i32 == number) {
+            continue;
+        }
+        let action = if number == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL };
+        // SAFETY: SIG_DFL and SIG_IGN run no code of this process. The call fails without effect for SIGKILL, SIGSTOP and the two
+        // signals that the C library keeps to itself.
+        unsafe { libc::signal(number, action) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocking_is_undone_by_drop() {
+        let before = SigSet::thread_get_mask().unwrap();
+        let blocked = Blocked::all().unwrap();
+        assert!(SigSet::thread_get_mask().unwrap().contains(Signal::SIGTERM));
+        drop(blocked);
+        assert_eq!(SigSet::thread_get_mask().unwrap(), before);
+    }
+
+    #[test]
+    fn names_are_the_usual_ones() {
+        assert_eq!(name(libc::SIGSEGV), "SIGSEGV");
+        assert_eq!(name(40), "signal 40");
+    }
+}

@@ -1,0 +1,115 @@
+//! Joins the parts: the command line, the master, the worker and the bridge to Python meet only here.
+
+use std::io::{self, Write};
+
+use crate::channel::BootError;
+use crate::cli::{self, Command};
+use crate::config::Settings;
+use crate::master::{self, Outcome, code};
+use crate::sys::process;
+use crate::worker::{self, Loaded, Place};
+
+/// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
+/// process ends here.
+pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
+    match cli::parse(args) {
+        Ok(Command::Print(text)) => print(&text),
+        Ok(Command::CheckConfig(settings, warnings)) => check(&settings, &warnings),
+        Ok(Command::Serve(settings, warnings)) => match master::run(*settings, &warnings) {
+            Outcome::Exit(code) => code,
+            // Not by returning: the caller's exit handlers are the master's.
+            Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
+        },
+        Err(error) => {
+            complain(&error.to_string());
+            code::USAGE
+        }
+    }
+}
+
+/// Makes the process what the application expects: `--env`, then `--chdir`. Log and socket paths were opened before and are
+/// relative to the directory that the server was started in.
+fn settle(settings: &Settings) -> Result<(), BootError> {
+    let failed = |what: String, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
+    process::set_env(&settings.env).map_err(|error| failed("cannot set the variables of --env".to_owned(), error))?;
+    let Some(dir) = &settings.chdir else { return Ok(()) };
+    std::env::set_current_dir(dir).map_err(|error| failed(format!("cannot change to --chdir {}", dir.display()), error))
+}
+
+#[cfg(feature = "python")]
+fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
+    use crate::net::listener::Address;
+    use crate::wsgi::{self, Wsgi};
+
+    settle(place.settings)?;
+    let listeners = place
+        .addresses
+        .iter()
+        .map(|address| match address {
+            Address::Tcp(addr) => (addr.ip().to_string(), addr.port().to_string(), false),
+            Address::Unix(_) => (String::new(), String::new(), true),
+        })
+        .collect();
+    let app = Wsgi::new(place.settings, listeners, place.workers, place.slot, place.log.clone(), place.environ_names.clone())?;
+    Ok((app, wsgi::version()))
+}
+
+#[cfg(not(feature = "python"))]
+fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
+    settle(place.settings)?;
+    Err(BootError { app: true, text: NO_PYTHON.to_owned() })
+}
+
+/// Imports the application as a worker would, and says whether that worked.
+#[cfg(feature = "python")]
+fn check(settings: &Settings, warnings: &[String]) -> i32 {
+    use std::sync::Arc;
+
+    use crate::config::LogTarget;
+    use crate::log::error::{Log, Who};
+    use crate::log::sink::Sink;
+
+    let sink = match Sink::open(&LogTarget::Stderr) {
+        Ok(sink) => sink,
+        Err(_) => return code::FAILED,
+    };
+    let log = Log::new(Arc::new(sink), settings.log_level, Who::Master);
+    for warning in warnings {
+        log.warning(format_args!("{warning}"));
+    }
+    match settle(settings).and_then(|()| crate::wsgi::check(settings, &log)) {
+        Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
+        Err(error) => {
+            complain(error.text.trim_end());
+            if error.app { code::APP } else { code::BOOT }
+        }
+    }
+}
+
+#[cfg(not(feature = "python"))]
+fn check(_: &Settings, _: &[String]) -> i32 {
+    complain(NO_PYTHON);
+    code::APP
+}
+
+/// What a build that only serves the loop's tests says.
+#[cfg(not(feature = "python"))]
+const NO_PYTHON: &str = "this tapster was built without Python; build it with the default features";
+
+fn print(text: &str) -> i32 {
+    let mut stdout = io::stdout();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        // Whoever reads only the first lines (`tapster --help | head`) has what it wants.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            complain(&format!("cannot write to standard output: {error}"));
+            code::FAILED
+        }
+        Ok(()) | Err(_) => code::OK,
+    }
+}
+
+/// Writes one line to standard error.
+fn complain(why: &str) {
+    // Without standard error there is nobody to tell.
+    let _ = writeln!(io::stderr(), "tapster: {why}");
+}

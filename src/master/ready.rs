@@ -1,0 +1,47 @@
+//! Telling whoever started the server that it is ready: `--ready-fd`.
+
+use std::fs::File;
+use std::io::{self, Write};
+
+use crate::net::listener::Listener;
+use crate::sys::fd::inherited;
+
+/// The descriptor of `--ready-fd`. Dropped without [`ReadyFd::announce`] it is closed, which tells the reader of a failure.
+#[derive(Debug)]
+pub struct ReadyFd(File);
+
+impl ReadyFd {
+    /// Takes the descriptor over.
+    pub fn adopt(number: i32) -> io::Result<Self> {
+        Ok(Self(inherited(number)?.into()))
+    }
+
+    /// Writes `READY <addresses>` and a newline, and closes.
+    pub fn announce(mut self, listeners: &[Listener]) -> io::Result<()> {
+        let addresses: String = listeners.iter().map(|listener| format!(" {}", listener.address())).collect();
+        self.0.write_all(format!("READY{addresses}\n").as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::os::fd::OwnedFd;
+
+    use super::*;
+    use crate::config::{Bind, Settings};
+    use crate::net::listener::bind_all;
+
+    #[test]
+    fn the_reader_gets_one_line_and_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let binds = vec![Bind::Tcp { host: "127.0.0.1".into(), port: 0 }, Bind::Unix(path.clone())];
+        let listeners = bind_all(&Settings { binds, ..Settings::default() }).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        ReadyFd(File::from(OwnedFd::from(writer))).announce(&listeners).unwrap();
+        let mut line = String::new();
+        reader.read_to_string(&mut line).unwrap();
+        assert_eq!(line, format!("READY {} unix:{}\n", listeners[0].address(), path.display()));
+    }
+}

@@ -1,0 +1,341 @@
+//! One rule of the policy per test; the invariants over random histories are in `tests/supervisor_properties.rs`.
+
+use super::*;
+
+const GRACEFUL: Duration = Duration::from_secs(30);
+const CRASH: Exit = Exit::Signal { number: 11, core: true };
+
+/// A server under test, and its time.
+struct Server {
+    supervisor: Supervisor,
+    now: Instant,
+}
+
+impl Server {
+    /// Started, nobody ready yet.
+    fn starting(workers: usize) -> Self {
+        let mut server = Self { supervisor: Supervisor::new(workers, GRACEFUL), now: Instant::now() };
+        let forks: Vec<_> = (0..workers).map(|index| Action::Fork(Slot(index))).collect();
+        assert_eq!(server.event(Event::Start), forks);
+        server
+    }
+
+    /// Everybody is ready.
+    fn serving(workers: usize) -> Self {
+        let mut server = Self::starting(workers);
+        for index in 0..workers {
+            server.ready(index);
+        }
+        server
+    }
+
+    fn event(&mut self, event: Event) -> Vec<Action> {
+        self.supervisor.handle(event, self.now)
+    }
+
+    fn asked(&mut self, request: Request) -> Vec<Action> {
+        self.event(Event::Asked(request))
+    }
+
+    fn report(&mut self, slot: usize, report: Report) -> Vec<Action> {
+        self.event(Event::Reported { slot: Slot(slot), report })
+    }
+
+    fn ready(&mut self, slot: usize) -> Vec<Action> {
+        self.report(slot, Report::Ready("Python 3.11.7".into()))
+    }
+
+    fn ended(&mut self, slot: usize, exit: Exit) -> Vec<Action> {
+        self.event(Event::Ended { slot: Slot(slot), exit })
+    }
+
+    fn after(&mut self, time: Duration) -> Vec<Action> {
+        self.now += time;
+        self.event(Event::Tick)
+    }
+
+    /// How long until the next deadline.
+    fn wait(&self) -> Option<Duration> {
+        self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.now))
+    }
+
+    /// Lets a replacement fail to boot; returns the pause before the next one.
+    fn fail_boot(&mut self, slot: usize) -> Duration {
+        self.report(slot, Report::BootFailed(app_error()));
+        self.ended(slot, Exit::Code(4));
+        let wait = self.wait().expect("it is tried again");
+        assert_eq!(self.after(wait), [Action::Fork(Slot(slot))]);
+        wait
+    }
+}
+
+fn app_error() -> BootError {
+    BootError { app: true, text: "cannot load app: no module named app".into() }
+}
+
+/// What a stop begins with: the note, the end of listening, the orders.
+fn stop(order: Order, slots: &[usize]) -> Vec<Action> {
+    let first = [Action::Tell(Note::Stopping(order)), Action::StopListening];
+    first.into_iter().chain(orders(order, slots)).collect()
+}
+
+fn died(slot: usize, exit: Exit) -> Action {
+    Action::Tell(Note::Died { slot: Slot(slot), exit, booting: false, fatal: false })
+}
+
+fn orders(order: Order, slots: &[usize]) -> Vec<Action> {
+    slots.iter().map(|&slot| Action::Order(Slot(slot), order)).collect()
+}
+
+fn kills(slots: &[usize]) -> Vec<Action> {
+    slots.iter().flat_map(|&slot| [Action::Tell(Note::Killing(Slot(slot))), Action::Kill(Slot(slot))]).collect()
+}
+
+fn with(first: Action, rest: Vec<Action>) -> Vec<Action> {
+    std::iter::once(first).chain(rest).collect()
+}
+
+#[test]
+fn readiness_is_told_once_and_when_the_last_worker_is_ready() {
+    let mut server = Server::starting(3);
+    assert_eq!(server.ready(2), []);
+    assert_eq!(server.ready(0), []);
+    assert_eq!(server.ready(1), [Action::NotifyReady]);
+    assert_eq!(server.ready(1), []);
+    server.ended(1, CRASH);
+    assert_eq!(server.ready(1), []);
+    assert_eq!(server.wait(), None, "a healthy server has nothing to wait for");
+}
+
+#[test]
+fn a_crashed_worker_is_replaced_in_its_slot_at_once() {
+    let mut server = Server::serving(4);
+    assert_eq!(server.ended(2, CRASH), [died(2, CRASH), Action::Fork(Slot(2))]);
+}
+
+#[test]
+fn a_worker_that_leaves_by_itself_is_replaced_and_is_no_error() {
+    let mut server = Server::serving(2);
+    assert_eq!(server.report(1, Report::Draining), []);
+    assert_eq!(server.ended(1, Exit::Code(0)), [Action::Tell(Note::Left(Slot(1))), Action::Fork(Slot(1))]);
+    assert_eq!(server.ended(0, Exit::Code(0)), [Action::Tell(Note::Left(Slot(0))), Action::Fork(Slot(0))]);
+}
+
+#[test]
+fn a_worker_that_drains_by_itself_has_the_graceful_timeout_for_it() {
+    let mut server = Server::serving(2);
+    server.report(1, Report::Draining);
+    assert_eq!(server.wait(), Some(GRACEFUL));
+    assert_eq!(server.after(GRACEFUL), kills(&[1]));
+    assert_eq!(server.ended(1, CRASH), [Action::Fork(Slot(1))]);
+}
+
+#[test]
+fn repeated_failures_of_a_slot_are_tried_again_after_growing_pauses() {
+    let mut server = Server::serving(2);
+    server.ended(0, CRASH);
+    let pauses: Vec<u128> = (0..9).map(|_| server.fail_boot(0).as_millis()).collect();
+    assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16000, 30000, 30000, 30000]);
+}
+
+#[test]
+fn a_boot_failure_while_serving_is_told_each_time_and_is_not_the_end() {
+    let mut server = Server::serving(2);
+    server.ended(0, CRASH);
+    let told = server.report(0, Report::BootFailed(app_error()));
+    assert_eq!(told, [Action::Tell(Note::BootFailed { slot: Slot(0), why: app_error(), fatal: false })]);
+    let wait = BACKOFF_FIRST;
+    assert_eq!(server.ended(0, Exit::Code(4)), [Action::Tell(Note::Pause { slot: Slot(0), wait })]);
+}
+
+#[test]
+fn a_healthy_life_makes_the_next_death_a_first_one() {
+    let mut server = Server::serving(2);
+    server.ended(0, CRASH);
+    server.fail_boot(0);
+    server.ready(0);
+    server.now += HEALTHY_AFTER;
+    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), Action::Fork(Slot(0))]);
+    server.ready(0);
+    server.now += HEALTHY_AFTER - Duration::from_millis(1);
+    let pause = Action::Tell(Note::Pause { slot: Slot(0), wait: BACKOFF_FIRST });
+    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), pause]);
+}
+
+#[test]
+fn many_deaths_at_once_are_replaced_two_a_second() {
+    let mut server = Server::serving(5);
+    for slot in 0..5 {
+        let forked = server.ended(slot, CRASH).contains(&Action::Fork(Slot(slot)));
+        assert_eq!(forked, slot < 2);
+    }
+    assert_eq!(server.wait(), Some(RESTART_WINDOW));
+    assert_eq!(server.after(RESTART_WINDOW), [Action::Fork(Slot(2)), Action::Fork(Slot(3))]);
+    assert_eq!(server.after(RESTART_WINDOW / 2), []);
+    assert_eq!(server.after(RESTART_WINDOW / 2), [Action::Fork(Slot(4))]);
+}
+
+#[test]
+fn an_application_that_cannot_be_loaded_ends_the_start_with_4_and_one_traceback() {
+    let mut server = Server::starting(3);
+    let note = Action::Tell(Note::BootFailed { slot: Slot(1), why: app_error(), fatal: true });
+    let rest = stop(Order::Quit, &[0, 2]);
+    assert_eq!(server.report(1, Report::BootFailed(app_error())), with(note, rest));
+    assert_eq!(server.report(0, Report::BootFailed(app_error())), []);
+    assert_eq!(server.ended(1, Exit::Code(4)), []);
+    assert_eq!(server.ended(0, Exit::Code(4)), []);
+    assert_eq!(server.after(BOOT_GRACE), kills(&[2]));
+    assert_eq!(server.ended(2, Exit::Signal { number: 9, core: false }), [Action::Exit(code::APP)]);
+}
+
+#[test]
+fn a_worker_that_fails_or_dies_while_booting_ends_the_start_with_3() {
+    let mut server = Server::starting(2);
+    server.report(0, Report::BootFailed(BootError { app: false, text: "no interpreter".into() }));
+    server.ended(0, Exit::Code(3));
+    assert_eq!(server.ended(1, CRASH), [Action::Exit(code::BOOT)]);
+
+    let mut server = Server::starting(2);
+    server.ready(0);
+    let note = Action::Tell(Note::Died { slot: Slot(1), exit: CRASH, booting: true, fatal: true });
+    let rest = stop(Order::Quit, &[0]);
+    assert_eq!(server.ended(1, CRASH), with(note, rest));
+    assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::BOOT)]);
+}
+
+#[test]
+fn a_worker_that_does_not_end_after_a_failed_boot_is_killed() {
+    let mut server = Server::serving(2);
+    server.ended(0, CRASH);
+    server.report(0, Report::BootFailed(app_error()));
+    assert_eq!(server.after(BOOT_GRACE), kills(&[0]));
+}
+
+#[test]
+fn a_worker_that_dies_after_it_was_ready_does_not_end_the_start() {
+    let mut server = Server::starting(2);
+    server.ready(0);
+    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), Action::Fork(Slot(0))]);
+    assert_eq!(server.ready(1), []);
+    assert_eq!(server.ready(0), [Action::NotifyReady]);
+}
+
+#[test]
+fn a_refused_fork_ends_the_start_and_is_tried_again_later() {
+    let failed = |slot| Event::ForkFailed { slot: Slot(slot), why: "out of processes".into() };
+    let mut server = Server::starting(1);
+    assert_eq!(server.event(failed(0)).last(), Some(&Action::Exit(code::BOOT)));
+    let mut server = Server::serving(1);
+    server.ended(0, CRASH);
+    server.event(failed(0));
+    assert_eq!(server.wait(), Some(BACKOFF_FIRST));
+    assert_eq!(server.after(BACKOFF_FIRST), [Action::Fork(Slot(0))]);
+}
+
+#[test]
+fn term_drains_everybody_and_ends_with_0() {
+    let mut server = Server::serving(2);
+    assert_eq!(server.asked(Request::Stop), stop(Order::Drain, &[0, 1]));
+    assert_eq!(server.report(0, Report::Draining), []);
+    assert_eq!(server.ended(0, Exit::Code(0)), []);
+    assert_eq!(server.asked(Request::Stop), [Action::Tell(Note::AlreadyStopping)]);
+    assert_eq!(server.ended(1, Exit::Code(0)), [Action::Exit(code::OK)]);
+    assert_eq!(server.wait(), None);
+}
+
+#[test]
+fn a_drain_that_takes_too_long_becomes_a_quick_stop_and_then_a_kill() {
+    let mut server = Server::serving(3);
+    server.asked(Request::Stop);
+    server.ended(1, Exit::Code(0));
+    assert_eq!(server.wait(), Some(GRACEFUL));
+    assert_eq!(server.after(GRACEFUL), with(Action::Tell(Note::DrainTimeout(GRACEFUL)), orders(Order::Quit, &[0, 2])));
+    assert_eq!(server.wait(), Some(QUIT_GRACE_AFTER_DRAIN));
+    assert_eq!(server.after(QUIT_GRACE_AFTER_DRAIN), kills(&[0, 2]));
+    let killed = Exit::Signal { number: 9, core: false };
+    assert_eq!(server.ended(0, killed), []);
+    assert_eq!(server.ended(2, killed), [Action::Exit(code::OK)]);
+}
+
+#[test]
+fn int_stops_quickly_and_a_second_one_at_once() {
+    let mut server = Server::serving(2);
+    assert_eq!(server.asked(Request::QuickStop), stop(Order::Quit, &[0, 1]));
+    assert_eq!(server.wait(), Some(QUIT_GRACE));
+    assert_eq!(server.asked(Request::QuickStop), kills(&[0, 1]));
+    assert_eq!(server.asked(Request::QuickStop), [], "they are killed already");
+}
+
+#[test]
+fn int_hurries_a_drain() {
+    let mut server = Server::serving(1);
+    server.asked(Request::Stop);
+    server.now += Duration::from_secs(3);
+    let quick = with(Action::Tell(Note::Stopping(Order::Quit)), orders(Order::Quit, &[0]));
+    assert_eq!(server.asked(Request::QuickStop), quick);
+    assert_eq!(server.after(QUIT_GRACE), kills(&[0]));
+}
+
+#[test]
+fn a_worker_that_still_boots_gets_a_moment_at_a_stop() {
+    let mut server = Server::starting(2);
+    server.ready(0);
+    server.asked(Request::Stop);
+    assert_eq!(server.wait(), Some(BOOT_GRACE));
+    assert_eq!(server.after(BOOT_GRACE), kills(&[1]));
+    assert_eq!(server.wait(), Some(GRACEFUL - BOOT_GRACE), "the one that serves has its full time");
+}
+
+#[test]
+fn a_worker_that_gets_ready_while_the_server_stops_may_drain() {
+    let mut server = Server::starting(1);
+    server.asked(Request::Stop);
+    assert_eq!(server.ready(0), [], "nobody is told that the server is ready");
+    assert_eq!(server.wait(), Some(GRACEFUL));
+    assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::OK)]);
+}
+
+#[test]
+fn nobody_is_replaced_while_the_server_stops() {
+    let mut server = Server::serving(2);
+    server.ended(0, CRASH);
+    server.report(0, Report::BootFailed(app_error()));
+    server.ended(0, Exit::Code(4));
+    server.asked(Request::Stop);
+    assert_eq!(server.after(BACKOFF_FIRST), []);
+    assert_eq!(server.ended(1, CRASH), [died(1, CRASH), Action::Exit(code::OK)]);
+}
+
+#[test]
+fn a_stop_while_all_slots_wait_ends_at_once() {
+    let mut server = Server::serving(1);
+    server.ended(0, CRASH);
+    server.report(0, Report::BootFailed(app_error()));
+    server.ended(0, Exit::Code(4));
+    assert_eq!(server.asked(Request::Stop).last(), Some(&Action::Exit(code::OK)));
+}
+
+#[test]
+fn requests_that_are_not_supported_are_told_and_harm_nothing() {
+    let mut server = Server::serving(1);
+    for request in [
+        Request::Reload,
+        Request::ReopenLogs,
+        Request::Upgrade,
+        Request::MoreWorkers,
+        Request::FewerWorkers,
+        Request::StopWorkers,
+    ] {
+        assert_eq!(server.asked(request), [Action::Tell(Note::Unsupported(request))]);
+    }
+    assert_eq!(server.wait(), None);
+}
+
+#[test]
+fn an_endless_graceful_timeout_is_no_overflow() {
+    let mut supervisor = Supervisor::new(1, Duration::MAX);
+    let now = Instant::now();
+    supervisor.handle(Event::Start, now);
+    supervisor.handle(Event::Asked(Request::Stop), now);
+    assert!(supervisor.next_deadline().is_some());
+}

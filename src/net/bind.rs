@@ -1,0 +1,487 @@
+//! Binding the addresses of the settings: all of them or none.
+//!
+//! A host name is resolved once. Of its addresses the first that this machine has is bound, IPv4 before IPv6, so that `localhost` is
+//! 127.0.0.1. An IPv6 wildcard also takes IPv4 clients, unless the settings bind an IPv4 address to the same port.
+//!
+//! A unix socket's file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory
+//! decides who gets that far. Relative paths start at the directory that the server was started in.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt,
+    setsockopt, socket, sockopt,
+};
+use nix::unistd::{Pid, getpid};
+
+use crate::config::{Bind, Settings};
+use crate::sys::fd::inherited;
+use crate::sys::socket::{listen, set_defer_accept};
+
+use super::listener::{Address, Listener, Socket};
+
+/// Longest path of a unix socket in bytes: `sun_path` without its final NUL (unix(7)).
+const UNIX_PATH_MAX: usize = 107;
+
+/// First port that needs no privilege (net.ipv4.ip_unprivileged_port_start, as it is on most machines).
+const UNPRIVILEGED_PORT: u16 = 1024;
+
+/// A bind that failed. `Display`: `cannot listen on 127.0.0.1:80: permission denied; ...what to do`.
+#[derive(Debug)]
+pub struct BindError(pub String);
+
+impl fmt::Display for BindError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BindError {}
+
+/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them.
+pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
+    // What was bound before a failure is closed, and its files removed, by dropping it.
+    settings.binds.iter().enumerate().try_fold(Vec::new(), |mut bound, (index, wanted)| {
+        let repeated = settings.binds[..index].contains(wanted) && !matches!(wanted, Bind::Tcp { port: 0, .. });
+        let result = if repeated { Err("it is given twice".into()) } else { bind_one(wanted, settings) };
+        bound.push(result.map_err(|why| BindError(format!("cannot listen on {}: {why}", shown(wanted))))?);
+        Ok(bound)
+    })
+}
+
+fn bind_one(wanted: &Bind, settings: &Settings) -> Result<Listener, String> {
+    match wanted {
+        Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
+        Bind::Unix(path) => bind_unix(path, settings),
+        Bind::Fd(number) => adopt(*number, settings),
+    }
+}
+
+/// An address as its option spells it.
+fn shown(wanted: &Bind) -> String {
+    match wanted {
+        Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
+        Bind::Tcp { host, port } => format!("{host}:{port}"),
+        Bind::Unix(path) => format!("unix:{}", path.display()),
+        Bind::Fd(number) => format!("fd://{number}"),
+    }
+}
+
+fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let mut found: Vec<SocketAddr> =
+        (host, port).to_socket_addrs().map_err(|error| format!("the name cannot be resolved: {}", lower(&error)))?.collect();
+    found.sort_by_key(SocketAddr::is_ipv6);
+    let mut missing = Errno::EADDRNOTAVAIL;
+    for addr in found {
+        match listen_tcp(addr, settings) {
+            Ok(socket) => return tcp_listener(socket).map_err(|error| lower(&error)),
+            // Only what this machine does not have is passed over: the next address instead of one in use would surprise.
+            Err(errno @ (Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)) => missing = errno,
+            Err(errno) => return Err(explain(errno, port)),
+        }
+    }
+    Err(explain(missing, port))
+}
+
+fn listen_tcp(addr: SocketAddr, settings: &Settings) -> nix::Result<OwnedFd> {
+    let family = if addr.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = socket(family, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    if addr.is_ipv6() {
+        let beside_ipv4 = settings.binds.iter().any(|other| is_ipv4_on(other, addr.port()));
+        setsockopt(&socket, sockopt::Ipv6V6Only, &(beside_ipv4 || !addr.ip().is_unspecified()))?;
+    }
+    set_tcp_options(&socket, settings)?;
+    bind(socket.as_raw_fd(), &SockaddrStorage::from(addr))?;
+    listen(&socket, settings.backlog).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(socket)
+}
+
+/// Options that accepted connections inherit, or that concern accepting.
+fn set_tcp_options(socket: &OwnedFd, settings: &Settings) -> nix::Result<()> {
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    let seconds = u32::try_from(settings.defer_accept.as_secs()).unwrap_or(u32::MAX);
+    if seconds > 0 {
+        set_defer_accept(socket, seconds).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    }
+    Ok(())
+}
+
+/// Whether a bind takes the IPv4 side of `port`.
+fn is_ipv4_on(bind: &Bind, wanted: u16) -> bool {
+    match bind {
+        Bind::Tcp { host, port } => *port == wanted && !host.contains(':'),
+        Bind::Unix(_) | Bind::Fd(_) => false,
+    }
+}
+
+fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
+    let listener = TcpListener::from(socket);
+    let address = Address::Tcp(listener.local_addr()?);
+    Ok(Listener::new(Socket::Tcp(mio::net::TcpListener::from_std(listener)), address, None))
+}
+
+fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, String> {
+    let length = path.as_os_str().len();
+    if length > UNIX_PATH_MAX {
+        return Err(format!("the path has {length} bytes, and a unix socket's may have {UNIX_PATH_MAX}; choose a shorter one"));
+    }
+    let place = UnixAddr::new(path).map_err(|errno| explain(errno, 0))?;
+    remove_stale(path, &place)?;
+    let socket = unix_socket().map_err(|errno| explain(errno, 0))?;
+    bind(socket.as_raw_fd(), &place).map_err(|errno| explain(errno, 0))?;
+    let file = UnixFile::made(path).map_err(|error| lower(&error))?;
+    // Nobody can connect before `listen`, so the mode need not be right from the first moment.
+    let mode = 0o777 & !settings.umask.unwrap_or(0);
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| lower(&error))?;
+    listen(&socket, settings.backlog).map_err(|error| lower(&error))?;
+    let address = Address::Unix(file.path.clone());
+    Ok(Listener::new(Socket::Unix(mio::net::UnixListener::from_std(UnixListener::from(socket))), address, Some(file)))
+}
+
+fn unix_socket() -> nix::Result<OwnedFd> {
+    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)
+}
+
+/// Makes way for a new socket: removes one that a dead server has left behind, and nothing else.
+fn remove_stale(path: &Path, place: &UnixAddr) -> Result<(), String> {
+    let kind = match fs::symlink_metadata(path) {
+        Ok(meta) => meta.file_type(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(lower(&error)),
+    };
+    if !kind.is_socket() {
+        return Err("the path exists and is not a socket; remove it or choose another".into());
+    }
+    let probe = unix_socket().map_err(|errno| explain(errno, 0))?;
+    match connect(probe.as_raw_fd(), place) {
+        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(|error| format!("its stale socket stays: {}", lower(&error))),
+        // Somebody listens, whether there is room in the queue (EAGAIN) and whether it is a stream socket (EPROTOTYPE) or not.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
+            Err(format!("address already in use; another process listens there (try: ss -lxp src {})", path.display()))
+        }
+        Err(errno) => Err(format!("cannot find out whether another process listens there: {}", explain(errno, 0))),
+    }
+}
+
+/// The file of a unix socket that this process made. Dropping it removes the file, but only in this process (a forked child has a
+/// copy of the value), and only if nobody has put another in its place.
+#[derive(Debug)]
+pub(super) struct UnixFile {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+    maker: Pid,
+}
+
+impl UnixFile {
+    fn made(path: &Path) -> io::Result<Self> {
+        let path = std::path::absolute(path)?;
+        let meta = fs::symlink_metadata(&path)?;
+        Ok(Self { path, device: meta.dev(), inode: meta.ino(), maker: getpid() })
+    }
+
+    fn is_ours(&self) -> bool {
+        let same = |meta: fs::Metadata| meta.dev() == self.device && meta.ino() == self.inode;
+        self.maker == getpid() && fs::symlink_metadata(&self.path).is_ok_and(same)
+    }
+}
+
+impl Drop for UnixFile {
+    fn drop(&mut self) {
+        if self.is_ours() {
+            // Nobody could be told, and a socket left behind is replaced at the next start.
+            let _ = fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Takes over a listening socket that the parent process (systemd, a test) has opened.
+fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
+    let socket = inherited(number).map_err(|error| lower(&error))?;
+    let kind = getsockopt(&socket, sockopt::SockType).map_err(|errno| match errno {
+        Errno::ENOTSOCK => "the descriptor is not a socket".into(),
+        errno => explain(errno, 0),
+    })?;
+    if kind != SockType::Stream || !getsockopt(&socket, sockopt::AcceptConn).map_err(|errno| explain(errno, 0))? {
+        return Err("the descriptor is not a listening stream socket".into());
+    }
+    set_nonblocking(&socket).map_err(|errno| explain(errno, 0))?;
+    let name: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(|errno| explain(errno, 0))?;
+    match name.family() {
+        Some(AddressFamily::Inet | AddressFamily::Inet6) => {
+            set_tcp_options(&socket, settings).map_err(|errno| explain(errno, 0))?;
+            tcp_listener(socket).map_err(|error| lower(&error))
+        }
+        Some(AddressFamily::Unix) => {
+            let path = name.as_unix_addr().and_then(UnixAddr::path).map(Path::to_path_buf).unwrap_or_default();
+            let socket = mio::net::UnixListener::from_std(UnixListener::from(socket));
+            Ok(Listener::new(Socket::Unix(socket), Address::Unix(path), None))
+        }
+        _ => Err("the descriptor is neither a TCP nor a unix socket".into()),
+    }
+}
+
+fn set_nonblocking(socket: &OwnedFd) -> nix::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
+    fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
+}
+
+/// What a failed call means here, and what to do about it. `port` is 0 where there is none.
+fn explain(errno: Errno, port: u16) -> String {
+    let what = errno.desc().to_lowercase();
+    match errno {
+        Errno::EACCES if (1..UNPRIVILEGED_PORT).contains(&port) => format!(
+            "{what}; ports below {UNPRIVILEGED_PORT} need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), \
+             or put a proxy in front of a higher port"
+        ),
+        Errno::EADDRINUSE => format!("{what}; another process listens there (try: ss -ltnp 'sport = :{port}')"),
+        Errno::EADDRNOTAVAIL => format!("{what}; this machine does not have the address (try: ip address)"),
+        Errno::ENOENT => format!("{what}; the directory must exist"),
+        _ => what,
+    }
+}
+
+/// An error of the system as a clause: `permission denied`.
+fn lower(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(number) => explain(Errno::from_raw(number), 0),
+        None => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::IntoRawFd;
+    use std::os::unix::net::UnixStream;
+
+    use nix::fcntl::FdFlag;
+
+    use super::*;
+    use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
+
+    fn settings(binds: Vec<Bind>) -> Settings {
+        Settings { binds, ..Settings::default() }
+    }
+
+    fn tcp(host: &str, port: u16) -> Bind {
+        Bind::Tcp { host: host.into(), port }
+    }
+
+    #[track_caller]
+    fn port(listener: &Listener) -> u16 {
+        match listener.address() {
+            Address::Tcp(addr) => addr.port(),
+            Address::Unix(path) => panic!("a unix socket: {}", path.display()),
+        }
+    }
+
+    #[track_caller]
+    fn refused(settings: &Settings) -> String {
+        bind_all(settings).expect_err("it must not be bound").to_string()
+    }
+
+    /// Passes a descriptor as a parent process would: open across exec.
+    fn pass(socket: impl Into<OwnedFd>) -> i32 {
+        let socket = socket.into();
+        fcntl(socket.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        socket.into_raw_fd()
+    }
+
+    #[test]
+    fn port_0_becomes_the_port_that_the_kernel_chose() {
+        let bound = bind_all(&settings(vec![tcp("127.0.0.1", 0), tcp("127.0.0.1", 0)])).unwrap();
+        assert!(port(&bound[0]) != 0 && port(&bound[0]) != port(&bound[1]));
+        assert_eq!(bound[0].address().to_string(), format!("http://127.0.0.1:{}", port(&bound[0])));
+    }
+
+    #[test]
+    fn an_accepted_connection_is_nonblocking_and_never_waits_for_acks() {
+        let bound = bind_all(&settings(vec![tcp("localhost", 0)])).unwrap();
+        assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut client = TcpStream::connect(("127.0.0.1", port(&bound[0]))).unwrap();
+        client.write_all(b"x").unwrap();
+        let (stream, peer) = loop {
+            match bound[0].accept() {
+                Ok(accepted) => break accepted,
+                Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
+            }
+        };
+        assert_eq!(peer, super::super::stream::PeerAddr::Tcp(client.local_addr().unwrap()));
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 1);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
+    }
+
+    #[test]
+    fn a_port_in_use_is_refused_with_the_way_to_find_who_has_it() {
+        let other = TcpListener::bind("127.0.0.1:0").unwrap();
+        let taken = other.local_addr().unwrap().port();
+        assert_eq!(
+            refused(&settings(vec![tcp("127.0.0.1", taken)])),
+            format!(
+                "cannot listen on 127.0.0.1:{taken}: address already in use; another process listens there \
+                 (try: ss -ltnp 'sport = :{taken}')"
+            )
+        );
+    }
+
+    #[test]
+    fn addresses_and_names_that_do_not_exist_are_refused() {
+        let message = refused(&settings(vec![tcp("192.0.2.1", 0)]));
+        assert!(message.contains("192.0.2.1:0: cannot assign requested address; this machine"), "{message}");
+        let message = refused(&settings(vec![tcp("name.invalid", 80)]));
+        assert!(message.starts_with("cannot listen on name.invalid:80: the name cannot be resolved: "), "{message}");
+    }
+
+    #[test]
+    fn privileged_ports_are_explained() {
+        assert!(explain(Errno::EACCES, 80).starts_with("permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE"));
+        assert_eq!(explain(Errno::EACCES, 8000), "permission denied");
+    }
+
+    #[test]
+    fn the_ipv6_wildcard_takes_ipv4_clients_unless_ipv4_is_bound_too() {
+        let _undisturbed = FORKS.read();
+        let Ok(bound) = bind_all(&settings(vec![tcp("::", 0)])) else { return };
+        TcpStream::connect(("127.0.0.1", port(&bound[0]))).expect("dual-stack");
+        let free = port(&bound[0]);
+        drop(bound);
+        let bound = bind_all(&settings(vec![tcp("::", free), tcp("", free)])).unwrap();
+        assert_eq!(bound[1].address().to_string(), format!("http://0.0.0.0:{free}"));
+    }
+
+    #[test]
+    fn the_same_address_twice_is_refused() {
+        let message = refused(&settings(vec![tcp("127.0.0.1", 1), tcp("127.0.0.1", 1)]).clone());
+        assert!(message.starts_with("cannot listen on 127.0.0.1:1: "), "{message}");
+        let path = PathBuf::from("/nonexistent/x");
+        let dir = tempfile::tempdir().unwrap();
+        let twice = Bind::Unix(dir.path().join("s"));
+        assert!(refused(&settings(vec![twice.clone(), twice])).ends_with(": it is given twice"));
+        assert!(refused(&settings(vec![Bind::Unix(path)])).ends_with(": no such file or directory; the directory must exist"));
+    }
+
+    #[test]
+    fn after_a_failure_nothing_stays_bound() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        refused(&settings(vec![Bind::Unix(path.clone()), tcp("192.0.2.1", 0)]));
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_unix_socket_is_open_to_all_or_as_the_umask_says() {
+        let dir = tempfile::tempdir().unwrap();
+        for (umask, mode) in [(None, 0o777), (Some(0o027), 0o750)] {
+            let path = dir.path().join(format!("{mode:o}"));
+            let settings = Settings { umask, ..settings(vec![Bind::Unix(path.clone())]) };
+            let bound = bind_all(&settings).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
+            assert_eq!(bound[0].address().to_string(), format!("unix:{}", path.display()));
+            UnixStream::connect(&path).unwrap();
+            assert_eq!(bound[0].accept().unwrap().1, super::super::stream::PeerAddr::Unix);
+        }
+    }
+
+    #[test]
+    fn the_file_of_a_unix_socket_leaves_with_its_maker_only() {
+        let alone = alone_in_test();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
+        let mut copy = Some(bound);
+        wait_in_test(fork_in_test(&alone, |_| {
+            drop(copy.take());
+            0
+        }));
+        assert!(path.exists(), "a worker must not remove it");
+        drop(copy);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_put_in_its_place_by_another_server_stays() {
+        let _undisturbed = FORKS.read();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let old = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
+        fs::rename(&path, dir.path().join("old")).unwrap();
+        let new = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
+        drop(old);
+        assert!(path.exists());
+        drop(new);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let _undisturbed = FORKS.read();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let other = UnixListener::bind(&path).unwrap();
+        let message = refused(&settings(vec![Bind::Unix(path.clone())]));
+        assert!(message.contains("another process listens there"), "{message}");
+        drop(other);
+        assert!(path.exists(), "std leaves it behind");
+        bind_all(&settings(vec![Bind::Unix(path)])).unwrap();
+    }
+
+    #[test]
+    fn a_file_that_is_not_a_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        fs::write(&path, "precious").unwrap();
+        assert!(refused(&settings(vec![Bind::Unix(path.clone())])).contains("is not a socket"));
+        assert_eq!(fs::read(&path).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_path_too_long_for_a_unix_socket_is_refused_with_its_length() {
+        let message = refused(&settings(vec![Bind::Unix(PathBuf::from("/".to_owned() + &"x".repeat(107)))]));
+        assert!(message.contains("the path has 108 bytes"), "{message}");
+    }
+
+    #[test]
+    fn an_inherited_socket_is_taken_over_as_it_is_bound() {
+        let given = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = given.local_addr().unwrap();
+        let bound = bind_all(&settings(vec![Bind::Fd(pass(given))])).unwrap();
+        assert_eq!(bound[0].address(), &Address::Tcp(address));
+        assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
+
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let bound = bind_all(&settings(vec![Bind::Fd(pass(UnixListener::bind(&path).unwrap()))])).unwrap();
+        assert_eq!(bound[0].address(), &Address::Unix(path.clone()));
+        drop(bound);
+        assert!(path.exists(), "it belongs to who made it");
+    }
+
+    #[test]
+    fn inherited_descriptors_that_do_not_listen_are_refused() {
+        for (number, why) in [
+            (pass(fs::File::open("/dev/null").unwrap()), "is not a socket"),
+            (pass(UnixStream::pair().unwrap().0), "is not a listening stream socket"),
+            (pass(std::net::UdpSocket::bind("127.0.0.1:0").unwrap()), "is not a listening stream socket"),
+            (1, "standard streams"),
+            (1_000_000, "no such descriptor is open"),
+        ] {
+            let message = refused(&settings(vec![Bind::Fd(number)]));
+            assert!(message.starts_with(&format!("cannot listen on fd://{number}: ")) && message.contains(why), "{message}");
+        }
+    }
+}

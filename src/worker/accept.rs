@@ -1,0 +1,164 @@
+//! Accepting from the shared listening sockets.
+//!
+//! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel hands
+//! wake-ups to the process that registered last; taking the registration out and putting it back every so many wakes lets the
+//! workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
+//! descriptor left, the sockets are out of the poll and the other workers serve them.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use crate::log::error::Log;
+use crate::net::listener::Listener;
+use crate::net::stream::{PeerAddr, Stream};
+use crate::sys::epoll;
+
+/// Connections taken at one wake when no other worker could take them, or when this one has nothing else to do.
+const BATCH: usize = 8;
+
+/// Wakes between two changes of place in the kernel's queue of waiting workers.
+const ROTATE: u32 = 16;
+
+/// Pause after the process ran out of descriptors, in milliseconds; a closed connection ends it earlier.
+const NO_DESCRIPTOR_MS: u64 = 250;
+
+/// Least time between two log lines about missing descriptors, in milliseconds.
+const COMPLAIN_MS: u64 = 10_000;
+
+/// Why the sockets are out of the poll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// They are in it.
+    Open,
+    /// As many connections as allowed.
+    Full,
+    /// No descriptor, until this time in milliseconds.
+    Starved(u64),
+    /// The worker leaves.
+    Closed,
+}
+
+/// The listening sockets of a worker.
+#[derive(Debug)]
+pub struct Acceptor {
+    listeners: Vec<Listener>,
+    state: State,
+    /// Whether other workers listen too.
+    shared: bool,
+    wakes: u32,
+    complained: u64,
+    /// First of the poll tokens, one per listener.
+    first_token: usize,
+}
+
+/// A connection that was accepted.
+pub type Accepted = (Stream, PeerAddr);
+
+impl Acceptor {
+    /// Registers the sockets with tokens from `first_token`.
+    pub fn new(listeners: Vec<Listener>, shared: bool, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut acceptor = Self { listeners, state: State::Full, shared, wakes: 0, complained: 0, first_token };
+        acceptor.open(poll)?;
+        Ok(acceptor)
+    }
+
+    /// The listener that a poll token names.
+    pub fn index(&self, token: usize) -> Option<usize> {
+        token.checked_sub(self.first_token).filter(|&index| index < self.listeners.len())
+    }
+
+    /// How many connections to take at one wake with `open` connections and a limit of `limit`.
+    pub fn batch(&self, open: usize, limit: usize) -> usize {
+        BATCH.min(limit.saturating_sub(open))
+    }
+
+    /// Takes one connection from a listener; `None` when there is none now.
+    pub fn accept(&mut self, index: usize, now: u64, poll: BorrowedFd<'_>, log: &Log) -> Option<Accepted> {
+        loop {
+            match self.listeners[index].accept() {
+                Ok(accepted) => return Some(accepted),
+                Err(error) => match error.raw_os_error() {
+                    Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                        if now >= self.complained + COMPLAIN_MS || self.complained == 0 {
+                            self.complained = now;
+                            log.error(format_args!(
+                                "cannot accept on {}: {error}; raise the limit of open files (ulimit -n, LimitNOFILE=) \
+                                 or lower --worker-connections",
+                                self.listeners[index].address()
+                            ));
+                        }
+                        self.close(State::Starved(now + NO_DESCRIPTOR_MS), poll);
+                        return None;
+                    }
+                    Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
+                    _ => return None,
+                },
+            }
+        }
+    }
+
+    /// A wake of a listener is dealt with: changes places with the other workers from time to time.
+    pub fn woken(&mut self, poll: BorrowedFd<'_>) -> io::Result<()> {
+        self.wakes += 1;
+        if self.shared && self.state == State::Open && self.wakes.is_multiple_of(ROTATE) {
+            self.close(State::Full, poll);
+            self.open(poll)?;
+        }
+        Ok(())
+    }
+
+    /// Puts the sockets in or out of the poll as the number of open connections demands.
+    pub fn adjust(&mut self, open: usize, limit: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
+        match self.state {
+            State::Open if open >= limit => self.close(State::Full, poll),
+            State::Full if open < limit => self.open(poll)?,
+            State::Starved(until) if now >= until => self.open(poll)?,
+            State::Open | State::Full | State::Starved(_) | State::Closed => {}
+        }
+        Ok(())
+    }
+
+    /// A connection was closed: its descriptor ends a starvation.
+    pub fn freed(&mut self) {
+        if let State::Starved(until) = &mut self.state {
+            *until = 0;
+        }
+    }
+
+    /// When the sockets must be looked at without a wake, in milliseconds of the loop's clock.
+    pub fn wants(&self) -> Option<u64> {
+        match self.state {
+            State::Starved(until) => Some(until),
+            State::Open | State::Full | State::Closed => None,
+        }
+    }
+
+    /// Takes the sockets out for good and closes them.
+    pub fn leave(&mut self, poll: BorrowedFd<'_>) {
+        self.close(State::Closed, poll);
+        self.listeners.clear();
+    }
+
+    /// How many listeners there are.
+    pub fn len(&self) -> usize {
+        self.listeners.len()
+    }
+
+    fn open(&mut self, poll: BorrowedFd<'_>) -> io::Result<()> {
+        for (index, listener) in self.listeners.iter().enumerate() {
+            epoll::add_exclusive(poll, listener.as_fd(), (self.first_token + index) as u64)?;
+        }
+        self.state = State::Open;
+        Ok(())
+    }
+
+    fn close(&mut self, state: State, poll: BorrowedFd<'_>) {
+        if self.state == State::Open {
+            for listener in &self.listeners {
+                // Fails only when the socket is not registered, which is what is wanted.
+                let _ = epoll::delete(poll, listener.as_fd());
+            }
+        }
+        self.state = state;
+    }
+}

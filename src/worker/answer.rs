@@ -1,0 +1,209 @@
+//! An answer that did not fit into one rendering: blocks of an iterable, a large block, a file.
+//!
+//! The application is advanced by one block at a time and only while nothing waits to be sent, so a client that reads slowly costs
+//! one block of memory and no time of others.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::http::head::Head;
+use crate::sys::sendfile::sendfile;
+
+use super::app::{Fate, Step, Stream, Summary};
+use super::connection::{CloseReason, Connection, Flow, Next, Phase};
+use super::job::Work;
+use super::output;
+use super::seat::{Entry, Seat};
+
+/// Bytes of a file sent before others have their turn.
+const FILE_BURST: u64 = 4 * 1024 * 1024;
+
+/// The rest of an answer.
+pub struct Answer {
+    stream: Box<dyn Stream>,
+    pending: Pending,
+    /// The request's head and its bytes, for the log and the flight recorder.
+    head: Head,
+    bytes: Vec<u8>,
+    began: u64,
+    response_head: Vec<u8>,
+    environ: Vec<Option<String>>,
+}
+
+/// What must be sent before the stream is asked again.
+#[derive(Clone, Copy, Debug)]
+enum Pending {
+    Nothing,
+    /// The held block, from this byte of block and tail.
+    Held(usize),
+    /// A part of the file.
+    File {
+        offset: u64,
+        left: u64,
+    },
+}
+
+impl std::fmt::Debug for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Answer").field("pending", &self.pending).finish_non_exhaustive()
+    }
+}
+
+impl Answer {
+    /// The rest of the answer to the request in hand.
+    pub fn new(stream: Box<dyn Stream>, seat: &Seat) -> Self {
+        let job = &seat.job;
+        Self {
+            stream,
+            pending: Pending::Nothing,
+            bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
+            head: job.head.clone(),
+            began: job.began,
+            response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
+            environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
+        }
+    }
+
+    /// Asks the application for one block.
+    pub fn advance(&mut self, seat: &mut Seat) -> Step {
+        seat.slot().resume(self.head.line.of(&self.bytes), self.began);
+        let before = seat.out.len();
+        let step = self.stream.advance(&mut seat.out);
+        seat.slot().pause();
+        seat.clock.tick();
+        if self.response_head.is_empty() {
+            self.response_head = seat.response_head(&seat.out[before..]).to_vec();
+        }
+        step
+    }
+}
+
+impl Connection {
+    /// Sends what the stream has given, asks it for more.
+    pub(super) fn go_on_answering(&mut self, seat: &mut Seat) -> Flow {
+        let Phase::Answer(mut answer) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            unreachable!("called in the answer phase only");
+        };
+        let sent = match answer.pending {
+            // Each block is on its way before the next is asked for (PEP 3333, "Buffering and Streaming").
+            Pending::Nothing => match self.flush(seat) {
+                Ok(()) => return Err(Next::Work(Work::Advance(answer))),
+                stopped => stopped,
+            },
+            Pending::Held(at) => self.send_held(&mut answer, at, seat),
+            Pending::File { offset, left } => self.send_file(&mut answer, offset, left, seat),
+        };
+        self.phase = Phase::Answer(answer);
+        sent
+    }
+
+    /// Takes back a stream that was asked for a block.
+    pub fn advanced(&mut self, mut answer: Box<Answer>, step: Step, seat: &mut Seat) {
+        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        answer.pending = match step {
+            Step::Rendered => Pending::Nothing,
+            Step::Held => Pending::Held(0),
+            Step::File { offset, len } => Pending::File { offset, left: len },
+            Step::End(summary) => {
+                self.record_answer(&answer, summary, seat);
+                // The application's iterable is closed before the next request of the connection begins.
+                drop(answer);
+                self.after_answer(summary.fate, seat);
+                return;
+            }
+        };
+        self.phase = Phase::Answer(answer);
+    }
+
+    /// Sends the rendered bytes, the held block and its tail in one call as far as the socket takes them.
+    fn send_held(&mut self, answer: &mut Answer, at: usize, seat: &mut Seat) -> Flow {
+        let (block, tail) = answer.stream.held();
+        let total = block.len() + tail.len();
+        let (block, tail) = (&block[at.min(block.len())..], &tail[at.saturating_sub(block.len())..]);
+        let Ok(sent) = output::send_parts(&self.link.stream, [&seat.out, block, tail]) else {
+            return Err(Next::Close(CloseReason::ClientGone));
+        };
+        if sent < seat.out.len() {
+            let kept = self.keep_waiting(&seat.out[sent..]);
+            seat.out.clear();
+            return self.after_send(kept, seat);
+        }
+        let at = at + sent - seat.out.len();
+        seat.out.clear();
+        if at == total {
+            answer.pending = Pending::Nothing;
+            return Ok(());
+        }
+        answer.pending = Pending::Held(at);
+        if sent > 0 {
+            self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        }
+        Err(Next::Wait)
+    }
+
+    /// Sends the rendered bytes, then the file.
+    fn send_file(&mut self, answer: &mut Answer, mut offset: u64, mut left: u64, seat: &mut Seat) -> Flow {
+        self.flush(seat)?;
+        let mut burst = FILE_BURST;
+        while left > 0 {
+            if burst == 0 {
+                return Err(Next::Yield);
+            }
+            let Some(file) = answer.stream.file() else {
+                return self.cut_file(answer, "was closed", seat);
+            };
+            match sendfile(self.link.stream.as_fd(), file, offset, left.min(burst)) {
+                Ok(0) => return self.cut_file(answer, &format!("ended {left} bytes early"), seat),
+                Ok(sent) => {
+                    offset += sent;
+                    left -= sent;
+                    burst -= sent;
+                    answer.pending = Pending::File { offset, left };
+                    self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Next::Wait),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_gone(&error) => return Err(Next::Close(CloseReason::ClientGone)),
+                Err(error) => return self.cut_file(answer, &format!("cannot be read: {error}"), seat),
+            }
+        }
+        answer.pending = Pending::Nothing;
+        Ok(())
+    }
+
+    /// The file does not give the bytes that its length promised.
+    fn cut_file(&self, answer: &Answer, what: &str, seat: &Seat) -> Flow {
+        let line = answer.head.line.of(&answer.bytes).escape_ascii();
+        seat.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
+        Err(Next::Close(CloseReason::Cut))
+    }
+
+    /// Writes the log line of an answer that ends with its connection, when `reason` ends it in the middle.
+    pub(super) fn abandon(&mut self, reason: CloseReason, seat: &mut Seat) {
+        if let Phase::Answer(answer) = std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
+            let line = answer.head.line.of(&answer.bytes).escape_ascii();
+            seat.log.debug(format_args!("the answer to {line} is not complete: {reason}"));
+            self.record_answer(&answer, answer.stream.summary(), seat);
+        }
+    }
+
+    fn record_answer(&self, answer: &Answer, summary: Summary, seat: &mut Seat) {
+        seat.record(&Entry {
+            peer: &self.link.peer,
+            head: Some((&answer.head, &answer.bytes)),
+            status: summary.status,
+            sent: summary.sent,
+            response_head: &answer.response_head,
+            began: Some(answer.began),
+            environ: &answer.environ,
+        });
+    }
+}
+
+/// Whether a send failed because nobody is there any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::TimedOut
+    )
+}

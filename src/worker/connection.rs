@@ -1,0 +1,427 @@
+//! One connection and its state machine.
+//!
+//! ```text
+//! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
+//!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Answer ──▶ Head | Closing
+//!   │                                │                │ └── next block ───────────┘
+//!   └── refused ──▶ Closing ◀────────┘                └── (the application runs, the connection is left alone)
+//!                      └──▶ Linger ──▶ gone
+//! ```
+//!
+//! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the application is needed, the
+//! connection ends, or its turn is over; it returns which, and never calls up.
+
+use std::fmt;
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use super::answer::Answer;
+use super::app::{Fate, Gone};
+use super::job::{Link, Work, deliver};
+use super::output::{Output, Sent};
+use super::seat::{READ_SIZE, Seat};
+use super::upload::Upload;
+
+/// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
+const TURN: u8 = 48;
+
+/// Rendered bytes of pipelined answers that are sent before the next request is served.
+const FLUSH_SIZE: usize = 64 * 1024;
+
+/// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
+/// (RFC 9112 section 9.6), in milliseconds without a byte.
+const LINGER_MS: u64 = 5_000;
+
+/// Bytes read and thrown away while lingering; a client that sends more is cut.
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// A connection's name in events and timers: slab key and generation, so that a stale event meets nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(usize);
+
+const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
+
+impl Token {
+    /// The token of `key` in its `generation`.
+    pub fn new(key: u32, generation: u32) -> Self {
+        Self((generation as usize) << 32 | key as usize)
+    }
+
+    /// The slab key.
+    pub fn key(self) -> usize {
+        self.0 & 0xffff_ffff
+    }
+}
+
+impl From<Token> for mio::Token {
+    fn from(token: Token) -> Self {
+        Self(token.0)
+    }
+}
+
+impl From<mio::Token> for Token {
+    fn from(token: mio::Token) -> Self {
+        Self(token.0)
+    }
+}
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The last answer said so.
+    Done,
+    /// The client closed between requests.
+    ClientClosed,
+    /// The client left in the middle of a request or an answer.
+    ClientGone,
+    /// The answer is cut, visibly for the client.
+    Cut,
+    /// No request came in time.
+    Idle,
+    /// The client took no byte of its answer for too long.
+    WriteStall,
+    /// The client went on sending behind a refusal, or said nothing more.
+    Lingered,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::ClientClosed => "closed by the client",
+            Self::ClientGone => "the client left",
+            Self::Cut => "answer cut",
+            Self::Idle => "idle",
+            Self::WriteStall => "the client does not read",
+            Self::Lingered => "lingered",
+        })
+    }
+}
+
+/// What the loop does with the connection next.
+#[derive(Debug)]
+pub enum Next {
+    /// Wait for its socket or its deadline.
+    Wait,
+    /// Give others their turn, then drive it again.
+    Yield,
+    /// Let the application work, then hand the connection what it made.
+    Work(Work),
+    /// Drop it.
+    Close(CloseReason),
+}
+
+/// How a step ended: the next one follows, or the drive ends.
+pub(super) type Flow = Result<(), Next>;
+
+/// Where a connection is in its cycle.
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Idle, or in the middle of a head.
+    Head,
+    /// In the middle of a body.
+    Body(Box<Upload>),
+    /// The application has its request or its stream.
+    Serving,
+    /// The application's answer goes on.
+    Answer(Box<Answer>),
+    /// The output is the last.
+    Closing(Fate),
+    /// Closed for writing; what still comes is thrown away, so many bytes at most.
+    Linger(u64),
+}
+
+/// One client connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its name.
+    pub token: Token,
+    /// Its socket and client.
+    pub link: Arc<Link>,
+    pub(super) phase: Phase,
+    /// Bytes that were read and not used, while the seat has them not.
+    input: Vec<u8>,
+    /// Whether `input` needs more bytes to mean anything, and not merely its turn.
+    partial: bool,
+    /// Bytes that the socket did not take.
+    pub(super) output: Option<Box<Output>>,
+    /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
+    readable: bool,
+    /// Whether it is registered with the poll.
+    pub registered: bool,
+    /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
+    pub(super) unread: bool,
+    /// Steps left of its turn.
+    turn: u8,
+    /// When it is to be looked at, in milliseconds of the loop's clock.
+    pub(super) deadline: u64,
+    /// When its live timer entry fires; `u64::MAX` when it has none.
+    pub armed: u64,
+}
+
+impl Connection {
+    /// A connection that was just accepted.
+    pub fn new(token: Token, link: Link, deadline: u64) -> Self {
+        Self {
+            token,
+            link: Arc::new(link),
+            phase: Phase::Head,
+            input: Vec::new(),
+            partial: false,
+            output: None,
+            readable: true,
+            registered: false,
+            unread: false,
+            turn: TURN,
+            deadline,
+            armed: u64::MAX,
+        }
+    }
+
+    /// When it must be looked at, in milliseconds of the loop's clock.
+    pub fn deadline(&self) -> u64 {
+        self.deadline
+    }
+
+    /// Notes an edge of the socket.
+    pub fn ready(&mut self, readable: bool) {
+        self.readable |= readable;
+    }
+
+    /// Whether it waits for a request of which nothing has come.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.output.is_none()
+    }
+
+    /// Shortens the wait of an idle connection: the worker leaves.
+    pub fn hurry(&mut self, deadline: u64) {
+        self.deadline = self.deadline.min(deadline);
+    }
+
+    /// A new turn: takes its bytes to the seat and goes on.
+    pub fn begin_turn(&mut self, seat: &mut Seat) -> Next {
+        self.turn = TURN;
+        seat.take_in(&self.input, self.partial);
+        self.drive(seat)
+    }
+
+    /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
+    pub fn drive(&mut self, seat: &mut Seat) -> Next {
+        loop {
+            if self.turn == 0 {
+                // Answers that are rendered go out before others have their turn.
+                let next = self.flush(seat).err().unwrap_or(Next::Yield);
+                return self.leave(next, seat);
+            }
+            self.turn -= 1;
+            if let Err(next) = self.step(seat) {
+                return self.leave(next, seat);
+            }
+        }
+    }
+
+    /// The deadline has passed.
+    pub fn expire(&mut self, seat: &mut Seat) -> Next {
+        match &self.phase {
+            Phase::Serving => {
+                self.deadline = u64::MAX;
+                Next::Wait
+            }
+            Phase::Answer(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
+            Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
+            Phase::Head if self.input.is_empty() => Next::Close(CloseReason::Idle),
+            Phase::Linger(_) => Next::Close(CloseReason::Lingered),
+            Phase::Head | Phase::Body(_) => {
+                self.time_out(seat);
+                self.input = Vec::new();
+                self.begin_turn(seat)
+            }
+        }
+    }
+
+    /// What is left of the input goes from the seat to the connection, unless it is in the application's turn.
+    fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
+        if !matches!(next, Next::Work(_)) {
+            let rest = seat.rest();
+            self.partial = seat.partial;
+            if !rest.is_empty() {
+                self.input.clear();
+                self.input.extend_from_slice(rest);
+            } else if self.input.capacity() > 0 {
+                self.input = Vec::new();
+            }
+            seat.take_in(&[], false);
+        }
+        if matches!(next, Next::Close(_)) {
+            // Answers that were rendered for a client that is gone.
+            seat.out.clear();
+        }
+        next
+    }
+
+    fn step(&mut self, seat: &mut Seat) -> Flow {
+        self.send_waiting(seat)?;
+        match &self.phase {
+            Phase::Head | Phase::Body(_) if seat.has_input() => {
+                if seat.out.len() >= if seat.batches { FLUSH_SIZE } else { 1 } {
+                    self.flush(seat)?;
+                }
+                self.consume(seat)
+            }
+            Phase::Head | Phase::Body(_) => {
+                self.flush(seat)?;
+                self.read_more(seat)
+            }
+            Phase::Serving => Err(Next::Wait),
+            Phase::Answer(_) => self.go_on_answering(seat),
+            &Phase::Closing(fate) => {
+                self.flush(seat)?;
+                self.end(fate, seat)
+            }
+            &Phase::Linger(left) => self.linger(left, seat),
+        }
+    }
+
+    /// Sends what waits from earlier; stops when the socket is full.
+    fn send_waiting(&mut self, seat: &mut Seat) -> Flow {
+        let Some(output) = &mut self.output else { return Ok(()) };
+        match output.send(&self.link.stream) {
+            Ok(Sent::All) => {
+                self.output = None;
+                Ok(())
+            }
+            Ok(Sent::Blocked { progress }) => {
+                if progress {
+                    self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+                }
+                Err(Next::Wait)
+            }
+            Err(_) => Err(Next::Close(CloseReason::ClientGone)),
+        }
+    }
+
+    /// Sends what the seat has rendered for this connection; what the socket does not take is kept here.
+    pub(super) fn flush(&mut self, seat: &mut Seat) -> Flow {
+        if seat.out.is_empty() {
+            return Ok(());
+        }
+        let result = deliver(&self.link.stream, &mut self.output, &mut seat.out);
+        self.after_send(result, seat)
+    }
+
+    /// Keeps bytes that the socket did not take.
+    pub(super) fn keep_waiting(&mut self, bytes: &[u8]) -> Result<(), Gone> {
+        self.output.get_or_insert_default().push(bytes).map_err(|_| Gone)
+    }
+
+    /// What follows an attempt to send.
+    pub(super) fn after_send(&mut self, result: Result<(), Gone>, seat: &Seat) -> Flow {
+        match result {
+            Ok(()) if self.output.is_none() => Ok(()),
+            Ok(()) => {
+                self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+                Err(Next::Wait)
+            }
+            Err(Gone) => Err(Next::Close(CloseReason::ClientGone)),
+        }
+    }
+
+    /// Reads what there is to the seat.
+    fn read_more(&mut self, seat: &mut Seat) -> Flow {
+        if !self.readable {
+            return Err(Next::Wait);
+        }
+        let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        match self.read(seat.space()) {
+            Ok(0) => Err(Next::Wait),
+            Ok(count) => {
+                seat.filled(count);
+                if was_idle {
+                    self.deadline = seat.clock.ms() + seat.rules.header_timeout;
+                }
+                Ok(())
+            }
+            Err(reason) => Err(Next::Close(self.lost(reason, seat))),
+        }
+    }
+
+    /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
+        loop {
+            match (&self.link.stream).read(buffer) {
+                Ok(0) => return Err(CloseReason::ClientClosed),
+                Ok(count) => {
+                    // A short read has emptied the socket: the next bytes, or the end, come with a new edge.
+                    self.readable = count == buffer.len();
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Err(CloseReason::ClientGone),
+            }
+        }
+    }
+
+    /// Ends the connection behind its last answer.
+    fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
+        match fate {
+            Fate::Keep | Fate::Close => {
+                if !self.unread && !self.readable {
+                    return Err(Next::Close(CloseReason::Done));
+                }
+                if self.link.stream.shutdown_write().is_err() {
+                    return Err(Next::Close(CloseReason::ClientGone));
+                }
+                seat.take_in(&[], false);
+                self.phase = Phase::Linger(LINGER_BYTES);
+                self.deadline = seat.clock.ms() + LINGER_MS;
+                Ok(())
+            }
+            Fate::Cut => Err(Next::Close(CloseReason::Cut)),
+            Fate::Reset => {
+                // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
+                let _ = self.link.stream.set_linger0();
+                Err(Next::Close(CloseReason::Cut))
+            }
+        }
+    }
+
+    /// Throws away what the client still sends.
+    fn linger(&mut self, left: u64, seat: &mut Seat) -> Flow {
+        if !self.readable {
+            return Err(Next::Wait);
+        }
+        match self.read(&mut seat.space()[..READ_SIZE]) {
+            Ok(0) => Err(Next::Wait),
+            Ok(count) if (count as u64) < left => {
+                self.phase = Phase::Linger(left - count as u64);
+                self.deadline = seat.clock.ms() + LINGER_MS;
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
+        }
+    }
+
+    /// The next request begins, or the connection closes.
+    pub(super) fn after_answer(&mut self, fate: Fate, seat: &Seat) {
+        match fate {
+            Fate::Keep => {
+                self.phase = Phase::Head;
+                let wait = if seat.has_input() {
+                    seat.rules.header_timeout
+                } else if seat.draining {
+                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
+                    // way must still be answered.
+                    super::DRAIN_IDLE_MS
+                } else {
+                    seat.rules.keep_alive
+                };
+                self.deadline = seat.clock.ms() + wait;
+            }
+            Fate::Close | Fate::Cut | Fate::Reset => self.phase = Phase::Closing(fate),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! What tells a worker to leave: orders of the master, signals, the master's death.
+
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
+
+use crate::channel::{Order, Report, WorkerEnd};
+
+/// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
+/// their default would kill. They are caught, not ignored, so that programs which the application starts get their defaults.
+const NOT_OURS: [i32; 7] = [SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH];
+
+/// The channel to the master and the worker's own signals.
+#[derive(Debug)]
+pub struct Control {
+    channel: WorkerEnd,
+    drain: UnixStream,
+    quit: UnixStream,
+    /// Whether the master's end of the channel is closed.
+    orphaned: bool,
+}
+
+impl Control {
+    /// Installs the signal handlers. SIGTERM drains, SIGQUIT leaves quickly.
+    pub fn new(channel: WorkerEnd) -> io::Result<Self> {
+        for signal in NOT_OURS {
+            signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
+        }
+        Ok(Self { channel, drain: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, orphaned: false })
+    }
+
+    /// Registers everything under one token.
+    pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
+        for fd in [self.channel.as_fd(), self.drain.as_fd(), self.quit.as_fd()] {
+            registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the master something; a master that is gone shows in [`Self::orders`].
+    pub fn report(&self, report: &Report) -> io::Result<()> {
+        self.channel.send(report)
+    }
+
+    /// The strongest order that has come since the last look. A dead master counts as the order to leave quickly.
+    pub fn orders(&mut self) -> Option<Order> {
+        let mut strongest = None;
+        let mut take = |order| {
+            strongest = match (strongest, order) {
+                (Some(Order::Quit), _) | (_, Order::Quit) => Some(Order::Quit),
+                (_, Order::Drain) => Some(Order::Drain),
+            };
+        };
+        if has_byte(&mut self.drain) {
+            take(Order::Drain);
+        }
+        if has_byte(&mut self.quit) {
+            take(Order::Quit);
+        }
+        while !self.orphaned {
+            match self.channel.receive() {
+                Ok(Some(order)) => take(order),
+                Ok(None) => break,
+                Err(_) => {
+                    self.orphaned = true;
+                    take(Order::Quit);
+                }
+            }
+        }
+        strongest
+    }
+}
+
+/// A pipe that gets a byte at each `signal`.
+fn self_pipe(signal: i32) -> io::Result<UnixStream> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(signal, writer)?;
+    Ok(reader)
+}
+
+/// Empties the pipe; says whether there was anything.
+fn has_byte(pipe: &mut UnixStream) -> bool {
+    let mut buffer = [0; 64];
+    let mut found = false;
+    while matches!(pipe.read(&mut buffer), Ok(count) if count > 0) {
+        found = true;
+    }
+    found
+}

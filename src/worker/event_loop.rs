@@ -1,0 +1,415 @@
+//! The event loop of a worker. Each turn has one fixed order:
+//!
+//! 1. the nearest deadline is the poll's timeout (none while a connection waits for its turn),
+//! 2. poll, without holding back the application's threads,
+//! 3. the clock, once,
+//! 4. orders of the master and signals,
+//! 5. listening sockets,
+//! 6. sockets of connections,
+//! 7. connections that gave up their turn for others,
+//! 8. deadlines,
+//! 9. the access log.
+//!
+//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that runs
+//! the loop and keeps its place; the thread does the work and hands back what came of it.
+//!
+//! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
+//! new connection is read, answered and closed without the poll ever knowing of it.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll};
+use slab::Slab;
+
+use crate::channel::{Order, Report};
+use crate::config::{Settings, Trusted};
+use crate::net::listener::Listener;
+use crate::net::stream::{PeerAddr, Stream};
+
+use super::accept::Acceptor;
+use super::app::Peer;
+use super::connection::{CloseReason, Connection, Next, Token};
+use super::control::Control;
+use super::job::{Done, Link, Work};
+use super::seat::Seat;
+use super::timers::Wheel;
+use super::trust;
+
+/// Events taken from the kernel at once.
+const EVENTS: usize = 256;
+
+/// Poll token of the channel and the signal pipes; connections count from 0 and never get there.
+const CONTROL: usize = usize::MAX;
+
+/// Poll token of the first listener; one per listener from here up.
+const LISTENERS: usize = usize::MAX - 0xffff;
+
+/// How the worker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaving {
+    /// It does not.
+    No,
+    /// When every connection has ended.
+    Drained,
+    /// Now.
+    Now,
+}
+
+/// Where the turn is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Poll,
+    Accept,
+    Sockets,
+    Yielded,
+    Deadlines,
+    End,
+}
+
+/// One turn of the loop, kept between two pieces of work.
+#[derive(Debug)]
+struct Turn {
+    stage: Stage,
+    /// Listeners that were ready, each with the connections that may still be taken from it.
+    accepting: Vec<(usize, usize)>,
+    /// Sockets that were ready, in reverse order; whether they may be read.
+    sockets: Vec<(Token, bool)>,
+    /// Connections of the last turn that still have theirs.
+    yielded: usize,
+    /// Connections whose timer entry has fired.
+    due: Vec<Token>,
+}
+
+/// What the thread does next.
+#[derive(Debug)]
+pub enum Step {
+    /// Work in the application for this connection, then [`EventLoop::resume`].
+    Work(Token, Work),
+    /// The worker is done.
+    Leave,
+}
+
+/// Everything that the loop owns and could hand to another thread: no Python, no scratch buffers.
+pub struct EventLoop {
+    poll: Poll,
+    events: Events,
+    turn: Turn,
+    acceptor: Acceptor,
+    control: Control,
+    connections: Slab<Connection>,
+    generation: u32,
+    /// Connections that go on without an event.
+    runnable: VecDeque<Token>,
+    timers: Wheel,
+    leaving: Leaving,
+    limit: usize,
+    trusted: Trusted,
+}
+
+impl EventLoop {
+    /// A loop over these listeners.
+    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        control.register(poll.registry(), mio::Token(CONTROL))?;
+        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let turn = Turn { stage: Stage::Poll, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
+        Ok(Self {
+            poll,
+            events: Events::with_capacity(EVENTS),
+            turn,
+            acceptor,
+            control,
+            connections: Slab::new(),
+            generation: 0,
+            runnable: VecDeque::new(),
+            timers: Wheel::new(now),
+            leaving: Leaving::No,
+            limit: settings.worker_connections,
+            trusted: settings.forwarded_allow_ips.clone(),
+        })
+    }
+
+    /// Tells the master that the worker serves; `description` names the interpreter.
+    pub fn ready(&self, description: String) -> io::Result<()> {
+        self.control.report(&Report::Ready(description))
+    }
+
+    /// Goes on with the turn until the application is needed or the worker is done.
+    pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {
+        loop {
+            let work = match self.turn.stage {
+                Stage::Poll => {
+                    self.wait(seat)?;
+                    seat.clock.turn();
+                    self.sort_events(seat)?;
+                    self.turn.stage = Stage::Accept;
+                    None
+                }
+                Stage::Accept => self.accept_next(seat)?,
+                Stage::Sockets => match self.turn.sockets.pop() {
+                    Some((token, readable)) => {
+                        if let Some(connection) = self.find(token) {
+                            connection.ready(readable);
+                        }
+                        self.begin_turn(token, seat)
+                    }
+                    None => {
+                        self.turn.yielded = self.runnable.len();
+                        self.turn.stage = Stage::Yielded;
+                        None
+                    }
+                },
+                Stage::Yielded if self.turn.yielded > 0 => {
+                    self.turn.yielded -= 1;
+                    self.runnable.pop_front().and_then(|token| self.begin_turn(token, seat))
+                }
+                Stage::Yielded => {
+                    self.timers.fire(seat.clock.ms(), &mut self.turn.due);
+                    self.turn.stage = Stage::Deadlines;
+                    None
+                }
+                Stage::Deadlines => match self.turn.due.pop() {
+                    Some(token) => self.expire(token, seat),
+                    None => {
+                        self.turn.stage = Stage::End;
+                        None
+                    }
+                },
+                Stage::End => {
+                    seat.slot().set_connections(self.connections.len() as u32);
+                    seat.end_turn();
+                    self.turn.stage = Stage::Poll;
+                    match self.leaving {
+                        Leaving::No => {
+                            let (open, now) = (self.connections.len(), seat.clock.ms());
+                            self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
+                        }
+                        Leaving::Drained if self.connections.is_empty() => return Ok(Step::Leave),
+                        Leaving::Drained => {}
+                        Leaving::Now => return Ok(Step::Leave),
+                    }
+                    None
+                }
+            };
+            if let Some((token, work)) = work {
+                return Ok(Step::Work(token, work));
+            }
+        }
+    }
+
+    /// The call for this connection has returned; its rendered answer is in the seat. Returns more work of the same connection.
+    pub fn resume(&mut self, token: Token, done: Done, seat: &mut Seat) -> Option<(Token, Work)> {
+        let connection = self.find(token)?;
+        match done {
+            Done::Called(reply) => connection.called(reply, seat),
+            Done::Advanced(answer, step) => connection.advanced(answer, step, seat),
+        }
+        let next = connection.drive(seat);
+        self.follow(token, next, seat)
+    }
+
+    /// Polls until something happens or the nearest deadline.
+    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
+        let now = seat.clock.ms();
+        let timeout = if self.runnable.is_empty() {
+            let timer = self.timers.next(now);
+            let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
+            timer.into_iter().chain(acceptor).min().map(Duration::from_millis)
+        } else {
+            Some(Duration::ZERO)
+        };
+        let (poll, events) = (&mut self.poll, &mut self.events);
+        let mut result = Ok(());
+        match timeout {
+            Some(Duration::ZERO) => result = poll.poll(events, timeout),
+            Some(_) | None => seat.app.idle(&mut || result = poll.poll(events, timeout)),
+        }
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+
+    /// Sorts what the poll brought, and follows orders at once.
+    fn sort_events(&mut self, seat: &mut Seat) -> io::Result<()> {
+        let mut ordered = false;
+        for event in &self.events {
+            match event.token().0 {
+                CONTROL => ordered = true,
+                token if token >= LISTENERS => {
+                    if let Some(index) = self.acceptor.index(token) {
+                        self.turn.accepting.push((index, self.acceptor.batch(self.connections.len(), self.limit)));
+                    }
+                }
+                _ => {
+                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
+                    self.turn.sockets.push((event.token().into(), readable));
+                }
+            }
+        }
+        self.turn.sockets.reverse();
+        if ordered { self.obey(seat) } else { Ok(()) }
+    }
+
+    /// Takes the next connection of this turn.
+    fn accept_next(&mut self, seat: &mut Seat) -> io::Result<Option<(Token, Work)>> {
+        let Some((index, left)) = self.turn.accepting.last_mut() else {
+            self.turn.stage = Stage::Sockets;
+            return Ok(None);
+        };
+        let index = *index;
+        let accepted = if *left > 0 && self.connections.len() < self.limit {
+            *left -= 1;
+            self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
+        } else {
+            None
+        };
+        match accepted {
+            Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
+            None => {
+                self.turn.accepting.pop();
+                self.acceptor.woken(borrow(&self.poll))?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Follows the master and the signals.
+    fn obey(&mut self, seat: &mut Seat) -> io::Result<()> {
+        match self.control.orders() {
+            Some(Order::Drain) if self.leaving == Leaving::No => self.drain(seat),
+            Some(Order::Quit) => {
+                self.leaving = Leaving::Now;
+                Ok(())
+            }
+            Some(Order::Drain) | None => Ok(()),
+        }
+    }
+
+    /// Begins to leave: takes what already waits to be accepted, keeps no connection behind its answer.
+    fn drain(&mut self, seat: &mut Seat) -> io::Result<()> {
+        self.leaving = Leaving::Drained;
+        seat.draining = true;
+        self.turn.accepting.clear();
+        for index in 0..self.acceptor.len() {
+            while self.connections.len() < self.limit {
+                let now = seat.clock.ms();
+                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
+                let token = self.insert(stream, peer, index, seat);
+                self.runnable.push_back(token);
+            }
+        }
+        self.acceptor.leave(borrow(&self.poll));
+        let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
+        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
+        for key in idle {
+            self.connections[key].hurry(deadline);
+            self.arm(key);
+        }
+        // Fails only when the master is gone, which the channel tells at the next turn.
+        let _ = self.control.report(&Report::Draining);
+        Ok(())
+    }
+
+    /// A new connection: read at once, for its request is usually there already.
+    fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
+        let token = self.insert(stream, peer, listener, seat);
+        self.begin_turn(token, seat)
+    }
+
+    fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        let next = self.find(token)?.begin_turn(seat);
+        self.follow(token, next, seat)
+    }
+
+    fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
+        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
+        let link = Link { stream, peer: self.peer(peer), listener };
+        let entry = self.connections.vacant_entry();
+        let token = Token::new(entry.key() as u32, self.generation);
+        entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        token
+    }
+
+    fn peer(&self, peer: PeerAddr) -> Peer {
+        let (addr, port) = peer.text();
+        Peer { addr, port, trusted: peer.ip().is_none_or(|ip| trust::is_trusted(&self.trusted, ip)) }
+    }
+
+    /// The connection of a token, unless it is gone.
+    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+        self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
+    }
+
+    /// A timer entry has fired; it may be older than the connection's deadline, or than the connection.
+    fn expire(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        let now = seat.clock.ms();
+        let connection = self.find(token)?;
+        if connection.armed > now {
+            // An entry for a later time was there already when this one was armed; the live one is still in the wheel.
+            return None;
+        }
+        connection.armed = u64::MAX;
+        let next = if connection.deadline() > now { Next::Wait } else { connection.expire(seat) };
+        self.follow(token, next, seat)
+    }
+
+    /// Does what a step of a connection asked for; passes on what only the application can do.
+    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+        match next {
+            Next::Wait => {
+                let connection = &mut self.connections[token.key()];
+                if !connection.registered {
+                    connection.registered = true;
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    let fd = connection.link.stream.as_raw_fd();
+                    if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
+                        seat.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
+                        self.close(token, CloseReason::Cut, seat);
+                        return None;
+                    }
+                }
+                self.arm(token.key());
+                None
+            }
+            Next::Yield => {
+                self.runnable.push_back(token);
+                None
+            }
+            Next::Work(work) => Some((token, work)),
+            Next::Close(reason) => {
+                self.close(token, reason, seat);
+                None
+            }
+        }
+    }
+
+    /// Makes sure that a timer entry fires not later than the connection's deadline needs it.
+    fn arm(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        if connection.deadline() < connection.armed {
+            connection.armed = self.timers.arm(connection.token, connection.deadline());
+        }
+    }
+
+    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) {
+        let mut connection = self.connections.remove(token.key());
+        connection.abandon(reason, seat);
+        self.acceptor.freed();
+    }
+}
+
+/// Keeps generations out of the range of the listeners' tokens.
+const GENERATION_MASK: u32 = 0x7fff_ffff;
+
+/// The poll's descriptor, for what mio does not offer.
+fn borrow(poll: &Poll) -> BorrowedFd<'_> {
+    poll.registry().as_fd()
+}

@@ -1,0 +1,124 @@
+//! One request on its way through the application, apart from the loop.
+//!
+//! A call may last: what it needs is taken out of the connection and the loop before it begins, and what it made is put back
+//! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::http::framing::{Framing, Length};
+use crate::http::head::Head;
+use crate::net::stream::Stream;
+
+use super::answer::Answer;
+use super::app::{Body, Gone, Outlet, Peer, Reply, Step};
+use super::connection::Token;
+use super::output::{self, Output, Sent};
+
+/// The two ends of a connection that outlive a phase: shared between the loop and a call.
+#[derive(Debug)]
+pub struct Link {
+    /// The socket.
+    pub stream: Stream,
+    /// The client.
+    pub peer: Peer,
+    /// Index of the listener it came from.
+    pub listener: usize,
+}
+
+/// The request in hand. It lives in the seat and is filled anew for each request, so that serving allocates nothing.
+#[derive(Debug)]
+pub struct Job {
+    /// Its connection.
+    pub token: Token,
+    /// Socket and client; `None` between requests.
+    pub link: Option<Arc<Link>>,
+    /// The head's bytes when they are not in the seat's input buffer (the body came later).
+    pub own: Vec<u8>,
+    /// The head's bytes in the seat's input buffer, when `own` is empty.
+    pub at: Range<usize>,
+    /// The head; its spans count from the start of those bytes.
+    pub head: Head,
+    /// Framing of the request.
+    pub framing: Framing,
+    /// The body.
+    pub body: Body,
+    /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
+    pub output: Option<Box<Output>>,
+    /// When the call began, nanoseconds of the loop's clock.
+    pub began: u64,
+    /// Length of the seat's output before the call.
+    pub rendered: usize,
+}
+
+impl Job {
+    /// No request.
+    pub fn new() -> Self {
+        Self {
+            token: Token::new(0, 0),
+            link: None,
+            own: Vec::new(),
+            at: 0..0,
+            head: Head::default(),
+            framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
+            body: Body::Empty,
+            output: None,
+            began: 0,
+            rendered: 0,
+        }
+    }
+
+    /// The bytes that the head was parsed from; `input` is the seat's buffer.
+    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
+    }
+}
+
+/// What the loop asks its thread to do in the application.
+#[derive(Debug)]
+pub enum Work {
+    /// Call it with the seat's job.
+    Call,
+    /// Ask a stream for its next block.
+    Advance(Box<Answer>),
+}
+
+/// What came of it; rendered bytes are in the seat's output.
+pub enum Done {
+    /// The call returned.
+    Called(Reply),
+    /// The stream took its step.
+    Advanced(Box<Answer>, Step),
+}
+
+/// `write()`'s way to the client while the call runs.
+pub struct SocketOutlet<'a> {
+    /// The socket.
+    pub stream: &'a Stream,
+    /// What it did not take.
+    pub output: &'a mut Option<Box<Output>>,
+}
+
+impl Outlet for SocketOutlet<'_> {
+    fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if let Some(output) = self.output.as_mut()
+            && output.send(self.stream).map_err(|_| Gone)? == Sent::All
+        {
+            *self.output = None;
+        }
+        deliver(self.stream, self.output, out)
+    }
+}
+
+/// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
+pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
+    let sent = match output {
+        Some(_) => 0,
+        None => output::send_parts(stream, [out, &[], &[]]).map_err(|_| Gone)?,
+    };
+    if sent < out.len() {
+        output.get_or_insert_default().push(&out[sent..]).map_err(|_| Gone)?;
+    }
+    out.clear();
+    Ok(())
+}

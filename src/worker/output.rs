@@ -1,0 +1,128 @@
+//! Bytes of an answer that the socket did not take at once.
+//!
+//! The loop advances an application only while nothing waits here, so that memory stays bounded by one block. `write()` alone can
+//! produce while the client does not read: what it adds beyond [`MEMORY_MAX`] goes to an unlinked temporary file, so that
+//! neither memory grows nor the application waits.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+
+use crate::net::stream::Stream;
+use crate::sys::sendfile::sendfile;
+
+/// Bytes of `write()` kept in memory for one connection before they go to a file.
+const MEMORY_MAX: usize = 256 * 1024;
+
+/// Whether everything went out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// Nothing is left.
+    All,
+    /// The socket is full; the number of bytes it took tells whether the client reads at all.
+    Blocked {
+        /// Whether any byte was taken.
+        progress: bool,
+    },
+}
+
+/// What waits to be sent.
+#[derive(Debug, Default)]
+pub struct Output {
+    bytes: Vec<u8>,
+    at: usize,
+    overflow: Option<Overflow>,
+}
+
+/// The part of the output that lies in a file, behind `bytes`.
+#[derive(Debug)]
+struct Overflow {
+    file: File,
+    read: u64,
+    written: u64,
+}
+
+impl Output {
+    /// Appends bytes, to memory or behind the limit to the file.
+    pub fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        if self.overflow.is_none() && self.bytes.len() - self.at + data.len() > MEMORY_MAX {
+            self.overflow = Some(Overflow { file: tempfile::tempfile()?, read: 0, written: 0 });
+        }
+        match &mut self.overflow {
+            Some(overflow) => {
+                overflow.file.write_all_at(data, overflow.written)?;
+                overflow.written += data.len() as u64;
+            }
+            None => self.bytes.extend_from_slice(data),
+        }
+        Ok(())
+    }
+
+    /// Sends until nothing is left or the socket is full.
+    pub fn send(&mut self, mut stream: &Stream) -> io::Result<Sent> {
+        let mut progress = false;
+        while self.at < self.bytes.len() {
+            match taken(stream.write(&self.bytes[self.at..]))? {
+                Some(sent) => self.at += sent,
+                None => return Ok(Sent::Blocked { progress }),
+            }
+            progress = true;
+        }
+        if let Some(overflow) = &mut self.overflow {
+            while overflow.read < overflow.written {
+                let left = overflow.written - overflow.read;
+                match sendfile(stream.as_fd(), overflow.file.as_fd(), overflow.read, left) {
+                    Ok(sent) => overflow.read += sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Sent::Blocked { progress }),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                    Err(error) => return Err(error),
+                }
+                progress = true;
+            }
+        }
+        Ok(Sent::All)
+    }
+}
+
+/// What a write took: `None` when the socket is full.
+fn taken(result: io::Result<usize>) -> io::Result<Option<usize>> {
+    match result {
+        Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+        Ok(sent) => Ok(Some(sent)),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Sends `parts` in order in as few calls as the socket allows; returns how many bytes it took in all.
+/// Fewer than there are means that the socket is full: a short write ends the attempt, for its edge comes with free space.
+pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
+    let total: usize = parts.iter().map(|part| part.len()).sum();
+    let mut sent = 0;
+    while sent < total {
+        let mut skip = sent;
+        let rest = parts.map(|part| {
+            let cut = skip.min(part.len());
+            skip -= cut;
+            &part[cut..]
+        });
+        let lone = rest.iter().filter(|part| !part.is_empty()).count() == 1;
+        let result = match rest.iter().find(|part| !part.is_empty()) {
+            Some(part) if lone => stream.write(part),
+            _ => stream.write_vectored(&rest.map(IoSlice::new)),
+        };
+        match taken(result)? {
+            Some(0) => continue,
+            Some(count) => {
+                sent += count;
+                if count < rest.iter().map(|part| part.len()).sum() {
+                    break;
+                }
+            }
+            None => break,
+        }
+    }
+    Ok(sent)
+}

@@ -1,0 +1,259 @@
+//! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
+
+use crate::http::error::{self, Error};
+use crate::http::framing::{self, Length};
+use crate::http::head::{Head, Parsed};
+use crate::http::response::CONTINUE;
+
+use super::answer::Answer;
+use super::app::{Body, Fate, Reply, Request};
+use super::connection::{CloseReason, Connection, Flow, Next, Phase};
+use super::job::{SocketOutlet, Work};
+use super::seat::{Entry, Seat};
+use super::upload::{Fed, Upload, UploadError};
+
+/// The client left before its request was complete; nginx's number for it, only ever seen in the log.
+const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+impl Connection {
+    /// Uses the seat's input for one head or a piece of a body.
+    pub(super) fn consume(&mut self, seat: &mut Seat) -> Flow {
+        match std::mem::replace(&mut self.phase, Phase::Head) {
+            Phase::Body(upload) => self.take_body(upload, seat),
+            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => self.take_head(seat),
+        }
+    }
+
+    /// A head, and as much of its body as is there.
+    fn take_head(&mut self, seat: &mut Seat) -> Flow {
+        // Taken out of the seat while it is filled from the seat's input.
+        let mut head = std::mem::take(&mut seat.job.head);
+        let rest = seat.rest();
+        let limits = &seat.rules;
+        let parsed = match head.parse(rest, &limits.head) {
+            Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::FieldTooLong(limits.head.field_size), false)),
+            Ok(Parsed::Partial) => {
+                seat.partial = true;
+                seat.job.head = head;
+                return Ok(());
+            }
+            Ok(Parsed::Complete) => framing::of(&head, rest).map_err(|error| (error, true)),
+            Err(error) => Err((error, false)),
+        };
+        let framing = match parsed {
+            Ok(framing) => framing,
+            Err((error, whole)) => {
+                let bytes = rest.to_vec();
+                self.refuse(error, whole.then_some((&head, &bytes)), seat);
+                seat.job.head = head;
+                return Ok(());
+            }
+        };
+        let (start, end) = (seat.rest_start(), seat.rest_start() + head.len);
+        seat.job.framing = framing;
+        seat.job.own.clear();
+        seat.job.at = start..end;
+        if matches!(framing.length, Length::None | Length::Known(0)) {
+            seat.used(head.len);
+            seat.job.head = head;
+            return self.submit(Body::Empty, seat);
+        }
+        let rest = seat.rest();
+        let body = &rest[head.len..];
+        let wants_continue = framing.expect_continue && body.is_empty();
+        let started = Upload::new(framing, &seat.rules).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
+        match started {
+            Ok((Fed { used, done: true }, upload)) => {
+                seat.used(head.len + used);
+                match upload.finish() {
+                    Ok(body) => {
+                        seat.job.head = head;
+                        self.submit(body, seat)
+                    }
+                    Err(error) => {
+                        let bytes = seat.input[start..end].to_vec();
+                        self.refuse_body(error, (&head, &bytes), seat)
+                    }
+                }
+            }
+            Ok((Fed { used, done: false }, mut upload)) => {
+                upload.bytes = rest[..head.len].to_vec();
+                seat.used(head.len + used);
+                seat.partial = true;
+                upload.head = head;
+                self.phase = Phase::Body(Box::new(upload));
+                self.deadline = seat.clock.ms() + seat.rules.body_timeout;
+                if wants_continue {
+                    seat.out.extend_from_slice(CONTINUE);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let bytes = rest[..head.len].to_vec();
+                self.refuse_body(error, (&head, &bytes), seat)
+            }
+        }
+    }
+
+    /// More of a body.
+    fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
+        let fed = match upload.feed(seat.rest()) {
+            Ok(fed) => fed,
+            Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), seat),
+        };
+        seat.used(fed.used);
+        if !fed.done {
+            seat.partial = true;
+            self.phase = Phase::Body(upload);
+            self.deadline = seat.clock.ms() + seat.rules.body_timeout;
+            return Ok(());
+        }
+        let mut upload = *upload;
+        seat.job.own = std::mem::take(&mut upload.bytes);
+        seat.job.head = std::mem::take(&mut upload.head);
+        seat.job.framing = upload.framing;
+        match upload.finish() {
+            Ok(body) => self.submit(body, seat),
+            Err(error) => {
+                let (head, bytes) = (std::mem::take(&mut seat.job.head), std::mem::take(&mut seat.job.own));
+                self.refuse_body(error, (&head, &bytes), seat)
+            }
+        }
+    }
+
+    /// A request is complete: what its call needs goes to the seat's job.
+    fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        let job = &mut seat.job;
+        job.token = self.token;
+        job.link = Some(self.link.clone());
+        job.body = body;
+        job.output = self.output.take();
+        self.phase = Phase::Serving;
+        Err(Next::Work(Work::Call))
+    }
+
+    /// Takes back what a call made.
+    pub fn called(&mut self, reply: Reply, seat: &mut Seat) {
+        self.output = seat.job.output.take();
+        match reply {
+            Reply::Complete(summary) => {
+                if seat.journal.is_some() {
+                    self.record_call(summary, seat);
+                }
+                self.after_answer(summary.fate, seat);
+            }
+            Reply::Stream(stream) => {
+                self.phase = Phase::Answer(Box::new(Answer::new(stream, seat)));
+                self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+            }
+        }
+    }
+
+    /// Answers a request whose body cannot be taken.
+    fn refuse_body(&mut self, error: UploadError, head: (&Head, &[u8]), seat: &mut Seat) -> Flow {
+        match error {
+            UploadError::Bad(error) => self.refuse(error, Some(head), seat),
+            UploadError::TooLarge => self.refuse(Error::BodyTooLong(seat.rules.body_max), Some(head), seat),
+            UploadError::Spool(error) => {
+                let line = head.0.line.of(head.1).escape_ascii();
+                seat.log.error(format_args!(
+                    "cannot spool the body of {line}: {error}; check the space and the rights of the temporary directory (TMPDIR)"
+                ));
+                self.answer_ourselves(500, "the request body could not be stored", Some(head), seat);
+            }
+        }
+        Ok(())
+    }
+
+    /// Answers a bad request and closes: nothing behind it can be trusted.
+    fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
+        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer.addr));
+        self.answer_ourselves(error.status(), &error.to_string(), head, seat);
+    }
+
+    /// The client took too long: 408.
+    pub(super) fn time_out(&mut self, seat: &mut Seat) {
+        match std::mem::replace(&mut self.phase, Phase::Head) {
+            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
+            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                self.refuse(Error::HeadTimeout, None, seat);
+            }
+        }
+    }
+
+    /// The client is gone; a request that it had begun is logged.
+    pub(super) fn lost(&mut self, reason: CloseReason, seat: &mut Seat) -> CloseReason {
+        let phase = std::mem::replace(&mut self.phase, Phase::Head);
+        let head = match &phase {
+            Phase::Body(upload) => Some((&upload.head, upload.bytes.as_slice())),
+            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => None,
+        };
+        if head.is_none() && seat.rest().is_empty() {
+            return reason;
+        }
+        self.record_refusal(CLIENT_CLOSED_REQUEST, head, seat);
+        CloseReason::ClientGone
+    }
+
+    /// Renders an answer of our own and closes behind it.
+    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
+        let version = head.map_or_else(Default::default, |(head, _)| head.version);
+        let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
+        let date = *seat.date.at(seat.clock.wall());
+        error::render(&mut seat.out, status, detail, version, head_only, &date);
+        self.record_refusal(status, head, seat);
+        self.unread = true;
+        self.phase = Phase::Closing(Fate::Close);
+    }
+
+    fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
+        seat.record(&Entry { peer: &self.link.peer, head, status, sent: 0, response_head: &[], began: None, environ: &[] });
+    }
+
+    /// Writes the log line of an answer that was rendered whole.
+    fn record_call(&self, summary: super::app::Summary, seat: &mut Seat) {
+        // Taken out of the seat for the time of the record, which borrows both.
+        let (out, input) = (std::mem::take(&mut seat.out), std::mem::take(&mut seat.input));
+        let job = std::mem::replace(&mut seat.job, super::job::Job::new());
+        let environ = seat.app.logged().to_vec();
+        seat.record(&Entry {
+            peer: &self.link.peer,
+            head: Some((&job.head, job.bytes(&input))),
+            status: summary.status,
+            sent: summary.sent,
+            response_head: seat.response_head(&out[job.rendered.min(out.len())..]),
+            began: Some(job.began),
+            environ: &environ,
+        });
+        (seat.out, seat.input, seat.job) = (out, input, job);
+    }
+}
+
+impl Seat {
+    /// Calls the application with the job in hand.
+    pub fn call(&mut self) -> Reply {
+        let keeps_alive = self.keeps_alive();
+        let job = &mut self.job;
+        let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };
+        job.began = self.clock.ns();
+        job.rendered = self.out.len();
+        let body = std::mem::take(&mut job.body);
+        let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
+        self.scoreboard.slot(self.index).begin(job.head.line.of(bytes), job.began);
+        let request = Request {
+            bytes,
+            head: &job.head,
+            framing: job.framing,
+            peer: &link.peer,
+            listener: link.listener,
+            persistent: keeps_alive,
+            date: self.date.at(self.clock.wall()),
+            body,
+        };
+        let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
+        let reply = self.app.call(request, &mut self.out, &mut outlet);
+        self.scoreboard.slot(self.index).end();
+        self.clock.tick();
+        reply
+    }
+}

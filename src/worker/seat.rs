@@ -1,0 +1,272 @@
+//! What the thread that serves owns: the application, the scratch buffers that every connection shares, the clock, the logs.
+//!
+//! A connection that waits holds no buffer of its own: input is read into the seat's buffer, answers are rendered into the seat's
+//! buffer, and only what could not be finished is copied to the connection.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::http::date;
+use crate::http::head::{Head, Limits};
+use crate::log::access::{Format, Record};
+use crate::log::error::Log;
+use crate::log::sink::Sink;
+use crate::scoreboard::{Scoreboard, Slot};
+
+use super::app::{App, Peer};
+use super::clock::Clock;
+use super::job::Job;
+
+/// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
+pub const READ_SIZE: usize = 64 * 1024;
+
+/// Access-log lines are written when so many bytes wait, or at the end of the loop's turn.
+const LOG_BATCH: usize = 32 * 1024;
+
+/// Capacity that the output buffer keeps between turns, in bytes: enough for pipelined small answers.
+const OUT_KEEP: usize = 256 * 1024;
+
+/// Milliseconds per second.
+const MS: u64 = 1_000;
+
+/// Microseconds per second.
+const MICROS: u64 = 1_000_000;
+
+/// Timeouts in milliseconds and limits, as the loop uses them.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Limits of a head.
+    pub head: Limits,
+    /// Bytes of a head that may wait for their end.
+    pub head_max: usize,
+    /// Bytes of a body (u64::MAX: no limit).
+    pub body_max: u64,
+    /// Bytes of a body in memory.
+    pub body_buffer: usize,
+    /// Time for a head.
+    pub header_timeout: u64,
+    /// Longest pause in a body.
+    pub body_timeout: u64,
+    /// Longest time without progress of the output.
+    pub write_timeout: u64,
+    /// Idle time of a kept connection; 0: none is kept.
+    pub keep_alive: u64,
+}
+
+impl Rules {
+    /// The rules of these settings.
+    pub fn of(settings: &Settings) -> Self {
+        let head = Limits {
+            request_line: settings.limit_request_line,
+            fields: settings.limit_request_fields,
+            field_size: settings.limit_request_field_size,
+        };
+        let ms = |duration: std::time::Duration| duration.as_secs() * MS + u64::from(duration.subsec_millis());
+        Self {
+            head,
+            head_max: head.head_max(),
+            body_max: if settings.limit_request_body == 0 { u64::MAX } else { settings.limit_request_body },
+            body_buffer: settings.body_buffer,
+            header_timeout: ms(settings.header_timeout),
+            body_timeout: ms(settings.body_timeout),
+            write_timeout: ms(settings.write_timeout),
+            keep_alive: ms(settings.keep_alive),
+        }
+    }
+}
+
+/// The serving thread's belongings.
+pub struct Seat {
+    /// The application.
+    pub app: Box<dyn App>,
+    /// Where input is read to.
+    pub input: Vec<u8>,
+    /// The part of `input` that the connection in hand has not used.
+    unused: Range<usize>,
+    /// Whether that part needs more bytes to mean anything.
+    pub partial: bool,
+    /// Where answers are rendered to.
+    pub out: Vec<u8>,
+    /// The request in hand; heads are parsed to it.
+    pub job: Job,
+    /// The clock.
+    pub clock: Clock,
+    /// The rendered Date value.
+    pub date: date::Cache,
+    /// Timeouts and limits.
+    pub rules: Rules,
+    /// The error log.
+    pub log: Log,
+    /// The access log.
+    pub journal: Option<Journal>,
+    /// Whether the worker is leaving: no connection is kept after its answer.
+    pub draining: bool,
+    /// Whether answers to pipelined requests may wait for each other to leave in one send.
+    pub batches: bool,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) index: usize,
+}
+
+impl Seat {
+    /// A seat for this application.
+    pub fn new(
+        app: Box<dyn App>,
+        settings: &Settings,
+        log: Log,
+        access: Option<(Arc<Sink>, Arc<Format>)>,
+        scoreboard: Arc<Scoreboard>,
+        slot: usize,
+    ) -> Self {
+        let rules = Rules::of(settings);
+        Self {
+            app,
+            // A head that waits for its end is copied here before the next read.
+            input: vec![0; READ_SIZE + rules.head_max],
+            unused: 0..0,
+            partial: false,
+            out: Vec::with_capacity(READ_SIZE),
+            job: Job::new(),
+            clock: Clock::new(),
+            date: date::Cache::new(),
+            rules,
+            log,
+            journal: access.map(|(sink, format)| Journal { sink, format, lines: Vec::new(), pid: std::process::id() }),
+            draining: false,
+            batches: true,
+            scoreboard,
+            index: slot,
+        }
+    }
+
+    /// This worker's slot of the scoreboard.
+    pub fn slot(&self) -> &Slot {
+        self.scoreboard.slot(self.index)
+    }
+
+    /// Takes over the bytes that a connection has kept.
+    pub fn take_in(&mut self, bytes: &[u8], partial: bool) {
+        self.input[..bytes.len()].copy_from_slice(bytes);
+        self.unused = 0..bytes.len();
+        self.partial = partial;
+    }
+
+    /// Whether there are bytes that may be a request.
+    pub fn has_input(&self) -> bool {
+        !self.unused.is_empty() && !self.partial
+    }
+
+    /// The bytes that are not used.
+    pub fn rest(&self) -> &[u8] {
+        &self.input[self.unused.clone()]
+    }
+
+    /// Where in `input` they begin.
+    pub fn rest_start(&self) -> usize {
+        self.unused.start
+    }
+
+    /// So many bytes are used.
+    pub fn used(&mut self, count: usize) {
+        self.unused.start += count;
+    }
+
+    /// Room for a read behind the unused bytes, which are moved to the front: at most one partial head, so at least
+    /// [`READ_SIZE`] bytes.
+    pub fn space(&mut self) -> &mut [u8] {
+        if self.unused.start > 0 {
+            self.input.copy_within(self.unused.clone(), 0);
+            self.unused = 0..self.unused.len();
+        }
+        let start = self.unused.end;
+        &mut self.input[start..start + READ_SIZE]
+    }
+
+    /// So many bytes were read to the space.
+    pub fn filled(&mut self, count: usize) {
+        self.unused.end += count;
+        self.partial = false;
+    }
+
+    /// Whether an answer may leave its connection open.
+    pub fn keeps_alive(&self) -> bool {
+        self.rules.keep_alive > 0 && !self.draining
+    }
+
+    /// The head at the start of a rendered answer, if the access log's format wants it.
+    pub fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
+        let wanted = self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head());
+        match wanted.then(|| memchr::memmem::find(rendered, b"\r\n\r\n")).flatten() {
+            Some(end) => &rendered[..end + 2],
+            None => &[],
+        }
+    }
+
+    /// Writes the access-log line of one answer.
+    pub fn record(&mut self, entry: &Entry<'_>) {
+        let Some(journal) = &mut self.journal else { return };
+        let micros = entry.began.map_or(0, |began| self.clock.micros_since(began));
+        let record = Record {
+            peer: &entry.peer.addr,
+            head: entry.head,
+            status: entry.status,
+            sent: entry.sent,
+            response_head: entry.response_head,
+            began: self.clock.wall().saturating_sub(micros / MICROS),
+            micros,
+            environ: entry.environ,
+            pid: journal.pid,
+        };
+        journal.format.render(&record, &mut journal.lines);
+        if journal.lines.len() >= LOG_BATCH {
+            journal.flush();
+        }
+    }
+
+    /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
+    pub fn end_turn(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
+        }
+        if self.out.capacity() > OUT_KEEP {
+            self.out = Vec::with_capacity(READ_SIZE);
+        }
+    }
+}
+
+/// What the access log is told of one answer.
+pub struct Entry<'a> {
+    /// The client.
+    pub peer: &'a Peer,
+    /// The head and its bytes, when one could be parsed.
+    pub head: Option<(&'a Head, &'a [u8])>,
+    /// Status.
+    pub status: u16,
+    /// Body bytes.
+    pub sent: u64,
+    /// Rendered head of the answer, if the format wants it.
+    pub response_head: &'a [u8],
+    /// When the application was called, nanoseconds of the loop's clock; `None` when it was not.
+    pub began: Option<u64>,
+    /// Environ values that the format asked for.
+    pub environ: &'a [Option<String>],
+}
+
+/// The access log of this worker: lines wait here until the end of the turn.
+#[derive(Debug)]
+pub struct Journal {
+    sink: Arc<Sink>,
+    /// The compiled format.
+    pub format: Arc<Format>,
+    lines: Vec<u8>,
+    pid: u32,
+}
+
+impl Journal {
+    fn flush(&mut self) {
+        if !self.lines.is_empty() {
+            self.sink.write(&self.lines);
+            self.lines.clear();
+        }
+    }
+}

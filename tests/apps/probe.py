@@ -1,0 +1,114 @@
+"""Tells what of a request reached the application, so that tests of the wire can see it. Each answer names its worker."""
+
+import hashlib
+import json
+import os
+import sys
+import time
+from urllib.parse import parse_qs
+from wsgiref.validate import validator
+
+BLOCK = 64 * 1024
+
+
+def application(environ, start_response):
+    handler = ROUTES.get(environ["PATH_INFO"], environment)
+    status, fields, body = handler(environ, parse_qs(environ.get("QUERY_STRING", "")))
+    start_response(status, [("X-Worker", str(os.getpid()))] + fields)
+    return body
+
+
+def text(body, status="200 OK"):
+    fields = [("Content-Type", "text/plain"), ("Content-Length", str(len(body)))]
+    return status, fields, [body]
+
+
+def number(query, name, default=0):
+    return int(query.get(name, [default])[0])
+
+
+def hello(environ, query):
+    return text(b"hello\n")
+
+
+def environment(environ, query):
+    """The environ's strings as JSON, with the body and what else is worth knowing."""
+    seen = {key: value for key, value in environ.items() if isinstance(value, str)}
+    seen["flags"] = {key: environ[key] for key in ("wsgi.multithread", "wsgi.multiprocess", "wsgi.run_once")}
+    seen["version"] = list(environ["wsgi.version"])
+    seen["exact dict"] = type(environ) is dict
+    seen["body"] = environ["wsgi.input"].read(-1).decode("latin-1")
+    seen["argv"] = sys.argv
+    return "200 OK", [("Content-Type", "application/json")], [json.dumps(seen).encode()]
+
+
+def echo(environ, query):
+    return text(environ["wsgi.input"].read(-1))
+
+
+def digest(environ, query):
+    length, found = 0, hashlib.sha256()
+    while True:
+        block = environ["wsgi.input"].read(BLOCK)
+        if not block:
+            break
+        length += len(block)
+        found.update(block)
+    return text(b"%d %s" % (length, found.hexdigest().encode()))
+
+
+def unread(environ, query):
+    return text(b"unread\n")
+
+
+def partly(environ, query):
+    return text(environ["wsgi.input"].read(number(query, "n", 5)))
+
+
+def no_content(environ, query):
+    return "204 No Content", [], []
+
+
+def not_modified(environ, query):
+    return "304 Not Modified", [("ETag", '"x"'), ("Content-Length", "5")], []
+
+
+def no_length(environ, query):
+    return "200 OK", [("Content-Type", "text/plain")], iter([b"one ", b"", b"two ", b"three"])
+
+
+def big(environ, query):
+    """`n` bytes, zeros, in blocks; `length=0` leaves the Content-Length out."""
+    size = number(query, "n", BLOCK)
+    fields = [("Content-Type", "application/octet-stream")]
+    if number(query, "length", 1):
+        fields.append(("Content-Length", str(size)))
+    return "200 OK", fields, blocks(size)
+
+
+def blocks(size):
+    block = bytes(BLOCK)
+    while size > 0:
+        yield block[:size]
+        size -= len(block)
+
+
+def sleep(environ, query):
+    time.sleep(number(query, "ms") / 1000)
+    return text(b"slept\n")
+
+
+ROUTES = {
+    "/": hello,
+    "/big": big,
+    "/digest": digest,
+    "/echo": echo,
+    "/no-content": no_content,
+    "/no-length": no_length,
+    "/not-modified": not_modified,
+    "/partly": partly,
+    "/sleep": sleep,
+    "/unread": unread,
+}
+
+validated = validator(application)

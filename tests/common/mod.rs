@@ -1,0 +1,41 @@
+//! The harness of the integration tests: the real binary in its own process group and a fresh directory, port 0, a ready line,
+//! bounded waits, and a look at the error log at the end of each test.
+//!
+//! Each test binary uses a part of it.
+#![allow(dead_code, reason = "every test binary compiles the whole harness and uses a part of it")]
+
+pub mod client;
+pub mod errorlog;
+pub mod load;
+pub mod procfs;
+pub mod server;
+pub mod tools;
+pub mod venv;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Longest wait for something that is expected to happen at once. Generous, because the machine may be busy with other tests;
+/// reaching it is a failure, so that no test gets faster or slower by it.
+pub const SOON: Duration = Duration::from_secs(20);
+
+/// Pause between two looks at a state that nobody announces (the process table, a file).
+pub const LOOK_EVERY: Duration = Duration::from_millis(5);
+
+/// The directory of the Python test applications.
+pub fn apps() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
+}
+
+/// Looks every few milliseconds until `look` returns something; fails after `limit`, naming `what` was awaited.
+#[track_caller]
+pub fn wait_for<T>(what: &str, limit: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < limit, "waited {limit:?} for {what}");
+        std::thread::sleep(LOOK_EVERY);
+    }
+}

@@ -1,0 +1,81 @@
+//! What /proc tells of the server's processes (Linux only, proc(5)).
+
+use std::fs;
+use std::path::PathBuf;
+
+use nix::unistd::{SysconfVar, sysconf};
+
+/// One line of the process table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Process id.
+    pub pid: i32,
+    /// Name of the program, cut by the kernel to 15 bytes.
+    pub name: String,
+    /// State letter; `Z` for a zombie.
+    pub state: char,
+    /// Parent's process id.
+    pub parent: i32,
+    /// Process group.
+    pub group: i32,
+    /// User and system time in clock ticks.
+    pub ticks: u64,
+}
+
+/// Reads one process; `None` when it is gone.
+pub fn process(pid: i32) -> Option<Process> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name may hold blanks and parentheses: the last one ends it.
+    let (start, rest) = text.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok());
+    Some(Process {
+        pid,
+        name: start.split_once('(')?.1.to_owned(),
+        state: fields.first()?.chars().next()?,
+        parent: number(1)? as i32,
+        group: number(2)? as i32,
+        ticks: number(11)? + number(12)?,
+    })
+}
+
+/// Every process that can be read.
+pub fn all() -> Vec<Process> {
+    let entries = fs::read_dir("/proc").expect("/proc is mounted");
+    entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(process).collect()
+}
+
+/// Living children of a process, oldest first as far as process ids tell.
+pub fn children(parent: i32) -> Vec<i32> {
+    let mut found: Vec<i32> = all().iter().filter(|p| p.parent == parent && p.state != 'Z').map(|p| p.pid).collect();
+    found.sort_unstable();
+    found
+}
+
+/// Members of a process group that are alive (a zombie awaits only its parent).
+pub fn group(id: i32) -> Vec<Process> {
+    all().into_iter().filter(|p| p.group == id && p.state != 'Z').collect()
+}
+
+/// Whether the process is there and not a zombie.
+pub fn alive(pid: i32) -> bool {
+    process(pid).is_some_and(|p| p.state != 'Z')
+}
+
+/// Resident memory in bytes that belongs to this process alone or to its share of it (PSS); 0 when it is gone.
+pub fn memory(pid: i32) -> u64 {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else { return 0 };
+    let kib = text.lines().find_map(|line| line.strip_prefix("Pss:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
+/// User and system time in milliseconds.
+pub fn cpu_millis(pid: i32) -> u64 {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;
+    process(pid).map_or(0, |p| p.ticks * 1000 / per_second)
+}
+
+/// Number of open descriptors; 0 when the process is gone.
+pub fn open_files(pid: i32) -> usize {
+    fs::read_dir(PathBuf::from(format!("/proc/{pid}/fd"))).map_or(0, Iterator::count)
+}

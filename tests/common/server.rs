@@ -1,0 +1,424 @@
+//! The server under test: options, application and environment in; addresses, log and exit code out.
+
+use std::fs::{self, File};
+use std::io::{PipeReader, Read};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+
+use super::client::{Address, Client, Response};
+use super::errorlog::ErrorLog;
+use super::{LOOK_EVERY, SOON, apps, procfs, wait_for};
+
+/// Time for the start of an interpreter and an application in every worker, on a busy machine and with a debug build.
+pub const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// Time for a graceful stop of a server that has nothing long to finish.
+pub const STOP_LIMIT: Duration = Duration::from_secs(30);
+
+/// Time between the end of the master and that of what the interpreters started.
+const HELPERS_LEAVE: Duration = Duration::from_secs(2);
+
+/// Descriptor that the server writes its ready line to.
+const READY_FD: &str = "3";
+
+/// Lines of the log printed when a test fails.
+const LOG_TAIL: usize = 200;
+
+/// Variables that would change what a test asks for.
+const FOREIGN_VARIABLES: [&str; 7] =
+    ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_FDS"];
+
+/// A server to be started.
+#[must_use = "a builder does nothing until it is started"]
+pub struct Server {
+    app: Option<String>,
+    options: Vec<String>,
+    env: Vec<(String, String)>,
+    dir: PathBuf,
+    temp: TempDir,
+    launcher: Vec<String>,
+    binds: Vec<String>,
+    expected: Vec<String>,
+}
+
+/// A running server. Dropping it kills its process group.
+pub struct Running {
+    child: Child,
+    ready: PipeReader,
+    addresses: Vec<Address>,
+    log: ErrorLog,
+    temp: TempDir,
+    expected: Vec<String>,
+    status: Option<ExitStatus>,
+}
+
+impl Server {
+    /// A server for this application (`module:callable`, a path), run in the directory of the test applications, with one worker
+    /// on 127.0.0.1 and a free port.
+    pub fn new(app: &str) -> Self {
+        let temp = TempDir::with_prefix("tapster-test-").expect("the temp directory is writable");
+        Self {
+            app: (!app.is_empty()).then(|| app.to_owned()),
+            options: Vec::new(),
+            env: Vec::new(),
+            dir: apps(),
+            temp,
+            launcher: Vec::new(),
+            binds: vec!["127.0.0.1:0".to_owned()],
+            expected: Vec::new(),
+        }
+    }
+
+    /// A server for an application written here, as `app.py` in its fresh directory.
+    pub fn source(source: &str) -> Self {
+        let mut server = Self::new("app");
+        server.dir = server.temp.path().to_owned();
+        fs::write(server.dir.join("app.py"), source).expect("the temp directory is writable");
+        server
+    }
+
+    /// Adds options.
+    pub fn options<S: AsRef<str>>(mut self, options: impl IntoIterator<Item = S>) -> Self {
+        self.options.extend(options.into_iter().map(|option| option.as_ref().to_owned()));
+        self
+    }
+
+    /// Sets the number of workers.
+    pub fn workers(self, count: usize) -> Self {
+        self.options(["--workers", &count.to_string()])
+    }
+
+    /// Uses the virtual environment with the frameworks.
+    pub fn frameworks(self) -> Self {
+        let dir = super::venv::dir().to_str().expect("the target directory is UTF-8").to_owned();
+        self.options(["--venv", &dir])
+    }
+
+    /// Sets a variable.
+    pub fn env(mut self, name: &str, value: impl AsRef<str>) -> Self {
+        self.env.push((name.to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// Runs it in this directory.
+    pub fn dir(mut self, dir: &Path) -> Self {
+        self.dir = dir.to_owned();
+        self
+    }
+
+    /// Binds these addresses instead of 127.0.0.1 and a free port; `{temp}` is the fresh directory.
+    pub fn binds<S: AsRef<str>>(mut self, binds: impl IntoIterator<Item = S>) -> Self {
+        let temp = self.temp.path().to_str().expect("the temp directory is UTF-8");
+        self.binds = binds.into_iter().map(|bind| bind.as_ref().replace("{temp}", temp)).collect();
+        self
+    }
+
+    /// Runs it through another program that ends in an exec, such as `taskset`.
+    pub fn launcher<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        self.launcher = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// An error whose record contains `part` will be in the log: it must be there at the end, and fails no test.
+    pub fn expect_error(mut self, part: &str) -> Self {
+        self.expected.push(part.to_owned());
+        self
+    }
+
+    /// The fresh directory of this server, removed at the end.
+    pub fn temp(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// The command line, as the shell that starts it gets it. The shell moves its standard output to the ready descriptor: so
+    /// nothing but the server inherits the pipe, although other tests start processes at the same time.
+    fn command(&self) -> (Command, PipeReader) {
+        let (reader, writer) = std::io::pipe().expect("a pipe can be made");
+        let log = File::create(self.log_path()).expect("the temp directory is writable");
+        let mut command = Command::new("/bin/sh");
+        let script = format!(r#"exec {READY_FD}>&1 1>"$STDOUT_FILE"; unset STDOUT_FILE; exec "$@""#);
+        command.args(["-c", &script, "sh"]).args(&self.launcher).arg(binary());
+        for bind in &self.binds {
+            command.args(["--bind", bind]);
+        }
+        command.args(["--ready-fd", READY_FD]).args(&self.options).args(&self.app);
+        for name in FOREIGN_VARIABLES {
+            command.env_remove(name);
+        }
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
+        command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
+        use std::os::unix::process::CommandExt;
+        command.process_group(0).stdin(Stdio::null()).stdout(writer).stderr(log);
+        (command, reader)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.temp.path().join("stderr")
+    }
+
+    fn spawn(self) -> Running {
+        let (mut command, ready) = self.command();
+        let child = command.spawn().expect("the server can be started");
+        // The command keeps the writing end open until it is dropped.
+        drop(command);
+        let log = ErrorLog::new(&self.log_path());
+        Running { child, ready, addresses: Vec::new(), log, temp: self.temp, expected: self.expected, status: None }
+    }
+
+    /// Starts it without waiting for anything.
+    pub fn start_without_waiting(self) -> Running {
+        self.spawn()
+    }
+
+    /// Starts it and waits until it is ready.
+    #[track_caller]
+    pub fn start(self) -> Running {
+        let binds = self.binds.len();
+        let mut running = self.spawn();
+        let line = running.ready_line();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words.first(), Some(&"READY"), "no ready line, but {line:?}");
+        running.addresses = words[1..].iter().filter_map(|word| Address::parse(word)).collect();
+        assert_eq!(running.addresses.len(), binds, "every bind is reported: {line:?}");
+        running
+    }
+
+    /// Starts a server that is expected to fail (or a command that only prints) and waits for its end.
+    #[track_caller]
+    pub fn run_to_end(self) -> Ended {
+        let mut running = self.spawn();
+        let status = running.wait(START_LIMIT);
+        let mut ready = Vec::new();
+        running.ready.read_to_end(&mut ready).expect("a pipe can be read");
+        running.assert_empty_group();
+        Ended {
+            code: status.code(),
+            stdout: running.stdout(),
+            stderr: running.log.text(),
+            ready: String::from_utf8_lossy(&ready).into_owned(),
+        }
+    }
+}
+
+/// The binary under test; TAPSTER_BIN names another one, such as an installed or an optimised build.
+pub fn binary() -> PathBuf {
+    std::env::var_os("TAPSTER_BIN").map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_tapster")), PathBuf::from)
+}
+
+/// What a server that ended by itself left.
+#[derive(Debug)]
+pub struct Ended {
+    /// Exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+    /// What was written to the ready descriptor.
+    pub ready: String,
+}
+
+impl Ended {
+    /// Checks the exit code, that nothing was said to be ready, and that the message has all of `parts`.
+    #[track_caller]
+    pub fn failed(&self, code: i32, parts: &[&str]) -> &Self {
+        assert_eq!(self.code, Some(code), "exit code; {self:#?}");
+        assert_eq!(self.ready, "", "nothing is ready");
+        for part in parts {
+            assert!(self.stderr.contains(part), "the message has no {part:?}:\n{}", self.stderr);
+        }
+        self
+    }
+}
+
+impl Running {
+    /// The first address.
+    pub fn address(&self) -> &Address {
+        &self.addresses[0]
+    }
+
+    /// All addresses, in the order of the binds.
+    pub fn addresses(&self) -> &[Address] {
+        &self.addresses
+    }
+
+    /// The server's fresh directory.
+    pub fn temp(&self) -> &Path {
+        self.temp.path()
+    }
+
+    /// The error log.
+    pub fn log(&self) -> &ErrorLog {
+        &self.log
+    }
+
+    /// What was written to standard output.
+    pub fn stdout(&self) -> String {
+        fs::read(self.temp.path().join("stdout")).map_or_else(|_| String::new(), |b| String::from_utf8_lossy(&b).into_owned())
+    }
+
+    /// The master's process id.
+    pub fn pid(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// The workers' process ids.
+    pub fn workers(&self) -> Vec<i32> {
+        procfs::children(self.pid())
+    }
+
+    /// A URL of the first address.
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.address())
+    }
+
+    /// A connection to the first address.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(self.address())
+    }
+
+    /// One GET on a connection of its own.
+    #[track_caller]
+    pub fn get(&self, target: &str) -> Response {
+        let mut client = self.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+        client.response()
+    }
+
+    /// Sends these bytes on a connection of their own and reads one response.
+    #[track_caller]
+    pub fn exchange(&self, bytes: impl AsRef<[u8]>) -> Response {
+        let mut client = self.connect();
+        client.send(bytes);
+        client.response()
+    }
+
+    /// Declares another error that is expected, see [`Server::expect_error`].
+    pub fn expect_error(&mut self, part: &str) {
+        self.expected.push(part.to_owned());
+    }
+
+    /// Sends a signal to the master.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        signal_to(self.pid(), signal);
+    }
+
+    /// Waits for the end of the master.
+    #[track_caller]
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        if let Some(status) = self.status {
+            return status;
+        }
+        let child = &mut self.child;
+        let status = wait_for("the end of the master", limit, || child.try_wait().expect("the master is our child"));
+        self.status = Some(status);
+        status
+    }
+
+    /// Waits until no process of the group is left.
+    #[track_caller]
+    pub fn wait_for_empty_group(&self, limit: Duration) {
+        wait_for("an empty process group", limit, || procfs::group(self.pid()).is_empty().then_some(()));
+    }
+
+    /// Graceful stop: TERM, exit code 0, nobody left, nothing unexpected in the log.
+    #[track_caller]
+    pub fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        let status = self.wait(STOP_LIMIT);
+        assert_eq!((status.code(), status.signal()), (Some(0), None), "a graceful stop ends with exit code 0");
+        self.finish();
+    }
+
+    /// Checks of a server whose master has ended: nobody left, nothing unexpected in the log.
+    #[track_caller]
+    pub fn finish(&self) {
+        self.assert_empty_group();
+        self.check_log();
+    }
+
+    /// Every error in the log was declared, and every declared one is there.
+    #[track_caller]
+    pub fn check_log(&self) {
+        let unexpected = self.log.unexpected(&self.expected);
+        assert!(unexpected.is_empty(), "unexpected errors in the log: {unexpected:#?}");
+        for part in &self.expected {
+            assert!(self.log.find(&[part]).is_some(), "no record with {part:?} in the log");
+        }
+    }
+
+    /// A helper process of the interpreter, such as multiprocessing's, ends when it sees that its worker is gone.
+    #[track_caller]
+    fn assert_empty_group(&self) {
+        let began = Instant::now();
+        while !procfs::group(self.pid()).is_empty() && began.elapsed() < HELPERS_LEAVE {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        let left = procfs::group(self.pid());
+        assert!(left.is_empty(), "left behind: {left:#?}");
+    }
+
+    /// Reads up to the line end or the end of the pipe, at most [`START_LIMIT`].
+    fn ready_line(&mut self) -> String {
+        use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+        use std::os::fd::AsFd;
+        let began = Instant::now();
+        let mut line = Vec::new();
+        let mut byte = [0];
+        while line.last() != Some(&b'\n') {
+            let left = START_LIMIT.saturating_sub(began.elapsed());
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let mut fds = [PollFd::new(self.ready.as_fd(), PollFlags::POLLIN)];
+            match poll(&mut fds, timeout) {
+                Ok(0) => break,
+                Ok(_) => {}
+                Err(Errno::EINTR) => continue,
+                Err(error) => panic!("cannot wait for the ready line: {error}"),
+            }
+            match self.ready.read(&mut byte) {
+                Ok(1..) => line.push(byte[0]),
+                _ => break,
+            }
+        }
+        String::from_utf8_lossy(&line).into_owned()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let group = Pid::from_raw(self.pid());
+        // ESRCH: the group is empty already.
+        let _ = killpg(group, Signal::SIGKILL);
+        if self.status.is_none() {
+            let _ = self.child.wait();
+        }
+        let began = Instant::now();
+        while !procfs::group(self.pid()).is_empty() && began.elapsed() < SOON {
+            std::thread::sleep(LOOK_EVERY);
+        }
+        if std::thread::panicking() {
+            let text = self.log.text();
+            let lines: Vec<&str> = text.lines().collect();
+            let shown = &lines[lines.len().saturating_sub(LOG_TAIL)..];
+            eprintln!("--- log of server {} (last {} of {} lines)", self.pid(), shown.len(), lines.len());
+            eprintln!("{}\n---", shown.join("\n"));
+        } else {
+            assert!(procfs::group(self.pid()).is_empty(), "processes survive SIGKILL");
+        }
+    }
+}
+
+/// Sends a signal to a process that must be there.
+#[track_caller]
+pub fn signal_to(pid: i32, signal: Signal) {
+    kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("cannot send {signal} to {pid}: {error}"));
+}

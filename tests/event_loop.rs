@@ -1,0 +1,527 @@
+//! The worker's loop without Python: a native application behind real sockets, for what only the loop decides (back-pressure,
+//! turns, deadlines, the drain).
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tapster::channel::{self, MasterEnd, Order, Report};
+use tapster::config::{Bind, LogTarget, Settings};
+use tapster::http::framing::Length;
+use tapster::http::response::{self, Body as Encoding, Context, Encoder, End};
+use tapster::log::Level;
+use tapster::log::error::{Log, Who};
+use tapster::log::sink::Sink;
+use tapster::net::listener::{self, Address};
+use tapster::scoreboard::Scoreboard;
+use tapster::sys::signals::Blocked;
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::worker::{self, Boot};
+
+/// Bytes of one large block; more than any socket buffer takes at once.
+const LARGE: usize = 32 * 1024 * 1024;
+
+/// Longest time that a step of a test may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What the application has seen.
+#[derive(Default)]
+struct Seen {
+    calls: AtomicUsize,
+    blocks: AtomicUsize,
+    closed: AtomicUsize,
+}
+
+/// Answers by path.
+struct Native {
+    seen: Arc<Seen>,
+    file: std::fs::File,
+}
+
+impl App for Native {
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+        self.seen.calls.fetch_add(1, Ordering::SeqCst);
+        let context = Context {
+            version: request.head.version,
+            head_only: false,
+            persistent: request.persistent && request.framing.persistent,
+            date: request.date,
+        };
+        let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
+        encoder.field(b"Content-Type", b"text/plain").unwrap();
+        match request.head.target.of(request.bytes) {
+            b"/blocks" => {
+                let encoding = encoder.finish(None);
+                Reply::Stream(Box::new(Blocks { seen: self.seen.clone(), encoding, left: 100, block: vec![b'b'; 100_000] }))
+            }
+            b"/large" => {
+                let encoding = encoder.finish(Some(LARGE as u64));
+                let block = vec![b'l'; LARGE];
+                Reply::Stream(Box::new(Large { seen: self.seen.clone(), encoding, block, given: false }))
+            }
+            b"/file" => {
+                let len = self.file.metadata().unwrap().len();
+                let encoding = encoder.finish(Some(len));
+                let file = self.file.try_clone().unwrap();
+                Reply::Stream(Box::new(FileStream { seen: self.seen.clone(), encoding, file, len, given: false }))
+            }
+            b"/write" => {
+                let mut encoding = encoder.finish(None);
+                for _ in 0..300 {
+                    encoding.block(out, &[b'w'; 100_000]);
+                    if outlet.push(out).is_err() {
+                        return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
+                    }
+                }
+                complete(encoding, out)
+            }
+            _ => {
+                let text = match &request.framing.length {
+                    Length::None => "hello".to_owned(),
+                    Length::Known(_) | Length::Chunked => format!("body of {}", request.body.len()),
+                };
+                let mut encoding = encoder.finish(Some(text.len() as u64));
+                encoding.block(out, text.as_bytes());
+                complete(encoding, out)
+            }
+        }
+    }
+
+    fn idle(&mut self, wait: &mut dyn FnMut()) {
+        wait();
+    }
+}
+
+fn complete(mut encoding: Encoding, out: &mut Vec<u8>) -> Reply {
+    Reply::Complete(end(&mut encoding, out))
+}
+
+fn end(encoding: &mut Encoding, out: &mut Vec<u8>) -> Summary {
+    let fate = match encoding.end(out) {
+        End::Complete { persistent: true } => Fate::Keep,
+        End::Complete { persistent: false } => Fate::Close,
+        End::Short(_) => Fate::Cut,
+    };
+    Summary { status: 200, sent: encoding.sent(), fate }
+}
+
+fn summary(encoding: &Encoding) -> Summary {
+    Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut }
+}
+
+/// Small blocks, one after the other.
+struct Blocks {
+    seen: Arc<Seen>,
+    encoding: Encoding,
+    left: usize,
+    block: Vec<u8>,
+}
+
+impl Stream for Blocks {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.left == 0 {
+            return Step::End(end(&mut self.encoding, out));
+        }
+        self.left -= 1;
+        self.seen.blocks.fetch_add(1, Ordering::SeqCst);
+        self.encoding.block(out, &self.block);
+        Step::Rendered
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&[], &[])
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.encoding)
+    }
+}
+
+impl Drop for Blocks {
+    fn drop(&mut self) {
+        self.seen.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// One block that is sent from where it lies.
+struct Large {
+    seen: Arc<Seen>,
+    encoding: Encoding,
+    block: Vec<u8>,
+    given: bool,
+}
+
+impl Stream for Large {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.given {
+            return Step::End(end(&mut self.encoding, out));
+        }
+        self.given = true;
+        let (len, _) = self.encoding.around(out, self.block.len() as u64);
+        self.block.truncate(len as usize);
+        Step::Held
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&self.block, &[])
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.encoding)
+    }
+}
+
+impl Drop for Large {
+    fn drop(&mut self) {
+        self.seen.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A file that the kernel sends.
+struct FileStream {
+    seen: Arc<Seen>,
+    encoding: Encoding,
+    file: std::fs::File,
+    len: u64,
+    given: bool,
+}
+
+impl Stream for FileStream {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.given {
+            return Step::End(end(&mut self.encoding, out));
+        }
+        self.given = true;
+        let (len, _) = self.encoding.around(out, self.len);
+        Step::File { offset: 0, len }
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&[], &[])
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.file.as_fd())
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.encoding)
+    }
+}
+
+impl Drop for FileStream {
+    fn drop(&mut self) {
+        self.seen.closed.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// A worker on a thread of this process.
+struct Worker {
+    master: MasterEnd,
+    address: SocketAddr,
+    seen: Arc<Seen>,
+    thread: JoinHandle<i32>,
+}
+
+fn start(change: impl FnOnce(&mut Settings)) -> Worker {
+    let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
+    change(&mut settings);
+    let listeners = listener::bind_all(&settings).unwrap();
+    let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
+    let (master, end) = channel::pair().unwrap();
+    let log = Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0));
+    let boot = Boot {
+        settings: Arc::new(settings),
+        listeners,
+        slot: 0,
+        workers: 1,
+        scoreboard: Arc::new(Scoreboard::new(1).unwrap()),
+        channel: end,
+        signals: Blocked::all().unwrap(),
+        log,
+        access: None,
+    };
+    let seen = Arc::new(Seen::default());
+    let mut file = tempfile::tempfile().unwrap();
+    file.write_all(&vec![b'f'; LARGE]).unwrap();
+    let app = Native { seen: seen.clone(), file };
+    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
+    let worker = Worker { master, address, seen, thread };
+    worker.await_report(&Report::Ready("native".to_owned()));
+    worker
+}
+
+impl Worker {
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn send(&self, request: &str) -> TcpStream {
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn await_report(&self, expected: &Report) {
+        let report = until(|| self.master.receive().unwrap());
+        assert_eq!(&report, expected);
+    }
+
+    /// Orders a drain and waits for the end of the worker.
+    fn stop(self) {
+        self.master.send(Order::Drain).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
+        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+    }
+}
+
+/// Polls a condition that another thread fulfils.
+fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "the condition was not met in {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// Reads one answer that has a Content-Length.
+fn read_answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
+    let mut head = Vec::new();
+    let mut byte = [0];
+    while !head.ends_with(b"\r\n\r\n") {
+        assert_eq!(stream.read(&mut byte).unwrap(), 1, "the connection ended in a head: {}", head.escape_ascii());
+        head.push(byte[0]);
+    }
+    let head = String::from_utf8(head).unwrap();
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: ")).map_or(0, |value| value.parse().unwrap());
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    (head, body)
+}
+
+#[test]
+fn a_connection_serves_request_after_request() {
+    let worker = start(|_| {});
+    let mut stream = worker.connect();
+    for _ in 0..10 {
+        stream.write_all(GET.as_bytes()).unwrap();
+        let (head, body) = read_answer(&mut stream);
+        assert!(head.starts_with("HTTP/1.1 200 OK\r\n"), "{head}");
+        assert_eq!(body, b"hello");
+    }
+    worker.stop();
+}
+
+#[test]
+fn a_request_in_single_bytes_is_served_like_one_in_a_piece() {
+    let worker = start(|_| {});
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n3\r\nfgh\r\n0\r\n\r\n";
+    let mut stream = worker.connect();
+    stream.set_nodelay(true).unwrap();
+    for byte in request.bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    assert_eq!(read_answer(&mut stream).1, b"body of 8");
+    worker.stop();
+}
+
+#[test]
+fn pipelined_requests_are_answered_in_order_also_around_bodies() {
+    let worker = start(|_| {});
+    let mut stream = worker.connect();
+    let mut input = String::new();
+    for n in 0..500 {
+        input += GET;
+        let body = "x".repeat(n);
+        input += &format!("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: {n}\r\n\r\n{body}");
+    }
+    let mut writer = stream.try_clone().unwrap();
+    let writing = std::thread::spawn(move || writer.write_all(input.as_bytes()).unwrap());
+    for n in 0..500 {
+        assert_eq!(read_answer(&mut stream).1, b"hello");
+        assert_eq!(read_answer(&mut stream).1, format!("body of {n}").as_bytes());
+    }
+    writing.join().unwrap();
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_does_not_read_stops_the_stream_and_nobody_else() {
+    let worker = start(|_| {});
+    let mut slow = worker.send("GET /blocks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let mut other = worker.connect();
+    // While the slow client reads nothing, the stream comes to a halt long before its end; others are served meanwhile.
+    let mut last = usize::MAX;
+    until(|| {
+        other.write_all(GET.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut other).1, b"hello");
+        std::thread::sleep(Duration::from_millis(20));
+        let blocks = worker.seen.blocks.load(Ordering::SeqCst);
+        (std::mem::replace(&mut last, blocks) == blocks && blocks > 0).then_some(())
+    });
+    assert!(last < 100, "the whole answer was produced for a client that reads nothing");
+    let mut answer = Vec::new();
+    slow.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"\r\n0\r\n\r\n"));
+    assert_eq!(answer.iter().filter(|&&byte| byte == b'b').count(), 100 * 100_000);
+    assert_eq!(until(|| Some(worker.seen.closed.load(Ordering::SeqCst)).filter(|&closed| closed > 0)), 1);
+    worker.stop();
+}
+
+#[test]
+fn a_stream_ends_when_its_client_leaves() {
+    let worker = start(|_| {});
+    let slow = worker.send("GET /blocks HTTP/1.1\r\nHost: x\r\n\r\n");
+    until(|| (worker.seen.blocks.load(Ordering::SeqCst) > 0).then_some(()));
+    drop(slow);
+    until(|| (worker.seen.closed.load(Ordering::SeqCst) == 1).then_some(()));
+    worker.stop();
+}
+
+#[test]
+fn large_blocks_files_and_written_bytes_arrive_whole() {
+    let worker = start(|_| {});
+    for (path, byte) in [("/large", b'l'), ("/file", b'f')] {
+        let mut stream = worker.send(&format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"));
+        let (_, body) = read_answer(&mut stream);
+        assert!(body.len() == LARGE && body.iter().all(|&b| b == byte), "{path}");
+        stream.write_all(GET.as_bytes()).unwrap();
+        assert_eq!(read_answer(&mut stream).1, b"hello", "the connection serves on behind {path}");
+    }
+    let mut stream = worker.send("GET /write HTTP/1.0\r\n\r\n");
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    assert_eq!(answer.iter().filter(|&&byte| byte == b'w').count(), 300 * 100_000);
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() {
+    let worker = start(|settings| settings.write_timeout = Duration::from_millis(300));
+    let _slow = worker.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");
+    until(|| (worker.seen.closed.load(Ordering::SeqCst) == 1).then_some(()));
+    worker.stop();
+}
+
+#[test]
+fn half_a_head_is_answered_with_408_and_silence_is_closed() {
+    let worker = start(|settings| settings.header_timeout = Duration::from_millis(300));
+    let mut half = worker.send("GET / HTTP/1.1\r\nHos");
+    let mut silent = worker.connect();
+    assert!(read_answer(&mut half).0.starts_with("HTTP/1.1 408 "));
+    assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
+    worker.stop();
+}
+
+#[test]
+fn half_a_body_is_answered_with_408() {
+    let worker = start(|settings| settings.body_timeout = Duration::from_millis(300));
+    let mut half = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf");
+    assert!(read_answer(&mut half).0.starts_with("HTTP/1.1 408 "));
+    assert_eq!(worker.seen.calls.load(Ordering::SeqCst), 0);
+    worker.stop();
+}
+
+#[test]
+fn an_idle_connection_is_closed_after_its_keep_alive_time_only() {
+    let worker = start(|settings| settings.keep_alive = Duration::from_millis(400));
+    let mut stream = worker.connect();
+    let mut last = Instant::now();
+    for _ in 0..5 {
+        stream.write_all(GET.as_bytes()).unwrap();
+        read_answer(&mut stream);
+        last = Instant::now();
+    }
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    assert!(last.elapsed() >= Duration::from_millis(350), "closed after {:?}", last.elapsed());
+    worker.stop();
+}
+
+#[test]
+fn a_body_over_the_limit_is_refused_before_it_is_read_and_the_client_sees_why() {
+    let worker = start(|settings| settings.limit_request_body = 1000);
+    let mut stream = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n");
+    stream.write_all(&vec![b'x'; 3_000_000]).unwrap();
+    assert!(read_answer(&mut stream).0.starts_with("HTTP/1.1 413 "));
+    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    assert_eq!(worker.seen.calls.load(Ordering::SeqCst), 0);
+    worker.stop();
+}
+
+#[test]
+fn continue_is_sent_once_and_only_to_a_client_that_waits() {
+    let worker = start(|_| {});
+    let head = "POST / HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n";
+    let mut waiting = worker.send(head);
+    let mut interim = [0; response::CONTINUE.len()];
+    waiting.read_exact(&mut interim).unwrap();
+    assert_eq!(interim, *response::CONTINUE);
+    waiting.write_all(b"bo").unwrap();
+    waiting.write_all(b"dy").unwrap();
+    assert_eq!(read_answer(&mut waiting).1, b"body of 4");
+    let mut eager = worker.send(&format!("{head}body"));
+    let (head, body) = read_answer(&mut eager);
+    assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    assert_eq!(body, b"body of 4");
+    worker.stop();
+}
+
+#[test]
+fn a_drain_answers_what_was_accepted_and_what_is_queued() {
+    let worker = start(|settings| settings.defer_accept = Duration::ZERO);
+    let mut kept = worker.send(GET);
+    read_answer(&mut kept);
+    let mut half = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
+    let queued: Vec<TcpStream> = (0..20).map(|_| worker.send(GET)).collect();
+    worker.master.send(Order::Drain).unwrap();
+    until(|| match worker.master.receive().unwrap() {
+        Some(Report::Draining) => Some(()),
+        Some(other) => panic!("{other:?}"),
+        None => None,
+    });
+    half.write_all(b"body").unwrap();
+    let (head, body) = read_answer(&mut half);
+    assert!(head.contains("Connection: close\r\n"), "{head}");
+    assert_eq!(body, b"body of 4");
+    for mut stream in queued {
+        assert_eq!(read_answer(&mut stream).1, b"hello");
+    }
+    kept.write_all(GET.as_bytes()).unwrap();
+    assert!(read_answer(&mut kept).0.contains("Connection: close\r\n"), "a request on its way is answered");
+    assert_eq!(worker.thread.join().unwrap(), 0);
+}
+
+#[test]
+fn connections_beyond_the_limit_wait_and_are_served_later() {
+    let worker = start(|settings| {
+        settings.worker_connections = 2;
+        settings.keep_alive = Duration::from_millis(200);
+    });
+    let streams: Vec<TcpStream> = (0..10).map(|_| worker.send(GET)).collect();
+    for mut stream in streams {
+        assert_eq!(read_answer(&mut stream).1, b"hello");
+    }
+    worker.stop();
+}
