@@ -30,12 +30,10 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
 /// Makes the process what the application expects: `--env`, then `--chdir`. Log and socket paths were opened before and are
 /// relative to the directory that the server was started in.
 fn settle(settings: &Settings) -> Result<(), BootError> {
-    for (name, value) in &settings.env {
-        process::set_variable(name, value);
-    }
+    let failed = |what: String, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
+    process::set_env(&settings.env).map_err(|error| failed("cannot set the variables of --env".to_owned(), error))?;
     let Some(dir) = &settings.chdir else { return Ok(()) };
-    std::env::set_current_dir(dir)
-        .map_err(|error| BootError { app: false, text: format!("cannot change to --chdir {}: {error}", dir.display()) })
+    std::env::set_current_dir(dir).map_err(|error| failed(format!("cannot change to --chdir {}", dir.display()), error))
 }
 
 #[cfg(feature = "python")]

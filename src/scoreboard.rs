@@ -148,7 +148,7 @@ impl Slot {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sys::process::{fork_in_test, wait_in_test};
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
 
     fn flying(line: &[u8], since: u64) -> Option<InFlight> {
         Some(InFlight { line: line.to_vec(), since })
@@ -157,7 +157,8 @@ mod tests {
     #[test]
     fn the_request_of_a_dead_worker_is_known() {
         let board = Scoreboard::new(2).unwrap();
-        let worker = fork_in_test(|_| {
+        let alone = alone_in_test();
+        let worker = fork_in_test(&alone, |_| {
             let slot = board.slot(1);
             slot.reset(77);
             slot.begin(b"GET /first HTTP/1.1", 5);

@@ -1,6 +1,6 @@
 //! What follows a head: the body's framing and the connection's fate (RFC 9112 sections 6.3 and 9.3, in their order).
 
-use super::bytes::{decimal, is_token, trim};
+use super::bytes::{decimal, is_token, same, trim};
 use super::error::Error;
 use super::head::{Head, Version};
 use super::target::{Target, authority};
@@ -49,11 +49,16 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     let mut expect = false;
     let mut upgrade = false;
 
-    Target::of(head, bytes)?;
-    for (name, value) in head.iter(bytes) {
-        // The length singles out the few names that matter before any byte is compared.
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"Host") => {
+    Target::check(head, bytes)?;
+    for field in &head.fields {
+        // The length singles out the few names that matter before any byte is looked at.
+        let len = field.name.len();
+        if !matches!(len, 4 | 6 | 7 | 10 | 14 | 17) {
+            continue;
+        }
+        let (name, value) = (field.name.of(bytes), field.value.of(bytes));
+        match len {
+            4 if same(name, b"host") => {
                 if std::mem::replace(&mut host, true) {
                     return Err(Error::HostTwice);
                 }
@@ -62,16 +67,16 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
                     return Err(Error::Host);
                 }
             }
-            6 if name.eq_ignore_ascii_case(b"Expect") && !old => expect |= expects_continue(value)?,
-            7 if name.eq_ignore_ascii_case(b"Upgrade") => upgrade |= !value.is_empty(),
-            10 if name.eq_ignore_ascii_case(b"Connection") => connection.read(value),
-            14 if name.eq_ignore_ascii_case(b"Content-Length") => {
+            6 if same(name, b"expect") && !old => expect |= expects_continue(value)?,
+            7 if same(name, b"upgrade") => upgrade |= !value.is_empty(),
+            10 if same(name, b"connection") => connection.read(value),
+            14 if same(name, b"content-length") => {
                 if known.is_some() {
                     return Err(Error::LengthTwice);
                 }
                 known = Some(decimal(value).ok_or(Error::Length)?);
             }
-            17 if name.eq_ignore_ascii_case(b"Transfer-Encoding") => coding.read(value)?,
+            17 if same(name, b"transfer-encoding") => coding.read(value)?,
             _ => {}
         }
     }
@@ -96,12 +101,17 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
 impl Connection {
     #[inline]
     fn read(&mut self, value: &[u8]) {
+        // What browsers send, and `ab -k`.
+        if same(value, b"keep-alive") {
+            self.keep_alive = true;
+            return;
+        }
         for option in value.split(|&b| b == b',') {
             let option = trim(option);
             match option.len() {
-                5 => self.close |= option.eq_ignore_ascii_case(b"close"),
-                7 => self.upgrade |= option.eq_ignore_ascii_case(b"upgrade"),
-                10 => self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive"),
+                5 => self.close |= same(option, b"close"),
+                7 => self.upgrade |= same(option, b"upgrade"),
+                10 => self.keep_alive |= same(option, b"keep-alive"),
                 _ => {}
             }
         }
@@ -112,7 +122,7 @@ impl Connection {
 fn expects_continue(value: &[u8]) -> Result<bool, Error> {
     let mut expects = false;
     for expectation in value.split(|&b| b == b',').map(trim).filter(|expectation| !expectation.is_empty()) {
-        if !expectation.eq_ignore_ascii_case(b"100-continue") {
+        if !same(expectation, b"100-continue") {
             return Err(Error::Expectation);
         }
         expects = true;
@@ -138,13 +148,13 @@ impl Coding {
             if self.chunked || !is_token(name) {
                 return Err(Error::Coding);
             }
-            if name.eq_ignore_ascii_case(b"chunked") {
+            if same(name, b"chunked") {
                 // Parameters are not defined for chunked.
                 if name.len() != coding.len() {
                     return Err(Error::Coding);
                 }
                 self.chunked = true;
-            } else if name.eq_ignore_ascii_case(b"identity") {
+            } else if same(name, b"identity") {
                 // Removed from the standard since it meant "no coding": without chunked behind it the body has no end.
                 return Err(Error::Coding);
             } else {

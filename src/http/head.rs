@@ -41,6 +41,7 @@ impl Span {
     }
 
     /// Number of bytes.
+    #[inline]
     pub fn len(self) -> usize {
         (self.end - self.start) as usize
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, trim};
+use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, same, trim};
 use super::chunked;
 use super::head::Version;
 
@@ -104,22 +104,18 @@ impl<'o> Encoder<'o> {
     /// Writes the status line; `status` as WSGI gives it: `200 OK`.
     #[inline]
     pub fn begin(out: &'o mut Vec<u8>, context: &Context<'o>, status: &[u8]) -> Result<Self, Refused> {
-        let code = match status.first_chunk::<3>() {
-            Some(digits) if digits.iter().all(u8::is_ascii_digit) && matches!(status.get(3), None | Some(b' ')) => {
-                digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
-            }
-            _ => return Err(Refused::Status(text(status))),
+        // What nearly every answer says needs no checking.
+        let code = if status == b"200 OK" {
+            out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
+            200
+        } else {
+            let code = code(status)?;
+            out.extend_from_slice(b"HTTP/1.1 ");
+            out.extend_from_slice(status);
+            // The space belongs to the grammar even without a reason (RFC 9112 section 4).
+            out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
+            code
         };
-        if bad_value_byte(status).is_some() {
-            return Err(Refused::Status(text(status)));
-        }
-        if code < 200 {
-            return Err(Refused::StatusNotFinal(text(status)));
-        }
-        out.extend_from_slice(b"HTTP/1.1 ");
-        out.extend_from_slice(status);
-        // The space belongs to the grammar even without a reason (RFC 9112 section 4).
-        out.extend_from_slice(if status.len() == 3 { b" \r\n" } else { b"\r\n" });
         let context = *context;
         Ok(Self { out, context, status: code, length: None, date: false, server: false, close: false, dropped: false })
     }
@@ -148,17 +144,18 @@ impl<'o> Encoder<'o> {
 
     /// Takes note of the fields that concern framing and connection; says whether the field goes out as it is.
     fn passes(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Refused> {
-        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
-            4 if is("Date") => self.date = true,
-            6 if is("Server") => self.server = true,
-            14 if is("Content-Length") => return self.content_length(value),
-            10 if is("Connection") => return self.connection(value).map(|()| false),
-            10 if is("Keep-Alive") => {
+            4 if same(name, b"date") => self.date = true,
+            6 if same(name, b"server") => self.server = true,
+            14 if same(name, b"content-length") => return self.content_length(value),
+            10 if same(name, b"connection") => return self.connection(value).map(|()| false),
+            10 if same(name, b"keep-alive") => {
                 self.dropped = true;
                 return Ok(false);
             }
-            _ if HOP_BY_HOP.into_iter().any(is) => return Err(Refused::HopByHop(text(name))),
+            _ if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes())) => {
+                return Err(Refused::HopByHop(text(name)));
+            }
             _ => {}
         }
         Ok(true)
@@ -175,9 +172,9 @@ impl<'o> Encoder<'o> {
 
     fn connection(&mut self, value: &[u8]) -> Result<(), Refused> {
         for option in value.split(|&b| b == b',').map(trim).filter(|option| !option.is_empty()) {
-            if option.eq_ignore_ascii_case(b"close") {
+            if same(option, b"close") {
                 self.close = true;
-            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+            } else if same(option, b"keep-alive") {
                 self.dropped = true;
             } else {
                 return Err(Refused::ConnectionOption(text(option)));
@@ -243,6 +240,23 @@ const HOP_BY_HOP: [&str; 8] = [
     "Proxy-Authenticate",
     "Proxy-Authorization",
 ];
+
+/// The code of a status: three digits, then nothing or a space and a reason.
+fn code(status: &[u8]) -> Result<u16, Refused> {
+    let code = match status.first_chunk::<3>() {
+        Some(digits) if digits.iter().all(u8::is_ascii_digit) && matches!(status.get(3), None | Some(b' ')) => {
+            digits.iter().fold(0, |code, digit| code * 10 + u16::from(digit - b'0'))
+        }
+        _ => return Err(Refused::Status(text(status))),
+    };
+    if bad_value_byte(status).is_some() {
+        return Err(Refused::Status(text(status)));
+    }
+    if code < 200 {
+        return Err(Refused::StatusNotFinal(text(status)));
+    }
+    Ok(code)
+}
 
 fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()

@@ -33,6 +33,15 @@ pub struct Target {
 }
 
 impl Target {
+    /// Refuses what [`Target::of`] refuses, at the price of a look at the first byte in the common case.
+    #[inline]
+    pub fn check(head: &Head, bytes: &[u8]) -> Result<(), Error> {
+        if bytes[head.target.start as usize] == b'/' && head.method.of(bytes) != b"CONNECT" {
+            return Ok(());
+        }
+        Self::of(head, bytes).map(|_| ())
+    }
+
     /// Takes the target of a parsed head apart. Refuses a form that the method does not allow.
     #[inline]
     pub fn of(head: &Head, bytes: &[u8]) -> Result<Self, Error> {
@@ -109,18 +118,33 @@ pub fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
     (!host.is_empty()).then_some((host, port))
 }
 
+/// Bytes of a registered name but for percent-encodings: unreserved and sub-delims (RFC 3986 section 3.2.2).
+static REG_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let b = byte as u8;
+        table[byte] = b.is_ascii_alphanumeric()
+            || matches!(b, b'-' | b'.' | b'_' | b'~')
+            || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=');
+        byte += 1;
+    }
+    table
+};
+
 /// Bytes of a registered name or IPv4 address at the start of `text`; `None` for a malformed percent-encoding in it.
+#[inline]
 fn reg_name_len(text: &[u8]) -> Option<usize> {
-    for (at, &b) in text.iter().enumerate() {
+    let mut at = 0;
+    while let Some(&b) = text.get(at) {
         match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {}
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => {}
-            b'%' if matches!(text.get(at + 1..at + 3), Some([a, b]) if hex(*a).is_some() && hex(*b).is_some()) => {}
+            _ if REG_NAME[b as usize] => at += 1,
+            b'%' if matches!(text.get(at + 1..at + 3), Some([a, b]) if hex(*a).is_some() && hex(*b).is_some()) => at += 3,
             b'%' => return None,
-            _ => return Some(at),
+            _ => break,
         }
     }
-    Some(text.len())
+    Some(at)
 }
 
 /// Appends `text` to `out` with each `%xx` replaced by its byte, once. A malformed one stays as it is, as other servers do.

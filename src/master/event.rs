@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::{BootError, Order, Report};
-use crate::sys::process::Exit;
+pub use crate::sys::process::Exit;
 
 /// The server's exit codes.
 pub mod code {

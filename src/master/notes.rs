@@ -6,9 +6,8 @@ use std::time::Duration;
 use crate::channel::Order;
 use crate::log::Level;
 use crate::scoreboard::InFlight;
-use crate::sys::process::Exit;
 
-use super::event::{Note, Slot};
+use super::event::{Exit, Note, Slot};
 use super::signals;
 
 /// What is known of the worker that a note is about.
@@ -57,7 +56,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::Stopping(Order::Quit) => "stopping: only the requests that run are finished".into(),
         Note::AlreadyStopping => "already stopping; SIGINT or SIGQUIT hurry it".into(),
         Note::DrainTimeout(time) => format!("requests still run after the graceful timeout of {}", seconds(*time)),
-        Note::Killing(slot) => format!("{} did not leave in time and is killed{}", worker(*slot, about), serving(about)),
+        Note::Killing(slot) => format!("{} is killed{}", worker(*slot, about), serving(about).unwrap_or_default()),
         Note::Unsupported(request) => {
             let rows: Vec<_> = signals::rows_of(*request).map(|row| format!("{} ({})", row.signal, row.text)).collect();
             format!("{} is not supported yet in this version", rows.join(", "))
@@ -77,22 +76,16 @@ fn died(slot: Slot, exit: Exit, booting: bool, about: Option<&About>) -> String 
     if let Some(about) = about {
         let _ = write!(text, " after {}", seconds(about.age));
     }
-    text += if booting { ", while it was booting" } else { "" };
-    text += &serving(about);
+    text += &if booting { ", while it was booting".into() } else { serving(about).unwrap_or(", idle".into()) };
     if exit == (Exit::Signal { number: libc::SIGKILL, core: false }) {
         text += "; if nobody sent the signal, memory ran out (see dmesg)";
     }
     text
 }
 
-fn serving(about: Option<&About>) -> String {
-    match about {
-        Some(About { serving: Some((request, time)), .. }) => {
-            format!(", serving \"{}\" for {}", String::from_utf8_lossy(&request.line), seconds(*time))
-        }
-        Some(About { serving: None, .. }) => ", idle".into(),
-        None => String::new(),
-    }
+fn serving(about: Option<&About>) -> Option<String> {
+    let (request, time) = about?.serving.as_ref()?;
+    Some(format!(", serving \"{}\" for {}", String::from_utf8_lossy(&request.line), seconds(*time)))
 }
 
 fn seconds(time: Duration) -> String {

@@ -56,7 +56,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     if let Err(error) = process::raise_descriptor_limit() {
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
-    let workers = settings.workers.unwrap_or_else(usable_cores);
+    let workers = settings.workers.unwrap_or_else(process::usable_cores);
     let scoreboard = Scoreboard::new(workers);
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).or_else(|error| {
@@ -120,11 +120,6 @@ fn catch_signals() -> io::Result<Signals> {
     let signals = Signals::install()?;
     masks::unblock_all()?;
     Ok(signals)
-}
-
-/// The cores that this process may use, by affinity and by the quota of its control group.
-fn usable_cores() -> usize {
-    std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 /// The system's reason as a clause: `no such file or directory`.

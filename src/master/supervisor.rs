@@ -14,9 +14,8 @@
 use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Order, Report};
-use crate::sys::process::Exit;
 
-use super::event::{Action, Event, Note, Request, Slot, code};
+use super::event::{Action, Event, Exit, Note, Request, Slot, code};
 
 /// Most replacements that start within [`RESTART_WINDOW`]: a crash loop must not become the machine's main work.
 pub const RESTARTS: usize = 2;

@@ -97,17 +97,18 @@ impl Table {
 mod tests {
     use super::*;
     use crate::channel::pair;
-    use crate::sys::process::{fork_in_test, wait_in_test};
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
     #[test]
     fn a_dead_worker_is_found_once_and_its_last_words_are_heard() {
+        let alone = alone_in_test();
         let mut table = Table::new(2);
         let (master, worker) = pair().unwrap();
-        let pid = fork_in_test(|_| worker.send(&Report::Draining).map_or(1, |()| 3));
+        let pid = fork_in_test(&alone, |_| worker.send(&Report::Draining).map_or(1, |()| 3));
         drop(worker);
         table.put(Slot(1), Child::new(pid, Instant::now(), master));
-        let stranger = fork_in_test(|_| 0);
+        let stranger = fork_in_test(&alone, |_| 0);
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
         assert_eq!(table.reap(), [(Slot(1), Exit::Code(3))]);
         assert_eq!(table.reap(), []);

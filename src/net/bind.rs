@@ -208,12 +208,7 @@ impl Drop for UnixFile {
 
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
 fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
-    let socket = inherited(number).map_err(|error| match error.raw_os_error() {
-        Some(libc::EBADF) => {
-            "no such descriptor is open; the parent process must pass a listening socket under this number".into()
-        }
-        _ => lower(&error),
-    })?;
+    let socket = inherited(number).map_err(|error| lower(&error))?;
     let kind = getsockopt(&socket, sockopt::SockType).map_err(|errno| match errno {
         Errno::ENOTSOCK => "the descriptor is not a socket".into(),
         errno => explain(errno, 0),
@@ -276,7 +271,7 @@ mod tests {
     use nix::fcntl::FdFlag;
 
     use super::*;
-    use crate::sys::process::{fork_in_test, wait_in_test};
+    use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
 
     fn settings(binds: Vec<Bind>) -> Settings {
         Settings { binds, ..Settings::default() }
@@ -319,15 +314,15 @@ mod tests {
         assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let mut client = TcpStream::connect(("127.0.0.1", port(&bound[0]))).unwrap();
         client.write_all(b"x").unwrap();
-        let (mut stream, peer) = loop {
+        let (stream, peer) = loop {
             match bound[0].accept() {
                 Ok(accepted) => break accepted,
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };
         assert_eq!(peer, super::super::stream::PeerAddr::Tcp(client.local_addr().unwrap()));
-        assert_eq!(stream.read(&mut [0; 8]).unwrap(), 1);
-        assert_eq!(stream.read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 1);
+        assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
     }
 
@@ -360,6 +355,7 @@ mod tests {
 
     #[test]
     fn the_ipv6_wildcard_takes_ipv4_clients_unless_ipv4_is_bound_too() {
+        let _undisturbed = FORKS.read();
         let Ok(bound) = bind_all(&settings(vec![tcp("::", 0)])) else { return };
         TcpStream::connect(("127.0.0.1", port(&bound[0]))).expect("dual-stack");
         let free = port(&bound[0]);
@@ -403,11 +399,12 @@ mod tests {
 
     #[test]
     fn the_file_of_a_unix_socket_leaves_with_its_maker_only() {
+        let alone = alone_in_test();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let bound = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
         let mut copy = Some(bound);
-        wait_in_test(fork_in_test(|_| {
+        wait_in_test(fork_in_test(&alone, |_| {
             drop(copy.take());
             0
         }));
@@ -418,6 +415,7 @@ mod tests {
 
     #[test]
     fn a_file_put_in_its_place_by_another_server_stays() {
+        let _undisturbed = FORKS.read();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let old = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
@@ -431,6 +429,7 @@ mod tests {
 
     #[test]
     fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
+        let _undisturbed = FORKS.read();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
         let other = UnixListener::bind(&path).unwrap();

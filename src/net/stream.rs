@@ -158,8 +158,8 @@ mod tests {
     #[test]
     fn a_unix_stream_shows_its_end_after_shutdown() {
         let (stream, mut client) = std::os::unix::net::UnixStream::pair().unwrap();
-        let mut stream = Stream::Unix(mio::net::UnixStream::from_std(stream));
-        assert_eq!(stream.write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap(), 3);
+        let stream = Stream::Unix(mio::net::UnixStream::from_std(stream));
+        assert_eq!((&stream).write_vectored(&[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap(), 3);
         stream.shutdown_write().unwrap();
         let mut all = Vec::new();
         client.read_to_end(&mut all).unwrap();

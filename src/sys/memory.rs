@@ -99,13 +99,14 @@ mod tests {
     use std::sync::atomic::Ordering::Relaxed;
 
     use super::*;
-    use crate::sys::process::{fork_in_test, wait_in_test};
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
 
     #[test]
     fn what_a_child_writes_is_read_after_its_death() {
+        let alone = alone_in_test();
         let slice = SharedSlice::<AtomicU64>::new(3).unwrap();
         assert!(slice.iter().all(|value| value.load(Relaxed) == 0));
-        let child = fork_in_test(|_| {
+        let child = fork_in_test(&alone, |_| {
             slice[2].store(42, Relaxed);
             0
         });

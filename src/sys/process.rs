@@ -30,11 +30,26 @@ pub enum Fork {
 ///
 /// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
 pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
+    refuse_threads()?;
+    fork_now(death, keep)
+}
+
+/// Sets variables in the environment of this process, in order. Refused when the process has other threads, which may read it.
+pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
+    refuse_threads()?;
+    for (name, value) in variables {
+        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        unsafe { std::env::set_var(name, value) };
+    }
+    Ok(())
+}
+
+fn refuse_threads() -> io::Result<()> {
     // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc there is nothing to ask.
     if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
         return Err(io::Error::other("the process has other threads"));
     }
-    fork_now(death, keep)
+    Ok(())
 }
 
 fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
@@ -100,13 +115,6 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Sets an environment variable of this process. Only before the process has a second thread.
-pub fn set_variable(name: &str, value: &str) {
-    // SAFETY: a race with another thread's getenv is what makes it unsafe. It is called in a worker that was just forked, or by
-    // `--check-config`; neither has started an interpreter or a thread.
-    unsafe { std::env::set_var(name, value) }
-}
-
 /// Raises the soft limit of open descriptors to the hard one.
 pub fn raise_descriptor_limit() -> io::Result<()> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
@@ -117,14 +125,30 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// The cores that this process may use, by affinity and by the quota of its control group; at least 1.
+pub fn usable_cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 /// Sets the process's file mode creation mask for good; bits beyond 0o777 are ignored, as by umask(2).
 pub fn set_umask(mask: u32) {
     umask(Mode::from_bits_truncate(mask));
 }
 
+/// Held by tests that fork (exclusively) and by tests that a fork beside them would disturb (shared): a child has copies of every
+/// open descriptor, so a socket that a test closes stays open for as long as the child lives.
+#[cfg(test)]
+pub(crate) static FORKS: std::sync::RwLock<()> = std::sync::RwLock::new(());
+
+/// Keeps tests that fork, and those disturbed by it, apart.
+#[cfg(test)]
+pub(crate) fn alone_in_test() -> std::sync::RwLockWriteGuard<'static, ()> {
+    FORKS.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
 /// Forks from a test, which runs on a thread: the child may do nothing but what `body` does, and exits with its result.
 #[cfg(test)]
-pub(crate) fn fork_in_test(body: impl FnOnce(Blocked) -> i32) -> Pid {
+pub(crate) fn fork_in_test(_alone: &std::sync::RwLockWriteGuard<'_, ()>, body: impl FnOnce(Blocked) -> i32) -> Pid {
     match fork_now(Signal::SIGKILL, &[]).unwrap() {
         Fork::Parent(pid) => pid,
         Fork::Child(blocked) => exit_now(body(blocked)),
@@ -146,14 +170,16 @@ mod tests {
 
     #[test]
     fn the_exit_code_of_a_child_is_collected_once() {
-        let pid = fork_in_test(|_| 7);
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| 7);
         assert_eq!(wait_in_test(pid), Exit::Code(7));
         assert_eq!(reap(pid).unwrap_err().raw_os_error(), Some(libc::ECHILD));
     }
 
     #[test]
     fn a_signal_sent_before_the_child_unblocks_waits_for_it() {
-        let pid = fork_in_test(|blocked| {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |blocked| {
             let _ = raise(Signal::SIGTERM);
             drop(blocked);
             9
@@ -163,7 +189,8 @@ mod tests {
 
     #[test]
     fn a_child_that_runs_is_not_collected() {
-        let pid = fork_in_test(|_| {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| {
             loop {
                 std::thread::park();
             }
@@ -174,8 +201,9 @@ mod tests {
     }
 
     #[test]
-    fn a_process_with_threads_does_not_fork() {
+    fn a_process_with_threads_neither_forks_nor_changes_its_environment() {
         assert!(fork(Signal::SIGTERM, &[]).is_err(), "the test runs on a thread beside the main one");
+        assert!(set_env(&[("A".into(), "b".into())]).is_err());
     }
 
     #[test]

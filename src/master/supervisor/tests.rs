@@ -73,6 +73,12 @@ fn app_error() -> BootError {
     BootError { app: true, text: "cannot load app: no module named app".into() }
 }
 
+/// What a stop begins with: the note, the end of listening, the orders.
+fn stop(order: Order, slots: &[usize]) -> Vec<Action> {
+    let first = [Action::Tell(Note::Stopping(order)), Action::StopListening];
+    first.into_iter().chain(orders(order, slots)).collect()
+}
+
 fn died(slot: usize, exit: Exit) -> Action {
     Action::Tell(Note::Died { slot: Slot(slot), exit, booting: false, fatal: false })
 }
@@ -173,7 +179,7 @@ fn many_deaths_at_once_are_replaced_two_a_second() {
 fn an_application_that_cannot_be_loaded_ends_the_start_with_4_and_one_traceback() {
     let mut server = Server::starting(3);
     let note = Action::Tell(Note::BootFailed { slot: Slot(1), why: app_error(), fatal: true });
-    let rest = with(Action::Tell(Note::Stopping(Order::Quit)), orders(Order::Quit, &[0, 2]));
+    let rest = stop(Order::Quit, &[0, 2]);
     assert_eq!(server.report(1, Report::BootFailed(app_error())), with(note, rest));
     assert_eq!(server.report(0, Report::BootFailed(app_error())), []);
     assert_eq!(server.ended(1, Exit::Code(4)), []);
@@ -192,7 +198,7 @@ fn a_worker_that_fails_or_dies_while_booting_ends_the_start_with_3() {
     let mut server = Server::starting(2);
     server.ready(0);
     let note = Action::Tell(Note::Died { slot: Slot(1), exit: CRASH, booting: true, fatal: true });
-    let rest = with(Action::Tell(Note::Stopping(Order::Quit)), orders(Order::Quit, &[0]));
+    let rest = stop(Order::Quit, &[0]);
     assert_eq!(server.ended(1, CRASH), with(note, rest));
     assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::BOOT)]);
 }
@@ -229,8 +235,7 @@ fn a_refused_fork_ends_the_start_and_is_tried_again_later() {
 #[test]
 fn term_drains_everybody_and_ends_with_0() {
     let mut server = Server::serving(2);
-    let stopping = Action::Tell(Note::Stopping(Order::Drain));
-    assert_eq!(server.asked(Request::Stop), with(stopping, orders(Order::Drain, &[0, 1])));
+    assert_eq!(server.asked(Request::Stop), stop(Order::Drain, &[0, 1]));
     assert_eq!(server.report(0, Report::Draining), []);
     assert_eq!(server.ended(0, Exit::Code(0)), []);
     assert_eq!(server.asked(Request::Stop), [Action::Tell(Note::AlreadyStopping)]);
@@ -255,7 +260,7 @@ fn a_drain_that_takes_too_long_becomes_a_quick_stop_and_then_a_kill() {
 #[test]
 fn int_stops_quickly_and_a_second_one_at_once() {
     let mut server = Server::serving(2);
-    assert_eq!(server.asked(Request::QuickStop), with(Action::Tell(Note::Stopping(Order::Quit)), orders(Order::Quit, &[0, 1])));
+    assert_eq!(server.asked(Request::QuickStop), stop(Order::Quit, &[0, 1]));
     assert_eq!(server.wait(), Some(QUIT_GRACE));
     assert_eq!(server.asked(Request::QuickStop), kills(&[0, 1]));
     assert_eq!(server.asked(Request::QuickStop), [], "they are killed already");
