@@ -164,6 +164,9 @@ impl Server {
         for name in FOREIGN_VARIABLES {
             command.env_remove(name);
         }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
+            command.env_remove(name);
+        }
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
         use std::os::unix::process::CommandExt;
