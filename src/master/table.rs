@@ -97,11 +97,12 @@ impl Table {
 mod tests {
     use super::*;
     use crate::channel::pair;
-    use crate::sys::process::{fork_in_test, wait_in_test};
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
 
     #[test]
     fn a_dead_worker_is_found_once_and_its_last_words_are_heard() {
+        let alone = alone_in_test();
         let mut table = Table::new(2);
         let (master, worker) = pair().unwrap();
         let pid = fork_in_test(&alone, |_| worker.send(&Report::Draining).map_or(1, |()| 3));
