@@ -36,6 +36,10 @@ pub enum Order {
     Quit,
 }
 
+/// Version of the packets. It changes when one gets another meaning: after an upgrade workers of the old program talk to a master of
+/// the new one.
+pub const PROTOCOL: u32 = 1;
+
 /// Largest packet in bytes: a traceback of a few hundred frames.
 const PACKET_MAX: usize = 64 * 1024;
 
@@ -82,6 +86,11 @@ impl AsFd for WorkerEnd {
 }
 
 impl MasterEnd {
+    /// The master's end of a channel made by the program that this process was before exec.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// Sends an order.
     pub fn send(&self, order: Order) -> io::Result<()> {
         send_packet(&self.0, &[order.kind()])

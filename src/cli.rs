@@ -41,6 +41,9 @@ Examples:
   tapster -w 4 -b unix:/run/app.sock project.wsgi      Django behind a proxy
   tapster --venv venv --access-logfile - 'site:make(\"production\")'";
 
+/// A running server asks its new binary with it (SIGUSR2). Not for people, so it is in no table.
+const CHECK_STATE: &str = "check-state";
+
 /// What the command is to do.
 #[derive(Debug)]
 pub enum Command {
@@ -48,6 +51,8 @@ pub enum Command {
     Serve(Box<Settings>, Vec<String>),
     /// Load the application and exit; with warnings for the error log.
     CheckConfig(Box<Settings>, Vec<String>),
+    /// Say whether the running server whose state is on standard input could go on with these settings, and exit.
+    CheckState(Box<Settings>),
     /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
     Print(String),
 }
@@ -104,6 +109,9 @@ pub fn parse_with(
         None => Vec::new(),
     };
     let configuration = config::merge(variables.into_iter().chain(file).chain(arguments))?;
+    if matches.get_flag(CHECK_STATE) {
+        return Ok(Command::CheckState(Box::new(checked_app(configuration))));
+    }
     match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
         (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
         (true, false) => Ok(Command::CheckConfig(Box::new(checked_app(configuration)), warnings)),
@@ -126,6 +134,7 @@ pub fn command() -> clap::Command {
         .max_term_width(HELP_WIDTH_MAX)
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .arg(Arg::new(CHECK_STATE).long(CHECK_STATE).action(ArgAction::SetTrue).hide(true))
         .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
 }
 

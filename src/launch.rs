@@ -5,17 +5,32 @@ use std::io::{self, Write};
 use crate::channel::BootError;
 use crate::cli::{self, Command};
 use crate::config::Settings;
-use crate::master::{self, Outcome, code};
+use crate::master::{self, Outcome, Past, code};
 use crate::sys::process;
 use crate::worker::{self, Loaded, Place};
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
+    let args: Vec<_> = args.into_iter().collect();
+    let past = match Past::find(&args) {
+        Ok(past) => past,
+        Err(why) => {
+            complain(&why);
+            return code::FAILED;
+        }
+    };
     match cli::parse(args) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::CheckConfig(settings, warnings)) => check(&settings, &warnings),
-        Ok(Command::Serve(settings, warnings)) => match master::run(*settings, &warnings) {
+        Ok(Command::CheckState(settings)) => match master::check_state(&settings) {
+            Ok(answer) => print(&answer),
+            Err((why, code)) => {
+                complain(&why);
+                code
+            }
+        },
+        Ok(Command::Serve(settings, warnings)) => match master::run(*settings, &warnings, past) {
             Outcome::Exit(code) => code,
             // Not by returning: the caller's exit handlers are the master's.
             Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),

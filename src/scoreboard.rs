@@ -5,6 +5,7 @@
 //! sequence is the time of the call: zero while the line is rewritten, so that a reader sees a whole line or none.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
@@ -12,6 +13,9 @@ use crate::sys::memory::{SharedSlice, shared_struct};
 
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
+
+/// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
+pub const LAYOUT: u32 = 1;
 
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();
@@ -31,9 +35,21 @@ impl Scoreboard {
         Ok(Self { slots: SharedSlice::new(slots)? })
     }
 
+    /// Maps the slots of the program that this process was before exec, with room for `slots`.
+    pub fn adopt(memory: OwnedFd, slots: usize) -> io::Result<Self> {
+        Ok(Self { slots: SharedSlice::of(memory, slots)? })
+    }
+
     /// One slot.
     pub fn slot(&self, index: usize) -> &Slot {
         &self.slots[index]
+    }
+}
+
+impl AsFd for Scoreboard {
+    /// The memory behind it.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.slots.as_fd()
     }
 }
 

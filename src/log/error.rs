@@ -54,6 +54,11 @@ impl Log {
         Self { who, ..self.clone() }
     }
 
+    /// Where it writes.
+    pub fn sink(&self) -> &Sink {
+        &self.sink
+    }
+
     /// Whether records of this level are written.
     pub fn enabled(&self, level: Level) -> bool {
         level >= self.level

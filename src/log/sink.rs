@@ -11,7 +11,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -59,6 +59,11 @@ impl Sink {
             LogTarget::File(path) => OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?,
         };
         Self::over(file)
+    }
+
+    /// The sink of the program that this process was before exec.
+    pub fn adopt(fd: OwnedFd) -> io::Result<Self> {
+        Self::over(File::from(fd))
     }
 
     /// A sink over an open descriptor.
@@ -151,6 +156,12 @@ impl Sink {
                 false
             }
         }
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Event {
         /// The system's reason.
         why: String,
     },
+    /// The program that the master is to become was tried, or could not be executed; the error says what, where and why.
+    Tried(Result<(), String>),
     /// A deadline may have passed.
     Tick,
 }
@@ -89,6 +91,12 @@ pub enum Action {
     StopListening,
     /// Tell the operator.
     Tell(Note),
+    /// Try the program that the master is to become; [`Event::Tried`] follows.
+    TryUpgrade,
+    /// End the trial; nothing follows.
+    EndTrial,
+    /// Become the new program; if that fails, [`Event::Tried`] follows.
+    Upgrade,
     /// All workers are ready for the first time: say so to whoever waits for it.
     NotifyReady,
     /// The server ends with this code; no worker is left.
@@ -142,6 +150,10 @@ pub enum Note {
     DrainTimeout(Duration),
     /// The worker is ended by SIGKILL.
     Killing(Slot),
+    /// The master stays the program that it is.
+    UpgradeFailed(String),
+    /// The request must wait for its time, or is made already.
+    NotNow(Request),
     /// The request is not supported.
     Unsupported(Request),
 }

@@ -3,21 +3,29 @@
 //! Everything that happens becomes an [`event::Event`]; the [`supervisor`] answers with actions, which `server` performs. A forked
 //! worker does not live inside the master's frames: it returns from [`run`] as an [`Outcome`].
 
+use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::worker;
 
+mod command;
 pub mod event;
 mod notes;
 mod ready;
 mod server;
 mod signals;
 mod start;
+mod state;
 pub mod supervisor;
 mod table;
+mod trial;
+mod upgrade;
 
+use command::Command;
 pub use event::code;
+use state::State;
 
 /// What a process is when [`run`] returns.
 pub enum Outcome {
@@ -27,14 +35,44 @@ pub enum Outcome {
     Worker(Box<worker::Boot>),
 }
 
+/// What this process was before it got to its command line.
+pub struct Past {
+    command: Command,
+    state: Option<State>,
+}
+
+impl Past {
+    /// Finds out; `args` are the program's name and the arguments. Call it before anything reads the environment, and before there
+    /// are threads. The error is for the operator, the exit code 1.
+    pub fn find(args: &[OsString]) -> Result<Self, String> {
+        let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
+        let command = state.as_ref().map_or_else(|| Command::of_this_process(args), |state| state.command.clone());
+        Ok(Self { command, state })
+    }
+}
+
 /// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
 /// each worker at its beginning.
-pub fn run(settings: Settings, warnings: &[String]) -> Outcome {
-    match start::prepare(Arc::new(settings), warnings) {
+pub fn run(settings: Settings, warnings: &[String], past: Past) -> Outcome {
+    let settings = Arc::new(settings);
+    let server = match past.state {
+        Some(state) => upgrade::adopt(settings, warnings, state),
+        None => start::prepare(settings, warnings, past.command),
+    };
+    match server {
         Ok(server) => server.run(),
         Err(refusal) => {
             start::complain(&refusal.why);
             Outcome::Exit(refusal.code)
         }
+    }
+}
+
+/// Says whether this program with these settings could take over the server whose state is on standard input: `Ok` has what to
+/// print, the error what to say, and the exit code.
+pub fn check_state(settings: &Settings) -> Result<String, (String, i32)> {
+    match upgrade::check(settings, io::stdin()) {
+        Ok(()) => Ok(format!("{}\n", trial::ANSWER)),
+        Err(refusal) => Err((refusal.why, refusal.code)),
     }
 }

@@ -7,7 +7,7 @@ use crate::channel::Order;
 use crate::log::Level;
 use crate::scoreboard::InFlight;
 
-use super::event::{Exit, Note, Slot};
+use super::event::{Exit, Note, Request, Slot};
 use super::signals;
 
 /// What is known of the worker that a note is about.
@@ -30,7 +30,12 @@ pub fn subject(note: &Note) -> Option<Slot> {
         | Note::ForkFailed { slot, .. }
         | Note::Pause { slot, .. }
         | Note::Killing(slot) => Some(*slot),
-        Note::Stopping(_) | Note::AlreadyStopping | Note::DrainTimeout(_) | Note::Unsupported(_) => None,
+        Note::Stopping(_)
+        | Note::AlreadyStopping
+        | Note::DrainTimeout(_)
+        | Note::UpgradeFailed(_)
+        | Note::NotNow(_)
+        | Note::Unsupported(_) => None,
     }
 }
 
@@ -38,8 +43,11 @@ pub fn subject(note: &Note) -> Option<Slot> {
 pub fn level(note: &Note) -> Level {
     match note {
         Note::BootFailed { fatal: true, .. } | Note::Died { fatal: true, .. } => Level::Critical,
-        Note::BootFailed { fatal: false, .. } | Note::Died { fatal: false, .. } | Note::ForkFailed { .. } => Level::Error,
-        Note::Pause { .. } | Note::DrainTimeout(_) | Note::Killing(_) | Note::Unsupported(_) => Level::Warning,
+        Note::BootFailed { fatal: false, .. }
+        | Note::Died { fatal: false, .. }
+        | Note::ForkFailed { .. }
+        | Note::UpgradeFailed(_) => Level::Error,
+        Note::Pause { .. } | Note::DrainTimeout(_) | Note::Killing(_) | Note::NotNow(_) | Note::Unsupported(_) => Level::Warning,
         Note::Left(_) | Note::Stopping(_) | Note::AlreadyStopping => Level::Info,
     }
 }
@@ -57,11 +65,15 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::AlreadyStopping => "already stopping; SIGINT or SIGQUIT hurry it".into(),
         Note::DrainTimeout(time) => format!("requests still run after the graceful timeout of {}", seconds(*time)),
         Note::Killing(slot) => format!("{} is killed{}", worker(*slot, about), serving(about).unwrap_or_default()),
-        Note::Unsupported(request) => {
-            let rows: Vec<_> = signals::rows_of(*request).map(|row| format!("{} ({})", row.signal, row.text)).collect();
-            format!("{} is not supported yet in this version", rows.join(", "))
-        }
+        Note::UpgradeFailed(why) => format!("upgrade failed, generation 1 keeps serving: {why}"),
+        Note::NotNow(request) => format!("{} is ignored: not now", asked(*request)),
+        Note::Unsupported(request) => format!("{} is not supported yet in this version", asked(*request)),
     }
+}
+
+fn asked(request: Request) -> String {
+    let rows: Vec<_> = signals::rows_of(request).map(|row| format!("{} ({})", row.signal, row.text)).collect();
+    rows.join(", ")
 }
 
 fn worker(slot: Slot, about: Option<&About>) -> String {
@@ -96,7 +108,6 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::channel::BootError;
-    use crate::master::event::Request;
 
     const SEGV: Exit = Exit::Signal { number: libc::SIGSEGV, core: true };
 

@@ -25,6 +25,7 @@ use crate::sys::time;
 use crate::worker::Boot;
 
 use super::Outcome;
+use super::command::Command;
 use super::event::{Action, Event, Note, Slot, code};
 use super::notes::{self, About};
 use super::ready::ReadyFd;
@@ -32,6 +33,7 @@ use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::complain;
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
+use super::trial::Trial;
 
 /// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order to
 /// leave.
@@ -52,6 +54,10 @@ pub struct Server {
     pub(super) ready: Option<ReadyFd>,
     /// The interpreter, as the workers describe it.
     pub(super) python: String,
+    /// How it was started.
+    pub(super) command: Command,
+    /// The program that the master is to become.
+    pub(super) trial: Option<Trial>,
 }
 
 /// Why the loop is left.
@@ -101,6 +107,9 @@ impl Server {
             if woken.signals {
                 self.obey()?;
             }
+            if let Some(tried) = self.trial_outcome() {
+                self.feed(tried)?;
+            }
             self.feed(Event::Tick)?;
         }
     }
@@ -110,6 +119,7 @@ impl Server {
         let slots: Vec<Slot> = self.table.channels().map(|(slot, _)| slot).collect();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.table.channels().map(|(_, channel)| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
+        fds.extend(self.trial.as_ref().and_then(Trial::words).map(|words| PollFd::new(words, PollFlags::POLLIN)));
         match poll(&mut fds, self.timeout()) {
             // The signal that interrupted it is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
@@ -194,6 +204,13 @@ impl Server {
             }
             Action::StopListening => self.listeners.clear(),
             Action::Tell(note) => self.tell(&note),
+            Action::TryUpgrade => return Continue(self.try_upgrade()),
+            Action::EndTrial => {
+                if let Some(trial) = self.trial.take() {
+                    trial.abandon();
+                }
+            }
+            Action::Upgrade => return Continue(Some(self.become_new())),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
                 self.log.info(format_args!("stopped"));

@@ -4,7 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
@@ -74,8 +75,17 @@ impl Signals {
 
     /// What has arrived since the last call, each signal once.
     pub fn arrived(&mut self) -> Vec<Meaning> {
-        let numbers = self.delivery.pending();
-        numbers.filter_map(|number| TABLE.iter().find(|row| row.signal as i32 == number)).map(|row| row.meaning).collect()
+        self.rows().map(|row| row.meaning).collect()
+    }
+
+    /// Sends what has arrived to this process again. Called with all signals blocked, so that it waits in the kernel for the next
+    /// program of this process.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        Ok(self.rows().try_for_each(|row| kill(getpid(), row.signal))?)
+    }
+
+    fn rows(&mut self) -> impl Iterator<Item = &'static Row> {
+        self.delivery.pending().filter_map(|number| TABLE.iter().find(|row| row.signal as i32 == number))
     }
 }
 

@@ -13,6 +13,7 @@ use crate::net::listener;
 use crate::scoreboard::Scoreboard;
 use crate::sys::{process, signals as masks};
 
+use super::command::Command;
 use super::event::code;
 use super::ready::ReadyFd;
 use super::server::Server;
@@ -29,7 +30,7 @@ pub struct Refusal {
     pub why: String,
 }
 
-fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code, why: why.into() })
 }
 
@@ -39,11 +40,17 @@ pub fn complain(why: &str) {
     let _ = writeln!(io::stderr(), "tapster: {why}");
 }
 
-/// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, Refusal> {
+/// Refuses what can be refused without touching anything.
+pub(super) fn check(settings: &Settings) -> Result<Format, Refusal> {
     let format = Format::compile(&settings.access_format);
     let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
-    check_paths(&settings)?;
+    check_paths(settings)?;
+    Ok(format)
+}
+
+/// Makes everything that the workers inherit.
+pub fn prepare(settings: Arc<Settings>, warnings: &[String], command: Command) -> Result<Server, Refusal> {
+    let format = check(&settings)?;
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
@@ -56,7 +63,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     if let Err(error) = process::raise_descriptor_limit() {
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
-    let workers = settings.workers.unwrap_or_else(process::usable_cores);
+    let workers = workers(&settings);
     let scoreboard = Scoreboard::new(workers);
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).or_else(|error| {
@@ -78,7 +85,14 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
         log,
         ready,
         python: String::new(),
+        command,
+        trial: None,
     })
+}
+
+/// How many workers the settings ask for.
+pub(super) fn workers(settings: &Settings) -> usize {
+    settings.workers.unwrap_or_else(process::usable_cores)
 }
 
 /// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker says.
@@ -107,7 +121,7 @@ fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
 
-fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
+pub(super) fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
     let place = match target {
         LogTarget::Stdout => "standard output".into(),
         LogTarget::Stderr => "standard error".into(),
@@ -116,7 +130,7 @@ fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
     Sink::open(target).or_else(|error| refuse(code::FAILED, format!("cannot open the {which} log {place}: {}", reason(&error))))
 }
 
-fn catch_signals() -> io::Result<Signals> {
+pub(super) fn catch_signals() -> io::Result<Signals> {
     let signals = Signals::install()?;
     masks::unblock_all()?;
     Ok(signals)

@@ -44,6 +44,9 @@ const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Time that a stop leaves to a worker that is still booting. It serves nobody, unless its report is on the way.
 pub const BOOT_GRACE: Duration = Duration::from_secs(1);
 
+/// Longest time that a new program takes to say whether it can go on: it reads its configuration and loads nothing.
+pub const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a slot holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -93,6 +96,8 @@ pub struct Supervisor {
     graceful_timeout: Duration,
     /// When the last restarts began, the oldest first.
     restarts: [Option<Instant>; RESTARTS],
+    /// Until when the new program may be tried.
+    trial: Option<Instant>,
     actions: Vec<Action>,
 }
 
@@ -104,8 +109,18 @@ impl Supervisor {
             phase: Phase::Starting,
             graceful_timeout: graceful_timeout.min(LONGEST_DRAIN),
             restarts: [None; RESTARTS],
+            trial: None,
             actions: Vec::new(),
         }
+    }
+
+    /// The policy of a server that is running, with a worker in each of `ready`.
+    pub fn adopt(workers: usize, graceful_timeout: Duration, ready: &[Slot], now: Instant) -> Self {
+        let mut supervisor = Self { phase: Phase::Serving, ..Self::new(workers, graceful_timeout) };
+        for slot in ready {
+            supervisor.places[slot.0].state = State::Ready { since: now };
+        }
+        supervisor
     }
 
     /// Takes in one event; returns what must be done now.
@@ -116,6 +131,7 @@ impl Supervisor {
             Event::Reported { slot, report } => self.reported(slot, report, now),
             Event::Ended { slot, exit } => self.ended(slot, exit, now),
             Event::ForkFailed { slot, why } => self.fork_failed(slot, why, now),
+            Event::Tried(outcome) => self.tried(outcome),
             Event::Tick => {}
         }
         self.meet_deadlines(now);
@@ -129,7 +145,7 @@ impl Supervisor {
             Phase::Stopping { stage: Stage::Drain { until } | Stage::Quit { until }, .. } => Some(until),
             Phase::Stopping { stage: Stage::Kill, .. } | Phase::Starting | Phase::Serving | Phase::Done => None,
         };
-        self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).min()
+        self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).chain(self.trial).min()
     }
 
     fn deadline(&self, place: &Place) -> Option<Instant> {
@@ -147,7 +163,24 @@ impl Supervisor {
 
     fn start(&mut self) {
         for index in 0..self.places.len() {
-            self.fork(Slot(index));
+            if self.places[index].state == State::Empty {
+                self.fork(Slot(index));
+            }
+        }
+    }
+
+    fn tried(&mut self, outcome: Result<(), String>) {
+        self.trial = None;
+        match (outcome, self.phase) {
+            (Ok(()), Phase::Serving) => self.actions.push(Action::Upgrade),
+            (Err(why), Phase::Serving) => self.tell(Note::UpgradeFailed(why)),
+            (Ok(()) | Err(_), Phase::Starting | Phase::Stopping { .. } | Phase::Done) => {}
+        }
+    }
+
+    fn end_trial(&mut self) {
+        if self.trial.take().is_some() {
+            self.actions.push(Action::EndTrial);
         }
     }
 
@@ -168,15 +201,14 @@ impl Supervisor {
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
             (Request::Stop, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (Request::Stop | Request::QuickStop, Phase::Done) => {}
-            (
-                Request::Reload
-                | Request::ReopenLogs
-                | Request::Upgrade
-                | Request::MoreWorkers
-                | Request::FewerWorkers
-                | Request::StopWorkers,
-                _,
-            ) => self.tell(Note::Unsupported(request)),
+            (Request::Upgrade, Phase::Serving) if self.trial.is_none() => {
+                self.trial = Some(now + TRIAL_TIMEOUT);
+                self.actions.push(Action::TryUpgrade);
+            }
+            (Request::Upgrade, _) => self.tell(Note::NotNow(request)),
+            (Request::Reload | Request::ReopenLogs | Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, _) => {
+                self.tell(Note::Unsupported(request))
+            }
         }
     }
 
@@ -311,6 +343,7 @@ impl Supervisor {
             self.actions.push(Action::StopListening);
         }
         self.phase = Phase::Stopping { code, stage };
+        self.end_trial();
         for index in 0..self.places.len() {
             let state = &mut self.places[index].state;
             let (next, told) = match *state {
@@ -352,6 +385,10 @@ impl Supervisor {
             }
             Phase::Stopping { code, stage: Stage::Quit { until } } if until <= now => self.kill_all(code),
             Phase::Stopping { .. } | Phase::Starting | Phase::Serving | Phase::Done => {}
+        }
+        if self.trial.is_some_and(|until| until <= now) {
+            self.end_trial();
+            self.tell(Note::UpgradeFailed(format!("the new program gave no answer within {} s", TRIAL_TIMEOUT.as_secs())));
         }
         for index in 0..self.places.len() {
             match self.places[index].state {

@@ -22,7 +22,17 @@ pub struct Child {
 impl Child {
     /// A worker just forked.
     pub fn new(pid: Pid, born: Instant, channel: MasterEnd) -> Self {
-        Self { pid, born, channel: Some(channel), ended: false }
+        Self::adopted(pid, born, Some(channel))
+    }
+
+    /// A worker that was forked before exec; its channel may be closed already.
+    pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>) -> Self {
+        Self { pid, born, channel, ended: false }
+    }
+
+    /// Its channel, until that is closed.
+    pub fn channel(&self) -> Option<&MasterEnd> {
+        self.channel.as_ref()
     }
 }
 
@@ -51,6 +61,11 @@ impl Table {
     /// The worker of the slot if it has not been waited for, so that its process id is still its own.
     pub fn living(&self, slot: Slot) -> Option<&Child> {
         self.child(slot).filter(|child| !child.ended)
+    }
+
+    /// Every worker that has not been waited for.
+    pub fn alive(&self) -> impl Iterator<Item = (Slot, &Child)> {
+        self.rows.iter().enumerate().filter_map(|(index, row)| Some((Slot(index), row.as_ref().filter(|child| !child.ended)?)))
     }
 
     /// The open channels.

@@ -6,8 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-pub use super::bind::{BindError, bind_all};
+pub use super::bind::{BindError, adopt, bind_all};
 use super::stream::{PeerAddr, Stream};
+pub use super::unix::FileMark;
 use super::unix::UnixFile;
 
 /// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers. Dropped in the process that
@@ -17,7 +18,7 @@ pub struct Listener {
     socket: Socket,
     address: Address,
     /// The file made for a unix socket, to be removed; `None` for TCP and for what was inherited.
-    _file: Option<UnixFile>,
+    file: Option<UnixFile>,
 }
 
 /// The mio types, because their `accept` is one accept4 with the flags and the address.
@@ -48,12 +49,24 @@ impl fmt::Display for Address {
 
 impl Listener {
     pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
-        Self { socket, address, _file: file }
+        Self { socket, address, file }
     }
 
     /// Where it is bound.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The file that was made for it and is removed with it.
+    pub fn file(&self) -> Option<&FileMark> {
+        self.file.as_ref().map(UnixFile::mark)
+    }
+
+    /// Makes an adopted listener the owner of the file that this process made for it before exec.
+    pub(super) fn with_file(mut self, file: UnixFile) -> Self {
+        self.address = Address::Unix(file.mark().path.clone());
+        self.file = Some(file);
+        self
     }
 
     /// Accepts one connection (accept4 with SOCK_NONBLOCK and SOCK_CLOEXEC). `WouldBlock` when none waits; errors of the

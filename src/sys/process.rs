@@ -1,5 +1,6 @@
 //! fork, wait, parent-death signal, process facts.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -42,6 +43,15 @@ pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
+}
+
+/// Takes a variable out of the environment of this process. Refused, if it is there, when the process has other threads.
+pub fn take_env(name: &str) -> io::Result<Option<OsString>> {
+    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+    refuse_threads()?;
+    // SAFETY: as in `set_env`.
+    unsafe { std::env::remove_var(name) };
+    Ok(Some(value))
 }
 
 fn refuse_threads() -> io::Result<()> {
