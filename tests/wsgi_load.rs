@@ -116,8 +116,13 @@ fn a_file_is_loaded_with_its_directory_on_the_path() {
 
 #[test]
 fn a_missing_module_is_told_from_one_missing_inside() {
-    fails(&[], "no_such_module_x", &["there is no module `no_such_module_x`", "looked in"], &["Traceback"]);
-    fails(&[("pack_a/__init__.py", "")], "pack_a.sub:app", &["there is no module `pack_a.sub`"], &["Traceback"]);
+    fails(&[], "no_such_module_x", &["No module named `no_such_module_x`", "looked in"], &["Traceback"]);
+    fails(
+        &[("pack_a/__init__.py", "")],
+        "pack_a.sub:app",
+        &["No module named `pack_a.sub`", "`pack_a` is a package without it"],
+        &["Traceback"],
+    );
     fails(
         &[("inside_a.py", "import another_missing\n")],
         "inside_a",
@@ -128,7 +133,7 @@ fn a_missing_module_is_told_from_one_missing_inside() {
         &[("inside_b.py", "raise ModuleNotFoundError('by hand', name='inside_b')\n")],
         "inside_b",
         &["raised an exception", "by hand"],
-        &["there is no module"],
+        &["No module named"],
     );
 }
 

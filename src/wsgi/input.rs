@@ -105,6 +105,10 @@ impl Input {
                 let end = *at + wanted as usize;
                 let data = PyBytes::new(py, &bytes[*at..end]);
                 *at = end;
+                if end == bytes.len() {
+                    // The application has its own copy now.
+                    self.source = Source::Empty;
+                }
                 Ok(data)
             }
             Source::File(file) => {

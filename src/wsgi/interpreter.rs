@@ -15,10 +15,10 @@ use crate::channel::BootError;
 use crate::config::PythonSettings;
 
 /// Version of the Python that this binary was built for (`3.11.7`).
-const BUILT_FOR: &str = env!("TAPSTER_PYTHON_VERSION");
+const BUILT_FOR: &str = env!("BUILD_PYTHON_VERSION");
 
 /// Executable of that Python, for applications that start it (`sys.executable`).
-const BUILT_WITH: &str = env!("TAPSTER_PYTHON_EXECUTABLE");
+const BUILT_WITH: &str = env!("BUILD_PYTHON_EXECUTABLE");
 
 /// A running interpreter, attached to the thread that started it. It is never finalised: threads of the application may
 /// still run when the worker leaves.
