@@ -250,9 +250,7 @@ impl Answer {
                     .error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
             }
         }
-        if let Some(start_response) = self.start_response.take() {
-            start_response.retire(py);
-        }
+        self.start_response = None;
     }
 }
 
