@@ -103,11 +103,14 @@ fn no_kind_of_request_leaves_memory_behind() {
             let body = if path == "/body" { "Content-Length: 4\r\n\r\nbody" } else { "\r\n" };
             let request = format!("POST {path} HTTP/1.1\r\nHost: h\r\n{body}");
             let serve = |server: &mut Server| (0..300).for_each(|_| drop(server.get(&request)));
-            serve(&mut server);
-            let before = blocks(&mut server);
-            serve(&mut server);
-            let grown = blocks(&mut server) - before;
-            assert!(grown < 200, "{path}: {grown} blocks for 300 requests");
+            // Caches of the interpreter fill up for a while; a leak grows every time.
+            let grown = (0..5).map(|_| {
+                let before = blocks(&mut server);
+                serve(&mut server);
+                blocks(&mut server) - before
+            });
+            let grown = grown.min().unwrap_or_default();
+            assert!(grown < 150, "{path}: {grown} blocks for 300 requests");
         }
     });
 }
