@@ -50,7 +50,7 @@ shared_struct! {
         connections: AtomicU32,
         /// Bytes of the line that are used.
         len: AtomicU32,
-        /// The request line in words of the machine's byte order, the last one filled up with zeros.
+        /// The request line in little-endian words, the last one filled up with zeros.
         line: [AtomicU64; LINE_MAX / WORD],
     }
 }
@@ -76,12 +76,17 @@ impl Slot {
         self.len.store(line.len() as u32, Relaxed);
         let (words, rest) = line.as_chunks::<WORD>();
         for (place, word) in self.line.iter().zip(words) {
-            place.store(u64::from_ne_bytes(*word), Relaxed);
+            place.store(u64::from_le_bytes(*word), Relaxed);
         }
-        if !rest.is_empty() {
-            let mut last = [0; WORD];
-            last[..rest.len()].copy_from_slice(rest);
-            self.line[words.len()].store(u64::from_ne_bytes(last), Relaxed);
+        if !rest.is_empty()
+            && let Some(place) = self.line.get(words.len())
+        {
+            // The last bytes of the line, shifted, save a copy of unknown length.
+            let last = match line.last_chunk::<WORD>() {
+                Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
+                None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+            };
+            place.store(last, Relaxed);
         }
         self.since.store(now.max(1), Release);
     }
@@ -120,7 +125,7 @@ impl Slot {
         (0..READ_ATTEMPTS).find_map(|_| {
             let since = self.since.load(Acquire);
             let len = (self.len.load(Relaxed) as usize).min(LINE_MAX);
-            let mut line: Vec<u8> = self.line.iter().flat_map(|word| word.load(Relaxed).to_ne_bytes()).collect();
+            let mut line: Vec<u8> = self.line.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
             line.truncate(len);
             fence(Acquire);
             (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, since }))
@@ -196,6 +201,19 @@ mod tests {
         slot.reset(8);
         assert_eq!(slot.in_flight(), None);
         assert_eq!((slot.connections(), slot.requests(), slot.pid()), (0, 1, 8));
+    }
+
+    #[test]
+    fn the_pieces_of_an_answer_are_no_requests_of_their_own() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        slot.begin(b"GET /a HTTP/1.1", 3);
+        slot.end();
+        slot.resume(b"GET /a HTTP/1.1", 3);
+        assert_eq!(slot.in_flight(), flying(b"GET /a HTTP/1.1", 3));
+        slot.pause();
+        assert_eq!(slot.in_flight(), None);
+        assert_eq!(slot.requests(), 1);
     }
 
     #[test]

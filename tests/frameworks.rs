@@ -91,11 +91,20 @@ fn pyramid_says_hello() {
 #[test]
 fn flask_serves_forms_cookies_streams_and_uploads() {
     for workers in [1, 4] {
-        // Flask logs the fault of the view itself, through wsgi.errors.
-        let server = framework("flask_app:app", workers).expect_error("LookupError").start();
+        let server = framework("flask_app:app", workers).start();
         run_client("flask_client.py", &server, &[]);
         server.stop();
     }
+}
+
+#[test]
+fn a_fault_that_a_framework_logs_itself_is_in_the_error_log() {
+    // Flask writes the whole traceback to wsgi.errors: every record of the worker is expected.
+    let server = framework("flask_app:app", 1).expect_error("[worker 0] ERROR").start();
+    assert_eq!(server.get("/fail").status, 500);
+    server.log().wait(&["LookupError: a fault in a view"]);
+    server.log().wait(&["Exception on /fail [GET]"]);
+    server.stop();
 }
 
 #[test]
@@ -126,7 +135,7 @@ fn curl_uploads_and_downloads() {
     let file = server.temp().join("upload.bin");
     fs::write(&file, vec![b'u'; UPLOAD_SIZE]).expect("the temp directory is writable");
     let upload = format!("@{}", file.display());
-    let Some(answer) = curl(&server, &["--data-binary", &upload], "/raw/") else { return server.stop() };
+    let Some(answer) = curl(&server, &["--data-binary", &upload], "/raw/") else { return };
     assert!(answer.contains(&format!("\"length\": {UPLOAD_SIZE}")), "{answer}");
     let chunked = curl(&server, &["--header", "Transfer-Encoding: chunked", "--data-binary", &upload], "/raw/");
     assert_eq!(chunked.as_ref(), Some(&answer));

@@ -59,7 +59,7 @@ fn write(path: &Path, text: &str) {
 
 #[test]
 fn without_a_virtual_environment_it_is_the_python_of_the_build() {
-    let server = Server::source(MIRROR).workers(1).start();
+    let server = Server::source(MIRROR).start();
     let seen = server.get("/").json();
     let code = "import json, sys; print(json.dumps([sys.prefix, sys.base_prefix, sys.version.split()[0]]))";
     let mut python = Command::new(venv::base_python());
@@ -77,7 +77,7 @@ fn a_virtual_environment_is_what_its_own_python_says() {
     let own: serde_json::Value = serde_json::from_str(&own).expect("JSON");
     let dir = venv::dir().display().to_string();
     for server in [Server::source(MIRROR).frameworks(), Server::source(MIRROR).env("VIRTUAL_ENV", &dir)] {
-        let server = server.workers(1).start();
+        let server = server.start();
         let seen = server.get("/").json();
         assert_eq!((&seen["prefix"], &seen["base_prefix"]), (&own[0], &own[1]));
         let executable = Path::new(seen["executable"].as_str().expect("text"));
@@ -91,7 +91,7 @@ fn a_virtual_environment_is_what_its_own_python_says() {
 
 #[test]
 fn the_option_wins_over_an_active_environment() {
-    let server = Server::source(MIRROR).workers(1).env("VIRTUAL_ENV", "/nowhere").frameworks().start();
+    let server = Server::source(MIRROR).env("VIRTUAL_ENV", "/nowhere").frameworks().start();
     assert_eq!(server.get("/").json()["prefix"], venv::dir().display().to_string());
     server.stop();
 }
@@ -99,7 +99,7 @@ fn the_option_wins_over_an_active_environment() {
 #[test]
 fn multiprocessing_spawns_with_and_without_an_environment() {
     for server in [Server::source(MIRROR), Server::source(MIRROR).frameworks()] {
-        let server = server.workers(1).start();
+        let server = server.start();
         let response = server.get("/spawn");
         assert_eq!(response.status, 200, "{response:?}");
         assert_eq!(response.json()["spawned"], 49);
@@ -143,7 +143,7 @@ fn chdir_pythonpath_and_env_are_set_before_the_import() {
     write(&library.join("helper.py"), "NAME = 'helper'\n");
     let (inner, library) = (inner.display().to_string(), library.display().to_string());
     let options = ["--chdir", &inner, "--pythonpath", &library, "-e", "FIRST=1", "--env", "SECOND=a=b"];
-    let server = server.options(options).workers(1).start();
+    let server = server.options(options).start();
     assert_body(&server, &format!("('helper', '{inner}', '1', 'a=b', '1', ['{inner}', '{library}'])"));
     server.stop();
 }
@@ -191,7 +191,7 @@ fn every_form_of_naming_an_application_works() {
         ("site.wsgi:make()", Some("('default', (), {})")),
         ("package/sub/web.py:make('z')", Some("('z', (), {})")),
     ] {
-        let server = Server::new(app).dir(dir.path()).workers(1).start();
+        let server = Server::new(app).dir(dir.path()).start();
         let response = server.get("/");
         assert_eq!(response.status, 200, "{app}: {response:?}");
         if let Some(text) = text {
@@ -204,10 +204,10 @@ fn every_form_of_naming_an_application_works() {
 #[test]
 fn the_default_callable_is_application_then_app() {
     let both = format!("{}\napp = 'not this'\n", says("'application'"));
-    let server = Server::source(&both).workers(1).start();
+    let server = Server::source(&both).start();
     assert_body(&server, "application");
     server.stop();
-    let server = Server::source(&says("'app'").replace("def application", "def app")).workers(1).start();
+    let server = Server::source(&says("'app'").replace("def application", "def app")).start();
     assert_body(&server, "app");
     server.stop();
 }
@@ -259,7 +259,7 @@ fn exit_handlers_and_output_of_the_application_are_not_lost() {
         "import atexit, sys\natexit.register(lambda: open('exited', 'a').write('x'))\n{}\nsys.stdout.write('unflushed output')\n",
         says("1")
     );
-    let server = Server::source(&source).workers(1).start();
+    let server = Server::source(&source).start();
     assert_body(&server, "1");
     let (marker, stdout) = (server.temp().join("exited"), server.temp().join("stdout"));
     server.signal(nix::sys::signal::Signal::SIGTERM);

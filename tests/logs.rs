@@ -7,7 +7,7 @@ use std::fs;
 use std::time::Duration;
 
 use common::load::Plan;
-use common::server::{Running, Server};
+use common::server::{Running, STOP_LIMIT, Server};
 use common::{SOON, wait_for};
 
 /// Requests of the test under load.
@@ -17,7 +17,7 @@ const REQUESTS: u64 = 20_000;
 fn logged(format: Option<&str>) -> Server {
     let server = Server::new("probe");
     let file = server.temp().join("access.log").display().to_string();
-    let server = server.options(["--access-logfile", &file]).workers(1);
+    let server = server.options(["--access-logfile", &file]);
     match format {
         Some(format) => server.options(["--access-logformat", format]),
         None => server,
@@ -151,7 +151,7 @@ fn pipelined_and_cut_answers_have_a_line_each() {
 
 #[test]
 fn the_access_log_can_go_to_standard_output() {
-    let server = Server::new("probe").options(["--access-logfile", "-", "--access-logformat", "%(s)s %(U)s"]).workers(1).start();
+    let server = Server::new("probe").options(["--access-logfile", "-", "--access-logformat", "%(s)s %(U)s"]).start();
     server.get("/x");
     wait_for("the line on standard output", SOON, || (server.stdout() == "200 /x\n").then_some(()));
     server.stop();
@@ -159,17 +159,16 @@ fn the_access_log_can_go_to_standard_output() {
 
 #[test]
 fn without_the_option_there_is_no_access_log() {
-    let server = Server::new("probe").workers(1).start();
+    let server = Server::new("probe").start();
     server.get("/nobody-logs-this");
-    let log = server.log().clone();
     assert_eq!(server.stdout(), "");
-    server.stop();
+    let log = server.stop();
     assert!(!log.text().contains("nobody-logs-this"), "{}", log.text());
 }
 
 #[test]
 fn four_workers_under_load_write_one_whole_line_for_each_request() {
-    let server = logged(Some("begin %(m)s %(U)s %(s)s %(B)s %({user-agent}i)s end")).options(["--workers", "4"]).start();
+    let server = logged(Some("begin %(m)s %(U)s %(s)s %(B)s %({user-agent}i)s end")).workers(4).start();
     let plan = Plan { clients: 8, ..Plan::new(server.address()) };
     let (kept, closed) = (plan.clone().start(), Plan { keep_alive: false, ..plan }.start());
     kept.wait_for_more(REQUESTS * 3 / 4);
@@ -177,17 +176,11 @@ fn four_workers_under_load_write_one_whole_line_for_each_request() {
     let (kept, closed) = (kept.stop(), closed.stop());
     kept.assert_flawless();
     closed.assert_flawless();
-    let path = server.temp().join("access.log");
-    let text = {
-        let (server, mut kept_file) = (server, String::new());
-        let count = kept.ok + closed.ok;
-        wait_for("the last lines", SOON, || {
-            kept_file = fs::read_to_string(&path).ok()?;
-            (kept_file.lines().count() as u64 >= count).then_some(())
-        });
-        server.stop();
-        kept_file
-    };
+    server.signal(nix::sys::signal::Signal::SIGTERM);
+    let mut server = server;
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    server.finish();
+    let text = fs::read_to_string(server.temp().join("access.log")).expect("the log is there");
     assert_eq!(text.lines().count() as u64, kept.ok + closed.ok, "one line for each request");
     let shapes: HashSet<&str> = text.lines().collect();
     assert_eq!(shapes, HashSet::from(["begin GET / 200 6 - end"]), "no torn line");
@@ -199,9 +192,8 @@ fn error_records_have_time_pid_writer_and_level() {
     let server = Server::new("cases").workers(2).expect_error("raised before").start();
     server.get("/raises");
     let (master, workers) = (server.pid(), server.workers());
-    let log = server.log().clone();
-    server.stop();
-    let records = log.records();
+    let records = server.stop().records();
+    assert!(records.len() > 2, "{records:#?}");
     assert!(records.iter().all(|record| !record.level.is_empty()), "no text outside of records: {records:#?}");
     for record in &records {
         let mut words = record.text.split(' ');
@@ -221,7 +213,7 @@ fn error_records_have_time_pid_writer_and_level() {
 
 #[test]
 fn the_error_log_can_go_to_a_file_and_below_its_level_nothing_is_written() {
-    let server = Server::new("cases").workers(1);
+    let server = Server::new("cases");
     let file = server.temp().join("error.log");
     let name = file.display().to_string();
     let server = server.options(["--error-logfile", &name, "--log-level", "warning"]).start();

@@ -139,7 +139,7 @@ fn bad_addresses_and_options_are_usage_errors() {
         let ended = Server::new("probe").binds([bind]).run_to_end();
         ended.failed(EXIT_USAGE, &[bind]);
     }
-    Server::new("probe").options(["--workers", "0"]).run_to_end().failed(EXIT_USAGE, &["workers"]);
+    Server::new("probe").workers_by_default().options(["--workers", "0"]).run_to_end().failed(EXIT_USAGE, &["workers"]);
     Server::new("probe").options(["--wokers", "1"]).run_to_end().failed(EXIT_USAGE, &["--wokers", "--workers"]);
 }
 
@@ -184,19 +184,19 @@ fn check_config_imports_the_application_and_serves_nothing() {
 
 #[test]
 fn auto_means_as_many_workers_as_usable_processors() {
-    let all = Server::new("probe").options(["--workers", "auto"]).start();
+    let all = Server::new("probe").workers_by_default().options(["--workers", "auto"]).start();
     let usable = available_parallelism().expect("Linux tells").get();
     assert_eq!(all.workers().len(), usable);
     all.stop();
-    let default = Server::new("probe").start();
+    let default = Server::new("probe").workers_by_default().start();
     assert_eq!(default.workers().len(), usable, "auto is the default");
     default.stop();
     if tools::tool("taskset").is_some() {
-        let one = Server::new("probe").launcher(["taskset", "-c", "0"]).start();
+        let one = Server::new("probe").workers_by_default().launcher(["taskset", "-c", "0"]).start();
         assert_eq!(one.workers().len(), 1, "affinity limits it");
         one.stop();
     }
-    let told = Server::new("probe").env("WEB_CONCURRENCY", "3").start();
+    let told = Server::new("probe").workers_by_default().env("WEB_CONCURRENCY", "3").start();
     assert_eq!(told.workers().len(), 3);
     told.stop();
 }

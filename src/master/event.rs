@@ -107,7 +107,7 @@ pub enum Note {
         /// Whether the server ends for it.
         fatal: bool,
     },
-    /// A worker ended that nobody had asked to.
+    /// A worker ended that had not been told to leave, or not in order.
     Died {
         /// Which worker.
         slot: Slot,
@@ -118,7 +118,7 @@ pub enum Note {
         /// Whether the server ends for it.
         fatal: bool,
     },
-    /// A worker left by itself, in order.
+    /// A worker left in order, having said so, without having been asked by the master.
     Left(Slot),
     /// The system refused a process.
     ForkFailed {

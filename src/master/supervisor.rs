@@ -238,7 +238,12 @@ impl Supervisor {
             }
             State::Failed { .. } if stopping => {}
             State::Failed { .. } => self.restart(slot, now),
-            State::Leaving { .. } if exit == Exit::Code(0) && stopping => {}
+            State::Leaving { .. } if exit == Exit::Code(0) => {
+                if !stopping {
+                    self.tell(Note::Left(slot));
+                    self.restart(slot, now);
+                }
+            }
             State::Ready { since } => {
                 self.forgive(slot, since, now);
                 self.lost(slot, exit, now);
@@ -261,10 +266,9 @@ impl Supervisor {
         }
     }
 
-    /// A worker that served has ended, unasked or not in order.
+    /// A worker that served has ended, and not in order: whoever leaves in order says so first.
     fn lost(&mut self, slot: Slot, exit: Exit, now: Instant) {
-        let in_order = exit == Exit::Code(0);
-        self.tell(if in_order { Note::Left(slot) } else { Note::Died { slot, exit, booting: false, fatal: false } });
+        self.tell(Note::Died { slot, exit, booting: false, fatal: false });
         match self.phase {
             Phase::Starting | Phase::Serving => self.restart(slot, now),
             Phase::Stopping { .. } | Phase::Done => {}

@@ -3,34 +3,28 @@
 //! A host name is resolved once. Of its addresses the first that this machine has is bound, IPv4 before IPv6, so that `localhost` is
 //! 127.0.0.1. An IPv6 wildcard also takes IPv4 clients, unless the settings bind an IPv4 address to the same port.
 //!
-//! A unix socket's file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory
-//! decides who gets that far. Relative paths start at the directory that the server was started in.
+//! What is special about unix sockets is in `unix`.
 
 use std::fmt;
-use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
-    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, connect, getsockname, getsockopt,
-    setsockopt, socket, sockopt,
+    AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, getsockname, getsockopt, setsockopt,
+    socket, sockopt,
 };
-use nix::unistd::{Pid, getpid};
 
 use crate::config::{Bind, Settings};
 use crate::sys::fd::inherited;
 use crate::sys::socket::{listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
-
-/// Longest path of a unix socket in bytes: `sun_path` without its final NUL (unix(7)).
-const UNIX_PATH_MAX: usize = 107;
+use super::unix;
 
 /// First port that needs no privilege (net.ipv4.ip_unprivileged_port_start, as it is on most machines).
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -61,7 +55,7 @@ pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
 fn bind_one(wanted: &Bind, settings: &Settings) -> Result<Listener, String> {
     match wanted {
         Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
-        Bind::Unix(path) => bind_unix(path, settings),
+        Bind::Unix(path) => unix::bind(path, settings),
         Bind::Fd(number) => adopt(*number, settings),
     }
 }
@@ -131,81 +125,6 @@ fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
     Ok(Listener::new(Socket::Tcp(mio::net::TcpListener::from_std(listener)), address, None))
 }
 
-fn bind_unix(path: &Path, settings: &Settings) -> Result<Listener, String> {
-    let length = path.as_os_str().len();
-    if length > UNIX_PATH_MAX {
-        return Err(format!("the path has {length} bytes, and a unix socket's may have {UNIX_PATH_MAX}; choose a shorter one"));
-    }
-    let place = UnixAddr::new(path).map_err(|errno| explain(errno, 0))?;
-    remove_stale(path, &place)?;
-    let socket = unix_socket().map_err(|errno| explain(errno, 0))?;
-    bind(socket.as_raw_fd(), &place).map_err(|errno| explain(errno, 0))?;
-    let file = UnixFile::made(path).map_err(|error| lower(&error))?;
-    // Nobody can connect before `listen`, so the mode need not be right from the first moment.
-    let mode = 0o777 & !settings.umask.unwrap_or(0);
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| lower(&error))?;
-    listen(&socket, settings.backlog).map_err(|error| lower(&error))?;
-    let address = Address::Unix(file.path.clone());
-    Ok(Listener::new(Socket::Unix(mio::net::UnixListener::from_std(UnixListener::from(socket))), address, Some(file)))
-}
-
-fn unix_socket() -> nix::Result<OwnedFd> {
-    socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)
-}
-
-/// Makes way for a new socket: removes one that a dead server has left behind, and nothing else.
-fn remove_stale(path: &Path, place: &UnixAddr) -> Result<(), String> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(meta) => meta.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(lower(&error)),
-    };
-    if !kind.is_socket() {
-        return Err("the path exists and is not a socket; remove it or choose another".into());
-    }
-    let probe = unix_socket().map_err(|errno| explain(errno, 0))?;
-    match connect(probe.as_raw_fd(), place) {
-        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(|error| format!("its stale socket stays: {}", lower(&error))),
-        // Somebody listens, whether there is room in the queue (EAGAIN) and whether it is a stream socket (EPROTOTYPE) or not.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
-            Err(format!("address already in use; another process listens there (try: ss -lxp src {})", path.display()))
-        }
-        Err(errno) => Err(format!("cannot find out whether another process listens there: {}", explain(errno, 0))),
-    }
-}
-
-/// The file of a unix socket that this process made. Dropping it removes the file, but only in this process (a forked child has a
-/// copy of the value), and only if nobody has put another in its place.
-#[derive(Debug)]
-pub(super) struct UnixFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
-    maker: Pid,
-}
-
-impl UnixFile {
-    fn made(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let meta = fs::symlink_metadata(&path)?;
-        Ok(Self { path, device: meta.dev(), inode: meta.ino(), maker: getpid() })
-    }
-
-    fn is_ours(&self) -> bool {
-        let same = |meta: fs::Metadata| meta.dev() == self.device && meta.ino() == self.inode;
-        self.maker == getpid() && fs::symlink_metadata(&self.path).is_ok_and(same)
-    }
-}
-
-impl Drop for UnixFile {
-    fn drop(&mut self) {
-        if self.is_ours() {
-            // Nobody could be told, and a socket left behind is replaced at the next start.
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
 fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
     let socket = inherited(number).map_err(|error| lower(&error))?;
@@ -239,7 +158,7 @@ fn set_nonblocking(socket: &OwnedFd) -> nix::Result<()> {
 }
 
 /// What a failed call means here, and what to do about it. `port` is 0 where there is none.
-fn explain(errno: Errno, port: u16) -> String {
+pub(super) fn explain(errno: Errno, port: u16) -> String {
     let what = errno.desc().to_lowercase();
     match errno {
         Errno::EACCES if (1..UNPRIVILEGED_PORT).contains(&port) => format!(
@@ -254,7 +173,7 @@ fn explain(errno: Errno, port: u16) -> String {
 }
 
 /// An error of the system as a clause: `permission denied`.
-fn lower(error: &io::Error) -> String {
+pub(super) fn lower(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => explain(Errno::from_raw(number), 0),
         None => error.to_string(),
@@ -263,15 +182,17 @@ fn lower(error: &io::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::IntoRawFd;
     use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
 
     use nix::fcntl::FdFlag;
 
     use super::*;
-    use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
+    use crate::sys::process::FORKS;
 
     fn settings(binds: Vec<Bind>) -> Settings {
         Settings { binds, ..Settings::default() }
@@ -366,13 +287,15 @@ mod tests {
 
     #[test]
     fn the_same_address_twice_is_refused() {
-        let message = refused(&settings(vec![tcp("127.0.0.1", 1), tcp("127.0.0.1", 1)]).clone());
-        assert!(message.starts_with("cannot listen on 127.0.0.1:1: "), "{message}");
-        let path = PathBuf::from("/nonexistent/x");
         let dir = tempfile::tempdir().unwrap();
         let twice = Bind::Unix(dir.path().join("s"));
         assert!(refused(&settings(vec![twice.clone(), twice])).ends_with(": it is given twice"));
-        assert!(refused(&settings(vec![Bind::Unix(path)])).ends_with(": no such file or directory; the directory must exist"));
+    }
+
+    #[test]
+    fn a_missing_directory_is_named_as_the_reason() {
+        let message = refused(&settings(vec![Bind::Unix(PathBuf::from("/nonexistent/x"))]));
+        assert_eq!(message, "cannot listen on unix:/nonexistent/x: no such file or directory; the directory must exist");
     }
 
     #[test]
@@ -381,78 +304,6 @@ mod tests {
         let path = dir.path().join("s");
         refused(&settings(vec![Bind::Unix(path.clone()), tcp("192.0.2.1", 0)]));
         assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_unix_socket_is_open_to_all_or_as_the_umask_says() {
-        let dir = tempfile::tempdir().unwrap();
-        for (umask, mode) in [(None, 0o777), (Some(0o027), 0o750)] {
-            let path = dir.path().join(format!("{mode:o}"));
-            let settings = Settings { umask, ..settings(vec![Bind::Unix(path.clone())]) };
-            let bound = bind_all(&settings).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
-            assert_eq!(bound[0].address().to_string(), format!("unix:{}", path.display()));
-            UnixStream::connect(&path).unwrap();
-            assert_eq!(bound[0].accept().unwrap().1, super::super::stream::PeerAddr::Unix);
-        }
-    }
-
-    #[test]
-    fn the_file_of_a_unix_socket_leaves_with_its_maker_only() {
-        let alone = alone_in_test();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let bound = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
-        let mut copy = Some(bound);
-        wait_in_test(fork_in_test(&alone, |_| {
-            drop(copy.take());
-            0
-        }));
-        assert!(path.exists(), "a worker must not remove it");
-        drop(copy);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_file_put_in_its_place_by_another_server_stays() {
-        let _undisturbed = FORKS.read();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let old = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
-        fs::rename(&path, dir.path().join("old")).unwrap();
-        let new = bind_all(&settings(vec![Bind::Unix(path.clone())])).unwrap();
-        drop(old);
-        assert!(path.exists());
-        drop(new);
-        assert!(!path.exists());
-    }
-
-    #[test]
-    fn a_stale_unix_socket_is_replaced_and_a_live_one_is_not() {
-        let _undisturbed = FORKS.read();
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        let other = UnixListener::bind(&path).unwrap();
-        let message = refused(&settings(vec![Bind::Unix(path.clone())]));
-        assert!(message.contains("another process listens there"), "{message}");
-        drop(other);
-        assert!(path.exists(), "std leaves it behind");
-        bind_all(&settings(vec![Bind::Unix(path)])).unwrap();
-    }
-
-    #[test]
-    fn a_file_that_is_not_a_socket_is_left_alone() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("s");
-        fs::write(&path, "precious").unwrap();
-        assert!(refused(&settings(vec![Bind::Unix(path.clone())])).contains("is not a socket"));
-        assert_eq!(fs::read(&path).unwrap(), b"precious");
-    }
-
-    #[test]
-    fn a_path_too_long_for_a_unix_socket_is_refused_with_its_length() {
-        let message = refused(&settings(vec![Bind::Unix(PathBuf::from("/".to_owned() + &"x".repeat(107)))]));
-        assert!(message.contains("the path has 108 bytes"), "{message}");
     }
 
     #[test]

@@ -6,9 +6,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-use super::bind::UnixFile;
 pub use super::bind::{BindError, bind_all};
 use super::stream::{PeerAddr, Stream};
+use super::unix::UnixFile;
 
 /// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers. Dropped in the process that
 /// made it, it removes its unix socket's file.

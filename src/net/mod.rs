@@ -3,3 +3,4 @@
 pub mod bind;
 pub mod listener;
 pub mod stream;
+mod unix;

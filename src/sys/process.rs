@@ -165,8 +165,13 @@ pub(crate) fn wait_in_test(pid: Pid) -> Exit {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+
     use nix::sys::signal::{kill, raise};
+
+    use super::*;
+    use crate::sys::memory::SharedSlice;
 
     #[test]
     fn the_exit_code_of_a_child_is_collected_once() {
@@ -179,12 +184,35 @@ mod tests {
     #[test]
     fn a_signal_sent_before_the_child_unblocks_waits_for_it() {
         let alone = alone_in_test();
+        let lived_on = SharedSlice::<AtomicU32>::new(1).unwrap();
         let pid = fork_in_test(&alone, |blocked| {
             let _ = raise(Signal::SIGTERM);
+            lived_on[0].store(1, Relaxed);
             drop(blocked);
             9
         });
         assert_eq!(wait_in_test(pid), Exit::Signal { number: libc::SIGTERM, core: false });
+        assert_eq!(lived_on[0].load(Relaxed), 1);
+    }
+
+    #[test]
+    fn a_child_keeps_only_the_handlers_it_is_to_keep_and_dies_with_its_parent() {
+        let _alone = alone_in_test();
+        for signal in [Signal::SIGUSR1, Signal::SIGALRM] {
+            signal_hook::flag::register(signal as i32, Arc::new(AtomicBool::new(false))).unwrap();
+        }
+        match fork_now(Signal::SIGUSR2, &[Signal::SIGUSR1]).unwrap() {
+            Fork::Child(_blocked) => {
+                let default = |signal| signals::disposition(signal) == libc::SIG_DFL;
+                let right = !default(libc::SIGUSR1)
+                    && default(libc::SIGALRM)
+                    && default(libc::SIGSEGV)
+                    && signals::disposition(libc::SIGPIPE) == libc::SIG_IGN
+                    && prctl::get_pdeathsig() == Ok(Some(Signal::SIGUSR2));
+                exit_now(i32::from(!right))
+            }
+            Fork::Parent(pid) => assert_eq!(wait_in_test(pid), Exit::Code(0)),
+        }
     }
 
     #[test]

@@ -53,6 +53,17 @@ pub(super) fn reset_all(keep: &[Signal]) {
     }
 }
 
+/// What a signal does: SIG_DFL, SIG_IGN or the address of a handler.
+#[cfg(test)]
+pub(super) fn disposition(number: i32) -> libc::sighandler_t {
+    let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set; the present action is written to a place of the right size.
+    unsafe {
+        assert_eq!(libc::sigaction(number, std::ptr::null(), action.as_mut_ptr()), 0);
+        action.assume_init().sa_sigaction
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

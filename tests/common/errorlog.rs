@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Debug)]
 pub struct ErrorLog {
     path: PathBuf,
+    /// What was in it when its server had stopped and its directory was about to go.
+    last: Option<String>,
 }
 
 /// One record with the lines that belong to it.
@@ -23,12 +25,18 @@ const LEVELS: [&str; 5] = ["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"];
 impl ErrorLog {
     /// The log in this file, which need not exist yet.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+        Self { path: path.to_owned(), last: None }
+    }
+
+    /// The log as it is now, to be read when its file is gone.
+    pub fn keep(&self) -> Self {
+        Self { path: self.path.clone(), last: Some(self.text()) }
     }
 
     /// All of it.
     pub fn text(&self) -> String {
-        fs::read(&self.path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default()
+        let read = || fs::read(&self.path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).unwrap_or_default();
+        self.last.clone().unwrap_or_else(read)
     }
 
     /// Records so far.

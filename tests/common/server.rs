@@ -44,6 +44,7 @@ pub struct Server {
     dir: PathBuf,
     temp: TempDir,
     launcher: Vec<String>,
+    workers: Option<usize>,
     binds: Vec<String>,
     expected: Vec<String>,
 }
@@ -71,6 +72,7 @@ impl Server {
             dir: apps(),
             temp,
             launcher: Vec::new(),
+            workers: Some(1),
             binds: vec!["127.0.0.1:0".to_owned()],
             expected: Vec::new(),
         }
@@ -91,8 +93,15 @@ impl Server {
     }
 
     /// Sets the number of workers.
-    pub fn workers(self, count: usize) -> Self {
-        self.options(["--workers", &count.to_string()])
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = Some(count);
+        self
+    }
+
+    /// Leaves the number of workers to the server.
+    pub fn workers_by_default(mut self) -> Self {
+        self.workers = None;
+        self
     }
 
     /// Uses the virtual environment with the frameworks.
@@ -148,8 +157,14 @@ impl Server {
         for bind in &self.binds {
             command.args(["--bind", bind]);
         }
+        if let Some(count) = self.workers {
+            command.args(["--workers", &count.to_string()]);
+        }
         command.args(["--ready-fd", READY_FD]).args(&self.options).args(&self.app);
         for name in FOREIGN_VARIABLES {
+            command.env_remove(name);
+        }
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
             command.env_remove(name);
         }
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
@@ -330,13 +345,14 @@ impl Running {
         wait_for("an empty process group", limit, || procfs::group(self.pid()).is_empty().then_some(()));
     }
 
-    /// Graceful stop: TERM, exit code 0, nobody left, nothing unexpected in the log.
+    /// Graceful stop: TERM, exit code 0, nobody left, nothing unexpected in the log, which is returned.
     #[track_caller]
-    pub fn stop(mut self) {
+    pub fn stop(mut self) -> ErrorLog {
         self.signal(Signal::SIGTERM);
         let status = self.wait(STOP_LIMIT);
         assert_eq!((status.code(), status.signal()), (Some(0), None), "a graceful stop ends with exit code 0");
         self.finish();
+        self.log.keep()
     }
 
     /// Checks of a server whose master has ended: nobody left, nothing unexpected in the log.

@@ -118,7 +118,12 @@ fn a_worker_that_leaves_by_itself_is_replaced_and_is_no_error() {
     let mut server = Server::serving(2);
     assert_eq!(server.report(1, Report::Draining), []);
     assert_eq!(server.ended(1, Exit::Code(0)), [Action::Tell(Note::Left(Slot(1))), Action::Fork(Slot(1))]);
-    assert_eq!(server.ended(0, Exit::Code(0)), [Action::Tell(Note::Left(Slot(0))), Action::Fork(Slot(0))]);
+}
+
+#[test]
+fn a_worker_that_ends_unannounced_is_a_crash_even_with_code_0() {
+    let mut server = Server::serving(2);
+    assert_eq!(server.ended(0, Exit::Code(0)), [died(0, Exit::Code(0)), Action::Fork(Slot(0))]);
 }
 
 #[test]

@@ -1,0 +1,197 @@
+//! Many clients that are idle, slow or stalled: normal traffic beside them is untouched, and they cost little memory.
+
+mod common;
+
+use std::sync::Mutex;
+use std::time::Duration;
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use common::client::Client;
+use common::load::{Load, Plan, Tally};
+use common::server::{Running, Server};
+use common::{procfs, tools};
+
+/// Idle keep-alive connections.
+const IDLE: usize = 10_000;
+
+/// User-space memory of the workers for one idle connection, in bytes: its state, but no buffer.
+const IDLE_COST: u64 = 2048;
+
+/// Clients that send a head byte by byte.
+const TRICKLED_HEADS: usize = 500;
+
+/// Clients that send a body byte by byte.
+const TRICKLED_BODIES: usize = 300;
+
+/// Clients that ask for a large answer and do not read it.
+const STALLED: usize = 60;
+
+/// The large answer, in bytes.
+const LARGE: usize = 50 * 1024 * 1024;
+
+/// Memory for one stalled reader, in bytes: a bounded output, not the answer.
+const STALLED_COST: u64 = 512 * 1024;
+
+/// Bytes that each slow client sends one by one.
+const ROUNDS: usize = 30;
+
+/// Requests of the normal traffic between two rounds.
+const BETWEEN: u64 = 50;
+
+/// Requests of the normal traffic beside a crowd that does nothing.
+const BESIDE: u64 = 3_000;
+
+/// Descriptors that are needed besides the crowd's.
+const SPARE_FILES: u64 = 200;
+
+/// A normal request never waits for the crowd; far above what it takes, far below any timeout.
+const NEVER_SLOWER: Duration = Duration::from_secs(3);
+
+/// Pause of each normal client, so that the normal traffic is not the load.
+const PAUSE: Duration = Duration::from_micros(500);
+
+/// One crowd at a time: each needs most of the descriptors.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Two workers, and timeouts that no client of a crowd reaches.
+fn server() -> Server {
+    Server::new("probe").workers(2).options(["--keep-alive", "300", "--header-timeout", "300"])
+}
+
+fn traffic(server: &Running) -> Load {
+    let load = Plan { pause: PAUSE, ..Plan::new(server.address()) }.start();
+    load.wait_for_more(BETWEEN);
+    load
+}
+
+#[track_caller]
+fn assert_untouched(tally: &Tally) {
+    tally.assert_flawless();
+    assert!(tally.slowest < NEVER_SLOWER, "one waited {:?}", tally.slowest);
+    eprintln!("{} answered beside the crowd, slowest {:?}", tally.ok, tally.slowest);
+}
+
+fn memory(server: &Running) -> u64 {
+    server.workers().into_iter().map(procfs::memory).sum()
+}
+
+/// Raises the limit of open files for this process and the servers it starts; returns how many a crowd may have.
+fn most_connections(wanted: usize) -> usize {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
+    let needed = (wanted as u64 + SPARE_FILES).min(hard);
+    setrlimit(Resource::RLIMIT_NOFILE, needed.max(hard), hard).expect("up to the hard limit is allowed");
+    let possible = (hard.saturating_sub(SPARE_FILES) as usize).min(wanted);
+    if possible < wanted {
+        tools::skip(&format!("{possible} instead of {wanted} connections: the hard limit of open files is {hard}"));
+    }
+    possible
+}
+
+#[test]
+fn idle_connections_cost_nothing_but_their_state() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let count = most_connections(IDLE);
+    let server = server().start();
+    traffic(&server).stop().assert_flawless();
+    let before = memory(&server);
+    let mut idle: Vec<Client> = (0..count)
+        .map(|_| {
+            let mut client = server.connect();
+            assert_eq!(client.get("/").status, 200);
+            client
+        })
+        .collect();
+    let load = traffic(&server);
+    load.wait_for_more(BESIDE);
+    assert_untouched(&load.stop());
+    let each = memory(&server).saturating_sub(before) / count as u64;
+    eprintln!("{count} idle connections, {each} bytes each in the workers");
+    assert!(each <= IDLE_COST, "{each} bytes for each idle connection");
+    for client in idle.iter_mut().step_by(count / 200) {
+        assert_eq!(client.get("/").status, 200, "an idle connection is still served");
+    }
+    drop(idle);
+    server.stop();
+}
+
+#[test]
+fn trickled_heads_leave_normal_traffic_untouched() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    most_connections(TRICKLED_HEADS);
+    let server = server().start();
+    let load = traffic(&server);
+    let mut slow: Vec<Client> = (0..TRICKLED_HEADS).map(|_| server.connect()).collect();
+    for client in &mut slow {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\nX-Slow: ");
+    }
+    for _ in 0..ROUNDS {
+        for client in &mut slow {
+            client.send("x");
+        }
+        load.wait_for_more(BETWEEN);
+    }
+    for client in &mut slow {
+        client.send("\r\n\r\n");
+    }
+    for client in &mut slow {
+        assert_eq!(client.response().status, 200, "a slow client is served as well");
+    }
+    assert_untouched(&load.stop());
+    server.stop();
+}
+
+#[test]
+fn trickled_bodies_leave_normal_traffic_untouched() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    most_connections(TRICKLED_BODIES);
+    let server = server().start();
+    let load = traffic(&server);
+    let mut slow: Vec<Client> = (0..TRICKLED_BODIES).map(|_| server.connect()).collect();
+    for (n, client) in slow.iter_mut().enumerate() {
+        let framing = if n % 2 == 0 { format!("Content-Length: {ROUNDS}") } else { "Transfer-Encoding: chunked".to_owned() };
+        client.send(format!("POST /echo HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n"));
+    }
+    for _ in 0..ROUNDS {
+        for (n, client) in slow.iter_mut().enumerate() {
+            client.send(if n % 2 == 0 { "x" } else { "1\r\nx\r\n" });
+        }
+        load.wait_for_more(BETWEEN);
+    }
+    for client in slow.iter_mut().skip(1).step_by(2) {
+        client.send("0\r\n\r\n");
+    }
+    for client in &mut slow {
+        let response = client.response();
+        assert_eq!((response.status, response.body.len()), (200, ROUNDS), "{response:?}");
+    }
+    assert_untouched(&load.stop());
+    server.stop();
+}
+
+#[test]
+fn stalled_readers_leave_normal_traffic_untouched_and_cost_bounded_memory() {
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    most_connections(STALLED);
+    let server = server().start();
+    let load = traffic(&server);
+    let before = memory(&server);
+    let mut stalled: Vec<Client> = (0..STALLED).map(|_| server.connect()).collect();
+    for (n, client) in stalled.iter_mut().enumerate() {
+        client.send(format!("GET /big?n={LARGE}&length={} HTTP/1.1\r\nHost: test\r\n\r\n", n % 2));
+    }
+    for client in &mut stalled {
+        assert!(matches!(client.fill(), Ok(1..)), "every answer has begun");
+    }
+    load.wait_for_more(BESIDE);
+    assert_untouched(&load.stop());
+    let each = memory(&server).saturating_sub(before) / STALLED as u64;
+    eprintln!("{STALLED} stalled readers, {each} bytes each in the workers");
+    assert!(each <= STALLED_COST, "{each} bytes for each stalled reader");
+    for client in stalled.iter_mut().take(4) {
+        let response = client.response();
+        assert!(response.complete && response.body.len() == LARGE, "a stalled reader that goes on gets everything: {response:?}");
+    }
+    drop(stalled);
+    server.stop();
+}
