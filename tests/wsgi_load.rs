@@ -6,7 +6,6 @@ use std::fs;
 use std::path::Path;
 
 use tapster::config::{AppSpec, PythonSettings, Settings};
-use tapster::worker::app::App;
 use tapster::wsgi::{self, Wsgi};
 use wsgi_driver::{Options, Server, boot, log, with_python};
 
@@ -239,10 +238,4 @@ fn the_working_directory_and_the_given_ones_come_first() {
             expected.iter().map(|p| p.as_path()).collect::<Vec<_>>()
         );
     });
-}
-
-#[test]
-fn the_application_is_named_by_trait_alone() {
-    fn takes(_: &mut dyn App) {}
-    with_python(|| takes(&mut *Server::new(&says("app", "x")).app));
 }
