@@ -23,8 +23,8 @@ fn main() {
     pyo3_build_config::add_libpython_rpath_link_args();
 
     let python = Python::ask(config);
-    println!("cargo:rustc-env=TAPSTER_PYTHON_VERSION={}", python.version);
-    println!("cargo:rustc-env=TAPSTER_PYTHON_EXECUTABLE={}", python.executable);
+    println!("cargo:rustc-env=BUILD_PYTHON_VERSION={}", python.version);
+    println!("cargo:rustc-env=BUILD_PYTHON_EXECUTABLE={}", python.executable);
     println!("cargo:rerun-if-env-changed=PYO3_PYTHON");
 }
 

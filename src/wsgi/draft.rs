@@ -64,7 +64,7 @@ impl Draft {
     pub fn date(&self) -> &[u8] {
         // SAFETY: the memory is live until `drop`; the date is written by `open` only, which needs `self` exclusively, and an
         // encoder only reads it.
-        unsafe { &*(&raw const (*self.memory.as_ptr()).date) }
+        unsafe { &(*self.memory.as_ptr()).date }
     }
 
     /// Whether a head was begun and not yet finished.
@@ -80,7 +80,7 @@ impl Draft {
         // references live in `encoder`, which every method here drops before it changes the memory.
         let (head, date): (&'static mut Vec<u8>, &'static [u8]) = unsafe {
             let memory = self.memory.as_ptr();
-            (&mut *(&raw mut (*memory).head), &*(&raw const (*memory).date))
+            (&mut (*memory).head, &(*memory).date)
         };
         let encoder = Encoder::begin(head, &Context { version, head_only, persistent, date }, status);
         self.encoder = Some(encoder?);

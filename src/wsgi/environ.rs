@@ -320,7 +320,20 @@ fn base<'py>(py: Python<'py>, listener: &Listener, shared: &Shared<'py>) -> PyRe
     set("wsgi.multithread", false.into_bound_py_any(py)?)?;
     set("wsgi.multiprocess", shared.multiprocess.into_bound_py_any(py)?)?;
     set("wsgi.run_once", false.into_bound_py_any(py)?)?;
+    make_room(&dict)?;
     Ok(dict)
+}
+
+/// Makes the dict, and so every copy of it, big enough for the fields of a request. A dict of n slots takes 2n/3 entries, and
+/// one more makes it double; a key that goes again leaves the room behind (dictobject.c).
+fn make_room(dict: &Bound<'_, PyDict>) -> PyResult<()> {
+    let smallest = dict.len().next_power_of_two();
+    let slots = if dict.len() <= smallest * 2 / 3 { smallest } else { smallest * 2 };
+    let spare: Vec<String> = (dict.len()..=slots * 2 / 3).map(|number| format!("spare {number}")).collect();
+    for name in &spare {
+        dict.set_item(name, dict.py().None())?;
+    }
+    spare.iter().try_for_each(|name| dict.del_item(name))
 }
 
 #[cfg(test)]

@@ -15,10 +15,10 @@ use crate::channel::BootError;
 use crate::config::PythonSettings;
 
 /// Version of the Python that this binary was built for (`3.11.7`).
-const BUILT_FOR: &str = env!("TAPSTER_PYTHON_VERSION");
+const BUILT_FOR: &str = env!("BUILD_PYTHON_VERSION");
 
 /// Executable of that Python, for applications that start it (`sys.executable`).
-const BUILT_WITH: &str = env!("TAPSTER_PYTHON_EXECUTABLE");
+const BUILT_WITH: &str = env!("BUILD_PYTHON_EXECUTABLE");
 
 /// A running interpreter, attached to the thread that started it. It is never finalised: threads of the application may
 /// still run when the worker leaves.
@@ -218,5 +218,23 @@ mod tests {
         assert_eq!(minor("3.11.7"), "3.11");
         assert_eq!(minor("3.13.0rc1+"), "3.13");
         assert_eq!(minor("3.9"), "3.9");
+    }
+
+    #[test]
+    fn an_environment_that_does_not_fit_is_refused_with_both_versions() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let refusal = |path: &Path| venv_python(path, "3.11.7").expect_err("no environment for 3.11").text;
+        assert!(refusal(&dir.path().join("none")).contains("no such directory"));
+        assert!(refusal(dir.path()).contains("cannot read its pyvenv.cfg"));
+        std::fs::write(dir.path().join("pyvenv.cfg"), "version = 3.12.1\n").expect("writable");
+        let text = refusal(dir.path());
+        assert!(text.contains("is for Python 3.12.1") && text.contains("runs Python 3.11.7"), "{text}");
+        std::fs::write(dir.path().join("pyvenv.cfg"), "version = 3.11.2\n").expect("writable");
+        assert!(refusal(dir.path()).contains("lib/python3.11"));
+        std::fs::create_dir_all(dir.path().join("lib/python3.11")).expect("writable");
+        assert!(refusal(dir.path()).contains("no working bin/python"));
+        std::fs::create_dir(dir.path().join("bin")).expect("writable");
+        std::fs::write(dir.path().join("bin/python"), "").expect("writable");
+        assert_eq!(venv_python(dir.path(), "3.11.7"), Ok(dir.path().join("bin/python")));
     }
 }

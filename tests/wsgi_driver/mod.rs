@@ -27,6 +27,7 @@ const LIMITS: Limits = Limits { request_line: 8190, fields: 100, field_size: 819
 type Job = Box<dyn FnOnce() + Send>;
 
 /// Runs a closure on the thread that owns the interpreter.
+#[track_caller]
 pub fn with_python<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     static THREAD: OnceLock<Sender<Job>> = OnceLock::new();
     let jobs = THREAD.get_or_init(|| {
@@ -39,7 +40,12 @@ pub fn with_python<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     jobs.send(Box::new(job)).expect("the thread lives as long as the process");
     match receiver.recv().expect("every job answers") {
         Ok(value) => value,
-        Err(panic) => std::panic::resume_unwind(panic),
+        // Once more here: the output of the other thread is not captured with that of the test.
+        Err(panic) => match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(message), _) => panic!("{message}"),
+            (None, Some(message)) => panic!("{message}"),
+            (None, None) => std::panic::resume_unwind(panic),
+        },
     }
 }
 
