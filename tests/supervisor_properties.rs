@@ -119,6 +119,15 @@ impl World {
                 assert!(!self.stopping, "it is said once");
                 self.stopping = true;
             }
+            Action::ReopenLogs | Action::EndTrial => {}
+            Action::TryUpgrade => {
+                assert!(!self.stopping, "a server that stops tries nothing");
+                events.push_back(Event::Tried(Ok(())));
+            }
+            Action::Upgrade => {
+                assert!(!self.stopping, "a server that stops becomes nothing else");
+                events.push_back(Event::Tried(Err("refused".into())));
+            }
             Action::NotifyReady => {
                 assert!(!self.ready_told && self.alive.iter().all(|alive| *alive));
                 self.ready_told = true;

@@ -97,6 +97,8 @@ pub enum Action {
     EndTrial,
     /// Become the new program; if that fails, [`Event::Tried`] follows.
     Upgrade,
+    /// Open the log files anew, for the workers too.
+    ReopenLogs,
     /// All workers are ready for the first time: say so to whoever waits for it.
     NotifyReady,
     /// The server ends with this code; no worker is left.

@@ -10,11 +10,18 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::worker;
 
+mod capture;
 mod command;
+mod daemon;
 pub mod event;
+mod logs;
 mod notes;
+pub mod notify;
+mod pidfile;
+mod privileges;
 mod ready;
 mod server;
+mod service;
 mod signals;
 mod start;
 mod state;
@@ -22,10 +29,13 @@ pub mod supervisor;
 mod table;
 mod trial;
 mod upgrade;
+mod watchdog;
 
 use command::Command;
 pub use event::code;
 use state::State;
+
+use daemon::Side;
 
 /// What a process is when [`run`] returns.
 pub enum Outcome {
@@ -53,17 +63,37 @@ impl Past {
 
 /// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
 /// each worker at its beginning.
-pub fn run(settings: Settings, warnings: &[String], past: Past) -> Outcome {
-    let settings = Arc::new(settings);
-    let server = match past.state {
-        Some(state) => upgrade::adopt(settings, warnings, state),
-        None => start::prepare(settings, warnings, past.command),
+pub fn run(mut settings: Settings, warnings: &[String], past: Past) -> Outcome {
+    if let Some(state) = past.state {
+        return match upgrade::adopt(settings, warnings, state) {
+            Ok(server) => server.run(),
+            Err(refusal) => refused(&refusal),
+        };
+    }
+    let mut warnings = warnings.to_vec();
+    // Before a daemon is forked off: the sockets are for the process that was started.
+    if let Err(error) = start::use_passed_sockets(&mut settings, &mut warnings) {
+        return refused(&error);
+    }
+    let caller = match settings.daemon.then(daemon::detach).transpose() {
+        Ok(None) => None,
+        Ok(Some(Side::Daemon(caller))) => Some(caller),
+        Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
+        Err(error) => return refused(&start::Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
-    match server {
-        Ok(server) => server.run(),
+    match start::prepare(Arc::new(settings), &warnings, past.command) {
+        Ok(mut server) => {
+            if let Some(caller) = caller {
+                server.service.started_by(caller);
+            }
+            server.run()
+        }
         Err(refusal) => {
-            start::complain(&refusal.why);
-            Outcome::Exit(refusal.code)
+            let outcome = refused(&refusal);
+            if let Some(caller) = caller {
+                caller.tell(refusal.code);
+            }
+            outcome
         }
     }
 }
@@ -75,4 +105,9 @@ pub fn check_state(settings: &Settings) -> Result<String, (String, i32)> {
         Ok(()) => Ok(format!("{}\n", trial::ANSWER)),
         Err(refusal) => Err((refusal.why, refusal.code)),
     }
+}
+
+fn refused(refusal: &start::Refusal) -> Outcome {
+    start::complain(&refusal.why);
+    Outcome::Exit(refusal.code)
 }

@@ -4,6 +4,7 @@
 //! and it never changes its form, so that every program can tell whether it understands the rest. Descriptors are numbers: they
 //! stay open across exec.
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read};
 
@@ -54,10 +55,10 @@ pub struct State {
     pub scoreboard: i32,
     /// Slots of the scoreboard.
     pub slots: usize,
-    /// Descriptor of the error log.
-    pub error_log: i32,
-    /// Descriptor of the access log.
-    pub access_log: Option<i32>,
+    /// The pipes of captured output.
+    pub outputs: Vec<Output>,
+    /// The pid file, absolute.
+    pub pid_file: Option<OsString>,
 }
 
 /// A listening socket.
@@ -73,7 +74,7 @@ pub struct Listening {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct File {
     /// Where.
-    pub path: std::ffi::OsString,
+    pub path: OsString,
     /// Device of its file system.
     pub device: u64,
     /// Its number there.
@@ -93,6 +94,17 @@ pub struct Child {
     pub generation: u64,
     /// When it was forked, nanoseconds of the monotonic clock.
     pub born: u64,
+}
+
+/// What a worker prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The worker's place.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: i32,
+    /// Descriptor of the master's end of the pipe.
+    pub fd: i32,
 }
 
 /// Why a state cannot be used. `Display` is one clause: `state version 7 is not known here (1 is)`.
@@ -150,7 +162,6 @@ impl State {
 
 #[cfg(test)]
 mod tests {
-    use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
@@ -169,8 +180,8 @@ mod tests {
             children: vec![child(0, Some(8)), child(1, None)],
             scoreboard: 4,
             slots: 2,
-            error_log: 7,
-            access_log: None,
+            outputs: vec![Output { slot: 1, pid: 101, fd: 9 }],
+            pid_file: Some("/run/x.pid".into()),
         }
     }
 

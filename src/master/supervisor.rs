@@ -148,6 +148,11 @@ impl Supervisor {
         self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).chain(self.trial).min()
     }
 
+    /// Workers that serve.
+    pub fn ready_workers(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
+    }
+
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
             State::Waiting { until } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
@@ -201,12 +206,13 @@ impl Supervisor {
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
             (Request::Stop, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (Request::Stop | Request::QuickStop, Phase::Done) => {}
+            (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
             (Request::Upgrade, Phase::Serving) if self.trial.is_none() => {
                 self.trial = Some(now + TRIAL_TIMEOUT);
                 self.actions.push(Action::TryUpgrade);
             }
             (Request::Upgrade, _) => self.tell(Note::NotNow(request)),
-            (Request::Reload | Request::ReopenLogs | Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, _) => {
+            (Request::Reload | Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, _) => {
                 self.tell(Note::Unsupported(request))
             }
         }

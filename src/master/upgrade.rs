@@ -21,27 +21,31 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::unistd::fchdir;
 
-use crate::channel::MasterEnd;
-use crate::config::Settings;
+use crate::channel::{LogName, MasterEnd};
+use crate::config::{Bind, Settings};
 use crate::log::error::{Log, Who};
-use crate::log::sink::Sink;
 use crate::net::listener::{self, FileMark, Listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::exec::exec;
 use crate::sys::fd::inherited;
-use crate::sys::process::{Pid, take_env};
+use crate::sys::process::{Pid, unset_env};
 use crate::sys::signals::Blocked;
 use crate::sys::{memory, time};
 
 use super::event::{Event, Slot, code};
+use super::logs::Logs;
+use super::notify::Notifier;
+use super::pidfile::Pidfile;
+use super::privileges;
 use super::server::Server;
+use super::service::Service;
 use super::start::{self, Refusal, refuse};
 use super::state::{self, State};
 use super::supervisor::Supervisor;
@@ -97,10 +101,10 @@ impl Server {
 
     /// Everything that must stay open; the same that [`Server::state`] names.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.scoreboard.as_fd(), self.log.sink().as_fd()];
-        fds.extend(self.access.iter().map(|(sink, _)| sink.as_fd()));
+        let mut fds = vec![self.scoreboard.as_fd()];
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
         fds.extend(self.table.channels().map(|(_, channel)| channel.as_fd()));
+        fds.extend(self.service.outputs().map(|(.., reader)| reader));
         fds
     }
 
@@ -122,14 +126,18 @@ impl Server {
             children: self.table.alive().map(|(slot, child)| saved(slot, child)).collect(),
             scoreboard: self.scoreboard.as_fd().as_raw_fd(),
             slots: self.workers,
-            error_log: self.log.sink().as_fd().as_raw_fd(),
-            access_log: self.access.as_ref().map(|(sink, _)| sink.as_fd().as_raw_fd()),
+            outputs: self.service.outputs().map(output).collect(),
+            pid_file: self.service.pidfile().map(|path| path.into()),
         }
     }
 }
 
 fn binds(settings: &Settings) -> Vec<String> {
     settings.binds.iter().map(ToString::to_string).collect()
+}
+
+fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::Output {
+    state::Output { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
 }
 
 fn saved(slot: Slot, child: &Child) -> state::Child {
@@ -146,7 +154,8 @@ fn saved(slot: Slot, child: &Child) -> state::Child {
 /// The state that the program which this process was before has left, if it was a master.
 pub fn inherited_state() -> Result<Option<State>, Refusal> {
     let failed = |why: String| Refusal { code: code::FAILED, why: format!("{VARIABLE}: {why}") };
-    let Some(value) = take_env(VARIABLE).map_err(|error| failed(error.to_string()))? else { return Ok(None) };
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    unset_env(&[VARIABLE]).map_err(|error| failed(error.to_string()))?;
     let number = value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| failed("not a descriptor".into()))?;
     let file = inherited(number).map_err(|error| failed(error.to_string()))?;
     let (state, master) = State::read(File::from(file)).map_err(|why| failed(why.to_string()))?;
@@ -158,33 +167,33 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
 
 /// Whether a server with this state, read from `source`, could go on with these settings in this program.
 pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
+    // All that could keep it from going on, and what cannot be undone is not done.
     start::check(settings)?;
+    privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
+    Logs::open(settings).or_else(|why| refuse(code::FAILED, why))?;
     let state = State::read(source);
     state.map(drop).or_else(|why| refuse(code::FAILED, why.to_string()))
 }
 
 /// Goes on with a server whose state was inherited.
-pub fn adopt(settings: Arc<Settings>, warnings: &[String], state: State) -> Result<Server, Refusal> {
+pub fn adopt(mut settings: Settings, warnings: &[String], state: State) -> Result<Server, Refusal> {
     let format = start::check(&settings)?;
-    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
-    let sink = |fd| inherited(fd).and_then(Sink::adopt).map_err(|error| failed("a log", error));
-    let log = Log::new(Arc::new(sink(state.error_log)?), settings.log_level, Who::Master);
-    let access = match (state.access_log, &settings.access_log) {
-        (Some(fd), Some(_)) => Some(sink(fd)?),
-        (None, Some(target)) => Some(start::open(target, "access")?),
-        (Some(fd), None) => {
-            drop(sink(fd)?);
-            None
-        }
-        (None, None) => None,
-    };
+    let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
+    // Opened and not inherited: the files may be others now.
+    let logs = Logs::open(&settings).or_else(|why| refuse(code::FAILED, why))?;
+    let error_sink = logs.sink(LogName::Error).expect("there always is an error log");
+    let log = Log::new(error_sink, settings.log_level, Who::Master);
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
-    if binds(&settings) != state.binds {
+    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
+    let bound: Vec<Bind> = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
+    if settings.binds_given && settings.binds != bound {
         let kept = state.binds.join(", ");
         log.warning(format_args!("--bind cannot change without a restart; the server goes on listening on {kept}"));
     }
+    settings.binds = bound;
+    let settings = Arc::new(settings);
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
     let workers = start::workers(&settings).max(state.slots);
@@ -196,6 +205,13 @@ pub fn adopt(settings: Arc<Settings>, warnings: &[String], state: State) -> Resu
         table.put(Slot(child.slot), child_of);
     }
     let slots: Vec<Slot> = state.children.iter().map(|child| Slot(child.slot)).collect();
+    let notifier = Notifier::from_environment().unwrap_or_else(|why| {
+        log.warning(format_args!("{why}"));
+        Notifier::nobody()
+    });
+    let pidfile = state.pid_file.and_then(|path| Pidfile::adopt(Path::new(&path)));
+    let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
+    let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
     let signals = start::catch_signals().map_err(|error| failed("the signals", error))?;
     log.info(format_args!(
         "upgrade: this is tapster {} now, with {} workers of before and their sockets",
@@ -207,7 +223,9 @@ pub fn adopt(settings: Arc<Settings>, warnings: &[String], state: State) -> Resu
         table,
         workers,
         scoreboard: Arc::new(scoreboard),
-        access: access.map(|sink| (Arc::new(sink), Arc::new(format))),
+        access: logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format))),
+        service: Service::adopt(&settings, identity, pidfile, notifier, outputs),
+        logs,
         settings,
         listeners,
         signals,

@@ -1,6 +1,5 @@
-//! fork, wait, parent-death signal, process facts.
+//! fork, wait, parent-death signal, environment, process facts.
 
-use std::ffi::OsString;
 use std::fmt;
 use std::io;
 use std::os::unix::fs::MetadataExt;
@@ -45,13 +44,24 @@ pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes a variable out of the environment of this process. Refused, if it is there, when the process has other threads.
-pub fn take_env(name: &str) -> io::Result<Option<OsString>> {
-    let Some(value) = std::env::var_os(name) else { return Ok(None) };
+/// Takes variables out of the environment of this process; refused as by [`set_env`].
+pub fn unset_env(names: &[&str]) -> io::Result<()> {
     refuse_threads()?;
-    // SAFETY: as in `set_env`.
-    unsafe { std::env::remove_var(name) };
-    Ok(Some(value))
+    for name in names {
+        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        unsafe { std::env::remove_var(name) };
+    }
+    Ok(())
+}
+
+/// Forks and changes nothing else: a process that goes on alone (a daemon). `None` in the child. Refused as by [`fork`].
+pub fn split() -> io::Result<Option<Pid>> {
+    refuse_threads()?;
+    // SAFETY: fork(2) itself has no precondition, and no other thread exists whose locks the child could find held.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
 }
 
 fn refuse_threads() -> io::Result<()> {
