@@ -16,6 +16,8 @@ pub enum Report {
     BootFailed(BootError),
     /// The worker has stopped accepting and finishes what it has.
     Draining,
+    /// The worker has served as many requests as it may and goes on until it is told to leave.
+    Worn,
 }
 
 /// Why a worker cannot boot.
@@ -27,10 +29,14 @@ pub struct BootError {
     pub text: String,
 }
 
-/// From the master to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From the master to a worker, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// Graceful: stop accepting, answer what was accepted, leave.
+    /// Look at the clock: shows that the loop runs.
+    Ping,
+    /// Leave to others: stop accepting, answer what was accepted, leave.
+    Retire,
+    /// The service ends: accept what still waits, answer it, leave.
     Drain,
     /// Quick: finish the request that runs, leave.
     Quit,
@@ -107,6 +113,7 @@ impl Report {
             Self::BootFailed(BootError { app: true, text }) => (b'A', text.as_str()),
             Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
             Self::Draining => (b'D', ""),
+            Self::Worn => (b'W', ""),
         };
         let mut packet = vec![kind];
         let room = PACKET_MAX - packet.len();
@@ -132,6 +139,7 @@ impl Report {
             b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
             b'D' if text.is_empty() => Ok(Self::Draining),
+            b'W' if text.is_empty() => Ok(Self::Worn),
             _ => Err(unknown(packet)),
         }
     }
@@ -140,6 +148,8 @@ impl Report {
 impl Order {
     fn kind(self) -> u8 {
         match self {
+            Self::Ping => b'p',
+            Self::Retire => b'r',
             Self::Drain => b'd',
             Self::Quit => b'q',
         }
@@ -147,6 +157,8 @@ impl Order {
 
     fn decode(packet: &[u8]) -> io::Result<Self> {
         match packet {
+            b"p" => Ok(Self::Ping),
+            b"r" => Ok(Self::Retire),
             b"d" => Ok(Self::Drain),
             b"q" => Ok(Self::Quit),
             _ => Err(unknown(packet)),
@@ -188,6 +200,7 @@ mod tests {
             Report::BootFailed(BootError { app: true, text: "no module\n  named x".into() }),
             Report::BootFailed(BootError { app: false, text: String::new() }),
             Report::Draining,
+            Report::Worn,
         ];
         for report in &reports {
             worker.send(report).unwrap();
@@ -197,10 +210,13 @@ mod tests {
         }
         assert_eq!(master.receive().unwrap(), None);
 
-        master.send(Order::Drain).unwrap();
-        master.send(Order::Quit).unwrap();
-        assert_eq!(worker.receive().unwrap(), Some(Order::Drain));
-        assert_eq!(worker.receive().unwrap(), Some(Order::Quit));
+        let orders = [Order::Ping, Order::Retire, Order::Drain, Order::Quit];
+        for order in orders {
+            master.send(order).unwrap();
+        }
+        for order in orders {
+            assert_eq!(worker.receive().unwrap(), Some(order));
+        }
         assert_eq!(worker.receive().unwrap(), None);
     }
 

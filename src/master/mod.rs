@@ -9,15 +9,21 @@ use crate::config::Settings;
 use crate::worker;
 
 pub mod event;
+mod generations;
+mod memory;
 mod notes;
+mod pace;
+mod patrol;
 mod ready;
 mod server;
 mod signals;
 mod start;
 pub mod supervisor;
 mod table;
+mod watch;
 
 pub use event::code;
+pub use start::Reread;
 
 /// What a process is when [`run`] returns.
 pub enum Outcome {
@@ -27,10 +33,10 @@ pub enum Outcome {
     Worker(Box<worker::Boot>),
 }
 
-/// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
+/// Serves until told to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in the master at the end, and in
 /// each worker at its beginning.
-pub fn run(settings: Settings, warnings: &[String]) -> Outcome {
-    match start::prepare(Arc::new(settings), warnings) {
+pub fn run(settings: Settings, warnings: &[String], reread: Reread) -> Outcome {
+    match start::prepare(Arc::new(settings), warnings, reread) {
         Ok(server) => server.run(),
         Err(refusal) => {
             start::complain(&refusal.why);

@@ -6,14 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{AppSpec, Code, LogTarget, Settings};
-use crate::log::access::Format;
-use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
 use crate::net::listener;
 use crate::scoreboard::Scoreboard;
 use crate::sys::{process, signals as masks};
 
 use super::event::code;
+use super::generations::{Generations, Kit};
+use super::pace::Pace;
+use super::patrol::Patrol;
 use super::ready::ReadyFd;
 use super::server::Server;
 use super::signals::Signals;
@@ -29,7 +30,7 @@ pub struct Refusal {
     pub why: String,
 }
 
-fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code, why: why.into() })
 }
 
@@ -39,50 +40,54 @@ pub fn complain(why: &str) {
     let _ = writeln!(io::stderr(), "tapster: {why}");
 }
 
+/// Reads arguments, environment and file anew: settings and warnings, or one line that says why they cannot be used.
+pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
+
+/// Places for workers beyond twice the number of workers: for operators who want more of them later.
+const SPARE_PLACES: usize = 64;
+
 /// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, Refusal> {
-    let format = Format::compile(&settings.access_format);
-    let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
-    check_paths(&settings)?;
+pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread) -> Result<Server, Refusal> {
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
-    let log = Log::new(Arc::new(open(&settings.error_log, "error")?), settings.log_level, Who::Master);
-    let access = settings.access_log.as_ref().map(|target| open(target, "access")).transpose()?;
+    let kit = Kit::open(settings.clone(), None)?;
+    let log = &kit.log;
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
     if let Err(error) = process::raise_descriptor_limit() {
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
-    let workers = settings.workers.unwrap_or_else(process::usable_cores);
-    let scoreboard = Scoreboard::new(workers);
+    let policy = kit.policy();
+    let capacity = 2 * (policy.workers + policy.surge) + SPARE_PLACES;
+    let scoreboard = Scoreboard::new(capacity);
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).or_else(|error| {
-        if settings.error_log != LogTarget::Stderr {
+        if kit.hides_errors() {
             log.critical(format_args!("{error}"));
         }
         refuse(code::FAILED, error.0)
     })?;
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     Ok(Server {
-        supervisor: Supervisor::new(workers, settings.graceful_timeout),
-        table: Table::new(workers),
-        workers,
+        supervisor: Supervisor::new(policy, capacity),
+        table: Table::new(),
+        generations: Generations::new(kit),
         scoreboard: Arc::new(scoreboard),
-        access: access.map(|sink| (Arc::new(sink), Arc::new(format))),
-        settings,
         listeners,
         signals,
-        log,
+        reread,
         ready,
+        pace: Pace::new(),
+        patrol: Patrol::new(),
         python: String::new(),
     })
 }
 
 /// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker says.
-fn check_paths(settings: &Settings) -> Result<(), Refusal> {
+pub(super) fn check_paths(settings: &Settings) -> Result<(), Refusal> {
     if let Some(dir) = &settings.chdir
         && !dir.is_dir()
     {
@@ -107,7 +112,7 @@ fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
 
-fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
+pub(super) fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
     let place = match target {
         LogTarget::Stdout => "standard output".into(),
         LogTarget::Stderr => "standard error".into(),

@@ -140,12 +140,12 @@ fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
     match name.family() {
         Some(AddressFamily::Inet | AddressFamily::Inet6) => {
             set_tcp_options(&socket, settings).map_err(|errno| explain(errno, 0))?;
-            tcp_listener(socket).map_err(|error| lower(&error))
+            tcp_listener(socket).map(Listener::inherited).map_err(|error| lower(&error))
         }
         Some(AddressFamily::Unix) => {
             let path = name.as_unix_addr().and_then(UnixAddr::path).map(Path::to_path_buf).unwrap_or_default();
             let socket = mio::net::UnixListener::from_std(UnixListener::from(socket));
-            Ok(Listener::new(Socket::Unix(socket), Address::Unix(path), None))
+            Ok(Listener::new(Socket::Unix(socket), Address::Unix(path), None).inherited())
         }
         _ => Err("the descriptor is neither a TCP nor a unix socket".into()),
     }

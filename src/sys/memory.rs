@@ -1,9 +1,19 @@
 //! Memory shared with the processes forked later.
 
+use std::ffi::CStr;
+use std::fs::File;
 use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A file without a place, in memory, close-on-exec; `name` shows in /proc. Two processes that share it exchange more than a pipe
+/// holds, and nobody has to read in time.
+pub fn anonymous_file(name: &CStr) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
 
 /// Types that can live in memory shared by processes.
 ///
