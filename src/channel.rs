@@ -18,6 +18,8 @@ pub enum Report {
     BootFailed(BootError),
     /// The worker has stopped accepting and finishes what it has.
     Draining,
+    /// The worker has served as many requests as it may and goes on until it is told to leave.
+    Worn,
 }
 
 /// Why a worker cannot boot.
@@ -29,10 +31,14 @@ pub struct BootError {
     pub text: String,
 }
 
-/// From the master to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From the master to a worker, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// Graceful: stop accepting, answer what was accepted, leave.
+    /// Look at the clock: shows that the loop runs.
+    Ping,
+    /// Leave to others: stop accepting, answer what was accepted, leave.
+    Retire,
+    /// The service ends: accept what still waits, answer it, leave.
     Drain,
     /// Quick: finish the request that runs, leave.
     Quit,
@@ -152,6 +158,7 @@ impl Report {
             Self::BootFailed(BootError { app: true, text }) => (b'A', text.as_str()),
             Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
             Self::Draining => (b'D', ""),
+            Self::Worn => (b'W', ""),
         };
         let mut packet = vec![kind];
         let room = PACKET_MAX - packet.len();
@@ -177,6 +184,7 @@ impl Report {
             b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
             b'D' if text.is_empty() => Ok(Self::Draining),
+            b'W' if text.is_empty() => Ok(Self::Worn),
             _ => Err(unknown(packet)),
         }
     }
@@ -213,6 +221,8 @@ impl LogName {
 impl Order {
     fn kind(self) -> u8 {
         match self {
+            Self::Ping => b'p',
+            Self::Retire => b'r',
             Self::Drain => b'd',
             Self::Quit => b'q',
         }
@@ -220,6 +230,8 @@ impl Order {
 
     fn decode(packet: &[u8]) -> io::Result<Self> {
         match packet {
+            b"p" => Ok(Self::Ping),
+            b"r" => Ok(Self::Retire),
             b"d" => Ok(Self::Drain),
             b"q" => Ok(Self::Quit),
             _ => Err(unknown(packet)),
@@ -267,6 +279,7 @@ mod tests {
             Report::BootFailed(BootError { app: true, text: "no module\n  named x".into() }),
             Report::BootFailed(BootError { app: false, text: String::new() }),
             Report::Draining,
+            Report::Worn,
         ];
         for report in &reports {
             worker.send(report).unwrap();
@@ -276,10 +289,13 @@ mod tests {
         }
         assert_eq!(master.receive().unwrap(), None);
 
-        master.send(Order::Drain).unwrap();
-        master.send(Order::Quit).unwrap();
-        assert!(matches!(worker.receive().unwrap(), Some(Message::Order(Order::Drain))));
-        assert!(matches!(worker.receive().unwrap(), Some(Message::Order(Order::Quit))));
+        let orders = [Order::Ping, Order::Retire, Order::Drain, Order::Quit];
+        for order in orders {
+            master.send(order).unwrap();
+        }
+        for order in orders {
+            assert!(matches!(worker.receive().unwrap(), Some(Message::Order(got)) if got == order));
+        }
         assert!(worker.receive().unwrap().is_none());
     }
 

@@ -20,16 +20,14 @@ const HELP_WIDTH_MAX: usize = 100;
 /// Order of `--help`: what it is first, examples last.
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
-/// What follows the options in `--help`.
-const AFTER_HELP: &str = "\
+/// What follows the options in `--help`, in front of the signals.
+const TIMES: &str = "\
 Times are 30, 1.5, 500ms, 30s, 5m or 1h (seconds without a unit); sizes are bytes, or 512k, 10M, 1G.
 Options come from the defaults, the environment (TAPSTER_LOG_LEVEL for --log-level), the file of --config and the command line; \
-the later wins.
+the later wins.";
 
-Signals:
-  TERM       graceful stop: requests are finished first
-  INT, QUIT  quick stop; a second one stops at once
-
+/// The rest of it, behind the signals.
+const CODES_AND_EXAMPLES: &str = "\
 Exit status:
   0  stopped in order            3  the workers failed to boot
   1  failed while running        4  the application could not be loaded
@@ -130,12 +128,22 @@ pub fn command() -> clap::Command {
         .about("Tapster, a prefork WSGI server: serves a Python web application over HTTP.")
         .override_usage("tapster [OPTIONS] [APP]")
         .help_template(TEMPLATE)
-        .after_help(AFTER_HELP)
+        .after_help(format!("{TIMES}\n\n{}\n{CODES_AND_EXAMPLES}", signals()))
         .max_term_width(HELP_WIDTH_MAX)
         .disable_help_flag(true)
         .disable_version_flag(true)
         .arg(Arg::new(CHECK_STATE).long(CHECK_STATE).action(ArgAction::SetTrue).hide(true))
         .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
+}
+
+/// The signals' part of `--help`.
+fn signals() -> String {
+    let mut text = String::from("Signals:\n");
+    for group in config::signals::groups() {
+        let names: Vec<_> = group.iter().map(|row| row.name).collect();
+        text += &format!("  {:<9}  {}\n", names.join(", "), group[0].text);
+    }
+    text
 }
 
 fn argument(option: &'static Opt) -> Arg {

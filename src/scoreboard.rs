@@ -17,6 +17,12 @@ pub const LINE_MAX: usize = 256;
 /// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
 pub const LAYOUT: u32 = 1;
 
+/// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
+pub const CLIENT_MAX: usize = 48;
+
+/// See [`CLIENT_MAX`].
+pub const ID_MAX: usize = 64;
+
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();
 
@@ -40,6 +46,11 @@ impl Scoreboard {
         Ok(Self { slots: SharedSlice::of(memory, slots)? })
     }
 
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     /// One slot.
     pub fn slot(&self, index: usize) -> &Slot {
         &self.slots[index]
@@ -61,14 +72,33 @@ shared_struct! {
     pub struct Slot {
         /// When the application was called, in nanoseconds of the monotonic clock; 0 while no call runs.
         since: AtomicU64,
+        /// When it was entered for this piece of the answer, in nanoseconds of the monotonic clock.
+        entered: AtomicU64,
+        /// When the worker's loop last went round.
+        beat: AtomicU64,
         requests: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
-        /// Bytes of the line that are used.
+        /// Bytes that are used of the line, of the client and of the id.
         len: AtomicU32,
+        client_len: AtomicU32,
+        id_len: AtomicU32,
         /// The request line in little-endian words, the last one filled up with zeros.
         line: [AtomicU64; LINE_MAX / WORD],
+        client: [AtomicU64; CLIENT_MAX / WORD],
+        id: [AtomicU64; ID_MAX / WORD],
     }
+}
+
+/// What the flight recorder keeps of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// Request line.
+    pub line: &'a [u8],
+    /// Address of the client, with its port; empty for a unix socket.
+    pub client: &'a [u8],
+    /// Value of X-Request-ID; empty when there is none.
+    pub id: &'a [u8],
 }
 
 /// What a worker was doing when it was looked at.
@@ -76,35 +106,62 @@ shared_struct! {
 pub struct InFlight {
     /// Request line, cut at [`LINE_MAX`].
     pub line: Vec<u8>,
+    /// Address of the client.
+    pub client: Vec<u8>,
+    /// Its request id, if any.
+    pub id: Vec<u8>,
     /// When the application was called, nanoseconds of the monotonic clock.
     pub since: u64,
+    /// When it was entered for the piece of the answer that it works on.
+    pub entered: u64,
+}
+
+/// Stores bytes as words; returns how many were kept.
+#[inline]
+fn store(text: &[u8], place: &[AtomicU64]) -> u32 {
+    let text = &text[..text.len().min(place.len() * WORD)];
+    let (words, rest) = text.as_chunks::<WORD>();
+    for (place, word) in place.iter().zip(words) {
+        place.store(u64::from_le_bytes(*word), Relaxed);
+    }
+    if !rest.is_empty()
+        && let Some(place) = place.get(words.len())
+    {
+        // The last bytes, shifted, save a copy of unknown length.
+        let last = match text.last_chunk::<WORD>() {
+            Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
+            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        place.store(last, Relaxed);
+    }
+    text.len() as u32
+}
+
+/// What [`store`] has kept.
+fn load(place: &[AtomicU64], len: &AtomicU32) -> Vec<u8> {
+    let mut text: Vec<u8> = place.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+    text.truncate(len.load(Relaxed) as usize);
+    text
 }
 
 impl Slot {
     /// The application is called with this request: written before the call, so that a crash in it is explained.
     /// `now` is in nanoseconds of the monotonic clock.
     #[inline]
-    pub fn begin(&self, line: &[u8], now: u64) {
-        let line = &line[..line.len().min(LINE_MAX)];
+    pub fn begin(&self, facts: &Facts<'_>, now: u64) {
+        self.enter(facts, now, now);
+    }
+
+    #[inline]
+    fn enter(&self, facts: &Facts<'_>, since: u64, now: u64) {
         self.since.store(0, Relaxed);
         // A reader that sees one of the words below also sees the zero above.
         fence(Release);
-        self.len.store(line.len() as u32, Relaxed);
-        let (words, rest) = line.as_chunks::<WORD>();
-        for (place, word) in self.line.iter().zip(words) {
-            place.store(u64::from_le_bytes(*word), Relaxed);
-        }
-        if !rest.is_empty()
-            && let Some(place) = self.line.get(words.len())
-        {
-            // The last bytes of the line, shifted, save a copy of unknown length.
-            let last = match line.last_chunk::<WORD>() {
-                Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
-                None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-            };
-            place.store(last, Relaxed);
-        }
-        self.since.store(now.max(1), Release);
+        self.entered.store(now, Relaxed);
+        self.len.store(store(facts.line, &self.line), Relaxed);
+        self.client_len.store(store(facts.client, &self.client), Relaxed);
+        self.id_len.store(store(facts.id, &self.id), Relaxed);
+        self.since.store(since.max(1), Release);
     }
 
     /// The application has returned; counts one request.
@@ -114,16 +171,31 @@ impl Slot {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
-    /// The application goes on with the answer to a request that began at `since`.
+    /// The application goes on at `now` with the answer to a request that began at `since`.
     #[inline]
-    pub fn resume(&self, line: &[u8], since: u64) {
-        self.begin(line, since);
+    pub fn resume(&self, facts: &Facts<'_>, since: u64, now: u64) {
+        self.enter(facts, since, now);
     }
 
     /// The application has given a piece of its answer and waits to be asked again.
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
+    }
+
+    /// The worker's loop has gone round.
+    pub fn beat(&self, now: u64) {
+        self.beat.store(now, Relaxed);
+    }
+
+    /// When the worker's loop last went round, nanoseconds of the monotonic clock; 0 before the first time.
+    pub fn last_beat(&self) -> u64 {
+        self.beat.load(Relaxed)
+    }
+
+    /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing.
+    pub fn entered(&self) -> Option<u64> {
+        (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed))
     }
 
     /// Open connections of the worker.
@@ -140,11 +212,11 @@ impl Slot {
     pub fn in_flight(&self) -> Option<InFlight> {
         (0..READ_ATTEMPTS).find_map(|_| {
             let since = self.since.load(Acquire);
-            let len = (self.len.load(Relaxed) as usize).min(LINE_MAX);
-            let mut line: Vec<u8> = self.line.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
-            line.truncate(len);
+            let (line, client, id) =
+                (load(&self.line, &self.len), load(&self.client, &self.client_len), load(&self.id, &self.id_len));
+            let entered = self.entered.load(Relaxed);
             fence(Acquire);
-            (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, since }))
+            (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, client, id, since, entered }))
         })?
     }
 
@@ -161,6 +233,7 @@ impl Slot {
     /// A new worker takes the slot: forgets what the last one was doing, keeps the counters.
     pub fn reset(&self, pid: u32) {
         self.since.store(0, Relaxed);
+        self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
@@ -172,7 +245,11 @@ mod tests {
     use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
 
     fn flying(line: &[u8], since: u64) -> Option<InFlight> {
-        Some(InFlight { line: line.to_vec(), since })
+        Some(InFlight { line: line.to_vec(), client: Vec::new(), id: Vec::new(), since, entered: since })
+    }
+
+    fn facts(line: &[u8]) -> Facts<'_> {
+        Facts { line, ..Facts::default() }
     }
 
     #[test]
@@ -182,9 +259,9 @@ mod tests {
         let worker = fork_in_test(&alone, |_| {
             let slot = board.slot(1);
             slot.reset(77);
-            slot.begin(b"GET /first HTTP/1.1", 5);
+            slot.begin(&facts(b"GET /first HTTP/1.1"), 5);
             slot.end();
-            slot.begin(b"GET /crash HTTP/1.1", 9);
+            slot.begin(&facts(b"GET /crash HTTP/1.1"), 9);
             0
         });
         wait_in_test(worker);
@@ -200,8 +277,19 @@ mod tests {
         let slot = board.slot(0);
         let long: Vec<u8> = (0..LINE_MAX + 20).map(|i| b'a' + (i % 26) as u8).collect();
         for len in 0..long.len() {
-            slot.begin(&long[..len], 1 + len as u64);
+            slot.begin(&facts(&long[..len]), 1 + len as u64);
             assert_eq!(slot.in_flight(), flying(&long[..len.min(LINE_MAX)], 1 + len as u64));
+        }
+    }
+
+    #[test]
+    fn client_and_request_id_come_back_cut_to_their_length() {
+        let board = Scoreboard::new(1).unwrap();
+        let slot = board.slot(0);
+        for (client, id) in [(&b"[::1]:80"[..], &[b'x'; ID_MAX + 1][..]), (b"", b"abc"), (&[b'1'; CLIENT_MAX], b"")] {
+            slot.begin(&Facts { line: b"GET / HTTP/1.1", client, id }, 5);
+            let seen = slot.in_flight().unwrap();
+            assert_eq!((seen.client.as_slice(), seen.id.as_slice()), (client, &id[..id.len().min(ID_MAX)]));
         }
     }
 
@@ -209,10 +297,10 @@ mod tests {
     fn an_idle_or_new_worker_has_nothing_in_flight() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
-        slot.begin(b"GET / HTTP/1.1", 1);
+        slot.begin(&facts(b"GET / HTTP/1.1"), 1);
         slot.end();
         assert_eq!(slot.in_flight(), None);
-        slot.begin(b"GET / HTTP/1.1", 2);
+        slot.begin(&facts(b"GET / HTTP/1.1"), 2);
         slot.set_connections(3);
         slot.reset(8);
         assert_eq!(slot.in_flight(), None);
@@ -223,10 +311,12 @@ mod tests {
     fn the_pieces_of_an_answer_are_no_requests_of_their_own() {
         let board = Scoreboard::new(1).unwrap();
         let slot = board.slot(0);
-        slot.begin(b"GET /a HTTP/1.1", 3);
+        slot.begin(&facts(b"GET /a HTTP/1.1"), 3);
         slot.end();
-        slot.resume(b"GET /a HTTP/1.1", 3);
-        assert_eq!(slot.in_flight(), flying(b"GET /a HTTP/1.1", 3));
+        slot.resume(&facts(b"GET /a HTTP/1.1"), 3, 7);
+        let again = slot.in_flight().unwrap();
+        assert_eq!((again.line.as_slice(), again.since, again.entered), (&b"GET /a HTTP/1.1"[..], 3, 7));
+        assert_eq!(slot.entered(), Some(7));
         slot.pause();
         assert_eq!(slot.in_flight(), None);
         assert_eq!(slot.requests(), 1);
@@ -239,7 +329,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for now in 1..200_000u64 {
-                    slot.begin(&[b'a' + (now % 26) as u8; 40], now);
+                    slot.begin(&facts(&[b'a' + (now % 26) as u8; 40]), now);
                     slot.end();
                 }
             });

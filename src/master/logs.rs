@@ -13,15 +13,15 @@ use super::daemon;
 use super::start::reason;
 
 /// One log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Opened {
     name: LogName,
     target: LogTarget,
     sink: Arc<Sink>,
 }
 
-/// The logs of the server.
-#[derive(Debug)]
+/// The logs of a generation.
+#[derive(Clone, Debug)]
 pub struct Logs {
     all: Vec<Opened>,
 }
@@ -35,13 +35,15 @@ pub struct Reopened {
 }
 
 impl Logs {
-    /// Opens the logs of the settings. The error is one line.
-    pub fn open(settings: &Settings) -> Result<Self, String> {
-        let mut all = vec![open(LogName::Error, &settings.error_log, settings)?];
-        if let Some(target) = &settings.access_log {
-            all.push(open(LogName::Access, target, settings)?);
-        }
-        Ok(Self { all })
+    /// Opens the logs of the settings. One that goes where that of the `old` generation goes is the same log. The error is one line.
+    pub fn open(settings: &Settings, old: Option<&Self>) -> Result<Self, String> {
+        let shared = |name, target: &LogTarget| {
+            old.and_then(|old| old.all.iter().find(|log| log.name == name && log.target == *target)).cloned()
+        };
+        let wanted = [(LogName::Error, Some(&settings.error_log)), (LogName::Access, settings.access_log.as_ref())];
+        let wanted = wanted.into_iter().filter_map(|(name, target)| Some((name, place(target?, settings))));
+        let all = wanted.map(|(name, target)| shared(name, &target).map_or_else(|| open(name, target), Ok));
+        Ok(Self { all: all.collect::<Result<_, _>>()? })
     }
 
     /// The sink of a log, if it is written.
@@ -91,8 +93,7 @@ impl Reopened {
     }
 }
 
-fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened, String> {
-    let target = place(wanted, settings);
+fn open(name: LogName, target: LogTarget) -> Result<Opened, String> {
     let sink = Sink::open(&target).map_err(|error| failed(name, &target, &error))?;
     Ok(Opened { name, target, sink: Arc::new(sink) })
 }

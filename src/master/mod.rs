@@ -14,9 +14,13 @@ mod capture;
 mod command;
 mod daemon;
 pub mod event;
+mod generations;
 mod logs;
+mod memory;
 mod notes;
 pub mod notify;
+mod pace;
+mod patrol;
 mod pidfile;
 mod privileges;
 mod ready;
@@ -29,10 +33,12 @@ pub mod supervisor;
 mod table;
 mod trial;
 mod upgrade;
+mod watch;
 mod watchdog;
 
 use command::Command;
 pub use event::code;
+pub use start::Reread;
 use state::State;
 
 use daemon::Side;
@@ -61,11 +67,11 @@ impl Past {
     }
 }
 
-/// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
-/// each worker at its beginning.
-pub fn run(mut settings: Settings, warnings: &[String], past: Past) -> Outcome {
+/// Serves until told to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in the
+/// master at the end, and in each worker at its beginning.
+pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Past) -> Outcome {
     if let Some(state) = past.state {
-        return match upgrade::adopt(settings, warnings, state) {
+        return match upgrade::adopt(settings, warnings, reread, state) {
             Ok(server) => server.run(),
             Err(refusal) => refused(&refusal),
         };
@@ -81,7 +87,7 @@ pub fn run(mut settings: Settings, warnings: &[String], past: Past) -> Outcome {
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
         Err(error) => return refused(&start::Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
-    match start::prepare(Arc::new(settings), &warnings, past.command) {
+    match start::prepare(Arc::new(settings), &warnings, reread, past.command) {
         Ok(mut server) => {
             if let Some(caller) = caller {
                 server.service.started_by(caller);

@@ -17,6 +17,7 @@ use crate::sys::title::Title;
 
 use super::capture::{self, Captures};
 use super::daemon::{self, Caller};
+use super::event::Generation;
 use super::notify::{self, Notifier};
 use super::pidfile::Pidfile;
 use super::privileges::Identity;
@@ -167,6 +168,16 @@ impl Service {
             return;
         }
         self.notifier.status(&format!("starting {workers} workers"));
+    }
+
+    /// A new generation is loaded.
+    pub fn reloading(&self, generation: Generation) {
+        self.notifier.reloading(&format!("loading {generation}"));
+    }
+
+    /// That has ended, well or not.
+    pub fn reloaded(&self, text: &str) {
+        self.notifier.ready(text);
     }
 
     /// Every worker is ready: the caller may go.

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{channel, scoreboard};
 
 use super::command::Command;
+use super::event::{Generation, WorkerLife};
 
 /// Version of [`State`]. It changes when a field is added that must be known, or gets another meaning.
 const VERSION: u32 = 1;
@@ -41,8 +42,14 @@ impl Header {
 pub struct State {
     /// How it was started.
     pub command: Command,
-    /// The generation of its latest workers.
-    pub generation: u64,
+    /// The generation that serves.
+    pub current: Generation,
+    /// The last generation that was begun.
+    pub latest: Generation,
+    /// Workers wanted.
+    pub wanted: usize,
+    /// Whether an operator has stopped the workers.
+    pub stopped: bool,
     /// The interpreter, as the workers describe it.
     pub python: String,
     /// `--bind`, as it was when the sockets were bound.
@@ -66,6 +73,8 @@ pub struct State {
 pub struct Listening {
     /// Its descriptor.
     pub fd: i32,
+    /// Whether the server made it.
+    pub own: bool,
     /// The file that was made for it, to be removed at the end.
     pub file: Option<File>,
 }
@@ -84,14 +93,14 @@ pub struct File {
 /// A worker that has not been waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Child {
-    /// Its place.
-    pub slot: usize,
+    /// Place, generation, and how far it is.
+    pub life: WorkerLife,
     /// Process id.
     pub pid: i32,
     /// Descriptor of the master's end of its channel, if that is open.
     pub channel: Option<i32>,
-    /// Which generation it belongs to.
-    pub generation: u64,
+    /// Descriptor of the file for the stacks of its threads.
+    pub stacks: i32,
     /// When it was forked, nanoseconds of the monotonic clock.
     pub born: u64,
 }
@@ -152,7 +161,8 @@ impl State {
     /// What the rest relies on: each worker in a slot of its own that exists.
     fn check(&self) -> Result<(), Unusable> {
         for (index, child) in self.children.iter().enumerate() {
-            if child.slot >= self.slots || self.children[..index].iter().any(|other| other.slot == child.slot) {
+            let slot = child.life.slot;
+            if slot.0 >= self.slots || self.children[..index].iter().any(|other| other.life.slot == slot) {
                 return Err(Unusable(format!("the state is damaged: worker {} has no slot of its own", child.pid)));
             }
         }
@@ -163,19 +173,27 @@ impl State {
 #[cfg(test)]
 mod tests {
     use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
 
     use super::*;
+    use crate::master::event::{Life, Slot};
 
     fn state() -> State {
-        let child = |slot, channel| Child { slot, pid: 100 + slot as i32, channel, generation: 3, born: u64::MAX };
+        let left = Some(Duration::from_millis(1500));
+        let lives = [Life::Ready { ago: Duration::MAX }, Life::Leaving { left, hurried: true }];
+        let life = |slot| WorkerLife { slot: Slot(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
+        let child = |slot, channel| Child { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX };
         State {
             command: Command::of_this_process(&[OsString::from_vec(b"not utf-8 \xff".to_vec())]),
-            generation: 3,
+            current: Generation(3),
+            latest: Generation(5),
+            wanted: 4,
+            stopped: false,
             python: "Python 3.11.7".into(),
             binds: vec!["unix:/run/x".into()],
             listeners: vec![
-                Listening { fd: 5, file: None },
-                Listening { fd: 6, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
+                Listening { fd: 5, own: false, file: None },
+                Listening { fd: 6, own: true, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
             ],
             children: vec![child(0, Some(8)), child(1, None)],
             scoreboard: 4,
@@ -217,7 +235,7 @@ mod tests {
             assert!(refused(&text[..end]).starts_with("the state is damaged"), "cut at {end}");
         }
         let mut twice = state();
-        twice.children[1].slot = 0;
+        twice.children[1].life.slot = Slot(0);
         assert!(refused(&twice.render(77).unwrap()).contains("worker 101 has no slot of its own"));
     }
 }

@@ -9,6 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::sys::memory;
+use crate::sys::process::Pid;
 
 use super::command::Command;
 use super::state::State;
@@ -35,7 +36,7 @@ impl Trial {
     /// Starts the program of `command` on the state of this process.
     pub fn start(command: &Command, state: &State) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", command.program().display());
-        let state = memory::file("tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
+        let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
         let (words, writer) = io::pipe().map_err(failed)?;
         let flags = OFlag::from_bits_retain(fcntl(&words, FcntlArg::F_GETFL).map_err(|errno| failed(errno.into()))?);
         fcntl(&words, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(|errno| failed(errno.into()))?;
@@ -46,6 +47,11 @@ impl Trial {
         program.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
         let child = program.spawn().map_err(failed)?;
         Ok(Self { child, words: Some(words), text: Vec::new() })
+    }
+
+    /// Whether this is its process.
+    pub fn is(&self, pid: Pid) -> bool {
+        u32::try_from(pid.as_raw()) == Ok(self.child.id())
     }
 
     /// What to wait for, besides SIGCHLD.

@@ -28,9 +28,8 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::fchdir;
 
-use crate::channel::{LogName, MasterEnd};
+use crate::channel::MasterEnd;
 use crate::config::{Bind, Settings};
-use crate::log::error::{Log, Who};
 use crate::net::listener::{self, FileMark, Listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::exec::exec;
@@ -39,14 +38,16 @@ use crate::sys::process::{Pid, unset_env};
 use crate::sys::signals::Blocked;
 use crate::sys::{memory, time};
 
-use super::event::{Event, Slot, code};
-use super::logs::Logs;
+use super::event::{Event, Life, Slot, WorkerLife, code};
+use super::generations::{Generations, Kit};
 use super::notify::Notifier;
+use super::pace::Pace;
+use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::server::Server;
 use super::service::Service;
-use super::start::{self, Refusal, refuse};
+use super::start::{self, Refusal, Reread, refuse};
 use super::state::{self, State};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
@@ -58,7 +59,7 @@ const VARIABLE: &str = "TAPSTER_STATE_FD";
 impl Server {
     /// Starts the trial of the program that the server was started with, as it is now on the disk.
     pub(super) fn try_upgrade(&mut self) -> Option<Event> {
-        self.log.info(format_args!("upgrade: trying {}", self.command.program().display()));
+        self.log().info(format_args!("upgrade: trying {}", self.command.program().display()));
         match Trial::start(&self.command, &self.state()) {
             Ok(trial) => {
                 self.trial = Some(trial);
@@ -88,7 +89,7 @@ impl Server {
         let blocked = Blocked::all()?;
         // What was caught and not yet looked at would be forgotten with this program's memory.
         self.signals.give_back()?;
-        let state = memory::file("tapster-state", &self.state().render(process::id())?)?;
+        let state = memory::file_of(c"tapster-state", &self.state().render(process::id())?)?;
         let number = OsString::from(state.as_raw_fd().to_string());
         let here = File::open(".")?;
         std::env::set_current_dir(self.command.dir())?;
@@ -103,7 +104,10 @@ impl Server {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = vec![self.scoreboard.as_fd()];
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
-        fds.extend(self.table.channels().map(|(_, channel)| channel.as_fd()));
+        for (_, child) in self.table.alive() {
+            fds.extend(child.channel.as_ref().map(AsFd::as_fd));
+            fds.push(child.stacks.as_fd());
+        }
         fds.extend(self.service.outputs().map(|(.., reader)| reader));
         fds
     }
@@ -111,24 +115,41 @@ impl Server {
     fn state(&self) -> State {
         let listening = |listener: &Listener| state::Listening {
             fd: listener.as_raw_fd(),
+            own: listener.is_own(),
             file: listener.file().map(|mark| state::File {
                 path: mark.path.clone().into(),
                 device: mark.device,
                 inode: mark.inode,
             }),
         };
+        let ((current, latest), (wanted, stopped)) = (self.supervisor.generations(), self.supervisor.wanted());
         State {
             command: self.command.clone(),
-            generation: 1,
+            current,
+            latest,
+            wanted,
+            stopped,
             python: self.python.clone(),
-            binds: binds(&self.settings),
+            binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
-            children: self.table.alive().map(|(slot, child)| saved(slot, child)).collect(),
+            children: self.table.alive().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
             scoreboard: self.scoreboard.as_fd().as_raw_fd(),
-            slots: self.workers,
+            slots: self.scoreboard.slots(),
             outputs: self.service.outputs().map(output).collect(),
             pid_file: self.service.pidfile().map(|path| path.into()),
         }
+    }
+
+    fn saved(&self, slot: Slot, child: &Child) -> Option<state::Child> {
+        let now = self.pace.now();
+        let age = u64::try_from(now.saturating_duration_since(child.born).as_nanos()).unwrap_or(u64::MAX);
+        Some(state::Child {
+            life: self.supervisor.life(slot, now)?,
+            pid: child.pid.as_raw(),
+            channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
+            stacks: child.stacks.as_raw_fd(),
+            born: time::monotonic().saturating_sub(age),
+        })
     }
 }
 
@@ -138,17 +159,6 @@ fn binds(settings: &Settings) -> Vec<String> {
 
 fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::Output {
     state::Output { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
-}
-
-fn saved(slot: Slot, child: &Child) -> state::Child {
-    let age = u64::try_from(child.born.elapsed().as_nanos()).unwrap_or(u64::MAX);
-    state::Child {
-        slot: slot.0,
-        pid: child.pid.as_raw(),
-        channel: child.channel().map(|channel| channel.as_fd().as_raw_fd()),
-        generation: 1,
-        born: time::monotonic().saturating_sub(age),
-    }
 }
 
 /// The state that the program which this process was before has left, if it was a master.
@@ -167,69 +177,66 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
 
 /// Whether a server with this state, read from `source`, could go on with these settings in this program.
 pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
-    // All that could keep it from going on, and what cannot be undone is not done.
-    start::check(settings)?;
+    // All that could keep it from going on. What cannot be undone is not done.
     privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
-    Logs::open(settings).or_else(|why| refuse(code::FAILED, why))?;
+    Kit::open(Arc::new(settings.clone()), None)?;
     let state = State::read(source);
     state.map(drop).or_else(|why| refuse(code::FAILED, why.to_string()))
 }
 
 /// Goes on with a server whose state was inherited.
-pub fn adopt(mut settings: Settings, warnings: &[String], state: State) -> Result<Server, Refusal> {
-    let format = start::check(&settings)?;
+pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
+    // Where it listens is settled; what the settings say now is looked at in the reload that follows.
+    settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
+    let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
-    // Opened and not inherited: the files may be others now.
-    let logs = Logs::open(&settings).or_else(|why| refuse(code::FAILED, why))?;
-    let error_sink = logs.sink(LogName::Error).expect("there always is an error log");
-    let log = Log::new(error_sink, settings.log_level, Who::Master);
+    // The logs are opened and not inherited: they may be others now.
+    let kit = Kit::open(settings.clone(), None)?;
     for warning in warnings {
-        log.warning(format_args!("{warning}"));
+        kit.log.warning(format_args!("{warning}"));
     }
     let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
-    let bound: Vec<Bind> = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
-    if settings.binds_given && settings.binds != bound {
-        let kept = state.binds.join(", ");
-        log.warning(format_args!("--bind cannot change without a restart; the server goes on listening on {kept}"));
-    }
-    settings.binds = bound;
-    let settings = Arc::new(settings);
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
-    let workers = start::workers(&settings).max(state.slots);
-    let scoreboard = inherited(state.scoreboard).and_then(|memory| Scoreboard::adopt(memory, workers));
+    let policy = kit.policy();
+    let capacity = start::capacity(&policy).max(state.slots);
+    let scoreboard = inherited(state.scoreboard).and_then(|memory| Scoreboard::adopt(memory, capacity));
     let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
-    let mut table = Table::new(workers);
+    let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
     for child in &state.children {
-        let child_of = adopt_child(child).map_err(|error| failed("a worker", error))?;
-        table.put(Slot(child.slot), child_of);
+        let slot = child.life.slot;
+        table.put(slot, adopt_child(child, &settings).map_err(|error| failed("a worker", error))?);
+        if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
+            table.set_ready(slot);
+            patrol.begin(slot, time::monotonic());
+        }
     }
-    let slots: Vec<Slot> = state.children.iter().map(|child| Slot(child.slot)).collect();
     let notifier = Notifier::from_environment().unwrap_or_else(|why| {
-        log.warning(format_args!("{why}"));
+        kit.log.warning(format_args!("{why}"));
         Notifier::nobody()
     });
     let pidfile = state.pid_file.and_then(|path| Pidfile::adopt(Path::new(&path)));
     let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
     let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
     let signals = start::catch_signals().map_err(|error| failed("the signals", error))?;
-    log.info(format_args!(
-        "upgrade: this is tapster {} now, with {} workers of before and their sockets",
+    kit.log.info(format_args!(
+        "upgrade: this is tapster {} now, with the sockets and {} workers of before",
         env!("CARGO_PKG_VERSION"),
-        slots.len()
+        state.children.len()
     ));
+    let lives: Vec<WorkerLife> = state.children.iter().map(|child| child.life).collect();
+    let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
     Ok(Server {
-        supervisor: Supervisor::adopt(workers, settings.graceful_timeout, &slots, Instant::now()),
-        table,
-        workers,
-        scoreboard: Arc::new(scoreboard),
-        access: logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format))),
+        supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
         service: Service::adopt(&settings, identity, pidfile, notifier, outputs),
-        logs,
-        settings,
+        generations: Generations::new(state.current, kit),
         listeners,
+        scoreboard: Arc::new(scoreboard),
         signals,
-        log,
+        table,
+        reread,
+        pace,
+        patrol,
         // It was said when the server started.
         ready: None,
         python: state.python,
@@ -240,12 +247,16 @@ pub fn adopt(mut settings: Settings, warnings: &[String], state: State) -> Resul
 
 fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, listener::BindError> {
     let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
-    listener::adopt(socket.fd, socket.file.map(mark), settings)
+    listener::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
 }
 
-fn adopt_child(child: &state::Child) -> io::Result<Child> {
+fn adopt_child(child: &state::Child, settings: &Settings) -> io::Result<Child> {
     let channel = child.channel.map(|fd| inherited(fd).map(MasterEnd::adopt)).transpose()?;
+    let stacks = inherited(child.stacks)?.into();
     let now = Instant::now();
     let age = Duration::from_nanos(time::monotonic().saturating_sub(child.born));
-    Ok(Child::adopted(Pid::from_raw(child.pid), now.checked_sub(age).unwrap_or(now), channel))
+    let born = now.checked_sub(age).unwrap_or(now);
+    let mut adopted = Child::adopted(Pid::from_raw(child.pid), born, channel, stacks);
+    (adopted.timeout, adopted.max_memory) = (settings.timeout, settings.max_worker_rss);
+    Ok(adopted)
 }

@@ -56,7 +56,7 @@ fn bind_one(wanted: &Bind, settings: &Settings) -> Result<Listener, String> {
     match wanted {
         Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
         Bind::Unix(path) => unix::bind(path, settings),
-        Bind::Fd(number) => take_over(*number, settings),
+        Bind::Fd(number) => take_over(*number, settings).map(|listener| listener.owned(false)),
     }
 }
 
@@ -125,9 +125,10 @@ fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
     Ok(Listener::new(Socket::Tcp(mio::net::TcpListener::from_std(listener)), address, None))
 }
 
-/// Takes over the listening socket of the program that this process was before exec, with the file made for it.
-pub fn adopt(number: i32, file: Option<FileMark>, settings: &Settings) -> Result<Listener, BindError> {
+/// Takes over a listening socket of the program that this process was before exec: its own or not, with the file made for it.
+pub fn adopt(number: i32, own: bool, file: Option<FileMark>, settings: &Settings) -> Result<Listener, BindError> {
     let listener = take_over(number, settings).map_err(|why| BindError(format!("cannot go on listening on {number}: {why}")))?;
+    let listener = listener.owned(own);
     Ok(match file {
         Some(mark) => listener.with_file(UnixFile::of(mark)),
         None => listener,

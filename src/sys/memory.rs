@@ -1,6 +1,7 @@
 //! Memory shared with the processes forked later, and with the program that this process becomes by exec: both are files in memory
 //! (memfd_create(2)), because a mapping does not survive exec, but a descriptor does.
 
+use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::Deref;
@@ -11,9 +12,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A file in memory with these contents, positioned at its start, close-on-exec.
-pub fn file(name: &str, contents: &[u8]) -> io::Result<File> {
-    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
+/// A file without a place, in memory, close-on-exec; `name` shows in /proc. Two processes that share it exchange more than a pipe
+/// holds, and nobody has to read in time.
+pub fn anonymous_file(name: &CStr) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// An anonymous file with these contents, positioned at its start.
+pub fn file_of(name: &CStr, contents: &[u8]) -> io::Result<File> {
+    let mut file = anonymous_file(name)?;
     file.write_all(contents)?;
     file.rewind()?;
     Ok(file)

@@ -5,14 +5,16 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use crate::http::head::Head;
 use crate::sys::sendfile::sendfile;
 
 use super::app::{Fate, Step, Stream, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
-use super::job::Work;
+use super::job::{Link, Work};
 use super::output;
+use super::request::facts;
 use super::seat::{Entry, Seat};
 
 /// Bytes of a file sent before others have their turn.
@@ -21,6 +23,8 @@ const FILE_BURST: u64 = 4 * 1024 * 1024;
 /// The rest of an answer.
 pub struct Answer {
     stream: Box<dyn Stream>,
+    /// The client, for the flight recorder.
+    link: Arc<Link>,
     pending: Pending,
     /// The request's head and its bytes, for the log and the flight recorder.
     head: Head,
@@ -51,10 +55,11 @@ impl std::fmt::Debug for Answer {
 
 impl Answer {
     /// The rest of the answer to the request in hand.
-    pub fn new(stream: Box<dyn Stream>, seat: &Seat) -> Self {
+    pub fn new(stream: Box<dyn Stream>, link: Arc<Link>, seat: &Seat) -> Self {
         let job = &seat.job;
         Self {
             stream,
+            link,
             pending: Pending::Nothing,
             bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
             head: job.head.clone(),
@@ -66,7 +71,7 @@ impl Answer {
 
     /// Asks the application for one block.
     pub fn advance(&mut self, seat: &mut Seat) -> Step {
-        seat.slot().resume(self.head.line.of(&self.bytes), self.began);
+        seat.slot().resume(&facts(&self.head, &self.bytes, &self.link.peer), self.began, seat.clock.ns());
         let before = seat.out.len();
         let step = self.stream.advance(&mut seat.out);
         seat.slot().pause();

@@ -48,11 +48,21 @@ const CONTROL: usize = usize::MAX;
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
 
+/// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
+/// way, and for the first bytes of connections that the kernel holds back for them (TCP_DEFER_ACCEPT). New ones are held off by then.
+const LAST_CALL_MS: u64 = 200;
+
+/// Connections taken at once from each listener that is left to others. More can only wait when more keep coming, and those wake the
+/// others.
+const RETIRE_TAKE: usize = 64;
+
 /// How the worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Leaving {
     /// It does not.
     No,
+    /// It will, and takes until then (milliseconds of the loop's clock) what still comes to the listeners.
+    LastCall(u64),
     /// When every connection has ended.
     Drained,
     /// Now.
@@ -145,7 +155,7 @@ impl EventLoop {
                 Stage::Poll => {
                     self.wait(seat)?;
                     seat.clock.turn();
-                    self.sort_events(seat)?;
+                    self.sort_events(seat);
                     self.turn.stage = Stage::Accept;
                     None
                 }
@@ -181,13 +191,20 @@ impl EventLoop {
                 },
                 Stage::End => {
                     seat.slot().set_connections(self.connections.len() as u32);
+                    seat.slot().beat(seat.clock.ns());
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
+                    let (open, now) = (self.connections.len(), seat.clock.ms());
                     match self.leaving {
                         Leaving::No => {
-                            let (open, now) = (self.connections.len(), seat.clock.ms());
+                            if seat.has_served_enough() {
+                                // Fails only when the master is gone, which the channel tells at the next turn.
+                                let _ = self.control.report(&Report::Worn);
+                            }
                             self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
                         }
+                        Leaving::LastCall(until) if until <= now => self.close_listeners(usize::MAX, seat),
+                        Leaving::LastCall(_) => self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?,
                         Leaving::Drained if self.connections.is_empty() => return Ok(Step::Leave),
                         Leaving::Drained => {}
                         Leaving::Now => return Ok(Step::Leave),
@@ -218,7 +235,11 @@ impl EventLoop {
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            timer.into_iter().chain(acceptor).min().map(Duration::from_millis)
+            let last_call = match self.leaving {
+                Leaving::LastCall(until) => Some(until.saturating_sub(now)),
+                Leaving::No | Leaving::Drained | Leaving::Now => None,
+            };
+            timer.into_iter().chain(acceptor).chain(last_call).min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
         };
@@ -238,7 +259,7 @@ impl EventLoop {
     }
 
     /// Sorts what the poll brought, and follows orders at once.
-    fn sort_events(&mut self, seat: &mut Seat) -> io::Result<()> {
+    fn sort_events(&mut self, seat: &mut Seat) {
         let mut ordered = false;
         for event in &self.events {
             match event.token().0 {
@@ -255,7 +276,9 @@ impl EventLoop {
             }
         }
         self.turn.sockets.reverse();
-        if ordered { self.obey(seat) } else { Ok(()) }
+        if ordered {
+            self.obey(seat);
+        }
     }
 
     /// Takes the next connection of this turn.
@@ -282,40 +305,64 @@ impl EventLoop {
     }
 
     /// Follows the master and the signals.
-    fn obey(&mut self, seat: &mut Seat) -> io::Result<()> {
+    fn obey(&mut self, seat: &mut Seat) {
         match self.control.orders() {
-            Some(Order::Drain) if self.leaving == Leaving::No => self.drain(seat),
-            Some(Order::Quit) => {
-                self.leaving = Leaving::Now;
-                Ok(())
+            Some(Order::Retire) if self.leaving == Leaving::No => self.begin_to_leave(Leaving::Drained, seat),
+            Some(Order::Drain) if self.leaving == Leaving::No => {
+                let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
+                self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
             }
-            Some(Order::Drain) | None => Ok(()),
+            Some(Order::Quit) => self.leaving = Leaving::Now,
+            Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
         }
     }
 
-    /// Begins to leave: takes what already waits to be accepted, keeps no connection behind its answer.
-    fn drain(&mut self, seat: &mut Seat) -> io::Result<()> {
-        self.leaving = Leaving::Drained;
+    /// Begins to leave: keeps no connection behind its answer.
+    fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
+        self.leaving = leaving;
         seat.draining = true;
+        match leaving {
+            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
+            Leaving::Drained => self.close_listeners(RETIRE_TAKE, seat),
+            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
+        }
+    }
+
+    /// Takes up to so many connections that wait to be accepted, then accepts no more.
+    fn close_listeners(&mut self, most: usize, seat: &mut Seat) {
         self.turn.accepting.clear();
+        self.acceptor.pause(borrow(&self.poll));
         for index in 0..self.acceptor.len() {
-            while self.connections.len() < self.limit {
+            for _ in 0..most {
+                if self.connections.len() >= self.limit {
+                    break;
+                }
                 let now = seat.clock.ms();
                 let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
                 let token = self.insert(stream, peer, index, seat);
                 self.runnable.push_back(token);
             }
         }
+        if most == usize::MAX && self.connections.len() >= self.limit {
+            // Some may still wait; there will be room for them.
+            self.leaving = Leaving::LastCall(seat.clock.ms() + LAST_CALL_MS);
+            return;
+        }
+        self.leaving = Leaving::Drained;
         self.acceptor.leave(borrow(&self.poll));
+        self.hurry_idle(seat);
+        // Fails only when the master is gone, which the channel tells at the next turn.
+        let _ = self.control.report(&Report::Draining);
+    }
+
+    /// Leaves idle connections the time of a request that is already on its way.
+    fn hurry_idle(&mut self, seat: &Seat) {
         let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
         let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
         for key in idle {
             self.connections[key].hurry(deadline);
             self.arm(key);
         }
-        // Fails only when the master is gone, which the channel tells at the next turn.
-        let _ = self.control.report(&Report::Draining);
-        Ok(())
     }
 
     /// A new connection: read at once, for its request is usually there already.

@@ -15,8 +15,11 @@ mod spool;
 mod timers;
 mod trust;
 mod upload;
+mod warmup;
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::channel::{BootError, Report, WorkerEnd};
@@ -72,6 +75,8 @@ pub struct Boot {
     pub log: Log,
     /// Access log and its compiled format.
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
+    /// Where the interpreter writes the stacks of all threads when a signal ends the worker; the master reads it.
+    pub stacks: File,
 }
 
 /// What an application is loaded with.
@@ -88,6 +93,8 @@ pub struct Place<'a> {
     pub log: &'a Log,
     /// Environ variables that the access log's format asks for.
     pub environ_names: Vec<String>,
+    /// Descriptor of [`Boot::stacks`].
+    pub stacks: i32,
 }
 
 /// An application and what it says of its interpreter (`Python 3.11.7`).
@@ -113,9 +120,16 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         slot: boot.slot,
         workers: boot.workers,
         log: &boot.log,
+        stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
-    let (app, description) = match load(&place) {
+    let loaded = load(&place).and_then(|(mut app, description)| {
+        if let Some(warmup) = &boot.settings.warmup {
+            warmup::run(warmup, &mut *app, &boot.settings)?;
+        }
+        Ok((app, description))
+    });
+    let (app, description) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             let code = if error.app { EXIT_APP } else { EXIT_BOOT };

@@ -2,11 +2,12 @@
 
 use crate::http::error::{self, Error};
 use crate::http::framing::{self, Length};
-use crate::http::head::{Head, Parsed};
+use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
+use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Reply, Request};
+use super::app::{Body, Fate, Peer, Reply, Request};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
 use super::job::{SocketOutlet, Work};
 use super::seat::{Entry, Seat};
@@ -14,6 +15,9 @@ use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The field by which proxies name a request, in every log that it passes.
+const REQUEST_ID: &[u8] = b"x-request-id";
 
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.
@@ -143,7 +147,7 @@ impl Connection {
                 self.after_answer(summary.fate, seat);
             }
             Reply::Stream(stream) => {
-                self.phase = Phase::Answer(Box::new(Answer::new(stream, seat)));
+                self.phase = Phase::Answer(Box::new(Answer::new(stream, self.link.clone(), seat)));
                 self.deadline = seat.clock.ms() + seat.rules.write_timeout;
             }
         }
@@ -229,6 +233,13 @@ impl Connection {
     }
 }
 
+/// What the flight recorder is told of a request.
+pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
+    let named = |field: &&Field| field.name.len() == REQUEST_ID.len() && field.name.of(bytes).eq_ignore_ascii_case(REQUEST_ID);
+    let id = head.fields.iter().find(named).map_or(&[][..], |field| field.value.of(bytes));
+    Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+}
+
 impl Seat {
     /// Calls the application with the job in hand.
     pub fn call(&mut self) -> Reply {
@@ -239,7 +250,7 @@ impl Seat {
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
-        self.scoreboard.slot(self.index).begin(job.head.line.of(bytes), job.began);
+        self.scoreboard.slot(self.index).begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
             bytes,
             head: &job.head,

@@ -76,6 +76,15 @@ impl Rules {
     }
 }
 
+/// Requests of one worker's life, with its own share of chance; `None`: no limit.
+fn quota(settings: &Settings) -> Option<u64> {
+    use std::hash::BuildHasher;
+    // A hasher's keys are the randomness that std has.
+    let chance = std::hash::RandomState::new().hash_one(std::process::id());
+    let jitter = chance % (settings.max_requests_jitter + 1);
+    (settings.max_requests > 0).then_some(settings.max_requests + jitter)
+}
+
 /// The serving thread's belongings.
 pub struct Seat {
     /// The application.
@@ -102,6 +111,8 @@ pub struct Seat {
     pub journal: Option<Journal>,
     /// Whether the worker is leaving: no connection is kept after its answer.
     pub draining: bool,
+    /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
+    quota: Option<u64>,
     /// Whether answers to pipelined requests may wait for each other to leave in one send.
     pub batches: bool,
     pub(super) scoreboard: Arc<Scoreboard>,
@@ -119,7 +130,9 @@ impl Seat {
         slot: usize,
     ) -> Self {
         let rules = Rules::of(settings);
+        let quota = quota(settings).map(|quota| scoreboard.slot(slot).requests() + quota);
         Self {
+            quota,
             app,
             // A head that waits for its end is copied here before the next read.
             input: vec![0; READ_SIZE + rules.head_max],
@@ -142,6 +155,15 @@ impl Seat {
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
         self.scoreboard.slot(self.index)
+    }
+
+    /// Whether the worker has served as many requests as it may; says so once.
+    pub fn has_served_enough(&mut self) -> bool {
+        let enough = self.quota.is_some_and(|quota| self.slot().requests() >= quota);
+        if enough {
+            self.quota = None;
+        }
+        enough
     }
 
     /// Takes over the bytes that a connection has kept.
