@@ -195,6 +195,11 @@ impl EventLoop {
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
                     let (open, now) = (self.connections.len(), seat.clock.ms());
+                    if let Leaving::LastCall(until) = self.leaving
+                        && until <= now
+                    {
+                        self.close_listeners(usize::MAX, seat);
+                    }
                     match self.leaving {
                         Leaving::No => {
                             if seat.has_served_enough() {
@@ -203,7 +208,6 @@ impl EventLoop {
                             }
                             self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
                         }
-                        Leaving::LastCall(until) if until <= now => self.close_listeners(usize::MAX, seat),
                         Leaving::LastCall(_) => self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?,
                         Leaving::Drained if self.connections.is_empty() => return Ok(Step::Leave),
                         Leaving::Drained => {}

@@ -16,10 +16,15 @@ const RECYCLE_SURGE: usize = 1;
 impl Supervisor {
     /// Moves the workers one step towards what is wanted.
     pub(super) fn balance(&mut self, now: Instant) {
-        if self.phase != Phase::Serving {
-            return;
-        }
         let target = if self.stopped { 0 } else { self.wanted };
+        match self.phase {
+            Phase::Starting => while self.count(|_| true) < target && self.add(now) {},
+            Phase::Serving => self.balance_towards(target, now),
+            Phase::Stopping { .. } | Phase::Done => {}
+        }
+    }
+
+    fn balance_towards(&mut self, target: usize, now: Instant) {
         while self.count(|place| is_ready(place)) > target {
             let Some(slot) = self.first_to_leave() else { break };
             self.retire(slot, now);
