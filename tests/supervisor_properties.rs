@@ -198,7 +198,11 @@ impl World {
             }
             Action::Upgrade => {
                 assert!(!self.stopping, "a server that stops becomes nothing else");
-                events.push_back(Event::Tried(Err("refused".into())));
+                let lives: Vec<_> = (0..CAPACITY).filter_map(|slot| self.supervisor.life(Slot(slot), self.now)).collect();
+                assert_eq!(lives.len(), self.alive.iter().flatten().count(), "nobody is forgotten");
+                let (generations, wanted) = (self.supervisor.generations(), self.supervisor.wanted());
+                self.supervisor = Supervisor::adopt(self.policy, CAPACITY, generations, wanted, &lives, self.now);
+                events.push_back(Event::Start);
             }
             Action::NotifyReady => {
                 assert!(!self.ready_told && self.serving(|worker| !worker.ready && !worker.doomed) == 0);

@@ -68,6 +68,7 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
+    use crate::config::signals::Request;
 
     #[test]
     fn every_name_is_that_of_a_signal() {

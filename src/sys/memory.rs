@@ -174,7 +174,7 @@ mod tests {
 
     #[test]
     fn memory_that_could_shrink_is_not_mapped() {
-        assert!(SharedSlice::<AtomicU64>::of(file("x", &[0; 64]).unwrap().into(), 1).is_err());
+        assert!(SharedSlice::<AtomicU64>::of(file_of(c"x", &[0; 64]).unwrap().into(), 1).is_err());
         assert!(SharedSlice::<AtomicU64>::new(0).is_err());
     }
 

@@ -5,6 +5,7 @@ use super::*;
 use crate::channel::BootError;
 
 mod changes;
+mod upgrade;
 
 const GRACEFUL: Duration = Duration::from_secs(30);
 const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -373,12 +374,9 @@ fn a_stop_while_all_slots_wait_ends_at_once() {
 }
 
 #[test]
-fn requests_that_are_not_supported_are_told_and_harm_nothing() {
+fn logs_are_opened_anew_when_asked() {
     let mut server = Server::serving(1);
-    for request in [Request::ReopenLogs, Request::Upgrade] {
-        assert_eq!(server.asked(request), [Action::Tell(Note::Unsupported(request))]);
-    }
-    assert_eq!(server.wait(), None);
+    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
 }
 
 #[test]

@@ -89,8 +89,8 @@ impl Supervisor {
             State::Booting { until } => Life::Booting { left: until.map(left) },
             State::Ready { since } => Life::Ready { ago: now.saturating_duration_since(since) },
             State::Leaving { until, hurried } => Life::Leaving { left: until.map(left), hurried },
-            State::Failed { kill_at } | State::Aborted { kill_at: Some(kill_at), .. } => Life::Ending { left: left(kill_at) },
-            State::Aborted { kill_at: None, .. } | State::Killed => Life::Ending { left: Duration::ZERO },
+            State::Failed { kill_at } => Life::Ending { left: left(kill_at) },
+            State::Aborted { .. } | State::Killed => Life::Ending { left: Duration::ZERO },
         };
         Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn })
     }
@@ -105,9 +105,10 @@ impl Supervisor {
         }
     }
 
-    /// Whether nothing is under way that the next program would not know of.
+    /// Whether nothing is under way that the next program would not know of: a reload, a report of a worker that hung.
     fn may_upgrade(&self) -> bool {
-        self.phase == Phase::Serving && self.reload.is_idle()
+        let reported = self.places.iter().all(|place| !matches!(place.state, State::Aborted { .. }));
+        self.phase == Phase::Serving && self.reload.is_idle() && reported
     }
 
     pub(super) fn upgrade_if_queued(&mut self, now: Instant) {
