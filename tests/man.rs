@@ -64,7 +64,8 @@ fn signals() -> String {
         let names: Vec<_> = group.iter().map(|row| format!("\\fB{}\\fR", row.name)).collect();
         let mut text = group[0].text.to_owned();
         text[..1].make_ascii_uppercase();
-        writeln!(out, ".TP\n{}\n{}.\n{}", names.join(", "), escape(&text), sentences(group[0].detail)).expect("a String takes all");
+        writeln!(out, ".TP\n{}\n{}.\n{}", names.join(", "), escape(&text), sentences(group[0].detail))
+            .expect("a String takes all");
     }
     out
 }

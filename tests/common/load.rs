@@ -1,8 +1,8 @@
 //! A load client that counts: every answer that is missing, cut, wrong or late is a failure, with the worker it belongs to.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 

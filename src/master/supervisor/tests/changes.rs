@@ -66,7 +66,11 @@ fn a_reload_during_a_reload_follows_it() {
     assert_eq!(server.asked(Request::Reload), [Action::Tell(Note::ReloadQueued)]);
     let ready = server.ready(1);
     assert_eq!(ready[3..5], [Action::Tell(Note::Reloaded(SECOND)), Action::Tell(Note::Reloading(Generation(3)))]);
-    assert_eq!(server.event(Event::Read(Ok(policy(1)))), [Action::Fork(Slot(2), Generation(3))], "whoever leaves does not matter");
+    assert_eq!(
+        server.event(Event::Read(Ok(policy(1)))),
+        [Action::Fork(Slot(2), Generation(3))],
+        "whoever leaves does not matter"
+    );
     assert_eq!(server.ended(2, CRASH)[2..], [Action::Discard(Generation(3))], "two queued are one");
 
     let mut server = Server::reloading(policy(1));
