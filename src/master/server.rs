@@ -189,6 +189,7 @@ impl Server {
             if let Report::Ready(python) = &report {
                 self.python.clone_from(python);
                 self.table.set_ready(slot);
+                self.log().debug(format_args!("worker {} is ready", slot.0));
                 self.patrol.begin(slot, time::monotonic());
             }
             self.feed(Event::Reported { slot, report })?;
@@ -243,6 +244,7 @@ impl Server {
                 Err(error) => return Continue(Some(Event::ForkFailed { slot, why: error.to_string() })),
             },
             Action::Order(slot, order) => {
+                self.log().debug(format_args!("worker {} is told to leave ({order:?})", slot.0));
                 if let Some(channel) = self.table.channel(slot) {
                     // It fails only for a worker that is gone, whose end is about to be told.
                     let _ = channel.send(order);
