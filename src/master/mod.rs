@@ -15,7 +15,7 @@ mod logs;
 mod notes;
 pub mod notify;
 mod pidfile;
-mod privileges;
+pub mod privileges;
 mod ready;
 mod server;
 mod service;

@@ -197,7 +197,7 @@ impl Service {
             redirected.map_err(|errno| failed("cannot capture the output", errno.into()))?;
         }
         match &self.identity {
-            Some(identity) => identity.assume(death, self.master),
+            Some(identity) => identity.assume_in_worker(death, self.master),
             None => Ok(()),
         }
     }
