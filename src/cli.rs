@@ -29,6 +29,7 @@ the later wins.
 Signals:
   TERM       graceful stop: requests are finished first
   INT, QUIT  quick stop; a second one stops at once
+  USR1       open the logs anew, after they were moved away
 
 Exit status:
   0  stopped in order            3  the workers failed to boot
