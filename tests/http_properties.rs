@@ -78,8 +78,17 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![Just(b'\t'), 0x20..=0x7eu8, 0x80..=0xffu8], 0..60)
 }
 
-/// Status, fields and body of an answer, decoded by an independent reader: httparse and the chunk decoder.
-fn client(bytes: &[u8], head_only: bool) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>, usize) {
+/// An answer as a client sees it.
+struct Received {
+    status: u16,
+    fields: Vec<(String, Vec<u8>)>,
+    body: Vec<u8>,
+    /// Bytes that belong to the answer.
+    len: usize,
+}
+
+/// Decodes an answer with an independent reader: httparse and the chunk decoder.
+fn receive(bytes: &[u8], head_only: bool) -> Received {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
     let len = response.parse(bytes).expect("a valid head").unwrap();
@@ -103,7 +112,7 @@ fn client(bytes: &[u8], head_only: bool) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8
         body.extend_from_slice(&bytes[at..][decoded.data]);
         at += decoded.consumed;
         if decoded.done || decoded.consumed == 0 {
-            return (status, fields, body, at);
+            return Received { status, fields, body, len: at };
         }
     }
 }
@@ -189,7 +198,7 @@ proptest! {
             }
         }
         let end = body.end(&mut out);
-        let (read, sent_fields, data, len) = client(&out, head_only);
+        let Received { status: read, fields: sent_fields, body: data, len } = receive(&out, head_only);
         prop_assert_eq!((read, len), (status, out.len()));
         prop_assert_eq!(sent_fields.iter().filter(|(name, _)| name == "Date").count(), 1);
         prop_assert_eq!(sent_fields.len() >= fields.len(), true);
