@@ -78,17 +78,11 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![Just(b'\t'), 0x20..=0x7eu8, 0x80..=0xffu8], 0..60)
 }
 
-/// An answer as a client sees it.
-struct Received {
-    status: u16,
-    fields: Vec<(String, Vec<u8>)>,
-    body: Vec<u8>,
-    /// Bytes that belong to the answer.
-    len: usize,
-}
+/// Name and value of each field.
+type Fields = Vec<(String, Vec<u8>)>;
 
-/// Decodes an answer with an independent reader: httparse and the chunk decoder.
-fn receive(bytes: &[u8], head_only: bool) -> Received {
+/// Status, fields, body and length of an answer, decoded by an independent reader: httparse and the chunk decoder.
+fn client(bytes: &[u8], head_only: bool) -> (u16, Fields, Vec<u8>, usize) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
     let len = response.parse(bytes).expect("a valid head").unwrap();
@@ -112,7 +106,7 @@ fn receive(bytes: &[u8], head_only: bool) -> Received {
         body.extend_from_slice(&bytes[at..][decoded.data]);
         at += decoded.consumed;
         if decoded.done || decoded.consumed == 0 {
-            return Received { status, fields, body, len: at };
+            return (status, fields, body, at);
         }
     }
 }
@@ -198,7 +192,7 @@ proptest! {
             }
         }
         let end = body.end(&mut out);
-        let Received { status: read, fields: sent_fields, body: data, len } = receive(&out, head_only);
+        let (read, sent_fields, data, len) = client(&out, head_only);
         prop_assert_eq!((read, len), (status, out.len()));
         prop_assert_eq!(sent_fields.iter().filter(|(name, _)| name == "Date").count(), 1);
         prop_assert_eq!(sent_fields.len() >= fields.len(), true);
