@@ -229,3 +229,19 @@ fn the_last_words_of_a_crash_are_captured() {
     server.log().wait(&["string_at"]);
     server.stop();
 }
+
+#[test]
+fn a_log_of_root_where_others_may_put_links_is_warned_of() {
+    let Some(other) = user::other() else { return };
+    for (mode, warned) in [(0o755, false), (0o777, true)] {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(mode)).expect("it is ours");
+        let log = dir.path().join("access.log").display().to_string();
+        let mut server = Server::new("probe").options(["--user", user::NAME, "--access-logfile", &log]);
+        if let Some(home) = other.python_home() {
+            server = server.env("PYTHONHOME", home.to_str().expect("UTF-8"));
+        }
+        let text = server.start().stop().text();
+        assert_eq!(text.contains("access.log: others may write to its directory"), warned, "{mode:o}: {text}");
+    }
+}

@@ -146,6 +146,22 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_of_another_user_still_hears_of_the_death_of_its_master() {
+        use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
+        if !geteuid().is_root() {
+            return;
+        }
+        let identity = resolve(&settings(Some("123456"), Some("123456"))).unwrap().unwrap();
+        let alone = alone_in_test();
+        let master = nix::unistd::getpid();
+        let child = fork_in_test(&alone, |_| {
+            let assumed = identity.assume_in_worker(Signal::SIGUSR2, master).is_ok();
+            i32::from(!(assumed && prctl::get_pdeathsig() == Ok(Some(Signal::SIGUSR2))))
+        });
+        assert_eq!(wait_in_test(child), Exit::Code(0));
+    }
+
+    #[test]
     fn who_does_not_exist_is_refused() {
         let error = |user, group| resolve(&settings(user, group)).unwrap_err();
         assert_eq!(error(Some("no-such-user"), None), "--user no-such-user: there is no such user");
