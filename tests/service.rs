@@ -4,6 +4,7 @@
 mod common;
 
 use std::fs;
+use std::io::Read;
 use std::net::TcpListener;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -18,6 +19,18 @@ use common::client::{Address, Client};
 use common::server::{START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
 use common::tools::{Finished, run};
 use common::{SOON, apps, procfs, user, wait_for};
+
+/// Everything in a pipe whose writers are gone, or are about to be.
+#[track_caller]
+fn to_end(mut pipe: impl Read + Send + 'static) -> String {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let mut text = String::new();
+        // An end that comes too late is read by nobody.
+        let _ = pipe.read_to_string(&mut text).map(|_| sender.send(text));
+    });
+    receiver.recv_timeout(SOON).expect("the daemon has closed its caller's pipes")
+}
 
 /// A daemon's directory. Dropping it ends the daemon whose pid file is in it.
 struct Place {
@@ -45,10 +58,14 @@ impl Place {
         command
     }
 
-    /// Starts the daemon. Its caller's pipes must be closed when it returns, or this waits in vain.
+    /// Starts the daemon. Its caller's pipes must be closed when it has returned: whoever reads them waits for their end.
     #[track_caller]
     fn start(&self, options: &[&str], app: &str) -> Finished {
-        run(&mut self.command(options, app), START_LIMIT)
+        let mut command = self.command(options, app);
+        let mut caller = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+        let (stdout, stderr) = (caller.stdout.take().expect("piped"), caller.stderr.take().expect("piped"));
+        let status = wait_for("the return of the command", START_LIMIT, || caller.try_wait().expect("it is ours"));
+        Finished { status, stdout: to_end(stdout), stderr: to_end(stderr) }
     }
 
     /// The master's pid, as the file says.
