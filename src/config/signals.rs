@@ -69,8 +69,24 @@ pub const TABLE: [Row; 10] = [
          new one is ready before the old one drains. When it cannot boot, or the configuration is wrong, the old generation keeps \
          serving. A HUP during a reload is carried out after it. Options that need a restart are named in the log.",
     ),
-    ask("USR1", Request::ReopenLogs, "reopen the log files", "For log rotation."),
-    ask("USR2", Request::Upgrade, "upgrade the binary", "The sockets stay open."),
+    ask(
+        "USR1",
+        Request::ReopenLogs,
+        "reopen the log files",
+        "For log rotation; the connection to the system log is made anew too. The master opens them and hands them to the workers, \
+         so that workers without the right to open them write to the new files too. A log that cannot be opened is written on \
+         where it is.",
+    ),
+    ask(
+        "USR2",
+        Request::Upgrade,
+        "upgrade the binary, without a gap",
+        "The master becomes the program that is found now under the path it was started by, with the same arguments, environment \
+         and directory, and with the same process id: neither a service manager nor a pid file notices. The sockets stay open. The \
+         program is tried first: when it does not run, does not know the state of this version, or finds the configuration wrong, \
+         nothing changes. Then workers of the new program replace the old ones as at a reload; when they cannot boot, the old ones \
+         keep serving. The log says which. A USR2 during a reload is carried out after it.",
+    ),
     ask("TTIN", Request::MoreWorkers, "one worker more", "After WINCH it brings the stopped workers back instead."),
     ask("TTOU", Request::FewerWorkers, "one worker less", "The last one stays."),
     ask(

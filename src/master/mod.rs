@@ -22,7 +22,7 @@ pub mod notify;
 mod pace;
 mod patrol;
 mod pidfile;
-mod privileges;
+pub mod privileges;
 mod ready;
 mod server;
 mod service;

@@ -6,6 +6,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::kill;
 use nix::unistd::{Pid, getpid};
 
@@ -43,13 +44,10 @@ impl Pidfile {
                     path.display()
                 ));
             }
-            Owner::Gone => fs::remove_file(&path).map_err(|error| failed(&path, &error))?,
+            Owner::Gone => remove_stale(&path).map_err(|error| failed(&path, &error))?,
             Owner::Nobody => {}
         }
-        Self::write(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::AlreadyExists => format!("--pid {}: another server is starting with this file", path.display()),
-            _ => failed(&path, &error),
-        })
+        Self::write(&path).map_err(|error| failed(&path, &error))
     }
 
     /// The file that this process wrote before exec. `None` when it is not there any more, or is another's.
@@ -95,6 +93,17 @@ impl Drop for Pidfile {
     }
 }
 
+/// Removes a stale file, unless another server is about to do so, or has just put its own in its place.
+fn remove_stale(path: &Path) -> io::Result<()> {
+    let busy = || io::Error::from(io::ErrorKind::AlreadyExists);
+    let stale = Flock::lock(fs::File::open(path)?, FlockArg::LockExclusiveNonblock).map_err(|_| busy())?;
+    let (locked, named) = (stale.metadata()?, fs::symlink_metadata(path)?);
+    if (locked.dev(), locked.ino()) != (named.dev(), named.ino()) {
+        return Err(busy());
+    }
+    fs::remove_file(path)
+}
+
 /// Whose file it is.
 enum Owner {
     /// There is none.
@@ -134,7 +143,10 @@ fn read(path: &Path) -> Option<Pid> {
 }
 
 fn failed(path: &Path, error: &io::Error) -> String {
-    format!("--pid {}: cannot be written: {}", path.display(), super::start::reason(error))
+    match error.kind() {
+        io::ErrorKind::AlreadyExists => format!("--pid {}: another server is starting with this file", path.display()),
+        _ => format!("--pid {}: cannot be written: {}", path.display(), super::start::reason(error)),
+    }
 }
 
 #[cfg(test)]
@@ -187,6 +199,19 @@ mod tests {
             assert_eq!(read(&path), Some(getpid()), "{stale:?}");
             drop(file);
         }
+    }
+
+    #[test]
+    fn of_two_servers_that_find_a_stale_file_one_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.pid");
+        fs::write(&path, "").unwrap();
+        let _first = Flock::lock(fs::File::open(&path).unwrap(), FlockArg::LockExclusive).unwrap();
+        assert!(Pidfile::create(&path).unwrap_err().ends_with("another server is starting with this file"));
+        fs::remove_file(&path).unwrap();
+        let own = Pidfile::create(&path).unwrap();
+        assert!(Pidfile::write(&path).is_err(), "a file that came meanwhile is not overwritten");
+        drop(own);
     }
 
     #[test]

@@ -95,23 +95,28 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, String> {
 impl Identity {
     /// Turns this process, a new worker, into the user, for good. `death` is sent when the `master` dies, which the kernel forgets
     /// with the change.
-    pub fn assume(&self, death: Signal, master: Pid) -> Result<(), BootError> {
-        let failed = |error: std::io::Error| BootError {
-            app: false,
-            text: format!("cannot become user {} and group {}: {error}", self.ids.uid, self.ids.gid),
-        };
-        if let Some((name, home)) = &self.account {
-            // What a login would set: programs look for their files in the home directory, and root's is closed to them now.
-            let home = home.to_string_lossy().into_owned();
-            let variables = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name.clone())];
-            process::set_env(&variables.map(|(name, value)| (name.to_owned(), value))).map_err(failed)?;
-        }
-        become_for_good(&self.ids).map_err(failed)?;
-        prctl::set_pdeathsig(death).map_err(|errno| failed(errno.into()))?;
+    pub fn assume_in_worker(&self, death: Signal, master: Pid) -> Result<(), BootError> {
+        self.assume()?;
+        prctl::set_pdeathsig(death).map_err(|errno| self.failed(errno.into()))?;
         if getppid() != master {
             process::exit_now(0);
         }
         Ok(())
+    }
+
+    /// Turns this process into the user, for good.
+    pub fn assume(&self) -> Result<(), BootError> {
+        if let Some((name, home)) = &self.account {
+            // What a login would set: programs look for their files in the home directory, and root's is closed to them now.
+            let home = home.to_string_lossy().into_owned();
+            let variables = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name.clone())];
+            process::set_env(&variables.map(|(name, value)| (name.to_owned(), value))).map_err(|error| self.failed(error))?;
+        }
+        become_for_good(&self.ids).map_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: std::io::Error) -> BootError {
+        BootError { app: false, text: format!("cannot become user {} and group {}: {error}", self.ids.uid, self.ids.gid) }
     }
 }
 
@@ -138,6 +143,22 @@ mod tests {
         assert_eq!(identity.ids.gid, Gid::from_raw(4242));
         let identity = resolve(&settings(Some("123456"), Some("4242"))).unwrap().unwrap();
         assert_eq!(identity.ids.groups, [Gid::from_raw(4242)]);
+    }
+
+    #[test]
+    fn a_worker_of_another_user_still_hears_of_the_death_of_its_master() {
+        use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
+        if !geteuid().is_root() {
+            return;
+        }
+        let identity = resolve(&settings(Some("123456"), Some("123456"))).unwrap().unwrap();
+        let alone = alone_in_test();
+        let master = nix::unistd::getpid();
+        let child = fork_in_test(&alone, |_| {
+            let assumed = identity.assume_in_worker(Signal::SIGUSR2, master).is_ok();
+            i32::from(!(assumed && prctl::get_pdeathsig() == Ok(Some(Signal::SIGUSR2))))
+        });
+        assert_eq!(wait_in_test(child), Exit::Code(0));
     }
 
     #[test]

@@ -183,11 +183,11 @@ impl Service {
     /// Every worker is ready: the caller may go.
     pub fn ready(&mut self, workers: usize, addresses: &str, log: &Log) {
         self.extend_at = None;
-        self.notifier.ready(&serving(workers, addresses));
         if self.is_daemon {
-            // systemd knows the process that it has started, which was the caller.
+            // The service manager knows the process that it has started, which was the caller.
             self.notifier.main_pid(self.master);
         }
+        self.notifier.ready(&serving(workers, addresses));
         if let Some(caller) = self.caller.take() {
             if let Err(error) = daemon::leave_streams() {
                 log.warning(format_args!("standard output and error stay those of the caller: {error}"));
@@ -240,7 +240,7 @@ impl Service {
             redirected.map_err(|errno| failed("cannot capture the output", errno.into()))?;
         }
         match &self.identity {
-            Some(identity) => identity.assume(death, self.master),
+            Some(identity) => identity.assume_in_worker(death, self.master),
             None => Ok(()),
         }
     }

@@ -73,6 +73,9 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     for warning in kit.logs.unread(&settings) {
         complain(&warning);
     }
+    for exposed in identity.iter().flat_map(|_| kit.logs.exposed()) {
+        log.warning(format_args!("{exposed}"));
+    }
     if rights::is_root() && settings.user.is_none() {
         log.warning(format_args!("the application runs as root, and so does whoever breaks into it; give --user"));
     }

@@ -254,13 +254,13 @@ impl Supervisor {
             (Request::QuickStop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, stage: Stage::Drain { .. } }) => self.stop(code, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
-            (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (_, Phase::Done) => {}
+            (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
+            (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (Request::Reload, Phase::Starting | Phase::Serving) => self.reload_asked(),
             (Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, Phase::Starting | Phase::Serving) => {
                 self.resize(request);
             }
-            (Request::ReopenLogs, Phase::Starting | Phase::Serving) => self.actions.push(Action::ReopenLogs),
             (Request::Upgrade, Phase::Starting | Phase::Serving) => self.upgrade_asked(),
         }
     }

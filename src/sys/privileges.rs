@@ -88,7 +88,8 @@ mod tests {
         let alone = alone_in_test();
         let nobody = Ids { uid: Uid::from_raw(65534), gid: Gid::from_raw(65534), groups: vec![Gid::from_raw(65533)] };
         let child = fork_in_test(&alone, |_| {
-            if become_for_good(&nobody).is_err() {
+            // Without this the kernel takes the capabilities away by itself, as long as nobody has asked it not to.
+            if prctl::set_keepcaps(true).and_then(|()| become_for_good(&nobody).map_err(|_| Errno::EPERM)).is_err() {
                 return 1;
             }
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

@@ -156,7 +156,7 @@ pub static TABLE: &[Opt] = &[
         short: Some('m'),
         value: "MODE",
         kind: Kind::Octal,
-        help: "File mode mask in octal, which also decides who may connect to a unix socket; inherited when not given.",
+        help: "File mode mask in octal; without it the inherited one holds, and unix sockets are open to everybody.",
         section: Section::Sockets,
         set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mask| s.umask = Some(mask))),
         ..ROW

@@ -374,8 +374,10 @@ fn a_stop_while_all_slots_wait_ends_at_once() {
 }
 
 #[test]
-fn logs_are_opened_anew_when_asked() {
+fn logs_are_opened_anew_whatever_else_goes_on() {
     let mut server = Server::serving(1);
+    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
+    server.asked(Request::Stop);
     assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
 }
 
