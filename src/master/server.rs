@@ -99,11 +99,16 @@ impl Server {
                     return Break(End::Exit(code::FAILED));
                 }
             };
+            let mut dismissed = Vec::new();
             for slot in woken.talkers {
-                self.hear(slot)?;
+                dismissed.extend(self.hear(slot)?);
             }
             if woken.signals {
                 self.obey()?;
+            }
+            // If the whole server was sent SIGTERM, it stops by now, and nobody is replaced.
+            for slot in dismissed {
+                self.feed(Event::Reported { slot, report: Report::Dismissed })?;
             }
             self.look_around()?;
             self.feed(Event::Tick)?;
@@ -152,18 +157,26 @@ impl Server {
         Continue(())
     }
 
-    /// Takes in what a worker has to say.
-    fn hear(&mut self, slot: Slot) -> ControlFlow<End> {
+    /// Takes in what a worker has to say; returns it when it was dismissed.
+    fn hear(&mut self, slot: Slot) -> ControlFlow<End, Option<Slot>> {
+        let mut dismissed = None;
         for report in self.table.reports(slot) {
-            if let Report::Ready(python) = &report {
-                self.python.clone_from(python);
-                self.table.set_ready(slot);
-                self.log().debug(format_args!("worker {} is ready", slot.0));
-                self.patrol.begin(slot, time::monotonic());
+            match &report {
+                Report::Ready(python) => {
+                    self.python.clone_from(python);
+                    self.table.set_ready(slot);
+                    self.log().debug(format_args!("worker {} is ready", slot.0));
+                    self.patrol.begin(slot, time::monotonic());
+                }
+                Report::Dismissed => {
+                    dismissed = Some(slot);
+                    continue;
+                }
+                Report::BootFailed(_) | Report::Draining | Report::Worn => {}
             }
             self.feed(Event::Reported { slot, report })?;
         }
-        Continue(())
+        Continue(dismissed)
     }
 
     /// Takes in the signals that have arrived.

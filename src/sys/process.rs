@@ -113,7 +113,10 @@ pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
 /// them. `is_own` tells the children that somebody else waits for: behind one of them it stops, and must be called again after that.
 pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
     let inherits = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
-    while inherits {
+    if !inherits {
+        return;
+    }
+    loop {
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: `info` is a valid place for the answer; nothing is collected yet.

@@ -25,7 +25,7 @@ impl Supervisor {
     }
 
     fn balance_towards(&mut self, target: usize, now: Instant) {
-        while self.count(|place| is_ready(place)) > target {
+        while self.count(is_ready) > target {
             let Some(slot) = self.first_to_leave() else { break };
             self.retire(slot, now);
         }
