@@ -156,6 +156,9 @@ pub trait App {
     /// The calling thread does without the application until its next call: lets the application's other threads run.
     fn release(&mut self);
 
+    /// A signal has interrupted the wait: the application's handler for it, if it has one, runs now.
+    fn signalled(&mut self) {}
+
     /// Starts a thread of the application's runtime that runs `body` with the same application.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()>;
 

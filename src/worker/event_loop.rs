@@ -376,6 +376,7 @@ impl EventLoop {
         match poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
+                seat.app.signalled();
                 Ok(())
             }
             other => other,

@@ -30,7 +30,9 @@ impl Connection {
     pub(super) fn consume(&mut self, seat: &mut Seat) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.take_body(upload, seat),
-            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => self.take_head(seat),
+            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                self.take_head(seat)
+            }
         }
     }
 
