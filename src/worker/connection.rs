@@ -143,9 +143,9 @@ pub struct Connection {
     pub link: Arc<Link>,
     pub(super) phase: Phase,
     /// Bytes that were read and not used, while the seat has them not.
-    input: Vec<u8>,
+    pub(super) input: Vec<u8>,
     /// Whether `input` needs more bytes to mean anything, and not merely its turn.
-    partial: bool,
+    pub(super) partial: bool,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
@@ -247,9 +247,10 @@ impl Connection {
         }
     }
 
-    /// What is left of the input goes from the seat to the connection, unless it is in the application's turn.
+    /// The drive is over.
     fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
-        if !matches!(next, Next::Work(_)) {
+        // A call is quick as a rule: what follows its request stays in the seat meanwhile.
+        if !matches!(next, Next::Work(Work::Call)) {
             self.stow(seat);
         }
         if matches!(next, Next::Close(_)) {

@@ -211,13 +211,12 @@ impl EventLoop {
                 }
                 Stage::Letters => match self.letters.try_recv() {
                     Ok(letter) => self.open_letter(letter, seat),
-                    Err(_) if !seat.may_call && self.outside.is_empty() => {
-                        self.turn.stage = Stage::Parked;
-                        return Ok(Step::HandOver(MAIN));
-                    }
                     Err(_) => {
                         self.turn.parked = self.parked.len();
                         self.turn.stage = Stage::Parked;
+                        if !seat.may_call && self.outside.is_empty() {
+                            return Ok(Step::HandOver(MAIN));
+                        }
                         None
                     }
                 },

@@ -203,8 +203,14 @@ impl Connection {
                 self.output = output;
                 self.phase = Phase::Answer(answer);
             }
-            Served::Step(answer, step) => self.take_step(answer, step),
-            Served::Ended(fate) => self.after_answer(fate, seat),
+            Served::Step(answer, step) => {
+                seat.take_in(&self.input, self.partial);
+                self.take_step(answer, step);
+            }
+            Served::Ended(fate) => {
+                seat.take_in(&self.input, self.partial);
+                self.after_answer(fate, seat);
+            }
             Served::Dropped => {}
         }
     }
