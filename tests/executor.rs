@@ -154,8 +154,7 @@ struct Worker {
 }
 
 fn start(threads: usize) -> Worker {
-    let settings =
-        Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], threads, ..Settings::default() };
+    let settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], threads, ..Settings::default() };
     let listeners = listener::bind_all(&settings).unwrap();
     let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
     let (master, end) = channel::pair().unwrap();
@@ -353,7 +352,6 @@ fn streams_keep_to_their_thread_and_interleave() {
 #[test]
 fn no_answer_is_lost_doubled_or_crossed_over_many_hand_overs() {
     for threads in [1, 2, 8] {
-        eprintln!("threads {threads}");
         let worker = start(threads);
         std::thread::scope(|scope| {
             for client in 0..16 {

@@ -1,7 +1,7 @@
 //! The hybrid executor: quick calls run where the loop runs, slow ones do not hold the loop up.
 //!
 //! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
-//! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: two exchanges, no lock. Of the
+//! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
 //! other threads one is the *watcher*: it looks once a tick, and if the same call still runs, it takes the loop from the table,
 //! is the owner from then on, and serves everybody else. The first thread, back from its call, finds the table empty: it
 //! leaves its answer in the owner's letter box and joins the idle threads.
@@ -16,8 +16,9 @@
 //!
 //! What keeps it right:
 //! - The loop is one value in one box. Whoever holds the box owns the loop; the table holds it only while its owner calls.
-//! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Only the thread that
-//!   holds the box changes it: before laying it down, after taking it.
+//! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
+//!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
+//!   not what another owner laid down meanwhile.
 //! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
@@ -121,6 +122,14 @@ pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<P
     boxes.into_iter().enumerate().map(place).collect()
 }
 
+impl Crew {
+    /// Takes the loop that was laid down in this turn, unless somebody else has.
+    fn take(&self, turn: u64) -> Option<Box<EventLoop>> {
+        self.turn.compare_exchange(turn, turn + 1, Acquire, Relaxed).ok()?;
+        self.table.take()
+    }
+}
+
 impl Place {
     /// Whose place it is.
     pub fn member(&self) -> Member {
@@ -175,14 +184,13 @@ impl Place {
                 self.send(member, Mail::Help(token, work));
                 return Some(event_loop);
             }
-            self.publish(event_loop);
+            let turn = self.publish(event_loop);
             let served = seat.serve(work);
-            let Some(back) = self.crew.table.take() else {
+            let Some(back) = self.crew.take(turn) else {
                 self.post(seat.letter(token, served));
                 return None;
             };
             event_loop = back;
-            self.step_turn();
             if !event_loop.outside.is_empty() {
                 // The others need the interpreter more than this thread, which reads and writes now.
                 seat.app.release();
@@ -192,24 +200,21 @@ impl Place {
         Some(event_loop)
     }
 
-    /// Lays the loop on the table.
-    fn publish(&self, event_loop: Box<EventLoop>) {
-        self.step_turn();
-        self.crew.table.store(Some(event_loop));
+    /// Lays the loop on the table; returns the number of the turn.
+    fn publish(&self, event_loop: Box<EventLoop>) -> u64 {
+        let crew = &self.crew;
+        crew.table.store(Some(event_loop));
+        let turn = crew.turn.load(Relaxed) + 1;
+        crew.turn.store(turn, Release);
         // Between the odd turn above and the look below, as between the two in `sleep`: one of the two threads sees the other.
         fence(SeqCst);
-        if self.crew.asleep.load(Relaxed) && self.crew.asleep.swap(false, Relaxed) {
-            let watcher = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher;
+        if crew.asleep.load(Relaxed) && crew.asleep.swap(false, Relaxed) {
+            let watcher = crew.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher;
             if let Some(watcher) = watcher {
                 self.send(watcher, Mail::Wake);
             }
         }
-    }
-
-    /// Only for the thread that holds the loop: before it lays it on the table, after it has taken it from there.
-    fn step_turn(&self) {
-        let turn = self.crew.turn.load(Relaxed);
-        self.crew.turn.store(turn + 1, Release);
+        turn
     }
 
     fn send(&self, to: Member, mail: Mail) {
@@ -254,9 +259,8 @@ impl Place {
                     let turn = self.crew.turn.load(Acquire);
                     if turn == last
                         && turn % 2 == 1
-                        && let Some(mut event_loop) = self.crew.table.take()
+                        && let Some(mut event_loop) = self.crew.take(turn)
                     {
-                        self.step_turn();
                         self.leave_idle();
                         event_loop.taken();
                         return Wake::Owner(event_loop);

@@ -7,45 +7,44 @@ pub struct Member(pub usize);
 /// The thread that runs the process's `main`; with one application slot it alone calls the application.
 pub const MAIN: Member = Member(0);
 
-/// Some members.
+/// The members that are in the application, each as often as it owes the loop a letter: a member may own the loop again before
+/// its last letter is read.
 #[derive(Clone, Debug)]
 pub struct Members {
-    there: Vec<bool>,
+    owing: Vec<u32>,
     count: usize,
 }
 
 impl Members {
     /// None of `size` members.
     pub fn none(size: usize) -> Self {
-        Self { there: vec![false; size], count: 0 }
+        Self { owing: vec![0; size], count: 0 }
     }
 
-    /// How many there are.
+    /// Letters owed in all: the application slots that are taken.
     pub fn len(&self) -> usize {
         self.count
     }
 
-    /// Whether there are none.
+    /// Whether none is owed.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether this one is among them.
+    /// Whether this one owes a letter.
     pub fn contains(&self, member: Member) -> bool {
-        self.there[member.0]
+        self.owing[member.0] > 0
     }
 
-    /// Adds one.
+    /// This one owes a letter more.
     pub fn insert(&mut self, member: Member) {
-        if !std::mem::replace(&mut self.there[member.0], true) {
-            self.count += 1;
-        }
+        self.owing[member.0] += 1;
+        self.count += 1;
     }
 
-    /// Removes one.
+    /// A letter of this one is read.
     pub fn remove(&mut self, member: Member) {
-        if std::mem::replace(&mut self.there[member.0], false) {
-            self.count -= 1;
-        }
+        self.owing[member.0] -= 1;
+        self.count -= 1;
     }
 }
