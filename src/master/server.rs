@@ -220,7 +220,7 @@ impl Server {
     /// none of that is noticed outside.
     fn into_boot(self, birth: Birth) -> Boot {
         let slot = birth.slot.0;
-        self.scoreboard.slot(slot).reset(std::process::id());
+        self.scoreboard.reset(slot, std::process::id());
         Boot {
             settings: self.settings,
             listeners: self.listeners,
@@ -246,7 +246,7 @@ impl Server {
 
     fn about(&self, slot: Slot) -> Option<About> {
         let child = self.table.child(slot)?;
-        let in_flight = self.scoreboard.slot(slot.0).in_flight();
+        let in_flight = self.scoreboard.in_flight(slot.0).into_iter().next();
         let serving = in_flight.map(|request| {
             let time = Duration::from_nanos(time::monotonic().saturating_sub(request.since));
             (request, time)
@@ -258,10 +258,11 @@ impl Server {
     fn announce(&mut self) {
         let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
         self.log.info(format_args!(
-            "tapster {}: {} x 1 thread = {} on {} ({}, pid {})",
+            "tapster {}: {} x {} = {} on {} ({}, pid {})",
             env!("CARGO_PKG_VERSION"),
             count(self.workers, "worker"),
-            count(self.workers, "concurrent request"),
+            count(self.settings.threads, "thread"),
+            count(self.workers * self.settings.threads, "concurrent request"),
             addresses.join(", "),
             self.python,
             std::process::id(),

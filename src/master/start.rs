@@ -57,7 +57,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
     let workers = settings.workers.unwrap_or_else(process::usable_cores);
-    let scoreboard = Scoreboard::new(workers);
+    let scoreboard = Scoreboard::new(workers, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).or_else(|error| {
         if settings.error_log != LogTarget::Stderr {

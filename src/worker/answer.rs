@@ -5,13 +5,15 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 
 use crate::http::head::Head;
 use crate::sys::sendfile::sendfile;
 
-use super::app::{Fate, Step, Stream, Summary};
+use super::app::{Step, Stream, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
-use super::job::Work;
+use super::job::{Link, Served, Work};
+use super::member::Member;
 use super::output;
 use super::seat::{Entry, Seat};
 
@@ -28,6 +30,9 @@ pub struct Answer {
     began: u64,
     response_head: Vec<u8>,
     environ: Vec<Option<String>>,
+    link: Arc<Link>,
+    /// The thread that began it: the application may keep things by thread.
+    member: Member,
 }
 
 /// What must be sent before the stream is asked again.
@@ -51,7 +56,7 @@ impl std::fmt::Debug for Answer {
 
 impl Answer {
     /// The rest of the answer to the request in hand.
-    pub fn new(stream: Box<dyn Stream>, seat: &Seat) -> Self {
+    pub fn new(stream: Box<dyn Stream>, link: Arc<Link>, seat: &Seat) -> Self {
         let job = &seat.job;
         Self {
             stream,
@@ -61,20 +66,65 @@ impl Answer {
             began: job.began,
             response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
             environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
+            link,
+            member: seat.member,
         }
     }
 
-    /// Asks the application for one block.
-    pub fn advance(&mut self, seat: &mut Seat) -> Step {
-        seat.slot().resume(self.head.line.of(&self.bytes), self.began);
-        let before = seat.out.len();
-        let step = self.stream.advance(&mut seat.out);
-        seat.slot().pause();
-        seat.clock.tick();
-        if self.response_head.is_empty() {
-            self.response_head = seat.response_head(&seat.out[before..]).to_vec();
+    /// The thread that began it.
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    /// The request line, fit for a log.
+    pub fn line(&self) -> impl std::fmt::Display {
+        self.head.line.of(&self.bytes).escape_ascii()
+    }
+
+    /// Writes its log line.
+    fn record(&self, summary: Summary, seat: &mut Seat) {
+        seat.record(&Entry {
+            peer: &self.link.peer,
+            head: Some((&self.head, &self.bytes)),
+            status: summary.status,
+            sent: summary.sent,
+            response_head: &self.response_head,
+            began: Some(self.began),
+            environ: &self.environ,
+        });
+    }
+}
+
+impl Seat {
+    /// Asks a stream for one block; the last step closes it.
+    pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
+        self.scoreboard.call(self.slot, self.member.0).begin(answer.head.line.of(&answer.bytes), answer.began);
+        let before = self.out.len();
+        let step = answer.stream.advance(&mut self.out);
+        self.clock.tick();
+        if answer.response_head.is_empty() {
+            answer.response_head = self.response_head(&self.out[before..]).to_vec();
         }
-        step
+        let served = match step {
+            Step::Rendered | Step::Held | Step::File { .. } => Served::Step(answer, step),
+            Step::End(summary) => {
+                answer.record(summary, self);
+                drop(answer);
+                Served::Ended(summary.fate)
+            }
+        };
+        self.scoreboard.call(self.slot, self.member.0).pause();
+        served
+    }
+
+    /// Drops a stream whose client is gone.
+    pub(super) fn abandon(&mut self, answer: Box<Answer>) -> Served {
+        self.scoreboard.call(self.slot, self.member.0).begin(answer.head.line.of(&answer.bytes), answer.began);
+        let summary = answer.stream.summary();
+        answer.record(summary, self);
+        drop(answer);
+        self.scoreboard.call(self.slot, self.member.0).pause();
+        Served::Dropped
     }
 }
 
@@ -98,19 +148,11 @@ impl Connection {
     }
 
     /// Takes back a stream that was asked for a block.
-    pub fn advanced(&mut self, mut answer: Box<Answer>, step: Step, seat: &mut Seat) {
-        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+    pub(super) fn take_step(&mut self, mut answer: Box<Answer>, step: Step) {
         answer.pending = match step {
-            Step::Rendered => Pending::Nothing,
+            Step::Rendered | Step::End(_) => Pending::Nothing,
             Step::Held => Pending::Held(0),
             Step::File { offset, len } => Pending::File { offset, left: len },
-            Step::End(summary) => {
-                self.record_answer(&answer, summary, seat);
-                // The application's iterable is closed before the next request of the connection begins.
-                drop(answer);
-                self.after_answer(summary.fate, seat);
-                return;
-            }
         };
         self.phase = Phase::Answer(answer);
     }
@@ -176,27 +218,6 @@ impl Connection {
         let line = answer.head.line.of(&answer.bytes).escape_ascii();
         seat.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
         Err(Next::Close(CloseReason::Cut))
-    }
-
-    /// Writes the log line of an answer that ends with its connection, when `reason` ends it in the middle.
-    pub(super) fn abandon(&mut self, reason: CloseReason, seat: &mut Seat) {
-        if let Phase::Answer(answer) = std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
-            let line = answer.head.line.of(&answer.bytes).escape_ascii();
-            seat.log.debug(format_args!("the answer to {line} is not complete: {reason}"));
-            self.record_answer(&answer, answer.stream.summary(), seat);
-        }
-    }
-
-    fn record_answer(&self, answer: &Answer, summary: Summary, seat: &mut Seat) {
-        seat.record(&Entry {
-            peer: &self.link.peer,
-            head: Some((&answer.head, &answer.bytes)),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: &answer.response_head,
-            began: Some(answer.began),
-            environ: &answer.environ,
-        });
     }
 }
 

@@ -17,6 +17,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
+use super::member::Member;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -102,10 +103,12 @@ pub struct Seat {
     pub journal: Option<Journal>,
     /// Whether the worker is leaving: no connection is kept after its answer.
     pub draining: bool,
-    /// Whether answers to pipelined requests may wait for each other to leave in one send.
-    pub batches: bool,
+    /// The thread.
+    pub member: Member,
+    /// Whether it may call the application.
+    pub may_call: bool,
     pub(super) scoreboard: Arc<Scoreboard>,
-    pub(super) index: usize,
+    pub(super) slot: usize,
 }
 
 impl Seat {
@@ -117,6 +120,7 @@ impl Seat {
         access: Option<(Arc<Sink>, Arc<Format>)>,
         scoreboard: Arc<Scoreboard>,
         slot: usize,
+        member: Member,
     ) -> Self {
         let rules = Rules::of(settings);
         Self {
@@ -133,15 +137,16 @@ impl Seat {
             log,
             journal: access.map(|(sink, format)| Journal { sink, format, lines: Vec::new(), pid: std::process::id() }),
             draining: false,
-            batches: true,
+            member,
+            may_call: true,
             scoreboard,
-            index: slot,
+            slot,
         }
     }
 
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
-        self.scoreboard.slot(self.index)
+        self.scoreboard.slot(self.slot)
     }
 
     /// Takes over the bytes that a connection has kept.
