@@ -107,7 +107,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "worker",
         modules: &["channel", "config", "http", "log", "net", "scoreboard", "sys", "wsgi"],
-        crates: &["crossbeam_channel", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
+        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master and cli, and Python only through wsgi",
     },
@@ -454,6 +454,35 @@ fn the_sources_keep_to_the_table() {
         report.extend(findings.iter().filter(counts).map(Finding::to_string));
     }
     assert!(report.is_empty(), "the architecture is broken in {} places:\n{}", report.len(), report.join("\n"));
+}
+
+/// The table for ARCHITECTURE.md.
+fn table() -> String {
+    let list = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    let row = |r: &Rule| format!("| `{}` | {} | {} | {} |\n", r.part, list(r.modules), list(r.crates), r.why);
+    let head = "| module | modules | crates | why |\n|---|---|---|---|\n".to_owned();
+    RULES.iter().map(row).fold(head, |table, row| table + &row)
+}
+
+#[test]
+fn the_document_shows_the_table_and_gives_a_reason_for_each_crate() {
+    const UPDATE: &str = "TAPSTER_UPDATE_ARCHITECTURE";
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let path = root.join("ARCHITECTURE.md");
+    let text = fs::read_to_string(&path).expect("ARCHITECTURE.md is there");
+    let (before, rest) = text.split_once("from tests/architecture.rs -->\n").expect("a mark before the table");
+    let (shown, after) = rest.split_once("<!-- rules: end").expect("a mark behind the table");
+    if std::env::var(UPDATE).is_ok_and(|value| value == "1") {
+        let new = [before, "from tests/architecture.rs -->\n", &table(), "<!-- rules: end", after].concat();
+        fs::write(&path, new).expect("ARCHITECTURE.md can be written");
+    } else {
+        assert_eq!(shown, table(), "write it anew: {UPDATE}=1 cargo test --test architecture");
+    }
+    let (_, reasons) = after.split_once("## Dependencies").expect("a chapter on dependencies");
+    let words: HashSet<&str> = reasons.split(|c: char| !c.is_alphanumeric() && !"-_".contains(c)).collect();
+    for name in dependencies(&fs::read_to_string(root.join("Cargo.toml")).expect("Cargo.toml")) {
+        assert!(words.contains(name.replace('_', "-").as_str()) || words.contains(name.as_str()), "no reason for {name}");
+    }
 }
 
 #[test]

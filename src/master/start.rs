@@ -62,7 +62,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread) -> 
     }
     let policy = kit.policy();
     let capacity = 2 * (policy.workers + policy.surge) + SPARE_PLACES;
-    let scoreboard = Scoreboard::new(capacity);
+    let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).or_else(|error| {
         if kit.hides_errors() {
