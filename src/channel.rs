@@ -20,6 +20,8 @@ pub enum Report {
     Draining,
     /// The worker has served as many requests as it may and goes on until it is told to leave.
     Worn,
+    /// Somebody sent SIGTERM to the worker, which goes on until it is told to leave.
+    Dismissed,
 }
 
 /// Why a worker cannot boot.
@@ -159,6 +161,7 @@ impl Report {
             Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
             Self::Draining => (b'D', ""),
             Self::Worn => (b'W', ""),
+            Self::Dismissed => (b'T', ""),
         };
         let mut packet = vec![kind];
         let room = PACKET_MAX - packet.len();
@@ -185,6 +188,7 @@ impl Report {
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
             b'D' if text.is_empty() => Ok(Self::Draining),
             b'W' if text.is_empty() => Ok(Self::Worn),
+            b'T' if text.is_empty() => Ok(Self::Dismissed),
             _ => Err(unknown(packet)),
         }
     }
@@ -280,6 +284,7 @@ mod tests {
             Report::BootFailed(BootError { app: false, text: String::new() }),
             Report::Draining,
             Report::Worn,
+            Report::Dismissed,
         ];
         for report in &reports {
             worker.send(report).unwrap();

@@ -1,8 +1,9 @@
-//! The scoreboard: one cache-line-padded slot of atomics per worker in memory shared by master and workers (mapped before the
-//! fork), written by its worker with plain stores, read by the master at any time, also after the worker's death.
+//! The scoreboard: cache-line-padded slots of atomics in memory shared by master and workers (mapped before the fork), written by
+//! their worker with plain stores, read by the master at any time, also after the worker's death.
 //!
-//! A slot has one writer, the thread of its worker that is in the application. The request in flight is a sequence lock whose
-//! sequence is the time of the call: zero while the line is rewritten, so that a reader sees a whole line or none.
+//! A worker has one [`Slot`] and for each of its threads one [`Call`]. A call has one writer, its thread. The request in it is a
+//! sequence lock whose sequence is the time of the call: zero while the line is rewritten, so that a reader sees a whole line
+//! or none.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,21 +30,29 @@ const WORD: usize = size_of::<u64>();
 /// How often a reader tries to find the worker not between two requests.
 const READ_ATTEMPTS: usize = 8;
 
-/// The slots of all workers.
+/// What all workers tell of themselves.
 #[derive(Debug)]
 pub struct Scoreboard {
     slots: SharedSlice<Slot>,
+    calls: SharedSlice<Call>,
+    /// Calls of one slot.
+    threads: usize,
 }
 
 impl Scoreboard {
-    /// Maps `slots` zeroed slots, shared with every process forked later.
-    pub fn new(slots: usize) -> io::Result<Self> {
-        Ok(Self { slots: SharedSlice::new(slots)? })
+    /// Maps zeroed memory for `slots` workers of `threads` threads each, shared with every process forked later.
+    pub fn new(slots: usize, threads: usize) -> io::Result<Self> {
+        Ok(Self { slots: SharedSlice::new(slots)?, calls: SharedSlice::new(slots * threads)?, threads })
     }
 
-    /// Maps the slots of the program that this process was before exec, with room for `slots`.
-    pub fn adopt(memory: OwnedFd, slots: usize) -> io::Result<Self> {
-        Ok(Self { slots: SharedSlice::of(memory, slots)? })
+    /// Maps the memory of the program that this process was before exec, with room for `slots` workers of as many threads as then.
+    pub fn adopt([slots_memory, calls_memory]: [OwnedFd; 2], slots: usize, threads: usize) -> io::Result<Self> {
+        Ok(Self { slots: SharedSlice::of(slots_memory, slots)?, calls: SharedSlice::of(calls_memory, slots * threads)?, threads })
+    }
+
+    /// The memory behind it, for [`Self::adopt`].
+    pub fn memory(&self) -> [BorrowedFd<'_>; 2] {
+        [self.slots.as_fd(), self.calls.as_fd()]
     }
 
     /// How many slots there are.
@@ -51,16 +60,37 @@ impl Scoreboard {
         self.slots.len()
     }
 
-    /// One slot.
-    pub fn slot(&self, index: usize) -> &Slot {
-        &self.slots[index]
+    /// What the worker in one slot tells.
+    pub fn slot(&self, slot: usize) -> &Slot {
+        &self.slots[slot]
     }
-}
 
-impl AsFd for Scoreboard {
-    /// The memory behind it.
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.slots.as_fd()
+    /// What one of its threads does.
+    pub fn call(&self, slot: usize, thread: usize) -> &Call {
+        &self.calls[slot * self.threads..][..self.threads][thread]
+    }
+
+    /// The calls of all its threads.
+    pub fn calls(&self, slot: usize) -> impl Iterator<Item = &Call> {
+        (0..self.threads).map(move |thread| self.call(slot, thread))
+    }
+
+    /// Requests that are in the application of the worker in this slot, oldest first.
+    pub fn in_flight(&self, slot: usize) -> Vec<InFlight> {
+        let mut requests: Vec<InFlight> = self.calls(slot).filter_map(Call::in_flight).collect();
+        requests.sort_by_key(|request| request.since);
+        requests
+    }
+
+    /// Requests served in this slot since the start of the server.
+    pub fn requests(&self, slot: usize) -> u64 {
+        self.calls(slot).map(Call::requests).sum()
+    }
+
+    /// A new worker takes the slot: what the last one was doing is forgotten, the counters are kept.
+    pub fn reset(&self, slot: usize, pid: u32) {
+        self.slot(slot).reset(pid);
+        self.calls(slot).for_each(Call::pause);
     }
 }
 
@@ -70,15 +100,23 @@ shared_struct! {
     // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
     #[repr(C, align(128))]
     pub struct Slot {
+        /// When the worker's loop last went round, in nanoseconds of the monotonic clock.
+        beat: AtomicU64,
+        pid: AtomicU32,
+        connections: AtomicU32,
+    }
+}
+
+shared_struct! {
+    /// What one thread does in the application.
+    #[derive(Debug)]
+    #[repr(C, align(128))]
+    pub struct Call {
         /// When the application was called, in nanoseconds of the monotonic clock; 0 while no call runs.
         since: AtomicU64,
         /// When it was entered for this piece of the answer, in nanoseconds of the monotonic clock.
         entered: AtomicU64,
-        /// When the worker's loop last went round.
-        beat: AtomicU64,
         requests: AtomicU64,
-        pid: AtomicU32,
-        connections: AtomicU32,
         /// Bytes that are used of the line, of the client and of the id.
         len: AtomicU32,
         client_len: AtomicU32,
@@ -145,6 +183,39 @@ fn load(place: &[AtomicU64], len: &AtomicU32) -> Vec<u8> {
 }
 
 impl Slot {
+    /// Open connections of the worker.
+    pub fn set_connections(&self, count: u32) {
+        self.connections.store(count, Relaxed);
+    }
+
+    /// Open connections of the worker, as it last said.
+    pub fn connections(&self) -> u32 {
+        self.connections.load(Relaxed)
+    }
+
+    /// The worker's loop has gone round.
+    pub fn beat(&self, now: u64) {
+        self.beat.store(now, Relaxed);
+    }
+
+    /// When the worker's loop last went round, nanoseconds of the monotonic clock; 0 before the first time.
+    pub fn last_beat(&self) -> u64 {
+        self.beat.load(Relaxed)
+    }
+
+    /// The worker that has, or had, the slot; 0 before the first.
+    pub fn pid(&self) -> u32 {
+        self.pid.load(Relaxed)
+    }
+
+    fn reset(&self, pid: u32) {
+        self.beat.store(0, Relaxed);
+        self.connections.store(0, Relaxed);
+        self.pid.store(pid, Relaxed);
+    }
+}
+
+impl Call {
     /// The application is called with this request: written before the call, so that a crash in it is explained.
     /// `now` is in nanoseconds of the monotonic clock.
     #[inline]
@@ -177,35 +248,15 @@ impl Slot {
         self.enter(facts, since, now);
     }
 
-    /// The application has given a piece of its answer and waits to be asked again.
+    /// The application has given a piece of its answer and waits to be asked again: the request was counted before.
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
     }
 
-    /// The worker's loop has gone round.
-    pub fn beat(&self, now: u64) {
-        self.beat.store(now, Relaxed);
-    }
-
-    /// When the worker's loop last went round, nanoseconds of the monotonic clock; 0 before the first time.
-    pub fn last_beat(&self) -> u64 {
-        self.beat.load(Relaxed)
-    }
-
     /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing.
     pub fn entered(&self) -> Option<u64> {
         (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed))
-    }
-
-    /// Open connections of the worker.
-    pub fn set_connections(&self, count: u32) {
-        self.connections.store(count, Relaxed);
-    }
-
-    /// Open connections of the worker, as it last said.
-    pub fn connections(&self) -> u32 {
-        self.connections.load(Relaxed)
     }
 
     /// The request in the application, if any.
@@ -220,22 +271,9 @@ impl Slot {
         })?
     }
 
-    /// Requests served by the slot since the start of the server.
+    /// Requests served by this thread's place since the start of the server.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
-    }
-
-    /// The worker that has, or had, the slot; 0 before the first.
-    pub fn pid(&self) -> u32 {
-        self.pid.load(Relaxed)
-    }
-
-    /// A new worker takes the slot: forgets what the last one was doing, keeps the counters.
-    pub fn reset(&self, pid: u32) {
-        self.since.store(0, Relaxed);
-        self.beat.store(0, Relaxed);
-        self.connections.store(0, Relaxed);
-        self.pid.store(pid, Relaxed);
     }
 }
 
@@ -254,27 +292,27 @@ mod tests {
 
     #[test]
     fn the_request_of_a_dead_worker_is_known() {
-        let board = Scoreboard::new(2).unwrap();
+        let board = Scoreboard::new(2, 2).unwrap();
         let alone = alone_in_test();
         let worker = fork_in_test(&alone, |_| {
-            let slot = board.slot(1);
-            slot.reset(77);
+            board.reset(1, 77);
+            let slot = board.call(1, 1);
             slot.begin(&facts(b"GET /first HTTP/1.1"), 5);
             slot.end();
             slot.begin(&facts(b"GET /crash HTTP/1.1"), 9);
             0
         });
         wait_in_test(worker);
-        assert_eq!(board.slot(1).in_flight(), flying(b"GET /crash HTTP/1.1", 9));
-        assert_eq!(board.slot(1).requests(), 1);
+        assert_eq!(board.in_flight(1), Vec::from_iter(flying(b"GET /crash HTTP/1.1", 9)));
+        assert_eq!(board.requests(1), 1);
         assert_eq!(board.slot(1).pid(), 77);
-        assert_eq!(board.slot(0).in_flight(), None);
+        assert_eq!(board.in_flight(0), []);
     }
 
     #[test]
     fn lines_of_every_length_come_back_whole_up_to_the_limit() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
         let long: Vec<u8> = (0..LINE_MAX + 20).map(|i| b'a' + (i % 26) as u8).collect();
         for len in 0..long.len() {
             slot.begin(&facts(&long[..len]), 1 + len as u64);
@@ -284,8 +322,8 @@ mod tests {
 
     #[test]
     fn client_and_request_id_come_back_cut_to_their_length() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
         for (client, id) in [(&b"[::1]:80"[..], &[b'x'; ID_MAX + 1][..]), (b"", b"abc"), (&[b'1'; CLIENT_MAX], b"")] {
             slot.begin(&Facts { line: b"GET / HTTP/1.1", client, id }, 5);
             let seen = slot.in_flight().unwrap();
@@ -295,22 +333,24 @@ mod tests {
 
     #[test]
     fn an_idle_or_new_worker_has_nothing_in_flight() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
         slot.begin(&facts(b"GET / HTTP/1.1"), 1);
         slot.end();
         assert_eq!(slot.in_flight(), None);
         slot.begin(&facts(b"GET / HTTP/1.1"), 2);
-        slot.set_connections(3);
-        slot.reset(8);
+        board.slot(0).set_connections(3);
+        board.slot(0).beat(7);
+        board.reset(0, 8);
+        assert_eq!(board.slot(0).last_beat(), 0);
         assert_eq!(slot.in_flight(), None);
-        assert_eq!((slot.connections(), slot.requests(), slot.pid()), (0, 1, 8));
+        assert_eq!((board.slot(0).connections(), board.requests(0), board.slot(0).pid()), (0, 1, 8));
     }
 
     #[test]
     fn the_pieces_of_an_answer_are_no_requests_of_their_own() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
         slot.begin(&facts(b"GET /a HTTP/1.1"), 3);
         slot.end();
         slot.resume(&facts(b"GET /a HTTP/1.1"), 3, 7);
@@ -324,8 +364,8 @@ mod tests {
 
     #[test]
     fn a_reader_never_sees_a_mixture_of_two_lines() {
-        let board = Scoreboard::new(1).unwrap();
-        let slot = board.slot(0);
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for now in 1..200_000u64 {
@@ -342,8 +382,18 @@ mod tests {
     }
 
     #[test]
-    fn slots_share_no_cache_line() {
-        assert_eq!(size_of::<Slot>() % 128, 0);
-        assert_eq!(align_of::<Slot>(), 128);
+    fn the_requests_of_all_threads_are_known_oldest_first() {
+        let board = Scoreboard::new(2, 3).unwrap();
+        board.call(1, 0).begin(&facts(b"GET /young HTTP/1.1"), 9);
+        board.call(1, 2).begin(&facts(b"GET /old HTTP/1.1"), 4);
+        let lines: Vec<Vec<u8>> = board.in_flight(1).into_iter().map(|request| request.line).collect();
+        assert_eq!(lines, [b"GET /old HTTP/1.1".to_vec(), b"GET /young HTTP/1.1".to_vec()]);
+        assert_eq!(board.in_flight(0), []);
+    }
+
+    #[test]
+    fn slots_and_calls_share_no_cache_line() {
+        assert_eq!((size_of::<Slot>() % 128, align_of::<Slot>()), (0, 128));
+        assert_eq!((size_of::<Call>() % 128, align_of::<Call>()), (0, 128));
     }
 }

@@ -107,7 +107,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "worker",
         modules: &["channel", "config", "http", "log", "net", "scoreboard", "sys", "wsgi"],
-        crates: &["crossbeam_channel", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
+        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master and cli, and Python only through wsgi",
     },

@@ -92,8 +92,11 @@ impl App for Native {
         }
     }
 
-    fn idle(&mut self, wait: &mut dyn FnMut()) {
-        wait();
+    fn release(&mut self) {}
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
+        let app = Self { seen: self.seen.clone(), file: self.file.try_clone()? };
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
     }
 }
 
@@ -243,12 +246,13 @@ fn start(change: impl FnOnce(&mut Settings)) -> Worker {
     let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
     let (master, end) = channel::pair().unwrap();
     let log = Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0));
+    let members = settings.members();
     let boot = Boot {
         settings: Arc::new(settings),
         listeners,
         slot: 0,
         workers: 1,
-        scoreboard: Arc::new(Scoreboard::new(1).unwrap()),
+        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
         channel: end,
         signals: Blocked::all().unwrap(),
         log,

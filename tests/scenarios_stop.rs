@@ -5,11 +5,13 @@ mod common;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use common::client::Client;
 use common::deploy::{self, WORKERS, load, wait_for_records};
 use common::load::{Plan, Tally};
+use common::server::signal_to;
 use common::{SOON, procfs, wait_for};
 
 /// Longest time without any answer.
@@ -61,7 +63,12 @@ fn a_stop_loses_no_connection_that_was_let_in() {
         let plan = |keep_alive| Plan { keep_alive, clients: 12, ..Plan::new(server.address()) };
         let (new, kept) = (plan(false).start(), Plan { pause: Duration::from_millis(5), ..plan(true) }.start());
         new.wait_for_more(300);
-        server.signal(Signal::SIGTERM);
+        if stop % 2 == 0 {
+            server.signal(Signal::SIGTERM);
+        } else {
+            // As a service manager does (systemd.kill(5), KillMode=control-group).
+            killpg(Pid::from_raw(server.pid()), Signal::SIGTERM).expect("the group is there");
+        }
         assert_eq!(server.wait(SOON).code(), Some(0));
         for tally in [new.stop(), kept.stop()] {
             assert_eq!(lost(&tally), [""; 0], "stop {stop}");
@@ -117,6 +124,20 @@ fn a_server_without_workers_can_be_stopped() {
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(SOON).code(), Some(0));
     server.finish();
+}
+
+#[test]
+fn a_worker_that_is_sent_term_is_replaced_without_a_loss() {
+    let server = deploy::server().start();
+    let load = load(&server);
+    for pid in server.workers() {
+        signal_to(pid, Signal::SIGTERM);
+        server.log().wait(&[&pid.to_string(), "was sent SIGTERM"]);
+        wait_for("its end", SOON, || (!procfs::alive(pid)).then_some(()));
+    }
+    load.assert_flawless(GAP);
+    assert_eq!(server.workers().len(), WORKERS);
+    server.stop();
 }
 
 #[test]

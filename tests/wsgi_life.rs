@@ -23,12 +23,12 @@ fn threads_of_the_application_run_while_the_server_waits() {
         );
         server.get(GET).expect_ok("x");
         let (done, began) = (server.path("done"), Instant::now());
-        server.app.idle(&mut || {
-            while !done.exists() && began.elapsed() < PATIENCE {
-                std::thread::yield_now();
-            }
-        });
+        server.app.release();
+        while !done.exists() && began.elapsed() < PATIENCE {
+            std::thread::yield_now();
+        }
         assert!(done.exists());
+        server.get(GET).expect_ok("x");
     });
 }
 
@@ -40,7 +40,9 @@ fn signal_handlers_of_the_application_run_after_a_wait() {
              lambda number, frame: SEEN.append(number))\ndef app(e, s):\n    s('200 OK', [])\n    return [b'%d' % len(SEEN)]\n",
         );
         server.get(GET).expect_ok("0");
-        server.app.idle(&mut || raise(Signal::SIGUSR2).expect("a signal to ourselves"));
+        server.app.release();
+        raise(Signal::SIGUSR2).expect("a signal to ourselves");
+        server.app.signalled();
         server.get(GET).expect_ok("1");
     });
 }
@@ -52,19 +54,11 @@ fn a_signal_handler_that_raises_stops_nothing() {
             "import signal, sys\nsignal.signal(signal.SIGURG, lambda number, frame: sys.exit('from handler'))\ndef app(e, s):\n    s('200 OK', [])\n    \
              return [b'x']\n",
         );
-        server.app.idle(&mut || raise(Signal::SIGURG).expect("a signal to ourselves"));
+        server.app.release();
+        raise(Signal::SIGURG).expect("a signal to ourselves");
+        server.app.signalled();
         server.get(GET).expect_ok("x");
         assert!(server.log().contains("SystemExit: from handler"), "{}", server.log());
-    });
-}
-
-#[test]
-fn a_panic_while_waiting_leaves_the_thread_attached() {
-    with_python(|| {
-        let mut server = Server::new("def app(e, s):\n    s('200 OK', [])\n    return [b'x']\n");
-        let waited = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| server.app.idle(&mut || panic!("on purpose"))));
-        assert!(waited.is_err());
-        server.get(GET).expect_ok("x");
     });
 }
 

@@ -23,6 +23,7 @@ fixed! {
     "backlog" => backlog,
     "defer-accept" => defer_accept,
     "umask" => umask,
+    "threads" => threads,
     "ready-fd" => ready_fd,
     "daemon" => daemon,
     "pid" => pid_file,

@@ -73,6 +73,8 @@ pub struct Settings {
     pub defer_accept: Duration,
     /// `-w/--workers`; `None` = auto: the usable cores.
     pub workers: Option<usize>,
+    /// `--threads`: requests that one worker has in the application at once; default 1.
+    pub threads: usize,
     /// `--worker-connections`: most open connections per worker; default 16384.
     pub worker_connections: usize,
     /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
@@ -157,6 +159,11 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
+    pub fn members(&self) -> usize {
+        self.threads + 1
+    }
+
     /// What the rows of the table start from: not set, or empty until the row's default is put in.
     fn blank() -> Self {
         Self {
@@ -165,6 +172,7 @@ impl Settings {
             backlog: 0,
             defer_accept: Duration::ZERO,
             workers: None,
+            threads: 0,
             worker_connections: 0,
             max_requests: 0,
             max_requests_jitter: 0,

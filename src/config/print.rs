@@ -91,6 +91,7 @@ mod tests {
             given("umask", &["027"]),
             given("forwarded-allow-ips", &[""]),
             given("workers", &["3"]),
+            given("threads", &["3"]),
             given("worker-connections", &["10"]),
             given("max-requests", &["1000"]),
             given("max-requests-jitter", &["100"]),

@@ -68,6 +68,8 @@ pub enum Hang {
 pub enum Wear {
     /// It has served as many requests as it may.
     Requests,
+    /// Somebody sent it SIGTERM.
+    Dismissed,
     /// It takes this much memory in bytes.
     Memory(u64),
     /// It has lived for this long.

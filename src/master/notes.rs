@@ -123,6 +123,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::Recycling { slot, wear } => {
             let why = match wear {
                 Wear::Requests => "has served --max-requests".into(),
+                Wear::Dismissed => "was sent SIGTERM".into(),
                 Wear::Memory(bytes) => format!("takes {} MiB, more than --max-worker-rss", bytes >> 20),
                 Wear::Age(age) => format!("has served for {}, as long as --max-worker-age allows", seconds(*age)),
             };

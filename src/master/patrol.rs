@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::Order;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{Call, Scoreboard};
 
 use super::event::{Event, Slot, Wear};
 use super::memory::{self, Kills};
@@ -81,9 +81,9 @@ impl Patrol {
     fn judge(&mut self, slot: Slot, child: &Child, scoreboard: &Scoreboard, supervisor: &Supervisor, now: u64) -> Option<Event> {
         let row = scoreboard.slot(slot.0);
         let look = Look {
-            calls: row.entered().into_iter().collect(),
+            calls: scoreboard.calls(slot.0).filter_map(Call::entered).collect(),
             beat: row.last_beat(),
-            served: row.requests(),
+            served: scoreboard.requests(slot.0),
             loops: !supervisor.is_leaving(slot),
         };
         match self.watch.judge(slot, child.timeout, &look, now)? {

@@ -121,14 +121,19 @@ impl Server {
             if woken.service && !self.service.attend(&self.generations.current().log) {
                 self.feed(Event::Asked(Request::QuickStop))?;
             }
+            let mut dismissed = Vec::new();
             for slot in woken.talkers {
-                self.hear(slot)?;
+                dismissed.extend(self.hear(slot)?);
             }
             if woken.signals {
                 self.obey()?;
             }
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
+            }
+            // If the whole server was sent SIGTERM, it stops by now, and nobody is replaced.
+            for slot in dismissed {
+                self.feed(Event::Reported { slot, report: Report::Dismissed })?;
             }
             self.look_around()?;
             self.feed(Event::Tick)?;
@@ -183,18 +188,26 @@ impl Server {
         Continue(())
     }
 
-    /// Takes in what a worker has to say.
-    fn hear(&mut self, slot: Slot) -> ControlFlow<End> {
+    /// Takes in what a worker has to say; returns it when it was dismissed.
+    fn hear(&mut self, slot: Slot) -> ControlFlow<End, Option<Slot>> {
+        let mut dismissed = None;
         for report in self.table.reports(slot) {
-            if let Report::Ready(python) = &report {
-                self.python.clone_from(python);
-                self.table.set_ready(slot);
-                self.log().debug(format_args!("worker {} is ready", slot.0));
-                self.patrol.begin(slot, time::monotonic());
+            match &report {
+                Report::Ready(python) => {
+                    self.python.clone_from(python);
+                    self.table.set_ready(slot);
+                    self.log().debug(format_args!("worker {} is ready", slot.0));
+                    self.patrol.begin(slot, time::monotonic());
+                }
+                Report::Dismissed => {
+                    dismissed = Some(slot);
+                    continue;
+                }
+                Report::BootFailed(_) | Report::Draining | Report::Worn => {}
             }
             self.feed(Event::Reported { slot, report })?;
         }
-        Continue(())
+        Continue(dismissed)
     }
 
     /// Takes in the signals that have arrived.
@@ -343,7 +356,7 @@ impl Server {
     /// none of that is noticed outside.
     fn into_boot(self, birth: Birth) -> Boot {
         let slot = birth.slot.0;
-        self.scoreboard.slot(slot).reset(std::process::id());
+        self.scoreboard.reset(slot, std::process::id());
         let kit = self.generations.into_kit(birth.generation);
         Boot {
             workers: kit.workers(),
@@ -400,26 +413,24 @@ impl Server {
         Some(About { pid: child.pid.as_raw(), age, serving: self.calls(slot), stacks, oom })
     }
 
-    /// The calls of the application that run in a worker, or ran when it died, and for how long.
+    /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
     fn calls(&self, slot: Slot) -> Vec<(InFlight, Duration)> {
-        let in_flight = self.scoreboard.slot(slot.0).in_flight();
         let now = time::monotonic();
-        in_flight
-            .into_iter()
-            .map(|call| (now.saturating_sub(call.since), call))
-            .map(|(time, call)| (call, Duration::from_nanos(time)))
-            .collect()
+        let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
+        self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
     }
 
     /// Says that the server is ready: to the log, and to whoever reads `--ready-fd`.
     fn announce(&mut self) {
         let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
-        let workers = self.generations.current().workers();
+        let settings = &self.generations.current().settings;
+        let (workers, threads) = (self.generations.current().workers(), settings.threads);
         self.log().info(format_args!(
-            "tapster {}: {} x 1 thread = {} on {} ({}, pid {})",
+            "tapster {}: {} x {} = {} on {} ({}, pid {})",
             env!("CARGO_PKG_VERSION"),
             count(workers, "worker"),
-            count(workers, "concurrent request"),
+            count(threads, "thread"),
+            count(workers * threads, "concurrent request"),
             addresses.join(", "),
             self.python,
             std::process::id(),

@@ -90,7 +90,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     }
     let policy = kit.policy();
     let capacity = capacity(&policy);
-    let scoreboard = Scoreboard::new(capacity);
+    let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).map_err(|error| refusal(error.0))?;
     if let Some(identity) = &identity {

@@ -58,10 +58,12 @@ pub struct State {
     pub listeners: Vec<Listening>,
     /// The workers.
     pub children: Vec<Child>,
-    /// Descriptor of the scoreboard.
-    pub scoreboard: i32,
+    /// Descriptors of the scoreboard: slots and calls.
+    pub scoreboard: [i32; 2],
     /// Slots of the scoreboard.
     pub slots: usize,
+    /// `--threads`, which gives the scoreboard its shape.
+    pub threads: usize,
     /// The pipes of captured output.
     pub outputs: Vec<Output>,
     /// The pid file, absolute.
@@ -196,8 +198,9 @@ mod tests {
                 Listening { fd: 6, own: true, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
             ],
             children: vec![child(0, Some(8)), child(1, None)],
-            scoreboard: 4,
+            scoreboard: [4, 13],
             slots: 2,
+            threads: 1,
             outputs: vec![Output { slot: 1, pid: 101, fd: 9 }],
             pid_file: Some("/run/x.pid".into()),
         }

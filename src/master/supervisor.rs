@@ -313,8 +313,9 @@ impl Supervisor {
                 self.tell(Note::Left(slot));
             }
             (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
+            (Report::Dismissed, State::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
             // What crossed an order on its way, or is said twice.
-            (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn, _) => {}
+            (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
         }
     }
 

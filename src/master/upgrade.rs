@@ -102,7 +102,7 @@ impl Server {
 
     /// Everything that must stay open; the same that [`Server::state`] names.
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = vec![self.scoreboard.as_fd()];
+        let mut fds = self.scoreboard.memory().to_vec();
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
         for (_, child) in self.table.alive() {
             fds.extend(child.channel.as_ref().map(AsFd::as_fd));
@@ -133,8 +133,9 @@ impl Server {
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
             children: self.table.alive().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
-            scoreboard: self.scoreboard.as_fd().as_raw_fd(),
+            scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: self.scoreboard.slots(),
+            threads: self.generations.current().settings.threads,
             outputs: self.service.outputs().map(output).collect(),
             pid_file: self.service.pidfile().map(|path| path.into()),
         }
@@ -186,7 +187,8 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> 
 
 /// Goes on with a server whose state was inherited.
 pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
-    // Where it listens is settled; what the settings say now is looked at in the reload that follows.
+    // Sockets and the shape of the scoreboard stay; what the settings say of them now is told by the reload that follows.
+    settings.threads = state.threads;
     settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
@@ -200,7 +202,9 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
     let policy = kit.policy();
     let capacity = start::capacity(&policy).max(state.slots);
-    let scoreboard = inherited(state.scoreboard).and_then(|memory| Scoreboard::adopt(memory, capacity));
+    let [slots, calls] = state.scoreboard.map(inherited);
+    let memory = slots.and_then(|slots| Ok([slots, calls?]));
+    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, capacity, settings.members()));
     let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
     let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
     for child in &state.children {

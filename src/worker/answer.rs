@@ -10,9 +10,10 @@ use std::sync::Arc;
 use crate::http::head::Head;
 use crate::sys::sendfile::sendfile;
 
-use super::app::{Fate, Step, Stream, Summary};
+use super::app::{Step, Stream, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
-use super::job::{Link, Work};
+use super::job::{Link, Served, Work};
+use super::member::Member;
 use super::output;
 use super::request::facts;
 use super::seat::{Entry, Seat};
@@ -23,8 +24,6 @@ const FILE_BURST: u64 = 4 * 1024 * 1024;
 /// The rest of an answer.
 pub struct Answer {
     stream: Box<dyn Stream>,
-    /// The client, for the flight recorder.
-    link: Arc<Link>,
     pending: Pending,
     /// The request's head and its bytes, for the log and the flight recorder.
     head: Head,
@@ -32,6 +31,9 @@ pub struct Answer {
     began: u64,
     response_head: Vec<u8>,
     environ: Vec<Option<String>>,
+    link: Arc<Link>,
+    /// The thread that began it: the application may keep things by thread.
+    member: Member,
 }
 
 /// What must be sent before the stream is asked again.
@@ -59,27 +61,78 @@ impl Answer {
         let job = &seat.job;
         Self {
             stream,
-            link,
             pending: Pending::Nothing,
             bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
             head: job.head.clone(),
             began: job.began,
             response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
             environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
+            link,
+            member: seat.member,
         }
     }
 
-    /// Asks the application for one block.
-    pub fn advance(&mut self, seat: &mut Seat) -> Step {
-        seat.slot().resume(&facts(&self.head, &self.bytes, &self.link.peer), self.began, seat.clock.ns());
-        let before = seat.out.len();
-        let step = self.stream.advance(&mut seat.out);
-        seat.slot().pause();
-        seat.clock.tick();
-        if self.response_head.is_empty() {
-            self.response_head = seat.response_head(&seat.out[before..]).to_vec();
+    /// The thread that began it.
+    pub fn member(&self) -> Member {
+        self.member
+    }
+
+    /// The request line, fit for a log.
+    pub fn line(&self) -> impl std::fmt::Display {
+        self.head.line.of(&self.bytes).escape_ascii()
+    }
+
+    /// Writes its log line.
+    fn record(&self, summary: Summary, seat: &mut Seat) {
+        seat.record(&Entry {
+            peer: &self.link.peer,
+            head: Some((&self.head, &self.bytes)),
+            status: summary.status,
+            sent: summary.sent,
+            response_head: &self.response_head,
+            began: Some(self.began),
+            environ: &self.environ,
+        });
+    }
+}
+
+impl Seat {
+    /// The application is entered again for this answer. The clock of a thread that waited for the work is old.
+    fn go_on(&mut self, answer: &Answer) {
+        self.clock.tick();
+        let facts = facts(&answer.head, &answer.bytes, &answer.link.peer);
+        self.scoreboard.call(self.slot, self.member.0).resume(&facts, answer.began, self.clock.ns());
+    }
+
+    /// Asks a stream for one block; the last step closes it.
+    pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
+        self.go_on(&answer);
+        let before = self.out.len();
+        let step = answer.stream.advance(&mut self.out);
+        self.clock.tick();
+        if answer.response_head.is_empty() {
+            answer.response_head = self.response_head(&self.out[before..]).to_vec();
         }
-        step
+        let served = match step {
+            Step::Rendered | Step::Held | Step::File { .. } => Served::Step(answer, step),
+            Step::End(summary) => {
+                answer.record(summary, self);
+                drop(answer);
+                Served::Ended(summary.fate)
+            }
+        };
+        self.scoreboard.call(self.slot, self.member.0).pause();
+        served
+    }
+
+    /// Drops a stream whose client is gone.
+    pub(super) fn abandon(&mut self, answer: Box<Answer>) -> Served {
+        self.go_on(&answer);
+        let summary = answer.stream.summary();
+        answer.record(summary, self);
+        drop(answer);
+        self.scoreboard.call(self.slot, self.member.0).pause();
+        Served::Dropped
     }
 }
 
@@ -103,19 +156,11 @@ impl Connection {
     }
 
     /// Takes back a stream that was asked for a block.
-    pub fn advanced(&mut self, mut answer: Box<Answer>, step: Step, seat: &mut Seat) {
-        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+    pub(super) fn take_step(&mut self, mut answer: Box<Answer>, step: Step) {
         answer.pending = match step {
-            Step::Rendered => Pending::Nothing,
+            Step::Rendered | Step::End(_) => Pending::Nothing,
             Step::Held => Pending::Held(0),
             Step::File { offset, len } => Pending::File { offset, left: len },
-            Step::End(summary) => {
-                self.record_answer(&answer, summary, seat);
-                // The application's iterable is closed before the next request of the connection begins.
-                drop(answer);
-                self.after_answer(summary.fate, seat);
-                return;
-            }
         };
         self.phase = Phase::Answer(answer);
     }
@@ -181,27 +226,6 @@ impl Connection {
         let line = answer.head.line.of(&answer.bytes).escape_ascii();
         seat.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
         Err(Next::Close(CloseReason::Cut))
-    }
-
-    /// Writes the log line of an answer that ends with its connection, when `reason` ends it in the middle.
-    pub(super) fn abandon(&mut self, reason: CloseReason, seat: &mut Seat) {
-        if let Phase::Answer(answer) = std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
-            let line = answer.head.line.of(&answer.bytes).escape_ascii();
-            seat.log.debug(format_args!("the answer to {line} is not complete: {reason}"));
-            self.record_answer(&answer, answer.stream.summary(), seat);
-        }
-    }
-
-    fn record_answer(&self, answer: &Answer, summary: Summary, seat: &mut Seat) {
-        seat.record(&Entry {
-            peer: &self.link.peer,
-            head: Some((&answer.head, &answer.bytes)),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: &answer.response_head,
-            began: Some(answer.began),
-            environ: &answer.environ,
-        });
     }
 }
 

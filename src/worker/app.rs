@@ -5,6 +5,7 @@
 //! comes back as a [`Stream`], which the loop advances one block at a time while its output is below the high-water mark.
 
 use std::fs::File;
+use std::io;
 use std::os::fd::BorrowedFd;
 
 use crate::http::framing::Framing;
@@ -152,8 +153,14 @@ pub trait App {
     /// requests: append only. Never panics on what the application does; its failures are logged and answered with 500.
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply;
 
-    /// Runs `wait` (a blocking poll) without holding back the application's own threads.
-    fn idle(&mut self, wait: &mut dyn FnMut());
+    /// The calling thread does without the application until its next call: lets the application's other threads run.
+    fn release(&mut self);
+
+    /// A signal has interrupted the wait: the application's handler for it, if it has one, runs now.
+    fn signalled(&mut self) {}
+
+    /// Starts a thread of the application's runtime that runs `body` with the same application.
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()>;
 
     /// Values of environ variables that the access log's format asked for, of the latest call, in the order given at start.
     fn logged(&self) -> &[Option<String>] {

@@ -19,14 +19,12 @@ use super::answer::Answer;
 use super::app::{Fate, Gone};
 use super::job::{Link, Work, deliver};
 use super::output::{Output, Sent};
+use super::request::Waiting;
 use super::seat::{READ_SIZE, Seat};
 use super::upload::Upload;
 
 /// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
 const TURN: u8 = 48;
-
-/// Rendered bytes of pipelined answers that are sent before the next request is served.
-const FLUSH_SIZE: usize = 64 * 1024;
 
 /// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
 /// (RFC 9112 section 9.6), in milliseconds without a byte.
@@ -42,6 +40,9 @@ pub struct Token(usize);
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
 
 impl Token {
+    /// Names no connection: generations begin at 1.
+    pub const NONE: Self = Self(0);
+
     /// The token of `key` in its `generation`.
     pub fn new(key: u32, generation: u32) -> Self {
         Self((generation as usize) << 32 | key as usize)
@@ -121,6 +122,8 @@ pub(super) enum Phase {
     Head,
     /// In the middle of a body.
     Body(Box<Upload>),
+    /// Its request is complete and waits for a free application slot.
+    Waiting(Box<Waiting>),
     /// The application has its request or its stream.
     Serving,
     /// The application's answer goes on.
@@ -140,9 +143,9 @@ pub struct Connection {
     pub link: Arc<Link>,
     pub(super) phase: Phase,
     /// Bytes that were read and not used, while the seat has them not.
-    input: Vec<u8>,
+    pub(super) input: Vec<u8>,
     /// Whether `input` needs more bytes to mean anything, and not merely its turn.
-    partial: bool,
+    pub(super) partial: bool,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
@@ -200,9 +203,14 @@ impl Connection {
 
     /// A new turn: takes its bytes to the seat and goes on.
     pub fn begin_turn(&mut self, seat: &mut Seat) -> Next {
+        self.renew_turn(seat);
+        self.drive(seat)
+    }
+
+    /// Takes its bytes to the seat.
+    pub(super) fn renew_turn(&mut self, seat: &mut Seat) {
         self.turn = TURN;
         seat.take_in(&self.input, self.partial);
-        self.drive(seat)
     }
 
     /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
@@ -223,7 +231,7 @@ impl Connection {
     /// The deadline has passed.
     pub fn expire(&mut self, seat: &mut Seat) -> Next {
         match &self.phase {
-            Phase::Serving => {
+            Phase::Waiting(_) | Phase::Serving => {
                 self.deadline = u64::MAX;
                 Next::Wait
             }
@@ -239,18 +247,11 @@ impl Connection {
         }
     }
 
-    /// What is left of the input goes from the seat to the connection, unless it is in the application's turn.
+    /// The drive is over.
     fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
-        if !matches!(next, Next::Work(_)) {
-            let rest = seat.rest();
-            self.partial = seat.partial;
-            if !rest.is_empty() {
-                self.input.clear();
-                self.input.extend_from_slice(rest);
-            } else if self.input.capacity() > 0 {
-                self.input = Vec::new();
-            }
-            seat.take_in(&[], false);
+        // A call is quick as a rule: what follows its request stays in the seat meanwhile.
+        if !matches!(next, Next::Work(Work::Call)) {
+            self.stow(seat);
         }
         if matches!(next, Next::Close(_)) {
             // Answers that were rendered for a client that is gone.
@@ -259,20 +260,28 @@ impl Connection {
         next
     }
 
+    /// Moves what is left of the input from the seat to the connection; gives the memory back when that is nothing.
+    pub(super) fn stow(&mut self, seat: &mut Seat) {
+        let rest = seat.rest();
+        self.partial = seat.partial;
+        if !rest.is_empty() {
+            self.input.clear();
+            self.input.extend_from_slice(rest);
+        } else if self.input.capacity() > 0 {
+            self.input = Vec::new();
+        }
+        seat.take_in(&[], false);
+    }
+
     fn step(&mut self, seat: &mut Seat) -> Flow {
         self.send_waiting(seat)?;
         match &self.phase {
-            Phase::Head | Phase::Body(_) if seat.has_input() => {
-                if seat.out.len() >= if seat.batches { FLUSH_SIZE } else { 1 } {
-                    self.flush(seat)?;
-                }
-                self.consume(seat)
-            }
             Phase::Head | Phase::Body(_) => {
+                // The next request may take long; the answers before it do not wait.
                 self.flush(seat)?;
-                self.read_more(seat)
+                if seat.has_input() { self.consume(seat) } else { self.read_more(seat) }
             }
-            Phase::Serving => Err(Next::Wait),
+            Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
             Phase::Answer(_) => self.go_on_answering(seat),
             &Phase::Closing(fate) => {
                 self.flush(seat)?;
@@ -402,6 +411,14 @@ impl Connection {
                 Ok(())
             }
             Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
+        }
+    }
+
+    /// Takes the stream out of a connection that ends in the middle of its answer.
+    pub fn take_answer(&mut self) -> Option<Box<Answer>> {
+        match std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
+            Phase::Answer(answer) => Some(answer),
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
         }
     }
 

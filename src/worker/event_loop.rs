@@ -4,14 +4,17 @@
 //! 2. poll, without holding back the application's threads,
 //! 3. the clock, once,
 //! 4. orders of the master and signals,
-//! 5. listening sockets,
-//! 6. sockets of connections,
-//! 7. connections that gave up their turn for others,
-//! 8. deadlines,
-//! 9. the access log.
+//! 5. letters of threads that were in the application,
+//! 6. work that waited for a free application slot,
+//! 7. listening sockets,
+//! 8. sockets of connections,
+//! 9. connections that gave up their turn for others,
+//! 10. deadlines,
+//! 11. the access log.
 //!
-//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that runs
-//! the loop and keeps its place; the thread does the work and hands back what came of it.
+//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that owns
+//! the loop and keeps its place in the turn; the thread does the work and hands back what came of it, or another thread goes on
+//! with the turn where it was left ([`super::executor`]).
 //!
 //! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
 //! new connection is read, answered and closed without the poll ever knowing of it.
@@ -19,25 +22,33 @@
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll};
+use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 
-use crate::channel::{Order, Report};
+use crate::channel::Report;
 use crate::config::{Settings, Trusted};
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 
 use super::accept::Acceptor;
+use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Next, Token};
 use super::control::Control;
-use super::job::{Done, Link, Work};
+use super::job::{Letter, Link, Served, Work};
+use super::member::{MAIN, Member, Members};
 use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
+
+mod leave;
+
+use leave::Leaving;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -45,34 +56,18 @@ const EVENTS: usize = 256;
 /// Poll token of the channel and the signal pipes; connections count from 0 and never get there.
 const CONTROL: usize = usize::MAX;
 
+/// Poll token of the waker: a thread without the loop has left a letter.
+const LETTERS: usize = usize::MAX - 1;
+
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
-
-/// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
-/// way, and for the first bytes of connections that the kernel holds back for them (TCP_DEFER_ACCEPT). New ones are held off by then.
-const LAST_CALL_MS: u64 = 200;
-
-/// Connections taken at once from each listener that is left to others. More can only wait when more keep coming, and those wake the
-/// others.
-const RETIRE_TAKE: usize = 64;
-
-/// How the worker leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    /// It does not.
-    No,
-    /// It will, and takes until then (milliseconds of the loop's clock) what still comes to the listeners.
-    LastCall(u64),
-    /// When every connection has ended.
-    Drained,
-    /// Now.
-    Now,
-}
 
 /// Where the turn is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Poll,
+    Letters,
+    Parked,
     Accept,
     Sockets,
     Yielded,
@@ -84,6 +79,8 @@ enum Stage {
 #[derive(Debug)]
 struct Turn {
     stage: Stage,
+    /// Parked work that was not looked at in this turn.
+    parked: usize,
     /// Listeners that were ready, each with the connections that may still be taken from it.
     accepting: Vec<(usize, usize)>,
     /// Sockets that were ready, in reverse order; whether they may be read.
@@ -99,6 +96,8 @@ struct Turn {
 pub enum Step {
     /// Work in the application for this connection, then [`EventLoop::resume`].
     Work(Token, Work),
+    /// Give the loop to this thread.
+    HandOver(Member),
     /// The worker is done.
     Leave,
 }
@@ -114,10 +113,27 @@ pub struct EventLoop {
     generation: u32,
     /// Connections that go on without an event.
     runnable: VecDeque<Token>,
+    /// Connections whose work waits for an application slot, in order.
+    parked: VecDeque<Token>,
+    /// Streams whose clients are gone and whose drop waits for an application slot.
+    abandoned: Vec<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,
+    /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
+    quota: Option<u64>,
     limit: usize,
     trusted: Trusted,
+    /// Whether other workers listen on the same sockets.
+    shared: bool,
+    /// The thread that owns the loop.
+    owner: Member,
+    /// Threads that are in the application without owning the loop.
+    pub outside: Members,
+    /// Requests that may be in the application at once.
+    slots: usize,
+    letters: Receiver<Letter>,
+    letter_box: Sender<Letter>,
+    waker: Arc<Waker>,
 }
 
 impl EventLoop {
@@ -126,7 +142,10 @@ impl EventLoop {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
-        let turn = Turn { stage: Stage::Poll, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
+        let (letter_box, letters) = unbounded();
+        let turn =
+            Turn { stage: Stage::Poll, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
@@ -136,15 +155,44 @@ impl EventLoop {
             connections: Slab::new(),
             generation: 0,
             runnable: VecDeque::new(),
+            parked: VecDeque::new(),
+            abandoned: Vec::new(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
+            quota: None,
             limit: settings.worker_connections,
             trusted: settings.forwarded_allow_ips.clone(),
+            shared,
+            owner: MAIN,
+            outside: Members::none(settings.members()),
+            slots: settings.threads,
+            letters,
+            letter_box,
+            waker,
         })
     }
 
-    /// Tells the master that the worker serves; `description` names the interpreter.
-    pub fn ready(&self, description: String) -> io::Result<()> {
+    /// Where threads without the loop leave their letters, and what wakes the loop to read them.
+    pub fn letter_box(&self) -> (Sender<Letter>, Arc<Waker>) {
+        (self.letter_box.clone(), self.waker.clone())
+    }
+
+    /// A thread begins to own the loop.
+    pub fn own(&mut self, seat: &mut Seat) {
+        self.owner = seat.member;
+        seat.draining = self.leaving != Leaving::No;
+        seat.clock.tick();
+    }
+
+    /// The loop was taken from its owner, who is in the application.
+    pub fn taken(&mut self) {
+        self.outside.insert(self.owner);
+    }
+
+    /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
+    /// worker asks to be replaced is `quota`; `None`: never.
+    pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
+        self.quota = quota;
         self.control.report(&Report::Ready(description))
     }
 
@@ -156,9 +204,21 @@ impl EventLoop {
                     self.wait(seat)?;
                     seat.clock.turn();
                     self.sort_events(seat);
-                    self.turn.stage = Stage::Accept;
+                    self.turn.stage = Stage::Letters;
                     None
                 }
+                Stage::Letters => match self.letters.try_recv() {
+                    Ok(letter) => self.open_letter(letter, seat),
+                    Err(_) => {
+                        self.turn.parked = self.parked.len();
+                        self.turn.stage = Stage::Parked;
+                        if !seat.may_call && self.outside.is_empty() {
+                            return Ok(Step::HandOver(MAIN));
+                        }
+                        None
+                    }
+                },
+                Stage::Parked => self.unpark(seat),
                 Stage::Accept => self.accept_next(seat)?,
                 Stage::Sockets => match self.turn.sockets.pop() {
                     Some((token, readable)) => {
@@ -194,43 +254,97 @@ impl EventLoop {
                     seat.slot().beat(seat.clock.ns());
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
-                    let (open, now) = (self.connections.len(), seat.clock.ms());
-                    if let Leaving::LastCall(until) = self.leaving
-                        && until <= now
-                    {
-                        self.close_listeners(usize::MAX, seat);
-                    }
-                    match self.leaving {
-                        Leaving::No => {
-                            if seat.has_served_enough() {
-                                // Fails only when the master is gone, which the channel tells at the next turn.
-                                let _ = self.control.report(&Report::Worn);
-                            }
-                            self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?;
-                        }
-                        Leaving::LastCall(_) => self.acceptor.adjust(open, self.limit, now, borrow(&self.poll))?,
-                        Leaving::Drained if self.connections.is_empty() => return Ok(Step::Leave),
-                        Leaving::Drained => {}
-                        Leaving::Now => return Ok(Step::Leave),
+                    if self.is_done(seat)? {
+                        return Ok(Step::Leave);
                     }
                     None
                 }
             };
-            if let Some((token, work)) = work {
+            if let Some((token, work)) = work
+                && let Some(work) = self.admit(token, work, seat)
+            {
                 return Ok(Step::Work(token, work));
             }
         }
     }
 
-    /// The call for this connection has returned; its rendered answer is in the seat. Returns more work of the same connection.
-    pub fn resume(&mut self, token: Token, done: Done, seat: &mut Seat) -> Option<(Token, Work)> {
-        let connection = self.find(token)?;
-        match done {
-            Done::Called(reply) => connection.called(reply, seat),
-            Done::Advanced(answer, step) => connection.advanced(answer, step, seat),
-        }
+    /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
+    /// for it.
+    pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        let (token, work) = self.go_on(token, served, seat)?;
+        self.admit(token, work, seat).map(|work| (token, work))
+    }
+
+    fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        let Some(connection) = self.find(token) else {
+            // The client left meanwhile, or this was the drop of its stream.
+            self.abandoned.extend(served.into_answer());
+            seat.take_in(&[], false);
+            seat.out.clear();
+            return None;
+        };
+        connection.served(served, seat);
         let next = connection.drive(seat);
         self.follow(token, next, seat)
+    }
+
+    /// Reads what a thread without the loop has done.
+    fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
+        self.outside.remove(letter.from);
+        seat.take_in(&letter.rest, false);
+        seat.out = letter.out;
+        self.go_on(letter.token, letter.served, seat)
+    }
+
+    /// Whether the work can be done now; parks it otherwise.
+    fn admit(&mut self, token: Token, work: Work, seat: &mut Seat) -> Option<Work> {
+        if self.has_slot(work.member(), seat) {
+            return Some(work);
+        }
+        match work {
+            Work::Drop(answer) => self.abandoned.push(answer),
+            Work::Call | Work::Advance(_) => {
+                if let Some(connection) = self.find(token) {
+                    connection.park(work, seat);
+                    self.parked.push_back(token);
+                }
+            }
+        }
+        None
+    }
+
+    /// Whether a slot is free for work of this member (`None`: of the owner).
+    fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
+        let able = match member {
+            Some(member) if member != seat.member => !self.outside.contains(member),
+            Some(_) | None => seat.may_call,
+        };
+        able && self.outside.len() < self.slots
+    }
+
+    /// Takes up the next piece of work that waits for a slot, each once a turn.
+    fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
+        if let Some(index) = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat)) {
+            return Some((Token::NONE, Work::Drop(self.abandoned.swap_remove(index))));
+        }
+        while self.turn.parked > 0 {
+            self.turn.parked -= 1;
+            let token = self.parked.pop_front()?;
+            let Some(connection) = self.find(token) else { continue };
+            let member = connection.waits_for();
+            if self.has_slot(member, seat) {
+                let next = self.find(token)?.unpark(seat);
+                return self.follow(token, next, seat);
+            }
+            self.parked.push_back(token);
+        }
+        self.turn.stage = Stage::Accept;
+        None
+    }
+
+    /// Whether nothing is left to do in the application.
+    fn is_quiet(&self) -> bool {
+        self.outside.is_empty() && self.abandoned.is_empty()
     }
 
     /// Polls until something happens or the nearest deadline.
@@ -239,23 +353,19 @@ impl EventLoop {
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            let last_call = match self.leaving {
-                Leaving::LastCall(until) => Some(until.saturating_sub(now)),
-                Leaving::No | Leaving::Drained | Leaving::Now => None,
-            };
-            timer.into_iter().chain(acceptor).chain(last_call).min().map(Duration::from_millis)
+            timer.into_iter().chain(acceptor).chain(self.leaving.wants(now)).min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
         };
         let (poll, events) = (&mut self.poll, &mut self.events);
-        let mut result = Ok(());
         match timeout {
-            Some(Duration::ZERO) => result = poll.poll(events, timeout),
-            Some(_) | None => seat.app.idle(&mut || result = poll.poll(events, timeout)),
+            Some(Duration::ZERO) => {}
+            Some(_) | None => seat.app.release(),
         }
-        match result {
+        match poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
+                seat.app.signalled();
                 Ok(())
             }
             other => other,
@@ -268,6 +378,7 @@ impl EventLoop {
         for event in &self.events {
             match event.token().0 {
                 CONTROL => ordered = true,
+                LETTERS => {}
                 token if token >= LISTENERS => {
                     if let Some(index) = self.acceptor.index(token) {
                         self.turn.accepting.push((index, self.acceptor.batch(self.connections.len(), self.limit)));
@@ -308,67 +419,6 @@ impl EventLoop {
         }
     }
 
-    /// Follows the master and the signals.
-    fn obey(&mut self, seat: &mut Seat) {
-        match self.control.orders() {
-            Some(Order::Retire) if self.leaving == Leaving::No => self.begin_to_leave(Leaving::Drained, seat),
-            Some(Order::Drain) if self.leaving == Leaving::No => {
-                let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
-                self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
-            }
-            Some(Order::Quit) => self.leaving = Leaving::Now,
-            Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
-        }
-    }
-
-    /// Begins to leave: keeps no connection behind its answer.
-    fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
-        self.leaving = leaving;
-        seat.draining = true;
-        match leaving {
-            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
-            Leaving::Drained => self.close_listeners(RETIRE_TAKE, seat),
-            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
-        }
-    }
-
-    /// Takes up to so many connections that wait to be accepted, then accepts no more.
-    fn close_listeners(&mut self, most: usize, seat: &mut Seat) {
-        self.turn.accepting.clear();
-        self.acceptor.pause(borrow(&self.poll));
-        for index in 0..self.acceptor.len() {
-            for _ in 0..most {
-                if self.connections.len() >= self.limit {
-                    break;
-                }
-                let now = seat.clock.ms();
-                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-                let token = self.insert(stream, peer, index, seat);
-                self.runnable.push_back(token);
-            }
-        }
-        if most == usize::MAX && self.connections.len() >= self.limit {
-            // Some may still wait; there will be room for them.
-            self.leaving = Leaving::LastCall(seat.clock.ms() + LAST_CALL_MS);
-            return;
-        }
-        self.leaving = Leaving::Drained;
-        self.acceptor.leave(borrow(&self.poll));
-        self.hurry_idle(seat);
-        // Fails only when the master is gone, which the channel tells at the next turn.
-        let _ = self.control.report(&Report::Draining);
-    }
-
-    /// Leaves idle connections the time of a request that is already on its way.
-    fn hurry_idle(&mut self, seat: &Seat) {
-        let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
-        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
-        for key in idle {
-            self.connections[key].hurry(deadline);
-            self.arm(key);
-        }
-    }
-
     /// A new connection: read at once, for its request is usually there already.
     fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
         let token = self.insert(stream, peer, listener, seat);
@@ -381,7 +431,7 @@ impl EventLoop {
     }
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
-        self.generation = self.generation.wrapping_add(1) & GENERATION_MASK;
+        self.generation = self.generation % GENERATION_MAX + 1;
         let link = Link { stream, peer: self.peer(peer), listener };
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
@@ -423,8 +473,7 @@ impl EventLoop {
                     let fd = connection.link.stream.as_raw_fd();
                     if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
                         seat.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
-                        self.close(token, CloseReason::Cut, seat);
-                        return None;
+                        return self.close(token, CloseReason::Cut, seat);
                     }
                 }
                 self.arm(token.key());
@@ -435,10 +484,7 @@ impl EventLoop {
                 None
             }
             Next::Work(work) => Some((token, work)),
-            Next::Close(reason) => {
-                self.close(token, reason, seat);
-                None
-            }
+            Next::Close(reason) => self.close(token, reason, seat),
         }
     }
 
@@ -450,15 +496,18 @@ impl EventLoop {
         }
     }
 
-    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) {
+    /// Ends a connection; a stream that it still had is dropped by the application's side.
+    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
         let mut connection = self.connections.remove(token.key());
-        connection.abandon(reason, seat);
         self.acceptor.freed();
+        let answer = connection.take_answer()?;
+        seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
+        Some((Token::NONE, Work::Drop(answer)))
     }
 }
 
-/// Keeps generations out of the range of the listeners' tokens.
-const GENERATION_MASK: u32 = 0x7fff_ffff;
+/// Keeps tokens of connections out of the range of the others.
+const GENERATION_MAX: u32 = 0x7fff_ffff;
 
 /// The poll's descriptor, for what mio does not offer.
 fn borrow(poll: &Poll) -> BorrowedFd<'_> {

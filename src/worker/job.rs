@@ -11,8 +11,9 @@ use crate::http::head::Head;
 use crate::net::stream::Stream;
 
 use super::answer::Answer;
-use super::app::{Body, Gone, Outlet, Peer, Reply, Step};
+use super::app::{Body, Fate, Gone, Outlet, Peer, Step};
 use super::connection::Token;
+use super::member::Member;
 use super::output::{self, Output, Sent};
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
@@ -55,7 +56,7 @@ impl Job {
     /// No request.
     pub fn new() -> Self {
         Self {
-            token: Token::new(0, 0),
+            token: Token::NONE,
             link: None,
             own: Vec::new(),
             at: 0..0,
@@ -74,21 +75,65 @@ impl Job {
     }
 }
 
-/// What the loop asks its thread to do in the application.
+/// What the loop asks a thread to do in the application.
 #[derive(Debug)]
 pub enum Work {
     /// Call it with the seat's job.
     Call,
     /// Ask a stream for its next block.
     Advance(Box<Answer>),
+    /// Drop a stream whose client is gone: its `close()` runs.
+    Drop(Box<Answer>),
+}
+
+impl Work {
+    /// The thread that must do it: a stream stays on the thread that began it. `None`: any.
+    pub fn member(&self) -> Option<Member> {
+        match self {
+            Self::Call => None,
+            Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
+        }
+    }
 }
 
 /// What came of it; rendered bytes are in the seat's output.
-pub enum Done {
-    /// The call returned.
-    Called(Reply),
-    /// The stream took its step.
-    Advanced(Box<Answer>, Step),
+#[derive(Debug)]
+pub enum Served {
+    /// The call rendered its whole answer; what `write()` left over goes before it.
+    Whole(Option<Box<Output>>, Fate),
+    /// The call returned a stream.
+    Begun(Option<Box<Output>>, Box<Answer>),
+    /// The stream took a step that is not its last.
+    Step(Box<Answer>, Step),
+    /// The stream has ended and is closed.
+    Ended(Fate),
+    /// The stream is dropped.
+    Dropped,
+}
+
+impl Served {
+    /// The stream in it, which must be dropped by the application's side.
+    pub fn into_answer(self) -> Option<Box<Answer>> {
+        match self {
+            Self::Begun(_, answer) | Self::Step(answer, _) => Some(answer),
+            Self::Whole(..) | Self::Ended(_) | Self::Dropped => None,
+        }
+    }
+}
+
+/// What a thread that has lost the loop sends to its owner.
+#[derive(Debug)]
+pub struct Letter {
+    /// The sender.
+    pub from: Member,
+    /// The connection that it served.
+    pub token: Token,
+    /// What it did.
+    pub served: Served,
+    /// What it rendered.
+    pub out: Vec<u8>,
+    /// Input of the connection that the sender's seat still had.
+    pub rest: Vec<u8>,
 }
 
 /// `write()`'s way to the client while the call runs.

@@ -7,7 +7,9 @@ mod clock;
 mod connection;
 mod control;
 mod event_loop;
+mod executor;
 mod job;
+mod member;
 mod output;
 mod request;
 mod seat;
@@ -29,12 +31,13 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::net::listener::{Address, Listener};
 use crate::scoreboard::Scoreboard;
+use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
-use app::App;
+use app::{App, Outlet, Reply, Request};
 use control::Control;
-use event_loop::{EventLoop, Step};
-use job::{Done, Work};
+use event_loop::EventLoop;
+use member::{MAIN, Member};
 use seat::Seat;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
@@ -139,31 +142,96 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
             return Ok(code);
         }
     };
-    let mut seat = Seat::new(app, &boot.settings, boot.log, boot.access, boot.scoreboard, boot.slot);
+    let seats = Seats {
+        settings: boot.settings.clone(),
+        log: boot.log,
+        access: boot.access,
+        scoreboard: boot.scoreboard,
+        slot: boot.slot,
+    };
+    let mut seat = seats.seat(app, MAIN);
     let shared = boot.workers > 1;
     let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
-    event_loop.ready(description)?;
-    work(&mut event_loop, &mut seat)?;
-    drop(event_loop);
+    event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
+    serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
 }
 
-/// Serves until the worker is told to leave and has nothing left to do: the application runs on the thread of the loop.
-fn work(event_loop: &mut EventLoop, seat: &mut Seat) -> io::Result<()> {
-    loop {
-        let Step::Work(token, work) = event_loop.next(seat)? else { return Ok(()) };
-        let mut more = Some((token, work));
-        while let Some((token, work)) = more {
-            let done = match work {
-                Work::Call => Done::Called(seat.call()),
-                Work::Advance(mut answer) => {
-                    let step = answer.advance(seat);
-                    Done::Advanced(answer, step)
-                }
-            };
-            more = event_loop.resume(token, done, seat);
+/// Requests of one worker's life, with its own share of chance; `None`: no limit.
+fn quota(settings: &Settings) -> Option<u64> {
+    use std::hash::BuildHasher;
+    // A hasher's keys are the randomness that std has.
+    let chance = std::hash::RandomState::new().hash_one(std::process::id());
+    let jitter = chance % (settings.max_requests_jitter + 1);
+    (settings.max_requests > 0).then_some(settings.max_requests + jitter)
+}
+
+/// Starts the other threads and works until the worker leaves.
+fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()> {
+    let (letters, waker) = event_loop.letter_box();
+    let mut places = executor::crew(seats.settings.members(), letters, waker).into_iter();
+    let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
+    for place in places {
+        let seats = seats.clone();
+        // Signals are the main thread's: the application's handlers run there.
+        let blocked = Blocked::all()?;
+        if seats.settings.threads == 1 {
+            std::thread::Builder::new().name(IO_THREAD.to_owned()).spawn(move || {
+                let mut seat = seats.seat(Box::new(NoApp), place.member());
+                seat.may_call = false;
+                keep_working(&place, &mut seat);
+            })?;
+        } else {
+            let name = format!("tapster-{}", place.member().0);
+            let body = move |app: Box<dyn App>| keep_working(&place, &mut seats.seat(app, place.member()));
+            seat.app.spawn(&name, Box::new(body))?;
         }
+        drop(blocked);
+    }
+    main.work(seat, Some(Box::new(event_loop)))
+}
+
+/// The life of a thread beside the main thread. It ends with the process, or ends the process when its loop fails.
+fn keep_working(place: &executor::Place, seat: &mut Seat) {
+    if let Err(error) = place.work(seat, None) {
+        seat.log.critical(format_args!("the event loop failed: {error}; the worker ends"));
+        exit_now(EXIT_FAILED);
+    }
+}
+
+/// Name of the thread that only does I/O (pthread_setname_np(3): at most 15 bytes).
+const IO_THREAD: &str = "tapster-io";
+
+/// What the seats of all threads are made from.
+#[derive(Clone)]
+struct Seats {
+    settings: Arc<Settings>,
+    log: Log,
+    access: Option<(Arc<Sink>, Arc<Format>)>,
+    scoreboard: Arc<Scoreboard>,
+    slot: usize,
+}
+
+impl Seats {
+    fn seat(&self, app: Box<dyn App>, member: Member) -> Seat {
+        let (log, access) = (self.log.clone(), self.access.clone());
+        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, member)
+    }
+}
+
+/// The application of a thread that never calls it.
+struct NoApp;
+
+impl App for NoApp {
+    fn call(&mut self, _: Request<'_>, _: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
+        unreachable!("the loop gives work only to threads that may call")
+    }
+
+    fn release(&mut self) {}
+
+    fn spawn(&self, _: &str, _: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
     }
 }

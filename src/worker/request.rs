@@ -1,17 +1,27 @@
 //! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
 
 use crate::http::error::{self, Error};
-use crate::http::framing::{self, Length};
+use crate::http::framing::{self, Framing, Length};
 use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request};
-use super::connection::{CloseReason, Connection, Flow, Next, Phase};
-use super::job::{SocketOutlet, Work};
+use super::app::{Body, Fate, Peer, Reply, Request, Summary};
+use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
+use super::job::{Job, Letter, Link, Served, SocketOutlet, Work};
+use super::member::Member;
 use super::seat::{Entry, Seat};
 use super::upload::{Fed, Upload, UploadError};
+
+/// A complete request that waits for a free application slot.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    bytes: Vec<u8>,
+    head: Head,
+    framing: Framing,
+    body: Body,
+}
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -24,7 +34,9 @@ impl Connection {
     pub(super) fn consume(&mut self, seat: &mut Seat) -> Flow {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.take_body(upload, seat),
-            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => self.take_head(seat),
+            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                self.take_head(seat)
+            }
         }
     }
 
@@ -136,20 +148,74 @@ impl Connection {
         Err(Next::Work(Work::Call))
     }
 
-    /// Takes back what a call made.
-    pub fn called(&mut self, reply: Reply, seat: &mut Seat) {
-        self.output = seat.job.output.take();
-        match reply {
-            Reply::Complete(summary) => {
-                if seat.journal.is_some() {
-                    self.record_call(summary, seat);
-                }
-                self.after_answer(summary.fate, seat);
+    /// No slot is free for the work that the connection asked for: it is kept until one is.
+    pub fn park(&mut self, work: Work, seat: &mut Seat) {
+        match work {
+            Work::Call => {
+                let job = &mut seat.job;
+                let bytes = job.bytes(&seat.input).to_vec();
+                self.phase = Phase::Waiting(Box::new(Waiting {
+                    bytes,
+                    head: std::mem::take(&mut job.head),
+                    framing: job.framing,
+                    body: std::mem::take(&mut job.body),
+                }));
+                self.output = job.output.take();
+                job.link = None;
+                self.stow(seat);
             }
-            Reply::Stream(stream) => {
-                self.phase = Phase::Answer(Box::new(Answer::new(stream, self.link.clone(), seat)));
-                self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+            Work::Advance(answer) | Work::Drop(answer) => self.phase = Phase::Answer(answer),
+        }
+        self.deadline = u64::MAX;
+    }
+
+    /// The thread that must do what the connection waits for, if only one can.
+    pub fn waits_for(&self) -> Option<Member> {
+        match &self.phase {
+            Phase::Answer(answer) => Some(answer.member()),
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
+        }
+    }
+
+    /// A slot is free: asks again for the work that was parked.
+    pub fn unpark(&mut self, seat: &mut Seat) -> Next {
+        let waiting = match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Waiting(waiting) => *waiting,
+            phase => {
+                self.phase = phase;
+                return self.begin_turn(seat);
             }
+        };
+        self.renew_turn(seat);
+        let job = &mut seat.job;
+        (job.own, job.head, job.framing) = (waiting.bytes, waiting.head, waiting.framing);
+        match self.submit(waiting.body, seat) {
+            Ok(()) => Next::Yield,
+            Err(next) => next,
+        }
+    }
+
+    /// Takes back what the application's side made.
+    pub fn served(&mut self, served: Served, seat: &mut Seat) {
+        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        match served {
+            Served::Whole(output, fate) => {
+                self.output = output;
+                self.after_answer(fate, seat);
+            }
+            Served::Begun(output, answer) => {
+                self.output = output;
+                self.phase = Phase::Answer(answer);
+            }
+            Served::Step(answer, step) => {
+                seat.take_in(&self.input, self.partial);
+                self.take_step(answer, step);
+            }
+            Served::Ended(fate) => {
+                seat.take_in(&self.input, self.partial);
+                self.after_answer(fate, seat);
+            }
+            Served::Dropped => {}
         }
     }
 
@@ -179,7 +245,7 @@ impl Connection {
     pub(super) fn time_out(&mut self, seat: &mut Seat) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
-            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, seat);
             }
         }
@@ -190,7 +256,7 @@ impl Connection {
         let phase = std::mem::replace(&mut self.phase, Phase::Head);
         let head = match &phase {
             Phase::Body(upload) => Some((&upload.head, upload.bytes.as_slice())),
-            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => None,
         };
         if head.is_none() && seat.rest().is_empty() {
             return reason;
@@ -213,24 +279,6 @@ impl Connection {
     fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
         seat.record(&Entry { peer: &self.link.peer, head, status, sent: 0, response_head: &[], began: None, environ: &[] });
     }
-
-    /// Writes the log line of an answer that was rendered whole.
-    fn record_call(&self, summary: super::app::Summary, seat: &mut Seat) {
-        // Taken out of the seat for the time of the record, which borrows both.
-        let (out, input) = (std::mem::take(&mut seat.out), std::mem::take(&mut seat.input));
-        let job = std::mem::replace(&mut seat.job, super::job::Job::new());
-        let environ = seat.app.logged().to_vec();
-        seat.record(&Entry {
-            peer: &self.link.peer,
-            head: Some((&job.head, job.bytes(&input))),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: seat.response_head(&out[job.rendered.min(out.len())..]),
-            began: Some(job.began),
-            environ: &environ,
-        });
-        (seat.out, seat.input, seat.job) = (out, input, job);
-    }
 }
 
 /// What the flight recorder is told of a request.
@@ -241,8 +289,25 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 }
 
 impl Seat {
+    /// Does a piece of work in the application, from its begin to its log line.
+    pub fn serve(&mut self, work: Work) -> Served {
+        match work {
+            Work::Call => self.call(),
+            Work::Advance(answer) => self.advance(answer),
+            Work::Drop(answer) => self.abandon(answer),
+        }
+    }
+
+    /// What a thread that lost the loop meanwhile tells its owner.
+    pub fn letter(&mut self, token: Token, served: Served) -> Letter {
+        let rest = self.rest().to_vec();
+        self.take_in(&[], false);
+        self.end_turn();
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest }
+    }
+
     /// Calls the application with the job in hand.
-    pub fn call(&mut self) -> Reply {
+    fn call(&mut self) -> Served {
         let keeps_alive = self.keeps_alive();
         let job = &mut self.job;
         let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };
@@ -250,7 +315,8 @@ impl Seat {
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
-        self.scoreboard.slot(self.index).begin(&facts(&job.head, bytes, &link.peer), job.began);
+        let calls = self.scoreboard.call(self.slot, self.member.0);
+        calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
             bytes,
             head: &job.head,
@@ -263,8 +329,35 @@ impl Seat {
         };
         let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
-        self.scoreboard.slot(self.index).end();
+        calls.end();
         self.clock.tick();
-        reply
+        let output = self.job.output.take();
+        match reply {
+            Reply::Complete(summary) => {
+                if self.journal.is_some() {
+                    self.record_call(&link, summary);
+                }
+                Served::Whole(output, summary.fate)
+            }
+            Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
+        }
+    }
+
+    /// Writes the log line of an answer that was rendered whole.
+    fn record_call(&mut self, link: &Link, summary: Summary) {
+        // Taken out of the seat for the time of the record, which borrows both.
+        let (out, input) = (std::mem::take(&mut self.out), std::mem::take(&mut self.input));
+        let job = std::mem::replace(&mut self.job, Job::new());
+        let environ = self.app.logged().to_vec();
+        self.record(&Entry {
+            peer: &link.peer,
+            head: Some((&job.head, job.bytes(&input))),
+            status: summary.status,
+            sent: summary.sent,
+            response_head: self.response_head(&out[job.rendered.min(out.len())..]),
+            began: Some(job.began),
+            environ: &environ,
+        });
+        (self.out, self.input, self.job) = (out, input, job);
     }
 }

@@ -17,6 +17,7 @@ use crate::scoreboard::{Scoreboard, Slot};
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
+use super::member::Member;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -76,15 +77,6 @@ impl Rules {
     }
 }
 
-/// Requests of one worker's life, with its own share of chance; `None`: no limit.
-fn quota(settings: &Settings) -> Option<u64> {
-    use std::hash::BuildHasher;
-    // A hasher's keys are the randomness that std has.
-    let chance = std::hash::RandomState::new().hash_one(std::process::id());
-    let jitter = chance % (settings.max_requests_jitter + 1);
-    (settings.max_requests > 0).then_some(settings.max_requests + jitter)
-}
-
 /// The serving thread's belongings.
 pub struct Seat {
     /// The application.
@@ -111,12 +103,12 @@ pub struct Seat {
     pub journal: Option<Journal>,
     /// Whether the worker is leaving: no connection is kept after its answer.
     pub draining: bool,
-    /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
-    quota: Option<u64>,
-    /// Whether answers to pipelined requests may wait for each other to leave in one send.
-    pub batches: bool,
+    /// The thread.
+    pub member: Member,
+    /// Whether it may call the application.
+    pub may_call: bool,
     pub(super) scoreboard: Arc<Scoreboard>,
-    pub(super) index: usize,
+    pub(super) slot: usize,
 }
 
 impl Seat {
@@ -128,11 +120,10 @@ impl Seat {
         access: Option<(Arc<Sink>, Arc<Format>)>,
         scoreboard: Arc<Scoreboard>,
         slot: usize,
+        member: Member,
     ) -> Self {
         let rules = Rules::of(settings);
-        let quota = quota(settings).map(|quota| scoreboard.slot(slot).requests() + quota);
         Self {
-            quota,
             app,
             // A head that waits for its end is copied here before the next read.
             input: vec![0; READ_SIZE + rules.head_max],
@@ -146,24 +137,21 @@ impl Seat {
             log,
             journal: access.map(|(sink, format)| Journal { sink, format, lines: Vec::new(), pid: std::process::id() }),
             draining: false,
-            batches: true,
+            member,
+            may_call: true,
             scoreboard,
-            index: slot,
+            slot,
         }
+    }
+
+    /// Requests served in this worker's slot since the start of the server.
+    pub fn requests(&self) -> u64 {
+        self.scoreboard.requests(self.slot)
     }
 
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
-        self.scoreboard.slot(self.index)
-    }
-
-    /// Whether the worker has served as many requests as it may; says so once.
-    pub fn has_served_enough(&mut self) -> bool {
-        let enough = self.quota.is_some_and(|quota| self.slot().requests() >= quota);
-        if enough {
-            self.quota = None;
-        }
-        enough
+        self.scoreboard.slot(self.slot)
     }
 
     /// Takes over the bytes that a connection has kept.

@@ -2,11 +2,11 @@
 //!
 //! open the exchange → environ → call → (common results: render at once) or (others: an [`Answer`] that the loop advances)
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
 
-use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
@@ -18,12 +18,14 @@ use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::start_response::{Factory, StartResponse};
+use super::thread::{self, Detached};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::worker::app::{App, Body, Outlet, Reply, Request, Summary};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
+    plan: Arc<Plan>,
     callable: Py<PyAny>,
     environ: Builder,
     factory: Factory,
@@ -33,34 +35,46 @@ pub struct Wsgi {
     names: Vec<Py<PyString>>,
     logged: Vec<Option<String>>,
     log: Log,
+    /// While the thread does without the GIL.
+    detached: Option<Detached>,
+}
+
+/// What every thread prepares the application with.
+pub struct Plan {
+    /// The listeners, in order.
+    pub listeners: Vec<Listener>,
+    /// `wsgi.multithread`.
+    pub multithread: bool,
+    /// `wsgi.multiprocess`.
+    pub multiprocess: bool,
+    /// The error log.
+    pub log: Log,
+    /// Environ variables for the access log.
+    pub environ_names: Vec<String>,
 }
 
 impl Wsgi {
-    /// Prepares everything that requests share.
-    pub fn prepare(
-        py: Python<'_>,
-        callable: Py<PyAny>,
-        listeners: &[Listener],
-        multiprocess: bool,
-        log: Log,
-        environ_names: &[String],
-    ) -> PyResult<Self> {
-        let errors = Lines::new(log.clone());
+    /// Prepares everything that requests of the calling thread share.
+    pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
+        let errors = Lines::new(plan.log.clone());
         let shared = Shared {
             empty_input: Bound::new(py, Input::new(Body::Empty)?)?.into_any(),
             errors: Bound::new(py, Errors(errors.clone()))?.into_any(),
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
-            multiprocess,
+            multithread: plan.multithread,
+            multiprocess: plan.multiprocess,
         };
         Ok(Self {
             callable,
-            environ: Builder::new(py, listeners, &shared)?,
+            environ: Builder::new(py, &plan.listeners, &shared)?,
             factory: Factory::new(py)?,
             spare: None,
             errors,
-            names: environ_names.iter().map(|name| PyString::new(py, name).unbind()).collect(),
+            names: plan.environ_names.iter().map(|name| PyString::new(py, name).unbind()).collect(),
             logged: Vec::new(),
-            log,
+            log: plan.log.clone(),
+            detached: None,
+            plan,
         })
     }
 
@@ -200,25 +214,9 @@ fn line(request: &Request<'_>) -> String {
     format!("{} {}", String::from_utf8_lossy(method), String::from_utf8_lossy(target))
 }
 
-/// The thread without the GIL; takes it back when dropped.
-struct Detached(*mut ffi::PyThreadState);
-
-impl Detached {
-    fn new() -> Self {
-        // SAFETY: called by `idle` only, on the thread that `interpreter::start` left attached, which detaches nowhere else.
-        Self(unsafe { ffi::PyEval_SaveThread() })
-    }
-}
-
-impl Drop for Detached {
-    fn drop(&mut self) {
-        // SAFETY: the state is the one that PyEval_SaveThread returned on this thread, and was not restored since.
-        unsafe { ffi::PyEval_RestoreThread(self.0) };
-    }
-}
-
 impl App for Wsgi {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+        self.detached = None;
         let mark = out.len();
         let (version, head_only) = (request.head.version, request.head.method.of(request.bytes) == b"HEAD");
         let (date, bytes, request_line) = (request.date, request.bytes, request.head.line);
@@ -231,14 +229,31 @@ impl App for Wsgi {
         })
     }
 
-    fn idle(&mut self, wait: &mut dyn FnMut()) {
-        let detached = Detached::new();
-        wait();
-        drop(detached);
-        // A signal that came during the wait has set a flag only; its Python handler runs here.
+    fn release(&mut self) {
+        if self.detached.is_none() {
+            self.detached = Some(Detached::new());
+        }
+    }
+
+    fn signalled(&mut self) {
+        // The signal has set a flag only; its Python handler runs here.
         if let Err(error) = Python::attach(|py| py.check_signals().map_err(|error| failure::traceback(py, &error))) {
             self.log.error(format_args!("a signal handler of the application raised an exception\n{error}"));
         }
+    }
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()> {
+        Python::attach(|py| {
+            let (callable, plan) = (self.callable.clone_ref(py), self.plan.clone());
+            thread::start(py, name, move || {
+                let log = plan.log.clone();
+                match Python::attach(|py| Self::prepare(py, callable, plan).map_err(|error| failure::traceback(py, &error))) {
+                    Ok(wsgi) => body(Box::new(wsgi)),
+                    Err(error) => log.critical(format_args!("a thread cannot prepare the application: {error}")),
+                }
+            })
+            .map_err(|error| io::Error::other(failure::traceback(py, &error)))
+        })
     }
 
     fn logged(&self) -> &[Option<String>] {
@@ -246,6 +261,7 @@ impl App for Wsgi {
     }
 
     fn finish(&mut self) {
+        self.detached = None;
         self.errors.flush();
         Python::attach(|py| {
             // The order of Py_FinalizeEx: first the threads (and what they registered), then atexit, then the streams.

@@ -44,6 +44,8 @@ pub struct Shared<'py> {
     pub errors: Bound<'py, PyAny>,
     /// `wsgi.file_wrapper`.
     pub file_wrapper: Bound<'py, PyAny>,
+    /// `wsgi.multithread`.
+    pub multithread: bool,
     /// `wsgi.multiprocess`.
     pub multiprocess: bool,
 }
@@ -317,7 +319,7 @@ fn base<'py>(py: Python<'py>, listener: &Listener, shared: &Shared<'py>) -> PyRe
     set("wsgi.input_terminated", true.into_bound_py_any(py)?)?;
     set("wsgi.errors", shared.errors.clone())?;
     set("wsgi.file_wrapper", shared.file_wrapper.clone())?;
-    set("wsgi.multithread", false.into_bound_py_any(py)?)?;
+    set("wsgi.multithread", shared.multithread.into_bound_py_any(py)?)?;
     set("wsgi.multiprocess", shared.multiprocess.into_bound_py_any(py)?)?;
     set("wsgi.run_once", false.into_bound_py_any(py)?)?;
     make_room(&dict)?;

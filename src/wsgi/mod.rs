@@ -20,10 +20,14 @@ mod load;
 mod names;
 mod start_response;
 mod text;
+mod thread;
 mod welcome;
+
+use std::sync::Arc;
 
 use pyo3::prelude::*;
 
+use app::Plan;
 pub use app::Wsgi;
 
 use crate::channel::BootError;
@@ -83,8 +87,9 @@ impl Wsgi {
                 port: if is_unix && port.is_empty() { UNIX_PORT.to_owned() } else { port },
             })
             .collect();
+        let plan = Arc::new(Plan { listeners, multithread: settings.threads > 1, multiprocess: workers > 1, log, environ_names });
         Python::attach(|py| {
-            Self::prepare(py, loaded.callable, &listeners, workers > 1, log, &environ_names)
+            Self::prepare(py, loaded.callable, plan)
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })

@@ -17,6 +17,9 @@ const REQUESTS_MAX: u64 = 1 << 40;
 const RSS_MIN: u64 = 16 << 20;
 /// Longest accept queue; the kernel cuts at net.core.somaxconn, which is below it everywhere.
 const BACKLOG_MAX: u64 = 65_535;
+/// More threads of one process than this only wait for each other.
+const THREADS_MAX: u64 = 1024;
+
 /// Most connections per worker: the largest descriptor limit that the kernel allows by default (fs.nr_open).
 const CONNECTIONS_MAX: u64 = 1 << 20;
 /// Longest timeout: a day is as good as never, and no sum of deadlines overflows.
@@ -188,6 +191,17 @@ pub static TABLE: &[Opt] = &[
             };
             Ok(())
         }),
+        ..ROW
+    },
+    Opt {
+        name: "threads",
+        value: "NUM",
+        kind: Kind::Number,
+        default: Some("1"),
+        help: "Requests that one worker has in the application at once. With 1 the application runs in the main thread of its \
+               process; with more it must be thread-safe.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, THREADS_MAX).map(|n| s.threads = n as usize)),
         ..ROW
     },
     Opt {

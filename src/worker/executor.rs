@@ -1,0 +1,314 @@
+//! The hybrid executor: quick calls run where the loop runs, slow ones do not hold the loop up.
+//!
+//! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
+//! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
+//! other threads one is the *watcher*: it looks once a tick, and if the same call still runs, it takes the loop from the table,
+//! is the owner from then on, and serves everybody else. The first thread, back from its call, finds the table empty: it
+//! leaves its answer in the owner's letter box and joins the idle threads.
+//!
+//! ```text
+//!            ┌──────────── takes the loop ────────────┐
+//!            ▼                                        │
+//!   Owner ── publish, call, take back ── there ──▶ Owner
+//!     │                            └─── gone ──▶ (letter to the owner) ──▶ Idle ──▶ Watcher ──┘
+//!     └── hands the loop over ──▶ Idle
+//! ```
+//!
+//! What keeps it right:
+//! - The loop is one value in one box. Whoever holds the box owns the loop; the table holds it only while its owner calls.
+//! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
+//!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
+//!   not what another owner laid down meanwhile.
+//! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
+//!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
+//! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
+//!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
+//! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
+//!   back as soon as the main thread is idle.
+//! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
+//!   the table.
+
+use std::io;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicU64, fence};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_utils::atomic::AtomicCell;
+use mio::Waker;
+
+use super::connection::Token;
+use super::event_loop::{EventLoop, Step};
+use super::job::{Letter, Work};
+use super::member::{MAIN, Member};
+use super::seat::Seat;
+
+/// How long a call may keep the loop: between one and two ticks. Shorter, and ordinary calls of a millisecond lose the loop, which
+/// costs two context switches; longer, and the others wait longer. One millisecond was measured to cost a quick application
+/// a tenth of its throughput and to leave others untouched by slow calls.
+const TICK: Duration = Duration::from_millis(1);
+
+/// Ticks without any call after which the watcher sleeps until it is woken, so that an idle server does not tick.
+const CALM_TICKS: u32 = 50;
+
+/// What another thread is told.
+enum Mail {
+    /// Be the watcher.
+    Watch,
+    /// A call has begun: tick again.
+    Wake,
+    /// Own the loop.
+    Own(Box<EventLoop>),
+    /// Do this work for a stream that began on your thread.
+    Help(Token, Work),
+    /// The worker leaves; only for the main thread.
+    Leave,
+}
+
+/// Who is idle.
+#[derive(Debug, Default)]
+struct Idle {
+    watcher: Option<Member>,
+    others: Vec<Member>,
+}
+
+/// What the threads share.
+pub struct Crew {
+    table: AtomicCell<Option<Box<EventLoop>>>,
+    turn: AtomicU64,
+    asleep: AtomicBool,
+    idle: Mutex<Idle>,
+    mail: Vec<Sender<Mail>>,
+    letters: Sender<Letter>,
+    waker: Arc<Waker>,
+}
+
+/// One thread's end of the crew.
+pub struct Place {
+    crew: Arc<Crew>,
+    me: Member,
+    mail: Receiver<Mail>,
+}
+
+/// How a thread's ownership ended.
+enum Parted {
+    /// Another thread has the loop.
+    Lost,
+    /// The worker is done.
+    Leave,
+}
+
+/// What an idle thread becomes.
+enum Wake {
+    Owner(Box<EventLoop>),
+    Helper(Token, Work),
+    Leave,
+}
+
+/// A crew of `members` threads; their letters go to `letters` and wake the loop with `waker`.
+pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<Place> {
+    let (mail, boxes): (Vec<_>, Vec<_>) = (0..members).map(|_| unbounded()).unzip();
+    let crew = Arc::new(Crew {
+        table: AtomicCell::new(None),
+        turn: AtomicU64::new(0),
+        asleep: AtomicBool::new(false),
+        idle: Mutex::new(Idle::default()),
+        mail,
+        letters,
+        waker,
+    });
+    let place = |(index, mail)| Place { crew: crew.clone(), me: Member(index), mail };
+    boxes.into_iter().enumerate().map(place).collect()
+}
+
+impl Crew {
+    /// Takes the loop that was laid down in this turn, unless somebody else has.
+    fn take(&self, turn: u64) -> Option<Box<EventLoop>> {
+        self.turn.compare_exchange(turn, turn + 1, Acquire, Relaxed).ok()?;
+        self.table.take()
+    }
+}
+
+impl Place {
+    /// Whose place it is.
+    pub fn member(&self) -> Member {
+        self.me
+    }
+
+    /// Works until the worker leaves; the thread that begins as the owner brings the loop. Returns on the main thread only when
+    /// the worker leaves, on another only when the loop has failed.
+    pub fn work(&self, seat: &mut Seat, first: Option<Box<EventLoop>>) -> io::Result<()> {
+        let mut wake = first.map(Wake::Owner);
+        loop {
+            match wake.take().unwrap_or_else(|| self.wait()) {
+                Wake::Owner(event_loop) => match self.own(event_loop, seat)? {
+                    Parted::Lost => seat.app.release(),
+                    Parted::Leave if self.me == MAIN => return Ok(()),
+                    Parted::Leave => self.send(MAIN, Mail::Leave),
+                },
+                Wake::Helper(token, work) => {
+                    let served = seat.serve(work);
+                    self.post(seat.letter(token, served));
+                    seat.app.release();
+                }
+                Wake::Leave => return Ok(()),
+            }
+        }
+    }
+
+    /// Runs the loop until it is lost.
+    fn own(&self, mut event_loop: Box<EventLoop>, seat: &mut Seat) -> io::Result<Parted> {
+        event_loop.own(seat);
+        loop {
+            match event_loop.next(seat)? {
+                Step::Work(token, work) => match self.perform(event_loop, token, work, seat) {
+                    Some(back) => event_loop = back,
+                    None => return Ok(Parted::Lost),
+                },
+                Step::HandOver(member) => {
+                    self.send(member, Mail::Own(event_loop));
+                    return Ok(Parted::Lost);
+                }
+                Step::Leave => return Ok(Parted::Leave),
+            }
+        }
+    }
+
+    /// Works in the application for one connection, as often as it asks for it. `None`: the loop was taken meanwhile.
+    fn perform(&self, mut event_loop: Box<EventLoop>, token: Token, work: Work, seat: &mut Seat) -> Option<Box<EventLoop>> {
+        let mut next = Some((token, work));
+        while let Some((token, work)) = next {
+            if let Some(member) = work.member().filter(|&member| member != self.me) {
+                event_loop.outside.insert(member);
+                self.send(member, Mail::Help(token, work));
+                return Some(event_loop);
+            }
+            let turn = self.publish(event_loop);
+            let served = seat.serve(work);
+            let Some(back) = self.crew.take(turn) else {
+                self.post(seat.letter(token, served));
+                return None;
+            };
+            event_loop = back;
+            if !event_loop.outside.is_empty() {
+                // The others need the interpreter more than this thread, which reads and writes now.
+                seat.app.release();
+            }
+            next = event_loop.resume(token, served, seat);
+        }
+        Some(event_loop)
+    }
+
+    /// Lays the loop on the table; returns the number of the turn.
+    fn publish(&self, event_loop: Box<EventLoop>) -> u64 {
+        let crew = &self.crew;
+        crew.table.store(Some(event_loop));
+        let turn = crew.turn.load(Relaxed) + 1;
+        crew.turn.store(turn, Release);
+        // Between the odd turn above and the look below, as between the two in `sleep`: one of the two threads sees the other.
+        fence(SeqCst);
+        if crew.asleep.load(Relaxed) && crew.asleep.swap(false, Relaxed) {
+            let watcher = crew.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher;
+            if let Some(watcher) = watcher {
+                self.send(watcher, Mail::Wake);
+            }
+        }
+        turn
+    }
+
+    fn send(&self, to: Member, mail: Mail) {
+        // A thread that has ended has ended the process; nobody misses its mail.
+        let _ = self.crew.mail[to.0].send(mail);
+    }
+
+    fn post(&self, letter: Letter) {
+        // The receiver is in the loop, which outlives every call.
+        let _ = self.crew.letters.send(letter);
+        // Fails only when the poll is gone, with the loop.
+        let _ = self.crew.waker.wake();
+    }
+
+    /// Waits until this thread is needed.
+    fn wait(&self) -> Wake {
+        let mut watching = self.join_idle();
+        let mut last = 0;
+        let mut calm = 0;
+        loop {
+            let mail = if !watching {
+                self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else if calm >= CALM_TICKS {
+                calm = 0;
+                self.sleep(last)
+            } else {
+                self.mail.recv_timeout(TICK)
+            };
+            match mail {
+                Ok(Mail::Watch) => (watching, last, calm) = (self.is_watcher(), 0, 0),
+                Ok(Mail::Wake) => calm = 0,
+                Ok(Mail::Own(event_loop)) => {
+                    self.leave_idle();
+                    return Wake::Owner(event_loop);
+                }
+                Ok(Mail::Help(token, work)) => {
+                    self.leave_idle();
+                    return Wake::Helper(token, work);
+                }
+                Ok(Mail::Leave) | Err(RecvTimeoutError::Disconnected) => return Wake::Leave,
+                Err(RecvTimeoutError::Timeout) => {
+                    let turn = self.crew.turn.load(Acquire);
+                    if turn == last
+                        && turn % 2 == 1
+                        && let Some(mut event_loop) = self.crew.take(turn)
+                    {
+                        self.leave_idle();
+                        event_loop.taken();
+                        return Wake::Owner(event_loop);
+                    }
+                    calm = if turn == last { calm + 1 } else { 0 };
+                    last = turn;
+                }
+            }
+        }
+    }
+
+    /// Waits without ticking until a call begins.
+    fn sleep(&self, last: u64) -> Result<Mail, RecvTimeoutError> {
+        self.crew.asleep.store(true, Relaxed);
+        fence(SeqCst);
+        if self.crew.turn.load(Relaxed) != last || last % 2 == 1 {
+            self.crew.asleep.store(false, Relaxed);
+            return self.mail.recv_timeout(TICK);
+        }
+        self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected)
+    }
+
+    /// Whether it still is: between the mail and its reading it may have left and passed the watch on.
+    fn is_watcher(&self) -> bool {
+        self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher == Some(self.me)
+    }
+
+    /// Joins the idle threads; says whether as their watcher.
+    fn join_idle(&self) -> bool {
+        let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.watcher.is_none() {
+            idle.watcher = Some(self.me);
+            return true;
+        }
+        idle.others.push(self.me);
+        false
+    }
+
+    /// Leaves the idle threads; another becomes the watcher if this one was.
+    fn leave_idle(&self) {
+        let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.watcher == Some(self.me) {
+            idle.watcher = idle.others.pop();
+            if let Some(next) = idle.watcher {
+                self.send(next, Mail::Watch);
+            }
+        } else {
+            idle.others.retain(|&member| member != self.me);
+        }
+    }
+}

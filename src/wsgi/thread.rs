@@ -1,0 +1,76 @@
+//! Threads of the application's runtime: Python threads with names that hold the GIL only while they are in the application.
+//!
+//! A serving thread is attached once for its life and detaches in between, so that `threading.local` keeps its values from
+//! request to request. The attachment is a raw one: pyo3 counts its own nested ones and would take a thread that lets go of the
+//! GIL in the middle of one for attached.
+
+use std::marker::PhantomData;
+use std::sync::{Mutex, PoisonError};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::{PyCFunction, PyDict, PyTuple};
+
+/// The calling thread without the GIL; takes it back when dropped. Not for another thread.
+pub struct Detached {
+    state: *mut ffi::PyThreadState,
+}
+
+impl Detached {
+    /// Lets go of the GIL.
+    pub fn new() -> Self {
+        // SAFETY: the thread is attached by `interpreter::start` or by `Attached`, not by pyo3, and no `Detached` of it lives: `Wsgi`
+        // keeps at most one and makes it outside of every `Python::attach`.
+        Self { state: unsafe { ffi::PyEval_SaveThread() } }
+    }
+}
+
+impl Drop for Detached {
+    fn drop(&mut self) {
+        // SAFETY: the state is the one that PyEval_SaveThread returned on this thread, and was not restored since.
+        unsafe { ffi::PyEval_RestoreThread(self.state) };
+    }
+}
+
+/// The calling thread with the GIL, for life.
+struct Attached {
+    state: ffi::PyGILState_STATE,
+    /// Bound to its thread.
+    here: PhantomData<*mut ()>,
+}
+
+impl Attached {
+    fn new() -> Self {
+        // SAFETY: the interpreter runs and is never finalized; the thread has a state, made by `threading`, that is not current.
+        Self { state: unsafe { ffi::PyGILState_Ensure() }, here: PhantomData }
+    }
+}
+
+impl Drop for Attached {
+    fn drop(&mut self) {
+        // SAFETY: undoes the `PyGILState_Ensure` of `new` on the same thread, which is attached again: everything that detached
+        // it was dropped before.
+        unsafe { ffi::PyGILState_Release(self.state) };
+    }
+}
+
+/// Starts a daemon thread with this name that runs `body` attached.
+pub fn start(py: Python<'_>, name: &str, body: impl FnOnce() + Send + 'static) -> PyResult<()> {
+    let body = Mutex::new(Some(body));
+    let target = PyCFunction::new_closure(py, None, None, move |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
+        let body = body.lock().unwrap_or_else(PoisonError::into_inner).take();
+        args.py().detach(|| {
+            let attached = Attached::new();
+            if let Some(body) = body {
+                body();
+            }
+            drop(attached);
+        });
+    })?;
+    let kwargs = PyDict::new(py);
+    kwargs.set_item("target", target)?;
+    kwargs.set_item("name", name)?;
+    kwargs.set_item("daemon", true)?;
+    py.import("threading")?.getattr("Thread")?.call((), Some(&kwargs))?.call_method0("start")?;
+    Ok(())
+}
