@@ -119,6 +119,7 @@ impl World {
                 assert!(!self.stopping, "it is said once");
                 self.stopping = true;
             }
+            Action::ReopenLogs => {}
             Action::NotifyReady => {
                 assert!(!self.ready_told && self.alive.iter().all(|alive| *alive));
                 self.ready_told = true;

@@ -8,16 +8,26 @@ use std::sync::Arc;
 use crate::config::Settings;
 use crate::worker;
 
+mod capture;
+mod daemon;
 pub mod event;
+mod logs;
 mod notes;
+pub mod notify;
+mod pidfile;
+pub mod privileges;
 mod ready;
 mod server;
+mod service;
 mod signals;
 mod start;
 pub mod supervisor;
 mod table;
+mod watchdog;
 
 pub use event::code;
+
+use daemon::Side;
 
 /// What a process is when [`run`] returns.
 pub enum Outcome {
@@ -29,12 +39,36 @@ pub enum Outcome {
 
 /// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
 /// each worker at its beginning.
-pub fn run(settings: Settings, warnings: &[String]) -> Outcome {
-    match start::prepare(Arc::new(settings), warnings) {
-        Ok(server) => server.run(),
+pub fn run(mut settings: Settings, warnings: &[String]) -> Outcome {
+    let mut warnings = warnings.to_vec();
+    // Before a daemon is forked off: the sockets are for the process that was started.
+    if let Err(error) = start::use_passed_sockets(&mut settings, &mut warnings) {
+        return refused(&error);
+    }
+    let caller = match settings.daemon.then(daemon::detach).transpose() {
+        Ok(None) => None,
+        Ok(Some(Side::Daemon(caller))) => Some(caller),
+        Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
+        Err(error) => return refused(&start::Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
+    };
+    match start::prepare(Arc::new(settings), &warnings) {
+        Ok(mut server) => {
+            if let Some(caller) = caller {
+                server.service.started_by(caller);
+            }
+            server.run()
+        }
         Err(refusal) => {
-            start::complain(&refusal.why);
-            Outcome::Exit(refusal.code)
+            let outcome = refused(&refusal);
+            if let Some(caller) = caller {
+                caller.tell(refusal.code);
+            }
+            outcome
         }
     }
+}
+
+fn refused(refusal: &start::Refusal) -> Outcome {
+    start::complain(&refusal.why);
+    Outcome::Exit(refusal.code)
 }

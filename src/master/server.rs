@@ -3,7 +3,7 @@
 
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{self, Report, WorkerEnd};
-use crate::config::{LogTarget, Settings};
+use crate::config::Settings;
 use crate::log::Level;
 use crate::log::access::Format;
 use crate::log::error::{Log, Who};
@@ -25,9 +25,11 @@ use crate::sys::time;
 use crate::worker::Boot;
 
 use super::Outcome;
-use super::event::{Action, Event, Note, Slot, code};
+use super::event::{Action, Event, Note, Request, Slot, code};
+use super::logs::Logs;
 use super::notes::{self, About};
 use super::ready::ReadyFd;
+use super::service::Service;
 use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::complain;
 use super::supervisor::Supervisor;
@@ -45,6 +47,8 @@ pub struct Server {
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) log: Log,
     pub(super) access: Option<(Arc<Sink>, Arc<Format>)>,
+    pub(super) logs: Logs,
+    pub(super) service: Service,
     pub(super) signals: Signals,
     pub(super) table: Table,
     pub(super) supervisor: Supervisor,
@@ -67,12 +71,15 @@ struct Birth {
     slot: Slot,
     channel: WorkerEnd,
     signals: Blocked,
+    /// Where it prints to, if that is captured.
+    output: Option<OwnedFd>,
 }
 
 /// What woke the loop.
 struct Woken {
     talkers: Vec<Slot>,
     signals: bool,
+    service: bool,
 }
 
 impl Server {
@@ -80,12 +87,20 @@ impl Server {
     pub fn run(mut self) -> Outcome {
         match self.serve() {
             Break(End::Exit(code)) => Outcome::Exit(code),
-            Break(End::Born(birth)) => Outcome::Worker(Box::new(self.into_boot(birth))),
+            Break(End::Born(mut birth)) => match self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED) {
+                Ok(()) => Outcome::Worker(Box::new(self.into_boot(birth))),
+                Err(error) => {
+                    // The master waits for it; without a master there is nobody to tell.
+                    let _ = birth.channel.send(&Report::BootFailed(error));
+                    process::exit_now(code::BOOT)
+                }
+            },
             Continue(never) => match never {},
         }
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
+        self.service.starting(self.workers);
         self.feed(Event::Start)?;
         loop {
             let woken = match self.wait() {
@@ -95,6 +110,9 @@ impl Server {
                     return Break(End::Exit(code::FAILED));
                 }
             };
+            if woken.service && !self.service.attend(&self.log) {
+                self.feed(Event::Asked(Request::QuickStop))?;
+            }
             for slot in woken.talkers {
                 self.hear(slot)?;
             }
@@ -102,6 +120,7 @@ impl Server {
                 self.obey()?;
             }
             self.feed(Event::Tick)?;
+            self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
     }
 
@@ -110,6 +129,8 @@ impl Server {
         let slots: Vec<Slot> = self.table.channels().map(|(slot, _)| slot).collect();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.table.channels().map(|(_, channel)| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
+        let talkers_end = fds.len();
+        fds.extend(self.service.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, self.timeout()) {
             // The signal that interrupted it is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
@@ -117,12 +138,14 @@ impl Server {
         }
         // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
         let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let talkers = slots.into_iter().zip(&fds[1..]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
-        Ok(Woken { talkers, signals: woken(&fds[0]) })
+        let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
+        let service = fds[talkers_end..].iter().any(woken);
+        Ok(Woken { talkers, signals: woken(&fds[0]), service })
     }
 
     fn timeout(&self) -> PollTimeout {
-        let Some(deadline) = self.supervisor.next_deadline() else { return PollTimeout::NONE };
+        let service = self.service.next_deadline(self.supervisor.ready_workers());
+        let Some(deadline) = self.supervisor.next_deadline().into_iter().chain(service).min() else { return PollTimeout::NONE };
         // Rounded up: a millisecond too early would be a turn for nothing.
         let wait = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
         PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
@@ -152,7 +175,10 @@ impl Server {
 
     /// Takes in the deaths of workers, each after the worker's last words.
     fn bury(&mut self) -> ControlFlow<End> {
-        for (slot, exit) in self.table.reap() {
+        let ended = self.table.reap();
+        // What they said before, so that the log has it in order.
+        self.service.listen_to_workers(&self.log);
+        for (slot, exit) in ended {
             self.hear(slot)?;
             self.feed(Event::Ended { slot, exit })?;
         }
@@ -194,8 +220,10 @@ impl Server {
             }
             Action::StopListening => self.listeners.clear(),
             Action::Tell(note) => self.tell(&note),
+            Action::ReopenLogs => self.reopen_logs(),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
+                self.service.end(code, &self.log);
                 self.log.info(format_args!("stopped"));
                 return Break(End::Exit(code));
             }
@@ -206,13 +234,17 @@ impl Server {
     /// Forks a worker; `Some` in the new process.
     fn fork(&mut self, slot: Slot) -> io::Result<Option<Birth>> {
         let (master, worker) = channel::pair()?;
+        let (reader, output) = self.service.output()?.unzip();
         match process::fork(MASTER_DIED, &kept_in_workers())? {
             Fork::Parent(pid) => {
                 self.table.put(slot, Child::new(pid, Instant::now(), master));
+                if let Some(reader) = reader {
+                    self.service.add_output(slot.0, pid, reader);
+                }
                 self.log.debug(format_args!("worker {} forked (pid {pid})", slot.0));
                 Ok(None)
             }
-            Fork::Child(signals) => Ok(Some(Birth { slot, channel: worker, signals })),
+            Fork::Child(signals) => Ok(Some(Birth { slot, channel: worker, signals, output })),
         }
     }
 
@@ -234,12 +266,29 @@ impl Server {
         }
     }
 
-    fn tell(&self, note: &Note) {
+    /// Opens the logs anew, here and in the workers.
+    fn reopen_logs(&self) {
+        let reopened = self.logs.reopen();
+        for why in &reopened.failures {
+            self.log.error(format_args!("{why}"));
+        }
+        for (slot, channel) in self.table.channels() {
+            if let Err(error) = reopened.send(channel) {
+                self.log.error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+            }
+        }
+        self.log.info(format_args!("logs opened anew"));
+    }
+
+    fn tell(&mut self, note: &Note) {
+        if let Note::Stopping(_) = note {
+            self.service.stopping(self.settings.graceful_timeout);
+        }
         let about = notes::subject(note).and_then(|slot| self.about(slot));
         let text = notes::text(note, about.as_ref());
         let level = notes::level(note);
         self.log.write(level, format_args!("{text}"));
-        if level == Level::Critical && self.settings.error_log != LogTarget::Stderr {
+        if level == Level::Critical && !self.logs.on_stderr() {
             complain(&text);
         }
     }
@@ -267,6 +316,7 @@ impl Server {
             self.python,
             std::process::id(),
         ));
+        self.service.ready(self.workers, &addresses.join(", "), &self.log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {

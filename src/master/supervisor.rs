@@ -132,6 +132,11 @@ impl Supervisor {
         self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).min()
     }
 
+    /// Workers that serve.
+    pub fn ready_workers(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
+    }
+
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
             State::Waiting { until } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
@@ -168,15 +173,10 @@ impl Supervisor {
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
             (Request::Stop, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (Request::Stop | Request::QuickStop, Phase::Done) => {}
-            (
-                Request::Reload
-                | Request::ReopenLogs
-                | Request::Upgrade
-                | Request::MoreWorkers
-                | Request::FewerWorkers
-                | Request::StopWorkers,
-                _,
-            ) => self.tell(Note::Unsupported(request)),
+            (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
+            (Request::Reload | Request::Upgrade | Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, _) => {
+                self.tell(Note::Unsupported(request))
+            }
         }
     }
 
