@@ -48,6 +48,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
+    masks::ignore_write_errors();
     let log = Log::new(Arc::new(open(&settings.error_log, "error")?), settings.log_level, Who::Master);
     let access = settings.access_log.as_ref().map(|target| open(target, "access")).transpose()?;
     for warning in warnings {
