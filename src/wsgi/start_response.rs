@@ -9,7 +9,7 @@ use std::mem::{offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
@@ -160,6 +160,7 @@ impl Write {
                 PyRuntimeError::new_err("write() called by another thread than the one that runs the application")
             }
             CannotWrite::Gone => PyConnectionResetError::new_err("the client has closed the connection"),
+            CannotWrite::Lost(why) => PyOSError::new_err(why),
         })?;
         drop(exchange);
         let _ = py;
