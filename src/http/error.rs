@@ -57,6 +57,8 @@ pub enum Error {
     Length,
     /// More than one Content-Length.
     LengthTwice,
+    /// Two Content-Type fields, equal or not.
+    TypeTwice,
     /// Both Transfer-Encoding and Content-Length.
     LengthAndCoding,
     /// Transfer-Encoding in HTTP/1.0.
@@ -119,6 +121,7 @@ impl Error {
             Self::Host => (400, "the Host header field is not a host with an optional port"),
             Self::Length => (400, "Content-Length is not a decimal number of 64 bits"),
             Self::LengthTwice => (400, "Content-Length comes more than once"),
+            Self::TypeTwice => (400, "Content-Type comes more than once"),
             Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding exclude each other"),
             Self::CodingInHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding"),
             Self::Coding => (400, "Transfer-Encoding is malformed, or chunked is not its last coding exactly once"),
