@@ -194,3 +194,41 @@ fn a_body_beyond_the_limit_of_file_sizes_is_refused_and_kills_nobody() {
     assert_eq!((server.get("/").status, server.workers()), (200, worker));
     server.stop();
 }
+
+#[test]
+fn the_access_log_tells_what_a_client_that_left_was_sent() {
+    const SIZE: u64 = 64 * 1024 * 1024;
+    let app = format!(
+        "
+import tempfile
+
+def app(environ, start_response):
+    start_response('200 OK', [])
+    if environ['PATH_INFO'] == '/block':
+        return [b'x' * {SIZE}]
+    file = tempfile.TemporaryFile()
+    file.truncate({SIZE})
+    return environ['wsgi.file_wrapper'](file)
+"
+    );
+    let server = Server::source(&app).options(["--access-logfile", "-", "--access-logformat", "%(U)s %(B)s"]).start();
+    for path in ["/block", "/file"] {
+        let mut client = server.connect();
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        assert!(client.fill().is_ok_and(|count| count > 0));
+        client.reset();
+        let sent = wait_for("the line of the log", SOON, || {
+            server.stdout().lines().find_map(|line| line.strip_prefix(path)?.trim().parse::<u64>().ok())
+        });
+        assert!(sent < SIZE, "{path}: {sent}");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_second_content_type_is_refused() {
+    let server = Server::source(HELLO).start();
+    let response = server.exchange("GET / HTTP/1.1\r\nHost: a\r\nContent-Type: a/b\r\nContent-Type: c/d\r\n\r\n");
+    assert_eq!((response.status, response.closes()), (400, true));
+    server.stop();
+}

@@ -78,6 +78,17 @@ impl Answer {
     }
 }
 
+impl Answer {
+    /// Bytes of the stream's last block or file that were rendered and not handed to the kernel.
+    fn unsent(&self) -> u64 {
+        match self.pending {
+            Pending::Nothing => 0,
+            Pending::Held(at) => self.stream.held().0.len().saturating_sub(at) as u64,
+            Pending::File { left, .. } => left,
+        }
+    }
+}
+
 impl Connection {
     /// Sends what the stream has given, asks it for more.
     pub(super) fn go_on_answering(&mut self, seat: &mut Seat) -> Flow {
@@ -183,7 +194,9 @@ impl Connection {
         if let Phase::Answer(answer) = std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
             let line = answer.head.line.of(&answer.bytes).escape_ascii();
             seat.log.debug(format_args!("the answer to {line} is not complete: {reason}"));
-            self.record_answer(&answer, answer.stream.summary(), seat);
+            let mut summary = answer.stream.summary();
+            summary.sent = summary.sent.saturating_sub(answer.unsent());
+            self.record_answer(&answer, summary, seat);
         }
     }
 
