@@ -232,3 +232,21 @@ fn a_second_content_type_is_refused() {
     assert_eq!((response.status, response.closes()), (400, true));
     server.stop();
 }
+
+/// 0 stands for the highest limits, whose product no memory holds.
+#[test]
+fn the_highest_limits_of_a_head_have_a_bound_together() {
+    let options = ["--limit-request-line", "0", "--limit-request-fields", "0", "--limit-request-field_size", "0"];
+    let server = Server::source(HELLO).options(options).start();
+    assert_eq!(server.get("/").status, 200);
+    let field = format!("X: {}\r\n", "x".repeat(1024 * 1024 - 8));
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n");
+    for _ in 0..20 {
+        client.send(&field);
+    }
+    client.send("\r\n");
+    let response = client.response();
+    assert!(response.status == 431 && response.text().contains("16777216"), "{response:?}");
+    server.stop();
+}

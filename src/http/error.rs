@@ -47,6 +47,8 @@ pub enum Error {
     FieldTooLong(usize),
     /// More field lines than the limit.
     TooManyFields(usize),
+    /// A head that is longer than any may be, in bytes, with fields that are within their limits.
+    HeadTooLong(usize),
     /// No Host in HTTP/1.1.
     HostMissing,
     /// More than one Host.
@@ -116,6 +118,7 @@ impl Error {
             Self::FieldValue(_) => (400, "a header field's value has a control character"),
             Self::FieldTooLong(_) => (431, "a header field is longer than"),
             Self::TooManyFields(_) => (431, "the request has more header fields than"),
+            Self::HeadTooLong(_) => (431, "the request's head is longer than"),
             Self::HostMissing => (400, "the Host header field is missing"),
             Self::HostTwice => (400, "the Host header field comes more than once"),
             Self::Host => (400, "the Host header field is not a host with an optional port"),
@@ -145,7 +148,9 @@ impl fmt::Display for Error {
         f.write_str(self.entry().1)?;
         match *self {
             Self::Method(byte) | Self::TargetByte(byte) | Self::FieldValue(byte) => write!(f, " (byte 0x{byte:02x})"),
-            Self::LineTooLong(limit) | Self::FieldTooLong(limit) | Self::TrailerTooLong(limit) => write!(f, " {limit} bytes"),
+            Self::LineTooLong(limit) | Self::FieldTooLong(limit) | Self::HeadTooLong(limit) | Self::TrailerTooLong(limit) => {
+                write!(f, " {limit} bytes")
+            }
             Self::TooManyFields(limit) => write!(f, " {limit}"),
             Self::BodyTooLong(limit) => write!(f, " {limit} bytes"),
             _ => Ok(()),
