@@ -250,3 +250,20 @@ fn the_highest_limits_of_a_head_have_a_bound_together() {
     assert!(response.status == 431 && response.text().contains("16777216"), "{response:?}");
     server.stop();
 }
+
+/// The kernel would find out only when the head is gone.
+#[test]
+fn a_file_that_is_open_for_writing_only_is_an_error_and_no_cut() {
+    let app = "
+import os
+
+def app(environ, start_response):
+    with open('file', 'wb') as file:
+        file.write(b'x' * 100)
+    start_response('200 OK', [])
+    return environ['wsgi.file_wrapper'](open(os.open('file', os.O_WRONLY), 'wb', buffering=0))
+";
+    let server = Server::source(app).expect_error("the application raised an exception").start();
+    assert_eq!(server.get("/").status, 500);
+    server.stop();
+}

@@ -77,7 +77,7 @@ impl FileWrapper {
         }
         let kind = object.get_type();
         let plain = kind.is(&raw) || ((kind.is(&reader) || kind.is(&random)) && object.getattr("raw")?.get_type().is(&raw));
-        if !plain {
+        if !plain || !object.call_method0("readable")?.is_truthy()? {
             return Ok(None);
         }
         if kind.is(&random) {
