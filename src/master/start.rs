@@ -54,6 +54,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
+    masks::ignore_write_errors();
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let logs = Logs::open(&settings).or_else(|why| refuse(code::FAILED, why))?;
     let error_sink = logs.sink(LogName::Error).expect("there always is an error log");
