@@ -195,3 +195,53 @@ fn stalled_readers_leave_normal_traffic_untouched_and_cost_bounded_memory() {
     drop(stalled);
     server.stop();
 }
+
+#[test]
+fn more_clients_than_descriptors_are_served_when_others_leave() {
+    /// Descriptors that the server may have.
+    const FILES: usize = 100;
+    /// Processor time that waiting for a descriptor may cost in all, in milliseconds.
+    const WAITING_COST: u64 = 300;
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let limit = format!("ulimit -n {FILES}; exec \"$@\"");
+    let server = Server::new("probe").launcher(["/bin/sh", "-c", &limit, "sh"]).options(["--keep-alive", "300"]);
+    let server = server.expect_error("open files").start();
+    let mut clients: Vec<Client> = (0..FILES * 2).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    }
+    let served = clients.iter_mut().take(FILES / 2).map(|client| client.response().status).filter(|status| *status == 200);
+    assert_eq!(served.count(), FILES / 2);
+    let worker = server.workers()[0];
+    let before = procfs::cpu_millis(worker);
+    std::thread::sleep(Duration::from_secs(1));
+    let cost = procfs::cpu_millis(worker) - before;
+    assert!(cost < WAITING_COST, "{cost} ms of a second spent on waiting for a descriptor");
+    let mut last = clients.split_off(FILES * 2 - 10);
+    drop(clients);
+    for client in &mut last {
+        assert_eq!(client.response().status, 200, "who waited in the accept queue is served");
+    }
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_worker_takes_no_more_connections_than_allowed() {
+    const ALLOWED: usize = 10;
+    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let allowed = ALLOWED.to_string();
+    let server = Server::new("probe").options(["--worker-connections", &allowed, "--keep-alive", "300"]).start();
+    let mut clients: Vec<Client> = (0..ALLOWED).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let mut waiting = server.connect();
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    waiting.set_patience(Duration::from_millis(300)).expect("the socket is open");
+    assert!(waiting.fill().is_err(), "one more than allowed waits in the accept queue");
+    waiting.set_patience(common::SOON).expect("the socket is open");
+    drop(clients.pop());
+    assert_eq!(waiting.response().status, 200, "it is served when another has left");
+    server.stop();
+}

@@ -13,7 +13,7 @@ fn the_virtual_environment_decides_prefix_path_and_executable() {
     with_python(|| {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let venv = dir.path().join("venv");
-        let made = Command::new(env!("TAPSTER_PYTHON_EXECUTABLE")).args(["-m", "venv", "--without-pip"]).arg(&venv).status();
+        let made = Command::new(env!("BUILD_PYTHON_EXECUTABLE")).args(["-m", "venv", "--without-pip"]).arg(&venv).status();
         assert!(made.is_ok_and(|status| status.success()), "python -m venv");
         let python = PythonSettings { venv: Some(venv.clone()), pythonpath: Vec::new() };
         let settings = Settings { python, ..Settings::default() };

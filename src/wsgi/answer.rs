@@ -218,11 +218,13 @@ impl Answer {
     pub fn fail(&mut self, py: Python<'_>, failure: &Failure, out: &mut Vec<u8>, mark: usize) -> Summary {
         self.source = Source::Done;
         if let Some(start_response) = &self.start_response {
+            // Before the exchange is borrowed: it runs code of the application (`__str__` of its exceptions).
+            let text = failure.describe(py);
             let mut exchange = start_response.exchange(py).borrow_mut();
             if exchange.is_gone() {
-                self.log.debug(format_args!("{}: the client left: {}", self.line, failure.describe(py)));
+                self.log.debug(format_args!("{}: the client left: {text}", self.line));
             } else {
-                self.log.error(format_args!("{}: {}", self.line, failure.describe(py)));
+                self.log.error(format_args!("{}: {text}", self.line));
             }
             if let Some(body) = exchange.body() {
                 let fate = if body.until_close() { Fate::Reset } else { Fate::Cut };
@@ -248,9 +250,7 @@ impl Answer {
                     .error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
             }
         }
-        if let Some(start_response) = self.start_response.take() {
-            start_response.retire(py);
-        }
+        self.start_response = None;
     }
 }
 

@@ -47,7 +47,7 @@ impl Wsgi {
     ) -> PyResult<Self> {
         let errors = Lines::new(log.clone());
         let shared = Shared {
-            empty_input: Bound::new(py, Input::new(Body::Empty))?.into_any(),
+            empty_input: Bound::new(py, Input::new(Body::Empty)?)?.into_any(),
             errors: Bound::new(py, Errors(errors.clone()))?.into_any(),
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
             multiprocess,
@@ -117,7 +117,7 @@ impl Wsgi {
         outlet: &mut dyn Outlet,
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let body_len = body.len();
-        let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body))?.into_any()) };
+        let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
         let environ = self.environ.build(py, request, body_len, input.as_ref())?;
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.

@@ -19,7 +19,7 @@ use crate::http::target::{Form, Target, percent_decode};
 use crate::worker::app::Request;
 
 /// Value of SERVER_SOFTWARE.
-pub const SOFTWARE: &str = concat!("Tapster/", env!("CARGO_PKG_VERSION"));
+pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
 
 /// Longest request target whose strings are kept for the next request, in bytes.
 const TARGET_MAX: usize = 1024;

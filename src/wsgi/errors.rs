@@ -1,4 +1,6 @@
 //! `wsgi.errors` (PEP 3333): text goes into the error log, a record for each line.
+//!
+//! The level is WARNING: frameworks write everything from debugging to disasters here, and nothing tells them apart.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -32,13 +34,13 @@ impl Lines {
         let mut rest = text;
         while let Some((line, tail)) = rest.split_once('\n') {
             partial.push_str(line);
-            self.log.error(format_args!("{}", partial.strip_suffix('\r').unwrap_or(&partial)));
+            self.log.warning(format_args!("{}", partial.strip_suffix('\r').unwrap_or(&partial)));
             partial.clear();
             rest = tail;
         }
         partial.push_str(rest);
         if partial.len() > LINE_MAX {
-            self.log.error(format_args!("{partial}"));
+            self.log.warning(format_args!("{partial}"));
             partial.clear();
         }
         self.pending.store(!partial.is_empty(), Ordering::Relaxed);
@@ -51,7 +53,7 @@ impl Lines {
         }
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         if !partial.is_empty() {
-            self.log.error(format_args!("{partial}"));
+            self.log.warning(format_args!("{partial}"));
             partial.clear();
         }
         self.pending.store(false, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): a binary stream over the complete body, with its end where the body ends.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Take};
+use std::io::{self, BufRead, BufReader, Read, Seek, Take};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -44,14 +44,17 @@ pub struct Input {
 
 impl Input {
     /// A stream over a body. The one over an empty body can be shared by many requests: nothing changes it.
-    pub fn new(body: Body) -> Self {
+    pub fn new(body: Body) -> io::Result<Self> {
         let source = match body {
             Body::Empty => Source::Empty,
             Body::Memory(bytes) if bytes.is_empty() => Source::Empty,
             Body::Memory(bytes) => Source::Memory { bytes, at: 0 },
-            Body::File(file, len) => Source::File(BufReader::with_capacity(FILE_BUFFER, file).take(len)),
+            Body::File(mut file, len) => {
+                file.rewind()?;
+                Source::File(BufReader::with_capacity(FILE_BUFFER, file).take(len))
+            }
         };
-        Self { source }
+        Ok(Self { source })
     }
 
     /// How many bytes a call that asks for `size` gets at most: everything for a missing or negative size.
@@ -105,6 +108,10 @@ impl Input {
                 let end = *at + wanted as usize;
                 let data = PyBytes::new(py, &bytes[*at..end]);
                 *at = end;
+                if end == bytes.len() {
+                    // The application has its own copy now.
+                    self.source = Source::Empty;
+                }
                 Ok(data)
             }
             Source::File(file) => {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pyo3::exceptions::{PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
 
 use super::{failure, literals, welcome};
 use crate::channel::BootError;
@@ -93,7 +93,13 @@ fn missing_part(py: Python<'_>, error: &PyErr, name: &str) -> Option<String> {
 }
 
 fn not_found(py: Python<'_>, name: &str, missing: &str, text: &str) -> String {
-    let mut message = format!("cannot load {text}: there is no module `{missing}`");
+    let mut message = format!("cannot load {text}: No module named `{missing}`");
+    if let Some((parent, _)) = missing.rsplit_once('.') {
+        let is_package = py.import(parent).is_ok_and(|parent| parent.hasattr("__path__").unwrap_or(false));
+        let what = if is_package { "a package without it" } else { "a module, not a package" };
+        message.push_str(&format!("; `{parent}` is {what}"));
+        return message;
+    }
     let directory = std::env::current_dir().unwrap_or_default();
     let here = modules_in(&directory);
     if missing == name || !name.contains('.') {
@@ -234,15 +240,13 @@ fn attribute<'py>(
 
 /// Public callables of a module or object that were not imported from elsewhere, as far as that can be told.
 fn callables(object: &Bound<'_, PyAny>) -> Vec<String> {
-    let py = object.py();
-    let home = object.getattr("__name__").ok();
+    let home = object.cast::<PyModule>().ok().and_then(|module| module.name().ok());
     let Ok(names) = object.dir() else { return Vec::new() };
     let is_own = |value: &Bound<'_, PyAny>| match (&home, value.getattr("__module__").ok()) {
         // Instances show the module of their class: an app object is one.
         (Some(home), Some(module)) if value.hasattr("__qualname__").unwrap_or(false) => module.eq(home).unwrap_or(true),
         _ => true,
     };
-    let _ = py;
     names
         .iter()
         .filter_map(|name| name.cast_into::<PyString>().ok())
@@ -274,7 +278,7 @@ fn call_factory<'py>(
 fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> Result<Loaded, BootError> {
     let py = object.py();
     if !object.is_callable() {
-        let hint = if object.hasattr("__path__").unwrap_or(false) || object.is_instance_of::<pyo3::types::PyModule>() {
+        let hint = if object.hasattr("__path__").unwrap_or(false) || object.is_instance_of::<PyModule>() {
             "; it is a module, name the callable in it"
         } else {
             ""

@@ -93,7 +93,7 @@ impl Factory {
     }
 }
 
-/// A reference to one such object.
+/// A reference to one such object, which ends its request when dropped.
 pub struct StartResponse(Py<PyAny>);
 
 impl StartResponse {
@@ -120,13 +120,21 @@ impl StartResponse {
         object.exchange.try_borrow_mut().ok()?.close();
         // Held by this reference and by `write`, which is held by the object alone.
         let unshared = references(&self.0) == 2 && object.write.borrow().as_ref().is_some_and(|write| references(write) == 1);
-        if unshared {
-            return Some(self);
-        }
-        // The cycle of the two must be broken by hand: they are unknown to the garbage collector.
-        let write = object.write.borrow_mut().take();
-        drop(write);
-        None
+        unshared.then_some(self)
+    }
+}
+
+impl Drop for StartResponse {
+    fn drop(&mut self) {
+        Python::attach(|py| {
+            let object = self.object(py);
+            if let Ok(mut exchange) = object.exchange.try_borrow_mut() {
+                exchange.close();
+            }
+            // The cycle of the two must be broken by hand: they are unknown to the garbage collector.
+            let write = object.write.try_borrow_mut().ok().and_then(|mut write| write.take());
+            drop(write);
+        });
     }
 }
 

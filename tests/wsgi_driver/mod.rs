@@ -163,7 +163,8 @@ impl Server {
             (_, false) => Body::Memory(body.to_vec()),
             (_, true) => {
                 let mut file = tempfile::tempfile().expect("a temporary file");
-                file.write_all(body).and_then(|()| file.rewind()).expect("writable");
+                // Left at its end, as by somebody who has just written it.
+                file.write_all(body).expect("writable");
                 Body::File(file, body.len() as u64)
             }
         };
