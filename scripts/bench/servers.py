@@ -94,6 +94,8 @@ def granian(job):
 def uwsgi(job):
     threads = ["--threads", str(job.threads)] if job.threads else []
     options = ["--master", "--die-on-term", "--need-app", "--disable-logging", "--processes", str(job.workers), *threads]
+    # It closes behind each answer without saying so, which clients of keep-alive count as an error.
+    options += ["--add-header", "Connection: close"]
     return venv("uwsgi", "--http-socket", job.address, *options, "--listen", "100", "--module", f"{job.app}:application")
 
 
@@ -109,7 +111,7 @@ KINDS = {
     "fastpysgi": Kind(script("fastpysgi"), "fastpysgi", threads=False, stop=signal.SIGINT, note="`fastpysgi.run`"),
     "bjoern": Kind(script("bjoern"), "bjoern", threads=False, stop=signal.SIGINT, note="`bjoern.run`; workers forked behind `bjoern.listen`"),
     "granian": Kind(granian, "granian", note="`granian --interface wsgi`"),
-    "uwsgi": Kind(uwsgi, "uwsgi", note="`uwsgi --http-socket --master`, without a log of requests"),
+    "uwsgi": Kind(uwsgi, "uwsgi", note="`uwsgi --http-socket --master`, without a log of requests, `Connection: close` added"),
     "gunicorn": Kind(gunicorn(), "gunicorn", threads=False, note="sync workers"),
     "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`"),
     "waitress": Kind(waitress, "waitress", workers=False, note="`waitress-serve`, 4 threads, its connection limit raised to 6,000"),
@@ -120,6 +122,9 @@ KINDS = {
     "epoll": Kind(lambda job: [str(example("epoll")), job.address], workers=False, threads=False, note="an epoll loop with a constant answer"),
 }
 
+# Where the yardsticks are built: without Python, unlike the server beside them.
+YARDSTICKS = common.ROOT / "target/yardsticks"
+
 _binary = common.ROOT / "target/release/tapster"
 
 
@@ -128,7 +133,12 @@ def binary():
 
 
 def example(name):
-    return _binary.parent / "examples" / name
+    return YARDSTICKS / "release/examples" / name
+
+
+def has_threads():
+    """Whether Tapster has --threads."""
+    return "--threads" in subprocess.run([str(_binary), "--help"], capture_output=True, text=True, timeout=START_LIMIT).stdout
 
 
 def set_binary(path):
@@ -141,7 +151,7 @@ def set_binary(path):
 class Server:
     """A server that runs, as a process group of its own; ends with its `with` block."""
 
-    def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False):
+    def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False, env=None):
         self.name, self.kind = name, KINDS[name]
         self.port = common.free_port()
         self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-", suffix=".log")
@@ -151,14 +161,14 @@ class Server:
         if packages:
             # Tapster finds the frameworks by it; the peers live there anyhow.
             environment["VIRTUAL_ENV"] = str(common.VENV)
-        environment["PYTHONPATH"] = str(directory or common.ROOT / "tests/apps")
+        environment.update(env or {}, PYTHONPATH=str(directory or common.ROOT / "tests/apps"))
         # Tapster says when it is ready; the others have to be asked.
         self.ready, ready = os.pipe() if name == "tapster" else (None, None)
         if name == "tapster":
             command[-1:-1] = ["--ready-fd", str(ready)]
         self.process = subprocess.Popen(
             command,
-            cwd=environment["PYTHONPATH"],
+            cwd=environment["PYTHONPATH"].partition(os.pathsep)[0],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=self.log,
@@ -215,6 +225,10 @@ class Server:
     def tail(self):
         """The end of what it wrote."""
         return Path(self.log.name).read_text(errors="replace")[-2000:]
+
+    def last_line(self):
+        """The last line that it wrote."""
+        return (self.tail().strip().splitlines() or ["without a word"])[-1][:120]
 
     def stop(self):
         if self.ready is not None:
