@@ -99,8 +99,7 @@ fn flask_serves_forms_cookies_streams_and_uploads() {
 
 #[test]
 fn a_fault_that_a_framework_logs_itself_is_in_the_error_log() {
-    // Flask writes the whole traceback to wsgi.errors: every record of the worker is expected.
-    let server = framework("flask_app:app", 1).expect_error("[worker 0] ERROR").start();
+    let server = framework("flask_app:app", 1).start();
     assert_eq!(server.get("/fail").status, 500);
     server.log().wait(&["LookupError: a fault in a view"]);
     server.log().wait(&["Exception on /fail [GET]"]);

@@ -78,8 +78,11 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
     vec(prop_oneof![Just(b'\t'), 0x20..=0x7eu8, 0x80..=0xffu8], 0..60)
 }
 
-/// Status, fields and body of an answer, decoded by an independent reader: httparse and the chunk decoder.
-fn client(bytes: &[u8], head_only: bool) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>, usize) {
+/// Name and value of each field.
+type Fields = Vec<(String, Vec<u8>)>;
+
+/// Status, fields, body and length of an answer, decoded by an independent reader: httparse and the chunk decoder.
+fn client(bytes: &[u8], head_only: bool) -> (u16, Fields, Vec<u8>, usize) {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut response = httparse::Response::new(&mut fields);
     let len = response.parse(bytes).expect("a valid head").unwrap();

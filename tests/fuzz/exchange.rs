@@ -36,7 +36,7 @@ pub enum End {
 /// Reads what comes in `pieces`.
 pub fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> (Vec<Message>, End) {
     let mut messages = Vec::new();
-    let end = read_into(&mut messages, pieces, limits).map_or_else(End::Refused, |end| end);
+    let end = read_into(&mut messages, pieces, limits).unwrap_or_else(End::Refused);
     (messages, end)
 }
 
