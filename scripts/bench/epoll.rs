@@ -16,9 +16,13 @@ use tapster::sys::epoll;
 const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\
     Server: tapster\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n\r\nHello World!\n";
 
-/// The same to a client that expects the end of the connection behind it, unless it asked for keep-alive.
+/// To an HTTP/1.0 client that asked for keep-alive.
 const KEPT: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\
     Server: tapster\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: keep-alive\r\n\r\nHello World!\n";
+
+/// The last of a connection.
+const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 13\r\n\
+    Server: tapster\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nConnection: close\r\n\r\nHello World!\n";
 
 const LISTENER: Token = Token(usize::MAX);
 
@@ -35,8 +39,13 @@ fn serve(mut stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
         let head = &rest[..end];
         let old = memchr::memmem::find(head, b" HTTP/1.0\r\n").is_some();
         let asked = old && memchr::memmem::find(head, b"Keep-Alive").is_some();
-        out.extend_from_slice(if asked { KEPT } else { ANSWER });
-        keep &= asked || !old && memchr::memmem::find(head, b"Connection: close").is_none();
+        let goes_on = asked || !old && memchr::memmem::find(head, b"Connection: close").is_none();
+        keep &= goes_on;
+        out.extend_from_slice(match (goes_on, asked) {
+            (false, _) => LAST,
+            (true, true) => KEPT,
+            (true, false) => ANSWER,
+        });
         rest = &rest[end + 4..];
     }
     stream.write_all(out).is_ok() && keep
@@ -52,7 +61,11 @@ fn run(bind: Bind) -> std::io::Result<()> {
     let mut input = vec![0; 64 * 1024];
     let mut out = Vec::new();
     loop {
-        poll.poll(&mut events, None)?;
+        match poll.poll(&mut events, None) {
+            // A tracer interrupts it.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            other => other?,
+        }
         for event in &events {
             if event.token() == LISTENER {
                 let Ok((mut stream, _)) = listeners[0].accept() else { continue };
