@@ -31,7 +31,8 @@ def fastpysgi(app, port, workers, _threads):
 def cheroot(app, port, _workers, threads):
     from cheroot import wsgi
 
-    wsgi.Server((HOST, port), app, **({"numthreads": threads} if threads else {})).start()
+    # Its own 10 s would close the idle connections of a workload.
+    wsgi.Server((HOST, port), app, timeout=300, **({"numthreads": threads} if threads else {})).start()
 
 
 def tornado(app, port, workers, executor=None):
