@@ -57,6 +57,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
+    masks::ignore_write_errors();
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let kit = Kit::open(settings.clone(), None)?;
     let log = &kit.log;

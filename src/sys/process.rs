@@ -25,8 +25,8 @@ pub enum Fork {
     Child(Blocked),
 }
 
-/// Forks. In the child every signal has its default action (SIGPIPE is ignored) except those in `keep`, whose handlers stay as
-/// they are, and `death` is sent when the parent dies.
+/// Forks. In the child every signal has its default action (SIGPIPE and SIGXFSZ are ignored) except those in `keep`, whose
+/// handlers stay as they are, and `death` is sent when the parent dies.
 ///
 /// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
 pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {

@@ -384,7 +384,7 @@ pub static TABLE: &[Opt] = &[
         kind: Kind::Number,
         default: Some("8190"),
         help: "Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest \
-               limit.",
+               limit. All together may have 16M.",
         section: Section::Limits,
         set: Some(|s, v| line_size(v).map(|n| s.limit_request_field_size = n)),
         ..ROW
