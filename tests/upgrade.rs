@@ -326,3 +326,29 @@ fn directory_and_environment_are_those_of_the_start() {
     assert_eq!(server.get("/").text(), "['two', 'kept', None]", "the link is followed anew");
     server.stop();
 }
+
+#[test]
+fn the_pid_file_and_captured_output_go_on() {
+    let source = "import os\n\
+                  def app(environ, start_response):\n\
+                  \x20   print(environ['PATH_INFO'], os.getpid(), flush=True)\n\
+                  \x20   start_response('200 OK', [])\n\
+                  \x20   return [b'']\n";
+    let server = Server::source(source);
+    let pid_file = server.temp().join("pid");
+    let server = server.options(["--capture-output", "--pid", pid_file.to_str().expect("UTF-8")]).start();
+    let first = (identity(&pid_file), fs::read_to_string(&pid_file).expect("it is written"));
+    assert_eq!(first.1.trim(), server.pid().to_string());
+    for path in ["/one", "/two", "/three"] {
+        let worker = server.workers()[0];
+        assert_eq!(server.get(path).status, 200);
+        server.log().wait(&["[worker", &format!("{path} {worker}")]);
+        upgrade(&server);
+        assert_eq!((identity(&pid_file), fs::read_to_string(&pid_file).expect("it stays")), first);
+    }
+    server.signal(Signal::SIGTERM);
+    let mut server = server;
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    assert!(!pid_file.exists(), "it leaves with its server");
+    server.finish();
+}
