@@ -175,16 +175,19 @@ impl Place {
     pub fn work(&self, seat: &mut Seat, first: Option<Box<EventLoop>>) -> io::Result<()> {
         let mut wake = first.map(Wake::Owner);
         loop {
-            match wake.take().unwrap_or_else(|| self.wait()) {
+            let next = wake.take().unwrap_or_else(|| {
+                seat.app.release();
+                self.wait()
+            });
+            match next {
                 Wake::Owner(event_loop) => match self.own(event_loop, seat)? {
-                    Parted::Lost => seat.app.release(),
+                    Parted::Lost => {}
                     Parted::Leave if self.me == MAIN => return Ok(()),
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
                     let served = seat.serve(work);
                     self.post(seat.letter(token, served));
-                    seat.app.release();
                 }
                 Wake::Leave => return Ok(()),
             }
