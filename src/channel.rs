@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, send, setsockopt, socketpair, sockopt};
 
+use crate::sys::scm;
+
 /// From a worker to the master.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
@@ -44,6 +46,27 @@ pub enum Order {
     Quit,
 }
 
+/// Which log a descriptor is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogName {
+    /// The error log.
+    Error,
+    /// The access log.
+    Access,
+}
+
+/// What the master sends to a worker.
+#[derive(Debug)]
+pub enum Message {
+    /// Something to do.
+    Order(Order),
+    /// Logs that were opened anew, to be written from now on.
+    Logs(Vec<(LogName, OwnedFd)>),
+}
+
+/// Longest packet to a worker in bytes: a kind and a letter for each log.
+const MESSAGE_MAX: usize = 4;
+
 /// Largest packet in bytes: a traceback of a few hundred frames.
 const PACKET_MAX: usize = 64 * 1024;
 
@@ -76,10 +99,15 @@ impl WorkerEnd {
         send_packet(&self.0, &report.encode())
     }
 
-    /// The next order; `Ok(None)` when there is none yet; `UnexpectedEof` when the master is gone.
-    pub fn receive(&self) -> io::Result<Option<Order>> {
-        let mut packet = [0; 2];
-        receive_packet(&self.0, &mut packet)?.map(Order::decode).transpose()
+    /// The next message; `Ok(None)` when there is none yet; `UnexpectedEof` when the master is gone.
+    pub fn receive(&self) -> io::Result<Option<Message>> {
+        let mut packet = [0; MESSAGE_MAX];
+        match end_of(scm::receive(&self.0, &mut packet).map(|(len, files)| (&packet[..len], files)), |(packet, _)| {
+            packet.is_empty()
+        })? {
+            Some((packet, files)) => Message::decode(packet, files).map(Some),
+            None => Ok(None),
+        }
     }
 }
 
@@ -93,6 +121,14 @@ impl MasterEnd {
     /// Sends an order.
     pub fn send(&self, order: Order) -> io::Result<()> {
         send_packet(&self.0, &[order.kind()])
+    }
+
+    /// Passes logs that were opened anew.
+    pub fn send_logs(&self, logs: &[(LogName, BorrowedFd<'_>)]) -> io::Result<()> {
+        let packet: Vec<u8> = std::iter::once(b'l').chain(logs.iter().map(|(name, _)| name.letter())).collect();
+        let files: Vec<BorrowedFd<'_>> = logs.iter().map(|(_, file)| *file).collect();
+        scm::send(&self.0, &packet, &files)?;
+        Ok(())
     }
 
     /// The next report; `Ok(None)` when there is none yet; `UnexpectedEof` when the worker is gone.
@@ -149,6 +185,34 @@ impl Report {
     }
 }
 
+impl Message {
+    fn decode(packet: &[u8], files: Vec<OwnedFd>) -> io::Result<Self> {
+        match packet.split_first() {
+            Some((b'l', letters)) if letters.len() == files.len() => {
+                let name = |letter: &u8| LogName::of(*letter).ok_or_else(|| unknown(packet));
+                Ok(Self::Logs(
+                    letters.iter().map(name).zip(files).map(|(name, file)| Ok((name?, file))).collect::<io::Result<_>>()?,
+                ))
+            }
+            _ if files.is_empty() => Order::decode(packet).map(Self::Order),
+            _ => Err(unknown(packet)),
+        }
+    }
+}
+
+impl LogName {
+    fn letter(self) -> u8 {
+        match self {
+            Self::Error => b'e',
+            Self::Access => b'a',
+        }
+    }
+
+    fn of(letter: u8) -> Option<Self> {
+        [Self::Error, Self::Access].into_iter().find(|name| name.letter() == letter)
+    }
+}
+
 impl Order {
     fn kind(self) -> u8 {
         match self {
@@ -182,9 +246,15 @@ fn send_packet(fd: &OwnedFd, packet: &[u8]) -> io::Result<()> {
 }
 
 fn receive_packet<'a>(fd: &OwnedFd, buffer: &'a mut [u8]) -> io::Result<Option<&'a [u8]>> {
-    match recv(fd.as_raw_fd(), buffer, MsgFlags::empty()).map_err(io::Error::from) {
-        Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
-        Ok(len) => Ok(Some(&buffer[..len])),
+    let len = end_of(recv(fd.as_raw_fd(), buffer, MsgFlags::empty()).map_err(io::Error::from), |len| *len == 0)?;
+    Ok(len.map(|len| &buffer[..len]))
+}
+
+/// Tells apart what a receive found: a packet, none yet (`None`), nobody (`UnexpectedEof`).
+fn end_of<T>(received: io::Result<T>, is_empty: impl Fn(&T) -> bool) -> io::Result<Option<T>> {
+    match received {
+        Ok(packet) if is_empty(&packet) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Ok(packet) => Ok(Some(packet)),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
         // The other side closed with messages unread.
         Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Err(io::ErrorKind::UnexpectedEof.into()),
@@ -220,9 +290,25 @@ mod tests {
             master.send(order).unwrap();
         }
         for order in orders {
-            assert_eq!(worker.receive().unwrap(), Some(order));
+            assert!(matches!(worker.receive().unwrap(), Some(Message::Order(found)) if found == order));
         }
-        assert_eq!(worker.receive().unwrap(), None);
+        assert!(worker.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn logs_arrive_by_their_names() {
+        use std::io::{Read, Write};
+        let (master, worker) = pair().unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let null = std::fs::File::open("/dev/null").unwrap();
+        master.send_logs(&[(LogName::Access, writer.as_fd()), (LogName::Error, null.as_fd())]).unwrap();
+        drop(writer);
+        let Some(Message::Logs(mut logs)) = worker.receive().unwrap() else { panic!("no logs") };
+        assert_eq!(logs.iter().map(|(name, _)| *name).collect::<Vec<_>>(), [LogName::Access, LogName::Error]);
+        std::fs::File::from(logs.remove(0).1).write_all(b"line").unwrap();
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "line");
     }
 
     #[test]

@@ -138,7 +138,8 @@ fn signals() -> String {
 }
 
 fn argument(option: &'static Opt) -> Arg {
-    let default = option.default.map(|text| format!(" [default: {text}]")).unwrap_or_default();
+    let default =
+        option.default.filter(|_| option.kind != Kind::Flag).map(|text| format!(" [default: {text}]")).unwrap_or_default();
     let foreign = option.foreign.map(|variable| format!(" [also from {variable}]")).unwrap_or_default();
     let help = format!("{}{default}{foreign}", option.help);
     let arg = Arg::new(option.name).help(help).help_heading(option.section.heading());
@@ -149,13 +150,21 @@ fn argument(option: &'static Opt) -> Arg {
     let action = match (option.name, option.kind) {
         ("help", _) => ArgAction::Help,
         ("version", _) => ArgAction::Version,
-        (_, Kind::Switch) => ArgAction::SetTrue,
+        (_, Kind::Flag | Kind::Switch) => ArgAction::SetTrue,
         (_, Kind::List) => ArgAction::Append,
         (_, Kind::Positional | Kind::Text | Kind::Number | Kind::Octal) => ArgAction::Set,
     };
     let arg = arg.action(action);
+    if let Some(bare) = option.bare {
+        return arg
+            .value_name(option.value)
+            .value_parser(OsStringValueParser::new())
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value(bare);
+    }
     match option.kind {
-        Kind::Switch => arg,
+        Kind::Flag | Kind::Switch => arg,
         // A negative number is a value out of bounds, not an unknown option.
         Kind::Positional | Kind::Text | Kind::Number | Kind::Octal | Kind::List => {
             arg.value_name(option.value).value_parser(OsStringValueParser::new()).allow_negative_numbers(true)
@@ -164,7 +173,9 @@ fn argument(option: &'static Opt) -> Arg {
 }
 
 fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
-    let rows = TABLE.iter().filter(|option| option.kind != Kind::Switch);
+    let flags = TABLE.iter().filter(|option| option.kind == Kind::Flag && matches.get_flag(option.name));
+    let flags = flags.map(|option| Ok(Given { option, values: vec!["true".into()], origin: Origin::CommandLine }));
+    let rows = TABLE.iter().filter(|option| !matches!(option.kind, Kind::Flag | Kind::Switch));
     let present = rows.filter_map(|option| Some((option, matches.get_many::<OsString>(option.name)?)));
     present
         .map(|(option, values)| {
@@ -179,6 +190,7 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
             };
             Ok(Given { option, values: values.map(text).collect::<Result<_, _>>()?, origin: Origin::CommandLine })
         })
+        .chain(flags)
         .collect()
 }
 
@@ -200,9 +212,11 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// Decides between `site.wsgi` the module and `site.wsgi` the file, for which one must look.
+/// Decides between `site.wsgi` the module and `site.wsgi` the file, for which one must look, and what the origins decide.
 fn checked_app(configuration: Configuration) -> Settings {
-    let mut settings = configuration.settings;
+    let given = configuration.given("bind").map(|given| &given.origin);
+    let binds_given = matches!(given, Some(Origin::CommandLine | Origin::File { .. }));
+    let mut settings = Settings { binds_given, ..configuration.settings };
     let base = settings.chdir.clone().unwrap_or_default();
     settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());
     settings

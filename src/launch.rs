@@ -95,7 +95,16 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
-    match settle(settings).and_then(|()| crate::wsgi::check(settings, &log)) {
+    // The application has to be readable for whom it will run as.
+    let identity = match master::privileges::resolve(settings) {
+        Ok(identity) => identity,
+        Err(why) => {
+            complain(&why);
+            return code::USAGE;
+        }
+    };
+    let assumed = identity.map_or(Ok(()), |identity| identity.assume());
+    match assumed.and_then(|()| settle(settings)).and_then(|()| crate::wsgi::check(settings, &log)) {
         Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
         Err(error) => {
             complain(error.text.trim_end());

@@ -1,34 +1,16 @@
 //! The files of scripts/init: the tools that will read them accept them, and the sysv script does what the LSB says, run for
 //! real as root.
 
+mod common;
+
 use std::env;
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
 
-/// How long what happens soon may take: workers leave within a second of their master.
-const SOON: Duration = Duration::from_secs(5);
-
-/// The path of a program; `None` after saying that the test is skipped. Under CI=true a missing program is a failure.
-fn tool(name: &str) -> Option<PathBuf> {
-    let found = env::split_paths(&env::var_os("PATH").unwrap_or_default())
-        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/sbin")])
-        .map(|dir| dir.join(name))
-        .find(|path| path.is_file());
-    if found.is_none() {
-        skip(&format!("{name} is not installed"));
-    }
-    found
-}
-
-fn skip(reason: &str) {
-    let test = thread::current().name().unwrap_or("a test").to_owned();
-    assert!(env::var("CI").as_deref() != Ok("true"), "{test} would be skipped: {reason}");
-    eprintln!("SKIPPED: {test}: {reason}");
-}
+use common::tools::{skip, tool};
+use common::{SOON, procfs, user, wait_for};
 
 fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
@@ -94,41 +76,52 @@ fn systemd_makes_the_directories() {
         fs::create_dir_all(dir.path().join(path)).expect("it is made");
     }
     fs::write(dir.path().join("etc/passwd"), "www-data:x:33:33::/:/bin/false\n").expect("it is written");
-    fs::write(dir.path().join("etc/group"), "www-data:x:33:\n").expect("it is written");
+    fs::write(dir.path().join("etc/group"), "adm:x:4:\n").expect("it is written");
     let root = format!("--root={}", dir.path().display());
     succeeds(Command::new(tmpfiles).args(["--create", &root]).arg(script("tapster.tmpfiles")));
-    let mode = |path: &str| fs::metadata(dir.path().join(path)).expect("it was made").permissions().mode() & 0o777;
-    assert_eq!((mode("run/tapster"), mode("var/log/tapster")), (0o755, 0o750));
+    let mode = |path: &str| fs::metadata(dir.path().join(path)).expect("it was made").permissions().mode() & 0o7777;
+    assert_eq!((mode("run/tapster"), mode("var/log/tapster")), (0o755, 0o2750));
 }
 
 #[test]
-fn logrotate_empties_a_log_that_is_open() {
+fn logrotate_accepts_its_file() {
     let Some(logrotate) = tool("logrotate") else { return };
     succeeds(Command::new(&logrotate).arg("--debug").arg(script("tapster.logrotate")));
-    if !is_root() {
-        return;
-    }
-    let dir = tempfile::tempdir().expect("a temporary directory");
-    let logs = dir.path().join("logs");
-    fs::create_dir(&logs).expect("it is made");
-    let config = dir.path().join("config");
-    fs::write(&config, read("tapster.logrotate").replace("/var/log/tapster", &logs.to_string_lossy())).expect("written");
-    let log = logs.join("access.log");
-    let target = tapster::config::LogTarget::File(log.clone());
-    let sink = tapster::log::sink::Sink::open(&target).expect("the log opens");
-    sink.write(b"before\n");
-    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-    succeeds(Command::new("chown").args(["-R", "www-data:www-data"]).arg(&logs));
-    let state = dir.path().join("state");
-    succeeds(Command::new(&logrotate).arg("--force").arg("--state").arg(&state).arg(&config));
-    sink.write(b"after\n");
-    assert_eq!(fs::read(logs.join("access.log.1")).expect("it was rotated"), b"before\n");
-    assert_eq!(fs::read(&log).expect("it is there"), b"after\n");
+}
+
+#[test]
+fn logrotate_moves_the_logs_of_a_running_service() {
+    let Some(logrotate) = tool("logrotate") else { return };
+    let Some(service) = service() else { return };
+    service.expect("start", 0);
+    service.answer();
+    let (log, moved) = (service.path("log/access.log"), service.path("log/access.log.1"));
+    let lines = |path: &Path| fs::read_to_string(path).unwrap_or_default().lines().count();
+    wait_for("the first line", SOON, || (lines(&log) == 1).then_some(()));
+    let config = read("tapster.logrotate")
+        .replace("/var/log/tapster", &service.path("log").to_string_lossy())
+        .replace("/run/tapster.pid", &service.path("tapster.pid").to_string_lossy());
+    fs::write(service.path("logrotate"), config).expect("it is written");
+    let rotate = ["--force", "--state"].map(Into::into).into_iter().chain([service.path("state"), service.path("logrotate")]);
+    succeeds(Command::new(&logrotate).args(rotate));
+    wait_for("the new log", SOON, || log.exists().then_some(()));
+    let old = fs::metadata(&moved).expect("it was moved").ino();
+    let writes = |pid: &i32, inode: u64| {
+        let fds = fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives");
+        fds.flatten().any(|fd| fs::metadata(fd.path()).is_ok_and(|meta| meta.ino() == inode))
+    };
+    let workers = procfs::children(service.pid().parse().expect("a number"));
+    wait_for("workers that have left the old log", SOON, || workers.iter().all(|pid| !writes(pid, old)).then_some(()));
+    service.answer();
+    wait_for("the second line", SOON, || (lines(&log) == 1).then_some(()));
+    assert_eq!(lines(&moved), 1);
+    assert_eq!(fs::metadata(&log).expect("it is there").permissions().mode() & 0o777, 0o640);
 }
 
 /// The sysv script with its own defaults, directories and application.
 struct Service {
     dir: tempfile::TempDir,
+    other: user::Other,
 }
 
 const APP: &str = r#"
@@ -138,14 +131,12 @@ def application(environ, start_response):
 "#;
 
 impl Service {
-    fn new() -> Self {
+    fn new(other: user::Other) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("it is ours");
-        let service = Self { dir };
+        user::open_to_all(dir.path());
+        let service = Self { dir, other };
         service.app(APP);
         service.configure("APP=shop:application");
-        // The unix socket is made in it.
-        succeeds(Command::new("chown").arg(user()).arg(service.dir.path()));
         service
     }
 
@@ -160,10 +151,10 @@ impl Service {
     fn configure(&self, app: &str) {
         let dir = self.dir.path().display();
         let defaults = format!(
-            "{app}\nDAEMON={daemon}\nDIRECTORY={dir}\nBIND=unix:{dir}/socket\nOPTIONS='--workers 2'\n\
-             RUN_AS={user}\nPIDFILE={dir}/tapster.pid\nLOGDIR={dir}/log\nPATH={path}\n",
+            "{app}\nDAEMON={daemon}\nDIRECTORY={dir}\nTAPSTER_BIND=unix:{dir}/socket\nOPTIONS='--workers 2'\n\
+             RUN_AS={user}:{user}\nPIDFILE={dir}/tapster.pid\nLOGDIR={dir}/log\nPATH={path}\n",
             daemon = env!("CARGO_BIN_EXE_tapster"),
-            user = user(),
+            user = user::NAME,
             path = env::var("PATH").unwrap_or_default(),
         );
         fs::write(self.path("defaults"), defaults).expect("it is written");
@@ -171,7 +162,12 @@ impl Service {
 
     /// Runs an action; its exit code and what it said.
     fn act(&self, action: &str) -> (i32, String) {
-        let output = run(Command::new(script("tapster")).arg(action).env("INIT_DEFAULTS", self.path("defaults")));
+        let mut command = Command::new(script("tapster"));
+        command.arg(action).env("INIT_DEFAULTS", self.path("defaults")).env("PYTHONDONTWRITEBYTECODE", "1");
+        if let Some(home) = self.other.python_home() {
+            command.env("PYTHONHOME", home);
+        }
+        let output = run(&mut command);
         (output.status.code().expect("the script ends by itself"), text(&output))
     }
 
@@ -185,16 +181,6 @@ impl Service {
 
     fn pid(&self) -> String {
         fs::read_to_string(self.path("tapster.pid")).expect("there is a pid file").trim().to_owned()
-    }
-
-    /// Waits for something that happens soon.
-    #[track_caller]
-    fn until(&self, what: &str, happened: impl Fn() -> bool) {
-        let began = Instant::now();
-        while !happened() {
-            assert!(began.elapsed() < SOON, "waited in vain until {what}");
-            thread::sleep(Duration::from_millis(5));
-        }
     }
 
     /// What the application answers.
@@ -217,20 +203,10 @@ impl Drop for Service {
     }
 }
 
-/// Whom the server runs as: www-data where that user can reach the program and its Python, which in a home directory it cannot.
-fn user() -> &'static str {
-    let probe = Command::new("setpriv")
-        .args(["--reuid=www-data", "--regid=www-data", "--clear-groups", env!("CARGO_BIN_EXE_tapster"), "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if probe.is_ok_and(|status| status.success()) { "www-data:www-data" } else { "root:root" }
-}
-
 /// A running service, where one can be run.
 fn service() -> Option<Service> {
     tool("start-stop-daemon")?;
-    is_root().then(Service::new)
+    Some(Service::new(user::other()?))
 }
 
 #[test]
@@ -248,10 +224,23 @@ fn a_service_lives_as_the_lsb_says() {
     service.expect("start", 0);
     assert_eq!(service.pid(), first, "a second start starts nothing");
 
-    for action in ["restart", "try-restart", "reload", "force-reload"] {
+    let owner = |pid: i32| fs::metadata(format!("/proc/{pid}")).expect("it lives").uid();
+    let master: i32 = first.parse().expect("a number");
+    assert_eq!(owner(master), 0, "the master is root");
+    let workers = procfs::children(master);
+    assert_eq!(workers.len(), 2);
+    assert!(workers.into_iter().all(|pid| owner(pid) == service.other.user.uid.as_raw()), "the workers are not");
+
+    for action in ["restart", "try-restart"] {
         let before = service.pid();
         service.expect(action, 0);
         assert_ne!(service.pid(), before, "{action}");
+        assert!(service.answer().ends_with("served\n"));
+    }
+    for action in ["reload", "force-reload"] {
+        let before = service.pid();
+        service.expect(action, 0);
+        assert_eq!(service.pid(), before, "{action} keeps the master");
         assert!(service.answer().ends_with("served\n"));
     }
 
@@ -274,7 +263,19 @@ fn a_broken_application_stops_neither_a_restart_nor_a_reload_in_the_middle() {
     }
     service.expect("stop", 0);
     let said = service.expect("start", 1);
-    assert!(said.contains("no_such_module"), "the reason is shown: {said}");
+    assert!(said.contains("no_such_module") && said.contains("code 4"), "the reason is shown: {said}");
+    service.expect("status", 3);
+}
+
+#[test]
+fn a_start_that_takes_too_long_leaves_nothing_behind() {
+    let Some(service) = service() else { return };
+    service.app("import time\ntime.sleep(3600)\n");
+    let defaults = service.path("defaults");
+    let text = fs::read_to_string(&defaults).expect("it is there");
+    fs::write(&defaults, format!("{text}START_TIMEOUT=1\n")).expect("it is written");
+    assert!(service.expect("start", 1).contains("not ready after 1 seconds"));
+    wait_for("the end of the daemon", SOON, || (!service.path("tapster.pid").exists()).then_some(()));
     service.expect("status", 3);
 }
 
@@ -285,7 +286,8 @@ fn a_killed_server_is_reported_dead_and_can_be_started() {
     let pid = service.pid();
     succeeds(Command::new("kill").args(["-KILL", &pid]));
     // The workers notice and leave; until then the socket is theirs.
-    service.until("nobody listens", || std::os::unix::net::UnixStream::connect(service.path("socket")).is_err());
+    let silent = || std::os::unix::net::UnixStream::connect(service.path("socket")).is_err().then_some(());
+    wait_for("nobody to listen", SOON, silent);
     service.expect("status", 1);
     service.expect("start", 0);
     assert!(service.answer().ends_with("served\n"));

@@ -37,7 +37,11 @@ fn heading(option: &Opt) -> String {
     let short = option.short.map(|c| format!("\\-{c}")).into_iter();
     let long = std::iter::once(&option.name).chain(option.aliases).map(|name| format!("\\-\\-{}", escape(name)));
     let names: Vec<String> = short.chain(long).map(|name| format!("\\fB{name}\\fR")).collect();
-    let value = if option.value.is_empty() { String::new() } else { format!(" \\fI{}\\fR", escape(option.value)) };
+    let value = match (option.value, option.bare) {
+        ("", _) => String::new(),
+        (value, Some(_)) => format!("[=\\fI{}\\fR]", escape(value)),
+        (value, None) => format!(" \\fI{}\\fR", escape(value)),
+    };
     format!("{}{value}", names.join(", "))
 }
 
@@ -47,7 +51,10 @@ fn options() -> String {
         writeln!(out, ".SS {}", section.heading()).expect("a String takes all");
         for option in TABLE.iter().filter(|option| option.section == section) {
             writeln!(out, ".TP\n{}\n{}", heading(option), sentences(option.help)).expect("a String takes all");
-            if let Some(default) = option.default {
+            if let Some(bare) = option.bare {
+                writeln!(out, "Without a value it is \\fB{}\\fR.", escape(bare)).expect("a String takes all");
+            }
+            if let Some(default) = option.default.filter(|_| option.kind != Kind::Flag) {
                 writeln!(out, "The default is \\fB{}\\fR.", escape(default)).expect("a String takes all");
             }
             if let Some(variable) = option.foreign {

@@ -191,6 +191,7 @@ impl World {
                 assert!(!self.stopping, "it is said once");
                 self.stopping = true;
             }
+            Action::ReopenLogs => {}
             Action::NotifyReady => {
                 assert!(!self.ready_told && self.serving(|worker| !worker.ready && !worker.doomed) == 0);
                 self.ready_told = true;

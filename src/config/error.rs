@@ -83,7 +83,7 @@ impl fmt::Display for Place<'_> {
             Origin::File { .. } => write!(f, "{} = {value} ({origin})", option.key()),
             Origin::CommandLine | Origin::Default => match option.kind {
                 Kind::Positional => write!(f, "{} {value} ({origin})", option.value),
-                Kind::Text | Kind::Number | Kind::Octal | Kind::List | Kind::Switch => {
+                Kind::Text | Kind::Number | Kind::Octal | Kind::List | Kind::Flag | Kind::Switch => {
                     write!(f, "--{} {value} ({origin})", option.name)
                 }
             },

@@ -66,6 +66,10 @@ fn values_of(option: &Opt, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, 
             DeValue::Integer(_) => Err("would be decimal in TOML; write the octal digits in quotes, or 0o in front".into()),
             _ => string(value).map(|text| vec![text]).ok_or("must be a string of octal digits".into()),
         },
+        Kind::Flag => match value {
+            DeValue::Boolean(flag) => Ok(vec![flag.to_string()]),
+            _ => Err("must be true or false, without quotes".into()),
+        },
         Kind::List => list(option, value),
         Kind::Switch => Err("belongs on the command line".into()),
     }

@@ -118,6 +118,8 @@ mod tests {
         assert_eq!(settings.body_buffer, 512 << 10);
         assert_eq!((settings.chdir, settings.umask, settings.ready_fd, settings.env), (None, None, None, vec![]));
         assert_eq!(settings.python, Default::default());
+        assert_eq!((settings.daemon, settings.capture_output, settings.syslog, settings.pid_file), (false, false, None, None));
+        assert_eq!((settings.user, settings.group, settings.name), (None, None, None));
         assert_eq!((settings.access_log, settings.error_log, settings.log_level), (None, LogTarget::Stderr, Level::Info));
         assert!(matches!(settings.access_format, AccessFormat::Atoms(f) if f.starts_with("%(h)s ") && f.ends_with(" \"%(a)s\"")));
         let loopback = |addr: &str, prefix| Network { addr: addr.parse().unwrap(), prefix };
@@ -199,6 +201,13 @@ mod tests {
             ("access-logfile", "none", ""),
             ("access-logformat", "json", ""),
             ("chdir", "a", ""),
+            ("log-syslog", "/dev/log", ""),
+            ("capture-output", "1", "yes"),
+            ("daemon", "true", "on"),
+            ("pid", "a", ""),
+            ("user", "www-data", ""),
+            ("group", "33", "a\n"),
+            ("name", "a b", ""),
             ("venv", "a", "a\0"),
             ("env", "A=", "A"),
         ] {

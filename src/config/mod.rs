@@ -38,6 +38,8 @@ pub enum LogTarget {
     Stderr,
     /// A file, opened for appending.
     File(PathBuf),
+    /// The system log behind this unix socket (RFC 5424).
+    Syslog(PathBuf),
 }
 
 /// The access log's format.
@@ -127,6 +129,22 @@ pub struct Settings {
     pub error_log: LogTarget,
     /// `--log-level`; default info.
     pub log_level: Level,
+    /// `--log-syslog`: socket of the system log, for the logs that would go to a standard stream.
+    pub syslog: Option<PathBuf>,
+    /// `--capture-output`; default off.
+    pub capture_output: bool,
+    /// `-D/--daemon`; default off.
+    pub daemon: bool,
+    /// `-p/--pid`: file for the process id of the master.
+    pub pid_file: Option<PathBuf>,
+    /// `-u/--user`: name or number.
+    pub user: Option<String>,
+    /// `-g/--group`: name or number.
+    pub group: Option<String>,
+    /// `-n/--name`: for process titles.
+    pub name: Option<String>,
+    /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.
+    pub binds_given: bool,
     /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
     pub forwarded_allow_ips: Trusted,
     /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
@@ -182,6 +200,14 @@ impl Settings {
             access_format: AccessFormat::Json,
             error_log: LogTarget::Stderr,
             log_level: Level::Info,
+            syslog: None,
+            capture_output: false,
+            daemon: false,
+            pid_file: None,
+            user: None,
+            group: None,
+            name: None,
+            binds_given: false,
             forwarded_allow_ips: Trusted::Only(Vec::new()),
             ready_fd: None,
         }

@@ -41,6 +41,7 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 fn toml_value(option: &Opt, values: &[String]) -> String {
     match (option.kind, values) {
         (Kind::List, values) => toml::Value::from(values.to_vec()).to_string(),
+        (Kind::Flag, [text]) => (matches!(text.as_str(), "true" | "1")).to_string(),
         (Kind::Number, [text]) if is_toml_integer(text) => text.clone(),
         (_, values) => toml::Value::from(values.concat()).to_string(),
     }
@@ -114,6 +115,13 @@ mod tests {
             given("access-logformat", &["%(h)s '%(r)s' \"%(a)s\" \\ \t"]),
             given("error-logfile", &["e.log"]),
             given("log-level", &["DEBUG"]),
+            given("log-syslog", &["/dev/log"]),
+            given("capture-output", &["1"]),
+            given("daemon", &["true"]),
+            given("pid", &["/run/a b.pid"]),
+            given("user", &["www-data"]),
+            given("group", &["33"]),
+            given("name", &["a \"site\""]),
             given("ready-fd", &["9"]),
         ];
         let settings = TABLE.iter().filter(|option| option.set.is_some()).count();

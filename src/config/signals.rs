@@ -69,7 +69,7 @@ pub const TABLE: [Row; 10] = [
          new one is ready before the old one drains. When it cannot boot, or the configuration is wrong, the old generation keeps \
          serving. A HUP during a reload is carried out after it. Options that need a restart are named in the log.",
     ),
-    ask("USR1", Request::ReopenLogs, "reopen the log files", "For log rotation."),
+    ask("USR1", Request::ReopenLogs, "open the logs anew, after they were moved away", "No line is lost or torn."),
     ask("USR2", Request::Upgrade, "upgrade the binary", "The sockets stay open."),
     ask("TTIN", Request::MoreWorkers, "one worker more", "After WINCH it brings the stopped workers back instead."),
     ask("TTOU", Request::FewerWorkers, "one worker less", "The last one stays."),

@@ -90,6 +90,24 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     }
 }
 
+/// Reads a flag.
+pub(super) fn flag(text: &str) -> Result<bool, String> {
+    match text {
+        "true" | "1" => Ok(true),
+        "false" | "0" => Ok(false),
+        _ => Err("must be true or false".into()),
+    }
+}
+
+/// Reads a name that is shown or looked up: visible characters, at least one.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match text {
+        "" => Err("is empty; a name is expected".into()),
+        _ if text.contains(char::is_control) => Err("has control characters, which no name can have".into()),
+        _ => Ok(text.into()),
+    }
+}
+
 /// Reads the place of a log: a path, `-` for the given stream, `none` for no log.
 pub(super) fn log_target(text: &str, stream: LogTarget) -> Result<Option<LogTarget>, String> {
     match text {

@@ -47,6 +47,8 @@ pub enum Error {
     FieldTooLong(usize),
     /// More field lines than the limit.
     TooManyFields(usize),
+    /// A head that is longer than any may be, in bytes, with fields that are within their limits.
+    HeadTooLong(usize),
     /// No Host in HTTP/1.1.
     HostMissing,
     /// More than one Host.
@@ -57,6 +59,8 @@ pub enum Error {
     Length,
     /// More than one Content-Length.
     LengthTwice,
+    /// Two Content-Type fields, equal or not.
+    TypeTwice,
     /// Both Transfer-Encoding and Content-Length.
     LengthAndCoding,
     /// Transfer-Encoding in HTTP/1.0.
@@ -114,11 +118,13 @@ impl Error {
             Self::FieldValue(_) => (400, "a header field's value has a control character"),
             Self::FieldTooLong(_) => (431, "a header field is longer than"),
             Self::TooManyFields(_) => (431, "the request has more header fields than"),
+            Self::HeadTooLong(_) => (431, "the request's head is longer than"),
             Self::HostMissing => (400, "the Host header field is missing"),
             Self::HostTwice => (400, "the Host header field comes more than once"),
             Self::Host => (400, "the Host header field is not a host with an optional port"),
             Self::Length => (400, "Content-Length is not a decimal number of 64 bits"),
             Self::LengthTwice => (400, "Content-Length comes more than once"),
+            Self::TypeTwice => (400, "Content-Type comes more than once"),
             Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding exclude each other"),
             Self::CodingInHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding"),
             Self::Coding => (400, "Transfer-Encoding is malformed, or chunked is not its last coding exactly once"),
@@ -142,7 +148,9 @@ impl fmt::Display for Error {
         f.write_str(self.entry().1)?;
         match *self {
             Self::Method(byte) | Self::TargetByte(byte) | Self::FieldValue(byte) => write!(f, " (byte 0x{byte:02x})"),
-            Self::LineTooLong(limit) | Self::FieldTooLong(limit) | Self::TrailerTooLong(limit) => write!(f, " {limit} bytes"),
+            Self::LineTooLong(limit) | Self::FieldTooLong(limit) | Self::HeadTooLong(limit) | Self::TrailerTooLong(limit) => {
+                write!(f, " {limit} bytes")
+            }
             Self::TooManyFields(limit) => write!(f, " {limit}"),
             Self::BodyTooLong(limit) => write!(f, " {limit} bytes"),
             _ => Ok(()),

@@ -43,6 +43,7 @@ struct Connection {
 pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     let old = head.version == Version::Http10;
     let mut host = false;
+    let mut kind = false;
     let mut known = None;
     let mut coding = Coding::default();
     let mut connection = Connection::default();
@@ -53,7 +54,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     for field in &head.fields {
         // The length singles out the few names that matter before any byte is looked at.
         let len = field.name.len();
-        if !matches!(len, 4 | 6 | 7 | 10 | 14 | 17) {
+        if !matches!(len, 4 | 6 | 7 | 10 | 12 | 14 | 17) {
             continue;
         }
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
@@ -70,6 +71,8 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
             6 if same(name, b"expect") && !old => expect |= expects_continue(value)?,
             7 if same(name, b"upgrade") => upgrade |= !value.is_empty(),
             10 if same(name, b"connection") => connection.read(value),
+            // Two of them are read as the first, the last or both by different readers (RFC 9110 section 8.3).
+            12 if same(name, b"content-type") && std::mem::replace(&mut kind, true) => return Err(Error::TypeTwice),
             14 if same(name, b"content-length") => {
                 if known.is_some() {
                     return Err(Error::LengthTwice);

@@ -18,6 +18,10 @@ pub const MAX_METHOD: usize = 32;
 /// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
 pub const MAX_EMPTY_LINES: usize = 4;
 
+/// Longest head in bytes, whatever the limits of its parts multiply to: a reader has room for so much, and spans count in 32 bits.
+/// Twenty times what the default limits allow.
+pub const MAX_HEAD: usize = 16 * 1024 * 1024;
+
 /// Fields parsed without a second try: a browser behind a proxy sends about 20. Each costs 32 bytes of stack to initialise.
 const USUAL_FIELDS: usize = 32;
 
@@ -80,7 +84,8 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Length in bytes that no acceptable head exceeds: a reader that holds this much has a complete head or an error.
+    /// Length in bytes that no acceptable head exceeds, at most [`MAX_HEAD`]: a reader that holds this much without a complete
+    /// head answers 431.
     pub fn head_max(&self) -> usize {
         const CRLF: usize = 2;
         let fields = self.fields.saturating_mul(self.field_size.saturating_add(CRLF));
@@ -89,6 +94,7 @@ impl Limits {
             .saturating_add(CRLF)
             .saturating_add(fields)
             .saturating_add(CRLF)
+            .min(MAX_HEAD)
     }
 }
 

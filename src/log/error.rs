@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::sys::time;
 
 use super::sink::Sink;
+use super::syslog::Kind;
 use super::{Level, escape, stamp};
 
 /// Most bytes of one rendered message; what is more is cut out of its middle, because a traceback tells what was done in its first
@@ -54,6 +55,16 @@ impl Log {
         Self { who, ..self.clone() }
     }
 
+    /// Where it is written.
+    pub fn sink(&self) -> Arc<Sink> {
+        self.sink.clone()
+    }
+
+    /// Writes a line that the process `pid`, which is `who`, has printed. An operator has asked for it, so no level is too low.
+    pub fn relay(&self, who: Who, pid: u32, line: &str) {
+        self.record(Level::Info, who, pid, format_args!("{line}"));
+    }
+
     /// Whether records of this level are written.
     pub fn enabled(&self, level: Level) -> bool {
         level >= self.level
@@ -65,18 +76,31 @@ impl Log {
         if !self.enabled(level) {
             return;
         }
-        let mut record = Vec::with_capacity(256);
-        stamp::precise(&mut record, time::wall());
-        let mut line = String::new();
         // The pid is asked for each record: a handle that crosses a fork (the application's own included) never names its parent.
+        self.record(level, self.who, process::id(), message);
+    }
+
+    fn record(&self, level: Level, who: Who, pid: u32, message: fmt::Arguments<'_>) {
+        let mut record = Vec::with_capacity(256);
+        let mut line = String::new();
+        let syslog = self.sink.syslog();
         // Writing to a String fails only if a Display of the message does; what it wrote so far is kept.
-        let _ = write!(line, " [{}] [{}] {} ", process::id(), self.who, level.name());
+        if let Some(syslog) = syslog {
+            syslog.header(&mut record, level, Kind::Error, pid);
+            let _ = write!(line, "[{who}] ");
+        } else {
+            stamp::precise(&mut record, time::wall());
+            let _ = write!(line, " [{pid}] [{who}] {} ", level.name());
+        }
         record.extend_from_slice(line.as_bytes());
         line.clear();
         let _ = line.write_fmt(message);
         let start = record.len();
         escape::message(&mut record, &line);
         cut(&mut record, start);
+        if syslog.is_some() {
+            return self.sink.send(&record);
+        }
         record.push(b'\n');
         self.sink.write(&record);
     }

@@ -7,6 +7,7 @@ pub mod format;
 mod json;
 pub mod sink;
 mod stamp;
+mod syslog;
 
 /// Severity; the names are gunicorn's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -4,14 +4,15 @@
 //! - a regular file, opened with O_APPEND: the kernel places each write behind the last, whatever its length;
 //! - anything else (pipe, socket of a service manager, terminal): as many whole lines as fit into PIPE_BUF, which pipe(7)
 //!   promises not to mix with others. A longer line leaves in one write of its own; Linux keeps it whole as long as the pipe
-//!   has room for it, and may mix it with others when the writer has to wait for the reader in the middle of it.
+//!   has room for it, and may mix it with others when the writer has to wait for the reader in the middle of it;
+//! - the system log: one datagram for each line, each record with its header in front.
 //!
 //! Nothing but the number of the descriptor is kept between writes and no lock is taken, so a new file can be put under the
 //! number (dup3) while others write: each write goes to the old file or to the new one, whole.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
@@ -20,9 +21,10 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, poll};
 
 use crate::config::LogTarget;
-use crate::sys::time;
+use crate::sys::{fd, time};
 
-use super::stamp;
+use super::syslog::{self, Syslog};
+use super::{Level, stamp};
 
 /// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
 pub const PIPE_BUF: usize = 4096;
@@ -37,9 +39,12 @@ const FILE_MODE: u32 = 0o640;
 /// A place for log lines.
 #[derive(Debug)]
 pub struct Sink {
+    /// Its number stays the same for the sink's life; what is behind it may change.
     file: File,
-    /// Whether it was a regular file when it was opened.
-    regular: bool,
+    /// Whether a regular file is behind it.
+    regular: AtomicBool,
+    /// The system log, if that is behind it.
+    syslog: Option<Syslog>,
     /// Lines that could not be written since the last success.
     lost: AtomicU64,
     /// Why, the latest error number.
@@ -57,26 +62,65 @@ impl Sink {
             LogTarget::Stderr => duplicate(&io::stderr())?,
             // std opens with O_CLOEXEC.
             LogTarget::File(path) => OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?,
+            LogTarget::Syslog(path) => {
+                let (syslog, socket) = Syslog::connect(path)?;
+                return Ok(Self { syslog: Some(syslog), ..Self::over(File::from(socket))? });
+            }
         };
         Self::over(file)
     }
 
     /// A sink over an open descriptor.
     fn over(file: File) -> io::Result<Self> {
-        let regular = file.metadata()?.is_file();
-        Ok(Self { file, regular, lost: AtomicU64::new(0), error: AtomicI32::new(0), torn: AtomicBool::new(false) })
+        let regular = AtomicBool::new(file.metadata()?.is_file());
+        let (lost, error, torn) = (AtomicU64::new(0), AtomicI32::new(0), AtomicBool::new(false));
+        Ok(Self { file, regular, syslog: None, lost, error, torn })
+    }
+
+    /// Goes on with another descriptor of the same kind (the log opened anew). Writes of other threads go on meanwhile, each to the
+    /// old file or to the new one.
+    pub fn replace(&self, with: &impl AsFd) -> io::Result<()> {
+        fd::replace(&self.file, with)?;
+        self.regular.store(self.file.metadata()?.is_file(), Relaxed);
+        Ok(())
+    }
+
+    /// The system log, which gets each record with a header of its own.
+    pub(super) fn syslog(&self) -> Option<&Syslog> {
+        self.syslog.as_ref()
+    }
+
+    /// Hands one record with its header to the system log.
+    pub(super) fn send(&self, record: &[u8]) {
+        if self.lost.load(Relaxed) > 0 && !self.say_lost(record) {
+            return self.lose(record);
+        }
+        if let Err((error, _)) = self.push(record) {
+            self.error.store(error, Relaxed);
+            self.lose(record);
+        }
     }
 
     /// Appends `lines` (one or more whole lines): to a file in one write, to a pipe in writes that the kernel keeps whole
     /// (PIPE_BUF, pipe(7)). A short write is continued; what cannot be written is counted and said on the next success.
     pub fn write(&self, lines: &[u8]) {
+        if let Some(syslog) = &self.syslog {
+            let mut record = Vec::with_capacity(256);
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                record.clear();
+                syslog.header(&mut record, Level::Info, syslog::Kind::Access, process::id());
+                record.extend_from_slice(line);
+                self.send(&record);
+            }
+            return;
+        }
         let mut rest = lines;
         while !rest.is_empty() {
             if self.lost.load(Relaxed) > 0 && !self.say_lost(rest) {
                 self.lose(rest);
                 return;
             }
-            let (batch, later) = rest.split_at(if self.regular { rest.len() } else { whole_lines(rest) });
+            let (batch, later) = rest.split_at(if self.regular.load(Relaxed) { rest.len() } else { whole_lines(rest) });
             if let Err((error, done)) = self.push(batch) {
                 self.error.store(error, Relaxed);
                 self.torn.store(done > 0 && batch[done - 1] != b'\n', Relaxed);
@@ -91,6 +135,7 @@ impl Sink {
     fn push(&self, bytes: &[u8]) -> Result<(), (i32, usize)> {
         let mut done = 0;
         let mut waited = false;
+        let mut reconnected = false;
         while done < bytes.len() {
             match (&self.file).write(&bytes[done..]) {
                 Ok(0) => return Err((Errno::EIO as i32, done)),
@@ -105,7 +150,12 @@ impl Sink {
                     // Whatever it returns, the write is tried once more and tells.
                     let _ = poll(&mut fds, FULL_PIPE_WAIT);
                 }
-                Err(e) => return Err((e.raw_os_error().unwrap_or(Errno::EIO as i32), done)),
+                Err(e) => match &self.syslog {
+                    Some(syslog) if !reconnected && syslog::is_gone(&e) && syslog.reconnect(&self.file).is_ok() => {
+                        reconnected = true;
+                    }
+                    Some(_) | None => return Err((e.raw_os_error().unwrap_or(Errno::EIO as i32), done)),
+                },
             }
         }
         Ok(())
@@ -128,6 +178,11 @@ impl Sink {
         stamp::precise(&mut time, time::wall());
         let time = String::from_utf8_lossy(&time);
         let pid = process::id();
+        if let Some(syslog) = &self.syslog {
+            syslog.header(&mut notice, Level::Warning, syslog::Kind::Error, pid);
+            notice.extend_from_slice(format!("{lost} records lost here: {why}").as_bytes());
+            return self.say(lost, &notice);
+        }
         // The notice takes the shape of the lines around it, so that a reader of a JSON log is not given anything else.
         if next.first() == Some(&b'{') {
             let object = serde_json::json!({ "time": time, "pid": pid, "lost_lines": lost, "error": why.to_string() });
@@ -136,7 +191,12 @@ impl Sink {
             notice.extend_from_slice(format!("{time} [{pid}] [log] WARNING {lost} lines lost here: {why}").as_bytes());
         }
         notice.push(b'\n');
-        match self.push(&notice) {
+        self.say(lost, &notice)
+    }
+
+    /// Writes the notice of so many lost lines; whether that worked.
+    fn say(&self, lost: u64, notice: &[u8]) -> bool {
+        match self.push(notice) {
             Ok(()) => {
                 // Another thread may have lost more meanwhile: only what was said is taken off.
                 self.lost.fetch_sub(lost, Relaxed);
@@ -151,6 +211,12 @@ impl Sink {
                 false
             }
         }
+    }
+}
+
+impl AsFd for Sink {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
     }
 }
 
@@ -301,6 +367,44 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!((lines[0], lines[2]), ("half a li", "whole"));
         assert!(lines[1].contains("1 lines lost here: No space left on device"), "{text}");
+    }
+
+    #[test]
+    fn a_log_opened_anew_gets_what_is_written_from_then_on() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.log");
+        let target = LogTarget::File(path.clone());
+        let sink = Sink::open(&target).expect("it opens");
+        sink.write(b"one\n");
+        std::fs::rename(&path, dir.path().join("x.log.1")).expect("it is ours");
+        sink.write(b"two\n");
+        sink.replace(&Sink::open(&target).expect("it opens")).expect("dup3");
+        sink.write(b"three\n");
+        assert_eq!(std::fs::read(dir.path().join("x.log.1")).expect("it is there"), b"one\ntwo\n");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"three\n");
+    }
+
+    #[test]
+    fn a_system_log_started_anew_gets_what_follows() {
+        use std::os::unix::net::UnixDatagram;
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("log");
+        let first = UnixDatagram::bind(&path).expect("a socket");
+        let sink = Sink::open(&LogTarget::Syslog(path.clone())).expect("it connects");
+        let next = |socket: &UnixDatagram| {
+            let mut buffer = [0; 1024];
+            let len = socket.recv(&mut buffer).expect("a datagram");
+            String::from_utf8_lossy(&buffer[..len]).into_owned()
+        };
+        sink.write(b"one\ntwo\n");
+        assert!(next(&first).ends_with(" access - one") && next(&first).ends_with(" access - two"));
+        drop(first);
+        sink.write(b"nobody listens\n");
+        std::fs::remove_file(&path).expect("it is ours");
+        let second = UnixDatagram::bind(&path).expect("a socket");
+        sink.write(b"three\n");
+        assert!(next(&second).contains("1 records lost here"));
+        assert!(next(&second).ends_with(" access - three"));
     }
 
     #[test]

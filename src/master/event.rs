@@ -154,6 +154,8 @@ pub enum Action {
     StopListening,
     /// Tell the operator.
     Tell(Note),
+    /// Open the log files anew, for the workers too.
+    ReopenLogs,
     /// All workers are ready for the first time: say so to whoever waits for it.
     NotifyReady,
     /// The server ends with this code; no worker is left.

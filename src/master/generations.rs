@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{LogTarget, Settings};
+use crate::channel::LogName;
+use crate::config::Settings;
 use crate::log::access::Format;
 use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
 use crate::sys::process;
 
 use super::event::{Generation, Policy, code};
-use super::start::{Refusal, check_paths, open, refuse};
+use super::logs::Logs;
+use super::start::{Refusal, check_paths, refuse};
 
 /// What workers of one generation are made with.
 #[derive(Clone, Debug)]
@@ -20,30 +22,23 @@ pub struct Kit {
     pub settings: Arc<Settings>,
     /// Error log of the master.
     pub log: Log,
-    /// Where the error log goes.
-    error: Arc<Sink>,
+    /// The logs' files.
+    pub logs: Arc<Logs>,
     /// Access log and its compiled format.
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
 }
 
 impl Kit {
-    /// Opens what the settings name. A log that goes where that of the `old` generation goes is the same log.
+    /// Opens what the settings name. A log that is where the `old` generation has it is the same log.
     pub fn open(settings: Arc<Settings>, old: Option<&Self>) -> Result<Self, Refusal> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
         check_paths(&settings)?;
-        let error = match old.filter(|old| old.settings.error_log == settings.error_log) {
-            Some(old) => old.error.clone(),
-            None => Arc::new(open(&settings.error_log, "error")?),
-        };
-        let shared = old.filter(|old| old.settings.access_log == settings.access_log).and_then(|old| old.access.as_ref());
-        let access = match (&settings.access_log, shared) {
-            (None, _) => None,
-            (Some(_), Some((sink, _))) => Some((sink.clone(), Arc::new(format))),
-            (Some(target), None) => Some((Arc::new(open(target, "access")?), Arc::new(format))),
-        };
-        let log = Log::new(error.clone(), settings.log_level, Who::Master);
-        Ok(Self { settings, log, error, access })
+        let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
+        let error = logs.sink(LogName::Error).expect("there always is an error log");
+        let log = Log::new(error, settings.log_level, Who::Master);
+        let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
+        Ok(Self { settings, log, logs: Arc::new(logs), access })
     }
 
     /// Workers wanted.
@@ -61,11 +56,6 @@ impl Kit {
             surge: self.settings.reload_surge,
             max_age: some(self.settings.max_worker_age),
         }
-    }
-
-    /// Whether critical records should also go to standard error.
-    pub fn hides_errors(&self) -> bool {
-        self.settings.error_log != LogTarget::Stderr
     }
 }
 
@@ -110,6 +100,11 @@ impl Generations {
         if generation != self.current {
             self.kits.remove(&generation);
         }
+    }
+
+    /// The logs of all of them.
+    pub fn logs(&self) -> impl Iterator<Item = &Arc<Logs>> {
+        self.kits.values().map(|kit| &kit.logs)
     }
 
     /// Takes out the kit that a new worker is made with.

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -24,12 +24,14 @@ use crate::sys::time;
 use crate::worker::Boot;
 
 use super::Outcome;
-use super::event::{Action, Event, Generation, Note, Policy, Slot, code};
+use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, code};
 use super::generations::{Generations, Kit};
+use super::logs::Logs;
 use super::notes::{self, About};
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
+use super::service::Service;
 use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
@@ -43,6 +45,7 @@ const MASTER_DIED: Signal = Signal::SIGTERM;
 pub struct Server {
     pub(super) generations: Generations,
     pub(super) listeners: Vec<Listener>,
+    pub(super) service: Service,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) signals: Signals,
     pub(super) table: Table,
@@ -71,12 +74,15 @@ struct Birth {
     stacks: File,
     channel: WorkerEnd,
     signals: Blocked,
+    /// Where it prints to, if that is captured.
+    output: Option<OwnedFd>,
 }
 
 /// What woke the loop.
 struct Woken {
     talkers: Vec<Slot>,
     signals: bool,
+    service: bool,
 }
 
 impl Server {
@@ -84,12 +90,20 @@ impl Server {
     pub fn run(mut self) -> Outcome {
         match self.serve() {
             Break(End::Exit(code)) => Outcome::Exit(code),
-            Break(End::Born(birth)) => Outcome::Worker(Box::new(self.into_boot(birth))),
+            Break(End::Born(mut birth)) => match self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED) {
+                Ok(()) => Outcome::Worker(Box::new(self.into_boot(birth))),
+                Err(error) => {
+                    // The master waits for it; without a master there is nobody to tell.
+                    let _ = birth.channel.send(&Report::BootFailed(error));
+                    process::exit_now(code::BOOT)
+                }
+            },
             Continue(never) => match never {},
         }
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
+        self.service.starting(self.generations.current().workers());
         self.feed(Event::Start)?;
         loop {
             let woken = match self.wait() {
@@ -99,6 +113,9 @@ impl Server {
                     return Break(End::Exit(code::FAILED));
                 }
             };
+            if woken.service && !self.service.attend(&self.generations.current().log) {
+                self.feed(Event::Asked(Request::QuickStop))?;
+            }
             let mut dismissed = Vec::new();
             for slot in woken.talkers {
                 dismissed.extend(self.hear(slot)?);
@@ -112,6 +129,7 @@ impl Server {
             }
             self.look_around()?;
             self.feed(Event::Tick)?;
+            self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
     }
 
@@ -124,6 +142,8 @@ impl Server {
         let slots: Vec<Slot> = self.table.channels().map(|(slot, _)| slot).collect();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.table.channels().map(|(_, channel)| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
+        let talkers_end = fds.len();
+        fds.extend(self.service.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         let planned = self.until_next();
         let began = Instant::now();
         // Rounded up: a millisecond too early would be a turn for nothing.
@@ -135,18 +155,21 @@ impl Server {
         }
         // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
         let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let talkers = slots.into_iter().zip(&fds[1..]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
+        let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
         let signals = woken(&fds[0]);
+        let service = fds[talkers_end..].iter().any(woken);
         if self.pace.woken(began, planned) {
             self.patrol.overslept(time::monotonic());
         }
-        Ok(Woken { talkers, signals })
+        Ok(Woken { talkers, signals, service })
     }
 
     /// How long until something is due.
     fn until_next(&self) -> Option<Duration> {
         let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
-        deadline.into_iter().chain(self.patrol.wait(time::monotonic())).min()
+        let service = self.service.next_deadline(self.supervisor.ready_workers());
+        let service = service.map(|at| at.saturating_duration_since(Instant::now()));
+        deadline.into_iter().chain(service).chain(self.patrol.wait(time::monotonic())).min()
     }
 
     /// Looks for workers that do not go on or take too much.
@@ -192,7 +215,10 @@ impl Server {
 
     /// Takes in the deaths of workers, each after the worker's last words.
     fn bury(&mut self) -> ControlFlow<End> {
-        for (slot, exit) in self.table.reap() {
+        let ended = self.table.reap();
+        // What they said before, so that the log has it in order.
+        self.service.listen_to_workers(&self.generations.current().log);
+        for (slot, exit) in ended {
             self.hear(slot)?;
             self.patrol.end(slot);
             self.feed(Event::Ended { slot, exit })?;
@@ -237,8 +263,10 @@ impl Server {
             Action::Kill(slot) => self.send(slot, &[Signal::SIGKILL]),
             Action::StopListening => self.stop_listening(),
             Action::Tell(note) => self.tell(&note),
+            Action::ReopenLogs => self.reopen_logs(),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
+                self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));
                 return Break(End::Exit(code));
             }
@@ -286,18 +314,24 @@ impl Server {
     /// Forks a worker; `Some` in the new process.
     fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
         let (master, worker) = channel::pair()?;
+        let (reader, output) = self.service.output()?.unzip();
         let stacks = memory::anonymous_file(c"stacks")?;
         let copy = stacks.try_clone()?;
         match process::fork(MASTER_DIED, &kept_in_workers())? {
             Fork::Parent(pid) => {
-                let settings = &self.generations.kit(generation).settings;
+                let kit = self.generations.kit(generation);
+                let settings = &kit.settings;
                 let mut child = Child::new(pid, self.pace.now(), master, stacks);
+                child.logs = Some(kit.logs.clone());
                 (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
                 self.table.put(slot, child);
+                if let Some(reader) = reader {
+                    self.service.add_output(slot.0, pid, reader);
+                }
                 self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
                 Ok(None)
             }
-            Fork::Child(signals) => Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals })),
+            Fork::Child(signals) => Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output })),
         }
     }
 
@@ -321,12 +355,49 @@ impl Server {
         }
     }
 
+    /// Opens the logs anew, here and in the workers, each those of its generation.
+    fn reopen_logs(&self) {
+        let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
+        let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
+        all.extend(of_workers);
+        for index in 0..all.len() {
+            let logs = &all[index];
+            if all[..index].iter().any(|other| Arc::ptr_eq(other, logs)) {
+                continue;
+            }
+            let reopened = logs.reopen();
+            for why in &reopened.failures {
+                self.log().error(format_args!("{why}"));
+            }
+            for (slot, child) in self.table.living_ones() {
+                let same = child.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));
+                if let (true, Some(channel)) = (same, &child.channel)
+                    && let Err(error) = reopened.send(channel)
+                {
+                    self.log().error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+                }
+            }
+        }
+        self.log().info(format_args!("logs opened anew"));
+    }
+
     fn tell(&mut self, note: &Note) {
+        if let Note::Stopping(_) = note {
+            self.service.stopping(self.generations.current().settings.graceful_timeout);
+        } else if let Note::Reloading(generation) = note {
+            self.service.reloading(*generation);
+        } else if let Note::Reloaded(generation) = note {
+            self.service.reloaded(&format!("serving {generation}"));
+        } else if let Note::ReloadFailed { serves, .. } = note {
+            self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
+        } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
+            self.service.notifier.status(&notes::text(note, None));
+        }
         let about = notes::subject(note).and_then(|slot| self.about(slot, note));
         let text = notes::text(note, about.as_ref());
         let level = notes::level(note);
         self.log().write(level, format_args!("{text}"));
-        if level == Level::Critical && self.generations.current().hides_errors() {
+        if level == Level::Critical && !self.generations.current().logs.on_stderr() {
             complain(&text);
         }
     }
@@ -361,6 +432,7 @@ impl Server {
             self.python,
             std::process::id(),
         ));
+        self.service.ready(workers, &addresses.join(", "), &self.generations.current().log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {

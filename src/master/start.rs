@@ -1,22 +1,26 @@
 //! Everything between the settings and the first fork, in the order that leaves nothing half-started: what can be refused without
-//! touching anything, then logs, then sockets.
+//! touching anything, then logs, then the pid file, then sockets. All of it as the user who starts the server; the workers become
+//! another one later.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{AppSpec, Code, LogTarget, Settings};
-use crate::log::sink::Sink;
-use crate::net::listener;
+use crate::config::{AppSpec, Code, Settings};
+use crate::net::{activation, listener};
 use crate::scoreboard::Scoreboard;
-use crate::sys::{process, signals as masks};
+use crate::sys::{privileges as rights, process, signals as masks};
 
 use super::event::code;
 use super::generations::{Generations, Kit};
+use super::notify::Notifier;
 use super::pace::Pace;
 use super::patrol::Patrol;
+use super::pidfile::Pidfile;
+use super::privileges;
 use super::ready::ReadyFd;
 use super::server::Server;
+use super::service::Service;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::table::Table;
@@ -52,11 +56,35 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread) -> 
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
+    masks::ignore_write_errors();
+    let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let kit = Kit::open(settings.clone(), None)?;
-    let log = &kit.log;
+    let (log, logs) = (&kit.log, &kit.logs);
+    let refusal = |why: String| {
+        // Whoever reads the log wants to know as well as whoever reads standard error.
+        if !logs.on_stderr() {
+            log.critical(format_args!("{why}"));
+        }
+        Refusal { code: code::FAILED, why }
+    };
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
+    for warning in logs.unread(&settings) {
+        complain(&warning);
+    }
+    for exposed in identity.iter().flat_map(|_| logs.exposed()) {
+        log.warning(format_args!("{exposed}"));
+    }
+    if rights::is_root() && settings.user.is_none() {
+        log.warning(format_args!("the application runs as root, and so does whoever breaks into it; give --user"));
+    }
+    let notifier = Notifier::from_environment().unwrap_or_else(|why| {
+        log.warning(format_args!("{why}"));
+        Notifier::nobody()
+    });
+    let pidfile = settings.pid_file.as_deref().map(Pidfile::create).transpose();
+    let pidfile = pidfile.map_err(refusal)?;
     if let Err(error) = process::raise_descriptor_limit() {
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
@@ -64,16 +92,18 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread) -> 
     let capacity = 2 * (policy.workers + policy.surge) + SPARE_PLACES;
     let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
-    let listeners = listener::bind_all(&settings).or_else(|error| {
-        if kit.hides_errors() {
-            log.critical(format_args!("{error}"));
+    let listeners = listener::bind_all(&settings).map_err(|error| refusal(error.0))?;
+    if let Some(identity) = &identity {
+        for listener in &listeners {
+            let given = listener.give_to(identity.ids.uid, identity.ids.gid);
+            given.map_err(|error| refusal(format!("cannot give {} to its user: {}", listener.address(), reason(&error))))?;
         }
-        refuse(code::FAILED, error.0)
-    })?;
+    }
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     Ok(Server {
         supervisor: Supervisor::new(policy, capacity),
         table: Table::new(),
+        service: Service::new(&settings, identity, pidfile, notifier),
         generations: Generations::new(kit),
         scoreboard: Arc::new(scoreboard),
         listeners,
@@ -84,6 +114,22 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread) -> 
         patrol: Patrol::new(),
         python: String::new(),
     })
+}
+
+/// Listens on the sockets that a service manager has passed, unless the settings say where to listen.
+pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+    let passed = activation::take();
+    let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
+    let Some(passed) = passed else { return Ok(()) };
+    if !settings.binds_given {
+        settings.binds = passed.binds();
+        return Ok(());
+    }
+    passed.leave(&settings.binds);
+    if !passed.binds().iter().any(|bind| settings.binds.contains(bind)) {
+        warnings.push(format!("sockets of the service manager ({}) are not used, because --bind is given", passed.names));
+    }
+    Ok(())
 }
 
 /// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker says.
@@ -112,15 +158,6 @@ fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
 
-pub(super) fn open(target: &LogTarget, which: &str) -> Result<Sink, Refusal> {
-    let place = match target {
-        LogTarget::Stdout => "standard output".into(),
-        LogTarget::Stderr => "standard error".into(),
-        LogTarget::File(path) => path.display().to_string(),
-    };
-    Sink::open(target).or_else(|error| refuse(code::FAILED, format!("cannot open the {which} log {place}: {}", reason(&error))))
-}
-
 fn catch_signals() -> io::Result<Signals> {
     let signals = Signals::install()?;
     masks::unblock_all()?;
@@ -128,7 +165,7 @@ fn catch_signals() -> io::Result<Signals> {
 }
 
 /// The system's reason as a clause: `no such file or directory`.
-fn reason(error: &io::Error) -> String {
+pub(super) fn reason(error: &io::Error) -> String {
     match error.raw_os_error() {
         Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
         None => error.to_string(),

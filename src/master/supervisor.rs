@@ -171,6 +171,11 @@ impl Supervisor {
         self.places.get(slot.0).is_none_or(|place| !matches!(place.state, State::Ready { .. }))
     }
 
+    /// Workers that serve.
+    pub fn ready_workers(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
+    }
+
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
             State::Waiting { until } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
@@ -234,13 +239,14 @@ impl Supervisor {
             (Request::QuickStop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, stage: Stage::Drain { .. } }) => self.stop(code, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
+            (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
             (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
             (_, Phase::Done) => {}
             (Request::Reload, Phase::Starting | Phase::Serving) => self.reload_asked(),
             (Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, Phase::Starting | Phase::Serving) => {
                 self.resize(request);
             }
-            (Request::ReopenLogs | Request::Upgrade, Phase::Starting | Phase::Serving) => self.tell(Note::Unsupported(request)),
+            (Request::Upgrade, Phase::Starting | Phase::Serving) => self.tell(Note::Unsupported(request)),
         }
     }
 

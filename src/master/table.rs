@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Report};
 use crate::sys::process::{self, Exit, Pid};
 
 use super::event::Slot;
+use super::logs::Logs;
 
 /// A worker as its parent sees it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Child {
     pub max_memory: u64,
     /// What its interpreter writes when a signal ends it.
     pub stacks: File,
+    /// The logs of its generation.
+    pub logs: Option<Arc<Logs>>,
     ready: bool,
     ended: bool,
 }
@@ -35,7 +39,7 @@ impl Child {
     /// A worker just forked, without limits.
     pub fn new(pid: Pid, born: Instant, channel: MasterEnd, stacks: File) -> Self {
         let (timeout, max_memory) = (Duration::ZERO, 0);
-        Self { pid, born, channel: Some(channel), timeout, max_memory, stacks, ready: false, ended: false }
+        Self { pid, born, channel: Some(channel), timeout, max_memory, stacks, logs: None, ready: false, ended: false }
     }
 
     /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.
@@ -81,8 +85,7 @@ impl Table {
 
     /// Workers that were ready and have not ended.
     pub fn serving(&self) -> impl Iterator<Item = (Slot, &Child)> {
-        let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| child.ready && !child.ended)
+        self.living_ones().filter(|(_, child)| child.ready)
     }
 
     /// The last worker of the slot.
@@ -98,6 +101,12 @@ impl Table {
     /// Whether this is a worker that has not been waited for.
     pub fn is_own(&self, pid: Pid) -> bool {
         self.rows.iter().flatten().any(|child| child.pid == pid && !child.ended)
+    }
+
+    /// Workers that have not been waited for.
+    pub fn living_ones(&self) -> impl Iterator<Item = (Slot, &Child)> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
     }
 
     /// The open channels.

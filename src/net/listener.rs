@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
+use crate::sys::privileges::{Gid, Uid};
+
 pub use super::bind::{BindError, bind_all};
 use super::stream::{PeerAddr, Stream};
 use super::unix::UnixFile;
@@ -20,7 +22,7 @@ pub struct Listener {
     /// Whether this server made it: what was inherited may be somebody else's as well.
     own: bool,
     /// The file made for a unix socket, to be removed; `None` for TCP and for what was inherited.
-    _file: Option<UnixFile>,
+    file: Option<UnixFile>,
 }
 
 /// The mio types, because their `accept` is one accept4 with the flags and the address.
@@ -51,7 +53,7 @@ impl fmt::Display for Address {
 
 impl Listener {
     pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
-        Self { socket, address, own: true, _file: file }
+        Self { socket, address, own: true, file }
     }
 
     /// The same, made by the parent process, which may go on using it.
@@ -76,6 +78,14 @@ impl Listener {
     /// Where it is bound.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// Gives the file of a unix socket to this user and group; of other sockets, and of what was inherited, nothing.
+    pub fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
+        match (&self.address, &self.file) {
+            (Address::Unix(path), Some(_)) => std::os::unix::fs::lchown(path, Some(uid.as_raw()), Some(gid.as_raw())),
+            (Address::Unix(_) | Address::Tcp(_), _) => Ok(()),
+        }
     }
 
     /// Accepts one connection (accept4 with SOCK_NONBLOCK and SOCK_CLOEXEC). `WouldBlock` when none waits; errors of the

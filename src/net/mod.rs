@@ -1,5 +1,6 @@
 //! Listening sockets and streams over TCP and unix sockets.
 
+pub mod activation;
 pub mod bind;
 pub mod listener;
 pub mod stream;

@@ -1,7 +1,7 @@
-//! Descriptors given by the parent process.
+//! Descriptors given by the parent process, and descriptors that get another file.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 
@@ -23,10 +23,27 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Puts the file of `with` under the number of `target`, in one step (dup3(2)): what another thread writes to the number at the
+/// same time goes to the old file or to the new one, whole. The number stays close-on-exec.
+pub fn replace(target: &impl AsFd, with: &impl AsFd) -> io::Result<()> {
+    let (with, target) = (with.as_fd().as_raw_fd(), target.as_fd().as_raw_fd());
+    // SAFETY: both numbers are open as long as they are borrowed. The owner of `target` goes on owning its number, which is never
+    // free in between, and of the file behind it nothing was known but that it takes the same calls.
+    Errno::result(unsafe { libc::dup3(with, target, libc::O_CLOEXEC) })?;
+    Ok(())
+}
+
+/// Marks the inherited descriptor `number` close-on-exec, without taking it over.
+pub fn keep_from_programs(number: i32) -> io::Result<()> {
+    // SAFETY: F_SETFD changes nothing but the flags of whatever the number names, and fails if it names nothing.
+    Errno::result(unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) })?;
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
-    use std::os::fd::{AsFd, AsRawFd, IntoRawFd};
+    use std::os::fd::IntoRawFd;
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
@@ -40,6 +57,25 @@ mod tests {
         let taken = inherited(number).unwrap();
         assert_eq!(taken.as_raw_fd(), number);
         assert!(inherited(number).is_err());
+    }
+
+    #[test]
+    fn a_number_keeps_its_owner_and_gets_another_file() {
+        use std::io::{Read, Write};
+        let (mut old, writer) = io::pipe().unwrap();
+        let (mut new, other) = io::pipe().unwrap();
+        let mut writer = File::from(OwnedFd::from(writer));
+        writer.write_all(b"old").unwrap();
+        replace(&writer, &other).unwrap();
+        drop(other);
+        writer.write_all(b"new").unwrap();
+        let flags = fcntl(writer.as_fd(), FcntlArg::F_GETFD).unwrap();
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+        drop(writer);
+        let mut text = String::new();
+        old.read_to_string(&mut text).unwrap();
+        new.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "oldnew");
     }
 
     #[test]

@@ -3,8 +3,11 @@
 pub mod epoll;
 pub mod fd;
 pub mod memory;
+pub mod privileges;
 pub mod process;
+pub mod scm;
 pub mod sendfile;
 pub mod signals;
 pub mod socket;
 pub mod time;
+pub mod title;

@@ -1,4 +1,4 @@
-//! fork, wait, parent-death signal, process facts.
+//! fork, wait, parent-death signal, environment, process facts.
 
 use std::fmt;
 use std::io;
@@ -25,8 +25,8 @@ pub enum Fork {
     Child(Blocked),
 }
 
-/// Forks. In the child every signal has its default action (SIGPIPE is ignored) except those in `keep`, whose handlers stay as
-/// they are, and `death` is sent when the parent dies.
+/// Forks. In the child every signal has its default action (SIGPIPE and SIGXFSZ are ignored) except those in `keep`, whose
+/// handlers stay as they are, and `death` is sent when the parent dies.
 ///
 /// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
 pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
@@ -42,6 +42,26 @@ pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
+}
+
+/// Takes variables out of the environment of this process; refused as by [`set_env`].
+pub fn unset_env(names: &[&str]) -> io::Result<()> {
+    refuse_threads()?;
+    for name in names {
+        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        unsafe { std::env::remove_var(name) };
+    }
+    Ok(())
+}
+
+/// Forks and changes nothing else: a process that goes on alone (a daemon). `None` in the child. Refused as by [`fork`].
+pub fn split() -> io::Result<Option<Pid>> {
+    refuse_threads()?;
+    // SAFETY: fork(2) itself has no precondition, and no other thread exists whose locks the child could find held.
+    match unsafe { nix::unistd::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => Ok(None),
+    }
 }
 
 fn refuse_threads() -> io::Result<()> {

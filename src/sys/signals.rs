@@ -39,14 +39,26 @@ pub fn name(number: i32) -> String {
     }
 }
 
-/// Gives every signal but those in `keep` its default action, and ignores SIGPIPE: a write to a closed socket must be an error,
-/// not the end of the process.
+/// Signals that stand for an error of write(2), which must be an error and not the end of the process: a closed socket or pipe, and
+/// a file beyond the limit of file sizes (RLIMIT_FSIZE), such as a log or the spooled body of a request. Python ignores both, and
+/// so its `subprocess` gives both their default action again in the programs that it starts.
+const WRITE_ERRORS: [i32; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
+
+/// Ignores the signals that stand for an error of write(2): SIGPIPE and SIGXFSZ.
+pub fn ignore_write_errors() {
+    for number in WRITE_ERRORS {
+        // SAFETY: SIG_IGN runs no code of this process.
+        unsafe { libc::signal(number, libc::SIG_IGN) };
+    }
+}
+
+/// Gives every signal but those in `keep` its default action, and ignores those that stand for an error of write(2).
 pub(super) fn reset_all(keep: &[Signal]) {
     for number in 1..=libc::SIGRTMAX() {
         if keep.iter().any(|&kept| kept as i32 == number) {
             continue;
         }
-        let action = if number == libc::SIGPIPE { libc::SIG_IGN } else { libc::SIG_DFL };
+        let action = if WRITE_ERRORS.contains(&number) { libc::SIG_IGN } else { libc::SIG_DFL };
         // SAFETY: SIG_DFL and SIG_IGN run no code of this process. The call fails without effect for SIGKILL, SIGSTOP and the two
         // signals that the C library keeps to itself.
         unsafe { libc::signal(number, action) };

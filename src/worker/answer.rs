@@ -128,11 +128,23 @@ impl Seat {
     /// Drops a stream whose client is gone.
     pub(super) fn abandon(&mut self, answer: Box<Answer>) -> Served {
         self.go_on(&answer);
-        let summary = answer.stream.summary();
+        let mut summary = answer.stream.summary();
+        summary.sent = summary.sent.saturating_sub(answer.unsent());
         answer.record(summary, self);
         drop(answer);
         self.scoreboard.call(self.slot, self.member.0).pause();
         Served::Dropped
+    }
+}
+
+impl Answer {
+    /// Bytes of the stream's last block or file that were rendered and not handed to the kernel.
+    fn unsent(&self) -> u64 {
+        match self.pending {
+            Pending::Nothing => 0,
+            Pending::Held(at) => self.stream.held().0.len().saturating_sub(at) as u64,
+            Pending::File { left, .. } => left,
+        }
     }
 }
 

@@ -137,9 +137,14 @@ pub enum Step {
     End(Summary),
 }
 
-/// The client has left, or stopped taking bytes for longer than allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Gone;
+/// Why nothing more can be sent: the answer ends with a cut.
+#[derive(Debug)]
+pub enum Gone {
+    /// The client has left, or stopped taking bytes for longer than allowed.
+    Client,
+    /// Bytes that the client has not read yet cannot be kept in a temporary file: they are lost.
+    Storage(io::Error),
+}
 
 /// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call still runs.
 pub trait Outlet {

@@ -15,6 +15,8 @@ use std::fmt;
 use std::io::{self, Read};
 use std::sync::Arc;
 
+use crate::http::head::Progress;
+
 use super::answer::Answer;
 use super::app::{Fate, Gone};
 use super::job::{Link, Work, deliver};
@@ -29,6 +31,10 @@ const TURN: u8 = 48;
 /// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
 /// (RFC 9112 section 9.6), in milliseconds without a byte.
 const LINGER_MS: u64 = 5_000;
+
+/// How long that goes on in all, in milliseconds (nginx has the same): a client that sends a byte now and then must not keep its
+/// connection for ever.
+const LINGER_TOTAL_MS: u64 = 30_000;
 
 /// Bytes read and thrown away while lingering; a client that sends more is cut.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
@@ -115,6 +121,26 @@ pub enum Next {
 /// How a step ended: the next one follows, or the drive ends.
 pub(super) type Flow = Result<(), Next>;
 
+/// What an edge of the socket told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// It may be written.
+    Writable,
+    /// It may be read, and maybe written.
+    Readable,
+    /// As [`Edge::Readable`], and the client sends nothing more: behind the bytes that are there lies the end, or an error.
+    Ended,
+}
+
+/// What is left of reading on behind the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Linger {
+    /// Bytes.
+    left: u64,
+    /// Latest end, in milliseconds of the loop's clock.
+    until: u64,
+}
+
 /// Where a connection is in its cycle.
 #[derive(Debug)]
 pub(super) enum Phase {
@@ -130,8 +156,8 @@ pub(super) enum Phase {
     Answer(Box<Answer>),
     /// The output is the last.
     Closing(Fate),
-    /// Closed for writing; what still comes is thrown away, so many bytes at most.
-    Linger(u64),
+    /// Closed for writing; what still comes is thrown away.
+    Linger(Linger),
 }
 
 /// One client connection.
@@ -144,12 +170,16 @@ pub struct Connection {
     pub(super) phase: Phase,
     /// Bytes that were read and not used, while the seat has them not.
     pub(super) input: Vec<u8>,
+    /// How much of a head that is not complete was looked at.
+    pub(super) progress: Progress,
     /// Whether `input` needs more bytes to mean anything, and not merely its turn.
     pub(super) partial: bool,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
     readable: bool,
+    /// Whether an edge has told of the client's end: no other edge will, so a short read says nothing.
+    ended: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
@@ -170,9 +200,11 @@ impl Connection {
             link: Arc::new(link),
             phase: Phase::Head,
             input: Vec::new(),
+            progress: Progress::default(),
             partial: false,
             output: None,
             readable: true,
+            ended: false,
             registered: false,
             unread: false,
             turn: TURN,
@@ -187,8 +219,9 @@ impl Connection {
     }
 
     /// Notes an edge of the socket.
-    pub fn ready(&mut self, readable: bool) {
-        self.readable |= readable;
+    pub fn ready(&mut self, edge: Edge) {
+        self.readable |= edge != Edge::Writable;
+        self.ended |= edge == Edge::Ended;
     }
 
     /// Whether it waits for a request of which nothing has come.
@@ -287,7 +320,7 @@ impl Connection {
                 self.flush(seat)?;
                 self.end(fate, seat)
             }
-            &Phase::Linger(left) => self.linger(left, seat),
+            &Phase::Linger(linger) => self.linger(linger, seat),
         }
     }
 
@@ -320,7 +353,7 @@ impl Connection {
 
     /// Keeps bytes that the socket did not take.
     pub(super) fn keep_waiting(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        self.output.get_or_insert_default().push(bytes).map_err(|_| Gone)
+        self.output.get_or_insert_default().push(bytes).map_err(Gone::Storage)
     }
 
     /// What follows an attempt to send.
@@ -331,7 +364,15 @@ impl Connection {
                 self.deadline = seat.clock.ms() + seat.rules.write_timeout;
                 Err(Next::Wait)
             }
-            Err(Gone) => Err(Next::Close(CloseReason::ClientGone)),
+            Err(Gone::Client) => Err(Next::Close(CloseReason::ClientGone)),
+            Err(Gone::Storage(error)) => {
+                seat.log.error(format_args!(
+                    "cannot keep the output that {} has not read: {error}; check the space and the rights of the temporary \
+                     directory (TMPDIR)",
+                    self.link.peer.addr
+                ));
+                Err(Next::Close(CloseReason::Cut))
+            }
         }
     }
 
@@ -360,8 +401,9 @@ impl Connection {
             match (&self.link.stream).read(buffer) {
                 Ok(0) => return Err(CloseReason::ClientClosed),
                 Ok(count) => {
-                    // A short read has emptied the socket: the next bytes, or the end, come with a new edge.
-                    self.readable = count == buffer.len();
+                    // A short read has emptied the socket: the next bytes, or the end, come with a new edge. An end that came
+                    // together with these bytes has had its edge.
+                    self.readable = self.ended || count == buffer.len();
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -385,8 +427,9 @@ impl Connection {
                     return Err(Next::Close(CloseReason::ClientGone));
                 }
                 seat.take_in(&[], false);
-                self.phase = Phase::Linger(LINGER_BYTES);
-                self.deadline = seat.clock.ms() + LINGER_MS;
+                let now = seat.clock.ms();
+                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS });
+                self.deadline = now + LINGER_MS;
                 Ok(())
             }
             Fate::Cut => Err(Next::Close(CloseReason::Cut)),
@@ -399,15 +442,15 @@ impl Connection {
     }
 
     /// Throws away what the client still sends.
-    fn linger(&mut self, left: u64, seat: &mut Seat) -> Flow {
+    fn linger(&mut self, Linger { left, until }: Linger, seat: &mut Seat) -> Flow {
         if !self.readable {
             return Err(Next::Wait);
         }
         match self.read(&mut seat.space()[..READ_SIZE]) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
-                self.phase = Phase::Linger(left - count as u64);
-                self.deadline = seat.clock.ms() + LINGER_MS;
+                self.phase = Phase::Linger(Linger { left: left - count as u64, until });
+                self.deadline = until.min(seat.clock.ms() + LINGER_MS);
                 Ok(())
             }
             Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),

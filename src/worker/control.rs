@@ -10,7 +10,8 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
 
-use crate::channel::{Order, Report, WorkerEnd};
+use crate::channel::{LogName, Message, Order, Report, WorkerEnd};
+use crate::log::sink::Sink;
 
 /// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
 /// their default would kill. They are caught, not ignored, so that programs which the application starts get their defaults.
@@ -22,17 +23,19 @@ pub struct Control {
     channel: WorkerEnd,
     dismissed: UnixStream,
     quit: UnixStream,
+    /// The sinks of the error log and the access log, which the master gives new files.
+    logs: (Arc<Sink>, Option<Arc<Sink>>),
     /// Whether the master's end of the channel is closed.
     orphaned: bool,
 }
 
 impl Control {
     /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly.
-    pub fn new(channel: WorkerEnd) -> io::Result<Self> {
+    pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<Self> {
         for signal in NOT_OURS {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
-        Ok(Self { channel, dismissed: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, orphaned: false })
+        Ok(Self { channel, dismissed: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, logs, orphaned: false })
     }
 
     /// Registers everything under one token.
@@ -62,7 +65,17 @@ impl Control {
         }
         while !self.orphaned {
             match self.channel.receive() {
-                Ok(Some(order)) => take(order),
+                Ok(Some(Message::Order(order))) => take(order),
+                Ok(Some(Message::Logs(files))) => {
+                    for (name, file) in files {
+                        let sink = match name {
+                            LogName::Error => Some(&self.logs.0),
+                            LogName::Access => self.logs.1.as_ref(),
+                        };
+                        // It fails for no open descriptor; the old file is written on.
+                        let _ = sink.map(|sink| sink.replace(&file));
+                    }
+                }
                 Ok(None) => break,
                 Err(_) => {
                     self.orphaned = true;

@@ -38,7 +38,7 @@ use crate::net::stream::{PeerAddr, Stream};
 use super::accept::Acceptor;
 use super::answer::Answer;
 use super::app::Peer;
-use super::connection::{CloseReason, Connection, Next, Token};
+use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
 use super::job::{Letter, Link, Served, Work};
 use super::member::{MAIN, Member, Members};
@@ -83,8 +83,8 @@ struct Turn {
     parked: usize,
     /// Listeners that were ready, each with the connections that may still be taken from it.
     accepting: Vec<(usize, usize)>,
-    /// Sockets that were ready, in reverse order; whether they may be read.
-    sockets: Vec<(Token, bool)>,
+    /// Sockets that were ready, in reverse order.
+    sockets: Vec<(Token, Edge)>,
     /// Connections of the last turn that still have theirs.
     yielded: usize,
     /// Connections whose timer entry has fired.
@@ -221,9 +221,9 @@ impl EventLoop {
                 Stage::Parked => self.unpark(seat),
                 Stage::Accept => self.accept_next(seat)?,
                 Stage::Sockets => match self.turn.sockets.pop() {
-                    Some((token, readable)) => {
+                    Some((token, edge)) => {
                         if let Some(connection) = self.find(token) {
-                            connection.ready(readable);
+                            connection.ready(edge);
                         }
                         self.begin_turn(token, seat)
                     }
@@ -358,10 +358,7 @@ impl EventLoop {
             Some(Duration::ZERO)
         };
         let (poll, events) = (&mut self.poll, &mut self.events);
-        match timeout {
-            Some(Duration::ZERO) => {}
-            Some(_) | None => seat.app.release(),
-        }
+        seat.app.release();
         match poll.poll(events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
@@ -385,8 +382,12 @@ impl EventLoop {
                     }
                 }
                 _ => {
-                    let readable = event.is_readable() || event.is_read_closed() || event.is_error();
-                    self.turn.sockets.push((event.token().into(), readable));
+                    let edge = match (event.is_read_closed() || event.is_error(), event.is_readable()) {
+                        (true, _) => Edge::Ended,
+                        (false, true) => Edge::Readable,
+                        (false, false) => Edge::Writable,
+                    };
+                    self.turn.sockets.push((event.token().into(), edge));
                 }
             }
         }

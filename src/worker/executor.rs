@@ -28,13 +28,14 @@
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
 //!   the table.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use std::sync::atomic::{AtomicBool, AtomicU64, fence};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam_channel::Sender;
 use crossbeam_utils::atomic::AtomicCell;
 use mio::Waker;
 
@@ -79,7 +80,7 @@ pub struct Crew {
     turn: AtomicU64,
     asleep: AtomicBool,
     idle: Mutex<Idle>,
-    mail: Vec<Sender<Mail>>,
+    mail: Vec<MailBox>,
     letters: Sender<Letter>,
     waker: Arc<Waker>,
 }
@@ -88,7 +89,41 @@ pub struct Crew {
 pub struct Place {
     crew: Arc<Crew>,
     me: Member,
-    mail: Receiver<Mail>,
+}
+
+/// What waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the watcher
+/// sleeps once a tick.
+#[derive(Default)]
+struct MailBox {
+    mail: Mutex<VecDeque<Mail>>,
+    arrived: Condvar,
+}
+
+impl MailBox {
+    fn put(&self, mail: Mail) {
+        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
+        self.arrived.notify_one();
+    }
+
+    /// Waits for mail, at most so long.
+    fn wait(&self, patience: Option<Duration>) -> Option<Mail> {
+        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(first) = mail.pop_front() {
+                return Some(first);
+            }
+            mail = match patience {
+                Some(patience) => {
+                    let (mail, result) = self.arrived.wait_timeout(mail, patience).unwrap_or_else(PoisonError::into_inner);
+                    if result.timed_out() && mail.is_empty() {
+                        return None;
+                    }
+                    mail
+                }
+                None => self.arrived.wait(mail).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
 }
 
 /// How a thread's ownership ended.
@@ -108,7 +143,7 @@ enum Wake {
 
 /// A crew of `members` threads; their letters go to `letters` and wake the loop with `waker`.
 pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<Place> {
-    let (mail, boxes): (Vec<_>, Vec<_>) = (0..members).map(|_| unbounded()).unzip();
+    let mail = (0..members).map(|_| MailBox::default()).collect();
     let crew = Arc::new(Crew {
         table: AtomicCell::new(None),
         turn: AtomicU64::new(0),
@@ -118,8 +153,7 @@ pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<P
         letters,
         waker,
     });
-    let place = |(index, mail)| Place { crew: crew.clone(), me: Member(index), mail };
-    boxes.into_iter().enumerate().map(place).collect()
+    (0..members).map(|index| Place { crew: crew.clone(), me: Member(index) }).collect()
 }
 
 impl Crew {
@@ -218,8 +252,7 @@ impl Place {
     }
 
     fn send(&self, to: Member, mail: Mail) {
-        // A thread that has ended has ended the process; nobody misses its mail.
-        let _ = self.crew.mail[to.0].send(mail);
+        self.crew.mail[to.0].put(mail);
     }
 
     fn post(&self, letter: Letter) {
@@ -236,26 +269,26 @@ impl Place {
         let mut calm = 0;
         loop {
             let mail = if !watching {
-                self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected)
+                self.mail(None)
             } else if calm >= CALM_TICKS {
                 calm = 0;
                 self.sleep(last)
             } else {
-                self.mail.recv_timeout(TICK)
+                self.mail(Some(TICK))
             };
             match mail {
-                Ok(Mail::Watch) => (watching, last, calm) = (self.is_watcher(), 0, 0),
-                Ok(Mail::Wake) => calm = 0,
-                Ok(Mail::Own(event_loop)) => {
+                Some(Mail::Watch) => (watching, last, calm) = (self.is_watcher(), 0, 0),
+                Some(Mail::Wake) => calm = 0,
+                Some(Mail::Own(event_loop)) => {
                     self.leave_idle();
                     return Wake::Owner(event_loop);
                 }
-                Ok(Mail::Help(token, work)) => {
+                Some(Mail::Help(token, work)) => {
                     self.leave_idle();
                     return Wake::Helper(token, work);
                 }
-                Ok(Mail::Leave) | Err(RecvTimeoutError::Disconnected) => return Wake::Leave,
-                Err(RecvTimeoutError::Timeout) => {
+                Some(Mail::Leave) => return Wake::Leave,
+                None => {
                     let turn = self.crew.turn.load(Acquire);
                     if turn == last
                         && turn % 2 == 1
@@ -273,14 +306,18 @@ impl Place {
     }
 
     /// Waits without ticking until a call begins.
-    fn sleep(&self, last: u64) -> Result<Mail, RecvTimeoutError> {
+    fn sleep(&self, last: u64) -> Option<Mail> {
         self.crew.asleep.store(true, Relaxed);
         fence(SeqCst);
         if self.crew.turn.load(Relaxed) != last || last % 2 == 1 {
             self.crew.asleep.store(false, Relaxed);
-            return self.mail.recv_timeout(TICK);
+            return self.mail(Some(TICK));
         }
-        self.mail.recv().map_err(|_| RecvTimeoutError::Disconnected)
+        self.mail(None)
+    }
+
+    fn mail(&self, patience: Option<Duration>) -> Option<Mail> {
+        self.crew.mail[self.me.0].wait(patience)
     }
 
     /// Whether it still is: between the mail and its reading it may have left and passed the watch on.

@@ -147,7 +147,7 @@ pub struct SocketOutlet<'a> {
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
         if let Some(output) = self.output.as_mut()
-            && output.send(self.stream).map_err(|_| Gone)? == Sent::All
+            && output.send(self.stream).map_err(|_| Gone::Client)? == Sent::All
         {
             *self.output = None;
         }
@@ -159,10 +159,10 @@ impl Outlet for SocketOutlet<'_> {
 pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
     let sent = match output {
         Some(_) => 0,
-        None => output::send_parts(stream, [out, &[], &[]]).map_err(|_| Gone)?,
+        None => output::send_parts(stream, [out, &[], &[]]).map_err(|_| Gone::Client)?,
     };
     if sent < out.len() {
-        output.get_or_insert_default().push(&out[sent..]).map_err(|_| Gone)?;
+        output.get_or_insert_default().push(&out[sent..]).map_err(Gone::Storage)?;
     }
     out.clear();
     Ok(())

@@ -114,7 +114,8 @@ pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError
 
 fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
-    let control = Control::new(boot.channel)?;
+    let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
+    let control = Control::new(boot.channel, logs)?;
     drop(boot.signals);
     let place = Place {
         settings: &boot.settings,

@@ -54,7 +54,15 @@ impl Output {
                 overflow.file.write_all_at(data, overflow.written)?;
                 overflow.written += data.len() as u64;
             }
-            None => self.bytes.extend_from_slice(data),
+            None => {
+                // Bytes that were sent go before the rest grows, or a client that keeps up but never catches up would cost the
+                // whole answer. Moved are fewer bytes than were sent since the last time.
+                if self.at > self.bytes.len() / 2 {
+                    self.bytes.drain(..self.at);
+                    self.at = 0;
+                }
+                self.bytes.extend_from_slice(data);
+            }
         }
         Ok(())
     }

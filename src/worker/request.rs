@@ -46,8 +46,8 @@ impl Connection {
         let mut head = std::mem::take(&mut seat.job.head);
         let rest = seat.rest();
         let limits = &seat.rules;
-        let parsed = match head.parse(rest, &limits.head) {
-            Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::FieldTooLong(limits.head.field_size), false)),
+        let parsed = match head.resume(rest, &limits.head, &mut self.progress) {
+            Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::HeadTooLong(limits.head_max), false)),
             Ok(Parsed::Partial) => {
                 seat.partial = true;
                 seat.job.head = head;

@@ -197,6 +197,10 @@ impl Answer {
         self.source = Source::Done;
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
         let mut exchange = exchange.borrow_mut();
+        // The application may have caught the exception of `write()`; the client must see the cut all the same.
+        if let Some(why) = exchange.lost() {
+            return Err(Failure::Misuse(format!("the answer is cut: {why}")));
+        }
         let excess = exchange.excess();
         // A head that is not sent by now belongs to a body without a byte.
         let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;

@@ -158,7 +158,12 @@ struct Lent<'a, 'py> {
 
 impl Drop for Lent<'_, '_> {
     fn drop(&mut self) {
-        self.start_response.exchange(self.py).borrow_mut().reclaim();
+        match self.start_response.exchange(self.py).try_borrow_mut() {
+            Ok(mut exchange) => exchange.reclaim(),
+            // Nobody runs Python code while the exchange is borrowed, so that nobody else can have it here. If somebody had, the
+            // application could write through pointers to what is gone: better no worker than such a one.
+            Err(_) => std::process::abort(),
+        }
     }
 }
 

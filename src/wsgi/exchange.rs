@@ -24,7 +24,7 @@ struct Pipe {
 }
 
 /// Why `write()` cannot write.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotWrite {
     /// The application has returned; its iterable is the only way now.
     Returned,
@@ -32,6 +32,8 @@ pub enum CannotWrite {
     OtherThread,
     /// The client has left.
     Gone,
+    /// What the client has not read could not be kept, as the text says.
+    Lost(String),
 }
 
 /// The state of one answer.
@@ -41,13 +43,15 @@ pub struct Exchange {
     body: Option<Body>,
     outlet: Option<Pipe>,
     gone: bool,
+    /// Why bytes of `write()` are lost, if some are.
+    lost: Option<String>,
     excess: u64,
 }
 
 impl Exchange {
     /// A closed exchange.
     pub fn new() -> Self {
-        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, excess: 0 }
+        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, lost: None, excess: 0 }
     }
 
     /// Opens it for a request.
@@ -57,6 +61,7 @@ impl Exchange {
         self.body = None;
         self.outlet = None;
         self.gone = false;
+        self.lost = None;
         self.excess = 0;
     }
 
@@ -105,6 +110,11 @@ impl Exchange {
         self.gone
     }
 
+    /// Why bytes that `write()` was given are lost, if some are: the body cannot be completed.
+    pub fn lost(&self) -> Option<&str> {
+        self.lost.as_deref()
+    }
+
     /// Bytes that `write()` was given beyond the Content-Length.
     pub fn excess(&self) -> u64 {
         self.excess
@@ -148,6 +158,9 @@ impl Exchange {
         if self.gone {
             return Err(CannotWrite::Gone);
         }
+        if let Some(why) = &self.lost {
+            return Err(CannotWrite::Lost(why.clone()));
+        }
         let pipe = match self.outlet.take() {
             Some(pipe) if self.open => pipe,
             _ => return Err(CannotWrite::Returned),
@@ -169,9 +182,22 @@ impl Exchange {
         if let Fit::Cut(bytes) = body.block(out, data) {
             self.excess += bytes;
         }
-        outlet.push(out).map_err(|Gone| {
-            self.gone = true;
-            CannotWrite::Gone
+        let Err(gone) = outlet.push(out) else { return Ok(()) };
+        // What was not taken must not be sent behind the gap.
+        out.clear();
+        Err(match gone {
+            Gone::Client => {
+                self.gone = true;
+                CannotWrite::Gone
+            }
+            Gone::Storage(error) => {
+                let why = format!(
+                    "cannot keep the output that the client has not read: {error}; check the space and the rights of the temporary \
+                     directory (TMPDIR)"
+                );
+                self.lost = Some(why.clone());
+                CannotWrite::Lost(why)
+            }
         })
     }
 }

@@ -53,7 +53,7 @@ pub struct Extent {
     pub file: File,
     /// First byte.
     pub offset: u64,
-    /// Bytes from there to the end of the file.
+    /// Bytes from there to the end of the file; not 0.
     pub len: u64,
 }
 
@@ -77,7 +77,7 @@ impl FileWrapper {
         }
         let kind = object.get_type();
         let plain = kind.is(&raw) || ((kind.is(&reader) || kind.is(&random)) && object.getattr("raw")?.get_type().is(&raw));
-        if !plain {
+        if !plain || !object.call_method0("readable")?.is_truthy()? {
             return Ok(None);
         }
         if kind.is(&random) {
@@ -97,6 +97,10 @@ impl FileWrapper {
         if !metadata.is_file() {
             return Ok(None);
         }
-        Ok(Some(Extent { file, offset, len: metadata.len().saturating_sub(offset) }))
+        // A size of 0 is also what files have whose content is made when they are read (proc(5), sysfs, some FUSE).
+        match metadata.len().checked_sub(offset) {
+            None | Some(0) => Ok(None),
+            Some(len) => Ok(Some(Extent { file, offset, len })),
+        }
     }
 }

@@ -9,13 +9,14 @@ use std::mem::{offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 
-use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
 
 use super::exchange::{CannotWrite, Exchange};
 use super::text;
+use crate::http::response::Refused;
 
 /// The object behind `start_response`. Access needs an attached thread, which the GIL makes the only one.
 #[repr(C)]
@@ -168,6 +169,7 @@ impl Write {
                 PyRuntimeError::new_err("write() called by another thread than the one that runs the application")
             }
             CannotWrite::Gone => PyConnectionResetError::new_err("the client has closed the connection"),
+            CannotWrite::Lost(why) => PyOSError::new_err(why),
         })?;
         drop(exchange);
         let _ = py;
@@ -217,7 +219,7 @@ unsafe extern "C" fn vectorcall(
                 if positional + named == 0 { &[] } else { std::slice::from_raw_parts(args, positional + named) };
             Arguments::parse(py, all, positional, names)
         };
-        match arguments.and_then(|arguments| start(py, &object.exchange, &arguments)) {
+        match arguments.and_then(|arguments| start(&object.exchange, &arguments)) {
             Ok(()) => match &*object.write.borrow() {
                 Some(write) => write.clone_ref(py).into_ptr(),
                 None => py.None().into_ptr(),
@@ -295,7 +297,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-fn start(py: Python<'_>, exchange: &RefCell<Exchange>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+fn start(exchange: &RefCell<Exchange>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
     let mut exchange = exchange.try_borrow_mut().map_err(|_| busy())?;
     if !exchange.is_open() {
         return Err(PyRuntimeError::new_err("start_response() called after the response was finished"));
@@ -313,11 +315,12 @@ fn start(py: Python<'_>, exchange: &RefCell<Exchange>, arguments: &Arguments<'_,
         }
         None => {}
     }
-    let rendered = render(py, &mut exchange, arguments);
-    if rendered.is_err() {
-        exchange.forget();
-    }
-    rendered
+    let Err(misuse) = render(&mut exchange, arguments) else { return Ok(()) };
+    exchange.forget();
+    // Telling what is wrong runs code of the application (`__repr__`), which may let other threads run, so the exchange must be
+    // free: the server needs it when the call of the application returns.
+    drop(exchange);
+    Err(misuse.error())
 }
 
 /// The exception of an `exc_info` tuple, to be raised again: the head is already sent.
@@ -328,68 +331,82 @@ fn raised(exc_info: Borrowed<'_, '_, PyAny>) -> PyErr {
     }
 }
 
-fn render(py: Python<'_>, exchange: &mut Exchange, arguments: &Arguments<'_, '_>) -> PyResult<()> {
-    let status = arguments.status.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!("start_response(): status must be a str like '200 OK', not {}", kind(&arguments.status)))
-    })?;
-    let Some(status) = text::to_latin1(status) else {
-        return Err(PyValueError::new_err("start_response(): the status has characters outside latin-1"));
-    };
-    exchange.begin(status).map_err(|refused| PyValueError::new_err(format!("start_response(): {refused}")))?;
-    let headers = arguments.headers;
-    if let Ok(list) = headers.cast::<PyList>() {
-        // By index with the length read anew: nothing here runs Python code, but a garbage collection could.
-        let mut index = 0;
-        while index < list.len() {
-            field(py, exchange, &list.get_item(index)?)?;
-            index += 1;
+/// What is wrong with the arguments.
+enum Misuse<'py> {
+    StatusType(Bound<'py, PyAny>),
+    StatusText,
+    HeadersType(Bound<'py, PyAny>),
+    Pair(Bound<'py, PyAny>),
+    NameType(Bound<'py, PyAny>),
+    ValueType(Bound<'py, PyString>, Bound<'py, PyAny>),
+    Text(Bound<'py, PyString>),
+    Refused(Refused),
+}
+
+impl Misuse<'_> {
+    fn error(&self) -> PyErr {
+        match self {
+            Self::StatusType(status) => {
+                PyTypeError::new_err(format!("start_response(): status must be a str like '200 OK', not {}", kind(status)))
+            }
+            Self::StatusText => PyValueError::new_err("start_response(): the status has characters outside latin-1"),
+            Self::HeadersType(headers) => PyTypeError::new_err(format!(
+                "start_response(): headers must be a list of (name, value) tuples, not {}",
+                kind(headers)
+            )),
+            Self::Pair(item) => PyTypeError::new_err(format!(
+                "start_response(): each header must be a (name, value) tuple, not {}",
+                item.repr().map_or_else(|_| kind(item), |repr| repr.to_string_lossy().into_owned())
+            )),
+            Self::NameType(name) => {
+                PyTypeError::new_err(format!("start_response(): header names must be str, not {}", kind(name)))
+            }
+            Self::ValueType(name, value) => PyTypeError::new_err(format!(
+                "start_response(): the value of header '{}' must be a str, not {}",
+                name.to_string_lossy(),
+                kind(value)
+            )),
+            Self::Text(name) => PyValueError::new_err(format!(
+                "start_response(): header '{}' has characters outside latin-1; encode them as RFC 8187 or RFC 2047 says",
+                name.to_string_lossy()
+            )),
+            Self::Refused(refused) => PyValueError::new_err(format!("start_response(): {refused}")),
         }
-        Ok(())
-    } else if let Ok(tuple) = headers.cast::<PyTuple>() {
-        tuple.iter().try_for_each(|item| field(py, exchange, &item))
-    } else {
-        Err(PyTypeError::new_err(format!(
-            "start_response(): headers must be a list of (name, value) tuples, not {}",
-            kind(&headers)
-        )))
     }
 }
 
-fn field(py: Python<'_>, exchange: &mut Exchange, item: &Bound<'_, PyAny>) -> PyResult<()> {
+/// Runs no Python code, since the exchange is borrowed.
+fn render<'py>(exchange: &mut Exchange, arguments: &Arguments<'_, 'py>) -> Result<(), Misuse<'py>> {
+    let status = arguments.status.cast::<PyString>().map_err(|_| Misuse::StatusType(arguments.status.to_owned()))?;
+    let status = text::to_latin1(status).ok_or(Misuse::StatusText)?;
+    exchange.begin(status).map_err(Misuse::Refused)?;
+    let headers = arguments.headers;
+    if let Ok(list) = headers.cast::<PyList>() {
+        list.iter().try_for_each(|item| field(exchange, &item))
+    } else if let Ok(tuple) = headers.cast::<PyTuple>() {
+        tuple.iter().try_for_each(|item| field(exchange, &item))
+    } else {
+        Err(Misuse::HeadersType(headers.to_owned()))
+    }
+}
+
+fn field<'py>(exchange: &mut Exchange, item: &Bound<'py, PyAny>) -> Result<(), Misuse<'py>> {
     let pair = match item.cast::<PyTuple>() {
-        Ok(tuple) if tuple.len() == 2 => Some((tuple.get_item(0)?, tuple.get_item(1)?)),
+        Ok(tuple) if tuple.len() == 2 => tuple.get_item(0).ok().zip(tuple.get_item(1).ok()),
         Ok(_) => None,
         Err(_) => match item.cast::<PyList>() {
-            Ok(list) if list.len() == 2 => Some((list.get_item(0)?, list.get_item(1)?)),
+            Ok(list) if list.len() == 2 => list.get_item(0).ok().zip(list.get_item(1).ok()),
             _ => None,
         },
     };
-    let Some((name, value)) = pair else {
-        return Err(PyTypeError::new_err(format!(
-            "start_response(): each header must be a (name, value) tuple, not {}",
-            item.repr().map_or_else(|_| kind(item), |repr| repr.to_string_lossy().into_owned())
-        )));
-    };
-    let name_str = name
-        .cast::<PyString>()
-        .map_err(|_| PyTypeError::new_err(format!("start_response(): header names must be str, not {}", kind(&name))))?;
-    let value_str = value.cast::<PyString>().map_err(|_| {
-        PyTypeError::new_err(format!(
-            "start_response(): the value of header '{}' must be a str, not {}",
-            name_str.to_string_lossy(),
-            kind(&value)
-        ))
-    })?;
-    let (Some(name_bytes), Some(value_bytes)) =
-        (text::to_latin1(name_str.as_borrowed()), text::to_latin1(value_str.as_borrowed()))
+    let Some((name, value)) = pair else { return Err(Misuse::Pair(item.clone())) };
+    let Ok(name) = name.cast::<PyString>() else { return Err(Misuse::NameType(name)) };
+    let Ok(value) = value.cast::<PyString>() else { return Err(Misuse::ValueType(name.clone(), value)) };
+    let (Some(name_bytes), Some(value_bytes)) = (text::to_latin1(name.as_borrowed()), text::to_latin1(value.as_borrowed()))
     else {
-        return Err(PyValueError::new_err(format!(
-            "start_response(): header '{}' has characters outside latin-1; encode them as RFC 8187 or RFC 2047 says",
-            name_str.to_string_lossy()
-        )));
+        return Err(Misuse::Text(name.clone()));
     };
-    let _ = py;
-    exchange.field(name_bytes, value_bytes).map_err(|refused| PyValueError::new_err(format!("start_response(): {refused}")))
+    exchange.field(name_bytes, value_bytes).map_err(Misuse::Refused)
 }
 
 /// Name of an object's type.

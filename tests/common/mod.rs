@@ -11,6 +11,7 @@ pub mod load;
 pub mod procfs;
 pub mod server;
 pub mod tools;
+pub mod user;
 pub mod venv;
 
 use std::path::PathBuf;

@@ -211,7 +211,7 @@ pub struct Sent {
 impl Outlet for Sent {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
         if self.left.is_some_and(|left| self.pushes >= left) {
-            return Err(Gone);
+            return Err(Gone::Client);
         }
         self.pushes += 1;
         self.wire.append(out);

@@ -30,6 +30,9 @@ pub struct Opt {
     pub value: &'static str,
     /// Shape of the value.
     pub kind: Kind,
+    /// What stands for the value where the command line gives the option without one (`--log-syslog`); a value then needs the
+    /// equals sign (`--log-syslog=PATH`). `None`: a value is needed.
+    pub bare: Option<&'static str>,
     /// Text of the default; `None`: not set.
     pub default: Option<&'static str>,
     /// Meaning: whole sentences, plain text.
@@ -65,6 +68,8 @@ pub enum Kind {
     Octal,
     /// Repeatable; an array of strings in the file.
     List,
+    /// On or off: no value on the command line, a boolean in the file, `true` or `false` in the environment.
+    Flag,
     /// No value; command line only.
     Switch,
 }
@@ -109,14 +114,16 @@ pub enum Section {
     Limits,
     /// Logs.
     Logs,
+    /// Running as a service.
+    Service,
     /// The command itself.
     Command,
 }
 
 impl Section {
     /// All sections in order.
-    pub const ALL: [Self; 7] =
-        [Self::Application, Self::Sockets, Self::Workers, Self::Timeouts, Self::Limits, Self::Logs, Self::Command];
+    pub const ALL: [Self; 8] =
+        [Self::Application, Self::Sockets, Self::Workers, Self::Timeouts, Self::Limits, Self::Logs, Self::Service, Self::Command];
 
     /// Heading.
     pub fn heading(self) -> &'static str {
@@ -127,6 +134,7 @@ impl Section {
             Self::Timeouts => "Timeouts",
             Self::Limits => "Request limits",
             Self::Logs => "Logs",
+            Self::Service => "Service",
             Self::Command => "Configuration and information",
         }
     }
@@ -199,10 +207,11 @@ mod tests {
     fn every_row_is_whole() {
         for option in TABLE {
             assert!(option.help.ends_with('.') && !option.help.contains("  "), "{option:?}");
-            assert_eq!(option.value.is_empty(), option.kind == Kind::Switch, "{option:?}");
+            assert_eq!(option.value.is_empty(), matches!(option.kind, Kind::Flag | Kind::Switch), "{option:?}");
             assert_eq!(option.set.is_none(), !option.sources.file(), "{option:?}: what the file gives is a setting");
             assert!(option.kind != Kind::Switch || option.sources == Sources::CommandLine, "{option:?}");
             assert!(option.separator.is_none() || option.kind == Kind::List, "{option:?}");
+            assert!(option.bare.is_none() || option.kind == Kind::Text, "{option:?}");
             assert!(Section::ALL.contains(&option.section), "{option:?}");
         }
     }

@@ -49,6 +49,7 @@ const ROW: Opt = Opt {
     short: None,
     value: "",
     kind: Kind::Text,
+    bare: None,
     default: None,
     help: "",
     section: Section::Command,
@@ -383,7 +384,7 @@ pub static TABLE: &[Opt] = &[
         kind: Kind::Number,
         default: Some("8190"),
         help: "Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest \
-               limit.",
+               limit. All together may have 16M.",
         section: Section::Limits,
         set: Some(|s, v| line_size(v).map(|n| s.limit_request_field_size = n)),
         ..ROW
@@ -447,6 +448,75 @@ pub static TABLE: &[Opt] = &[
         help: "Least severity that the error log records: debug, info, warning, error or critical.",
         section: Section::Logs,
         set: Some(|s, v| value::level(v).map(|level| s.log_level = level)),
+        ..ROW
+    },
+    Opt {
+        name: "log-syslog",
+        value: "PATH",
+        bare: Some("/dev/log"),
+        help: "Send the logs that would go to standard output or standard error to the system log instead, as RFC 5424 datagrams \
+               to this unix socket.",
+        section: Section::Logs,
+        set: Some(|s, v| value::path(v).map(|path| s.syslog = Some(path))),
+        ..ROW
+    },
+    Opt {
+        name: "capture-output",
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Write what the application and its libraries print to standard output and standard error to the error log, as one \
+               record for each line, whatever the log level.",
+        section: Section::Logs,
+        set: Some(|s, v| value::flag(v).map(|flag| s.capture_output = flag)),
+        ..ROW
+    },
+    Opt {
+        name: "daemon",
+        short: Some('D'),
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Run in the background: the command returns when every worker is ready, or with the exit code and the reason when \
+               the start has failed.",
+        section: Section::Service,
+        set: Some(|s, v| value::flag(v).map(|flag| s.daemon = flag)),
+        ..ROW
+    },
+    Opt {
+        name: "pid",
+        short: Some('p'),
+        value: "FILE",
+        help: "Write the process id of the master to this file, and remove it at the end. If it names a running server, the start \
+               is refused.",
+        section: Section::Service,
+        set: Some(|s, v| value::path(v).map(|path| s.pid_file = Some(path))),
+        ..ROW
+    },
+    Opt {
+        name: "user",
+        short: Some('u'),
+        value: "USER",
+        help: "Run the workers, and with them the application, as this user (name or number), with its groups and without any \
+               capability. The master stays root: sockets, logs and the pid file are opened by it.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|user| s.user = Some(user))),
+        ..ROW
+    },
+    Opt {
+        name: "group",
+        short: Some('g'),
+        value: "GROUP",
+        help: "Run the workers with this group (name or number) instead of the main one of the user.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|group| s.group = Some(group))),
+        ..ROW
+    },
+    Opt {
+        name: "name",
+        short: Some('n'),
+        value: "NAME",
+        help: "Name of this server in the process titles, as in `tapster: master [NAME]`; without it, APP.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|name| s.name = Some(name))),
         ..ROW
     },
     Opt {

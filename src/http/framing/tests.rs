@@ -49,6 +49,13 @@ fn two_lengths_are_refused_even_if_equal() {
 }
 
 #[test]
+fn two_types_are_refused_even_if_equal() {
+    assert_eq!(length("Content-Type: text/plain"), Ok(Length::None));
+    assert_eq!(length("Content-Type: text/plain\nX: y\ncontent-TYPE: text/plain"), Err(Error::TypeTwice));
+    assert_eq!(length("Content-Typf: a\nContent-Type: a"), Ok(Length::None));
+}
+
+#[test]
 fn chunked_is_the_one_coding() {
     assert_eq!(length("Transfer-Encoding: chunked"), Ok(Length::Chunked));
     assert_eq!(length("transfer-encoding: \tChUnKeD "), Ok(Length::Chunked));

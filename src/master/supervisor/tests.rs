@@ -375,10 +375,16 @@ fn a_stop_while_all_slots_wait_ends_at_once() {
 #[test]
 fn requests_that_are_not_supported_are_told_and_harm_nothing() {
     let mut server = Server::serving(1);
-    for request in [Request::ReopenLogs, Request::Upgrade] {
-        assert_eq!(server.asked(request), [Action::Tell(Note::Unsupported(request))]);
-    }
+    assert_eq!(server.asked(Request::Upgrade), [Action::Tell(Note::Unsupported(Request::Upgrade))]);
     assert_eq!(server.wait(), None);
+}
+
+#[test]
+fn logs_are_opened_anew_whatever_else_goes_on() {
+    let mut server = Server::serving(1);
+    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
+    server.asked(Request::Stop);
+    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
 }
 
 #[test]

@@ -1,0 +1,168 @@
+//! The log files: opened by the master, which may be root, before anything else; opened anew on demand and handed to the workers.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use crate::channel::{LogName, MasterEnd};
+use crate::config::{LogTarget, Settings};
+use crate::log::sink::Sink;
+
+use super::daemon;
+use super::start::reason;
+
+/// Mode bits that let the group or everybody write.
+const WRITABLE_FOR_OTHERS: u32 = 0o022;
+
+/// One log.
+#[derive(Clone, Debug)]
+struct Opened {
+    name: LogName,
+    /// As the settings have it.
+    wanted: LogTarget,
+    syslog: Option<PathBuf>,
+    target: LogTarget,
+    sink: Arc<Sink>,
+}
+
+/// The logs of the server.
+#[derive(Debug)]
+pub struct Logs {
+    all: Vec<Opened>,
+}
+
+/// Logs that were opened anew, for the workers.
+#[derive(Debug)]
+pub struct Reopened {
+    files: Vec<(LogName, Sink)>,
+    /// What could not be opened, one line each; these logs go on in their old files.
+    pub failures: Vec<String>,
+}
+
+impl Logs {
+    /// Opens the logs of the settings. One that is where the `old` settings had it is the same log. The error is one line.
+    pub fn open(settings: &Settings, old: Option<&Self>) -> Result<Self, String> {
+        let open = |name, wanted| match old.and_then(|old| old.find(name, wanted, settings)) {
+            Some(same) => Ok(same),
+            None => open(name, wanted, settings),
+        };
+        let mut all = vec![open(LogName::Error, &settings.error_log)?];
+        if let Some(target) = &settings.access_log {
+            all.push(open(LogName::Access, target)?);
+        }
+        Ok(Self { all })
+    }
+
+    /// The log that these settings want; a standard stream may have been another file when it was opened.
+    fn find(&self, name: LogName, wanted: &LogTarget, settings: &Settings) -> Option<Opened> {
+        let same = |log: &&Opened| log.name == name && log.wanted == *wanted && log.syslog == settings.syslog;
+        self.all.iter().find(same).cloned()
+    }
+
+    /// The sink of a log, if it is written.
+    pub fn sink(&self, name: LogName) -> Option<Arc<Sink>> {
+        self.all.iter().find(|log| log.name == name).map(|log| log.sink.clone())
+    }
+
+    /// Whether the error log is standard error, so that whoever started the server reads it.
+    pub fn on_stderr(&self) -> bool {
+        self.all.iter().any(|log| log.name == LogName::Error && log.target == LogTarget::Stderr)
+    }
+
+    /// What a daemon would write where nobody reads it.
+    pub fn unread(&self, settings: &Settings) -> Vec<String> {
+        let lost = |log: &&Opened| settings.daemon && log.target == nowhere();
+        let text = |log: &Opened| match log.name {
+            LogName::Error => "a daemon's error log has no place: give --error-logfile FILE or --log-syslog",
+            LogName::Access => "a daemon's access log has no place: give --access-logfile FILE or --log-syslog",
+        };
+        self.all.iter().filter(lost).map(|log| text(log).to_owned()).collect()
+    }
+
+    /// Files that root writes in directories where others can put links in their places, one line each.
+    pub fn exposed(&self) -> Vec<String> {
+        let file = |log: &Opened| match &log.target {
+            LogTarget::File(path) => std::path::absolute(path).ok(),
+            LogTarget::Stdout | LogTarget::Stderr | LogTarget::Syslog(_) => None,
+        };
+        let foreign = |path: &PathBuf| {
+            let meta = path.parent().and_then(|dir| dir.metadata().ok());
+            meta.is_some_and(|meta| meta.uid() != 0 || meta.mode() & WRITABLE_FOR_OTHERS != 0)
+        };
+        let text = |path: PathBuf| {
+            format!("{}: others may write to its directory, and could have root write elsewhere by a link", path.display())
+        };
+        self.all
+            .iter()
+            .filter_map(file)
+            .filter(|path| path.parent() != Some(Path::new("/dev")) && foreign(path))
+            .map(text)
+            .collect()
+    }
+
+    /// Opens files anew and connects to the system log again. Standard streams stay what they are.
+    pub fn reopen(&self) -> Reopened {
+        let mut reopened = Reopened { files: Vec::new(), failures: Vec::new() };
+        for log in &self.all {
+            match log.target {
+                LogTarget::Stdout | LogTarget::Stderr => continue,
+                LogTarget::File(_) | LogTarget::Syslog(_) => {}
+            }
+            match Sink::open(&log.target).and_then(|new| log.sink.replace(&new).map(|()| new)) {
+                Ok(new) => reopened.files.push((log.name, new)),
+                Err(error) => {
+                    reopened.failures.push(format!("{}; its old file is written on", failed(log.name, &log.target, &error)))
+                }
+            }
+        }
+        reopened
+    }
+}
+
+impl Reopened {
+    /// Hands the logs to a worker.
+    pub fn send(&self, worker: &MasterEnd) -> io::Result<()> {
+        let files: Vec<_> = self.files.iter().map(|(name, sink)| (*name, sink.as_fd())).collect();
+        worker.send_logs(&files)
+    }
+}
+
+fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened, String> {
+    let target = place(wanted, settings);
+    let sink = Sink::open(&target).map_err(|error| failed(name, &target, &error))?;
+    Ok(Opened { name, wanted: wanted.clone(), syslog: settings.syslog.clone(), target, sink: Arc::new(sink) })
+}
+
+/// Where a log really goes: a standard stream is replaced by the system log if that is asked for, and is given up by a daemon.
+fn place(wanted: &LogTarget, settings: &Settings) -> LogTarget {
+    let file = match wanted {
+        LogTarget::File(_) | LogTarget::Syslog(_) => return wanted.clone(),
+        LogTarget::Stdout => daemon::is_file(&io::stdout()),
+        LogTarget::Stderr => daemon::is_file(&io::stderr()),
+    };
+    match &settings.syslog {
+        Some(path) => LogTarget::Syslog(path.clone()),
+        None if settings.daemon && !file => nowhere(),
+        None => wanted.clone(),
+    }
+}
+
+fn nowhere() -> LogTarget {
+    LogTarget::File(PathBuf::from("/dev/null"))
+}
+
+fn failed(name: LogName, target: &LogTarget, error: &io::Error) -> String {
+    let which = match name {
+        LogName::Error => "error",
+        LogName::Access => "access",
+    };
+    let place = match target {
+        LogTarget::Stdout => "standard output".into(),
+        LogTarget::Stderr => "standard error".into(),
+        LogTarget::File(path) => path.display().to_string(),
+        LogTarget::Syslog(path) => format!("at the system log {}", path.display()),
+    };
+    format!("cannot open the {which} log {place}: {}", reason(error))
+}

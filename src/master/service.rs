@@ -1,0 +1,232 @@
+//! What makes the server a service: whoever waits for it, watches it or looks at it is told; its workers get another user, a title
+//! and a place for what they print.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::getpid;
+
+use crate::channel::BootError;
+use crate::config::{AppSpec, Settings};
+use crate::log::error::Log;
+use crate::sys::process::{self, Pid};
+use crate::sys::title::Title;
+
+use super::capture::{self, Captures};
+use super::daemon::{self, Caller};
+use super::event::Generation;
+use super::notify::{self, Notifier};
+use super::pidfile::Pidfile;
+use super::privileges::Identity;
+use super::start::complain;
+use super::watchdog::Watchdog;
+
+/// How often a service manager is asked for more time while the workers boot: well within the shortest start timeout that anybody
+/// sets.
+const EXTEND_EVERY: Duration = Duration::from_secs(5);
+
+/// How much time is asked for: if the master hangs, the service manager notices this much later.
+const EXTEND_BY: Duration = Duration::from_secs(15);
+
+/// Time that a stop may take beyond the graceful timeout: quick stop, SIGKILL, and a bit.
+const STOP_EXTRA: Duration = Duration::from_secs(10);
+
+/// The service's side of the master.
+#[derive(Debug)]
+pub struct Service {
+    /// The service manager.
+    pub notifier: Notifier,
+    watchdog: Option<Watchdog>,
+    /// Who started the daemon, until told.
+    caller: Option<Caller>,
+    is_daemon: bool,
+    captures: Option<Captures>,
+    title: Option<Title>,
+    /// What the titles show in brackets.
+    site: String,
+    identity: Option<Identity>,
+    /// Removed when dropped.
+    _pidfile: Option<Pidfile>,
+    master: Pid,
+    /// When more time for the start is asked for; `None` once the server is ready or stops.
+    extend_at: Option<Instant>,
+    stopping: bool,
+}
+
+impl Service {
+    /// The service of this process, which is the master.
+    pub fn new(settings: &Settings, identity: Option<Identity>, pidfile: Option<Pidfile>, notifier: Notifier) -> Self {
+        let now = Instant::now();
+        let site = match (&settings.name, &settings.app) {
+            (Some(name), _) => name.clone(),
+            (None, AppSpec::Target { text, .. }) => text.clone(),
+            (None, AppSpec::Welcome) => "welcome page".to_owned(),
+        };
+        let mut title = Title::take();
+        if let Some(title) = &mut title {
+            title.set(&format!("tapster: master [{site}]"));
+        }
+        Self {
+            notifier,
+            watchdog: Watchdog::from_environment(getpid(), now),
+            caller: None,
+            is_daemon: false,
+            captures: settings.capture_output.then(Captures::default),
+            title,
+            site,
+            identity,
+            _pidfile: pidfile,
+            master: getpid(),
+            extend_at: Some(now + EXTEND_EVERY),
+            stopping: false,
+        }
+    }
+
+    /// The server is a daemon; this one waits for it.
+    pub fn started_by(&mut self, caller: Caller) {
+        self.caller = Some(caller);
+        self.is_daemon = true;
+    }
+
+    /// Descriptors that wake the master for [`Self::attend`].
+    pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let captured = self.captures.iter().flat_map(Captures::descriptors);
+        self.caller.as_ref().map(AsFd::as_fd).into_iter().chain(captured).collect()
+    }
+
+    /// Takes in what came to the descriptors. Whether the server is still wanted: a caller that leaves before it is ready has given
+    /// up.
+    #[must_use]
+    pub fn attend(&mut self, log: &Log) -> bool {
+        self.listen_to_workers(log);
+        let left = self.caller.as_mut().is_some_and(Caller::has_left);
+        if left {
+            self.caller = None;
+            log.warning(format_args!("whoever started this daemon has left before it was ready"));
+        }
+        !left
+    }
+
+    /// Writes what workers have printed to the log.
+    pub fn listen_to_workers(&mut self, log: &Log) {
+        if let Some(captures) = &mut self.captures {
+            captures.read(log);
+        }
+    }
+
+    /// When [`Self::tick`] has something to do.
+    pub fn next_deadline(&self, ready_workers: usize) -> Option<Instant> {
+        let watchdog = self.watchdog.as_ref().and_then(|watchdog| watchdog.next(ready_workers));
+        watchdog.into_iter().chain(self.extend_at).min()
+    }
+
+    /// Does what is due.
+    pub fn tick(&mut self, ready_workers: usize, now: Instant) {
+        if self.watchdog.as_mut().is_some_and(|watchdog| watchdog.due(ready_workers, now)) {
+            self.notifier.alive();
+        }
+        if self.extend_at.is_some_and(|at| at <= now) {
+            self.notifier.extend(EXTEND_BY);
+            self.extend_at = Some(now + EXTEND_EVERY);
+        }
+    }
+
+    /// The workers are about to be started.
+    pub fn starting(&self, workers: usize) {
+        self.notifier.status(&format!("starting {workers} workers"));
+    }
+
+    /// Every worker is ready: the caller may go.
+    pub fn ready(&mut self, workers: usize, addresses: &str, log: &Log) {
+        self.extend_at = None;
+        if self.is_daemon {
+            // The service manager knows the process that it has started, which was the caller.
+            self.notifier.main_pid(self.master);
+        }
+        self.notifier.ready(&serving(workers, addresses));
+        if let Some(caller) = self.caller.take() {
+            if let Err(error) = daemon::leave_streams() {
+                log.warning(format_args!("standard output and error stay those of the caller: {error}"));
+            }
+            caller.tell(super::code::OK);
+        }
+    }
+
+    /// A new generation is loaded.
+    pub fn reloading(&self, generation: Generation) {
+        self.notifier.reloading(&format!("loading {generation}"));
+    }
+
+    /// The reload has ended, well or not.
+    pub fn reloaded(&self, status: &str) {
+        self.notifier.ready(status);
+    }
+
+    /// The server stops; `at_most` is its graceful timeout. Told once.
+    pub fn stopping(&mut self, at_most: Duration) {
+        if !self.stopping {
+            self.stopping = true;
+            self.extend_at = None;
+            self.notifier.stopping(at_most + STOP_EXTRA, "stopping");
+        }
+    }
+
+    /// The server ends with this code; a caller that still waits learns it.
+    pub fn end(&mut self, code: i32, log: &Log) {
+        self.listen_to_workers(log);
+        if let Some(caller) = self.caller.take() {
+            caller.tell(code);
+        }
+    }
+
+    /// Makes the pipe for the output of the next worker, if it is captured: the master's end and the worker's.
+    pub fn output(&self) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
+        self.captures.is_some().then(capture::pipe).transpose()
+    }
+
+    /// The worker that writes to the pipe has been forked.
+    pub fn add_output(&mut self, slot: usize, pid: Pid, reader: OwnedFd) {
+        if let Some(captures) = &mut self.captures {
+            captures.add(slot, pid, reader);
+        }
+    }
+
+    /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.
+    pub fn enter_worker(&mut self, slot: usize, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
+        let failed = |what: &str, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
+        if let Some(title) = &mut self.title {
+            title.set(&format!("tapster: worker {slot} [{}]", self.site));
+        }
+        process::unset_env(&notify::VARIABLES).map_err(|error| failed("cannot clean the environment", error))?;
+        if self.is_daemon {
+            daemon::leave_streams().map_err(|error| failed("cannot leave the caller's streams", error))?;
+        }
+        if let Some(output) = output {
+            let redirected = nix::unistd::dup2_stdout(&output).and_then(|()| nix::unistd::dup2_stderr(&output));
+            redirected.map_err(|errno| failed("cannot capture the output", errno.into()))?;
+        }
+        match &self.identity {
+            Some(identity) => identity.assume_in_worker(death, self.master),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        // A worker has a copy of the value, but the caller waits for the master's word alone.
+        if let Some(caller) = self.caller.take()
+            && getpid() == self.master
+        {
+            complain("the server ends before it is ready");
+            caller.tell(super::code::FAILED);
+        }
+    }
+}
+
+/// The status of a server that serves.
+pub fn serving(workers: usize, addresses: &str) -> String {
+    format!("serving with {workers} workers on {addresses}")
+}

@@ -1,0 +1,114 @@
+//! Becoming another user for good (credentials(7), capabilities(7)).
+
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::prctl;
+pub use nix::unistd::{Gid, Uid};
+use nix::unistd::{getegid, geteuid, getgid, getuid, setgroups, setresgid, setresuid};
+
+/// `_LINUX_CAPABILITY_VERSION_3`: capability sets of 64 bits, in two halves.
+const CAPABILITY_VERSION: u32 = 0x2008_0522;
+
+/// `struct __user_cap_header_struct`.
+#[repr(C)]
+struct CapabilityHeader {
+    version: u32,
+    pid: i32,
+}
+
+/// `struct __user_cap_data_struct`: one half of the sets.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct CapabilityData {
+    effective: u32,
+    permitted: u32,
+    inheritable: u32,
+}
+
+/// Who a process becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// User.
+    pub uid: Uid,
+    /// Main group.
+    pub gid: Gid,
+    /// Further groups.
+    pub groups: Vec<Gid>,
+}
+
+/// Whether this process runs as root.
+pub fn is_root() -> bool {
+    geteuid().is_root()
+}
+
+/// Becomes this user: groups, group and user (real, effective and saved), no capability in any set but the bounding one. Fails if
+/// anything of it does not hold afterwards; the process must not go on then, for it may be half of each.
+///
+/// The kernel forgets the parent-death signal by this and makes the process undumpable. Dumpable it becomes again: without that
+/// its own /proc/self/fd would belong to root, so that `/dev/stderr` could not be opened, and no core would be written.
+pub fn become_for_good(ids: &Ids) -> io::Result<()> {
+    setgroups(&ids.groups)?;
+    setresgid(ids.gid, ids.gid, ids.gid)?;
+    setresuid(ids.uid, ids.uid, ids.uid)?;
+    if !ids.uid.is_root() {
+        drop_capabilities()?;
+        if setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0)).is_ok() {
+            return Err(io::Error::other("the process can become root again"));
+        }
+    }
+    if (getuid(), geteuid(), getgid(), getegid()) != (ids.uid, ids.uid, ids.gid, ids.gid) {
+        return Err(io::Error::other("the process is still somebody else"));
+    }
+    prctl::set_dumpable(true)?;
+    Ok(())
+}
+
+/// Empties the effective, permitted, inheritable and ambient sets.
+fn drop_capabilities() -> io::Result<()> {
+    // An ambient capability needs an inheritable one, so that emptying that set empties both (capabilities(7)).
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
+    let none = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: the header and the two halves are laid out as the kernel declares them for this version, and outlive the call,
+    // which only reads them; pid 0 is this thread.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
+
+    #[test]
+    fn whoever_becomes_another_user_has_no_way_back() {
+        if !is_root() {
+            return;
+        }
+        let alone = alone_in_test();
+        let nobody = Ids { uid: Uid::from_raw(65534), gid: Gid::from_raw(65534), groups: vec![Gid::from_raw(65533)] };
+        let child = fork_in_test(&alone, |_| {
+            // Without this the kernel takes the capabilities away by itself, as long as nobody has asked it not to.
+            if prctl::set_keepcaps(true).and_then(|()| become_for_good(&nobody).map_err(|_| Errno::EPERM)).is_err() {
+                return 1;
+            }
+            let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+            let empty = |set: &str| status.contains(&format!("{set}:\t0000000000000000\n"));
+            let groups = status.lines().any(|line| line.trim_end() == "Groups:\t65533");
+            let gone = ["CapInh", "CapPrm", "CapEff", "CapAmb"].into_iter().all(empty);
+            // As root again this would work.
+            let stuck = setgroups(&[]).is_err() && setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0)).is_err();
+            let dumpable = std::fs::File::open("/proc/self/environ").is_ok();
+            i32::from(!(gone && groups && stuck && dumpable)) * 2
+        });
+        assert_eq!(wait_in_test(child), Exit::Code(0));
+    }
+
+    #[test]
+    fn only_root_becomes_another_user() {
+        if !is_root() {
+            let ids = Ids { uid: Uid::from_raw(0), gid: Gid::from_raw(0), groups: vec![] };
+            assert!(become_for_good(&ids).is_err());
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! Another user for servers that give up their rights: www-data, and a standard library that it can read.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use nix::unistd::{User, geteuid};
+use tempfile::TempDir;
+
+use super::tools::skip;
+
+/// A user without rights, there on every Debian.
+pub const NAME: &str = "www-data";
+
+/// Parts of the standard library that no server needs, and that are most of it.
+const NOT_COPIED: [&str; 7] = ["test", "site-packages", "__pycache__", "idlelib", "tkinter", "ensurepip", "lib2to3"];
+
+/// The user, and what a server needs to run Python as it.
+pub struct Other {
+    /// From the user database.
+    pub user: User,
+    /// For PYTHONHOME, if the Python of the build is in a directory that is closed to the user, such as root's home.
+    home: Option<TempDir>,
+}
+
+/// The other user; `None` after saying that the test is skipped, when this process cannot become it.
+pub fn other() -> Option<Other> {
+    if !geteuid().is_root() {
+        skip("only root can become another user");
+        return None;
+    }
+    let Some(user) = User::from_name(NAME).expect("the user database can be read") else {
+        skip("there is no user www-data");
+        return None;
+    };
+    let library = library();
+    let readable = Command::new("setpriv")
+        .args(["--reuid", NAME, "--regid", NAME, "--clear-groups", "test", "-r"])
+        .arg(library.join("os.py"))
+        .stderr(Stdio::null())
+        .status()
+        .is_ok_and(|status| status.success());
+    Some(Other { user, home: (!readable).then(|| copy(&library)) })
+}
+
+impl Other {
+    /// The variable to set for a server that runs as this user.
+    pub fn python_home(&self) -> Option<&Path> {
+        self.home.as_ref().map(TempDir::path)
+    }
+}
+
+/// Where the standard library of the build's Python is.
+fn library() -> PathBuf {
+    let output = Command::new(env!("BUILD_PYTHON_EXECUTABLE"))
+        .args(["-c", "import sysconfig; print(sysconfig.get_path('platstdlib'))"])
+        .output()
+        .expect("the Python of the build can be run");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+fn copy(library: &Path) -> TempDir {
+    let home = TempDir::with_prefix("tapster-python-").expect("the temp directory is writable");
+    open_to_all(home.path());
+    copy_into(library, &home.path().join("lib").join(library.file_name().expect("it has a name")));
+    open_to_all(&home.path().join("lib"));
+    home
+}
+
+fn copy_into(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("the temp directory is writable");
+    open_to_all(to);
+    for entry in fs::read_dir(from).expect("the library can be read") {
+        let entry = entry.expect("the library can be read");
+        let name = entry.file_name();
+        if NOT_COPIED.iter().any(|skipped| name == *skipped) || name.as_encoded_bytes().starts_with(b"config-") {
+            continue;
+        }
+        let target = to.join(&name);
+        if entry.path().is_dir() {
+            copy_into(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), &target).expect("the temp directory has room");
+        }
+    }
+}
+
+/// Lets every user into a directory.
+pub fn open_to_all(dir: &Path) {
+    fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+}
