@@ -31,7 +31,7 @@ use super::notes::{self, About};
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
-use super::service::Service;
+use super::service::{self, Service};
 use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
@@ -387,7 +387,8 @@ impl Server {
         } else if let Note::Reloading(generation) = note {
             self.service.reloading(*generation);
         } else if let Note::Reloaded(generation) = note {
-            self.service.reloaded(&format!("serving {generation}"));
+            let serving = service::serving(self.generations.current().workers(), &self.addresses());
+            self.service.reloaded(&format!("{serving}, {generation}"));
         } else if let Note::ReloadFailed { serves, .. } = note {
             self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
         } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
@@ -417,9 +418,15 @@ impl Server {
         self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
     }
 
+    /// Where the server listens, for people.
+    fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        addresses.join(", ")
+    }
+
     /// Says that the server is ready: to the log, and to whoever reads `--ready-fd`.
     fn announce(&mut self) {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        let addresses = self.addresses();
         let settings = &self.generations.current().settings;
         let (workers, threads) = (self.generations.current().workers(), settings.threads);
         self.log().info(format_args!(
@@ -428,11 +435,11 @@ impl Server {
             count(workers, "worker"),
             count(threads, "thread"),
             count(workers * threads, "concurrent request"),
-            addresses.join(", "),
+            addresses,
             self.python,
             std::process::id(),
         ));
-        self.service.ready(workers, &addresses.join(", "), &self.generations.current().log);
+        self.service.ready(workers, &addresses, &self.generations.current().log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {
