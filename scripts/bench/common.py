@@ -1,4 +1,4 @@
-"""What `run` and `budget` share: the peers' virtual environment, starting and stopping servers, reading /proc."""
+"""What `run` and `budget` share: tools, process trees as /proc shows them, the peers' virtual environment."""
 
 import os
 import shutil
@@ -6,18 +6,27 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 BENCH = Path(__file__).resolve().parent
-APPS = ROOT / "tests/apps"
 VENV = ROOT / "target/bench-venv"
 
-# Seconds. Reaching one of them ends the run with an error: nothing here waits for ever.
-START_LIMIT = 60
-STOP_LIMIT = 30
+# Seconds for making the virtual environment, and for each package of it: some are built from source.
 INSTALL_LIMIT = 600
+
+# Debian packages of the tools, and what the peers are built with.
+PACKAGES = {
+    "ab": "apache2-utils",
+    "wrk": "wrk",
+    "valgrind": "valgrind",
+    "strace": "strace",
+    "cc": "build-essential",
+    "libev": "libev-dev",
+}
+
+# Clock ticks of utime and stime in /proc/PID/stat.
+TICKS = os.sysconf("SC_CLK_TCK")
 
 # Besides Host, as a browser sends them.
 BROWSER = [
@@ -35,7 +44,10 @@ BROWSER = [
     "Cookie: sessionid=0123456789abcdef0123456789abcdef; csrftoken=abcdefghijklmnopqrstuvwxyz012345",
 ]
 
-SERVERS = ("tapster", "bjoern", "gunicorn")
+
+def end_in_order():
+    """Lets SIGTERM end the run as an exception does, so that no server stays behind."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))
 
 
 def fail(message):
@@ -43,27 +55,37 @@ def fail(message):
 
 
 def tool(name):
-    """The path of a program, or None after saying that what needs it is skipped."""
-    path = shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
-    if path is None:
-        print(f"SKIPPED: {name} is not installed", file=sys.stderr)
-    return path
+    """The path of a program, or None."""
+    return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin")
 
 
-def default_binary():
-    return ROOT / "target/release/tapster"
+def has_libev():
+    return any(Path(prefix, "include/ev.h").exists() for prefix in ("/usr", "/usr/local"))
 
 
-def check_binary(path):
-    if not path.exists():
-        fail(f"{path} is missing: run `cargo build --release` first, or give --tapster PATH")
+def need(names, install=False):
+    """Ends the run unless all of these tools are there, or are installed from the distribution when `install` allows it."""
+
+    def missing():
+        return [name for name in names if not (has_libev() if name == "libev" else tool(name))]
+
+    if not missing():
+        return
+    command = ["apt-get", "install", "-y", "-q", "--no-install-recommends", *sorted({PACKAGES[name] for name in missing()})]
+    if install:
+        subprocess.run(["apt-get", "update", "-q"], check=True, timeout=INSTALL_LIMIT)
+        subprocess.run(command, check=True, timeout=INSTALL_LIMIT)
+    if missing():
+        fail(f"missing: {', '.join(missing())}. On Debian or Ubuntu: {' '.join(command)} (or give --install)")
 
 
-def peers_python():
-    """The Python with the peers, installed on first use; with it the names of those that could be installed."""
+def venv():
+    """The virtual environment with the peers, installed on first use; returns the names of the packages that it has."""
     python, done = VENV / "bin/python", VENV / "installed"
-    wanted = [line for line in (BENCH / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = (line.strip() for line in (BENCH / "requirements.txt").read_text().splitlines())
+    wanted = [line for line in lines if line and not line.startswith("#")]
     if not done.exists() or done.read_text().splitlines()[:1] != [" ".join(wanted)]:
+        print(f"installing {len(wanted)} packages to {VENV}", file=sys.stderr)
         shutil.rmtree(VENV, ignore_errors=True)
         base = os.environ.get("PYO3_PYTHON", "python3")
         subprocess.run([base, "-m", "venv", str(VENV)], check=True, timeout=INSTALL_LIMIT)
@@ -76,7 +98,14 @@ def peers_python():
             else:
                 print(f"SKIPPED: {requirement} cannot be installed:\n{result.stderr[-2000:]}", file=sys.stderr)
         done.write_text(" ".join(wanted) + "\n" + " ".join(installed) + "\n")
-    return python, done.read_text().splitlines()[1].split()
+    return done.read_text().splitlines()[1].split()
+
+
+def versions():
+    """Name to version, of the packages in the virtual environment."""
+    script = "from importlib.metadata import distributions as all\nfor d in all(): print(d.metadata['Name'].lower(), d.version)"
+    found = subprocess.run([str(VENV / "bin/python"), "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    return dict(line.split() for line in found.stdout.splitlines())
 
 
 def free_port():
@@ -85,97 +114,46 @@ def free_port():
         return listener.getsockname()[1]
 
 
-class Server:
-    """One server process tree, pinned to some cores, stopped at the end of a `with` block."""
-
-    def __init__(self, name, binary, workers=1, cores=None, prefix=(), log=None, env=None):
-        self.name, self.port = name, free_port()
-        command = list(prefix) + self.command(name, binary, workers)
-        environment = dict(os.environ, PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1", **(env or {}))
-        self.log = open(log or os.devnull, "wb")
-        self.process = subprocess.Popen(
-            command,
-            cwd=APPS,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self.log,
-            stderr=self.log,
-            start_new_session=True,
-            preexec_fn=(lambda: os.sched_setaffinity(0, cores)) if cores else None,
-        )
-
-    def command(self, name, binary, workers):
-        address = f"127.0.0.1:{self.port}"
-        if name == "tapster":
-            return [str(binary), "--bind", address, "--workers", str(workers), "--log-level", "warning", "hello"]
-        python, installed = peers_python()
-        if name not in installed:
-            fail(f"{name} is not installed")
-        if name == "bjoern":
-            return [str(python), str(BENCH / "serve_bjoern.py"), str(self.port)]
-        return [str(python), "-m", "gunicorn", "--bind", address, "--workers", str(workers), "--no-control-socket", "hello"]
-
-    def __enter__(self):
-        deadline = time.monotonic() + START_LIMIT
-        while True:
+def tree(root):
+    """A process and all its descendants, the root first."""
+    parents = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
             try:
-                with socket.create_connection(("127.0.0.1", self.port), timeout=5) as client:
-                    client.settimeout(START_LIMIT)
-                    client.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                    if client.recv(100).startswith(b"HTTP/1."):
-                        return self
+                stat = Path(f"/proc/{entry}/stat").read_text()
             except OSError:
-                pass
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.stop()
-                fail(f"{self.name} does not start; see {self.log.name}")
-            time.sleep(0.01)
+                continue
+            parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
+    found = [root]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return found
 
-    def __exit__(self, *_):
-        self.stop()
 
-    def stop(self):
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                pass
+def workers(root):
+    """The processes of a tree that serve: all but a master."""
+    return tree(root)[1:] or [root]
+
+
+def cpu_seconds(root):
+    """User and system time of a tree, with that of children that it has waited for (utime, stime, cutime, cstime)."""
+    total = 0
+    for pid in tree(root):
         try:
-            os.killpg(self.process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
-        self.process.wait(STOP_LIMIT)
-        self.log.close()
+            stat = Path(f"/proc/{pid}/stat").read_text()
+        except OSError:
+            continue
+        total += sum(int(field) for field in stat.rpartition(")")[2].split()[11:15])
+    return total / TICKS
 
-    def pids(self):
-        """The process and all its descendants."""
-        parents = {}
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                try:
-                    stat = Path(f"/proc/{entry}/stat").read_text()
-                except OSError:
-                    continue
-                parents[int(entry)] = int(stat.rpartition(")")[2].split()[1])
-        found = [self.process.pid]
-        for pid in found:
-            found += [child for child, parent in parents.items() if parent == pid]
-        return found
 
-    def cpu_seconds(self):
-        """User and system time of the tree: from schedstat in nanoseconds; utime and stime count whole ticks only."""
-        total = 0
-        for pid in self.pids():
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                total += int((task / "schedstat").read_text().split()[0])
-        return total / 1e9
-
-    def memory(self):
-        """PSS of the tree in bytes."""
-        total = 0
-        for pid in self.pids():
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Pss:"):
-                    total += int(line.split()[1]) * 1024
-        return total
+def rollup(pids, label):
+    """The sum of one figure of /proc/PID/smaps_rollup, in bytes."""
+    total = 0
+    for pid in pids:
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except OSError:
+            continue
+        total += sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{label}:"))
+    return total
