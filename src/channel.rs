@@ -299,7 +299,7 @@ mod tests {
             master.send(order).unwrap();
         }
         for order in orders {
-            assert!(matches!(worker.receive().unwrap(), Some(Message::Order(got)) if got == order));
+            assert!(matches!(worker.receive().unwrap(), Some(Message::Order(found)) if found == order));
         }
         assert!(worker.receive().unwrap().is_none());
     }

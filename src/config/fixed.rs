@@ -19,7 +19,6 @@ macro_rules! fixed {
 }
 
 fixed! {
-    "bind" => binds,
     "backlog" => backlog,
     "defer-accept" => defer_accept,
     "umask" => umask,
@@ -29,12 +28,18 @@ fixed! {
     "pid" => pid_file,
     "user" => user,
     "group" => group,
+    "name" => name,
+    "capture-output" => capture_output,
 }
 
 impl Settings {
     /// Keeps what only a restart can change as it was in `old`; returns the names of the options that would have changed it.
     pub fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
-        FIXED.iter().filter(|(_, keep)| keep(self, old)).map(|(name, _)| *name).collect()
+        // Without --bind the sockets may have come from a service manager, which is no change.
+        let other_binds = self.binds != old.binds && (self.binds_given || old.binds_given);
+        (self.binds, self.binds_given) = (old.binds.clone(), old.binds_given);
+        let changed = FIXED.iter().filter(|(_, keep)| keep(self, old)).map(|(name, _)| *name);
+        other_binds.then_some("bind").into_iter().chain(changed).collect()
     }
 }
 
@@ -50,6 +55,14 @@ mod tests {
         assert_eq!(new.keep_fixed(&old), ["backlog", "umask"]);
         assert_eq!(new, Settings { workers: Some(3), ..old.clone() });
         assert!(new.keep_fixed(&old).is_empty());
+        let other = vec![crate::config::Bind::Fd(5)];
+        let mut new = Settings { binds: other.clone(), binds_given: true, ..Settings::default() };
+        assert_eq!(new.keep_fixed(&old), ["bind"]);
+        assert_eq!(new.binds, old.binds);
+        let passed = Settings { binds: other.clone(), ..Settings::default() };
+        let mut new = Settings::default();
+        assert!(new.keep_fixed(&passed).is_empty(), "nobody asked for other addresses");
+        assert_eq!(new.binds, other);
     }
 
     #[test]

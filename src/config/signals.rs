@@ -69,14 +69,7 @@ pub const TABLE: [Row; 10] = [
          new one is ready before the old one drains. When it cannot boot, or the configuration is wrong, the old generation keeps \
          serving. A HUP during a reload is carried out after it. Options that need a restart are named in the log.",
     ),
-    ask(
-        "USR1",
-        Request::ReopenLogs,
-        "reopen the log files",
-        "For log rotation; the connection to the system log is made anew too. The master opens them and hands them to the workers, \
-         so that workers without the right to open them write to the new files too. A log that cannot be opened is written on \
-         where it is.",
-    ),
+    ask("USR1", Request::ReopenLogs, "open the logs anew, after they were moved away", "No line is lost or torn."),
     ask(
         "USR2",
         Request::Upgrade,

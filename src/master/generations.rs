@@ -22,23 +22,23 @@ pub struct Kit {
     pub settings: Arc<Settings>,
     /// Error log of the master.
     pub log: Log,
-    /// Where the logs go.
-    pub logs: Logs,
+    /// The logs' files.
+    pub logs: Arc<Logs>,
     /// Access log and its compiled format.
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
 }
 
 impl Kit {
-    /// Opens what the settings name. A log that goes where that of the `old` generation goes is the same log.
+    /// Opens what the settings name. A log that is where the `old` generation has it is the same log.
     pub fn open(settings: Arc<Settings>, old: Option<&Self>) -> Result<Self, Refusal> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
         check_paths(&settings)?;
-        let logs = Logs::open(&settings, old.map(|old| &old.logs)).or_else(|why| refuse(code::FAILED, why))?;
+        let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
         let error = logs.sink(LogName::Error).expect("there always is an error log");
-        let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
         let log = Log::new(error, settings.log_level, Who::Master);
-        Ok(Self { settings, log, logs, access })
+        let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
+        Ok(Self { settings, log, logs: Arc::new(logs), access })
     }
 
     /// Workers wanted.
@@ -100,6 +100,11 @@ impl Generations {
         if generation != self.current {
             self.kits.remove(&generation);
         }
+    }
+
+    /// The logs of all of them.
+    pub fn logs(&self) -> impl Iterator<Item = &Arc<Logs>> {
+        self.kits.values().map(|kit| &kit.logs)
     }
 
     /// Takes out the kit that a new worker is made with.

@@ -20,6 +20,9 @@ const WRITABLE_FOR_OTHERS: u32 = 0o022;
 #[derive(Clone, Debug)]
 struct Opened {
     name: LogName,
+    /// As the settings have it.
+    wanted: LogTarget,
+    syslog: Option<PathBuf>,
     target: LogTarget,
     sink: Arc<Sink>,
 }
@@ -39,15 +42,23 @@ pub struct Reopened {
 }
 
 impl Logs {
-    /// Opens the logs of the settings. One that goes where that of the `old` generation goes is the same log. The error is one line.
+    /// Opens the logs of the settings. One that is where the `old` settings had it is the same log. The error is one line.
     pub fn open(settings: &Settings, old: Option<&Self>) -> Result<Self, String> {
-        let shared = |name, target: &LogTarget| {
-            old.and_then(|old| old.all.iter().find(|log| log.name == name && log.target == *target)).cloned()
+        let open = |name, wanted| match old.and_then(|old| old.find(name, wanted, settings)) {
+            Some(same) => Ok(same),
+            None => open(name, wanted, settings),
         };
-        let wanted = [(LogName::Error, Some(&settings.error_log)), (LogName::Access, settings.access_log.as_ref())];
-        let wanted = wanted.into_iter().filter_map(|(name, target)| Some((name, place(target?, settings))));
-        let all = wanted.map(|(name, target)| shared(name, &target).map_or_else(|| open(name, target), Ok));
-        Ok(Self { all: all.collect::<Result<_, _>>()? })
+        let mut all = vec![open(LogName::Error, &settings.error_log)?];
+        if let Some(target) = &settings.access_log {
+            all.push(open(LogName::Access, target)?);
+        }
+        Ok(Self { all })
+    }
+
+    /// The log that these settings want; a standard stream may have been another file when it was opened.
+    fn find(&self, name: LogName, wanted: &LogTarget, settings: &Settings) -> Option<Opened> {
+        let same = |log: &&Opened| log.name == name && log.wanted == *wanted && log.syslog == settings.syslog;
+        self.all.iter().find(same).cloned()
     }
 
     /// The sink of a log, if it is written.
@@ -118,9 +129,10 @@ impl Reopened {
     }
 }
 
-fn open(name: LogName, target: LogTarget) -> Result<Opened, String> {
+fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened, String> {
+    let target = place(wanted, settings);
     let sink = Sink::open(&target).map_err(|error| failed(name, &target, &error))?;
-    Ok(Opened { name, target, sink: Arc::new(sink) })
+    Ok(Opened { name, wanted: wanted.clone(), syslog: settings.syslog.clone(), target, sink: Arc::new(sink) })
 }
 
 /// Where a log really goes: a standard stream is replaced by the system log if that is asked for, and is given up by a daemon.

@@ -25,13 +25,14 @@ use crate::worker::Boot;
 
 use super::Outcome;
 use super::command::Command;
-use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, code};
+use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
 use super::generations::{Generations, Kit};
+use super::logs::Logs;
 use super::notes::{self, About};
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
-use super::service::Service;
+use super::service::{self, Service};
 use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
@@ -46,8 +47,8 @@ const MASTER_DIED: Signal = Signal::SIGTERM;
 pub struct Server {
     pub(super) generations: Generations,
     pub(super) listeners: Vec<Listener>,
-    pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) service: Service,
+    pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) signals: Signals,
     pub(super) table: Table,
     pub(super) supervisor: Supervisor,
@@ -165,7 +166,8 @@ impl Server {
         // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
         let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
-        let (signals, service) = (woken(&fds[0]), fds[talkers_end..].iter().any(woken));
+        let signals = woken(&fds[0]);
+        let service = fds[talkers_end..].iter().any(woken);
         if self.pace.woken(began, planned) {
             self.patrol.overslept(time::monotonic());
         }
@@ -338,8 +340,10 @@ impl Server {
         let copy = stacks.try_clone()?;
         match process::fork(MASTER_DIED, &kept_in_workers())? {
             Fork::Parent(pid) => {
-                let settings = &self.generations.kit(generation).settings;
+                let kit = self.generations.kit(generation);
+                let settings = &kit.settings;
                 let mut child = Child::new(pid, self.pace.now(), master, stacks);
+                child.logs = Some(kit.logs.clone());
                 (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
                 self.table.put(slot, child);
                 if let Some(reader) = reader {
@@ -372,29 +376,50 @@ impl Server {
         }
     }
 
-    /// Opens the logs anew, here and in the workers.
+    /// Opens the logs anew, here and in the workers, each those of its generation.
     fn reopen_logs(&self) {
-        let reopened = self.generations.current().logs.reopen();
-        for why in &reopened.failures {
-            self.log().error(format_args!("{why}"));
-        }
-        for (slot, channel) in self.table.channels() {
-            if let Err(error) = reopened.send(channel) {
-                self.log().error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+        let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
+        let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
+        all.extend(of_workers);
+        for index in 0..all.len() {
+            let logs = &all[index];
+            if all[..index].iter().any(|other| Arc::ptr_eq(other, logs)) {
+                continue;
+            }
+            let reopened = logs.reopen();
+            for why in &reopened.failures {
+                self.log().error(format_args!("{why}"));
+            }
+            for (slot, child) in self.table.living_ones() {
+                let same = child.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));
+                if let (true, Some(channel)) = (same, &child.channel)
+                    && let Err(error) = reopened.send(channel)
+                {
+                    self.log().error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+                }
             }
         }
         self.log().info(format_args!("logs opened anew"));
     }
 
     fn tell(&mut self, note: &Note) {
-        let current = self.generations.current();
-        match note {
-            Note::Stopping(_) => self.service.stopping(current.settings.graceful_timeout),
-            Note::Reloading(generation) => self.service.reloading(*generation),
-            Note::Reloaded(_) | Note::ReloadFailed { .. } | Note::UpgradeFailed { .. } => {
-                self.service.reloaded(&notes::text(note, None));
+        if let Note::Stopping(_) = note {
+            self.service.stopping(self.generations.current().settings.graceful_timeout);
+        } else if let Note::Reloading(generation) = note {
+            self.service.reloading(*generation);
+        } else if let Note::Reloaded(generation) = note {
+            let serving = service::serving(self.generations.current().workers(), &self.addresses());
+            self.service.reloaded(&format!("{serving}, {generation}"));
+        } else if let Note::ReloadFailed { serves, .. } = note {
+            self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
+        } else if let Note::UpgradeFailed { why, serves } = note {
+            let status = format!("upgrade failed, {serves} keeps serving");
+            match why {
+                UpgradeFailure::Program(_) => self.service.notifier.status(&status),
+                UpgradeFailure::Load(..) => self.service.reloaded(&status),
             }
-            _ => {}
+        } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
+            self.service.notifier.status(&notes::text(note, None));
         }
         let about = notes::subject(note).and_then(|slot| self.about(slot, note));
         let text = notes::text(note, about.as_ref());
@@ -420,9 +445,15 @@ impl Server {
         self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
     }
 
+    /// Where the server listens, for people.
+    fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        addresses.join(", ")
+    }
+
     /// Says that the server is ready: to the log, and to whoever reads `--ready-fd`.
     fn announce(&mut self) {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        let addresses = self.addresses();
         let settings = &self.generations.current().settings;
         let (workers, threads) = (self.generations.current().workers(), settings.threads);
         self.log().info(format_args!(
@@ -431,11 +462,11 @@ impl Server {
             count(workers, "worker"),
             count(threads, "thread"),
             count(workers * threads, "concurrent request"),
-            addresses.join(", "),
+            addresses,
             self.python,
             std::process::id(),
         ));
-        self.service.ready(workers, &addresses.join(", "), &self.generations.current().log);
+        self.service.ready(workers, &addresses, &self.generations.current().log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {

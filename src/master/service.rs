@@ -170,16 +170,6 @@ impl Service {
         self.notifier.status(&format!("starting {workers} workers"));
     }
 
-    /// A new generation is loaded.
-    pub fn reloading(&self, generation: Generation) {
-        self.notifier.reloading(&format!("loading {generation}"));
-    }
-
-    /// That has ended, well or not.
-    pub fn reloaded(&self, text: &str) {
-        self.notifier.ready(text);
-    }
-
     /// Every worker is ready: the caller may go.
     pub fn ready(&mut self, workers: usize, addresses: &str, log: &Log) {
         self.extend_at = None;
@@ -194,6 +184,16 @@ impl Service {
             }
             caller.tell(super::code::OK);
         }
+    }
+
+    /// A new generation is loaded.
+    pub fn reloading(&self, generation: Generation) {
+        self.notifier.reloading(&format!("loading {generation}"));
+    }
+
+    /// The reload has ended, well or not.
+    pub fn reloaded(&self, status: &str) {
+        self.notifier.ready(status);
     }
 
     /// The server stops; `at_most` is its graceful timeout. Told once.

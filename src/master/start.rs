@@ -104,9 +104,9 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     Ok(Server {
         supervisor: Supervisor::new(policy, capacity),
         table: Table::new(),
+        service: Service::new(&settings, identity, pidfile, notifier),
         generations: Generations::new(Generation(1), kit),
         scoreboard: Arc::new(scoreboard),
-        service: Service::new(&settings, identity, pidfile, notifier),
         listeners,
         signals,
         reread,

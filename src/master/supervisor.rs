@@ -173,14 +173,14 @@ impl Supervisor {
         self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).chain(self.upgrade.until()).min()
     }
 
-    /// Workers that serve.
-    pub fn ready_workers(&self) -> usize {
-        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
-    }
-
     /// Whether a worker of the place leaves, so that nothing of its loop can be expected.
     pub fn is_leaving(&self, slot: Slot) -> bool {
         self.places.get(slot.0).is_none_or(|place| !matches!(place.state, State::Ready { .. }))
+    }
+
+    /// Workers that serve.
+    pub fn ready_workers(&self) -> usize {
+        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
     }
 
     fn deadline(&self, place: &Place) -> Option<Instant> {

@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Report};
 use crate::sys::process::{self, Exit, Pid};
 
 use super::event::Slot;
+use super::logs::Logs;
 
 /// A worker as its parent sees it.
 #[derive(Debug)]
@@ -24,6 +26,8 @@ pub struct Child {
     pub max_memory: u64,
     /// What its interpreter writes when a signal ends it.
     pub stacks: File,
+    /// The logs of its generation.
+    pub logs: Option<Arc<Logs>>,
     ready: bool,
     ended: bool,
 }
@@ -40,7 +44,7 @@ impl Child {
     /// A worker that was forked before exec, without limits; its channel may be closed already.
     pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>, stacks: File) -> Self {
         let (timeout, max_memory) = (Duration::ZERO, 0);
-        Self { pid, born, channel, timeout, max_memory, stacks, ready: false, ended: false }
+        Self { pid, born, channel, timeout, max_memory, stacks, logs: None, ready: false, ended: false }
     }
 
     /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.
@@ -86,8 +90,7 @@ impl Table {
 
     /// Workers that were ready and have not ended.
     pub fn serving(&self) -> impl Iterator<Item = (Slot, &Child)> {
-        let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| child.ready && !child.ended)
+        self.living_ones().filter(|(_, child)| child.ready)
     }
 
     /// The last worker of the slot.
@@ -100,14 +103,15 @@ impl Table {
         self.child(slot).filter(|child| !child.ended)
     }
 
-    /// Every worker that has not been waited for.
-    pub fn alive(&self) -> impl Iterator<Item = (Slot, &Child)> {
-        self.rows.iter().enumerate().filter_map(|(index, row)| Some((Slot(index), row.as_ref().filter(|child| !child.ended)?)))
-    }
-
     /// Whether this is a worker that has not been waited for.
     pub fn is_own(&self, pid: Pid) -> bool {
         self.rows.iter().flatten().any(|child| child.pid == pid && !child.ended)
+    }
+
+    /// Workers that have not been waited for.
+    pub fn living_ones(&self) -> impl Iterator<Item = (Slot, &Child)> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
     }
 
     /// The open channels.

@@ -104,7 +104,7 @@ impl Server {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = self.scoreboard.memory().to_vec();
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
-        for (_, child) in self.table.alive() {
+        for (_, child) in self.table.living_ones() {
             fds.extend(child.channel.as_ref().map(AsFd::as_fd));
             fds.push(child.stacks.as_fd());
         }
@@ -132,7 +132,7 @@ impl Server {
             python: self.python.clone(),
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
-            children: self.table.alive().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
+            children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
             scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: self.scoreboard.slots(),
             threads: self.generations.current().settings.threads,
@@ -209,7 +209,9 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
     for child in &state.children {
         let slot = child.life.slot;
-        table.put(slot, adopt_child(child, &settings).map_err(|error| failed("a worker", error))?);
+        let mut adopted = adopt_child(child, &settings).map_err(|error| failed("a worker", error))?;
+        adopted.logs = Some(kit.logs.clone());
+        table.put(slot, adopted);
         if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
             table.set_ready(slot);
             patrol.begin(slot, time::monotonic());

@@ -116,7 +116,7 @@ pub struct EventLoop {
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
-    #[allow(clippy::vec_box, reason = "they are in boxes already, and a box is cheaper to move")]
+    #[allow(clippy::vec_box, reason = "they come and go in their boxes")]
     abandoned: Vec<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,
