@@ -40,8 +40,9 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
-use super::job::{Letter, Link, Served, Work};
+use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
+use super::pace::Pace;
 use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
@@ -136,6 +137,7 @@ pub struct EventLoop {
     pub outside: Members,
     /// Requests that may be in the application at once.
     slots: usize,
+    pace: Pace,
     letters: Receiver<Letter>,
     letter_box: Sender<Letter>,
     waker: Arc<Waker>,
@@ -170,6 +172,7 @@ impl EventLoop {
             owner: MAIN,
             outside: Members::none(settings.members()),
             slots: settings.threads,
+            pace: Pace::default(),
             letters,
             letter_box,
             waker,
@@ -191,6 +194,17 @@ impl EventLoop {
     /// The loop was taken from its owner, who is in the application.
     pub fn taken(&mut self) {
         self.outside.insert(self.owner);
+        self.pace.note(true);
+    }
+
+    /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
+    pub fn wants_help(&self) -> bool {
+        self.slots > 1 && self.pace.is_slow()
+    }
+
+    /// The request that this connection has submitted, for another thread.
+    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+        self.find(token).map(|connection| connection.pack(seat))
     }
 
     /// Tells the master that the worker serves; `description` names the interpreter.
@@ -281,6 +295,7 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        self.pace.note(false);
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -301,7 +316,15 @@ impl EventLoop {
     /// Reads what a thread without the loop has done.
     fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
         self.outside.remove(letter.from);
-        seat.take_in(&letter.rest, false);
+        self.pace.note(letter.slow);
+        match &letter.rest {
+            Some(rest) => seat.take_in(rest, false),
+            None => {
+                if let Some(connection) = self.find(letter.token) {
+                    connection.renew_turn(seat);
+                }
+            }
+        }
         seat.out = letter.out;
         self.go_on(letter.token, letter.served, seat)
     }
@@ -313,7 +336,7 @@ impl EventLoop {
         }
         match work {
             Work::Drop(answer) => self.abandoned.push(answer),
-            Work::Call | Work::Advance(_) => {
+            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 if let Some(connection) = self.find(token) {
                     connection.park(work, seat);
                     self.parked.push_back(token);
