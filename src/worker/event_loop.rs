@@ -124,7 +124,7 @@ pub struct EventLoop {
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
-    abandoned: Vec<Box<Answer>>,
+    abandoned: VecDeque<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,
     limit: usize,
@@ -163,7 +163,7 @@ impl EventLoop {
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
-            abandoned: Vec::new(),
+            abandoned: VecDeque::new(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
             limit: settings.worker_connections,
@@ -335,7 +335,7 @@ impl EventLoop {
             return Some(work);
         }
         match work {
-            Work::Drop(answer) => self.abandoned.push(answer),
+            Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 if let Some(connection) = self.find(token) {
                     connection.park(work, seat);
@@ -357,8 +357,9 @@ impl EventLoop {
 
     /// Takes up the next piece of work that waits for a slot, each once a turn.
     fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        if let Some(index) = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat)) {
-            return Some((Token::NONE, Work::Drop(self.abandoned.swap_remove(index))));
+        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
+        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
+            return Some((Token::NONE, Work::Drop(answer)));
         }
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
