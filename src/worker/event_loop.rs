@@ -40,8 +40,9 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
-use super::job::{Letter, Link, Served, Work};
+use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
+use super::pace::Pace;
 use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
@@ -116,8 +117,7 @@ pub struct EventLoop {
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
-    #[allow(clippy::vec_box, reason = "they come and go in their boxes")]
-    abandoned: Vec<Box<Answer>>,
+    abandoned: VecDeque<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
@@ -132,6 +132,7 @@ pub struct EventLoop {
     pub outside: Members,
     /// Requests that may be in the application at once.
     slots: usize,
+    pace: Pace,
     letters: Receiver<Letter>,
     letter_box: Sender<Letter>,
     waker: Arc<Waker>,
@@ -157,7 +158,7 @@ impl EventLoop {
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
-            abandoned: Vec::new(),
+            abandoned: VecDeque::new(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
             quota: None,
@@ -167,6 +168,7 @@ impl EventLoop {
             owner: MAIN,
             outside: Members::none(settings.members()),
             slots: settings.threads,
+            pace: Pace::default(),
             letters,
             letter_box,
             waker,
@@ -188,6 +190,17 @@ impl EventLoop {
     /// The loop was taken from its owner, who is in the application.
     pub fn taken(&mut self) {
         self.outside.insert(self.owner);
+        self.pace.note(true);
+    }
+
+    /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
+    pub fn wants_help(&self) -> bool {
+        self.slots > 1 && self.pace.is_slow()
+    }
+
+    /// The request that this connection has submitted, for another thread.
+    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+        self.find(token).map(|connection| connection.pack(seat))
     }
 
     /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
@@ -272,6 +285,7 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        self.pace.note(false);
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -292,7 +306,15 @@ impl EventLoop {
     /// Reads what a thread without the loop has done.
     fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
         self.outside.remove(letter.from);
-        seat.take_in(&letter.rest, false);
+        self.pace.note(letter.slow);
+        match &letter.rest {
+            Some(rest) => seat.take_in(rest, false),
+            None => {
+                if let Some(connection) = self.find(letter.token) {
+                    connection.renew_turn(seat);
+                }
+            }
+        }
         seat.out = letter.out;
         self.go_on(letter.token, letter.served, seat)
     }
@@ -303,8 +325,8 @@ impl EventLoop {
             return Some(work);
         }
         match work {
-            Work::Drop(answer) => self.abandoned.push(answer),
-            Work::Call | Work::Advance(_) => {
+            Work::Drop(answer) => self.abandoned.push_back(answer),
+            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 if let Some(connection) = self.find(token) {
                     connection.park(work, seat);
                     self.parked.push_back(token);
@@ -325,8 +347,9 @@ impl EventLoop {
 
     /// Takes up the next piece of work that waits for a slot, each once a turn.
     fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        if let Some(index) = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat)) {
-            return Some((Token::NONE, Work::Drop(self.abandoned.swap_remove(index))));
+        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
+        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
+            return Some((Token::NONE, Work::Drop(answer)));
         }
         while self.turn.parked > 0 {
             self.turn.parked -= 1;

@@ -11,6 +11,7 @@ mod executor;
 mod job;
 mod member;
 mod output;
+mod pace;
 mod request;
 mod seat;
 mod spool;

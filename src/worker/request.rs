@@ -1,7 +1,7 @@
 //! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
 
 use crate::http::error::{self, Error};
-use crate::http::framing::{self, Framing, Length};
+use crate::http::framing::{self, Length};
 use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
@@ -9,19 +9,11 @@ use crate::scoreboard::Facts;
 use super::answer::Answer;
 use super::app::{Body, Fate, Peer, Reply, Request, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
-use super::job::{Job, Letter, Link, Served, SocketOutlet, Work};
+use super::executor;
+use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::seat::{Entry, Seat};
 use super::upload::{Fed, Upload, UploadError};
-
-/// A complete request that waits for a free application slot.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    bytes: Vec<u8>,
-    head: Head,
-    framing: Framing,
-    body: Body,
-}
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -140,7 +132,6 @@ impl Connection {
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
         let job = &mut seat.job;
-        job.token = self.token;
         job.link = Some(self.link.clone());
         job.body = body;
         job.output = self.output.take();
@@ -151,22 +142,18 @@ impl Connection {
     /// No slot is free for the work that the connection asked for: it is kept until one is.
     pub fn park(&mut self, work: Work, seat: &mut Seat) {
         match work {
-            Work::Call => {
-                let job = &mut seat.job;
-                let bytes = job.bytes(&seat.input).to_vec();
-                self.phase = Phase::Waiting(Box::new(Waiting {
-                    bytes,
-                    head: std::mem::take(&mut job.head),
-                    framing: job.framing,
-                    body: std::mem::take(&mut job.body),
-                }));
-                self.output = job.output.take();
-                job.link = None;
-                self.stow(seat);
-            }
+            Work::Call => self.phase = Phase::Waiting(self.pack(seat)),
+            Work::Parcel(parcel) => self.phase = Phase::Waiting(parcel),
             Work::Advance(answer) | Work::Drop(answer) => self.phase = Phase::Answer(answer),
         }
         self.deadline = u64::MAX;
+    }
+
+    /// Takes the request that it has submitted out of the seat, and its own input too.
+    pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
+        let parcel = Box::new(seat.job.pack(&seat.input));
+        self.stow(seat);
+        parcel
     }
 
     /// The thread that must do what the connection waits for, if only one can.
@@ -179,19 +166,16 @@ impl Connection {
 
     /// A slot is free: asks again for the work that was parked.
     pub fn unpark(&mut self, seat: &mut Seat) -> Next {
-        let waiting = match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Waiting(waiting) => *waiting,
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Waiting(parcel) => {
+                self.renew_turn(seat);
+                seat.job.unpack(*parcel);
+                Next::Work(Work::Call)
+            }
             phase => {
                 self.phase = phase;
-                return self.begin_turn(seat);
+                self.begin_turn(seat)
             }
-        };
-        self.renew_turn(seat);
-        let job = &mut seat.job;
-        (job.own, job.head, job.framing) = (waiting.bytes, waiting.head, waiting.framing);
-        match self.submit(waiting.body, seat) {
-            Ok(()) => Next::Yield,
-            Err(next) => next,
         }
     }
 
@@ -293,17 +277,25 @@ impl Seat {
     pub fn serve(&mut self, work: Work) -> Served {
         match work {
             Work::Call => self.call(),
+            Work::Parcel(parcel) => {
+                // This thread has waited: by its old clock the call would be over its time before it began.
+                self.clock.turn();
+                self.job.unpack(*parcel);
+                self.call()
+            }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
         }
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.
-    pub fn letter(&mut self, token: Token, served: Served) -> Letter {
-        let rest = self.rest().to_vec();
+    /// `rest` says whether the seat has the connection's input.
+    pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
+        let rest = rest.then(|| self.rest().to_vec());
         self.take_in(&[], false);
         self.end_turn();
-        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest }
+        let slow = self.clock.ns().saturating_sub(self.job.began) > executor::TICK.as_nanos() as u64;
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow }
     }
 
     /// Calls the application with the job in hand.
