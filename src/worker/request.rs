@@ -278,6 +278,8 @@ impl Seat {
         match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
+                // This thread has waited: by its old clock the call would be over its time before it began.
+                self.clock.turn();
                 self.job.unpack(*parcel);
                 self.call()
             }
