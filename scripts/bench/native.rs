@@ -74,7 +74,6 @@ fn main() -> ExitCode {
         signals: Blocked::all().expect("a signal mask"),
         log: Log::new(Arc::new(sink), Level::Warning, Who::Worker(0)),
         access: None,
-        stacks: anonymous_file(c"stacks").expect("a file in memory"),
     };
     let code = worker::run(boot, |_| Ok((Box::new(Hello) as Box<dyn App>, "native".to_owned())));
     ExitCode::from(code as u8)
