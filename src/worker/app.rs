@@ -8,6 +8,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use crate::http::blocks::BlockId;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
 
@@ -57,6 +58,8 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// Request line and fields.
     pub head: &'a Head,
+    /// Name of the head's block, if it was seen before: equal names mean equal fields and version.
+    pub block: Option<BlockId>,
     /// Framing, keep-alive wish.
     pub framing: Framing,
     /// The client.

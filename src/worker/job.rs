@@ -6,6 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
+use crate::http::blocks::BlockId;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
 use crate::net::stream::Stream;
@@ -40,6 +41,8 @@ pub struct Job {
     pub at: Range<usize>,
     /// The head; its spans count from the start of those bytes.
     pub head: Head,
+    /// Name of the head's block in the seat's cache, if it is there.
+    pub block: Option<BlockId>,
     /// Framing of the request.
     pub framing: Framing,
     /// The body.
@@ -61,6 +64,7 @@ impl Job {
             own: Vec::new(),
             at: 0..0,
             head: Head::default(),
+            block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
             output: None,
