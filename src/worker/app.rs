@@ -11,14 +11,16 @@ use std::os::fd::BorrowedFd;
 use crate::http::blocks::BlockId;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
+use crate::net::stream::{IP_MAX, PORT_MAX};
+use crate::net::text::Text;
 
 /// The client of a connection as text, rendered once at accept.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     /// Address without port (`127.0.0.1`, `::1`); empty for a unix socket.
-    pub addr: String,
+    pub addr: Text<IP_MAX>,
     /// Port in decimal; empty for a unix socket.
-    pub port: String,
+    pub port: Text<PORT_MAX>,
     /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
     pub trusted: bool,
 }

@@ -123,6 +123,7 @@ pub struct EventLoop {
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
+    #[expect(clippy::vec_box, reason = "they come boxed and go boxed")]
     abandoned: Vec<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,

@@ -96,6 +96,11 @@ impl Server {
         fs::write(&path, source).expect("the test's directory is writable");
         let app = AppSpec::Target { code: Code::File(path), callable: None, text: "tested.py".into() };
         let app = boot(dir.path(), app, options).unwrap_or_else(|error| panic!("{}", error.text));
+        Self::of(app, dir)
+    }
+
+    /// Serves an application that was loaded with this directory.
+    pub fn of(app: Box<dyn App>, dir: tempfile::TempDir) -> Self {
         Self { app, blocks: Blocks::new(0), dir }
     }
 
@@ -278,6 +283,11 @@ impl Answer {
     pub fn status(&self) -> u16 {
         let head = self.head();
         head.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
+    /// All that went on the wire.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
     /// A good, complete answer that keeps the connection.
