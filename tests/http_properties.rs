@@ -153,7 +153,7 @@ proptest! {
             let bytes = &requests[index % requests.len()];
             let (mut plain, mut cached) = (Head::default(), Head::default());
             let wanted = plain.parse(bytes, &LIMITS);
-            prop_assert_eq!(blocks.resume(&mut cached, bytes, &LIMITS, &mut Progress::default()), wanted.clone());
+            prop_assert_eq!(blocks.resume(&mut cached, bytes, &LIMITS, &mut Progress::default()), wanted);
             if wanted != Ok(Parsed::Complete) {
                 continue;
             }

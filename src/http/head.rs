@@ -198,7 +198,8 @@ impl Head {
             }
         };
 
-        let mut at = start;
+        // What nearly every request begins with needs no look at each byte.
+        let mut at = if window[start..].starts_with(b"GET ") { start + 3 } else { start };
         loop {
             match window.get(at) {
                 None => return short(at),
@@ -227,6 +228,8 @@ impl Head {
         let rest = &window[version..];
         self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
             Version::Http11
+        } else if rest.starts_with(b"HTTP/1.0\r\n") {
+            Version::Http10
         } else {
             match other_version(rest)? {
                 Some(version) => version,
