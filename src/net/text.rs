@@ -19,17 +19,16 @@ impl<const N: usize> Text<N> {
 
     /// Appends the number in decimal: several times as fast as formatting it.
     pub(super) fn push_decimal(&mut self, number: u16) {
-        let mut divisor = 10_000;
-        while divisor > 1 && number < divisor {
-            divisor /= 10;
+        for divisor in [10_000, 1_000, 100, 10] {
+            if number >= divisor {
+                self.push(b'0' + (number / divisor % 10) as u8);
+            }
         }
-        while divisor > 0 {
-            self.push(b'0' + (number / divisor % 10) as u8);
-            divisor /= 10;
-        }
+        self.push(b'0' + (number % 10) as u8);
     }
 
     /// Appends an ASCII character. One that finds no room is lost.
+    #[inline]
     pub(super) fn push(&mut self, byte: u8) {
         debug_assert!(byte.is_ascii());
         if let Some(place) = self.bytes.get_mut(usize::from(self.len)) {
