@@ -10,7 +10,7 @@ use std::ptr::NonNull;
 use std::thread::{self, ThreadId};
 
 use super::draft::{Draft, Terms};
-use crate::http::response::{Body, Fit, Refused};
+use crate::http::response::{Body, Facts, Fit, Refused};
 use crate::worker::app::{Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application is called.
@@ -138,6 +138,16 @@ impl Exchange {
     /// Adds a field to it.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         self.draft.field(name, value)
+    }
+
+    /// Begins a head with lines of an earlier one that were rendered from the same status and fields.
+    pub fn resume(&mut self, lines: &[u8], facts: Facts) {
+        self.draft.resume(lines, facts);
+    }
+
+    /// The lines of a head that was begun and not sent.
+    pub fn rendered(&self) -> Option<(&[u8], Facts)> {
+        self.draft.rendered()
     }
 
     /// Forgets a head that was begun and not sent.
