@@ -82,11 +82,11 @@ fn workers_are_recycled_under_load_without_a_loss_and_with_all_places_filled() {
 
 #[test]
 fn the_jitter_spreads_the_replacements() {
-    let server = deploy::server().options(["--max-requests", "50", "--max-requests-jitter", "1000000"]).start();
+    let server = deploy::server().options(["--max-requests", "50", "--max-requests-jitter", "1000000000000"]).start();
     let load = load(&server);
     load.wait_for_more(400);
     load.assert_flawless(GAP);
-    assert!(server.log().find(&["has served --max-requests"]).is_none(), "a share of a million is not used up so soon");
+    assert!(server.log().find(&["has served --max-requests"]).is_none(), "a share of a million million is not used up so soon");
     server.stop();
 }
 
