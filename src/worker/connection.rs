@@ -19,9 +19,8 @@ use crate::http::head::Progress;
 
 use super::answer::Answer;
 use super::app::{Fate, Gone};
-use super::job::{Link, Work, deliver};
+use super::job::{Link, Parcel, Work, deliver};
 use super::output::{Output, Sent};
-use super::request::Waiting;
 use super::seat::{READ_SIZE, Seat};
 use super::upload::Upload;
 
@@ -149,7 +148,7 @@ pub(super) enum Phase {
     /// In the middle of a body.
     Body(Box<Upload>),
     /// Its request is complete and waits for a free application slot.
-    Waiting(Box<Waiting>),
+    Waiting(Box<Parcel>),
     /// The application has its request or its stream.
     Serving,
     /// The application's answer goes on.

@@ -30,7 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 
-use crate::channel::{Order, Report};
+use crate::channel::Report;
 use crate::config::{Settings, Trusted};
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
@@ -40,11 +40,16 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
-use super::job::{Letter, Link, Served, Work};
+use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
+use super::pace::Pace;
 use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
+
+mod leave;
+
+use leave::Leaving;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -57,17 +62,6 @@ const LETTERS: usize = usize::MAX - 1;
 
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
-
-/// How the worker leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    /// It does not.
-    No,
-    /// When every connection has ended.
-    Drained,
-    /// Now.
-    Now,
-}
 
 /// Where the turn is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,10 +117,11 @@ pub struct EventLoop {
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
-    #[expect(clippy::vec_box, reason = "they come boxed and go boxed")]
-    abandoned: Vec<Box<Answer>>,
+    abandoned: VecDeque<Box<Answer>>,
     timers: Wheel,
     leaving: Leaving,
+    /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
+    quota: Option<u64>,
     limit: usize,
     trusted: Trusted,
     /// Whether other workers listen on the same sockets.
@@ -137,6 +132,7 @@ pub struct EventLoop {
     pub outside: Members,
     /// Requests that may be in the application at once.
     slots: usize,
+    pace: Pace,
     letters: Receiver<Letter>,
     letter_box: Sender<Letter>,
     waker: Arc<Waker>,
@@ -162,15 +158,17 @@ impl EventLoop {
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
-            abandoned: Vec::new(),
+            abandoned: VecDeque::new(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
+            quota: None,
             limit: settings.worker_connections,
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
             outside: Members::none(settings.members()),
             slots: settings.threads,
+            pace: Pace::default(),
             letters,
             letter_box,
             waker,
@@ -192,10 +190,23 @@ impl EventLoop {
     /// The loop was taken from its owner, who is in the application.
     pub fn taken(&mut self) {
         self.outside.insert(self.owner);
+        self.pace.note(true);
     }
 
-    /// Tells the master that the worker serves; `description` names the interpreter.
-    pub fn ready(&self, description: String) -> io::Result<()> {
+    /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
+    pub fn wants_help(&self) -> bool {
+        self.slots > 1 && self.pace.is_slow()
+    }
+
+    /// The request that this connection has submitted, for another thread.
+    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+        self.find(token).map(|connection| connection.pack(seat))
+    }
+
+    /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
+    /// worker asks to be replaced is `quota`; `None`: never.
+    pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
+        self.quota = quota;
         self.control.report(&Report::Ready(description))
     }
 
@@ -206,7 +217,7 @@ impl EventLoop {
                 Stage::Poll => {
                     self.wait(seat)?;
                     seat.clock.turn();
-                    self.sort_events(seat)?;
+                    self.sort_events(seat);
                     self.turn.stage = Stage::Letters;
                     None
                 }
@@ -254,19 +265,11 @@ impl EventLoop {
                 },
                 Stage::End => {
                     seat.slot().set_connections(self.connections.len() as u32);
+                    seat.slot().beat(seat.clock.ns());
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
-                    match self.leaving {
-                        Leaving::No => {
-                            // While all its slots are taken, other workers are the better place for new connections.
-                            let full = self.shared && self.outside.len() >= self.slots;
-                            let limit = if full { 0 } else { self.limit };
-                            let (open, now) = (self.connections.len(), seat.clock.ms());
-                            self.acceptor.adjust(open, limit, now, borrow(&self.poll))?;
-                        }
-                        Leaving::Drained if self.connections.is_empty() && self.is_quiet() => return Ok(Step::Leave),
-                        Leaving::Now if self.is_quiet() => return Ok(Step::Leave),
-                        Leaving::Drained | Leaving::Now => {}
+                    if self.is_done(seat)? {
+                        return Ok(Step::Leave);
                     }
                     None
                 }
@@ -282,6 +285,7 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        self.pace.note(false);
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -302,7 +306,15 @@ impl EventLoop {
     /// Reads what a thread without the loop has done.
     fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
         self.outside.remove(letter.from);
-        seat.take_in(&letter.rest, false);
+        self.pace.note(letter.slow);
+        match &letter.rest {
+            Some(rest) => seat.take_in(rest, false),
+            None => {
+                if let Some(connection) = self.find(letter.token) {
+                    connection.renew_turn(seat);
+                }
+            }
+        }
         seat.out = letter.out;
         self.go_on(letter.token, letter.served, seat)
     }
@@ -313,8 +325,8 @@ impl EventLoop {
             return Some(work);
         }
         match work {
-            Work::Drop(answer) => self.abandoned.push(answer),
-            Work::Call | Work::Advance(_) => {
+            Work::Drop(answer) => self.abandoned.push_back(answer),
+            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 if let Some(connection) = self.find(token) {
                     connection.park(work, seat);
                     self.parked.push_back(token);
@@ -335,8 +347,9 @@ impl EventLoop {
 
     /// Takes up the next piece of work that waits for a slot, each once a turn.
     fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        if let Some(index) = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat)) {
-            return Some((Token::NONE, Work::Drop(self.abandoned.swap_remove(index))));
+        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
+        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
+            return Some((Token::NONE, Work::Drop(answer)));
         }
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
@@ -364,7 +377,7 @@ impl EventLoop {
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            timer.into_iter().chain(acceptor).min().map(Duration::from_millis)
+            timer.into_iter().chain(acceptor).chain(self.leaving.wants(now)).min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
         };
@@ -381,7 +394,7 @@ impl EventLoop {
     }
 
     /// Sorts what the poll brought, and follows orders at once.
-    fn sort_events(&mut self, seat: &mut Seat) -> io::Result<()> {
+    fn sort_events(&mut self, seat: &mut Seat) {
         let mut ordered = false;
         for event in &self.events {
             match event.token().0 {
@@ -403,7 +416,9 @@ impl EventLoop {
             }
         }
         self.turn.sockets.reverse();
-        if ordered { self.obey(seat) } else { Ok(()) }
+        if ordered {
+            self.obey(seat);
+        }
     }
 
     /// Takes the next connection of this turn.
@@ -427,43 +442,6 @@ impl EventLoop {
                 Ok(None)
             }
         }
-    }
-
-    /// Follows the master and the signals.
-    fn obey(&mut self, seat: &mut Seat) -> io::Result<()> {
-        match self.control.orders() {
-            Some(Order::Drain) if self.leaving == Leaving::No => self.drain(seat),
-            Some(Order::Quit) => {
-                self.leaving = Leaving::Now;
-                Ok(())
-            }
-            Some(Order::Drain) | None => Ok(()),
-        }
-    }
-
-    /// Begins to leave: takes what already waits to be accepted, keeps no connection behind its answer.
-    fn drain(&mut self, seat: &mut Seat) -> io::Result<()> {
-        self.leaving = Leaving::Drained;
-        seat.draining = true;
-        self.turn.accepting.clear();
-        for index in 0..self.acceptor.len() {
-            while self.connections.len() < self.limit {
-                let now = seat.clock.ms();
-                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-                let token = self.insert(stream, peer, index, seat);
-                self.runnable.push_back(token);
-            }
-        }
-        self.acceptor.leave(borrow(&self.poll));
-        let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
-        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
-        for key in idle {
-            self.connections[key].hurry(deadline);
-            self.arm(key);
-        }
-        // Fails only when the master is gone, which the channel tells at the next turn.
-        let _ = self.control.report(&Report::Draining);
-        Ok(())
     }
 
     /// A new connection: read at once, for its request is usually there already.

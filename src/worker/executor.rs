@@ -23,6 +23,8 @@
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
 //!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
+//! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
+//!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
 //! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
 //!   back as soon as the main thread is idle.
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
@@ -48,7 +50,7 @@ use super::seat::Seat;
 /// How long a call may keep the loop: between one and two ticks. Shorter, and ordinary calls of a millisecond lose the loop, which
 /// costs two context switches; longer, and the others wait longer. One millisecond was measured to cost a quick application
 /// a tenth of its throughput and to leave others untouched by slow calls.
-const TICK: Duration = Duration::from_millis(1);
+pub(super) const TICK: Duration = Duration::from_millis(1);
 
 /// Ticks without any call after which the watcher sleeps until it is woken, so that an idle server does not tick.
 const CALM_TICKS: u32 = 50;
@@ -175,16 +177,19 @@ impl Place {
     pub fn work(&self, seat: &mut Seat, first: Option<Box<EventLoop>>) -> io::Result<()> {
         let mut wake = first.map(Wake::Owner);
         loop {
-            match wake.take().unwrap_or_else(|| self.wait()) {
+            let next = wake.take().unwrap_or_else(|| {
+                seat.app.release();
+                self.wait()
+            });
+            match next {
                 Wake::Owner(event_loop) => match self.own(event_loop, seat)? {
-                    Parted::Lost => seat.app.release(),
+                    Parted::Lost => {}
                     Parted::Leave if self.me == MAIN => return Ok(()),
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
                     let served = seat.serve(work);
-                    self.post(seat.letter(token, served));
-                    seat.app.release();
+                    self.post(seat.letter(token, served, false));
                 }
                 Wake::Leave => return Ok(()),
             }
@@ -218,10 +223,21 @@ impl Place {
                 self.send(member, Mail::Help(token, work));
                 return Some(event_loop);
             }
+            if matches!(work, Work::Call)
+                && event_loop.wants_help()
+                && let Some(member) = self.claim_idle()
+            {
+                let Some(parcel) = event_loop.pack(token, seat) else {
+                    unreachable!("its connection has just asked for the call")
+                };
+                event_loop.outside.insert(member);
+                self.send(member, Mail::Help(token, Work::Parcel(parcel)));
+                return Some(event_loop);
+            }
             let turn = self.publish(event_loop);
             let served = seat.serve(work);
             let Some(back) = self.crew.take(turn) else {
-                self.post(seat.letter(token, served));
+                self.post(seat.letter(token, served, true));
                 return None;
             };
             event_loop = back;
@@ -334,6 +350,13 @@ impl Place {
         }
         idle.others.push(self.me);
         false
+    }
+
+    /// Takes a thread out of the idle ones, the watcher last: without the loop on the table there is nothing to watch, and
+    /// whoever becomes idle next watches again.
+    fn claim_idle(&self) -> Option<Member> {
+        let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        idle.others.pop().or_else(|| idle.watcher.take())
     }
 
     /// Leaves the idle threads; another becomes the watcher if this one was.

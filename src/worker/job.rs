@@ -31,8 +31,6 @@ pub struct Link {
 /// The request in hand. It lives in the seat and is filled anew for each request, so that serving allocates nothing.
 #[derive(Debug)]
 pub struct Job {
-    /// Its connection.
-    pub token: Token,
     /// Socket and client; `None` between requests.
     pub link: Option<Arc<Link>>,
     /// The head's bytes when they are not in the seat's input buffer (the body came later).
@@ -59,7 +57,6 @@ impl Job {
     /// No request.
     pub fn new() -> Self {
         Self {
-            token: Token::NONE,
             link: None,
             own: Vec::new(),
             at: 0..0,
@@ -79,11 +76,57 @@ impl Job {
     }
 }
 
+/// A request that leaves its seat: for another thread, or to wait for a free slot.
+#[derive(Debug)]
+pub struct Parcel {
+    /// Socket and client.
+    pub link: Arc<Link>,
+    /// The bytes of the head.
+    pub bytes: Vec<u8>,
+    /// The head.
+    pub head: Head,
+    /// Framing of the request.
+    pub framing: Framing,
+    /// The body.
+    pub body: Body,
+    /// Earlier output of the connection.
+    pub output: Option<Box<Output>>,
+}
+
+impl Job {
+    /// Takes the request out of the seat whose buffer is `input`.
+    pub fn pack(&mut self, input: &[u8]) -> Parcel {
+        let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
+        Parcel {
+            link,
+            bytes: self.bytes(input).to_vec(),
+            head: std::mem::take(&mut self.head),
+            framing: self.framing,
+            body: std::mem::take(&mut self.body),
+            output: self.output.take(),
+        }
+    }
+
+    /// Puts a request into the seat.
+    pub fn unpack(&mut self, parcel: Parcel) {
+        self.link = Some(parcel.link);
+        // The cache that knows its block is another thread's.
+        self.block = None;
+        self.own = parcel.bytes;
+        self.head = parcel.head;
+        self.framing = parcel.framing;
+        self.body = parcel.body;
+        self.output = parcel.output;
+    }
+}
+
 /// What the loop asks a thread to do in the application.
 #[derive(Debug)]
 pub enum Work {
     /// Call it with the seat's job.
     Call,
+    /// Call it with this request, on a thread that does not have the connection's input.
+    Parcel(Box<Parcel>),
     /// Ask a stream for its next block.
     Advance(Box<Answer>),
     /// Drop a stream whose client is gone: its `close()` runs.
@@ -94,7 +137,7 @@ impl Work {
     /// The thread that must do it: a stream stays on the thread that began it. `None`: any.
     pub fn member(&self) -> Option<Member> {
         match self {
-            Self::Call => None,
+            Self::Call | Self::Parcel(_) => None,
             Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
         }
     }
@@ -136,8 +179,10 @@ pub struct Letter {
     pub served: Served,
     /// What it rendered.
     pub out: Vec<u8>,
-    /// Input of the connection that the sender's seat still had.
-    pub rest: Vec<u8>,
+    /// Input of the connection that the sender's seat still had; `None` when the connection has kept it.
+    pub rest: Option<Vec<u8>>,
+    /// Whether the call took longer than a tick.
+    pub slow: bool,
 }
 
 /// `write()`'s way to the client while the call runs.

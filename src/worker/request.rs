@@ -1,29 +1,25 @@
 //! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
 
 use crate::http::error::{self, Error};
-use crate::http::framing::{Framing, Length};
-use crate::http::head::{Head, Parsed};
+use crate::http::framing::Length;
+use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
+use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Reply, Request, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
-use super::job::{Job, Letter, Link, Served, SocketOutlet, Work};
+use super::executor;
+use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::seat::{Entry, Seat};
 use super::upload::{Fed, Upload, UploadError};
 
-/// A complete request that waits for a free application slot.
-#[derive(Debug)]
-pub(super) struct Waiting {
-    bytes: Vec<u8>,
-    head: Head,
-    framing: Framing,
-    body: Body,
-}
-
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The field by which proxies name a request, in every log that it passes.
+const REQUEST_ID: &[u8] = b"x-request-id";
 
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.
@@ -138,7 +134,6 @@ impl Connection {
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
         let job = &mut seat.job;
-        job.token = self.token;
         job.link = Some(self.link.clone());
         job.body = body;
         job.output = self.output.take();
@@ -149,22 +144,18 @@ impl Connection {
     /// No slot is free for the work that the connection asked for: it is kept until one is.
     pub fn park(&mut self, work: Work, seat: &mut Seat) {
         match work {
-            Work::Call => {
-                let job = &mut seat.job;
-                let bytes = job.bytes(&seat.input).to_vec();
-                self.phase = Phase::Waiting(Box::new(Waiting {
-                    bytes,
-                    head: std::mem::take(&mut job.head),
-                    framing: job.framing,
-                    body: std::mem::take(&mut job.body),
-                }));
-                self.output = job.output.take();
-                job.link = None;
-                self.stow(seat);
-            }
+            Work::Call => self.phase = Phase::Waiting(self.pack(seat)),
+            Work::Parcel(parcel) => self.phase = Phase::Waiting(parcel),
             Work::Advance(answer) | Work::Drop(answer) => self.phase = Phase::Answer(answer),
         }
         self.deadline = u64::MAX;
+    }
+
+    /// Takes the request that it has submitted out of the seat, and its own input too.
+    pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
+        let parcel = Box::new(seat.job.pack(&seat.input));
+        self.stow(seat);
+        parcel
     }
 
     /// The thread that must do what the connection waits for, if only one can.
@@ -177,21 +168,16 @@ impl Connection {
 
     /// A slot is free: asks again for the work that was parked.
     pub fn unpark(&mut self, seat: &mut Seat) -> Next {
-        let waiting = match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Waiting(waiting) => *waiting,
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Waiting(parcel) => {
+                self.renew_turn(seat);
+                seat.job.unpack(*parcel);
+                Next::Work(Work::Call)
+            }
             phase => {
                 self.phase = phase;
-                return self.begin_turn(seat);
+                self.begin_turn(seat)
             }
-        };
-        self.renew_turn(seat);
-        let job = &mut seat.job;
-        (job.own, job.head, job.framing) = (waiting.bytes, waiting.head, waiting.framing);
-        // The thread that parsed it may be another one, with a cache of its own.
-        job.block = None;
-        match self.submit(waiting.body, seat) {
-            Ok(()) => Next::Yield,
-            Err(next) => next,
         }
     }
 
@@ -281,22 +267,37 @@ impl Connection {
     }
 }
 
+/// What the flight recorder is told of a request.
+pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
+    let named = |field: &&Field| field.name.len() == REQUEST_ID.len() && field.name.of(bytes).eq_ignore_ascii_case(REQUEST_ID);
+    let id = head.fields.iter().find(named).map_or(&[][..], |field| field.value.of(bytes));
+    Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+}
+
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
         match work {
             Work::Call => self.call(),
+            Work::Parcel(parcel) => {
+                // This thread has waited: by its old clock the call would be over its time before it began.
+                self.clock.turn();
+                self.job.unpack(*parcel);
+                self.call()
+            }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
         }
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.
-    pub fn letter(&mut self, token: Token, served: Served) -> Letter {
-        let rest = self.rest().to_vec();
+    /// `rest` says whether the seat has the connection's input.
+    pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
+        let rest = rest.then(|| self.rest().to_vec());
         self.take_in(&[], false);
         self.end_turn();
-        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest }
+        let slow = self.clock.ns().saturating_sub(self.job.began) > executor::TICK.as_nanos() as u64;
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow }
     }
 
     /// Calls the application with the job in hand.
@@ -309,7 +310,7 @@ impl Seat {
         let body = std::mem::take(&mut job.body);
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
-        calls.begin(job.head.line.of(bytes), job.began);
+        calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
             bytes,
             head: &job.head,

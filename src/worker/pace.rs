@@ -1,0 +1,52 @@
+//! Whether calls are quick or slow at present, so that a thread need not lose the loop to find out each time.
+
+/// Weight of one slow call against quick ones: with one slow call in four, calls go to other threads, which costs a quick one two
+/// context switches and saves the loop a wait of a tick.
+const SLOW: u8 = 4;
+
+/// From here on calls go to other threads.
+const ENOUGH: u8 = 6;
+
+/// Highest score: so many quick calls, less [`ENOUGH`], bring the calls back to the owner of the loop.
+const MOST: u8 = 16;
+
+/// The score of the last calls.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace(u8);
+
+impl Pace {
+    /// Counts a call.
+    #[inline]
+    pub fn note(&mut self, slow: bool) {
+        self.0 = if slow { (self.0 + SLOW).min(MOST) } else { self.0.saturating_sub(1) };
+    }
+
+    /// Whether calls are slow now.
+    pub fn is_slow(self) -> bool {
+        self.0 >= ENOUGH
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(calls: &[bool]) -> bool {
+        let mut pace = Pace::default();
+        calls.iter().for_each(|&slow| pace.note(slow));
+        pace.is_slow()
+    }
+
+    #[test]
+    fn a_slow_call_among_many_quick_ones_changes_nothing() {
+        let calls: Vec<bool> = (0..1000).map(|n| n % 10 == 0).collect();
+        assert!((1..calls.len()).all(|end| !after(&calls[..end])));
+    }
+
+    #[test]
+    fn slow_calls_are_noticed_and_forgotten() {
+        assert!(after(&[true, true]));
+        assert!(after(&[true; 100]));
+        assert!(!after(&[&[true; 100][..], &[false; 11]].concat()));
+    }
+}
