@@ -2,7 +2,8 @@
 //!
 //! Clients send the same block with every request of a connection, and load balancers and health checks with every connection. A
 //! block gets in when it comes for the second time, and only when it was parsed in full and says nothing of a body. It is found
-//! again by all its bytes; what is derived from a hash alone is only whether a block is worth a place.
+//! again by all its bytes; what is derived from a hash alone is only whether a block is worth a place. Cookies and credentials of a
+//! block stay in memory as long as it has its place.
 
 use super::bytes::same;
 use super::error::Error;
