@@ -44,6 +44,8 @@ pub struct Job {
     pub body: Body,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
     pub output: Option<Box<Output>>,
+    /// How long the request waited for a free slot, in nanoseconds.
+    pub queued: u64,
     /// When the call began, nanoseconds of the loop's clock.
     pub began: u64,
     /// Length of the seat's output before the call.
@@ -61,6 +63,7 @@ impl Job {
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
             output: None,
+            queued: 0,
             began: 0,
             rendered: 0,
         }
@@ -87,6 +90,10 @@ pub struct Parcel {
     pub body: Body,
     /// Earlier output of the connection.
     pub output: Option<Box<Output>>,
+    /// How long it has waited for a free slot, in nanoseconds.
+    pub queued: u64,
+    /// While it waits: since when, nanoseconds of the loop's clock.
+    pub since: u64,
 }
 
 impl Job {
@@ -100,6 +107,8 @@ impl Job {
             framing: self.framing,
             body: std::mem::take(&mut self.body),
             output: self.output.take(),
+            queued: self.queued,
+            since: 0,
         }
     }
 
@@ -111,6 +120,7 @@ impl Job {
         self.framing = parcel.framing;
         self.body = parcel.body;
         self.output = parcel.output;
+        self.queued = parcel.queued;
     }
 }
 

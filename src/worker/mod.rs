@@ -11,6 +11,7 @@ mod executor;
 mod job;
 mod member;
 mod output;
+mod overload;
 mod pace;
 mod request;
 mod seat;

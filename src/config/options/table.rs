@@ -197,6 +197,17 @@ pub static TABLE: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "max-queue",
+        value: "NUM",
+        kind: Kind::Number,
+        default: Some("2048"),
+        help: "Complete requests of one worker that may wait until the application has time for them; more are answered 503 with \
+               Retry-After. With 0 none waits.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, CONNECTIONS_MAX).map(|n| s.max_queue = n as usize)),
+        ..ROW
+    },
+    Opt {
         name: "worker-connections",
         value: "N",
         kind: Kind::Number,
@@ -244,6 +255,17 @@ pub static TABLE: &[Opt] = &[
         help: "Longest pause of a client within a request body; beyond it the answer is 408.",
         section: Section::Timeouts,
         set: Some(|s, v| value::duration(v, TIMEOUT_MIN, TIMEOUT_MAX).map(|time| s.body_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "queue-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("30s"),
+        help: "Longest time that a complete request may wait until the application has time for it; beyond it 503 with \
+               Retry-After. 0 = no limit.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.queue_timeout = time)),
         ..ROW
     },
     Opt {
