@@ -4,14 +4,17 @@
 //! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
 
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
 use crate::net::stream::Stream;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Gone, Outlet, Peer, Step};
+use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::connection::Token;
 use super::member::Member;
 use super::output::{self, Output, Sent};
@@ -25,6 +28,16 @@ pub struct Link {
     pub peer: Peer,
     /// Index of the listener it came from.
     pub listener: usize,
+}
+
+impl Client for Link {
+    fn has_left(&self) -> bool {
+        // nix does not name it.
+        let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.stream.as_fd(), half_closed)];
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
 }
 
 /// The request in hand. It lives in the seat and is filled anew for each request, so that serving allocates nothing.

@@ -359,6 +359,7 @@ impl Seat {
             head: &job.head,
             framing: job.framing,
             peer: &link.peer,
+            client: link.clone(),
             listener: link.listener,
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),

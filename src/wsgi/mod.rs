@@ -18,6 +18,7 @@ mod interpreter;
 mod literals;
 mod load;
 mod names;
+mod offers;
 mod start_response;
 mod text;
 mod thread;

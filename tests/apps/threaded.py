@@ -14,6 +14,7 @@ DIR = os.environ.get("THREADS_DIR", ".")
 # A gate that nobody opens ends the request, so that a failed test leaves no hanging worker.
 GATE_LIMIT = 20
 LOCAL = threading.local()
+KEPT = []
 CONTEXT = contextvars.ContextVar("request", default=None)
 
 
@@ -125,7 +126,76 @@ def pool(query, environ):
         return str(workers.map(abs, [-1, 2, -3]))
 
 
+def hints(query, environ):
+    environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload"), ("X-Hint", "1")])
+    environ["wsgi.early_hints"]([("Link", "</more.css>; rel=preload")])
+    note("hinted", "hinted")
+    if "gate" in query:
+        await_gate("gate")
+    return "hinted"
+
+
+def bad_hints(query, environ):
+    errors = []
+    for headers in ([("Bad name", "1")], [("X", "a\r\nb")], [("Content-Length", "1")], [("X", "\u0142")], ["X"], None):
+        try:
+            environ["wsgi.early_hints"](headers)
+        except (TypeError, ValueError) as error:
+            errors.append(type(error).__name__)
+    return " ".join(errors)
+
+
+def late_hints(query, environ):
+    def blocks():
+        yield b"first "
+        environ["wsgi.early_hints"]([("Link", "</late.css>")])
+        yield b"second"
+
+    return blocks()
+
+
+def disconnected(query, environ):
+    """Notes what it is told until it is told that the client has left."""
+    has_left = environ["tapster.client_disconnected"]
+    note("told", str(has_left()))
+    deadline = time.monotonic() + GATE_LIMIT
+    while not has_left() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    note("told", str(has_left()))
+    return "left"
+
+
+def disconnected_stream(query, environ):
+    has_left = environ["tapster.client_disconnected"]
+
+    def blocks():
+        yield b"first"
+        deadline = time.monotonic() + GATE_LIMIT
+        while not has_left() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        note("told", str(has_left()))
+        yield b"second"
+
+    return blocks()
+
+
+def remember(query, environ):
+    KEPT.append(environ["tapster.client_disconnected"])
+    return "kept"
+
+
+def remembered(query, environ):
+    return " ".join(str(has_left()) for has_left in KEPT)
+
+
 CASES = {
+    "hints": hints,
+    "bad_hints": bad_hints,
+    "late_hints": late_hints,
+    "disconnected": disconnected,
+    "disconnected_stream": disconnected_stream,
+    "remember": remember,
+    "remembered": remembered,
     "name": name,
     "gated": gated,
     "local": local,

@@ -16,7 +16,7 @@ use tapster::http::head::{Head, Limits, Parsed};
 use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, Body, Fate, Gone, Outlet, Peer, Reply, Request, Step, Summary};
+use tapster::worker::app::{App, Body, Client, Fate, Gone, Outlet, Peer, Reply, Request, Step, Summary};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.
@@ -173,6 +173,7 @@ impl Server {
             head: &head,
             framing,
             peer: &setup.peer,
+            client: Arc::new(Staying),
             listener: setup.listener,
             persistent: setup.persistent,
             date: DATE.as_bytes(),
@@ -198,6 +199,15 @@ impl Default for Setup {
     fn default() -> Self {
         let peer = Peer { addr: "127.0.0.1".into(), port: "50000".into(), trusted: false };
         Self { peer, listener: 0, persistent: true, spool: false, drop_after: None, leave_after: None }
+    }
+}
+
+/// A client that stays.
+struct Staying;
+
+impl Client for Staying {
+    fn has_left(&self) -> bool {
+        false
     }
 }
 
