@@ -18,6 +18,10 @@ pub enum Report {
     BootFailed(BootError),
     /// The worker has stopped accepting and finishes what it has.
     Draining,
+    /// The worker has served as many requests as it may and goes on until it is told to leave.
+    Worn,
+    /// Somebody sent SIGTERM to the worker, which goes on until it is told to leave.
+    Dismissed,
 }
 
 /// Why a worker cannot boot.
@@ -29,14 +33,22 @@ pub struct BootError {
     pub text: String,
 }
 
-/// From the master to a worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// From the master to a worker, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Order {
-    /// Graceful: stop accepting, answer what was accepted, leave.
+    /// Look at the clock: shows that the loop runs.
+    Ping,
+    /// Leave to others: stop accepting, answer what was accepted, leave.
+    Retire,
+    /// The service ends: accept what still waits, answer it, leave.
     Drain,
     /// Quick: finish the request that runs, leave.
     Quit,
 }
+
+/// Version of the packets. It changes when one gets another meaning: after an upgrade workers of the old program talk to a master of
+/// the new one.
+pub const PROTOCOL: u32 = 1;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -110,6 +122,11 @@ impl AsFd for WorkerEnd {
 }
 
 impl MasterEnd {
+    /// The master's end of a channel made by the program that this process was before exec.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// Sends an order.
     pub fn send(&self, order: Order) -> io::Result<()> {
         send_packet(&self.0, &[order.kind()])
@@ -143,6 +160,8 @@ impl Report {
             Self::BootFailed(BootError { app: true, text }) => (b'A', text.as_str()),
             Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
             Self::Draining => (b'D', ""),
+            Self::Worn => (b'W', ""),
+            Self::Dismissed => (b'T', ""),
         };
         let mut packet = vec![kind];
         let room = PACKET_MAX - packet.len();
@@ -168,6 +187,8 @@ impl Report {
             b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
             b'D' if text.is_empty() => Ok(Self::Draining),
+            b'W' if text.is_empty() => Ok(Self::Worn),
+            b'T' if text.is_empty() => Ok(Self::Dismissed),
             _ => Err(unknown(packet)),
         }
     }
@@ -204,6 +225,8 @@ impl LogName {
 impl Order {
     fn kind(self) -> u8 {
         match self {
+            Self::Ping => b'p',
+            Self::Retire => b'r',
             Self::Drain => b'd',
             Self::Quit => b'q',
         }
@@ -211,6 +234,8 @@ impl Order {
 
     fn decode(packet: &[u8]) -> io::Result<Self> {
         match packet {
+            b"p" => Ok(Self::Ping),
+            b"r" => Ok(Self::Retire),
             b"d" => Ok(Self::Drain),
             b"q" => Ok(Self::Quit),
             _ => Err(unknown(packet)),
@@ -258,6 +283,8 @@ mod tests {
             Report::BootFailed(BootError { app: true, text: "no module\n  named x".into() }),
             Report::BootFailed(BootError { app: false, text: String::new() }),
             Report::Draining,
+            Report::Worn,
+            Report::Dismissed,
         ];
         for report in &reports {
             worker.send(report).unwrap();
@@ -267,10 +294,13 @@ mod tests {
         }
         assert_eq!(master.receive().unwrap(), None);
 
-        master.send(Order::Drain).unwrap();
-        master.send(Order::Quit).unwrap();
-        assert!(matches!(worker.receive().unwrap(), Some(Message::Order(Order::Drain))));
-        assert!(matches!(worker.receive().unwrap(), Some(Message::Order(Order::Quit))));
+        let orders = [Order::Ping, Order::Retire, Order::Drain, Order::Quit];
+        for order in orders {
+            master.send(order).unwrap();
+        }
+        for order in orders {
+            assert!(matches!(worker.receive().unwrap(), Some(Message::Order(found)) if found == order));
+        }
         assert!(worker.receive().unwrap().is_none());
     }
 

@@ -20,17 +20,14 @@ const HELP_WIDTH_MAX: usize = 100;
 /// Order of `--help`: what it is first, examples last.
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
-/// What follows the options in `--help`.
-const AFTER_HELP: &str = "\
+/// What follows the options in `--help`, in front of the signals.
+const TIMES: &str = "\
 Times are 30, 1.5, 500ms, 30s, 5m or 1h (seconds without a unit); sizes are bytes, or 512k, 10M, 1G.
 Options come from the defaults, the environment (TAPSTER_LOG_LEVEL for --log-level), the file of --config and the command line; \
-the later wins.
+the later wins.";
 
-Signals:
-  TERM       graceful stop: requests are finished first
-  INT, QUIT  quick stop; a second one stops at once
-  USR1       open the logs anew, after they were moved away
-
+/// The rest of it, behind the signals.
+const CODES_AND_EXAMPLES: &str = "\
 Exit status:
   0  stopped in order            3  the workers failed to boot
   1  failed while running        4  the application could not be loaded
@@ -42,6 +39,9 @@ Examples:
   tapster -w 4 -b unix:/run/app.sock project.wsgi      Django behind a proxy
   tapster --venv venv --access-logfile - 'site:make(\"production\")'";
 
+/// A running server asks its new binary with it (SIGUSR2). Not for people, so it is in no table.
+const CHECK_STATE: &str = "check-state";
+
 /// What the command is to do.
 #[derive(Debug)]
 pub enum Command {
@@ -49,6 +49,8 @@ pub enum Command {
     Serve(Box<Settings>, Vec<String>),
     /// Load the application and exit; with warnings for the error log.
     CheckConfig(Box<Settings>, Vec<String>),
+    /// Say whether the running server whose state is on standard input could go on with these settings, and exit.
+    CheckState(Box<Settings>),
     /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
     Print(String),
 }
@@ -105,6 +107,9 @@ pub fn parse_with(
         None => Vec::new(),
     };
     let configuration = config::merge(variables.into_iter().chain(file).chain(arguments))?;
+    if matches.get_flag(CHECK_STATE) {
+        return Ok(Command::CheckState(Box::new(checked_app(configuration))));
+    }
     match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
         (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
         (true, false) => Ok(Command::CheckConfig(Box::new(checked_app(configuration)), warnings)),
@@ -123,11 +128,22 @@ pub fn command() -> clap::Command {
         .about("Tapster, a prefork WSGI server: serves a Python web application over HTTP.")
         .override_usage("tapster [OPTIONS] [APP]")
         .help_template(TEMPLATE)
-        .after_help(AFTER_HELP)
+        .after_help(format!("{TIMES}\n\n{}\n{CODES_AND_EXAMPLES}", signals()))
         .max_term_width(HELP_WIDTH_MAX)
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .arg(Arg::new(CHECK_STATE).long(CHECK_STATE).action(ArgAction::SetTrue).hide(true))
         .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
+}
+
+/// The signals' part of `--help`.
+fn signals() -> String {
+    let mut text = String::from("Signals:\n");
+    for group in config::signals::groups() {
+        let names: Vec<_> = group.iter().map(|row| row.name).collect();
+        text += &format!("  {:<9}  {}\n", names.join(", "), group[0].text);
+    }
+    text
 }
 
 fn argument(option: &'static Opt) -> Arg {

@@ -5,25 +5,53 @@ use std::io::{self, Write};
 use crate::channel::BootError;
 use crate::cli::{self, Command};
 use crate::config::Settings;
-use crate::master::{self, Outcome, code};
+use crate::master::{self, Outcome, Past, code};
 use crate::sys::process;
 use crate::worker::{self, Loaded, Place};
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
-    match cli::parse(args) {
+    let args: Vec<std::ffi::OsString> = args.into_iter().collect();
+    let past = match Past::find(&args) {
+        Ok(past) => past,
+        Err(why) => {
+            complain(&why);
+            return code::FAILED;
+        }
+    };
+    match cli::parse(args.clone()) {
         Ok(Command::Print(text)) => print(&text),
         Ok(Command::CheckConfig(settings, warnings)) => check(&settings, &warnings),
-        Ok(Command::Serve(settings, warnings)) => match master::run(*settings, &warnings) {
-            Outcome::Exit(code) => code,
-            // Not by returning: the caller's exit handlers are the master's.
-            Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
+        Ok(Command::CheckState(settings)) => match master::check_state(&settings) {
+            Ok(answer) => print(&answer),
+            Err((why, code)) => {
+                complain(&why);
+                code
+            }
         },
+        Ok(Command::Serve(settings, warnings)) => {
+            match master::run(*settings, &warnings, Box::new(move || reread(&args)), past) {
+                Outcome::Exit(code) => code,
+                // Not by returning: the caller's exit handlers are the master's.
+                Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
+            }
+        }
         Err(error) => {
             complain(&error.to_string());
             code::USAGE
         }
+    }
+}
+
+/// The settings as the same arguments give them now.
+fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<String>), String> {
+    match cli::parse(args.iter().cloned()) {
+        Ok(Command::Serve(settings, warnings)) => Ok((*settings, warnings)),
+        Ok(Command::Print(_) | Command::CheckConfig(..) | Command::CheckState(_)) => {
+            Err("the arguments do not start a server any more".into())
+        }
+        Err(error) => Err(error.to_string()),
     }
 }
 
@@ -50,7 +78,15 @@ fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
             Address::Unix(_) => (String::new(), String::new(), true),
         })
         .collect();
-    let app = Wsgi::new(place.settings, listeners, place.workers, place.slot, place.log.clone(), place.environ_names.clone())?;
+    let app = Wsgi::new(
+        place.settings,
+        listeners,
+        place.workers,
+        place.slot,
+        place.log.clone(),
+        place.environ_names.clone(),
+        Some(place.stacks),
+    )?;
     Ok((app, wsgi::version()))
 }
 

@@ -6,6 +6,7 @@
 //! or none.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 
@@ -13,6 +14,15 @@ use crate::sys::memory::{SharedSlice, shared_struct};
 
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
+
+/// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
+pub const LAYOUT: u32 = 1;
+
+/// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
+pub const CLIENT_MAX: usize = 48;
+
+/// See [`CLIENT_MAX`].
+pub const ID_MAX: usize = 64;
 
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();
@@ -33,6 +43,21 @@ impl Scoreboard {
     /// Maps zeroed memory for `slots` workers of `threads` threads each, shared with every process forked later.
     pub fn new(slots: usize, threads: usize) -> io::Result<Self> {
         Ok(Self { slots: SharedSlice::new(slots)?, calls: SharedSlice::new(slots * threads)?, threads })
+    }
+
+    /// Maps the memory of the program that this process was before exec, with room for `slots` workers of as many threads as then.
+    pub fn adopt([slots_memory, calls_memory]: [OwnedFd; 2], slots: usize, threads: usize) -> io::Result<Self> {
+        Ok(Self { slots: SharedSlice::of(slots_memory, slots)?, calls: SharedSlice::of(calls_memory, slots * threads)?, threads })
+    }
+
+    /// The memory behind it, for [`Self::adopt`].
+    pub fn memory(&self) -> [BorrowedFd<'_>; 2] {
+        [self.slots.as_fd(), self.calls.as_fd()]
+    }
+
+    /// How many slots there are.
+    pub fn slots(&self) -> usize {
+        self.slots.len()
     }
 
     /// What the worker in one slot tells.
@@ -75,6 +100,8 @@ shared_struct! {
     // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
     #[repr(C, align(128))]
     pub struct Slot {
+        /// When the worker's loop last went round, in nanoseconds of the monotonic clock.
+        beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
     }
@@ -87,12 +114,29 @@ shared_struct! {
     pub struct Call {
         /// When the application was called, in nanoseconds of the monotonic clock; 0 while no call runs.
         since: AtomicU64,
+        /// When it was entered for this piece of the answer, in nanoseconds of the monotonic clock.
+        entered: AtomicU64,
         requests: AtomicU64,
-        /// Bytes of the line that are used.
+        /// Bytes that are used of the line, of the client and of the id.
         len: AtomicU32,
+        client_len: AtomicU32,
+        id_len: AtomicU32,
         /// The request line in little-endian words, the last one filled up with zeros.
         line: [AtomicU64; LINE_MAX / WORD],
+        client: [AtomicU64; CLIENT_MAX / WORD],
+        id: [AtomicU64; ID_MAX / WORD],
     }
+}
+
+/// What the flight recorder keeps of a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts<'a> {
+    /// Request line.
+    pub line: &'a [u8],
+    /// Address of the client, with its port; empty for a unix socket.
+    pub client: &'a [u8],
+    /// Value of X-Request-ID; empty when there is none.
+    pub id: &'a [u8],
 }
 
 /// What a worker was doing when it was looked at.
@@ -100,8 +144,42 @@ shared_struct! {
 pub struct InFlight {
     /// Request line, cut at [`LINE_MAX`].
     pub line: Vec<u8>,
+    /// Address of the client.
+    pub client: Vec<u8>,
+    /// Its request id, if any.
+    pub id: Vec<u8>,
     /// When the application was called, nanoseconds of the monotonic clock.
     pub since: u64,
+    /// When it was entered for the piece of the answer that it works on.
+    pub entered: u64,
+}
+
+/// Stores bytes as words; returns how many were kept.
+#[inline]
+fn store(text: &[u8], place: &[AtomicU64]) -> u32 {
+    let text = &text[..text.len().min(place.len() * WORD)];
+    let (words, rest) = text.as_chunks::<WORD>();
+    for (place, word) in place.iter().zip(words) {
+        place.store(u64::from_le_bytes(*word), Relaxed);
+    }
+    if !rest.is_empty()
+        && let Some(place) = place.get(words.len())
+    {
+        // The last bytes, shifted, save a copy of unknown length.
+        let last = match text.last_chunk::<WORD>() {
+            Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
+            None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
+        };
+        place.store(last, Relaxed);
+    }
+    text.len() as u32
+}
+
+/// What [`store`] has kept.
+fn load(place: &[AtomicU64], len: &AtomicU32) -> Vec<u8> {
+    let mut text: Vec<u8> = place.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
+    text.truncate(len.load(Relaxed) as usize);
+    text
 }
 
 impl Slot {
@@ -115,12 +193,23 @@ impl Slot {
         self.connections.load(Relaxed)
     }
 
+    /// The worker's loop has gone round.
+    pub fn beat(&self, now: u64) {
+        self.beat.store(now, Relaxed);
+    }
+
+    /// When the worker's loop last went round, nanoseconds of the monotonic clock; 0 before the first time.
+    pub fn last_beat(&self) -> u64 {
+        self.beat.load(Relaxed)
+    }
+
     /// The worker that has, or had, the slot; 0 before the first.
     pub fn pid(&self) -> u32 {
         self.pid.load(Relaxed)
     }
 
     fn reset(&self, pid: u32) {
+        self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
@@ -130,27 +219,20 @@ impl Call {
     /// The application is called with this request: written before the call, so that a crash in it is explained.
     /// `now` is in nanoseconds of the monotonic clock.
     #[inline]
-    pub fn begin(&self, line: &[u8], now: u64) {
-        let line = &line[..line.len().min(LINE_MAX)];
+    pub fn begin(&self, facts: &Facts<'_>, now: u64) {
+        self.enter(facts, now, now);
+    }
+
+    #[inline]
+    fn enter(&self, facts: &Facts<'_>, since: u64, now: u64) {
         self.since.store(0, Relaxed);
         // A reader that sees one of the words below also sees the zero above.
         fence(Release);
-        self.len.store(line.len() as u32, Relaxed);
-        let (words, rest) = line.as_chunks::<WORD>();
-        for (place, word) in self.line.iter().zip(words) {
-            place.store(u64::from_le_bytes(*word), Relaxed);
-        }
-        if !rest.is_empty()
-            && let Some(place) = self.line.get(words.len())
-        {
-            // The last bytes of the line, shifted, save a copy of unknown length.
-            let last = match line.last_chunk::<WORD>() {
-                Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
-                None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
-            };
-            place.store(last, Relaxed);
-        }
-        self.since.store(now.max(1), Release);
+        self.entered.store(now, Relaxed);
+        self.len.store(store(facts.line, &self.line), Relaxed);
+        self.client_len.store(store(facts.client, &self.client), Relaxed);
+        self.id_len.store(store(facts.id, &self.id), Relaxed);
+        self.since.store(since.max(1), Release);
     }
 
     /// The application has returned; counts one request.
@@ -160,21 +242,32 @@ impl Call {
         self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
     }
 
+    /// The application goes on at `now` with the answer to a request that began at `since`.
+    #[inline]
+    pub fn resume(&self, facts: &Facts<'_>, since: u64, now: u64) {
+        self.enter(facts, since, now);
+    }
+
     /// The application has given a piece of its answer and waits to be asked again: the request was counted before.
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
     }
 
+    /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing.
+    pub fn entered(&self) -> Option<u64> {
+        (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed))
+    }
+
     /// The request in the application, if any.
     pub fn in_flight(&self) -> Option<InFlight> {
         (0..READ_ATTEMPTS).find_map(|_| {
             let since = self.since.load(Acquire);
-            let len = (self.len.load(Relaxed) as usize).min(LINE_MAX);
-            let mut line: Vec<u8> = self.line.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
-            line.truncate(len);
+            let (line, client, id) =
+                (load(&self.line, &self.len), load(&self.client, &self.client_len), load(&self.id, &self.id_len));
+            let entered = self.entered.load(Relaxed);
             fence(Acquire);
-            (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, since }))
+            (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, client, id, since, entered }))
         })?
     }
 
@@ -190,7 +283,11 @@ mod tests {
     use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
 
     fn flying(line: &[u8], since: u64) -> Option<InFlight> {
-        Some(InFlight { line: line.to_vec(), since })
+        Some(InFlight { line: line.to_vec(), client: Vec::new(), id: Vec::new(), since, entered: since })
+    }
+
+    fn facts(line: &[u8]) -> Facts<'_> {
+        Facts { line, ..Facts::default() }
     }
 
     #[test]
@@ -200,9 +297,9 @@ mod tests {
         let worker = fork_in_test(&alone, |_| {
             board.reset(1, 77);
             let slot = board.call(1, 1);
-            slot.begin(b"GET /first HTTP/1.1", 5);
+            slot.begin(&facts(b"GET /first HTTP/1.1"), 5);
             slot.end();
-            slot.begin(b"GET /crash HTTP/1.1", 9);
+            slot.begin(&facts(b"GET /crash HTTP/1.1"), 9);
             0
         });
         wait_in_test(worker);
@@ -218,8 +315,19 @@ mod tests {
         let slot = board.call(0, 0);
         let long: Vec<u8> = (0..LINE_MAX + 20).map(|i| b'a' + (i % 26) as u8).collect();
         for len in 0..long.len() {
-            slot.begin(&long[..len], 1 + len as u64);
+            slot.begin(&facts(&long[..len]), 1 + len as u64);
             assert_eq!(slot.in_flight(), flying(&long[..len.min(LINE_MAX)], 1 + len as u64));
+        }
+    }
+
+    #[test]
+    fn client_and_request_id_come_back_cut_to_their_length() {
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.call(0, 0);
+        for (client, id) in [(&b"[::1]:80"[..], &[b'x'; ID_MAX + 1][..]), (b"", b"abc"), (&[b'1'; CLIENT_MAX], b"")] {
+            slot.begin(&Facts { line: b"GET / HTTP/1.1", client, id }, 5);
+            let seen = slot.in_flight().unwrap();
+            assert_eq!((seen.client.as_slice(), seen.id.as_slice()), (client, &id[..id.len().min(ID_MAX)]));
         }
     }
 
@@ -227,12 +335,14 @@ mod tests {
     fn an_idle_or_new_worker_has_nothing_in_flight() {
         let board = Scoreboard::new(1, 1).unwrap();
         let slot = board.call(0, 0);
-        slot.begin(b"GET / HTTP/1.1", 1);
+        slot.begin(&facts(b"GET / HTTP/1.1"), 1);
         slot.end();
         assert_eq!(slot.in_flight(), None);
-        slot.begin(b"GET / HTTP/1.1", 2);
+        slot.begin(&facts(b"GET / HTTP/1.1"), 2);
         board.slot(0).set_connections(3);
+        board.slot(0).beat(7);
         board.reset(0, 8);
+        assert_eq!(board.slot(0).last_beat(), 0);
         assert_eq!(slot.in_flight(), None);
         assert_eq!((board.slot(0).connections(), board.requests(0), board.slot(0).pid()), (0, 1, 8));
     }
@@ -241,10 +351,12 @@ mod tests {
     fn the_pieces_of_an_answer_are_no_requests_of_their_own() {
         let board = Scoreboard::new(1, 1).unwrap();
         let slot = board.call(0, 0);
-        slot.begin(b"GET /a HTTP/1.1", 3);
+        slot.begin(&facts(b"GET /a HTTP/1.1"), 3);
         slot.end();
-        slot.begin(b"GET /a HTTP/1.1", 3);
-        assert_eq!(slot.in_flight(), flying(b"GET /a HTTP/1.1", 3));
+        slot.resume(&facts(b"GET /a HTTP/1.1"), 3, 7);
+        let again = slot.in_flight().unwrap();
+        assert_eq!((again.line.as_slice(), again.since, again.entered), (&b"GET /a HTTP/1.1"[..], 3, 7));
+        assert_eq!(slot.entered(), Some(7));
         slot.pause();
         assert_eq!(slot.in_flight(), None);
         assert_eq!(slot.requests(), 1);
@@ -257,7 +369,7 @@ mod tests {
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
                 for now in 1..200_000u64 {
-                    slot.begin(&[b'a' + (now % 26) as u8; 40], now);
+                    slot.begin(&facts(&[b'a' + (now % 26) as u8; 40]), now);
                     slot.end();
                 }
             });
@@ -272,8 +384,8 @@ mod tests {
     #[test]
     fn the_requests_of_all_threads_are_known_oldest_first() {
         let board = Scoreboard::new(2, 3).unwrap();
-        board.call(1, 0).begin(b"GET /young HTTP/1.1", 9);
-        board.call(1, 2).begin(b"GET /old HTTP/1.1", 4);
+        board.call(1, 0).begin(&facts(b"GET /young HTTP/1.1"), 9);
+        board.call(1, 2).begin(&facts(b"GET /old HTTP/1.1"), 4);
         let lines: Vec<Vec<u8>> = board.in_flight(1).into_iter().map(|request| request.line).collect();
         assert_eq!(lines, [b"GET /old HTTP/1.1".to_vec(), b"GET /young HTTP/1.1".to_vec()]);
         assert_eq!(board.in_flight(0), []);

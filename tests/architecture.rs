@@ -114,7 +114,8 @@ const RULES: &[Rule] = &[
     Rule {
         part: "master",
         modules: &["channel", "config", "log", "net", "scoreboard", "sys", "worker::Boot", "worker::run"],
-        crates: &["libc", "nix", "signal_hook"],
+        // serde for the state that survives an upgrade.
+        crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],
         why: "the master has one thread, no interpreter and no loop of connections; of the worker it knows the entry",
     },

@@ -257,6 +257,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Worker {
         signals: Blocked::all().unwrap(),
         log,
         access: None,
+        stacks: tempfile::tempfile().unwrap(),
     };
     let seen = Arc::new(Seen::default());
     let mut file = tempfile::tempfile().unwrap();

@@ -160,6 +160,7 @@ fn start(threads: usize) -> Worker {
     let (master, end) = channel::pair().unwrap();
     let members = settings.members();
     let boot = Boot {
+        stacks: tempfile::tempfile().unwrap(),
         settings: Arc::new(settings),
         listeners,
         slot: 0,

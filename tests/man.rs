@@ -9,7 +9,10 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
 const BEGIN: &str = ".\\\" options: generated from the table\n";
 const END: &str = ".\\\" options: end\n";
 
-/// Set to 1, it makes the first test write the page instead of comparing.
+const SIGNALS_BEGIN: &str = ".\\\" signals: generated from the table\n";
+const SIGNALS_END: &str = ".\\\" signals: end\n";
+
+/// Set to 1, it makes the first tests write the page instead of comparing.
 const UPDATE: &str = "TAPSTER_UPDATE_MAN";
 
 fn page() -> String {
@@ -62,17 +65,42 @@ fn options() -> String {
     out
 }
 
-#[test]
-fn the_options_of_the_page_are_those_of_the_table() {
+fn signals() -> String {
+    let mut out = String::new();
+    for group in tapster::config::signals::groups() {
+        let names: Vec<_> = group.iter().map(|row| format!("\\fB{}\\fR", row.name)).collect();
+        let mut text = group[0].text.to_owned();
+        text[..1].make_ascii_uppercase();
+        writeln!(out, ".TP\n{}\n{}.\n{}", names.join(", "), escape(&text), sentences(group[0].detail))
+            .expect("a String takes all");
+    }
+    out
+}
+
+/// What is between the two marks is `wanted`; or it becomes that, when the page is to be written.
+#[track_caller]
+fn generated(begin: &str, end: &str, wanted: &str) {
+    // Tests of one process share the page, and two of them may write it.
+    static PAGE_IN_USE: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = PAGE_IN_USE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     let page = page();
-    let (before, rest) = page.split_once(BEGIN).expect("the first mark");
-    let (current, after) = rest.split_once(END).expect("the second mark");
-    let wanted = options();
+    let (before, rest) = page.split_once(begin).expect("the first mark");
+    let (current, after) = rest.split_once(end).expect("the second mark");
     if std::env::var_os(UPDATE).is_some_and(|value| value == "1") {
-        std::fs::write(PAGE, format!("{before}{BEGIN}{wanted}{END}{after}")).expect("the page is written");
+        std::fs::write(PAGE, format!("{before}{begin}{wanted}{end}{after}")).expect("the page is written");
         return;
     }
     assert!(current == wanted, "man/tapster.8 is out of date; run {UPDATE}=1 cargo test --test man, and commit the page");
+}
+
+#[test]
+fn the_options_of_the_page_are_those_of_the_table() {
+    generated(BEGIN, END, &options());
+}
+
+#[test]
+fn the_signals_of_the_page_are_those_of_the_table() {
+    generated(SIGNALS_BEGIN, SIGNALS_END, &signals());
 }
 
 #[test]

@@ -82,6 +82,38 @@ fn start_and_stop_are_told_in_this_order_and_nothing_else() {
 }
 
 #[test]
+fn reloads_are_told_whether_they_succeed_or_not() {
+    let manager = Manager::new();
+    let server = Server::source("from probe import application\n").options(["--pythonpath", apps().to_str().expect("UTF-8")]);
+    let app = server.temp().join("app.py");
+    let server = server.workers(2).env("NOTIFY_SOCKET", &manager.place).expect_error("reload failed").expect_error("cannot boot");
+    let server = server.start();
+    let serving = format!("READY=1\nSTATUS=serving with 2 workers on {}", server.url(""));
+    manager.next();
+    assert_eq!(manager.next(), serving);
+    let reloading = |generation: u64| {
+        let before = monotonic_micros();
+        server.signal(Signal::SIGHUP);
+        let message = manager.next();
+        let (time, status) =
+            message.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.split_once('\n')).expect(&message);
+        assert!((before..=monotonic_micros()).contains(&time.parse().expect("a number")), "{message}");
+        assert_eq!(status, format!("STATUS=loading generation {generation}"));
+        manager.next()
+    };
+    assert_eq!(reloading(2), format!("{serving}, generation 2"));
+    fs::write(&app, "raise SystemExit(1)\n").expect("it is written");
+    assert_eq!(reloading(3), "READY=1\nSTATUS=reload failed, generation 2 keeps serving");
+    server.stop();
+    assert_eq!(manager.rest(), [STOPPING]);
+}
+
+/// The clock of MONOTONIC_USEC.
+fn monotonic_micros() -> u64 {
+    tapster::sys::time::monotonic() / 1_000
+}
+
+#[test]
 fn a_server_that_cannot_start_is_never_ready() {
     let manager = Manager::new();
     Server::new("no_such_module").env("NOTIFY_SOCKET", &manager.place).run_to_end();
@@ -132,10 +164,13 @@ fn the_watchdog_is_fed_while_the_loop_turns_and_a_worker_is_ready() {
     // Nobody serves, although the master goes on trying.
     fs::write(&app, "raise SystemExit(1)\n").expect("it is written");
     signal_to(server.workers()[0], Signal::SIGKILL);
-    server.log().wait(&["cannot boot"]);
-    manager.rest();
+    server.log().wait(&["degraded"]);
+    wait_for("the status", SOON, || {
+        manager.rest().iter().any(|message| message.starts_with("STATUS=degraded: 0 of 1")).then_some(())
+    });
     assert_eq!(manager.next_within(INTERVAL), None);
     fs::write(&app, "from probe import application\n").expect("it is written");
+    assert_eq!(manager.next_within(SOON).as_deref(), Some("STATUS=recovered: 1 workers serve"));
     assert_eq!(manager.next_within(SOON).as_deref(), Some("WATCHDOG=1"));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));

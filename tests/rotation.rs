@@ -216,7 +216,7 @@ fn captured_output_becomes_records_of_its_worker() {
 
 #[test]
 fn the_last_words_of_a_crash_are_captured() {
-    let source = "import ctypes\ndef application(environ, start_response):\n    ctypes.string_at(0)\n";
+    let source = "import ctypes\ndef application(environ, start_response):\n    print('last words')\n    ctypes.string_at(0)\n";
     let server = Server::source(source).options(["--capture-output"]).expect_error("was killed by SIGSEGV").start();
     let mut client = server.connect();
     client.send("GET / HTTP/1.0\r\n\r\n");
@@ -225,8 +225,8 @@ fn the_last_words_of_a_crash_are_captured() {
     let at = |part: &str| {
         records.iter().position(|record| record.text.contains(part)).unwrap_or_else(|| panic!("{part}: {records:#?}"))
     };
-    assert!(at("[worker 0] INFO Fatal Python error: Segmentation fault") < at("was killed by SIGSEGV"));
-    server.log().wait(&["string_at"]);
+    assert!(at("[worker 0] INFO last words") < at("was killed by SIGSEGV"));
+    server.log().wait(&["was killed by SIGSEGV", "Fatal Python error: Segmentation fault", "in string_at"]);
     server.stop();
 }
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tapster::channel::{BootError, Order, Report};
-use tapster::master::event::{Action, Event, Request, Slot};
+use tapster::master::event::{Action, Event, Generation, Hang, Note, Policy, Request, Slot, Wear};
 use tapster::master::supervisor::{BACKOFF_MAX, RESTART_WINDOW, RESTARTS, Supervisor};
 use tapster::sys::process::Exit;
 
@@ -21,7 +21,10 @@ enum Step {
     BootFailed(usize, bool),
     Draining(usize),
     Ends(usize, Exit),
+    Stuck(usize),
+    Worn(usize),
     RefuseNextFork,
+    RefuseNextConfiguration,
     Asked(Request),
 }
 
@@ -30,21 +33,38 @@ fn step() -> impl Strategy<Value = Step> {
     let milliseconds = prop_oneof![0u64..50, 100u64..2_000, 5_000u64..40_000];
     let exit = prop_oneof![Just(Exit::Code(0)), Just(Exit::Code(4)), Just(CRASH), Just(KILLED)];
     let other = prop_oneof![
-        Just(Request::Reload),
-        Just(Request::ReopenLogs),
-        Just(Request::Upgrade),
-        Just(Request::MoreWorkers),
-        Just(Request::FewerWorkers),
-        Just(Request::StopWorkers)
+        3 => Just(Request::Reload),
+        1 => Just(Request::ReopenLogs),
+        1 => Just(Request::Upgrade),
+        1 => Just(Request::MoreWorkers),
+        1 => Just(Request::FewerWorkers),
+        1 => Just(Request::StopWorkers)
     ];
     prop_oneof![
         8 => milliseconds.prop_map(|time| Step::Wait(Duration::from_millis(time))),
         8 => slot.clone().prop_map(Step::Ready),
         2 => (slot.clone(), any::<bool>()).prop_map(|(slot, app)| Step::BootFailed(slot, app)),
         1 => slot.clone().prop_map(Step::Draining),
+        1 => slot.clone().prop_map(Step::Stuck),
+        1 => slot.clone().prop_map(Step::Worn),
         8 => (slot, exit).prop_map(|(slot, exit)| Step::Ends(slot, exit)),
         1 => Just(Step::RefuseNextFork),
-        1 => other.prop_map(Step::Asked),
+        1 => Just(Step::RefuseNextConfiguration),
+        3 => other.prop_map(Step::Asked),
+    ]
+}
+
+/// What goes wrong without anybody's doing.
+fn failure() -> impl Strategy<Value = Step> {
+    let slot = 0usize..8;
+    let milliseconds = prop_oneof![0u64..50, 100u64..2_000];
+    prop_oneof![
+        2 => milliseconds.prop_map(|time| Step::Wait(Duration::from_millis(time))),
+        2 => slot.clone().prop_map(Step::Ready),
+        2 => slot.clone().prop_map(|slot| Step::BootFailed(slot, true)),
+        8 => slot.clone().prop_map(|slot| Step::Ends(slot, CRASH)),
+        1 => slot.prop_map(Step::Stuck),
+        1 => Just(Step::RefuseNextFork),
     ]
 }
 
@@ -52,37 +72,66 @@ fn stop() -> impl Strategy<Value = Step> {
     prop_oneof![Just(Step::Asked(Request::Stop)), Just(Step::Asked(Request::QuickStop))]
 }
 
+/// Room for workers: enough for every history.
+const CAPACITY: usize = 24;
+
+/// A process as the supervisor's actions shaped it.
+#[derive(Clone, Copy, Debug)]
+struct Worker {
+    generation: Generation,
+    ready: bool,
+    /// Told to leave, or leaving by itself.
+    leaving: bool,
+    /// Said that it cannot boot, or sent SIGABRT.
+    doomed: bool,
+}
+
 /// The world as the supervisor's actions shape it, and what must always hold in it.
 struct World {
     supervisor: Supervisor,
+    policy: Policy,
     now: Instant,
-    /// Whether each slot has a process.
-    alive: Vec<bool>,
+    /// The process of each slot.
+    alive: Vec<Option<Worker>>,
+    /// Whether nothing but failures makes the supervisor fork: then each fork is a restart.
+    only_failures: bool,
     /// Restarts of the last moments.
     restarts: VecDeque<Instant>,
-    starting: bool,
+    /// Workers wanted now.
+    wanted: usize,
+    current: Generation,
     stopping: bool,
     ready_told: bool,
     refuse_fork: bool,
+    refuse_configuration: bool,
     exit: Option<i32>,
 }
 
 impl World {
     fn start(workers: usize) -> Self {
+        let policy = Policy { workers, graceful_timeout: GRACEFUL, boot_timeout: None, surge: 1 + workers % 2, max_age: None };
         let mut world = Self {
-            supervisor: Supervisor::new(workers, GRACEFUL),
+            supervisor: Supervisor::new(policy, CAPACITY),
+            policy,
             now: Instant::now(),
-            alive: vec![false; workers],
+            alive: vec![None; CAPACITY],
+            only_failures: false,
             restarts: VecDeque::new(),
-            starting: true,
+            wanted: workers,
+            current: Generation(1),
             stopping: false,
             ready_told: false,
             refuse_fork: false,
+            refuse_configuration: false,
             exit: None,
         };
         world.event(Event::Start);
-        world.starting = false;
         world
+    }
+
+    /// Workers that serve, or are to.
+    fn serving(&self, like: impl Fn(&Worker) -> bool) -> usize {
+        self.alive.iter().flatten().filter(|worker| !worker.leaving && like(worker)).count()
     }
 
     fn event(&mut self, event: Event) {
@@ -98,35 +147,72 @@ impl World {
 
     fn act(&mut self, action: Action, events: &mut VecDeque<Event>) {
         match action {
-            Action::Fork(slot) => {
+            Action::Fork(slot, generation) => {
                 assert!(!self.stopping, "a server that stops forks nobody");
-                assert!(!self.alive[slot.0], "a slot has one worker");
-                if !self.starting {
+                assert!(self.alive[slot.0].is_none(), "a slot has one worker");
+                assert!(generation >= self.current, "nobody is forked for a generation that is gone");
+                if self.only_failures {
                     self.count_restart();
                 }
                 if std::mem::take(&mut self.refuse_fork) {
                     events.push_back(Event::ForkFailed { slot, why: "refused".into() });
                 } else {
-                    self.alive[slot.0] = true;
+                    self.alive[slot.0] = Some(Worker { generation, ready: false, leaving: false, doomed: false });
                 }
             }
-            Action::Order(slot, Order::Drain | Order::Quit) => assert!(self.alive[slot.0] && self.stopping),
+            Action::Order(slot, Order::Retire) => {
+                let worker = self.alive[slot.0].as_mut().expect("only the living are told");
+                assert!(worker.ready && !self.stopping);
+                worker.leaving = true;
+                assert!(self.serving(|worker| worker.ready) >= self.wanted, "whoever gives way is not needed");
+            }
+            Action::Order(slot, Order::Quit) if !self.stopping => {
+                assert!(self.alive[slot.0].is_some_and(|worker| worker.leaving), "it had its time");
+            }
+            Action::Order(slot, Order::Drain | Order::Quit) => assert!(self.alive[slot.0].is_some() && self.stopping),
+            Action::Order(_, Order::Ping) => panic!("a ping is no policy"),
             Action::Kill(slot) => {
-                assert!(std::mem::take(&mut self.alive[slot.0]), "only the living are killed");
+                assert!(self.alive[slot.0].is_some(), "only the living are killed");
+                self.alive[slot.0] = None;
                 events.push_back(Event::Ended { slot, exit: KILLED });
             }
+            Action::Abort(slot) => self.alive[slot.0].as_mut().expect("only the living are aborted").doomed = true,
+            Action::Read(generation) => {
+                assert!(generation > self.current && !self.stopping);
+                let refused = std::mem::take(&mut self.refuse_configuration);
+                events.push_back(Event::Read(if refused { Err("refused".into()) } else { Ok(self.policy) }));
+            }
+            Action::Adopt(generation) => {
+                assert!(generation > self.current && self.serving(|worker| worker.ready && worker.generation == generation) == 1);
+                (self.current, self.wanted) = (generation, self.policy.workers);
+            }
+            Action::Discard(generation) => assert!(generation > self.current, "what serves is not given up"),
             Action::StopListening => {
                 assert!(!self.stopping, "it is said once");
                 self.stopping = true;
             }
-            Action::ReopenLogs => {}
+            Action::ReopenLogs | Action::EndTrial => {}
+            Action::TryUpgrade => {
+                assert!(!self.stopping, "a server that stops tries nothing");
+                events.push_back(Event::Tried(Ok(())));
+            }
+            Action::Upgrade => {
+                assert!(!self.stopping, "a server that stops becomes nothing else");
+                let lives: Vec<_> = (0..CAPACITY).filter_map(|slot| self.supervisor.life(Slot(slot), self.now)).collect();
+                assert_eq!(lives.len(), self.alive.iter().flatten().count(), "nobody is forgotten");
+                let (generations, wanted) = (self.supervisor.generations(), self.supervisor.wanted());
+                self.supervisor = Supervisor::adopt(self.policy, CAPACITY, generations, wanted, &lives, self.now);
+                events.push_back(Event::Start);
+            }
             Action::NotifyReady => {
-                assert!(!self.ready_told && self.alive.iter().all(|alive| *alive));
+                assert!(!self.ready_told && self.serving(|worker| !worker.ready && !worker.doomed) == 0);
                 self.ready_told = true;
             }
+            Action::Tell(Note::Workers(count)) => self.wanted = count,
+            Action::Tell(Note::WorkersStopping) => self.wanted = 0,
             Action::Tell(_) => {}
             Action::Exit(code) => {
-                assert!(self.stopping && !self.alive.contains(&true), "the last worker is gone");
+                assert!(self.stopping && self.alive.iter().all(Option::is_none), "the last worker is gone");
                 self.exit = Some(code);
             }
         }
@@ -142,26 +228,42 @@ impl World {
         if self.exit.is_some() {
             return;
         }
-        let workers = self.alive.len();
         match step {
             Step::Wait(time) => self.wait(time),
-            Step::Ready(slot) => self.report(slot % workers, Report::Ready("Python".into())),
-            Step::BootFailed(slot, app) => self.report(slot % workers, Report::BootFailed(BootError { app, text: "x".into() })),
-            Step::Draining(slot) => self.report(slot % workers, Report::Draining),
+            Step::Ready(slot) => self.report(slot, Report::Ready("Python".into())),
+            Step::BootFailed(slot, app) => self.report(slot, Report::BootFailed(BootError { app, text: "x".into() })),
+            Step::Draining(slot) => self.report(slot, Report::Draining),
+            Step::Stuck(slot) => {
+                if self.alive[slot].is_some() {
+                    self.event(Event::Stuck { slot: Slot(slot), hang: Hang::Call(GRACEFUL) });
+                }
+            }
+            Step::Worn(slot) => self.event(Event::Worn { slot: Slot(slot), wear: Wear::Memory(1) }),
             Step::Ends(slot, exit) => {
-                if std::mem::take(&mut self.alive[slot % workers]) {
-                    self.event(Event::Ended { slot: Slot(slot % workers), exit });
+                if self.alive[slot].take().is_some() {
+                    self.event(Event::Ended { slot: Slot(slot), exit });
                 }
             }
             Step::RefuseNextFork => self.refuse_fork = true,
+            Step::RefuseNextConfiguration => self.refuse_configuration = true,
             Step::Asked(request) => self.event(Event::Asked(request)),
         }
     }
 
     fn report(&mut self, slot: usize, report: Report) {
-        if self.alive[slot] {
-            self.event(Event::Reported { slot: Slot(slot), report });
+        let Some(worker) = &mut self.alive[slot] else { return };
+        // A worker says only what fits its state.
+        match report {
+            _ if worker.doomed => return,
+            Report::Ready(_) if worker.ready => return,
+            Report::Ready(_) => worker.ready = true,
+            Report::BootFailed(_) if worker.ready => return,
+            Report::BootFailed(_) => worker.doomed = true,
+            Report::Draining if !worker.ready => return,
+            Report::Draining => worker.leaving = true,
+            Report::Worn | Report::Dismissed => {}
         }
+        self.event(Event::Reported { slot: Slot(slot), report });
     }
 
     /// Lets time pass as the master's loop does: waking at each deadline on the way.
@@ -185,6 +287,18 @@ proptest! {
     }
 
     #[test]
+    fn whatever_fails_is_tried_at_most_twice_a_second(workers in 1usize..6, steps in prop::collection::vec(failure(), 0..200)) {
+        let mut world = World::start(workers);
+        for slot in 0..workers {
+            world.step(Step::Ready(slot));
+        }
+        world.only_failures = true;
+        for step in steps {
+            world.step(step);
+        }
+    }
+
+    #[test]
     fn every_dead_worker_is_replaced_or_the_server_ends(workers in 1usize..6, steps in prop::collection::vec(step(), 0..120)) {
         let mut world = World::start(workers);
         for step in steps {
@@ -192,7 +306,7 @@ proptest! {
         }
         world.refuse_fork = false;
         world.wait(GRACEFUL + BACKOFF_MAX + RESTART_WINDOW * workers as u32);
-        prop_assert!(world.exit.is_some() || world.alive.iter().all(|alive| *alive));
+        prop_assert!(world.exit.is_some() || world.serving(|_| true) >= world.wanted);
     }
 
     #[test]

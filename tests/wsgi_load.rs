@@ -24,7 +24,7 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
         let python = PythonSettings { venv: None, pythonpath: vec![dir.path().to_path_buf()] };
         let settings = Settings { app, python, ..Settings::default() };
         let listeners = Options::default().listeners;
-        let loaded = Wsgi::new(&settings, listeners, 1, 0, log(dir.path()), Vec::new());
+        let loaded = Wsgi::new(&settings, listeners, 1, 0, log(dir.path()), Vec::new(), None);
         match loaded {
             Ok(app) => {
                 let mut server = Server { app, dir };

@@ -105,6 +105,9 @@ mod tests {
         assert_eq!(settings.binds, [Bind::Tcp { host: "127.0.0.1".into(), port: 8000 }]);
         assert_eq!((settings.backlog, settings.defer_accept), (2048, seconds(5)));
         assert_eq!((settings.workers, settings.worker_connections), (None, 16_384));
+        assert_eq!((settings.timeout, settings.boot_timeout), (seconds(30), seconds(60)));
+        assert_eq!((settings.max_requests, settings.max_requests_jitter, settings.max_worker_rss), (0, 0, 0));
+        assert_eq!((settings.max_worker_age, settings.reload_surge, settings.warmup.clone()), (seconds(0), 1, None));
         assert_eq!((settings.graceful_timeout, settings.keep_alive), (seconds(30), seconds(5)));
         assert_eq!(
             (settings.header_timeout, settings.body_timeout, settings.write_timeout),
@@ -171,6 +174,13 @@ mod tests {
         for (name, good, bad) in [
             ("workers", "4096", "4097"),
             ("workers", "1", "AUTO"),
+            ("timeout", "0", "499ms"),
+            ("boot-timeout", "500ms", "25h"),
+            ("max-requests", "0", "-1"),
+            ("max-worker-rss", "16M", "1M"),
+            ("max-worker-age", "1", "0.5"),
+            ("reload-surge", "4096", "0"),
+            ("warmup", "GET /", "/"),
             ("backlog", "65535", "0"),
             ("worker-connections", "1", "0"),
             ("defer-accept", "0", "1.5"),

@@ -6,12 +6,15 @@ mod bind;
 pub mod environment;
 mod error;
 pub mod file;
+mod fixed;
 mod merge;
 pub mod options;
 mod origin;
 mod print;
+pub mod signals;
 mod trusted;
 mod value;
+mod warmup;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,6 +27,7 @@ pub use error::{Error, shown};
 pub use merge::{Configuration, merge};
 pub use origin::{Given, Origin};
 pub use trusted::{Network, Trusted};
+pub use warmup::Warmup;
 
 /// Where a log goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +81,22 @@ pub struct Settings {
     pub queue_timeout: Duration,
     /// `--worker-connections`: most open connections per worker; default 16384.
     pub worker_connections: usize,
+    /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
+    pub max_requests: u64,
+    /// `--max-requests-jitter`: up to so many more, at random for each worker; default 0.
+    pub max_requests_jitter: u64,
+    /// `--max-worker-rss`: a worker with more resident memory in bytes is replaced; 0 = never (the default).
+    pub max_worker_rss: u64,
+    /// `--max-worker-age`: a worker is replaced after this time; 0 = never (the default).
+    pub max_worker_age: Duration,
+    /// `--reload-surge`: workers beyond the number of workers while a new generation takes over; default 1.
+    pub reload_surge: usize,
+    /// `--warmup`: request that a worker answers to itself before it is ready.
+    pub warmup: Option<Warmup>,
+    /// `-t/--timeout`: how long the application may take for one step of an answer; 0 = no limit; default 30 s.
+    pub timeout: Duration,
+    /// `--boot-timeout`: how long a worker may take until it is ready; 0 = no limit; default 60 s.
+    pub boot_timeout: Duration,
     /// `--graceful-timeout`: how long a drain may take; default 30 s.
     pub graceful_timeout: Duration,
     /// `--keep-alive`: how long an idle connection is kept; 0 = no keep-alive; default 5 s.
@@ -160,6 +180,14 @@ impl Settings {
             max_queue: 0,
             queue_timeout: Duration::ZERO,
             worker_connections: 0,
+            max_requests: 0,
+            max_requests_jitter: 0,
+            max_worker_rss: 0,
+            max_worker_age: Duration::ZERO,
+            reload_surge: 0,
+            warmup: None,
+            timeout: Duration::ZERO,
+            boot_timeout: Duration::ZERO,
             graceful_timeout: Duration::ZERO,
             keep_alive: Duration::ZERO,
             header_timeout: Duration::ZERO,

@@ -264,7 +264,7 @@ proptest! {
         prop_assert_eq!(text.matches('"').count(), 8);
         let (text, value) = json(&record);
         prop_assert!(text.trim_end_matches('\n').bytes().all(|b| (0x20..0x7F).contains(&b)), "{}", text);
-        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(13));
+        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(14));
         prop_assert_eq!(value["remote_addr"].as_str().unwrap_or_default(), peer);
     }
 }

@@ -47,6 +47,11 @@ impl Captures {
         self.pipes.push(Pipe { slot, pid, reader: reader.into(), line: Vec::new() });
     }
 
+    /// The worker's slot, its process id and the master's end of its pipe, for each.
+    pub fn pipes(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
+        self.pipes.iter().map(|pipe| (pipe.slot, pipe.pid, pipe.reader.as_fd()))
+    }
+
     /// What to wait for.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.pipes.iter().map(|pipe| pipe.reader.as_fd())

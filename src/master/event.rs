@@ -1,8 +1,12 @@
 //! What the supervisor takes in and gives out.
 
+use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::channel::{BootError, Order, Report};
+pub use crate::config::signals::Request;
 pub use crate::sys::process::Exit;
 
 /// The server's exit codes.
@@ -19,29 +23,119 @@ pub mod code {
     pub const APP: i32 = 4;
 }
 
-/// The place of a worker, from 0; its replacement gets the same.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// The place of a worker, from 0. The replacement of one that has died gets the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Slot(pub usize);
 
-/// What an operator asks for, by a signal.
+/// Configuration and application as they were at one load; the first is 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Generation(pub u64);
+
+impl fmt::Display for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "generation {}", self.0)
+    }
+}
+
+/// The part of a generation's settings that the supervisor works by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
-    /// Answer everything that was accepted, then leave.
-    Stop,
-    /// Finish the requests that run, then leave; asked again: leave at once.
-    QuickStop,
-    /// Load configuration and application anew.
-    Reload,
-    /// Open the log files anew.
-    ReopenLogs,
-    /// Start the binary anew.
-    Upgrade,
-    /// One worker more.
-    MoreWorkers,
-    /// One worker less.
-    FewerWorkers,
-    /// Stop the workers, keep the master.
-    StopWorkers,
+pub struct Policy {
+    /// Workers, at least one.
+    pub workers: usize,
+    /// Time for a drain.
+    pub graceful_timeout: Duration,
+    /// Time for a boot; `None`: no limit.
+    pub boot_timeout: Option<Duration>,
+    /// Workers beyond the wanted number while a new generation takes over, at least one.
+    pub surge: usize,
+    /// Longest life of a worker; `None`: no limit.
+    pub max_age: Option<Duration>,
+}
+
+/// Why a worker is ended that does not leave by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hang {
+    /// The application has run for longer than this.
+    Call(Duration),
+    /// Its loop has given no sign for this long, outside of the application.
+    Silent(Duration),
+    /// It was not ready after this time.
+    Boot(Duration),
+}
+
+/// Why a worker that serves well is replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wear {
+    /// It has served as many requests as it may.
+    Requests,
+    /// Somebody sent it SIGTERM.
+    Dismissed,
+    /// It takes this much memory in bytes.
+    Memory(u64),
+    /// It has lived for this long.
+    Age(Duration),
+}
+
+/// Why a reload failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadFailure {
+    /// The configuration cannot be used.
+    Configuration(String),
+    /// The first worker of the new generation could not boot, as told before.
+    Worker,
+    /// All places are taken.
+    NoPlace,
+}
+
+/// Why an upgrade failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpgradeFailure {
+    /// The new program is not fit, or cannot be executed.
+    Program(String),
+    /// The master is the new program, but workers of this generation are not to be had.
+    Load(Generation, ReloadFailure),
+}
+
+/// What the supervisor knows of a worker, for the next program of the master. Times are relative: it has another clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerLife {
+    /// Its place.
+    pub slot: Slot,
+    /// Which generation it belongs to.
+    pub generation: Generation,
+    /// How far it is.
+    pub life: Life,
+    /// Whether its end is made good.
+    pub owed: bool,
+    /// Whether it is to give way to a new one of the same generation.
+    pub worn: bool,
+}
+
+/// How far a worker is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// It loads, and is given this time.
+    Booting {
+        /// `None`: no limit.
+        left: Option<Duration>,
+    },
+    /// It serves.
+    Ready {
+        /// Since when.
+        ago: Duration,
+    },
+    /// It was told to leave, or does so by itself.
+    Leaving {
+        /// Its time; `None`: no limit.
+        left: Option<Duration>,
+        /// Whether it finishes only what runs.
+        hurried: bool,
+    },
+    /// It is about to end, and is killed after this time.
+    Ending {
+        /// Its time.
+        left: Duration,
+    },
 }
 
 /// What happened.
@@ -72,6 +166,24 @@ pub enum Event {
         /// The system's reason.
         why: String,
     },
+    /// The program that the master is to become was tried, or could not be executed; the error says what, where and why.
+    Tried(Result<(), String>),
+    /// The configuration was read for the generation that [`Action::Read`] named.
+    Read(Result<Policy, String>),
+    /// The worker in `slot` does not go on.
+    Stuck {
+        /// Which worker.
+        slot: Slot,
+        /// How that shows.
+        hang: Hang,
+    },
+    /// The worker in `slot` takes too much.
+    Worn {
+        /// Which worker.
+        slot: Slot,
+        /// Of what.
+        wear: Wear,
+    },
     /// A deadline may have passed.
     Tick,
 }
@@ -79,8 +191,16 @@ pub enum Event {
 /// What the master must do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Fork a worker for the slot.
-    Fork(Slot),
+    /// Fork a worker of this generation for the slot.
+    Fork(Slot, Generation),
+    /// Read the configuration for this generation; [`Event::Read`] follows.
+    Read(Generation),
+    /// This generation serves from now on: no worker of an earlier one is forked any more.
+    Adopt(Generation),
+    /// This generation failed: no worker of it is forked any more.
+    Discard(Generation),
+    /// End the worker with SIGABRT, so that its interpreter writes where it is.
+    Abort(Slot),
     /// Send an order to the worker.
     Order(Slot, Order),
     /// End the worker with SIGKILL.
@@ -89,6 +209,12 @@ pub enum Action {
     StopListening,
     /// Tell the operator.
     Tell(Note),
+    /// Try the program that the master is to become; [`Event::Tried`] follows.
+    TryUpgrade,
+    /// End the trial; nothing follows.
+    EndTrial,
+    /// Become the new program; if that fails, [`Event::Tried`] follows.
+    Upgrade,
     /// Open the log files anew, for the workers too.
     ReopenLogs,
     /// All workers are ready for the first time: say so to whoever waits for it.
@@ -122,6 +248,17 @@ pub enum Note {
     },
     /// A worker left in order, having said so, without having been asked by the master.
     Left(Slot),
+    /// A worker that did not go on has ended.
+    Hung {
+        /// Which worker.
+        slot: Slot,
+        /// Why it was ended.
+        hang: Hang,
+        /// How it ended.
+        exit: Exit,
+        /// Whether the server ends for it.
+        fatal: bool,
+    },
     /// The system refused a process.
     ForkFailed {
         /// For which worker.
@@ -144,6 +281,54 @@ pub enum Note {
     DrainTimeout(Duration),
     /// The worker is ended by SIGKILL.
     Killing(Slot),
-    /// The request is not supported.
-    Unsupported(Request),
+    /// The upgrade is carried out later.
+    UpgradeQueued,
+    /// The upgrade failed.
+    UpgradeFailed {
+        /// Why.
+        why: UpgradeFailure,
+        /// What serves on.
+        serves: Generation,
+    },
+    /// A reload begins.
+    Reloading(Generation),
+    /// A reload is carried out later.
+    ReloadQueued,
+    /// The reload failed.
+    ReloadFailed {
+        /// What was to be loaded.
+        failed: Generation,
+        /// Why it is not.
+        why: ReloadFailure,
+        /// What serves on.
+        serves: Generation,
+    },
+    /// The first worker of the new generation is ready; the others follow.
+    Adopted(Generation),
+    /// All workers are of the new generation.
+    Reloaded(Generation),
+    /// A worker is about to be replaced.
+    Recycling {
+        /// Which worker.
+        slot: Slot,
+        /// Why.
+        wear: Wear,
+    },
+    /// So many workers are wanted from now on.
+    Workers(usize),
+    /// No more workers than these are possible.
+    WorkersLimit(usize),
+    /// The workers stop, the master stays.
+    WorkersStopping,
+    /// Nothing to do: the workers are stopped.
+    WorkersStopped,
+    /// Fewer workers serve than wanted, because new ones fail.
+    Degraded {
+        /// How many serve.
+        ready: usize,
+        /// How many are wanted.
+        wanted: usize,
+    },
+    /// As many workers serve as wanted.
+    Recovered(usize),
 }

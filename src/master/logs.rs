@@ -17,15 +17,18 @@ use super::start::reason;
 const WRITABLE_FOR_OTHERS: u32 = 0o022;
 
 /// One log.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Opened {
     name: LogName,
+    /// As the settings have it.
+    wanted: LogTarget,
+    syslog: Option<PathBuf>,
     target: LogTarget,
     sink: Arc<Sink>,
 }
 
-/// The logs of the server.
-#[derive(Debug)]
+/// The logs of a generation.
+#[derive(Clone, Debug)]
 pub struct Logs {
     all: Vec<Opened>,
 }
@@ -39,13 +42,23 @@ pub struct Reopened {
 }
 
 impl Logs {
-    /// Opens the logs of the settings. The error is one line.
-    pub fn open(settings: &Settings) -> Result<Self, String> {
-        let mut all = vec![open(LogName::Error, &settings.error_log, settings)?];
+    /// Opens the logs of the settings. One that is where the `old` settings had it is the same log. The error is one line.
+    pub fn open(settings: &Settings, old: Option<&Self>) -> Result<Self, String> {
+        let open = |name, wanted| match old.and_then(|old| old.find(name, wanted, settings)) {
+            Some(same) => Ok(same),
+            None => open(name, wanted, settings),
+        };
+        let mut all = vec![open(LogName::Error, &settings.error_log)?];
         if let Some(target) = &settings.access_log {
-            all.push(open(LogName::Access, target, settings)?);
+            all.push(open(LogName::Access, target)?);
         }
         Ok(Self { all })
+    }
+
+    /// The log that these settings want; a standard stream may have been another file when it was opened.
+    fn find(&self, name: LogName, wanted: &LogTarget, settings: &Settings) -> Option<Opened> {
+        let same = |log: &&Opened| log.name == name && log.wanted == *wanted && log.syslog == settings.syslog;
+        self.all.iter().find(same).cloned()
     }
 
     /// The sink of a log, if it is written.
@@ -119,7 +132,7 @@ impl Reopened {
 fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened, String> {
     let target = place(wanted, settings);
     let sink = Sink::open(&target).map_err(|error| failed(name, &target, &error))?;
-    Ok(Opened { name, target, sink: Arc::new(sink) })
+    Ok(Opened { name, wanted: wanted.clone(), syslog: settings.syslog.clone(), target, sink: Arc::new(sink) })
 }
 
 /// Where a log really goes: a standard stream is replaced by the system log if that is asked for, and is given up by a daemon.

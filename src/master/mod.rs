@@ -3,17 +3,24 @@
 //! Everything that happens becomes an [`event::Event`]; the [`supervisor`] answers with actions, which `server` performs. A forked
 //! worker does not live inside the master's frames: it returns from [`run`] as an [`Outcome`].
 
+use std::ffi::OsString;
+use std::io;
 use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::worker;
 
 mod capture;
+mod command;
 mod daemon;
 pub mod event;
+mod generations;
 mod logs;
+mod memory;
 mod notes;
 pub mod notify;
+mod pace;
+mod patrol;
 mod pidfile;
 pub mod privileges;
 mod ready;
@@ -21,11 +28,18 @@ mod server;
 mod service;
 mod signals;
 mod start;
+mod state;
 pub mod supervisor;
 mod table;
+mod trial;
+mod upgrade;
+mod watch;
 mod watchdog;
 
+use command::Command;
 pub use event::code;
+pub use start::Reread;
+use state::State;
 
 use daemon::Side;
 
@@ -37,9 +51,31 @@ pub enum Outcome {
     Worker(Box<worker::Boot>),
 }
 
-/// Serves until told to stop. The `warnings` of the configuration go to the error log. Returns in the master at the end, and in
-/// each worker at its beginning.
-pub fn run(mut settings: Settings, warnings: &[String]) -> Outcome {
+/// What this process was before it got to its command line.
+pub struct Past {
+    command: Command,
+    state: Option<State>,
+}
+
+impl Past {
+    /// Finds out; `args` are the program's name and the arguments. Call it before anything reads the environment, and before there
+    /// are threads. The error is for the operator, the exit code 1.
+    pub fn find(args: &[OsString]) -> Result<Self, String> {
+        let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
+        let command = state.as_ref().map_or_else(|| Command::of_this_process(args), |state| state.command.clone());
+        Ok(Self { command, state })
+    }
+}
+
+/// Serves until told to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in the
+/// master at the end, and in each worker at its beginning.
+pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Past) -> Outcome {
+    if let Some(state) = past.state {
+        return match upgrade::adopt(settings, warnings, reread, state) {
+            Ok(server) => server.run(),
+            Err(refusal) => refused(&refusal),
+        };
+    }
     let mut warnings = warnings.to_vec();
     // Before a daemon is forked off: the sockets are for the process that was started.
     if let Err(error) = start::use_passed_sockets(&mut settings, &mut warnings) {
@@ -51,7 +87,7 @@ pub fn run(mut settings: Settings, warnings: &[String]) -> Outcome {
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
         Err(error) => return refused(&start::Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
-    match start::prepare(Arc::new(settings), &warnings) {
+    match start::prepare(Arc::new(settings), &warnings, reread, past.command) {
         Ok(mut server) => {
             if let Some(caller) = caller {
                 server.service.started_by(caller);
@@ -65,6 +101,15 @@ pub fn run(mut settings: Settings, warnings: &[String]) -> Outcome {
             }
             outcome
         }
+    }
+}
+
+/// Says whether this program with these settings could take over the server whose state is on standard input: `Ok` has what to
+/// print, the error what to say, and the exit code.
+pub fn check_state(settings: &Settings) -> Result<String, (String, i32)> {
+    match upgrade::check(settings, io::stdin()) {
+        Ok(()) => Ok(format!("{}\n", trial::ANSWER)),
+        Err(refusal) => Err((refusal.why, refusal.code)),
     }
 }
 

@@ -7,8 +7,7 @@ use crate::channel::Order;
 use crate::log::Level;
 use crate::scoreboard::InFlight;
 
-use super::event::{Exit, Note, Slot};
-use super::signals;
+use super::event::{Exit, Generation, Hang, Note, ReloadFailure, Slot, UpgradeFailure, Wear};
 
 /// What is known of the worker that a note is about.
 #[derive(Clone, Debug)]
@@ -17,8 +16,12 @@ pub struct About {
     pub pid: i32,
     /// Since the fork.
     pub age: Duration,
-    /// The request in the application and how long it was there.
-    pub serving: Option<(InFlight, Duration)>,
+    /// The requests in the application and how long they were there.
+    pub serving: Vec<(InFlight, Duration)>,
+    /// The stacks of its threads, if it has ended and its interpreter wrote them.
+    pub stacks: String,
+    /// Whether the kernel has killed for want of memory since the last note; `None`: the system does not tell.
+    pub oom: Option<bool>,
 }
 
 /// The slot that a note is about.
@@ -26,21 +29,64 @@ pub fn subject(note: &Note) -> Option<Slot> {
     match note {
         Note::BootFailed { slot, .. }
         | Note::Died { slot, .. }
+        | Note::Hung { slot, .. }
         | Note::Left(slot)
         | Note::ForkFailed { slot, .. }
         | Note::Pause { slot, .. }
+        | Note::Recycling { slot, .. }
         | Note::Killing(slot) => Some(*slot),
-        Note::Stopping(_) | Note::AlreadyStopping | Note::DrainTimeout(_) | Note::Unsupported(_) => None,
+        Note::Stopping(_)
+        | Note::AlreadyStopping
+        | Note::DrainTimeout(_)
+        | Note::UpgradeQueued
+        | Note::UpgradeFailed { .. }
+        | Note::Reloading(_)
+        | Note::ReloadQueued
+        | Note::ReloadFailed { .. }
+        | Note::Adopted(_)
+        | Note::Reloaded(_)
+        | Note::Workers(_)
+        | Note::WorkersLimit(_)
+        | Note::WorkersStopping
+        | Note::WorkersStopped
+        | Note::Degraded { .. }
+        | Note::Recovered(_) => None,
     }
 }
+
+/// Whether a note is about a worker that somebody killed.
+pub fn is_kill(note: &Note) -> bool {
+    matches!(note, Note::Died { exit: KILLED, .. })
+}
+
+const KILLED: Exit = Exit::Signal { number: libc::SIGKILL, core: false };
 
 /// How severe a note is; a critical one ends the server.
 pub fn level(note: &Note) -> Level {
     match note {
-        Note::BootFailed { fatal: true, .. } | Note::Died { fatal: true, .. } => Level::Critical,
-        Note::BootFailed { fatal: false, .. } | Note::Died { fatal: false, .. } | Note::ForkFailed { .. } => Level::Error,
-        Note::Pause { .. } | Note::DrainTimeout(_) | Note::Killing(_) | Note::Unsupported(_) => Level::Warning,
-        Note::Left(_) | Note::Stopping(_) | Note::AlreadyStopping => Level::Info,
+        Note::BootFailed { fatal: true, .. } | Note::Died { fatal: true, .. } | Note::Hung { fatal: true, .. } => Level::Critical,
+        Note::BootFailed { fatal: false, .. }
+        | Note::Died { fatal: false, .. }
+        | Note::Hung { fatal: false, .. }
+        | Note::ReloadFailed { .. }
+        | Note::UpgradeFailed { .. }
+        | Note::ForkFailed { .. } => Level::Error,
+        Note::Pause { .. } | Note::DrainTimeout(_) | Note::Killing(_) | Note::WorkersLimit(_) | Note::Degraded { .. } => {
+            Level::Warning
+        }
+        Note::Left(_)
+        | Note::Stopping(_)
+        | Note::AlreadyStopping
+        | Note::Reloading(_)
+        | Note::ReloadQueued
+        | Note::UpgradeQueued
+        | Note::Adopted(_)
+        | Note::Reloaded(_)
+        | Note::Recycling { .. }
+        | Note::Workers(_)
+        | Note::WorkersStopping
+        | Note::WorkersStopped
+        | Note::Recovered(_) => Level::Info,
     }
 }
 
@@ -49,18 +95,54 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
     match note {
         Note::BootFailed { slot, why, .. } => format!("{} cannot boot: {}", worker(*slot, about), why.text.trim_end()),
         Note::Died { slot, exit, booting, .. } => died(*slot, *exit, *booting, about),
-        Note::Left(slot) => format!("{} left by itself; it is replaced", worker(*slot, about)),
+        Note::Hung { slot, hang, exit, .. } => hung(*slot, *hang, *exit, about),
+        Note::Left(slot) => format!("{} leaves by itself; it is replaced", worker(*slot, about)),
         Note::ForkFailed { slot, why } => format!("cannot fork worker {}: {why}", slot.0),
         Note::Pause { slot, wait } => format!("worker {} failed again; the next try is in {}", slot.0, seconds(*wait)),
         Note::Stopping(Order::Drain) => "stopping: requests that were accepted are answered first".into(),
-        Note::Stopping(Order::Quit) => "stopping: only the requests that run are finished".into(),
+        Note::Stopping(Order::Quit | Order::Retire | Order::Ping) => "stopping: only the requests that run are finished".into(),
         Note::AlreadyStopping => "already stopping; SIGINT or SIGQUIT hurry it".into(),
         Note::DrainTimeout(time) => format!("requests still run after the graceful timeout of {}", seconds(*time)),
         Note::Killing(slot) => format!("{} is killed{}", worker(*slot, about), serving(about).unwrap_or_default()),
-        Note::Unsupported(request) => {
-            let rows: Vec<_> = signals::rows_of(*request).map(|row| format!("{} ({})", row.signal, row.text)).collect();
-            format!("{} is not supported yet in this version", rows.join(", "))
+        Note::Reloading(generation) => format!("reload: {generation} is loaded"),
+        Note::ReloadQueued => "reload: it follows the one that is under way".into(),
+        Note::ReloadFailed { failed, why, serves } => {
+            let why = failure(*failed, why);
+            format!("reload failed, {serves} keeps serving{why}")
         }
+        Note::UpgradeQueued => "upgrade: it follows what is under way".into(),
+        Note::UpgradeFailed { why, serves } => {
+            let why = match why {
+                UpgradeFailure::Program(why) => format!(": {why}"),
+                UpgradeFailure::Load(failed, why) => failure(*failed, why),
+            };
+            format!("upgrade failed, {serves} keeps serving{why}")
+        }
+        Note::Adopted(generation) => format!("reload: {generation} is ready; the workers before it give way"),
+        Note::Reloaded(generation) => format!("reload done: all workers are of {generation}"),
+        Note::Recycling { slot, wear } => {
+            let why = match wear {
+                Wear::Requests => "has served --max-requests".into(),
+                Wear::Dismissed => "was sent SIGTERM".into(),
+                Wear::Memory(bytes) => format!("takes {} MiB, more than --max-worker-rss", bytes >> 20),
+                Wear::Age(age) => format!("has served for {}, as long as --max-worker-age allows", seconds(*age)),
+            };
+            format!("{} {why}; it is replaced", worker(*slot, about))
+        }
+        Note::Workers(count) => format!("workers wanted from now on: {count}"),
+        Note::WorkersLimit(count) => format!("the number of workers stays within its limits: {count}"),
+        Note::WorkersStopping => "the workers leave; connections wait until SIGTTIN or SIGHUP brings workers back".into(),
+        Note::WorkersStopped => "the workers are stopped; SIGTTIN or SIGHUP brings them back".into(),
+        Note::Degraded { ready, wanted } => format!("degraded: {ready} of {wanted} workers serve, because new ones fail"),
+        Note::Recovered(ready) => format!("recovered: {ready} workers serve"),
+    }
+}
+
+fn failure(failed: Generation, why: &ReloadFailure) -> String {
+    match why {
+        ReloadFailure::Configuration(why) => format!(": {why}"),
+        ReloadFailure::Worker => format!(": {failed} cannot boot"),
+        ReloadFailure::NoPlace => ": too many workers are still leaving".into(),
     }
 }
 
@@ -77,15 +159,50 @@ fn died(slot: Slot, exit: Exit, booting: bool, about: Option<&About>) -> String 
         let _ = write!(text, " after {}", seconds(about.age));
     }
     text += &if booting { ", while it was booting".into() } else { serving(about).unwrap_or(", idle".into()) };
-    if exit == (Exit::Signal { number: libc::SIGKILL, core: false }) {
-        text += "; if nobody sent the signal, memory ran out (see dmesg)";
+    if exit == KILLED {
+        text += match about.and_then(|about| about.oom) {
+            Some(true) => "; the kernel killed for want of memory (oom_kill of the control group)",
+            Some(false) => "; memory did not run out, so somebody sent the signal",
+            None => "; if nobody sent the signal, memory ran out (see dmesg)",
+        };
     }
+    append_stacks(&mut text, about);
     text
 }
 
+fn hung(slot: Slot, hang: Hang, exit: Exit, about: Option<&About>) -> String {
+    let why = match hang {
+        Hang::Call(limit) => format!("a request runs for longer than --timeout {}", seconds(limit)),
+        Hang::Silent(limit) => format!("it has given no sign for longer than --timeout {}", seconds(limit)),
+        Hang::Boot(limit) => format!("it is not ready after --boot-timeout {}", seconds(limit)),
+    };
+    let mut text = format!("{} does not go on and was ended: {why}; it {exit}", worker(slot, about));
+    for (call, time) in about.iter().flat_map(|about| &about.serving) {
+        let _ = write!(text, "\nrequest: {} for {}", String::from_utf8_lossy(&call.line), seconds(*time));
+        for (what, value) in [("from", &call.client), ("request id", &call.id)] {
+            if !value.is_empty() {
+                let _ = write!(text, ", {what} {}", String::from_utf8_lossy(value));
+            }
+        }
+    }
+    append_stacks(&mut text, about);
+    text
+}
+
+fn append_stacks(text: &mut String, about: Option<&About>) {
+    if let Some(about) = about.filter(|about| !about.stacks.is_empty()) {
+        text.push('\n');
+        text.push_str(&about.stacks);
+    }
+}
+
 fn serving(about: Option<&About>) -> Option<String> {
-    let (request, time) = about?.serving.as_ref()?;
-    Some(format!(", serving \"{}\" for {}", String::from_utf8_lossy(&request.line), seconds(*time)))
+    let calls: Vec<_> = about?
+        .serving
+        .iter()
+        .map(|(request, time)| format!("\"{}\" for {}", String::from_utf8_lossy(&request.line), seconds(*time)))
+        .collect();
+    (!calls.is_empty()).then(|| format!(", serving {}", calls.join(", ")))
 }
 
 fn seconds(time: Duration) -> String {
@@ -96,13 +213,14 @@ fn seconds(time: Duration) -> String {
 mod tests {
     use super::*;
     use crate::channel::BootError;
-    use crate::master::event::Request;
+    use crate::master::event::Generation;
 
     const SEGV: Exit = Exit::Signal { number: libc::SIGSEGV, core: true };
 
     fn about(line: Option<&str>) -> About {
-        let serving = line.map(|line| (InFlight { line: line.into(), since: 1 }, Duration::from_millis(230)));
-        About { pid: 77, age: Duration::from_millis(12_340), serving }
+        let call = |line: &str| InFlight { line: line.into(), client: "::1".into(), id: "7f".into(), since: 1, entered: 1 };
+        let serving = line.map(|line| (call(line), Duration::from_millis(230))).into_iter().collect();
+        About { pid: 77, age: Duration::from_millis(12_340), serving, stacks: String::new(), oom: None }
     }
 
     fn death(exit: Exit, booting: bool) -> Note {
@@ -125,6 +243,33 @@ mod tests {
     fn a_kill_that_nobody_sent_is_explained() {
         let killed = Exit::Signal { number: libc::SIGKILL, core: false };
         assert!(text(&death(killed, false), None).ends_with("memory ran out (see dmesg)"));
+        for (oom, words) in [(true, "oom_kill"), (false, "somebody sent the signal")] {
+            let about = About { oom: Some(oom), ..about(None) };
+            assert!(text(&death(killed, false), Some(&about)).contains(words));
+        }
+    }
+
+    #[test]
+    fn a_worker_that_hangs_is_told_with_request_client_and_stacks() {
+        let note = Note::Hung {
+            slot: Slot(2),
+            hang: Hang::Call(Duration::from_millis(200)),
+            exit: Exit::Signal { number: libc::SIGABRT, core: false },
+            fatal: false,
+        };
+        let about = About { stacks: "Thread 1:\n  File app.py".into(), ..about(Some("GET /spin HTTP/1.1")) };
+        assert_eq!(
+            text(&note, Some(&about)),
+            "worker 2 (pid 77) does not go on and was ended: a request runs for longer than --timeout 0.2 s; it was killed by \
+             SIGABRT\nrequest: GET /spin HTTP/1.1 for 0.2 s, from ::1, request id 7f\nThread 1:\n  File app.py"
+        );
+    }
+
+    #[test]
+    fn a_failed_reload_names_what_serves_on() {
+        let why = ReloadFailure::Configuration("workers = 0 (file t.toml line 7): must be 1".into());
+        let note = Note::ReloadFailed { failed: Generation(3), why, serves: Generation(2) };
+        assert_eq!(text(&note, None), "reload failed, generation 2 keeps serving: workers = 0 (file t.toml line 7): must be 1");
     }
 
     #[test]
@@ -135,10 +280,5 @@ mod tests {
         assert_eq!(text(&note, Some(&about(None))), "worker 0 (pid 77) cannot boot: cannot load app");
         assert_eq!(level(&death(SEGV, true)), Level::Critical);
         assert_eq!(level(&death(SEGV, false)), Level::Error);
-    }
-
-    #[test]
-    fn what_is_not_supported_is_named_by_signal_and_meaning() {
-        assert_eq!(text(&Note::Unsupported(Request::Reload), None), "SIGHUP (reload) is not supported yet in this version");
     }
 }

@@ -50,6 +50,18 @@ impl Pidfile {
         Self::write(&path).map_err(|error| failed(&path, &error))
     }
 
+    /// The file that this process wrote before exec. `None` when it is not there any more, or is another's.
+    pub fn adopt(path: &Path) -> Option<Self> {
+        let meta = fs::symlink_metadata(path).ok()?;
+        let file = Self { path: path.to_owned(), maker: getpid(), device: meta.dev(), inode: meta.ino() };
+        file.is_ours().then_some(file)
+    }
+
+    /// Where it is, absolute.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn write(path: &Path) -> io::Result<Self> {
         let maker = getpid();
         let mut name = path.file_name().unwrap_or_default().to_owned();

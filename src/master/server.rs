@@ -1,6 +1,7 @@
 //! The master's loop. Its order: nearest deadline as the timeout, poll, reports, signals (and with them the dead), deadlines. Reports
 //! come first, so that a worker that is ready is known to be when it is told to leave.
 
+use std::fs::File;
 use std::io;
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, OwnedFd};
@@ -12,28 +13,31 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{self, Report, WorkerEnd};
-use crate::config::Settings;
 use crate::log::Level;
-use crate::log::access::Format;
 use crate::log::error::{Log, Who};
-use crate::log::sink::Sink;
 use crate::net::listener::Listener;
-use crate::scoreboard::Scoreboard;
+use crate::scoreboard::{InFlight, Scoreboard};
+use crate::sys::memory;
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::Blocked;
 use crate::sys::time;
 use crate::worker::Boot;
 
 use super::Outcome;
-use super::event::{Action, Event, Note, Request, Slot, code};
+use super::command::Command;
+use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
+use super::generations::{Generations, Kit};
 use super::logs::Logs;
 use super::notes::{self, About};
+use super::pace::Pace;
+use super::patrol::Patrol;
 use super::ready::ReadyFd;
-use super::service::Service;
+use super::service::{self, Service};
 use super::signals::{Meaning, Signals, kept_in_workers};
-use super::start::complain;
+use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
+use super::trial::Trial;
 
 /// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order to
 /// leave.
@@ -41,21 +45,24 @@ const MASTER_DIED: Signal = Signal::SIGTERM;
 
 /// A running server.
 pub struct Server {
-    pub(super) settings: Arc<Settings>,
-    pub(super) workers: usize,
+    pub(super) generations: Generations,
     pub(super) listeners: Vec<Listener>,
-    pub(super) scoreboard: Arc<Scoreboard>,
-    pub(super) log: Log,
-    pub(super) access: Option<(Arc<Sink>, Arc<Format>)>,
-    pub(super) logs: Logs,
     pub(super) service: Service,
+    pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) signals: Signals,
     pub(super) table: Table,
     pub(super) supervisor: Supervisor,
+    pub(super) reread: Reread,
+    pub(super) pace: Pace,
+    pub(super) patrol: Patrol,
     /// Until it is used.
     pub(super) ready: Option<ReadyFd>,
     /// The interpreter, as the workers describe it.
     pub(super) python: String,
+    /// How it was started.
+    pub(super) command: Command,
+    /// The program that the master is to become.
+    pub(super) trial: Option<Trial>,
 }
 
 /// Why the loop is left.
@@ -69,6 +76,8 @@ enum End {
 /// What a worker has of its own.
 struct Birth {
     slot: Slot,
+    generation: Generation,
+    stacks: File,
     channel: WorkerEnd,
     signals: Blocked,
     /// Where it prints to, if that is captured.
@@ -100,38 +109,56 @@ impl Server {
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
-        self.service.starting(self.workers);
+        self.service.starting(self.generations.current().workers());
         self.feed(Event::Start)?;
         loop {
             let woken = match self.wait() {
                 Ok(woken) => woken,
                 Err(error) => {
-                    self.log.critical(format_args!("the master cannot wait for events: {error}"));
+                    self.log().critical(format_args!("the master cannot wait for events: {error}"));
                     return Break(End::Exit(code::FAILED));
                 }
             };
-            if woken.service && !self.service.attend(&self.log) {
+            if woken.service && !self.service.attend(&self.generations.current().log) {
                 self.feed(Event::Asked(Request::QuickStop))?;
             }
+            let mut dismissed = Vec::new();
             for slot in woken.talkers {
-                self.hear(slot)?;
+                dismissed.extend(self.hear(slot)?);
             }
             if woken.signals {
                 self.obey()?;
             }
+            if let Some(tried) = self.trial_outcome() {
+                self.feed(tried)?;
+            }
+            // If the whole server was sent SIGTERM, it stops by now, and nobody is replaced.
+            for slot in dismissed {
+                self.feed(Event::Reported { slot, report: Report::Dismissed })?;
+            }
+            self.look_around()?;
             self.feed(Event::Tick)?;
             self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
     }
 
+    pub(super) fn log(&self) -> &Log {
+        &self.generations.current().log
+    }
+
     /// Sleeps until something happens or is due.
-    fn wait(&self) -> io::Result<Woken> {
+    fn wait(&mut self) -> io::Result<Woken> {
         let slots: Vec<Slot> = self.table.channels().map(|(slot, _)| slot).collect();
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         fds.extend(self.table.channels().map(|(_, channel)| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
         let talkers_end = fds.len();
         fds.extend(self.service.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        match poll(&mut fds, self.timeout()) {
+        fds.extend(self.trial.as_ref().and_then(Trial::words).map(|words| PollFd::new(words, PollFlags::POLLIN)));
+        let planned = self.until_next();
+        let began = Instant::now();
+        // Rounded up: a millisecond too early would be a turn for nothing.
+        let timeout = planned.map(|time| PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX));
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE)) {
             // The signal that interrupted it is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -139,27 +166,50 @@ impl Server {
         // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
         let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
+        let signals = woken(&fds[0]);
         let service = fds[talkers_end..].iter().any(woken);
-        Ok(Woken { talkers, signals: woken(&fds[0]), service })
+        if self.pace.woken(began, planned) {
+            self.patrol.overslept(time::monotonic());
+        }
+        Ok(Woken { talkers, signals, service })
     }
 
-    fn timeout(&self) -> PollTimeout {
+    /// How long until something is due.
+    fn until_next(&self) -> Option<Duration> {
+        let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
         let service = self.service.next_deadline(self.supervisor.ready_workers());
-        let Some(deadline) = self.supervisor.next_deadline().into_iter().chain(service).min() else { return PollTimeout::NONE };
-        // Rounded up: a millisecond too early would be a turn for nothing.
-        let wait = deadline.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-        PollTimeout::try_from(wait).unwrap_or(PollTimeout::MAX)
+        let service = service.map(|at| at.saturating_duration_since(Instant::now()));
+        deadline.into_iter().chain(service).chain(self.patrol.wait(time::monotonic())).min()
     }
 
-    /// Takes in what a worker has to say.
-    fn hear(&mut self, slot: Slot) -> ControlFlow<End> {
+    /// Looks for workers that do not go on or take too much.
+    fn look_around(&mut self) -> ControlFlow<End> {
+        for event in self.patrol.round(&self.table, &self.scoreboard, &self.supervisor, time::monotonic()) {
+            self.feed(event)?;
+        }
+        Continue(())
+    }
+
+    /// Takes in what a worker has to say; returns it when it was dismissed.
+    fn hear(&mut self, slot: Slot) -> ControlFlow<End, Option<Slot>> {
+        let mut dismissed = None;
         for report in self.table.reports(slot) {
-            if let Report::Ready(python) = &report {
-                self.python.clone_from(python);
+            match &report {
+                Report::Ready(python) => {
+                    self.python.clone_from(python);
+                    self.table.set_ready(slot);
+                    self.log().debug(format_args!("worker {} is ready", slot.0));
+                    self.patrol.begin(slot, time::monotonic());
+                }
+                Report::Dismissed => {
+                    dismissed = Some(slot);
+                    continue;
+                }
+                Report::BootFailed(_) | Report::Draining | Report::Worn => {}
             }
             self.feed(Event::Reported { slot, report })?;
         }
-        Continue(())
+        Continue(dismissed)
     }
 
     /// Takes in the signals that have arrived.
@@ -177,11 +227,13 @@ impl Server {
     fn bury(&mut self) -> ControlFlow<End> {
         let ended = self.table.reap();
         // What they said before, so that the log has it in order.
-        self.service.listen_to_workers(&self.log);
+        self.service.listen_to_workers(&self.generations.current().log);
         for (slot, exit) in ended {
             self.hear(slot)?;
+            self.patrol.end(slot);
             self.feed(Event::Ended { slot, exit })?;
         }
+        process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));
         Continue(())
     }
 
@@ -189,7 +241,7 @@ impl Server {
     fn feed(&mut self, event: Event) -> ControlFlow<End> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
-            for action in self.supervisor.handle(event, Instant::now()) {
+            for action in self.supervisor.handle(event, self.pace.now()) {
                 if let Some(failed) = self.perform(action)? {
                     events.push(failed);
                 }
@@ -201,50 +253,106 @@ impl Server {
     /// Performs one action; returns the event that it leads to at once.
     fn perform(&mut self, action: Action) -> ControlFlow<End, Option<Event>> {
         match action {
-            Action::Fork(slot) => match self.fork(slot) {
+            Action::Fork(slot, generation) => match self.fork(slot, generation) {
                 Ok(None) => {}
                 Ok(Some(birth)) => return Break(End::Born(birth)),
                 Err(error) => return Continue(Some(Event::ForkFailed { slot, why: error.to_string() })),
             },
             Action::Order(slot, order) => {
+                self.log().debug(format_args!("worker {} is told to leave ({order:?})", slot.0));
                 if let Some(channel) = self.table.channel(slot) {
                     // It fails only for a worker that is gone, whose end is about to be told.
                     let _ = channel.send(order);
                 }
             }
-            Action::Kill(slot) => {
-                if let Some(child) = self.table.living(slot) {
-                    // The process exists, dead or alive, as long as it was not waited for.
-                    let _ = kill(child.pid, Signal::SIGKILL);
-                }
-            }
-            Action::StopListening => self.listeners.clear(),
+            Action::Read(generation) => return Continue(Some(Event::Read(self.read(generation)))),
+            Action::Adopt(generation) => self.generations.adopt(generation),
+            Action::Discard(generation) => self.generations.discard(generation),
+            // A stopped process gets the first signal only when it goes on.
+            Action::Abort(slot) => self.send(slot, &[Signal::SIGABRT, Signal::SIGCONT]),
+            Action::Kill(slot) => self.send(slot, &[Signal::SIGKILL]),
+            Action::StopListening => self.stop_listening(),
             Action::Tell(note) => self.tell(&note),
             Action::ReopenLogs => self.reopen_logs(),
+            Action::TryUpgrade => return Continue(self.try_upgrade()),
+            Action::EndTrial => {
+                if let Some(trial) = self.trial.take() {
+                    trial.abandon();
+                }
+            }
+            Action::Upgrade => return Continue(Some(self.become_new())),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
-                self.service.end(code, &self.log);
-                self.log.info(format_args!("stopped"));
+                self.service.end(code, &self.generations.current().log);
+                self.log().info(format_args!("stopped"));
                 return Break(End::Exit(code));
             }
         }
         Continue(None)
     }
 
+    fn send(&self, slot: Slot, signals: &[Signal]) {
+        if let Some(child) = self.table.living(slot) {
+            for signal in signals {
+                // The process exists, dead or alive, as long as it was not waited for.
+                let _ = kill(child.pid, *signal);
+            }
+        }
+    }
+
+    /// From now on only the workers accept, what has begun to come.
+    fn stop_listening(&mut self) {
+        for listener in &self.listeners {
+            if let Err(error) = listener.hold_off() {
+                self.log().debug(format_args!("{} takes connections to the end: {error}", listener.address()));
+            }
+        }
+        self.listeners.clear();
+    }
+
+    /// Reads the configuration and opens what it names, for a new generation.
+    fn read(&mut self, generation: Generation) -> Result<Policy, String> {
+        let (mut settings, warnings) = (self.reread)()?;
+        let current = self.generations.current();
+        if !settings.binds_given {
+            // Sockets of a service manager, which nobody names again.
+            settings.binds.clone_from(&current.settings.binds);
+        }
+        let fixed = settings.keep_fixed(&current.settings);
+        let kit = Kit::open(Arc::new(settings), Some(current)).map_err(|refusal| refusal.why)?;
+        for warning in &warnings {
+            kit.log.warning(format_args!("{warning}"));
+        }
+        if !fixed.is_empty() {
+            let names: Vec<_> = fixed.iter().map(|name| format!("--{name}")).collect();
+            kit.log.warning(format_args!("changed, but only a restart can apply it: {}", names.join(", ")));
+        }
+        let policy = kit.policy();
+        self.generations.put(generation, kit);
+        Ok(policy)
+    }
+
     /// Forks a worker; `Some` in the new process.
-    fn fork(&mut self, slot: Slot) -> io::Result<Option<Birth>> {
+    fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();
+        let stacks = memory::anonymous_file(c"stacks")?;
+        let copy = stacks.try_clone()?;
         match process::fork(MASTER_DIED, &kept_in_workers())? {
             Fork::Parent(pid) => {
-                self.table.put(slot, Child::new(pid, Instant::now(), master));
+                let kit = self.generations.kit(generation);
+                let settings = &kit.settings;
+                let mut child = Child::new(pid, self.pace.now(), master, stacks);
+                child.logs = Some(kit.logs.clone());
+                (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
+                self.table.put(slot, child);
                 if let Some(reader) = reader {
                     self.service.add_output(slot.0, pid, reader);
                 }
-                self.log.debug(format_args!("worker {} forked (pid {pid})", slot.0));
+                self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
                 Ok(None)
             }
-            Fork::Child(signals) => Ok(Some(Birth { slot, channel: worker, signals, output })),
+            Fork::Child(signals) => Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output })),
         }
     }
 
@@ -253,74 +361,116 @@ impl Server {
     fn into_boot(self, birth: Birth) -> Boot {
         let slot = birth.slot.0;
         self.scoreboard.reset(slot, std::process::id());
+        let kit = self.generations.into_kit(birth.generation);
         Boot {
-            settings: self.settings,
+            workers: kit.workers(),
+            log: kit.log.of(Who::Worker(slot)),
+            settings: kit.settings,
+            access: kit.access,
             listeners: self.listeners,
             slot,
-            workers: self.workers,
             scoreboard: self.scoreboard,
             channel: birth.channel,
             signals: birth.signals,
-            log: self.log.of(Who::Worker(slot)),
-            access: self.access,
+            stacks: birth.stacks,
         }
     }
 
-    /// Opens the logs anew, here and in the workers.
+    /// Opens the logs anew, here and in the workers, each those of its generation.
     fn reopen_logs(&self) {
-        let reopened = self.logs.reopen();
-        for why in &reopened.failures {
-            self.log.error(format_args!("{why}"));
-        }
-        for (slot, channel) in self.table.channels() {
-            if let Err(error) = reopened.send(channel) {
-                self.log.error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+        let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
+        let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
+        all.extend(of_workers);
+        for index in 0..all.len() {
+            let logs = &all[index];
+            if all[..index].iter().any(|other| Arc::ptr_eq(other, logs)) {
+                continue;
+            }
+            let reopened = logs.reopen();
+            for why in &reopened.failures {
+                self.log().error(format_args!("{why}"));
+            }
+            for (slot, child) in self.table.living_ones() {
+                let same = child.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));
+                if let (true, Some(channel)) = (same, &child.channel)
+                    && let Err(error) = reopened.send(channel)
+                {
+                    self.log().error(format_args!("worker {} writes its old log files on: {error}", slot.0));
+                }
             }
         }
-        self.log.info(format_args!("logs opened anew"));
+        self.log().info(format_args!("logs opened anew"));
     }
 
     fn tell(&mut self, note: &Note) {
         if let Note::Stopping(_) = note {
-            self.service.stopping(self.settings.graceful_timeout);
+            self.service.stopping(self.generations.current().settings.graceful_timeout);
+        } else if let Note::Reloading(generation) = note {
+            self.service.reloading(*generation);
+        } else if let Note::Reloaded(generation) = note {
+            let serving = service::serving(self.generations.current().workers(), &self.addresses());
+            self.service.reloaded(&format!("{serving}, {generation}"));
+        } else if let Note::ReloadFailed { serves, .. } = note {
+            self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
+        } else if let Note::UpgradeFailed { why, serves } = note {
+            let status = format!("upgrade failed, {serves} keeps serving");
+            match why {
+                UpgradeFailure::Program(_) => self.service.notifier.status(&status),
+                UpgradeFailure::Load(..) => self.service.reloaded(&status),
+            }
+        } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
+            self.service.notifier.status(&notes::text(note, None));
         }
-        let about = notes::subject(note).and_then(|slot| self.about(slot));
+        let about = notes::subject(note).and_then(|slot| self.about(slot, note));
         let text = notes::text(note, about.as_ref());
         let level = notes::level(note);
-        self.log.write(level, format_args!("{text}"));
-        if level == Level::Critical && !self.logs.on_stderr() {
+        self.log().write(level, format_args!("{text}"));
+        if level == Level::Critical && !self.generations.current().logs.on_stderr() {
             complain(&text);
         }
     }
 
-    fn about(&self, slot: Slot) -> Option<About> {
+    fn about(&mut self, slot: Slot, note: &Note) -> Option<About> {
+        let oom = if notes::is_kill(note) { self.patrol.kills.happened() } else { None };
         let child = self.table.child(slot)?;
-        let in_flight = self.scoreboard.in_flight(slot.0).into_iter().next();
-        let serving = in_flight.map(|request| {
-            let time = Duration::from_nanos(time::monotonic().saturating_sub(request.since));
-            (request, time)
-        });
-        Some(About { pid: child.pid.as_raw(), age: child.born.elapsed(), serving })
+        let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };
+        let age = self.pace.now().saturating_duration_since(child.born);
+        Some(About { pid: child.pid.as_raw(), age, serving: self.calls(slot), stacks, oom })
+    }
+
+    /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
+    fn calls(&self, slot: Slot) -> Vec<(InFlight, Duration)> {
+        let now = time::monotonic();
+        let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
+        self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
+    }
+
+    /// Where the server listens, for people.
+    fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        addresses.join(", ")
     }
 
     /// Says that the server is ready: to the log, and to whoever reads `--ready-fd`.
     fn announce(&mut self) {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
-        self.log.info(format_args!(
+        let addresses = self.addresses();
+        let settings = &self.generations.current().settings;
+        let (workers, threads) = (self.generations.current().workers(), settings.threads);
+        self.log().info(format_args!(
             "tapster {}: {} x {} = {} on {} ({}, pid {})",
             env!("CARGO_PKG_VERSION"),
-            count(self.workers, "worker"),
-            count(self.settings.threads, "thread"),
-            count(self.workers * self.settings.threads, "concurrent request"),
-            addresses.join(", "),
+            count(workers, "worker"),
+            count(threads, "thread"),
+            count(workers * threads, "concurrent request"),
+            addresses,
             self.python,
             std::process::id(),
         ));
-        self.service.ready(self.workers, &addresses.join(", "), &self.log);
+        self.service.ready(workers, &addresses, &self.generations.current().log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {
-            self.log.warning(format_args!("nobody reads --ready-fd: {error}"));
+            self.log().warning(format_args!("nobody reads --ready-fd: {error}"));
         }
     }
 }

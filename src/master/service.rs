@@ -3,6 +3,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -16,6 +17,7 @@ use crate::sys::title::Title;
 
 use super::capture::{self, Captures};
 use super::daemon::{self, Caller};
+use super::event::Generation;
 use super::notify::{self, Notifier};
 use super::pidfile::Pidfile;
 use super::privileges::Identity;
@@ -47,7 +49,7 @@ pub struct Service {
     site: String,
     identity: Option<Identity>,
     /// Removed when dropped.
-    _pidfile: Option<Pidfile>,
+    pidfile: Option<Pidfile>,
     master: Pid,
     /// When more time for the start is asked for; `None` once the server is ready or stops.
     extend_at: Option<Instant>,
@@ -76,11 +78,39 @@ impl Service {
             title,
             site,
             identity,
-            _pidfile: pidfile,
+            pidfile,
             master: getpid(),
             extend_at: Some(now + EXTEND_EVERY),
             stopping: false,
         }
+    }
+
+    /// The service of a server that went on in another program: whoever started it has been told, and its workers may still print.
+    pub fn adopt(
+        settings: &Settings,
+        identity: Option<Identity>,
+        pidfile: Option<Pidfile>,
+        notifier: Notifier,
+        outputs: Vec<(usize, Pid, OwnedFd)>,
+    ) -> Self {
+        let mut service = Self::new(settings, identity, pidfile, notifier);
+        service.is_daemon = settings.daemon;
+        service.extend_at = None;
+        if !outputs.is_empty() {
+            let captures = service.captures.get_or_insert_default();
+            outputs.into_iter().for_each(|(slot, pid, reader)| captures.add(slot, pid, reader));
+        }
+        service
+    }
+
+    /// Where the pid file is.
+    pub fn pidfile(&self) -> Option<&Path> {
+        self.pidfile.as_ref().map(Pidfile::path)
+    }
+
+    /// The pipes of captured output: slot and process id of the worker, and the master's end.
+    pub fn outputs(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
+        self.captures.iter().flat_map(Captures::pipes)
     }
 
     /// The server is a daemon; this one waits for it.
@@ -134,6 +164,9 @@ impl Service {
 
     /// The workers are about to be started.
     pub fn starting(&self, workers: usize) {
+        if self.extend_at.is_none() {
+            return;
+        }
         self.notifier.status(&format!("starting {workers} workers"));
     }
 
@@ -151,6 +184,16 @@ impl Service {
             }
             caller.tell(super::code::OK);
         }
+    }
+
+    /// A new generation is loaded.
+    pub fn reloading(&self, generation: Generation) {
+        self.notifier.reloading(&format!("loading {generation}"));
+    }
+
+    /// The reload has ended, well or not.
+    pub fn reloaded(&self, status: &str) {
+        self.notifier.ready(status);
     }
 
     /// The server stops; `at_most` is its graceful timeout. Told once.

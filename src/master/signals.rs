@@ -1,59 +1,26 @@
-//! The signals of the master, in one table, and the pipe that brings them into its loop.
+//! The pipe that brings the signals of the table into the master's loop.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::getpid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-use super::event::Request;
+pub use crate::config::signals::{Meaning, Row, TABLE};
 
-/// What a signal means to the master.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
-    /// A child has ended.
-    Reap,
-    /// An operator asks.
-    Ask(Request),
+/// The signal of a row.
+fn number(name: &str) -> Signal {
+    format!("SIG{name}").parse().expect("the names of the table are those of signals, as its test shows")
 }
-
-/// One signal.
-#[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// The signal.
-    pub signal: Signal,
-    /// What it means.
-    pub meaning: Meaning,
-    /// The meaning in words.
-    pub text: &'static str,
-}
-
-/// Every signal that the master handles. None of them ends it by omission.
-pub const TABLE: [Row; 10] = [
-    Row { signal: Signal::SIGTERM, meaning: Meaning::Ask(Request::Stop), text: "graceful stop" },
-    Row { signal: Signal::SIGINT, meaning: Meaning::Ask(Request::QuickStop), text: "quick stop, a second one at once" },
-    Row { signal: Signal::SIGQUIT, meaning: Meaning::Ask(Request::QuickStop), text: "quick stop, a second one at once" },
-    Row { signal: Signal::SIGHUP, meaning: Meaning::Ask(Request::Reload), text: "reload" },
-    Row { signal: Signal::SIGUSR1, meaning: Meaning::Ask(Request::ReopenLogs), text: "reopen the logs" },
-    Row { signal: Signal::SIGUSR2, meaning: Meaning::Ask(Request::Upgrade), text: "upgrade the binary" },
-    Row { signal: Signal::SIGTTIN, meaning: Meaning::Ask(Request::MoreWorkers), text: "one worker more" },
-    Row { signal: Signal::SIGTTOU, meaning: Meaning::Ask(Request::FewerWorkers), text: "one worker less" },
-    Row { signal: Signal::SIGWINCH, meaning: Meaning::Ask(Request::StopWorkers), text: "stop the workers, keep the master" },
-    Row { signal: Signal::SIGCHLD, meaning: Meaning::Reap, text: "a worker has ended" },
-];
 
 /// Signals whose handlers stay in a forked worker, where they do nothing: a terminal and many operators send them to the whole
 /// process group, but they are meant for the master. Handlers, unlike ignored signals, are not inherited by the programs that the
 /// application starts. (And signal-hook believes that its handlers stay for ever: a worker could not install another.)
 pub fn kept_in_workers() -> Vec<Signal> {
-    TABLE.iter().filter(|row| row.meaning != Meaning::Reap).map(|row| row.signal).collect()
-}
-
-/// The rows of a request.
-pub fn rows_of(request: Request) -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(move |row| row.meaning == Meaning::Ask(request))
+    TABLE.iter().filter(|row| row.meaning != Meaning::Reap).map(|row| number(row.name)).collect()
 }
 
 /// Caught signals, waiting in a pipe. Dropping it leaves handlers that do nothing.
@@ -68,14 +35,23 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         // A full pipe wakes as well as an empty one: the handler must not wait.
         write.set_nonblocking(true)?;
-        let numbers = TABLE.map(|row| row.signal as i32);
+        let numbers = TABLE.map(|row| number(row.name) as i32);
         Ok(Self { delivery: SignalDelivery::with_pipe(read, write, SignalOnly, numbers)? })
     }
 
     /// What has arrived since the last call, each signal once.
     pub fn arrived(&mut self) -> Vec<Meaning> {
-        let numbers = self.delivery.pending();
-        numbers.filter_map(|number| TABLE.iter().find(|row| row.signal as i32 == number)).map(|row| row.meaning).collect()
+        self.rows().map(|row| row.meaning).collect()
+    }
+
+    /// Sends what has arrived to this process again. Called with all signals blocked, so that it waits in the kernel for the next
+    /// program of this process.
+    pub fn give_back(&mut self) -> io::Result<()> {
+        Ok(self.rows().try_for_each(|row| kill(getpid(), number(row.name)))?)
+    }
+
+    fn rows(&mut self) -> impl Iterator<Item = &'static Row> {
+        self.delivery.pending().filter_map(|arrived| TABLE.iter().find(|row| number(row.name) as i32 == arrived))
     }
 }
 
@@ -92,11 +68,13 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
+    use crate::config::signals::Request;
 
     #[test]
-    fn each_signal_has_one_row() {
-        let signals: HashSet<_> = TABLE.iter().map(|row| row.signal).collect();
+    fn every_name_is_that_of_a_signal() {
+        let signals: HashSet<_> = TABLE.iter().map(|row| number(row.name)).collect();
         assert_eq!(signals.len(), TABLE.len());
+        assert!(kept_in_workers().contains(&Signal::SIGWINCH) && !kept_in_workers().contains(&Signal::SIGCHLD));
     }
 
     #[test]

@@ -6,17 +6,17 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::channel::LogName;
 use crate::config::{AppSpec, Code, Settings};
-use crate::log::access::Format;
-use crate::log::error::{Log, Who};
 use crate::net::{activation, listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
 
-use super::event::code;
-use super::logs::Logs;
+use super::command::Command;
+use super::event::{Generation, Policy, code};
+use super::generations::{Generations, Kit};
 use super::notify::Notifier;
+use super::pace::Pace;
+use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::ready::ReadyFd;
@@ -35,7 +35,7 @@ pub struct Refusal {
     pub why: String,
 }
 
-fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
+pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
     Err(Refusal { code, why: why.into() })
 }
 
@@ -45,24 +45,25 @@ pub fn complain(why: &str) {
     let _ = writeln!(io::stderr(), "tapster: {why}");
 }
 
+/// Reads arguments, environment and file anew: settings and warnings, or one line that says why they cannot be used.
+pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
+
+/// Places for workers beyond twice the number of workers: for operators who want more of them later.
+const SPARE_PLACES: usize = 64;
+
 /// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, Refusal> {
-    let format = Format::compile(&settings.access_format);
-    let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
-    check_paths(&settings)?;
+pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, command: Command) -> Result<Server, Refusal> {
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
     masks::ignore_write_errors();
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
-    let logs = Logs::open(&settings).or_else(|why| refuse(code::FAILED, why))?;
-    let error_sink = logs.sink(LogName::Error).expect("there always is an error log");
-    let log = Log::new(error_sink, settings.log_level, Who::Master);
-    let access = logs.sink(LogName::Access);
+    let kit = Kit::open(settings.clone(), None)?;
+    let log = &kit.log;
     let refusal = |why: String| {
         // Whoever reads the log wants to know as well as whoever reads standard error.
-        if !logs.on_stderr() {
+        if !kit.logs.on_stderr() {
             log.critical(format_args!("{why}"));
         }
         Refusal { code: code::FAILED, why }
@@ -70,10 +71,10 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
-    for warning in logs.unread(&settings) {
+    for warning in kit.logs.unread(&settings) {
         complain(&warning);
     }
-    for exposed in identity.iter().flat_map(|_| logs.exposed()) {
+    for exposed in identity.iter().flat_map(|_| kit.logs.exposed()) {
         log.warning(format_args!("{exposed}"));
     }
     if rights::is_root() && settings.user.is_none() {
@@ -88,8 +89,9 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     if let Err(error) = process::raise_descriptor_limit() {
         log.warning(format_args!("the limit of open files stays as it is: {error}"));
     }
-    let workers = settings.workers.unwrap_or_else(process::usable_cores);
-    let scoreboard = Scoreboard::new(workers, settings.members());
+    let policy = kit.policy();
+    let capacity = capacity(&policy);
+    let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let listeners = listener::bind_all(&settings).map_err(|error| refusal(error.0))?;
     if let Some(identity) = &identity {
@@ -100,20 +102,26 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String]) -> Result<Server, R
     }
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     Ok(Server {
-        supervisor: Supervisor::new(workers, settings.graceful_timeout),
-        table: Table::new(workers),
-        workers,
-        scoreboard: Arc::new(scoreboard),
-        access: access.map(|sink| (sink, Arc::new(format))),
+        supervisor: Supervisor::new(policy, capacity),
+        table: Table::new(),
         service: Service::new(&settings, identity, pidfile, notifier),
-        logs,
-        settings,
+        generations: Generations::new(Generation(1), kit),
+        scoreboard: Arc::new(scoreboard),
         listeners,
         signals,
-        log,
+        reread,
         ready,
+        pace: Pace::new(),
+        patrol: Patrol::new(),
         python: String::new(),
+        command,
+        trial: None,
     })
+}
+
+/// How many workers there can be at once: for each a successor, and some more.
+pub(super) fn capacity(policy: &Policy) -> usize {
+    2 * (policy.workers + policy.surge) + SPARE_PLACES
 }
 
 /// Listens on the sockets that a service manager has passed, unless the settings say where to listen.
@@ -133,7 +141,7 @@ pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -
 }
 
 /// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker says.
-fn check_paths(settings: &Settings) -> Result<(), Refusal> {
+pub(super) fn check_paths(settings: &Settings) -> Result<(), Refusal> {
     if let Some(dir) = &settings.chdir
         && !dir.is_dir()
     {
@@ -158,7 +166,7 @@ fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
 
-fn catch_signals() -> io::Result<Signals> {
+pub(super) fn catch_signals() -> io::Result<Signals> {
     let signals = Signals::install()?;
     masks::unblock_all()?;
     Ok(signals)

@@ -3,27 +3,42 @@
 //! ```text
 //! server:  Starting ──all ready──▶ Serving ──TERM──▶ Drain ──timeout, INT──▶ Quit ──timeout, INT──▶ Kill ──all gone──▶ Done
 //!             └──a worker cannot boot, INT, QUIT──────────────────────────────▲
-//! slot:    Empty ─▶ Booting ──Ready──▶ Ready ──ordered, or by itself──▶ Leaving ─▶ Empty
-//!             ▲        └─BootFailed─▶ Failed ─┐   └──died──┐
-//!             └────────────── Waiting ◀──────┴────────────┘      (any) ──SIGKILL──▶ Killed ─▶ Empty
+//! place:   Empty ─▶ Booting ──Ready──▶ Ready ──ordered, or by itself──▶ Leaving ─▶ Empty
+//!             ▲        ├─BootFailed─▶ Failed ─┐   ├──died──┐
+//!             │        └──────does not go on──┼───┴─▶ Aborted ─┐        (any) ──SIGKILL──▶ Killed ─▶ Empty
+//!             └────────────── Waiting ◀───────┴────────────────┘
 //! ```
 //!
 //! While the server starts, a worker that cannot boot ends it: a restart loop would hide the reason. Later a worker that dies is
-//! replaced in its slot, at once for the first time, then with growing pauses, and never more than [`RESTARTS`] a second.
+//! replaced in its place, at once for the first time, then with growing pauses, and never more than [`RESTARTS`] a second.
+//!
+//! How many workers there are, and which of them give way to others, is decided in one place, `balance`, whatever the cause: a
+//! reload, a signal, a worn worker. The gate that a new generation must pass is in `reload`, the end of the server in `stop`.
 
 use std::time::{Duration, Instant};
 
-use crate::channel::{BootError, Order, Report};
+use crate::channel::{Order, Report};
 
-use super::event::{Action, Event, Exit, Note, Request, Slot, code};
+use super::event::{Action, Event, Exit, Generation, Hang, Note, Policy, Request, Slot, Wear, code};
 
-/// Most replacements that start within [`RESTART_WINDOW`]: a crash loop must not become the machine's main work.
+mod balance;
+mod reload;
+mod stop;
+mod upgrade;
+
+use reload::Reload;
+use stop::Stage;
+pub use stop::{BOOT_GRACE, QUIT_GRACE, QUIT_GRACE_AFTER_DRAIN};
+pub use upgrade::TRIAL_TIMEOUT;
+use upgrade::Upgrade;
+
+/// Most replacements of failed workers that start within [`RESTART_WINDOW`]: a crash loop must not become the machine's main work.
 pub const RESTARTS: usize = 2;
 
 /// See [`RESTARTS`].
 pub const RESTART_WINDOW: Duration = Duration::from_secs(1);
 
-/// Pause before the second restart of a slot in a row; it doubles with each further one.
+/// Pause before the second restart of a place in a row; it doubles with each further one.
 pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
 
 /// Longest pause: a repaired application is back within this time.
@@ -32,40 +47,48 @@ pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// A worker that was ready for this long was well; its death is a first one.
 pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
-/// Time that a quick stop leaves to the requests that run.
-pub const QUIT_GRACE: Duration = Duration::from_secs(5);
+/// Time between SIGABRT and SIGKILL: for the stacks of a few hundred threads, and for a small core file.
+pub const ABORT_GRACE: Duration = Duration::from_millis(1_500);
 
-/// Time to leave after a drain has used up its own (`--graceful-timeout`).
-pub const QUIT_GRACE_AFTER_DRAIN: Duration = Duration::from_secs(1);
+/// Longest timeout, so that a deadline can always be computed.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Longest graceful timeout, so that a deadline can always be computed.
-const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
-
-/// Time that a stop leaves to a worker that is still booting. It serves nobody, unless its report is on the way.
-pub const BOOT_GRACE: Duration = Duration::from_secs(1);
-
-/// What a slot holds.
+/// What a place holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// Nothing, for good.
     Empty,
     /// Nothing until then.
     Waiting { until: Instant },
-    /// A worker that loads; a stopping server gives it until `kill_at`.
-    Booting { kill_at: Option<Instant> },
+    /// A worker that loads, until then at the latest.
+    Booting { until: Option<Instant> },
     /// A worker that could not boot and is about to end.
     Failed { kill_at: Instant },
     /// A worker that serves.
     Ready { since: Instant },
-    /// A worker that was told to leave, or does so by itself.
-    Leaving { kill_at: Option<Instant> },
+    /// A worker that was told to leave, or does so by itself. Once hurried it finishes what runs and nothing else.
+    Leaving { until: Option<Instant>, hurried: bool },
+    /// A worker that did not go on and was sent SIGABRT; without a time SIGKILL has followed.
+    Aborted { kill_at: Option<Instant>, hang: Hang },
     /// A worker that was sent SIGKILL.
     Killed,
+}
+
+impl State {
+    /// Whether there is a process.
+    fn lives(self) -> bool {
+        !matches!(self, Self::Empty | Self::Waiting { .. })
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
     state: State,
+    generation: Generation,
+    /// Whether its end is made good here: the place is one of the wanted ones.
+    owed: bool,
+    /// Whether its worker is to give way to a new one of the same generation.
+    worn: bool,
     /// Restarts in a row without a healthy life between them.
     failures: u32,
 }
@@ -78,32 +101,43 @@ enum Phase {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Drain { until: Instant },
-    Quit { until: Instant },
-    Kill,
-}
-
 /// The state of the server as the policy sees it.
 #[derive(Clone, Debug)]
 pub struct Supervisor {
     places: Vec<Place>,
+    /// Most places there can be.
+    capacity: usize,
     phase: Phase,
-    graceful_timeout: Duration,
+    policy: Policy,
+    /// The generation that serves.
+    current: Generation,
+    /// Workers wanted while they are not stopped.
+    wanted: usize,
+    /// Whether an operator has stopped the workers and kept the master.
+    stopped: bool,
+    reload: Reload,
+    degraded: bool,
     /// When the last restarts began, the oldest first.
     restarts: [Option<Instant>; RESTARTS],
+    upgrade: Upgrade,
     actions: Vec<Action>,
 }
 
 impl Supervisor {
-    /// The policy for this many workers (at least one), none of them started.
-    pub fn new(workers: usize, graceful_timeout: Duration) -> Self {
+    /// The policy for a server that has room for `capacity` workers at once (more than twice `policy.workers`), none of them started.
+    pub fn new(policy: Policy, capacity: usize) -> Self {
         Self {
-            places: vec![Place { state: State::Empty, failures: 0 }; workers],
+            places: Vec::new(),
+            capacity,
             phase: Phase::Starting,
-            graceful_timeout: graceful_timeout.min(LONGEST_DRAIN),
+            policy,
+            current: Generation(1),
+            wanted: policy.workers,
+            stopped: false,
+            reload: Reload::new(Generation(1)),
+            degraded: false,
             restarts: [None; RESTARTS],
+            upgrade: Upgrade::Idle,
             actions: Vec::new(),
         }
     }
@@ -111,14 +145,21 @@ impl Supervisor {
     /// Takes in one event; returns what must be done now.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Action> {
         match event {
-            Event::Start => self.start(),
+            Event::Start => self.start(now),
             Event::Asked(request) => self.asked(request, now),
             Event::Reported { slot, report } => self.reported(slot, report, now),
             Event::Ended { slot, exit } => self.ended(slot, exit, now),
             Event::ForkFailed { slot, why } => self.fork_failed(slot, why, now),
+            Event::Read(result) => self.configuration_read(result, now),
+            Event::Stuck { slot, hang } => self.stuck(slot, hang, now),
+            Event::Worn { slot, wear } => self.wear_out(slot, wear),
+            Event::Tried(outcome) => self.tried(outcome),
             Event::Tick => {}
         }
         self.meet_deadlines(now);
+        self.balance(now);
+        self.restart_the_waiting(now);
+        self.upgrade_if_queued(now);
         self.end_when_empty();
         std::mem::take(&mut self.actions)
     }
@@ -126,10 +167,15 @@ impl Supervisor {
     /// When [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stage = match self.phase {
-            Phase::Stopping { stage: Stage::Drain { until } | Stage::Quit { until }, .. } => Some(until),
-            Phase::Stopping { stage: Stage::Kill, .. } | Phase::Starting | Phase::Serving | Phase::Done => None,
+            Phase::Stopping { stage, .. } => stage.until(),
+            Phase::Starting | Phase::Serving | Phase::Done => None,
         };
-        self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).min()
+        self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).chain(self.upgrade.until()).min()
+    }
+
+    /// Whether a worker of the place leaves, so that nothing of its loop can be expected.
+    pub fn is_leaving(&self, slot: Slot) -> bool {
+        self.places.get(slot.0).is_none_or(|place| !matches!(place.state, State::Ready { .. }))
     }
 
     /// Workers that serve.
@@ -140,25 +186,62 @@ impl Supervisor {
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
             State::Waiting { until } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
-            State::Booting { kill_at } | State::Leaving { kill_at } => kill_at,
+            State::Booting { until } | State::Leaving { until, .. } => until,
             State::Failed { kill_at } => Some(kill_at),
-            State::Empty | State::Ready { .. } | State::Killed => None,
+            State::Aborted { kill_at, .. } => kill_at,
+            State::Ready { since } => self.age_limit(place, since),
+            State::Empty | State::Killed => None,
         }
+    }
+
+    /// When a worker that is ready has become too old.
+    fn age_limit(&self, place: &Place, since: Instant) -> Option<Instant> {
+        let limited = self.phase == Phase::Serving && place.owed && !place.worn && place.generation == self.current;
+        self.policy.max_age.filter(|_| limited).map(|age| since + age.min(LONGEST))
     }
 
     fn restart_allowed_at(&self) -> Option<Instant> {
         self.restarts[0].map(|oldest| oldest + RESTART_WINDOW)
     }
 
-    fn start(&mut self) {
-        for index in 0..self.places.len() {
-            self.fork(Slot(index));
+    fn start(&mut self, now: Instant) {
+        match self.phase {
+            Phase::Starting => (0..self.wanted).for_each(|_| _ = self.add(now)),
+            // Adopted: the workers are there, and those of this program are to follow.
+            Phase::Serving | Phase::Stopping { .. } | Phase::Done => self.reload_for_upgrade(),
         }
     }
 
-    fn fork(&mut self, slot: Slot) {
-        self.places[slot.0].state = State::Booting { kill_at: None };
-        self.actions.push(Action::Fork(slot));
+    /// Forks a worker of this generation into an empty or waiting place.
+    fn fork(&mut self, slot: Slot, generation: Generation, boot_timeout: Option<Duration>, now: Instant) {
+        let until = boot_timeout.map(|time| now + time.min(LONGEST));
+        let place = &mut self.places[slot.0];
+        place.state = State::Booting { until };
+        place.generation = generation;
+        place.worn = false;
+        self.actions.push(Action::Fork(slot, generation));
+    }
+
+    /// An empty place, if there is room for one more worker.
+    fn free_place(&mut self) -> Option<Slot> {
+        let empty = self.places.iter().position(|place| place.state == State::Empty);
+        let index = empty.or((self.places.len() < self.capacity).then_some(self.places.len()))?;
+        let place = Place { state: State::Empty, generation: self.current, owed: false, worn: false, failures: 0 };
+        if index == self.places.len() {
+            self.places.push(place)
+        } else {
+            self.places[index] = place
+        }
+        Some(Slot(index))
+    }
+
+    /// Most workers that can be wanted: each may have a successor beside it, and the canary has its own place.
+    fn most_workers(&self) -> usize {
+        (self.capacity.saturating_sub(1) / 2).max(1)
+    }
+
+    fn place(&mut self, slot: Slot) -> Option<&mut Place> {
+        self.places.get_mut(slot.0)
     }
 
     fn tell(&mut self, note: Note) {
@@ -171,111 +254,138 @@ impl Supervisor {
             (Request::QuickStop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, stage: Stage::Drain { .. } }) => self.stop(code, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
-            (Request::Stop, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
-            (Request::Stop | Request::QuickStop, Phase::Done) => {}
+            (_, Phase::Done) => {}
             (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
-            (Request::Reload | Request::Upgrade | Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, _) => {
-                self.tell(Note::Unsupported(request))
+            (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
+            (Request::Reload, Phase::Starting | Phase::Serving) => self.reload_asked(),
+            (Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, Phase::Starting | Phase::Serving) => {
+                self.resize(request);
             }
+            (Request::Upgrade, Phase::Starting | Phase::Serving) => self.upgrade_asked(),
         }
+    }
+
+    /// A worker more or less, or none until further notice.
+    fn resize(&mut self, request: Request) {
+        match request {
+            Request::MoreWorkers if self.stopped => self.stopped = false,
+            Request::FewerWorkers | Request::StopWorkers if self.stopped => return self.tell(Note::WorkersStopped),
+            Request::StopWorkers => {
+                self.stopped = true;
+                return self.tell(Note::WorkersStopping);
+            }
+            Request::MoreWorkers if self.wanted >= self.most_workers() => return self.tell(Note::WorkersLimit(self.wanted)),
+            Request::MoreWorkers => self.wanted += 1,
+            Request::FewerWorkers if self.wanted == 1 => return self.tell(Note::WorkersLimit(1)),
+            Request::FewerWorkers => self.wanted -= 1,
+            Request::Stop | Request::QuickStop | Request::Reload | Request::ReopenLogs | Request::Upgrade => return,
+        }
+        self.tell(Note::Workers(self.wanted));
     }
 
     fn reported(&mut self, slot: Slot, report: Report, now: Instant) {
-        let state = self.places[slot.0].state;
-        match (report, state) {
-            (Report::Ready(_), State::Booting { .. }) => self.ready(slot, now),
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        let until = (!stopping).then(|| now + self.policy.graceful_timeout.min(LONGEST));
+        let Some(place) = self.place(slot) else { return };
+        match (report, place.state) {
+            (Report::Ready(_), State::Booting { .. }) if stopping => {
+                place.state = State::Leaving { until: None, hurried: false };
+            }
+            (Report::Ready(_), State::Booting { .. }) => {
+                place.state = State::Ready { since: now };
+                self.ready(slot);
+            }
             (Report::BootFailed(why), State::Booting { .. }) => {
-                self.places[slot.0].state = State::Failed { kill_at: now + BOOT_GRACE };
-                self.boot_failed(slot, why, now);
+                place.state = State::Failed { kill_at: now + BOOT_GRACE };
+                let code = if why.app { code::APP } else { code::BOOT };
+                let fatal = self.phase == Phase::Starting;
+                if !stopping {
+                    self.tell(Note::BootFailed { slot, why, fatal });
+                }
+                if fatal {
+                    self.stop(code, Order::Quit, now);
+                }
             }
-            (Report::Draining, State::Ready { since }) => {
-                self.forgive(slot, since, now);
-                self.places[slot.0].state = State::Leaving { kill_at: Some(now + self.graceful_timeout) };
+            (Report::Draining, State::Ready { .. }) => {
+                // By itself: whoever is told to leave is Leaving already. Its place is not kept for it.
+                place.state = State::Leaving { until, hurried: false };
+                place.owed = false;
+                self.tell(Note::Left(slot));
             }
-            // What a worker says twice, or says of an order that it was given, changes nothing.
-            (Report::Ready(_) | Report::BootFailed(_) | Report::Draining, _) => {}
+            (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
+            (Report::Dismissed, State::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
+            // What crossed an order on its way, or is said twice.
+            (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
         }
     }
 
-    fn ready(&mut self, slot: Slot, now: Instant) {
-        self.places[slot.0].state = match self.phase {
-            Phase::Starting | Phase::Serving => State::Ready { since: now },
-            // Its order waits in the channel.
-            Phase::Stopping { .. } | Phase::Done => State::Leaving { kill_at: None },
-        };
-        if self.phase == Phase::Starting && self.places.iter().all(|place| matches!(place.state, State::Ready { .. })) {
+    fn ready(&mut self, slot: Slot) {
+        if self.reload.canary() == Some(slot) {
+            self.promote(slot);
+        }
+        let all = self.places.iter().filter(|place| place.owed).all(|place| matches!(place.state, State::Ready { .. }));
+        if all && self.phase == Phase::Starting {
             self.phase = Phase::Serving;
             self.actions.push(Action::NotifyReady);
-        }
-    }
-
-    fn boot_failed(&mut self, slot: Slot, why: BootError, now: Instant) {
-        match self.phase {
-            Phase::Starting => {
-                let code = if why.app { code::APP } else { code::BOOT };
-                self.tell(Note::BootFailed { slot, why, fatal: true });
-                self.stop(code, Order::Quit, now);
-            }
-            Phase::Serving => self.tell(Note::BootFailed { slot, why, fatal: false }),
-            // The others fail for the same reason; it is told once.
-            Phase::Stopping { .. } | Phase::Done => {}
+            self.reload_if_queued();
         }
     }
 
     fn ended(&mut self, slot: Slot, exit: Exit, now: Instant) {
-        let state = std::mem::replace(&mut self.places[slot.0].state, State::Empty);
-        let stopping = matches!(self.phase, Phase::Stopping { .. } | Phase::Done);
         let starting = self.phase == Phase::Starting;
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        let Some(place) = self.place(slot) else { return };
+        let (state, owed) = (place.state, place.owed);
+        if !state.lives() {
+            // Not a worker of this server.
+            return;
+        }
+        (place.state, place.owed) = (State::Empty, false);
+        let mut fatal = false;
         match state {
+            // A stop may have crossed the end of the boot.
             State::Booting { .. } if stopping => {}
             State::Booting { .. } => {
-                self.tell(Note::Died { slot, exit, booting: true, fatal: starting });
-                if starting {
-                    self.stop(code::BOOT, Order::Quit, now);
-                } else {
-                    self.restart(slot, now);
-                }
+                fatal = starting;
+                self.tell(Note::Died { slot, exit, booting: true, fatal });
             }
-            State::Failed { .. } if stopping => {}
-            State::Failed { .. } => self.restart(slot, now),
-            State::Leaving { .. } if exit == Exit::Code(0) => {
-                if !stopping {
-                    self.tell(Note::Left(slot));
-                    self.restart(slot, now);
-                }
+            State::Aborted { hang, .. } => {
+                fatal = starting && matches!(hang, Hang::Boot(_));
+                self.tell(Note::Hung { slot, hang, exit, fatal });
             }
+            // Whoever leaves in order says so first.
+            State::Leaving { .. } if exit == Exit::Code(0) => {}
             State::Ready { since } => {
                 self.forgive(slot, since, now);
-                self.lost(slot, exit, now);
+                self.tell(Note::Died { slot, exit, booting: false, fatal: false });
             }
-            State::Leaving { .. } => self.lost(slot, exit, now),
-            State::Killed if stopping => {}
-            State::Killed => self.restart(slot, now),
-            // Not a worker of this server.
-            State::Empty | State::Waiting { .. } => self.places[slot.0].state = state,
+            State::Leaving { .. } => self.tell(Note::Died { slot, exit, booting: false, fatal: false }),
+            State::Failed { .. } | State::Killed | State::Empty | State::Waiting { .. } => {}
+        }
+        if fatal {
+            self.stop(code::BOOT, Order::Quit, now);
+        } else if self.reload.canary() == Some(slot) {
+            self.canary_failed();
+        } else if owed {
+            self.restart(slot, now);
         }
     }
 
     fn fork_failed(&mut self, slot: Slot, why: String, now: Instant) {
-        self.places[slot.0].state = State::Empty;
         self.tell(Note::ForkFailed { slot, why });
-        match self.phase {
-            Phase::Starting => self.stop(code::BOOT, Order::Quit, now),
-            Phase::Serving => self.restart(slot, now),
-            Phase::Stopping { .. } | Phase::Done => {}
+        let Some(place) = self.place(slot) else { return };
+        let owed = std::mem::take(&mut place.owed);
+        place.state = State::Empty;
+        if self.phase == Phase::Starting {
+            self.stop(code::BOOT, Order::Quit, now);
+        } else if self.reload.canary() == Some(slot) {
+            self.canary_failed();
+        } else if owed {
+            self.restart(slot, now);
         }
     }
 
-    /// A worker that served has ended, and not in order: whoever leaves in order says so first.
-    fn lost(&mut self, slot: Slot, exit: Exit, now: Instant) {
-        self.tell(Note::Died { slot, exit, booting: false, fatal: false });
-        match self.phase {
-            Phase::Starting | Phase::Serving => self.restart(slot, now),
-            Phase::Stopping { .. } | Phase::Done => {}
-        }
-    }
-
-    /// A worker that was ready since then ends: earlier failures of its slot count only if it did not live long.
+    /// A worker that was ready since then ends: earlier failures of its place count only if it did not live long.
     fn forgive(&mut self, slot: Slot, since: Instant, now: Instant) {
         if now.duration_since(since) >= HEALTHY_AFTER {
             self.places[slot.0].failures = 0;
@@ -291,108 +401,97 @@ impl Supervisor {
         };
         place.failures = place.failures.saturating_add(1);
         place.state = State::Waiting { until: now + wait };
+        place.generation = self.current;
+        place.owed = true;
         if !wait.is_zero() {
             self.tell(Note::Pause { slot, wait });
         }
     }
 
-    /// Tells everybody to leave, or to leave more quickly.
-    fn stop(&mut self, code: i32, order: Order, now: Instant) {
-        self.tell(Note::Stopping(order));
-        let stage = match order {
-            Order::Drain => Stage::Drain { until: now + self.graceful_timeout },
-            Order::Quit => Stage::Quit { until: now + QUIT_GRACE },
-        };
-        self.enter(code, stage, order, now);
-    }
-
-    fn enter(&mut self, code: i32, stage: Stage, order: Order, now: Instant) {
-        if matches!(self.phase, Phase::Starting | Phase::Serving) {
-            self.actions.push(Action::StopListening);
-        }
-        self.phase = Phase::Stopping { code, stage };
-        for index in 0..self.places.len() {
-            let state = &mut self.places[index].state;
-            let (next, told) = match *state {
-                State::Waiting { .. } | State::Empty => (State::Empty, false),
-                State::Booting { kill_at } => (State::Booting { kill_at: kill_at.or(Some(now + BOOT_GRACE)) }, true),
-                State::Ready { .. } | State::Leaving { .. } => (State::Leaving { kill_at: None }, true),
-                State::Failed { .. } | State::Killed => (*state, false),
-            };
-            *state = next;
-            if told {
-                self.actions.push(Action::Order(Slot(index), order));
+    /// A worker does not go on: it is ended so that its interpreter can still say where it is.
+    fn stuck(&mut self, slot: Slot, hang: Hang, now: Instant) {
+        let Some(place) = self.place(slot) else { return };
+        match place.state {
+            State::Booting { .. } | State::Ready { .. } | State::Leaving { .. } => {
+                place.state = State::Aborted { kill_at: Some(now + ABORT_GRACE), hang };
+                self.actions.push(Action::Abort(slot));
             }
+            State::Empty | State::Waiting { .. } | State::Failed { .. } | State::Aborted { .. } | State::Killed => {}
         }
     }
 
-    fn kill_all(&mut self, code: i32) {
-        self.phase = Phase::Stopping { code, stage: Stage::Kill };
-        for index in 0..self.places.len() {
-            match self.places[index].state {
-                State::Booting { .. } | State::Failed { .. } | State::Ready { .. } | State::Leaving { .. } => {
-                    self.kill(Slot(index))
-                }
-                State::Empty | State::Waiting { .. } | State::Killed => {}
-            }
+    /// A worker has had its share; who gives way when is up to `balance`.
+    fn wear_out(&mut self, slot: Slot, wear: Wear) {
+        let serving = self.phase == Phase::Serving;
+        let Some(place) = self.place(slot) else { return };
+        if serving && place.owed && !place.worn && matches!(place.state, State::Ready { .. }) {
+            place.worn = true;
+            self.tell(Note::Recycling { slot, wear });
         }
     }
 
     fn kill(&mut self, slot: Slot) {
-        self.places[slot.0].state = State::Killed;
-        self.tell(Note::Killing(slot));
+        let state = &mut self.places[slot.0].state;
+        if let State::Aborted { kill_at, .. } = state {
+            // Its report tells everything.
+            *kill_at = None;
+        } else {
+            *state = State::Killed;
+            self.tell(Note::Killing(slot));
+        }
         self.actions.push(Action::Kill(slot));
     }
 
     fn meet_deadlines(&mut self, now: Instant) {
-        match self.phase {
-            Phase::Stopping { code, stage: Stage::Drain { until } } if until <= now => {
-                self.tell(Note::DrainTimeout(self.graceful_timeout));
-                self.enter(code, Stage::Quit { until: now + QUIT_GRACE_AFTER_DRAIN }, Order::Quit, now);
-            }
-            Phase::Stopping { code, stage: Stage::Quit { until } } if until <= now => self.kill_all(code),
-            Phase::Stopping { .. } | Phase::Starting | Phase::Serving | Phase::Done => {}
-        }
+        self.meet_stage(now);
+        self.meet_trial(now);
+        let stopping = matches!(self.phase, Phase::Stopping { .. });
         for index in 0..self.places.len() {
-            match self.places[index].state {
-                State::Booting { kill_at: Some(at) } | State::Leaving { kill_at: Some(at) } | State::Failed { kill_at: at }
-                    if at <= now =>
-                {
-                    self.kill(Slot(index));
+            let (slot, place) = (Slot(index), self.places[index]);
+            match place.state {
+                State::Booting { until: Some(at) } if at <= now && stopping => self.kill(slot),
+                State::Booting { until: Some(at) } if at <= now => {
+                    self.stuck(slot, Hang::Boot(self.policy.boot_timeout.unwrap_or_default()), now);
+                }
+                State::Leaving { until: Some(at), hurried: false } if at <= now => {
+                    self.places[index].state = State::Leaving { until: Some(now + QUIT_GRACE_AFTER_DRAIN), hurried: true };
+                    self.actions.push(Action::Order(slot, Order::Quit));
+                }
+                State::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot),
+                State::Failed { kill_at } if kill_at <= now => self.kill(slot),
+                State::Aborted { kill_at: Some(at), .. } if at <= now => self.kill(slot),
+                State::Ready { since } if self.age_limit(&place, since).is_some_and(|at| at <= now) => {
+                    self.wear_out(slot, Wear::Age(now.duration_since(since)));
                 }
                 State::Booting { .. }
                 | State::Leaving { .. }
                 | State::Failed { .. }
+                | State::Aborted { .. }
                 | State::Ready { .. }
                 | State::Waiting { .. }
                 | State::Empty
                 | State::Killed => {}
             }
         }
+    }
+
+    /// Forks again where a pause is over, the longest first, as often as the limit allows.
+    fn restart_the_waiting(&mut self, now: Instant) {
         while self.restart_allowed_at().is_none_or(|allowed| allowed <= now) {
             let Some(slot) = self.longest_waiting(now) else { break };
             self.restarts.rotate_left(1);
             self.restarts[RESTARTS - 1] = Some(now);
-            self.fork(slot);
+            self.fork(slot, self.current, self.policy.boot_timeout, now);
         }
     }
 
-    /// The slot whose pause was over first.
+    /// The place whose pause was over first.
     fn longest_waiting(&self, now: Instant) -> Option<Slot> {
         let pause_over = |(index, place): (usize, &Place)| {
             if let State::Waiting { until } = place.state { Some((until, Slot(index))) } else { None }
         };
         let first = self.places.iter().enumerate().filter_map(pause_over).min();
         first.filter(|(until, _)| *until <= now).map(|(_, slot)| slot)
-    }
-
-    fn end_when_empty(&mut self) {
-        if let Phase::Stopping { code, .. } = self.phase
-            && self.places.iter().all(|place| place.state == State::Empty)
-        {
-            self.phase = Phase::Done;
-            self.actions.push(Action::Exit(code));
-        }
     }
 }
 

@@ -1,11 +1,15 @@
 //! What the master knows of its workers: process, channel, birth and death.
 
-use std::time::Instant;
+use std::fs::File;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Report};
 use crate::sys::process::{self, Exit, Pid};
 
 use super::event::Slot;
+use super::logs::Logs;
 
 /// A worker as its parent sees it.
 #[derive(Debug)]
@@ -15,42 +19,99 @@ pub struct Child {
     /// When it was forked.
     pub born: Instant,
     /// `None` once its end is closed.
-    channel: Option<MasterEnd>,
+    pub channel: Option<MasterEnd>,
+    /// How long the application may run for one step; 0: no limit.
+    pub timeout: Duration,
+    /// Resident memory in bytes above which it is replaced; 0: no limit.
+    pub max_memory: u64,
+    /// What its interpreter writes when a signal ends it.
+    pub stacks: File,
+    /// The logs of its generation.
+    pub logs: Option<Arc<Logs>>,
+    ready: bool,
     ended: bool,
 }
 
+/// Most bytes of stacks that are read: a hundred threads.
+const STACKS_MAX: usize = 40 * 1024;
+
 impl Child {
-    /// A worker just forked.
-    pub fn new(pid: Pid, born: Instant, channel: MasterEnd) -> Self {
-        Self { pid, born, channel: Some(channel), ended: false }
+    /// A worker just forked, without limits.
+    pub fn new(pid: Pid, born: Instant, channel: MasterEnd, stacks: File) -> Self {
+        Self::adopted(pid, born, Some(channel), stacks)
+    }
+
+    /// A worker that was forked before exec, without limits; its channel may be closed already.
+    pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>, stacks: File) -> Self {
+        let (timeout, max_memory) = (Duration::ZERO, 0);
+        Self { pid, born, channel, timeout, max_memory, stacks, logs: None, ready: false, ended: false }
+    }
+
+    /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.
+    pub fn stacks(&self) -> String {
+        let mut text = vec![0; STACKS_MAX];
+        let mut len = 0;
+        while len < STACKS_MAX {
+            match self.stacks.read_at(&mut text[len..], len as u64) {
+                Ok(count) if count > 0 => len += count,
+                Ok(_) | Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&text[..len]).trim_end().to_owned()
     }
 }
 
 /// The last worker of each slot, dead or alive: its death is told after it has happened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Option<Child>>,
 }
 
 impl Table {
-    /// Empty slots.
-    pub fn new(slots: usize) -> Self {
-        Self { rows: (0..slots).map(|_| None).collect() }
+    /// No workers.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// A new worker has the slot.
     pub fn put(&mut self, slot: Slot, child: Child) {
+        if slot.0 >= self.rows.len() {
+            self.rows.resize_with(slot.0 + 1, || None);
+        }
         self.rows[slot.0] = Some(child);
+    }
+
+    /// The slot's worker has said that it is ready.
+    pub fn set_ready(&mut self, slot: Slot) {
+        if let Some(Some(child)) = self.rows.get_mut(slot.0) {
+            child.ready = true;
+        }
+    }
+
+    /// Workers that were ready and have not ended.
+    pub fn serving(&self) -> impl Iterator<Item = (Slot, &Child)> {
+        self.living_ones().filter(|(_, child)| child.ready)
     }
 
     /// The last worker of the slot.
     pub fn child(&self, slot: Slot) -> Option<&Child> {
-        self.rows[slot.0].as_ref()
+        self.rows.get(slot.0)?.as_ref()
     }
 
     /// The worker of the slot if it has not been waited for, so that its process id is still its own.
     pub fn living(&self, slot: Slot) -> Option<&Child> {
         self.child(slot).filter(|child| !child.ended)
+    }
+
+    /// Whether this is a worker that has not been waited for.
+    pub fn is_own(&self, pid: Pid) -> bool {
+        self.rows.iter().flatten().any(|child| child.pid == pid && !child.ended)
+    }
+
+    /// Workers that have not been waited for.
+    pub fn living_ones(&self) -> impl Iterator<Item = (Slot, &Child)> {
+        let rows = self.rows.iter().enumerate();
+        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
     }
 
     /// The open channels.
@@ -65,7 +126,7 @@ impl Table {
 
     /// What the worker has said since the last call. A closed or broken channel is forgotten: the end of the process tells the rest.
     pub fn reports(&mut self, slot: Slot) -> Vec<Report> {
-        let Some(child) = &mut self.rows[slot.0] else { return Vec::new() };
+        let Some(Some(child)) = self.rows.get_mut(slot.0) else { return Vec::new() };
         let mut reports = Vec::new();
         while let Some(channel) = &child.channel {
             match channel.receive() {
@@ -103,11 +164,11 @@ mod tests {
     #[test]
     fn a_dead_worker_is_found_once_and_its_last_words_are_heard() {
         let alone = alone_in_test();
-        let mut table = Table::new(2);
+        let mut table = Table::new();
         let (master, worker) = pair().unwrap();
         let pid = fork_in_test(&alone, |_| worker.send(&Report::Draining).map_or(1, |()| 3));
         drop(worker);
-        table.put(Slot(1), Child::new(pid, Instant::now(), master));
+        table.put(Slot(1), Child::new(pid, Instant::now(), master, tempfile::tempfile().unwrap()));
         let stranger = fork_in_test(&alone, |_| 0);
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
         assert_eq!(table.reap(), [(Slot(1), Exit::Code(3))]);

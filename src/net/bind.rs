@@ -24,7 +24,7 @@ use crate::sys::fd::inherited;
 use crate::sys::socket::{listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
-use super::unix;
+use super::unix::{self, FileMark, UnixFile};
 
 /// First port that needs no privilege (net.ipv4.ip_unprivileged_port_start, as it is on most machines).
 const UNPRIVILEGED_PORT: u16 = 1024;
@@ -56,7 +56,7 @@ fn bind_one(wanted: &Bind, settings: &Settings) -> Result<Listener, String> {
     match wanted {
         Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
         Bind::Unix(path) => unix::bind(path, settings),
-        Bind::Fd(number) => adopt(*number, settings),
+        Bind::Fd(number) => take_over(*number, settings).map(|listener| listener.owned(false)),
     }
 }
 
@@ -125,8 +125,18 @@ fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
     Ok(Listener::new(Socket::Tcp(mio::net::TcpListener::from_std(listener)), address, None))
 }
 
+/// Takes over a listening socket of the program that this process was before exec: its own or not, with the file made for it.
+pub fn adopt(number: i32, own: bool, file: Option<FileMark>, settings: &Settings) -> Result<Listener, BindError> {
+    let listener = take_over(number, settings).map_err(|why| BindError(format!("cannot go on listening on {number}: {why}")))?;
+    let listener = listener.owned(own);
+    Ok(match file {
+        Some(mark) => listener.with_file(UnixFile::of(mark)),
+        None => listener,
+    })
+}
+
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
-fn adopt(number: i32, settings: &Settings) -> Result<Listener, String> {
+fn take_over(number: i32, settings: &Settings) -> Result<Listener, String> {
     let socket = inherited(number).map_err(|error| lower(&error))?;
     let kind = getsockopt(&socket, sockopt::SockType).map_err(|errno| match errno {
         Errno::ENOTSOCK => "the descriptor is not a socket".into(),

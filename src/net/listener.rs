@@ -8,9 +8,11 @@ use std::path::PathBuf;
 
 use crate::sys::privileges::{Gid, Uid};
 
-pub use super::bind::{BindError, bind_all};
+pub use super::bind::{BindError, adopt, bind_all};
 use super::stream::{PeerAddr, Stream};
+pub use super::unix::FileMark;
 use super::unix::UnixFile;
+use crate::sys::socket::hold_off_connections;
 
 /// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers. Dropped in the process that
 /// made it, it removes its unix socket's file.
@@ -18,6 +20,8 @@ use super::unix::UnixFile;
 pub struct Listener {
     socket: Socket,
     address: Address,
+    /// Whether this server made it: what was inherited may be somebody else's as well.
+    own: bool,
     /// The file made for a unix socket, to be removed; `None` for TCP and for what was inherited.
     file: Option<UnixFile>,
 }
@@ -50,12 +54,48 @@ impl fmt::Display for Address {
 
 impl Listener {
     pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
-        Self { socket, address, file }
+        Self { socket, address, own: true, file }
+    }
+
+    /// The same, made by this server or by the parent process, which may go on using it.
+    pub(super) fn owned(self, own: bool) -> Self {
+        Self { own, ..self }
+    }
+
+    /// Whether this server made it.
+    pub fn is_own(&self) -> bool {
+        self.own
+    }
+
+    /// Whether connections may be on their way without being in the queue: a TCP handshake under way, or one that waits for its
+    /// first bytes (TCP_DEFER_ACCEPT). What becomes of them when the last process closes the socket is lost.
+    pub fn has_handshakes(&self) -> bool {
+        self.own && matches!(self.socket, Socket::Tcp(_))
+    }
+
+    /// Lets no new connection begin, while those that have begun go on: the end of the socket is near. A client that comes now
+    /// tries again after a second, as after the loss of a packet, and then is refused, or served by who listens there next.
+    ///
+    /// A socket that was inherited stays as it is, for it outlives this server; a unix socket has no handshake.
+    pub fn hold_off(&self) -> io::Result<()> {
+        if self.has_handshakes() { hold_off_connections(self) } else { Ok(()) }
     }
 
     /// Where it is bound.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The file that was made for it and is removed with it.
+    pub fn file(&self) -> Option<&FileMark> {
+        self.file.as_ref().map(UnixFile::mark)
+    }
+
+    /// Makes an adopted listener the owner of the file that this process made for it before exec.
+    pub(super) fn with_file(mut self, file: UnixFile) -> Self {
+        self.address = Address::Unix(file.mark().path.clone());
+        self.file = Some(file);
+        self
     }
 
     /// Gives the file of a unix socket to this user and group; of other sockets, and of what was inherited, nothing.

@@ -38,7 +38,7 @@ pub(super) fn bind(path: &Path, settings: &Settings) -> Result<Listener, String>
     let mode = 0o777 & !settings.umask.unwrap_or(0);
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| lower(&error))?;
     listen(&socket, settings.backlog).map_err(|error| lower(&error))?;
-    let address = Address::Unix(file.path.clone());
+    let address = Address::Unix(file.mark.path.clone());
     Ok(Listener::new(Socket::Unix(mio::net::UnixListener::from_std(UnixListener::from(socket))), address, Some(file)))
 }
 
@@ -67,13 +67,22 @@ fn remove_stale(path: &Path, place: &UnixAddr) -> Result<(), String> {
     }
 }
 
+/// Which file was made for a unix socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileMark {
+    /// Where, absolute.
+    pub path: PathBuf,
+    /// Device of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
 /// The file of a unix socket that this process made. Dropping it removes the file, but only in this process (a forked child has a
 /// copy of the value), and only if nobody has put another in its place.
 #[derive(Debug)]
 pub(super) struct UnixFile {
-    path: PathBuf,
-    device: u64,
-    inode: u64,
+    mark: FileMark,
     maker: Pid,
 }
 
@@ -81,12 +90,21 @@ impl UnixFile {
     fn made(path: &Path) -> io::Result<Self> {
         let path = std::path::absolute(path)?;
         let meta = fs::symlink_metadata(&path)?;
-        Ok(Self { path, device: meta.dev(), inode: meta.ino(), maker: getpid() })
+        Ok(Self::of(FileMark { path, device: meta.dev(), inode: meta.ino() }))
+    }
+
+    /// The file that this process made before exec.
+    pub(super) fn of(mark: FileMark) -> Self {
+        Self { mark, maker: getpid() }
+    }
+
+    pub(super) fn mark(&self) -> &FileMark {
+        &self.mark
     }
 
     fn is_ours(&self) -> bool {
-        let same = |meta: fs::Metadata| meta.dev() == self.device && meta.ino() == self.inode;
-        self.maker == getpid() && fs::symlink_metadata(&self.path).is_ok_and(same)
+        let same = |meta: fs::Metadata| meta.dev() == self.mark.device && meta.ino() == self.mark.inode;
+        self.maker == getpid() && fs::symlink_metadata(&self.mark.path).is_ok_and(same)
     }
 }
 
@@ -94,7 +112,7 @@ impl Drop for UnixFile {
     fn drop(&mut self) {
         if self.is_ours() {
             // Nobody could be told, and a socket left behind is replaced at the next start.
-            let _ = fs::remove_file(&self.path);
+            let _ = fs::remove_file(&self.mark.path);
         }
     }
 }

@@ -1,14 +1,35 @@
-//! Memory shared with the processes forked later.
+//! Memory shared with the processes forked later, and with the program that this process becomes by exec: both are files in memory
+//! (memfd_create(2)), because a mapping does not survive exec, but a descriptor does.
 
-use std::io;
+use std::ffi::CStr;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::ops::Deref;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+/// A file without a place, in memory, close-on-exec; `name` shows in /proc. Two processes that share it exchange more than a pipe
+/// holds, and nobody has to read in time.
+pub fn anonymous_file(name: &CStr) -> io::Result<File> {
+    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+}
+
+/// An anonymous file with these contents, positioned at its start.
+pub fn file_of(name: &CStr, contents: &[u8]) -> io::Result<File> {
+    let mut file = anonymous_file(name)?;
+    file.write_all(contents)?;
+    file.rewind()?;
+    Ok(file)
+}
 
 /// Types that can live in memory shared by processes.
 ///
 /// # Safety
-/// All-zero bytes are a valid value; every access through `&Self` is atomic; no pointers, no destructor.
+/// Any bytes are a valid value; every access through `&Self` is atomic; no pointers, no destructor.
 pub unsafe trait Shared: Sync {}
 
 // SAFETY: an atomic integer of any bytes is valid, holds no pointer and needs no drop.
@@ -35,34 +56,51 @@ macro_rules! shared_struct {
 }
 pub(crate) use shared_struct;
 
-/// A fixed number of zeroed values in a mapping that every process forked later shares.
+/// Name of the memory in /proc/PID/maps.
+const NAME: &str = "tapster-shared";
+
+/// A fixed number of values, zeroed at first, in a mapping that every process forked later shares.
 #[derive(Debug)]
 pub struct SharedSlice<T: Shared> {
     /// Start of a mapping of `len` values, which lives as long as `self`.
     start: NonNull<T>,
     len: usize,
+    /// The memory, which cannot shrink.
+    memory: OwnedFd,
 }
 
 impl<T: Shared> SharedSlice<T> {
     /// Maps `len` values (at least one).
     pub fn new(len: usize) -> io::Result<Self> {
-        let bytes = Self::bytes(len).ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice overlaps nothing.
+        let memory = memfd_create(NAME, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        // A process that shortened it would make all others fail with SIGBUS.
+        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
+        Self::of(memory, len)
+    }
+
+    /// Maps memory made by [`Self::new`] before exec, with the values that are in it; made longer by zeroed values where it has
+    /// less than `len`. Whoever shares it must mean the same type.
+    pub fn of(memory: OwnedFd, len: usize) -> io::Result<Self> {
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let bytes = Self::bytes(len).filter(|&bytes| bytes > 0).ok_or_else(invalid)?;
+        let seals = SealFlag::from_bits_retain(fcntl(&memory, FcntlArg::F_GET_SEALS)?);
+        if !seals.contains(SealFlag::F_SEAL_SHRINK) {
+            return Err(invalid());
+        }
+        let file = File::from(memory);
+        let length = u64::try_from(bytes).map_err(|_| invalid())?;
+        if file.metadata()?.len() < length {
+            file.set_len(length)?;
+        }
+        // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED | libc::MAP_ANONYMOUS,
-                -1,
-                0,
-            )
+            libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, file.as_raw_fd(), 0)
         };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).expect("the kernel maps nothing at address 0 unasked");
-        Ok(Self { start, len })
+        Ok(Self { start, len, memory: file.into() })
     }
 
     fn bytes(len: usize) -> Option<usize> {
@@ -75,9 +113,16 @@ impl<T: Shared> Deref for SharedSlice<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        // SAFETY: the mapping holds `len` values, page-aligned, zeroed at first and since then changed only atomically (`Shared`);
-        // it lives until `self` is dropped, which the returned borrow prevents.
+        // SAFETY: the mapping holds `len` values, page-aligned, whose bytes are valid whatever they are, and changed only
+        // atomically (`Shared`); the seal keeps the memory behind it as long as that; the mapping lives until `self` is dropped,
+        // which the returned borrow prevents.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
+    }
+}
+
+impl<T: Shared> AsFd for SharedSlice<T> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.memory.as_fd()
     }
 }
 
@@ -89,7 +134,7 @@ unsafe impl<T: Shared> Sync for SharedSlice<T> {}
 impl<T: Shared> Drop for SharedSlice<T> {
     fn drop(&mut self) {
         let bytes = Self::bytes(self.len).expect("checked when mapped");
-        // SAFETY: exactly the mapping made by `new`, to which no borrow is left.
+        // SAFETY: exactly the mapping made by `of`, to which no borrow is left.
         unsafe { libc::munmap(self.start.as_ptr().cast(), bytes) };
     }
 }
@@ -112,6 +157,25 @@ mod tests {
         });
         wait_in_test(child);
         assert_eq!(slice[2].load(Relaxed), 42);
+    }
+
+    #[test]
+    fn the_memory_can_be_mapped_again_and_longer() {
+        let slice = SharedSlice::<AtomicU64>::new(2).unwrap();
+        slice[1].store(7, Relaxed);
+        let again = SharedSlice::<AtomicU64>::of(slice.as_fd().try_clone_to_owned().unwrap(), 2000).unwrap();
+        assert_eq!((again[1].load(Relaxed), again[1999].load(Relaxed)), (7, 0));
+        again[0].store(8, Relaxed);
+        assert_eq!(slice[0].load(Relaxed), 8);
+        let shorter = SharedSlice::<AtomicU64>::of(again.as_fd().try_clone_to_owned().unwrap(), 1).unwrap();
+        assert_eq!(again[1999].load(Relaxed), 0);
+        assert_eq!((shorter.len(), shorter[0].load(Relaxed)), (1, 8));
+    }
+
+    #[test]
+    fn memory_that_could_shrink_is_not_mapped() {
+        assert!(SharedSlice::<AtomicU64>::of(file_of(c"x", &[0; 64]).unwrap().into(), 1).is_err());
+        assert!(SharedSlice::<AtomicU64>::new(0).is_err());
     }
 
     #[test]

@@ -129,6 +129,26 @@ pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
     }
 }
 
+/// Waits for children of others, if this process is the one that inherits them (PID 1 of a container, or a subreaper), and forgets
+/// them. `is_own` tells the children that somebody else waits for: behind one of them it stops, and must be called again after that.
+pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
+    let inherits = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
+    if !inherits {
+        return;
+    }
+    loop {
+        let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+        let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+        // SAFETY: `info` is a valid place for the answer; nothing is collected yet.
+        let found = unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), flags) } == 0;
+        // SAFETY: zeroed before, which is a valid siginfo_t with pid 0, and filled for a child that has ended.
+        let pid = if found { unsafe { info.assume_init().si_pid() } } else { 0 };
+        if pid == 0 || is_own(Pid::from_raw(pid)) || reap(Pid::from_raw(pid)).is_err() {
+            return;
+        }
+    }
+}
+
 /// Ends this process at once: no exit handlers, no buffers flushed.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) has no precondition and does not return.

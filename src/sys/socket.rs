@@ -22,6 +22,39 @@ pub fn set_defer_accept(listener: &impl AsFd, seconds: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Lets a listening TCP socket see no more first packets of connections (SYN without ACK, RFC 9293 section 3.5), as if they were lost
+/// on the way. Handshakes that have begun are completed. It lasts as long as the socket (socket(7), SO_ATTACH_FILTER).
+pub fn hold_off_connections(listener: &impl AsFd) -> io::Result<()> {
+    /// Offset of the flags in a TCP header, where the filter of a TCP socket begins to read.
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    const DROP: u32 = 0;
+    const KEEP: u32 = u32::MAX;
+    let step = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
+    let mut program = [
+        step(libc::BPF_LD | libc::BPF_B | libc::BPF_ABS, 0, 0, FLAGS),
+        step(libc::BPF_ALU | libc::BPF_AND | libc::BPF_K, 0, 0, SYN | ACK),
+        step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, SYN),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, DROP),
+        step(libc::BPF_RET | libc::BPF_K, 0, 0, KEEP),
+    ];
+    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+    // SAFETY: the option's value is one sock_fprog, which points to as many instructions as it says; the kernel copies them during
+    // the call and checks them.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const filter).cast(),
+            size_of::<libc::sock_fprog>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
+}
+
 /// listen(2). A backlog above net.core.somaxconn is cut to it by the kernel (nix refuses some that the kernel takes).
 pub fn listen(socket: &impl AsFd, backlog: u32) -> io::Result<()> {
     let backlog = libc::c_int::try_from(backlog).unwrap_or(libc::c_int::MAX);

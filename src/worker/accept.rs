@@ -133,6 +133,16 @@ impl Acceptor {
         }
     }
 
+    /// Takes the sockets out of the poll; they can still be accepted from.
+    pub fn pause(&mut self, poll: BorrowedFd<'_>) {
+        self.close(State::Full, poll);
+    }
+
+    /// Whether connections may be on their way to a socket without being in its queue.
+    pub fn has_handshakes(&self) -> bool {
+        self.listeners.iter().any(Listener::has_handshakes)
+    }
+
     /// Takes the sockets out for good and closes them.
     pub fn leave(&mut self, poll: BorrowedFd<'_>) {
         self.close(State::Closed, poll);

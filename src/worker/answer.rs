@@ -15,6 +15,7 @@ use super::connection::{CloseReason, Connection, Flow, Next, Phase};
 use super::job::{Link, Served, Work};
 use super::member::Member;
 use super::output;
+use super::request::facts;
 use super::seat::{Entry, Seat};
 
 /// Bytes of a file sent before others have their turn.
@@ -99,9 +100,16 @@ impl Answer {
 }
 
 impl Seat {
+    /// The application is entered again for this answer. The clock of a thread that waited for the work is old.
+    fn go_on(&mut self, answer: &Answer) {
+        self.clock.tick();
+        let facts = facts(&answer.head, &answer.bytes, &answer.link.peer);
+        self.scoreboard.call(self.slot, self.member.0).resume(&facts, answer.began, self.clock.ns());
+    }
+
     /// Asks a stream for one block; the last step closes it.
     pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
-        self.scoreboard.call(self.slot, self.member.0).begin(answer.head.line.of(&answer.bytes), answer.began);
+        self.go_on(&answer);
         let before = self.out.len();
         let step = answer.stream.advance(&mut self.out);
         self.clock.tick();
@@ -122,7 +130,7 @@ impl Seat {
 
     /// Drops a stream whose client is gone.
     pub(super) fn abandon(&mut self, answer: Box<Answer>) -> Served {
-        self.scoreboard.call(self.slot, self.member.0).begin(answer.head.line.of(&answer.bytes), answer.began);
+        self.go_on(&answer);
         let mut summary = answer.stream.summary();
         summary.sent = summary.sent.saturating_sub(answer.unsent());
         answer.record(summary, self);

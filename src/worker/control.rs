@@ -21,7 +21,7 @@ const NOT_OURS: [i32; 7] = [SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, 
 #[derive(Debug)]
 pub struct Control {
     channel: WorkerEnd,
-    drain: UnixStream,
+    dismissed: UnixStream,
     quit: UnixStream,
     /// The sinks of the error log and the access log, which the master gives new files.
     logs: (Arc<Sink>, Option<Arc<Sink>>),
@@ -30,17 +30,17 @@ pub struct Control {
 }
 
 impl Control {
-    /// Installs the signal handlers. SIGTERM drains, SIGQUIT leaves quickly.
+    /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly.
     pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<Self> {
         for signal in NOT_OURS {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
-        Ok(Self { channel, drain: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, logs, orphaned: false })
+        Ok(Self { channel, dismissed: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, logs, orphaned: false })
     }
 
     /// Registers everything under one token.
     pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        for fd in [self.channel.as_fd(), self.drain.as_fd(), self.quit.as_fd()] {
+        for fd in [self.channel.as_fd(), self.dismissed.as_fd(), self.quit.as_fd()] {
             registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         }
         Ok(())
@@ -54,14 +54,11 @@ impl Control {
     /// The strongest order that has come since the last look. A dead master counts as the order to leave quickly.
     pub fn orders(&mut self) -> Option<Order> {
         let mut strongest = None;
-        let mut take = |order| {
-            strongest = match (strongest, order) {
-                (Some(Order::Quit), _) | (_, Order::Quit) => Some(Order::Quit),
-                (_, Order::Drain) => Some(Order::Drain),
-            };
-        };
-        if has_byte(&mut self.drain) {
-            take(Order::Drain);
+        let mut take = |order| strongest = strongest.max(Some(order));
+        if has_byte(&mut self.dismissed) {
+            // A service manager that ends a server sends it to all processes: only the master knows what it means. A failure tells
+            // that the master is gone, which the channel tells below.
+            let _ = self.channel.send(&Report::Dismissed);
         }
         if has_byte(&mut self.quit) {
             take(Order::Quit);

@@ -30,7 +30,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
 
-use crate::channel::{Order, Report};
+use crate::channel::Report;
 use crate::config::{Settings, Trusted};
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
@@ -48,6 +48,10 @@ use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
 
+mod leave;
+
+use leave::Leaving;
+
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
 
@@ -59,17 +63,6 @@ const LETTERS: usize = usize::MAX - 1;
 
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
-
-/// How the worker leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Leaving {
-    /// It does not.
-    No,
-    /// When every connection has ended.
-    Drained,
-    /// Now.
-    Now,
-}
 
 /// Where the turn is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,6 +124,8 @@ pub struct EventLoop {
     overload: Overload,
     timers: Wheel,
     leaving: Leaving,
+    /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
+    quota: Option<u64>,
     limit: usize,
     trusted: Trusted,
     /// Whether other workers listen on the same sockets.
@@ -172,6 +167,7 @@ impl EventLoop {
             overload: Overload::default(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
+            quota: None,
             limit: settings.worker_connections,
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
@@ -213,8 +209,10 @@ impl EventLoop {
         self.find(token).map(|connection| connection.pack(seat))
     }
 
-    /// Tells the master that the worker serves; `description` names the interpreter.
-    pub fn ready(&self, description: String) -> io::Result<()> {
+    /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
+    /// worker asks to be replaced is `quota`; `None`: never.
+    pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
+        self.quota = quota;
         self.control.report(&Report::Ready(description))
     }
 
@@ -225,7 +223,7 @@ impl EventLoop {
                 Stage::Poll => {
                     self.wait(seat)?;
                     seat.clock.turn();
-                    self.sort_events(seat)?;
+                    self.sort_events(seat);
                     self.turn.stage = Stage::Letters;
                     None
                 }
@@ -273,20 +271,12 @@ impl EventLoop {
                 },
                 Stage::End => {
                     seat.slot().set_connections(self.connections.len() as u32);
+                    seat.slot().beat(seat.clock.ns());
                     self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
-                    match self.leaving {
-                        Leaving::No => {
-                            // While all its slots are taken, other workers are the better place for new connections.
-                            let full = self.shared && self.outside.len() >= self.slots;
-                            let limit = if full { 0 } else { self.limit };
-                            let (open, now) = (self.connections.len(), seat.clock.ms());
-                            self.acceptor.adjust(open, limit, now, borrow(&self.poll))?;
-                        }
-                        Leaving::Drained if self.connections.is_empty() && self.is_quiet() => return Ok(Step::Leave),
-                        Leaving::Now if self.is_quiet() => return Ok(Step::Leave),
-                        Leaving::Drained | Leaving::Now => {}
+                    if self.is_done(seat)? {
+                        return Ok(Step::Leave);
                     }
                     None
                 }
@@ -407,7 +397,8 @@ impl EventLoop {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
             let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            timer.into_iter().chain(acceptor).chain(summary).min().map(Duration::from_millis)
+            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
+            wishes.min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
         };
@@ -424,7 +415,7 @@ impl EventLoop {
     }
 
     /// Sorts what the poll brought, and follows orders at once.
-    fn sort_events(&mut self, seat: &mut Seat) -> io::Result<()> {
+    fn sort_events(&mut self, seat: &mut Seat) {
         let mut ordered = false;
         for event in &self.events {
             match event.token().0 {
@@ -446,7 +437,9 @@ impl EventLoop {
             }
         }
         self.turn.sockets.reverse();
-        if ordered { self.obey(seat) } else { Ok(()) }
+        if ordered {
+            self.obey(seat);
+        }
     }
 
     /// Takes the next connection of this turn.
@@ -470,43 +463,6 @@ impl EventLoop {
                 Ok(None)
             }
         }
-    }
-
-    /// Follows the master and the signals.
-    fn obey(&mut self, seat: &mut Seat) -> io::Result<()> {
-        match self.control.orders() {
-            Some(Order::Drain) if self.leaving == Leaving::No => self.drain(seat),
-            Some(Order::Quit) => {
-                self.leaving = Leaving::Now;
-                Ok(())
-            }
-            Some(Order::Drain) | None => Ok(()),
-        }
-    }
-
-    /// Begins to leave: takes what already waits to be accepted, keeps no connection behind its answer.
-    fn drain(&mut self, seat: &mut Seat) -> io::Result<()> {
-        self.leaving = Leaving::Drained;
-        seat.draining = true;
-        self.turn.accepting.clear();
-        for index in 0..self.acceptor.len() {
-            while self.connections.len() < self.limit {
-                let now = seat.clock.ms();
-                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-                let token = self.insert(stream, peer, index, seat);
-                self.runnable.push_back(token);
-            }
-        }
-        self.acceptor.leave(borrow(&self.poll));
-        let deadline = seat.clock.ms() + super::DRAIN_IDLE_MS;
-        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
-        for key in idle {
-            self.connections[key].hurry(deadline);
-            self.arm(key);
-        }
-        // Fails only when the master is gone, which the channel tells at the next turn.
-        let _ = self.control.report(&Report::Draining);
-        Ok(())
     }
 
     /// A new connection: read at once, for its request is usually there already.

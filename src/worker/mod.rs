@@ -19,8 +19,11 @@ mod spool;
 mod timers;
 mod trust;
 mod upload;
+mod warmup;
 
+use std::fs::File;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 
 use crate::channel::{BootError, Report, WorkerEnd};
@@ -77,6 +80,8 @@ pub struct Boot {
     pub log: Log,
     /// Access log and its compiled format.
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
+    /// Where the interpreter writes the stacks of all threads when a signal ends the worker; the master reads it.
+    pub stacks: File,
 }
 
 /// What an application is loaded with.
@@ -93,6 +98,8 @@ pub struct Place<'a> {
     pub log: &'a Log,
     /// Environ variables that the access log's format asks for.
     pub environ_names: Vec<String>,
+    /// Descriptor of [`Boot::stacks`].
+    pub stacks: i32,
 }
 
 /// An application and what it says of its interpreter (`Python 3.11.7`).
@@ -118,9 +125,16 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         slot: boot.slot,
         workers: boot.workers,
         log: &boot.log,
+        stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
-    let (app, description) = match load(&place) {
+    let loaded = load(&place).and_then(|(mut app, description)| {
+        if let Some(warmup) = &boot.settings.warmup {
+            warmup::run(warmup, &mut *app, &boot.settings)?;
+        }
+        Ok((app, description))
+    });
+    let (app, description) = match loaded {
         Ok(loaded) => loaded,
         Err(error) => {
             let code = if error.app { EXIT_APP } else { EXIT_BOOT };
@@ -139,12 +153,21 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     };
     let mut seat = seats.seat(app, MAIN);
     let shared = boot.workers > 1;
-    let event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
-    event_loop.ready(description)?;
+    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
+    event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Requests of one worker's life, with its own share of chance; `None`: no limit.
+fn quota(settings: &Settings) -> Option<u64> {
+    use std::hash::BuildHasher;
+    // A hasher's keys are the randomness that std has.
+    let chance = std::hash::RandomState::new().hash_one(std::process::id());
+    let jitter = chance % (settings.max_requests_jitter + 1);
+    (settings.max_requests > 0).then_some(settings.max_requests + jitter)
 }
 
 /// Starts the other threads and works until the worker leaves.

@@ -2,11 +2,12 @@
 
 use crate::http::error::{self, Error, Field};
 use crate::http::framing::{self, Length};
-use crate::http::head::{Head, Parsed};
+use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
+use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Reply, Request, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
 use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
@@ -17,6 +18,9 @@ use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The field by which proxies name a request, in every log that it passes.
+const REQUEST_ID: &[u8] = b"x-request-id";
 
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.
@@ -319,12 +323,21 @@ impl Connection {
     }
 }
 
+/// What the flight recorder is told of a request.
+pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
+    let named = |field: &&Field| field.name.len() == REQUEST_ID.len() && field.name.of(bytes).eq_ignore_ascii_case(REQUEST_ID);
+    let id = head.fields.iter().find(named).map_or(&[][..], |field| field.value.of(bytes));
+    Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+}
+
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
         match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
+                // This thread has waited: by its old clock the call would be over its time before it began.
+                self.clock.turn();
                 self.job.unpack(*parcel);
                 self.call()
             }
@@ -353,7 +366,7 @@ impl Seat {
         let body = std::mem::take(&mut job.body);
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
-        calls.begin(job.head.line.of(bytes), job.began);
+        calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
             bytes,
             head: &job.head,

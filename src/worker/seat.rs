@@ -150,6 +150,11 @@ impl Seat {
         }
     }
 
+    /// Requests served in this worker's slot since the start of the server.
+    pub fn requests(&self) -> u64 {
+        self.scoreboard.requests(self.slot)
+    }
+
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
         self.scoreboard.slot(self.slot)

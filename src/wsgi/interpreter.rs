@@ -53,9 +53,10 @@ fn minor(version: &str) -> &str {
 
 /// Starts the interpreter on this thread, which stays attached for life.
 ///
+/// When a signal ends the process, the stacks of all Python threads are written to the descriptor `stacks`, or to standard error.
 /// `sys.path` begins with the working directory, then the settings' directories. A second call in the same process and
 /// thread only prepares `sys.path`.
-pub fn start(settings: &PythonSettings) -> Result<Interpreter, BootError> {
+pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpreter, BootError> {
     let running = version();
     if minor(running) != minor(BUILT_FOR) {
         return Err(failed(format!(
@@ -79,7 +80,8 @@ pub fn start(settings: &PythonSettings) -> Result<Interpreter, BootError> {
         })?;
     }
     Python::attach(|py| {
-        prepare(py, settings).map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
+        prepare(py, settings, stacks)
+            .map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
     })?;
     Ok(Interpreter { note, _thread: std::marker::PhantomData })
 }
@@ -188,7 +190,7 @@ fn check(status: ffi::PyStatus) -> Result<(), BootError> {
 }
 
 /// The state that a program started as `python script.py` would find, where it matters to applications.
-fn prepare(py: Python<'_>, settings: &PythonSettings) -> PyResult<()> {
+fn prepare(py: Python<'_>, settings: &PythonSettings, stacks: Option<i32>) -> PyResult<()> {
     let sys = py.import("sys")?;
     let path = sys.getattr("path")?;
     let directory = std::env::current_dir()?;
@@ -208,8 +210,12 @@ fn prepare(py: Python<'_>, settings: &PythonSettings) -> PyResult<()> {
             stream.call_method("reconfigure", (), Some(&options))?;
         }
     }
-    // Without a usable stderr there is nowhere to dump to.
-    let _enabled = py.import("faulthandler")?.call_method0("enable");
+    let faulthandler = py.import("faulthandler")?;
+    match stacks {
+        Some(fd) => _ = faulthandler.call_method1("enable", (fd,))?,
+        // Without a usable stderr there is nowhere to write to.
+        None => _ = faulthandler.call_method0("enable"),
+    }
     Ok(())
 }
 

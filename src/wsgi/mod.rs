@@ -49,11 +49,11 @@ pub fn version() -> String {
 
 /// Starts the interpreter and loads the application, to see whether that works.
 pub fn check(settings: &Settings, log: &Log) -> Result<(), BootError> {
-    load_app(settings, 1, log).map(drop)
+    load_app(settings, 1, log, None).map(drop)
 }
 
-fn load_app(settings: &Settings, workers: usize, log: &Log) -> Result<load::Loaded, BootError> {
-    let interpreter = interpreter::start(&settings.python)?;
+fn load_app(settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>) -> Result<load::Loaded, BootError> {
+    let interpreter = interpreter::start(&settings.python, stacks)?;
     if let Some(note) = &interpreter.note {
         log.info(format_args!("{note}"));
     }
@@ -67,7 +67,8 @@ fn load_app(settings: &Settings, workers: usize, log: &Log) -> Result<load::Load
 impl Wsgi {
     /// Starts the interpreter on this thread and loads the application. The working directory and the environment are what
     /// they should be. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a unix socket, for each listener in order;
-    /// `environ_names` are the environ variables that [`App::logged`] tells after each call.
+    /// `environ_names` are the environ variables that [`App::logged`] tells after each call; `stacks` is a descriptor,
+    /// open for the life of the process, for the stacks of all Python threads when a signal ends it.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
     pub fn new(
         settings: &Settings,
@@ -76,9 +77,10 @@ impl Wsgi {
         slot: usize,
         log: Log,
         environ_names: Vec<String>,
+        stacks: Option<i32>,
     ) -> Result<Box<dyn App>, BootError> {
         let _ = slot;
-        let loaded = load_app(settings, workers, &log)?;
+        let loaded = load_app(settings, workers, &log, stacks)?;
         let listeners: Vec<environ::Listener> = listeners
             .into_iter()
             .map(|(name, port, is_unix)| environ::Listener {

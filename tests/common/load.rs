@@ -1,8 +1,8 @@
 //! A load client that counts: every answer that is missing, cut, wrong or late is a failure, with the worker it belongs to.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -49,12 +49,30 @@ pub struct Tally {
     pub by_worker: BTreeMap<i32, u64>,
     /// Longest wait for an answer.
     pub slowest: Duration,
+    /// Longest time in which no client was answered.
+    pub gap: Duration,
+}
+
+/// When the last right answer came, and the longest time between two.
+#[derive(Debug)]
+struct Gaps {
+    last: Instant,
+    longest: Duration,
+}
+
+impl Gaps {
+    fn look(&mut self) {
+        let now = Instant::now();
+        self.longest = self.longest.max(now.duration_since(self.last));
+        self.last = now;
+    }
 }
 
 /// A load that runs until it is stopped.
 pub struct Load {
     stop: Arc<AtomicBool>,
     served: Arc<AtomicU64>,
+    gaps: Arc<Mutex<Gaps>>,
     threads: Vec<JoinHandle<Tally>>,
 }
 
@@ -67,15 +85,16 @@ impl Plan {
     /// Starts it.
     pub fn start(self) -> Load {
         let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let gaps = Arc::new(Mutex::new(Gaps { last: Instant::now(), longest: Duration::ZERO }));
         let client = |_| {
-            let (plan, stop, served) = (self.clone(), stop.clone(), served.clone());
-            thread::spawn(move || plan.client(&stop, &served))
+            let (plan, stop, served, gaps) = (self.clone(), stop.clone(), served.clone(), gaps.clone());
+            thread::spawn(move || plan.client(&stop, &served, &gaps))
         };
         let threads = (0..self.clients).map(client).collect();
-        Load { stop, served, threads }
+        Load { stop, served, gaps, threads }
     }
 
-    fn client(&self, stop: &AtomicBool, served: &AtomicU64) -> Tally {
+    fn client(&self, stop: &AtomicBool, served: &AtomicU64, gaps: &Mutex<Gaps>) -> Tally {
         let close = if self.keep_alive { "" } else { "Connection: close\r\n" };
         let request = format!("GET {} HTTP/1.1\r\nHost: load\r\n{close}\r\n", self.target);
         let mut tally = Tally::default();
@@ -98,6 +117,7 @@ impl Plan {
                     let worker = response.field(WORKER_FIELD).and_then(|pid| pid.parse().ok());
                     tally.ok += 1;
                     served.fetch_add(1, Ordering::Relaxed);
+                    gaps.lock().expect("nobody panics with it").look();
                     if let Some(pid) = worker {
                         *tally.by_worker.entry(pid).or_default() += 1;
                     }
@@ -128,7 +148,8 @@ impl Load {
     /// Stops it and adds up.
     pub fn stop(self) -> Tally {
         self.stop.store(true, Ordering::Relaxed);
-        let mut sum = Tally::default();
+        self.gaps.lock().expect("nobody panics with it").look();
+        let mut sum = Tally { gap: self.gaps.lock().expect("nobody panics with it").longest, ..Tally::default() };
         for thread in self.threads {
             let tally = thread.join().expect("a load client does not panic");
             sum.ok += tally.ok;

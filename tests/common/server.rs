@@ -44,6 +44,7 @@ pub struct Server {
     dir: PathBuf,
     temp: TempDir,
     launcher: Vec<String>,
+    program: PathBuf,
     workers: Option<usize>,
     binds: Vec<String>,
     expected: Vec<String>,
@@ -72,6 +73,7 @@ impl Server {
             dir: apps(),
             temp,
             launcher: Vec::new(),
+            program: binary(),
             workers: Some(1),
             binds: vec!["127.0.0.1:0".to_owned()],
             expected: Vec::new(),
@@ -135,6 +137,12 @@ impl Server {
         self
     }
 
+    /// Runs this file instead of the binary under test, such as a link to it that the test will change.
+    pub fn program(mut self, path: &Path) -> Self {
+        self.program = path.to_owned();
+        self
+    }
+
     /// An error whose record contains `part` will be in the log: it must be there at the end, and fails no test.
     pub fn expect_error(mut self, part: &str) -> Self {
         self.expected.push(part.to_owned());
@@ -153,7 +161,7 @@ impl Server {
         let log = File::create(self.log_path()).expect("the temp directory is writable");
         let mut command = Command::new("/bin/sh");
         let script = format!(r#"exec {READY_FD}>&1 1>"$STDOUT_FILE"; unset STDOUT_FILE; exec "$@""#);
-        command.args(["-c", &script, "sh"]).args(&self.launcher).arg(binary());
+        command.args(["-c", &script, "sh"]).args(&self.launcher).arg(&self.program);
         for bind in &self.binds {
             command.args(["--bind", bind]);
         }

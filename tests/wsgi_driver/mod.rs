@@ -77,7 +77,7 @@ pub fn log(dir: &Path) -> Log {
 /// Loads what APP names, with the test's directory as base of file names.
 pub fn boot(dir: &Path, app: AppSpec, options: Options) -> Result<Box<dyn App>, BootError> {
     let settings = Settings { app, ..Settings::default() };
-    Wsgi::new(&settings, options.listeners, options.workers, 0, log(dir), options.environ_names)
+    Wsgi::new(&settings, options.listeners, options.workers, 0, log(dir), options.environ_names, None)
 }
 
 impl Server {

@@ -2,11 +2,19 @@
 
 use std::time::Duration;
 
-use super::super::{AppSpec, Bind, LogTarget, Trusted, value};
+use super::super::{AppSpec, Bind, LogTarget, Trusted, Warmup, value};
 use super::{Kind, Opt, Section, Sources};
 
 /// Most workers: far above any machine's cores, so that a slip of the finger does not fork the machine to death.
 const WORKERS_MAX: u64 = 4096;
+/// Shortest limit of a request in the application: below it a collection of garbage is taken for a hang.
+const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// Shortest life of a worker: below it the machine boots more than it serves.
+const AGE_MIN: Duration = Duration::from_secs(1);
+/// Most requests of a worker's life; more is as good as no limit.
+const REQUESTS_MAX: u64 = 1 << 40;
+/// Smallest limit of a worker's memory in bytes: below it no interpreter fits.
+const RSS_MIN: u64 = 16 << 20;
 /// Longest accept queue; the kernel cuts at net.core.somaxconn, which is below it everywhere.
 const BACKLOG_MAX: u64 = 65_535;
 /// More threads of one process than this only wait for each other.
@@ -218,11 +226,100 @@ pub static TABLE: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "max-requests",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker after this many requests; 0 never does. One worker at a time, and the new one is ready before the \
+               old one drains.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, REQUESTS_MAX).map(|n| s.max_requests = n)),
+        ..ROW
+    },
+    Opt {
+        name: "max-requests-jitter",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Add a random number of requests up to this to --max-requests, for each worker its own.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, REQUESTS_MAX).map(|n| s.max_requests_jitter = n)),
+        ..ROW
+    },
+    Opt {
+        name: "max-worker-rss",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker whose resident memory is above this; 0 never does.",
+        section: Section::Workers,
+        set: Some(|s, v| {
+            let size = value::size(v, 0, BODY_MAX)?;
+            if (1..RSS_MIN).contains(&size) {
+                return Err(format!("must be at least {}M, or 0 for no limit", RSS_MIN >> 20));
+            }
+            s.max_worker_rss = size;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "max-worker-age",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker that has served for this long; 0 never does.",
+        section: Section::Workers,
+        set: Some(|s, v| time_or_none(v, AGE_MIN).map(|time| s.max_worker_age = time)),
+        ..ROW
+    },
+    Opt {
+        name: "reload-surge",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("1"),
+        help: "Most workers beyond --workers while a reload replaces them: more is faster and takes more memory.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, WORKERS_MAX).map(|n| s.reload_surge = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "warmup",
+        value: "REQUEST",
+        help: "Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an \
+               answer of 400 or above is a failed boot.",
+        section: Section::Workers,
+        set: Some(|s, v| Warmup::parse(v).map(|warmup| s.warmup = Some(warmup))),
+        ..ROW
+    },
+    Opt {
+        name: "timeout",
+        short: Some('t'),
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("30s"),
+        help: "How long the application may run for one request, or for one block of a streamed answer; beyond it the log gets the \
+               request and the Python stacks, and the worker is replaced. 0 is no limit.",
+        section: Section::Timeouts,
+        set: Some(|s, v| time_or_none(v, CALL_TIMEOUT_MIN).map(|time| s.timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "boot-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("60s"),
+        help: "How long a worker may take to load the application and to answer --warmup. 0 is no limit.",
+        section: Section::Timeouts,
+        set: Some(|s, v| time_or_none(v, CALL_TIMEOUT_MIN).map(|time| s.boot_timeout = time)),
+        ..ROW
+    },
+    Opt {
         name: "graceful-timeout",
         value: "TIME",
         kind: Kind::Number,
         default: Some("30s"),
-        help: "How long workers may take to finish their requests at a graceful stop.",
+        help: "How long workers may take to finish their requests when they leave: at a graceful stop, a reload, a replacement.",
         section: Section::Timeouts,
         set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.graceful_timeout = time)),
         ..ROW
@@ -491,6 +588,12 @@ pub static TABLE: &[Opt] = &[
         ..ROW
     },
 ];
+
+/// A duration of at least `min`, or 0 for none.
+fn time_or_none(text: &str, min: Duration) -> Result<Duration, String> {
+    let time = value::duration(text, Duration::ZERO, TIMEOUT_MAX)?;
+    if time.is_zero() || time >= min { Ok(time) } else { Err(format!("must be at least {}ms, or 0 for none", min.as_millis())) }
+}
 
 /// The limit of one line of a head.
 fn line_size(text: &str) -> Result<usize, String> {

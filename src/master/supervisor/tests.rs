@@ -1,8 +1,17 @@
 //! One rule of the policy per test; the invariants over random histories are in `tests/supervisor_properties.rs`.
 
+use super::super::event::ReloadFailure;
 use super::*;
+use crate::channel::BootError;
+
+mod changes;
+mod upgrade;
 
 const GRACEFUL: Duration = Duration::from_secs(30);
+const BOOT_TIMEOUT: Duration = Duration::from_secs(60);
+const CAPACITY: usize = 20;
+const FIRST: Generation = Generation(1);
+const SECOND: Generation = Generation(2);
 const CRASH: Exit = Exit::Signal { number: 11, core: true };
 
 /// A server under test, and its time.
@@ -14,19 +23,42 @@ struct Server {
 impl Server {
     /// Started, nobody ready yet.
     fn starting(workers: usize) -> Self {
-        let mut server = Self { supervisor: Supervisor::new(workers, GRACEFUL), now: Instant::now() };
-        let forks: Vec<_> = (0..workers).map(|index| Action::Fork(Slot(index))).collect();
+        Self::with(policy(workers))
+    }
+
+    /// Started with this policy.
+    fn with(policy: Policy) -> Self {
+        let mut server = Self { supervisor: Supervisor::new(policy, CAPACITY), now: Instant::now() };
+        let forks: Vec<_> = (0..policy.workers).map(fork).collect();
         assert_eq!(server.event(Event::Start), forks);
         server
     }
 
     /// Everybody is ready.
     fn serving(workers: usize) -> Self {
-        let mut server = Self::starting(workers);
-        for index in 0..workers {
+        Self::serving_with(policy(workers))
+    }
+
+    fn serving_with(policy: Policy) -> Self {
+        let mut server = Self::with(policy);
+        for index in 0..policy.workers {
             server.ready(index);
         }
         server
+    }
+
+    /// A reload whose canary, in the place behind the workers, boots.
+    fn reloading(policy: Policy) -> Self {
+        let mut server = Self::serving_with(policy);
+        assert_eq!(server.asked(Request::Reload), [Action::Tell(Note::Reloading(SECOND)), Action::Read(SECOND)]);
+        assert_eq!(server.event(Event::Read(Ok(policy))), [Action::Fork(Slot(policy.workers), SECOND)]);
+        server
+    }
+
+    /// A worker that was told to leave does so.
+    fn leaves(&mut self, slot: usize) -> Vec<Action> {
+        assert_eq!(self.report(slot, Report::Draining), []);
+        self.ended(slot, Exit::Code(0))
     }
 
     fn event(&mut self, event: Event) -> Vec<Action> {
@@ -64,9 +96,25 @@ impl Server {
         self.report(slot, Report::BootFailed(app_error()));
         self.ended(slot, Exit::Code(4));
         let wait = self.wait().expect("it is tried again");
-        assert_eq!(self.after(wait), [Action::Fork(Slot(slot))]);
+        assert_eq!(self.after(wait), [fork(slot)]);
         wait
     }
+}
+
+fn policy(workers: usize) -> Policy {
+    Policy { workers, graceful_timeout: GRACEFUL, boot_timeout: Some(BOOT_TIMEOUT), surge: 1, max_age: None }
+}
+
+fn fork(slot: usize) -> Action {
+    Action::Fork(Slot(slot), FIRST)
+}
+
+fn retire(slot: usize) -> Action {
+    Action::Order(Slot(slot), Order::Retire)
+}
+
+fn reload_failed(why: ReloadFailure) -> [Action; 2] {
+    [Action::Tell(Note::ReloadFailed { failed: SECOND, why, serves: FIRST }), Action::Discard(SECOND)]
 }
 
 fn app_error() -> BootError {
@@ -110,29 +158,31 @@ fn readiness_is_told_once_and_when_the_last_worker_is_ready() {
 #[test]
 fn a_crashed_worker_is_replaced_in_its_slot_at_once() {
     let mut server = Server::serving(4);
-    assert_eq!(server.ended(2, CRASH), [died(2, CRASH), Action::Fork(Slot(2))]);
+    assert_eq!(server.ended(2, CRASH), [died(2, CRASH), fork(2)]);
 }
 
 #[test]
 fn a_worker_that_leaves_by_itself_is_replaced_and_is_no_error() {
     let mut server = Server::serving(2);
-    assert_eq!(server.report(1, Report::Draining), []);
-    assert_eq!(server.ended(1, Exit::Code(0)), [Action::Tell(Note::Left(Slot(1))), Action::Fork(Slot(1))]);
+    assert_eq!(server.report(1, Report::Draining), [Action::Tell(Note::Left(Slot(1))), fork(2)]);
+    assert_eq!(server.ended(1, Exit::Code(0)), []);
 }
 
 #[test]
 fn a_worker_that_ends_unannounced_is_a_crash_even_with_code_0() {
     let mut server = Server::serving(2);
-    assert_eq!(server.ended(0, Exit::Code(0)), [died(0, Exit::Code(0)), Action::Fork(Slot(0))]);
+    assert_eq!(server.ended(0, Exit::Code(0)), [died(0, Exit::Code(0)), fork(0)]);
 }
 
 #[test]
 fn a_worker_that_drains_by_itself_has_the_graceful_timeout_for_it() {
     let mut server = Server::serving(2);
     server.report(1, Report::Draining);
+    server.ready(2);
     assert_eq!(server.wait(), Some(GRACEFUL));
-    assert_eq!(server.after(GRACEFUL), kills(&[1]));
-    assert_eq!(server.ended(1, CRASH), [Action::Fork(Slot(1))]);
+    assert_eq!(server.after(GRACEFUL), orders(Order::Quit, &[1]));
+    assert_eq!(server.after(QUIT_GRACE_AFTER_DRAIN), kills(&[1]));
+    assert_eq!(server.ended(1, CRASH), []);
 }
 
 #[test]
@@ -150,7 +200,10 @@ fn a_boot_failure_while_serving_is_told_each_time_and_is_not_the_end() {
     let told = server.report(0, Report::BootFailed(app_error()));
     assert_eq!(told, [Action::Tell(Note::BootFailed { slot: Slot(0), why: app_error(), fatal: false })]);
     let wait = BACKOFF_FIRST;
-    assert_eq!(server.ended(0, Exit::Code(4)), [Action::Tell(Note::Pause { slot: Slot(0), wait })]);
+    let told = [Note::Pause { slot: Slot(0), wait }, Note::Degraded { ready: 1, wanted: 2 }].map(Action::Tell);
+    assert_eq!(server.ended(0, Exit::Code(4)), told);
+    assert_eq!(server.after(wait), [fork(0)]);
+    assert_eq!(server.ready(0), [Action::Tell(Note::Recovered(2))]);
 }
 
 #[test]
@@ -160,24 +213,24 @@ fn a_healthy_life_makes_the_next_death_a_first_one() {
     server.fail_boot(0);
     server.ready(0);
     server.now += HEALTHY_AFTER;
-    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), Action::Fork(Slot(0))]);
+    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), fork(0)]);
     server.ready(0);
     server.now += HEALTHY_AFTER - Duration::from_millis(1);
     let pause = Action::Tell(Note::Pause { slot: Slot(0), wait: BACKOFF_FIRST });
-    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), pause]);
+    assert_eq!(server.ended(0, CRASH)[..2], [died(0, CRASH), pause]);
 }
 
 #[test]
 fn many_deaths_at_once_are_replaced_two_a_second() {
     let mut server = Server::serving(5);
     for slot in 0..5 {
-        let forked = server.ended(slot, CRASH).contains(&Action::Fork(Slot(slot)));
+        let forked = server.ended(slot, CRASH).contains(&fork(slot));
         assert_eq!(forked, slot < 2);
     }
     assert_eq!(server.wait(), Some(RESTART_WINDOW));
-    assert_eq!(server.after(RESTART_WINDOW), [Action::Fork(Slot(2)), Action::Fork(Slot(3))]);
+    assert_eq!(server.after(RESTART_WINDOW), [fork(2), fork(3)]);
     assert_eq!(server.after(RESTART_WINDOW / 2), []);
-    assert_eq!(server.after(RESTART_WINDOW / 2), [Action::Fork(Slot(4))]);
+    assert_eq!(server.after(RESTART_WINDOW / 2), [fork(4)]);
 }
 
 #[test]
@@ -220,7 +273,7 @@ fn a_worker_that_does_not_end_after_a_failed_boot_is_killed() {
 fn a_worker_that_dies_after_it_was_ready_does_not_end_the_start() {
     let mut server = Server::starting(2);
     server.ready(0);
-    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), Action::Fork(Slot(0))]);
+    assert_eq!(server.ended(0, CRASH), [died(0, CRASH), fork(0)]);
     assert_eq!(server.ready(1), []);
     assert_eq!(server.ready(0), [Action::NotifyReady]);
 }
@@ -234,7 +287,7 @@ fn a_refused_fork_ends_the_start_and_is_tried_again_later() {
     server.ended(0, CRASH);
     server.event(failed(0));
     assert_eq!(server.wait(), Some(BACKOFF_FIRST));
-    assert_eq!(server.after(BACKOFF_FIRST), [Action::Fork(Slot(0))]);
+    assert_eq!(server.after(BACKOFF_FIRST), [fork(0)]);
 }
 
 #[test]
@@ -321,15 +374,6 @@ fn a_stop_while_all_slots_wait_ends_at_once() {
 }
 
 #[test]
-fn requests_that_are_not_supported_are_told_and_harm_nothing() {
-    let mut server = Server::serving(1);
-    for request in [Request::Reload, Request::Upgrade, Request::MoreWorkers, Request::FewerWorkers, Request::StopWorkers] {
-        assert_eq!(server.asked(request), [Action::Tell(Note::Unsupported(request))]);
-    }
-    assert_eq!(server.wait(), None);
-}
-
-#[test]
 fn logs_are_opened_anew_whatever_else_goes_on() {
     let mut server = Server::serving(1);
     assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
@@ -339,7 +383,8 @@ fn logs_are_opened_anew_whatever_else_goes_on() {
 
 #[test]
 fn an_endless_graceful_timeout_is_no_overflow() {
-    let mut supervisor = Supervisor::new(1, Duration::MAX);
+    let endless = Policy { graceful_timeout: Duration::MAX, boot_timeout: Some(Duration::MAX), ..policy(1) };
+    let mut supervisor = Supervisor::new(endless, CAPACITY);
     let now = Instant::now();
     supervisor.handle(Event::Start, now);
     supervisor.handle(Event::Asked(Request::Stop), now);

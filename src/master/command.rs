@@ -1,0 +1,118 @@
+//! How the server was started, remembered for the day on which it is to be started anew.
+//!
+//! A path is remembered as it was given and not as it was resolved: behind `/opt/site/current/bin/tapster` another release may be
+//! found at the next look, and that is the point. `/proc/self/exe` knows only the file that runs, which may be deleted by then.
+
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// The program that runs.
+const SELF: &str = "/proc/self/exe";
+
+/// A command line with what its meaning depends on. It is data: a server that lives inside a Python interpreter is started by
+/// another program and other words in front of its options.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    program: OsString,
+    argv: Vec<OsString>,
+    /// How many words of `argv` stand in front of the server's own arguments.
+    prefix: usize,
+    dir: OsString,
+}
+
+impl Command {
+    /// The command that started this process, when `argv` is all that it was given: the program's name, then the arguments.
+    pub fn of_this_process(argv: &[OsString]) -> Self {
+        let argv = match argv {
+            [] => vec![OsString::from("tapster")],
+            words => words.to_vec(),
+        };
+        let dir = start_dir();
+        let program = find(Path::new(&argv[0]), &dir).or_else(|| fs::read_link(SELF).ok()).unwrap_or_else(|| SELF.into());
+        Self { program: program.into(), argv, prefix: 1, dir: dir.into() }
+    }
+
+    /// The file to execute, absolute.
+    pub fn program(&self) -> &Path {
+        Path::new(&self.program)
+    }
+
+    /// Name and arguments.
+    pub fn argv(&self) -> &[OsString] {
+        &self.argv
+    }
+
+    /// Name and arguments, with `option` in front of the server's own.
+    pub fn with_option(&self, option: &str) -> Vec<OsString> {
+        let (prefix, own) = self.argv.split_at(self.prefix.min(self.argv.len()));
+        [prefix, &[OsString::from(option)], own].concat()
+    }
+
+    /// The directory to start it in, absolute.
+    pub fn dir(&self) -> &Path {
+        Path::new(&self.dir)
+    }
+}
+
+/// The working directory, by the name under which the shell knows it, so that a symbolic link in it is followed anew.
+fn start_dir() -> PathBuf {
+    let physical = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+    let logical = env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_absolute() && same_file(dir, &physical));
+    logical.unwrap_or(physical)
+}
+
+/// The path by which `name` was executed: itself if it has a slash, else its first place on PATH. `None` where that is not the
+/// program that runs, because a process may be given any name.
+fn find(name: &Path, dir: &Path) -> Option<PathBuf> {
+    let is_running = |path: &PathBuf| same_file(path, Path::new(SELF));
+    if name.components().count() > 1 {
+        return Some(dir.join(name)).filter(is_running);
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path).map(|place| dir.join(place).join(name)).find(is_running)
+}
+
+fn same_file(one: &Path, other: &Path) -> bool {
+    let identity = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(words: &[&str]) -> Vec<OsString> {
+        words.iter().map(OsString::from).collect()
+    }
+
+    #[test]
+    fn the_program_is_found_by_the_path_that_was_given() {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("current");
+        std::os::unix::fs::symlink(env::current_exe().unwrap(), &link).unwrap();
+        let command = Command::of_this_process(&words(&[link.to_str().unwrap(), "-w", "2"]));
+        assert_eq!(command.program(), link, "the link and not its target");
+        assert_eq!(command.with_option("--x"), words(&[link.to_str().unwrap(), "--x", "-w", "2"]));
+        assert!(command.dir().is_absolute());
+    }
+
+    #[test]
+    fn a_name_that_is_another_program_or_none_is_not_believed() {
+        for argv in [words(&["/bin/sh", "app"]), words(&["no-such-program"]), words(&[])] {
+            let command = Command::of_this_process(&argv);
+            assert_eq!(command.program(), env::current_exe().unwrap());
+            assert_eq!(command.argv().len(), argv.len().max(1));
+        }
+    }
+
+    #[test]
+    fn a_relative_path_starts_at_the_working_directory() {
+        let exe = env::current_exe().unwrap();
+        assert_eq!(find(Path::new(exe.strip_prefix("/").unwrap()), Path::new("/")), Some(exe));
+    }
+}

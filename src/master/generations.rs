@@ -1,0 +1,116 @@
+//! What belongs to a generation: its settings and its logs. The sockets belong to all.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::channel::LogName;
+use crate::config::Settings;
+use crate::log::access::Format;
+use crate::log::error::{Log, Who};
+use crate::log::sink::Sink;
+use crate::sys::process;
+
+use super::event::{Generation, Policy, code};
+use super::logs::Logs;
+use super::start::{Refusal, check_paths, refuse};
+
+/// What workers of one generation are made with.
+#[derive(Clone, Debug)]
+pub struct Kit {
+    /// Settings.
+    pub settings: Arc<Settings>,
+    /// Error log of the master.
+    pub log: Log,
+    /// The logs' files.
+    pub logs: Arc<Logs>,
+    /// Access log and its compiled format.
+    pub access: Option<(Arc<Sink>, Arc<Format>)>,
+}
+
+impl Kit {
+    /// Opens what the settings name. A log that is where the `old` generation has it is the same log.
+    pub fn open(settings: Arc<Settings>, old: Option<&Self>) -> Result<Self, Refusal> {
+        let format = Format::compile(&settings.access_format);
+        let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
+        check_paths(&settings)?;
+        let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
+        let error = logs.sink(LogName::Error).expect("there always is an error log");
+        let log = Log::new(error, settings.log_level, Who::Master);
+        let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
+        Ok(Self { settings, log, logs: Arc::new(logs), access })
+    }
+
+    /// Workers wanted.
+    pub fn workers(&self) -> usize {
+        self.settings.workers.unwrap_or_else(process::usable_cores)
+    }
+
+    /// What the supervisor works by.
+    pub fn policy(&self) -> Policy {
+        let some = |time: Duration| (!time.is_zero()).then_some(time);
+        Policy {
+            workers: self.workers(),
+            graceful_timeout: self.settings.graceful_timeout,
+            boot_timeout: some(self.settings.boot_timeout),
+            surge: self.settings.reload_surge,
+            max_age: some(self.settings.max_worker_age),
+        }
+    }
+}
+
+/// The generations of which workers may still be made.
+#[derive(Debug)]
+pub struct Generations {
+    kits: BTreeMap<Generation, Kit>,
+    current: Generation,
+}
+
+impl Generations {
+    /// The one that serves, or is to.
+    pub fn new(current: Generation, kit: Kit) -> Self {
+        Self { kits: BTreeMap::from([(current, kit)]), current }
+    }
+
+    /// The one that serves.
+    pub fn current(&self) -> &Kit {
+        &self.kits[&self.current]
+    }
+
+    /// One of them; the one that serves instead of one that is gone.
+    pub fn kit(&self, generation: Generation) -> &Kit {
+        self.kits.get(&generation).unwrap_or_else(|| self.current())
+    }
+
+    /// A new one is tried.
+    pub fn put(&mut self, generation: Generation, kit: Kit) {
+        self.kits.insert(generation, kit);
+    }
+
+    /// This one serves from now on; the others are forgotten.
+    pub fn adopt(&mut self, generation: Generation) {
+        if let Some(kit) = self.kits.remove(&generation) {
+            self.kits = BTreeMap::from([(generation, kit)]);
+            self.current = generation;
+        }
+    }
+
+    /// This one is not tried any more.
+    pub fn discard(&mut self, generation: Generation) {
+        if generation != self.current {
+            self.kits.remove(&generation);
+        }
+    }
+
+    /// The logs of all of them.
+    pub fn logs(&self) -> impl Iterator<Item = &Arc<Logs>> {
+        self.kits.values().map(|kit| &kit.logs)
+    }
+
+    /// Takes out the kit that a new worker is made with.
+    pub fn into_kit(mut self, generation: Generation) -> Kit {
+        let current = self.current;
+        let kit = self.kits.remove(&generation).or_else(|| self.kits.remove(&current));
+        kit.expect("the generation that serves is always there")
+    }
+}

@@ -1,0 +1,105 @@
+//! The master's rounds: looks at the workers that serve, as often as a deadline may have passed, and at their memory now and then.
+
+use std::time::Duration;
+
+use crate::channel::Order;
+use crate::scoreboard::{Call, Scoreboard};
+
+use super::event::{Event, Slot, Wear};
+use super::memory::{self, Kills};
+use super::supervisor::Supervisor;
+use super::table::{Child, Table};
+use super::watch::{Look, Verdict, Watch};
+
+/// Time between two looks at the memory of the workers, in nanoseconds. It grows over minutes, and each look costs a read of /proc.
+const MEMORY_EVERY: u64 = 2_000_000_000;
+
+/// What the master remembers between two rounds.
+#[derive(Debug)]
+pub struct Patrol {
+    watch: Watch,
+    /// When the next round is due, nanoseconds of the monotonic clock.
+    due: u64,
+    /// When memory is looked at again.
+    memory_due: u64,
+    /// Kills for want of memory.
+    pub kills: Kills,
+}
+
+impl Patrol {
+    /// Before the first worker.
+    pub fn new() -> Self {
+        Self { watch: Watch::default(), due: u64::MAX, memory_due: 0, kills: Kills::new() }
+    }
+
+    /// A worker is ready.
+    pub fn begin(&mut self, slot: Slot, now: u64) {
+        self.watch.begin(slot, now);
+        self.due = now;
+    }
+
+    /// A worker has ended.
+    pub fn end(&mut self, slot: Slot) {
+        self.watch.end(slot);
+    }
+
+    /// The master has stood still.
+    pub fn overslept(&mut self, now: u64) {
+        self.watch.overslept(now);
+        self.due = now;
+    }
+
+    /// How long until the next round; `None` when nobody is watched.
+    pub fn wait(&self, now: u64) -> Option<Duration> {
+        (self.due != u64::MAX).then(|| Duration::from_nanos(self.due.saturating_sub(now)))
+    }
+
+    /// One round, if it is due: wakes who is quiet; returns what was found.
+    pub fn round(&mut self, table: &Table, scoreboard: &Scoreboard, supervisor: &Supervisor, now: u64) -> Vec<Event> {
+        if now < self.due {
+            return Vec::new();
+        }
+        let weigh = now >= self.memory_due;
+        if weigh {
+            self.memory_due = now + MEMORY_EVERY;
+        }
+        self.due = u64::MAX;
+        let mut found = Vec::new();
+        for (slot, child) in table.serving() {
+            if !child.timeout.is_zero() {
+                found.extend(self.judge(slot, child, scoreboard, supervisor, now));
+            }
+            if child.max_memory > 0 {
+                self.due = self.due.min(self.memory_due);
+                let size = weigh.then(|| memory::resident(child.pid)).flatten().filter(|size| *size > child.max_memory);
+                found.extend(size.map(|size| Event::Worn { slot, wear: Wear::Memory(size) }));
+            }
+        }
+        found
+    }
+
+    fn judge(&mut self, slot: Slot, child: &Child, scoreboard: &Scoreboard, supervisor: &Supervisor, now: u64) -> Option<Event> {
+        let row = scoreboard.slot(slot.0);
+        let look = Look {
+            calls: scoreboard.calls(slot.0).filter_map(Call::entered).collect(),
+            beat: row.last_beat(),
+            served: scoreboard.requests(slot.0),
+            loops: !supervisor.is_leaving(slot),
+        };
+        match self.watch.judge(slot, child.timeout, &look, now)? {
+            Verdict::Later(at) => self.due = self.due.min(at),
+            Verdict::Ping(at) => {
+                self.due = self.due.min(at);
+                if let Some(channel) = &child.channel {
+                    // A full channel is that of a worker that does not read; its deadline tells.
+                    let _ = channel.send(Order::Ping);
+                }
+            }
+            Verdict::Stuck(hang) => {
+                self.watch.end(slot);
+                return Some(Event::Stuck { slot, hang });
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,244 @@
+//! What a master leaves to the program that takes its place by exec, as text in a file in memory.
+//!
+//! Two lines of JSON. The first says which versions the second, the messages of the workers and their slots in shared memory have,
+//! and it never changes its form, so that every program can tell whether it understands the rest. Descriptors are numbers: they
+//! stay open across exec.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::{self, BufRead, BufReader, Read};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{channel, scoreboard};
+
+use super::command::Command;
+use super::event::{Generation, WorkerLife};
+
+/// Version of [`State`]. It changes when a field is added that must be known, or gets another meaning.
+const VERSION: u32 = 1;
+
+/// Largest state read, in bytes: some hundred for each of thousands of workers.
+const SIZE_MAX: u64 = 16 * 1024 * 1024;
+
+/// The first line.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Header {
+    /// Process id of the master.
+    tapster: u32,
+    state: u32,
+    channel: u32,
+    scoreboard: u32,
+}
+
+impl Header {
+    fn of(pid: u32) -> Self {
+        Self { tapster: pid, state: VERSION, channel: channel::PROTOCOL, scoreboard: scoreboard::LAYOUT }
+    }
+}
+
+/// The second line: a running server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// How it was started.
+    pub command: Command,
+    /// The generation that serves.
+    pub current: Generation,
+    /// The last generation that was begun.
+    pub latest: Generation,
+    /// Workers wanted.
+    pub wanted: usize,
+    /// Whether an operator has stopped the workers.
+    pub stopped: bool,
+    /// The interpreter, as the workers describe it.
+    pub python: String,
+    /// `--bind`, as it was when the sockets were bound.
+    pub binds: Vec<String>,
+    /// The listening sockets.
+    pub listeners: Vec<Listening>,
+    /// The workers.
+    pub children: Vec<Child>,
+    /// Descriptors of the scoreboard: slots and calls.
+    pub scoreboard: [i32; 2],
+    /// Slots of the scoreboard.
+    pub slots: usize,
+    /// `--threads`, which gives the scoreboard its shape.
+    pub threads: usize,
+    /// The pipes of captured output.
+    pub outputs: Vec<Output>,
+    /// The pid file, absolute.
+    pub pid_file: Option<OsString>,
+}
+
+/// A listening socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listening {
+    /// Its descriptor.
+    pub fd: i32,
+    /// Whether the server made it.
+    pub own: bool,
+    /// The file that was made for it, to be removed at the end.
+    pub file: Option<File>,
+}
+
+/// The file of a unix socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct File {
+    /// Where.
+    pub path: OsString,
+    /// Device of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+/// A worker that has not been waited for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Child {
+    /// Place, generation, and how far it is.
+    pub life: WorkerLife,
+    /// Process id.
+    pub pid: i32,
+    /// Descriptor of the master's end of its channel, if that is open.
+    pub channel: Option<i32>,
+    /// Descriptor of the file for the stacks of its threads.
+    pub stacks: i32,
+    /// When it was forked, nanoseconds of the monotonic clock.
+    pub born: u64,
+}
+
+/// What a worker prints.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The worker's place.
+    pub slot: usize,
+    /// Its process id.
+    pub pid: i32,
+    /// Descriptor of the master's end of the pipe.
+    pub fd: i32,
+}
+
+/// Why a state cannot be used. `Display` is one clause: `state version 7 is not known here (1 is)`.
+#[derive(Debug)]
+pub struct Unusable(pub String);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl State {
+    /// The state of the master with this process id as text.
+    pub fn render(&self, pid: u32) -> io::Result<Vec<u8>> {
+        let mut text = serde_json::to_vec(&Header::of(pid))?;
+        text.push(b'\n');
+        serde_json::to_writer(&mut text, self)?;
+        text.push(b'\n');
+        Ok(text)
+    }
+
+    /// Reads a state; returns it with the process id of its master.
+    pub fn read(source: impl Read) -> Result<(Self, u32), Unusable> {
+        let mut source = BufReader::new(source.take(SIZE_MAX));
+        let mut first = Vec::new();
+        source.read_until(b'\n', &mut first).map_err(|error| Unusable(format!("the state cannot be read: {error}")))?;
+        let header: Header = serde_json::from_slice(&first).map_err(|_| Unusable("this is not the state of a tapster".into()))?;
+        let known = Header::of(header.tapster);
+        let versions = [
+            ("state", header.state, known.state),
+            ("message", header.channel, known.channel),
+            ("scoreboard", header.scoreboard, known.scoreboard),
+        ];
+        if let Some((what, given, ours)) = versions.into_iter().find(|(_, given, ours)| given != ours) {
+            return Err(Unusable(format!(
+                "{what} version {given} is not known here ({ours} is): stop and start the server instead"
+            )));
+        }
+        let state: Self = serde_json::from_reader(source).map_err(|error| Unusable(format!("the state is damaged: {error}")))?;
+        state.check()?;
+        Ok((state, header.tapster))
+    }
+
+    /// What the rest relies on: each worker in a slot of its own that exists.
+    fn check(&self) -> Result<(), Unusable> {
+        for (index, child) in self.children.iter().enumerate() {
+            let slot = child.life.slot;
+            if slot.0 >= self.slots || self.children[..index].iter().any(|other| other.life.slot == slot) {
+                return Err(Unusable(format!("the state is damaged: worker {} has no slot of its own", child.pid)));
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::master::event::{Life, Slot};
+
+    fn state() -> State {
+        let left = Some(Duration::from_millis(1500));
+        let lives = [Life::Ready { ago: Duration::MAX }, Life::Leaving { left, hurried: true }];
+        let life = |slot| WorkerLife { slot: Slot(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
+        let child = |slot, channel| Child { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX };
+        State {
+            command: Command::of_this_process(&[OsString::from_vec(b"not utf-8 \xff".to_vec())]),
+            current: Generation(3),
+            latest: Generation(5),
+            wanted: 4,
+            stopped: false,
+            python: "Python 3.11.7".into(),
+            binds: vec!["unix:/run/x".into()],
+            listeners: vec![
+                Listening { fd: 5, own: false, file: None },
+                Listening { fd: 6, own: true, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
+            ],
+            children: vec![child(0, Some(8)), child(1, None)],
+            scoreboard: [4, 13],
+            slots: 2,
+            threads: 1,
+            outputs: vec![Output { slot: 1, pid: 101, fd: 9 }],
+            pid_file: Some("/run/x.pid".into()),
+        }
+    }
+
+    fn refused(text: &[u8]) -> String {
+        State::read(text).expect_err("it must be refused").to_string()
+    }
+
+    #[test]
+    fn what_was_written_is_read() {
+        let text = state().render(77).unwrap();
+        assert_eq!(State::read(text.as_slice()).unwrap(), (state(), 77));
+    }
+
+    #[test]
+    fn other_versions_are_refused_before_anything_else_is_looked_at() {
+        for (what, header) in [
+            ("state version 2 is", r#"{"tapster":1,"state":2,"channel":1,"scoreboard":1,"more":0}"#),
+            ("message version 9 is", r#"{"tapster":1,"state":1,"channel":9,"scoreboard":1}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":1,"channel":1,"scoreboard":0}"#),
+        ] {
+            let why = refused(format!("{header}\nanything\n").as_bytes());
+            assert!(why.starts_with(what), "{why}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_state_is_refused() {
+        let text = state().render(77).unwrap();
+        for text in [&b""[..], b"{}\n{}\n", b"\xff\xff", b"nonsense"] {
+            assert_eq!(refused(text), "this is not the state of a tapster");
+        }
+        for end in [text.len() - 2, text.len() / 2] {
+            assert!(refused(&text[..end]).starts_with("the state is damaged"), "cut at {end}");
+        }
+        let mut twice = state();
+        twice.children[1].life.slot = Slot(0);
+        assert!(refused(&twice.render(77).unwrap()).contains("worker 101 has no slot of its own"));
+    }
+}

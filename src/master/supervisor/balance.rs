@@ -1,0 +1,125 @@
+//! How many workers there are and which give way: one rule for crashes, reloads, worn workers and TTIN, TTOU, WINCH.
+//!
+//! Three things hold at all times. Missing workers are made good at once. A worker gives way only when enough others are ready.
+//! Beyond the wanted number there are never more than the surge: those that boot to replace, and those that drain.
+
+use std::time::Instant;
+
+use crate::channel::Order;
+
+use super::super::event::{Action, Note, Slot};
+use super::{LONGEST, Phase, Place, State, Supervisor};
+
+/// Workers beyond the wanted number while worn ones are replaced.
+const RECYCLE_SURGE: usize = 1;
+
+impl Supervisor {
+    /// Moves the workers one step towards what is wanted.
+    pub(super) fn balance(&mut self, now: Instant) {
+        let target = if self.stopped { 0 } else { self.wanted };
+        match self.phase {
+            Phase::Starting => while self.count(|_| true) < target && self.add(now) {},
+            Phase::Serving => self.balance_towards(target, now),
+            Phase::Stopping { .. } | Phase::Done => {}
+        }
+    }
+
+    fn balance_towards(&mut self, target: usize, now: Instant) {
+        while self.count(is_ready) > target {
+            let Some(slot) = self.first_to_leave() else { break };
+            self.retire(slot, now);
+        }
+        let surge = self.surge(target);
+        while self.count(|_| true) > target + surge {
+            // What boots is waited for, and gives way when it is ready.
+            let Some(place) = self.places.iter_mut().rev().find(|place| matches!(place.state, State::Waiting { .. })) else {
+                break;
+            };
+            (place.state, place.owed) = (State::Empty, false);
+        }
+        while self.count(|_| true) < target && self.add(now) {}
+        while self.count(|place| !self.is_stale(place)) < target && self.taken() < target + surge && self.add(now) {}
+        self.watch_degradation(target, now);
+        self.finish_reload(target);
+    }
+
+    /// Adds a wanted worker; `false` when there is no room.
+    pub(super) fn add(&mut self, now: Instant) -> bool {
+        let Some(slot) = self.free_place() else { return false };
+        self.places[slot.0].owed = true;
+        self.fork(slot, self.current, self.policy.boot_timeout, now);
+        true
+    }
+
+    /// How many of the wanted places are like this.
+    fn count(&self, like: impl Fn(&Place) -> bool) -> usize {
+        self.places.iter().filter(|place| place.owed && like(place)).count()
+    }
+
+    /// Workers that live, leaving ones included, and those that are about to; the canary of a reload has its place besides.
+    fn taken(&self) -> usize {
+        let canary = self.reload.canary();
+        self.places
+            .iter()
+            .enumerate()
+            .filter(|(index, place)| place.state != State::Empty && canary != Some(Slot(*index)))
+            .count()
+    }
+
+    /// Whether the place's worker gives way to a new one.
+    fn is_stale(&self, place: &Place) -> bool {
+        place.worn || place.generation < self.current
+    }
+
+    fn surge(&self, target: usize) -> usize {
+        let stale_ready = |place: &Place| is_ready(place) && self.is_stale(place);
+        match self.count(stale_ready) {
+            0 => 0,
+            _ if self.count(|place| place.generation < self.current) > 0 => self.policy.surge.min(target),
+            _ => RECYCLE_SURGE,
+        }
+    }
+
+    /// Of the workers that serve: a stale one, else the last.
+    fn first_to_leave(&self) -> Option<Slot> {
+        let serves = |place: &Place| place.owed && is_ready(place);
+        let stale = self.places.iter().position(|place| serves(place) && self.is_stale(place));
+        stale.or_else(|| self.places.iter().rposition(serves)).map(Slot)
+    }
+
+    fn retire(&mut self, slot: Slot, now: Instant) {
+        let until = Some(now + self.policy.graceful_timeout.min(LONGEST));
+        let place = &mut self.places[slot.0];
+        place.state = State::Leaving { until, hurried: false };
+        place.owed = false;
+        self.actions.push(Action::Order(slot, Order::Retire));
+    }
+
+    /// Says when fewer workers serve than wanted because new ones fail, and when that is over.
+    fn watch_degradation(&mut self, wanted: usize, now: Instant) {
+        let ready = self.count(is_ready);
+        let failing = |place: &Place| matches!(place.state, State::Waiting { until } if until > now);
+        if ready >= wanted && self.degraded {
+            self.degraded = false;
+            self.tell(Note::Recovered(ready));
+        } else if ready < wanted && !self.degraded && self.count(failing) > 0 {
+            self.degraded = true;
+            self.tell(Note::Degraded { ready, wanted });
+        }
+    }
+
+    /// Says when the last worker of an old generation has given way, and goes on with the next reload.
+    fn finish_reload(&mut self, target: usize) {
+        let fresh = |place: &Place| is_ready(place) && place.generation == self.current;
+        let old = self.count(|place| place.generation < self.current);
+        if self.reload.is_rolling() && old == 0 && self.count(fresh) >= target {
+            self.tell(Note::Reloaded(self.current));
+            self.reload.rolled();
+            self.reload_if_queued();
+        }
+    }
+}
+
+fn is_ready(place: &Place) -> bool {
+    matches!(place.state, State::Ready { .. })
+}

@@ -1,0 +1,155 @@
+//! The gate of a reload: configuration, then one worker of the new generation, and only then the others.
+//!
+//! ```text
+//! Idle ──HUP──▶ Reading ──configuration is good──▶ Canary ──ready──▶ Rolling ──no old worker is left──▶ Idle
+//!                  └──────────── bad ────────────────┴── fails ──▶ Idle, the old generation serves on
+//! ```
+//! A HUP that comes outside of Idle is kept until Idle comes again; several are one.
+
+use std::time::Instant;
+
+use super::super::event::{Action, Generation, Note, Policy, ReloadFailure, Slot, UpgradeFailure};
+use super::{Phase, State, Supervisor};
+
+/// Where a reload is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Idle,
+    Reading,
+    Canary { slot: Slot, policy: Policy },
+    Rolling,
+}
+
+/// The reload under way and the one behind it.
+#[derive(Clone, Debug)]
+pub(super) struct Reload {
+    step: Step,
+    /// The last generation that was begun, whether it came to serve or not.
+    latest: Generation,
+    queued: bool,
+    /// Whether it is the second half of an upgrade.
+    upgrade: bool,
+}
+
+impl Reload {
+    /// None, in a server of this generation.
+    pub(super) fn new(latest: Generation) -> Self {
+        Self { step: Step::Idle, latest, queued: false, upgrade: false }
+    }
+
+    /// The place of the first worker of the new generation, while it decides.
+    pub(super) fn canary(&self) -> Option<Slot> {
+        match self.step {
+            Step::Canary { slot, .. } => Some(slot),
+            Step::Idle | Step::Reading | Step::Rolling => None,
+        }
+    }
+
+    /// Whether none is under way or waits.
+    pub(super) fn is_idle(&self) -> bool {
+        self.step == Step::Idle && !self.queued
+    }
+
+    /// The last generation that was begun.
+    pub(super) fn latest(&self) -> Generation {
+        self.latest
+    }
+
+    /// Whether the new generation replaces the old one.
+    pub(super) fn is_rolling(&self) -> bool {
+        self.step == Step::Rolling
+    }
+
+    /// The old generation is gone.
+    pub(super) fn rolled(&mut self) {
+        self.step = Step::Idle;
+    }
+
+    /// The server stops: nothing is loaded any more.
+    pub(super) fn cancel(&mut self) {
+        self.step = Step::Idle;
+        self.queued = false;
+    }
+}
+
+impl Supervisor {
+    pub(super) fn reload_asked(&mut self) {
+        if self.reload.step == Step::Idle && self.phase == Phase::Serving {
+            self.begin_reload();
+        } else {
+            self.reload.queued = true;
+            self.tell(Note::ReloadQueued);
+        }
+    }
+
+    pub(super) fn reload_if_queued(&mut self) {
+        if self.reload.step == Step::Idle && std::mem::take(&mut self.reload.queued) {
+            self.begin_reload();
+        }
+    }
+
+    /// Replaces the workers of the program that this process was before.
+    pub(super) fn reload_for_upgrade(&mut self) {
+        self.reload.upgrade = true;
+        self.begin_reload();
+    }
+
+    fn begin_reload(&mut self) {
+        self.reload.latest.0 += 1;
+        self.reload.step = Step::Reading;
+        self.tell(Note::Reloading(self.reload.latest));
+        self.actions.push(Action::Read(self.reload.latest));
+    }
+
+    pub(super) fn configuration_read(&mut self, result: Result<Policy, String>, now: Instant) {
+        if self.reload.step != Step::Reading {
+            return;
+        }
+        let policy = match result {
+            Ok(policy) => policy,
+            Err(why) => return self.fail_reload(ReloadFailure::Configuration(why)),
+        };
+        let Some(slot) = self.free_place() else { return self.fail_reload(ReloadFailure::NoPlace) };
+        self.reload.step = Step::Canary { slot, policy };
+        self.fork(slot, self.reload.latest, policy.boot_timeout, now);
+    }
+
+    /// The canary is ready: its generation serves from now on.
+    pub(super) fn promote(&mut self, slot: Slot) {
+        let Step::Canary { policy, .. } = self.reload.step else { return };
+        self.reload.step = Step::Rolling;
+        self.reload.upgrade = false;
+        self.current = self.reload.latest;
+        self.policy = policy;
+        let most = self.most_workers();
+        self.wanted = policy.workers.min(most);
+        self.stopped = false;
+        self.places[slot.0].owed = true;
+        for place in self.places.iter_mut().filter(|place| matches!(place.state, State::Waiting { .. })) {
+            place.generation = self.current;
+        }
+        if policy.workers > most {
+            self.tell(Note::WorkersLimit(most));
+        }
+        self.tell(Note::Adopted(self.current));
+        self.actions.push(Action::Adopt(self.current));
+    }
+
+    /// The canary has ended.
+    pub(super) fn canary_failed(&mut self) {
+        self.fail_reload(ReloadFailure::Worker);
+    }
+
+    fn fail_reload(&mut self, why: ReloadFailure) {
+        let failed = self.reload.latest;
+        self.reload.step = Step::Idle;
+        let serves = self.current;
+        let upgrade = std::mem::take(&mut self.reload.upgrade);
+        self.tell(match upgrade {
+            true => Note::UpgradeFailed { why: UpgradeFailure::Load(failed, why), serves },
+            false => Note::ReloadFailed { failed, why, serves },
+        });
+        self.actions.push(Action::Discard(failed));
+        self.reload_if_queued();
+    }
+}

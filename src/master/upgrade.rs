@@ -1,0 +1,268 @@
+//! USR2: the master becomes another program in the same process, and its workers, sockets and logs stay.
+//!
+//! ```text
+//! USR2 ─▶ trial: NEW --check-state < state ──no──▶ "upgrade failed", nothing has changed
+//!                │yes
+//!                ▼
+//!         block signals, keep descriptors open, exec NEW ──fails──▶ as above
+//!                │
+//!                ▼  same process id, same children
+//!         adopt: read the state, take the descriptors over, catch signals, unblock them
+//!                │
+//!                ▼
+//!         reload to a new generation, whose workers are the new program; if they fail, the old ones go on serving
+//! ```
+//!
+//! Exec in place, not a second master beside the first: whoever started the server (systemd, supervisord, a pid file) knows one
+//! process id, and it stays; there is never a time with two masters that could both be sent a signal; and the workers keep their
+//! parent, so their ends are waited for as before. What it costs is that there is no way back after exec, hence the trial.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nix::unistd::fchdir;
+
+use crate::channel::MasterEnd;
+use crate::config::{Bind, Settings};
+use crate::net::listener::{self, FileMark, Listener};
+use crate::scoreboard::Scoreboard;
+use crate::sys::exec::exec;
+use crate::sys::fd::inherited;
+use crate::sys::process::{Pid, unset_env};
+use crate::sys::signals::Blocked;
+use crate::sys::{memory, time};
+
+use super::event::{Event, Life, Slot, WorkerLife, code};
+use super::generations::{Generations, Kit};
+use super::notify::Notifier;
+use super::pace::Pace;
+use super::patrol::Patrol;
+use super::pidfile::Pidfile;
+use super::privileges;
+use super::server::Server;
+use super::service::Service;
+use super::start::{self, Refusal, Reread, refuse};
+use super::state::{self, State};
+use super::supervisor::Supervisor;
+use super::table::{Child, Table};
+use super::trial::Trial;
+
+/// Names the descriptor of the state to the new program, which removes it from its environment.
+const VARIABLE: &str = "TAPSTER_STATE_FD";
+
+impl Server {
+    /// Starts the trial of the program that the server was started with, as it is now on the disk.
+    pub(super) fn try_upgrade(&mut self) -> Option<Event> {
+        self.log().info(format_args!("upgrade: trying {}", self.command.program().display()));
+        match Trial::start(&self.command, &self.state()) {
+            Ok(trial) => {
+                self.trial = Some(trial);
+                None
+            }
+            Err(why) => Some(Event::Tried(Err(why))),
+        }
+    }
+
+    /// The end of the trial, if it has ended.
+    pub(super) fn trial_outcome(&mut self) -> Option<Event> {
+        let outcome = self.trial.as_mut()?.outcome()?;
+        self.trial = None;
+        let program = self.command.program().display();
+        Some(Event::Tried(outcome.map_err(|why| format!("{program}: {why}"))))
+    }
+
+    /// Becomes the new program. It returns only when that failed.
+    pub(super) fn become_new(&mut self) -> Event {
+        match self.exec() {
+            Ok(never) => match never {},
+            Err(error) => Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display()))),
+        }
+    }
+
+    fn exec(&mut self) -> io::Result<std::convert::Infallible> {
+        let blocked = Blocked::all()?;
+        // What was caught and not yet looked at would be forgotten with this program's memory.
+        self.signals.give_back()?;
+        let state = memory::file_of(c"tapster-state", &self.state().render(process::id())?)?;
+        let number = OsString::from(state.as_raw_fd().to_string());
+        let here = File::open(".")?;
+        std::env::set_current_dir(self.command.dir())?;
+        let mut keep = self.descriptors();
+        keep.push(state.as_fd());
+        let error = exec(self.command.program(), self.command.argv(), (VARIABLE, &number), &keep, blocked);
+        fchdir(here)?;
+        Err(error)
+    }
+
+    /// Everything that must stay open; the same that [`Server::state`] names.
+    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
+        let mut fds = self.scoreboard.memory().to_vec();
+        fds.extend(self.listeners.iter().map(AsFd::as_fd));
+        for (_, child) in self.table.living_ones() {
+            fds.extend(child.channel.as_ref().map(AsFd::as_fd));
+            fds.push(child.stacks.as_fd());
+        }
+        fds.extend(self.service.outputs().map(|(.., reader)| reader));
+        fds
+    }
+
+    fn state(&self) -> State {
+        let listening = |listener: &Listener| state::Listening {
+            fd: listener.as_raw_fd(),
+            own: listener.is_own(),
+            file: listener.file().map(|mark| state::File {
+                path: mark.path.clone().into(),
+                device: mark.device,
+                inode: mark.inode,
+            }),
+        };
+        let ((current, latest), (wanted, stopped)) = (self.supervisor.generations(), self.supervisor.wanted());
+        State {
+            command: self.command.clone(),
+            current,
+            latest,
+            wanted,
+            stopped,
+            python: self.python.clone(),
+            binds: binds(&self.generations.current().settings),
+            listeners: self.listeners.iter().map(listening).collect(),
+            children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
+            scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
+            slots: self.scoreboard.slots(),
+            threads: self.generations.current().settings.threads,
+            outputs: self.service.outputs().map(output).collect(),
+            pid_file: self.service.pidfile().map(|path| path.into()),
+        }
+    }
+
+    fn saved(&self, slot: Slot, child: &Child) -> Option<state::Child> {
+        let now = self.pace.now();
+        let age = u64::try_from(now.saturating_duration_since(child.born).as_nanos()).unwrap_or(u64::MAX);
+        Some(state::Child {
+            life: self.supervisor.life(slot, now)?,
+            pid: child.pid.as_raw(),
+            channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
+            stacks: child.stacks.as_raw_fd(),
+            born: time::monotonic().saturating_sub(age),
+        })
+    }
+}
+
+fn binds(settings: &Settings) -> Vec<String> {
+    settings.binds.iter().map(ToString::to_string).collect()
+}
+
+fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::Output {
+    state::Output { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
+}
+
+/// The state that the program which this process was before has left, if it was a master.
+pub fn inherited_state() -> Result<Option<State>, Refusal> {
+    let failed = |why: String| Refusal { code: code::FAILED, why: format!("{VARIABLE}: {why}") };
+    let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
+    unset_env(&[VARIABLE]).map_err(|error| failed(error.to_string()))?;
+    let number = value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| failed("not a descriptor".into()))?;
+    let file = inherited(number).map_err(|error| failed(error.to_string()))?;
+    let (state, master) = State::read(File::from(file)).map_err(|why| failed(why.to_string()))?;
+    if master != process::id() {
+        return Err(failed(format!("the state is that of process {master}")));
+    }
+    Ok(Some(state))
+}
+
+/// Whether a server with this state, read from `source`, could go on with these settings in this program.
+pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
+    // All that could keep it from going on. What cannot be undone is not done.
+    privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
+    Kit::open(Arc::new(settings.clone()), None)?;
+    let state = State::read(source);
+    state.map(drop).or_else(|why| refuse(code::FAILED, why.to_string()))
+}
+
+/// Goes on with a server whose state was inherited.
+pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
+    // Sockets and the shape of the scoreboard stay; what the settings say of them now is told by the reload that follows.
+    settings.threads = state.threads;
+    settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
+    let settings = Arc::new(settings);
+    let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
+    // The logs are opened and not inherited: they may be others now.
+    let kit = Kit::open(settings.clone(), None)?;
+    for warning in warnings {
+        kit.log.warning(format_args!("{warning}"));
+    }
+    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
+    let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
+    let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
+    let policy = kit.policy();
+    let capacity = start::capacity(&policy).max(state.slots);
+    let [slots, calls] = state.scoreboard.map(inherited);
+    let memory = slots.and_then(|slots| Ok([slots, calls?]));
+    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, capacity, settings.members()));
+    let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
+    let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
+    for child in &state.children {
+        let slot = child.life.slot;
+        let mut adopted = adopt_child(child, &settings).map_err(|error| failed("a worker", error))?;
+        adopted.logs = Some(kit.logs.clone());
+        table.put(slot, adopted);
+        if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
+            table.set_ready(slot);
+            patrol.begin(slot, time::monotonic());
+        }
+    }
+    let notifier = Notifier::from_environment().unwrap_or_else(|why| {
+        kit.log.warning(format_args!("{why}"));
+        Notifier::nobody()
+    });
+    let pidfile = state.pid_file.and_then(|path| Pidfile::adopt(Path::new(&path)));
+    let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
+    let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
+    let signals = start::catch_signals().map_err(|error| failed("the signals", error))?;
+    kit.log.info(format_args!(
+        "upgrade: this is tapster {} now, with the sockets and {} workers of before",
+        env!("CARGO_PKG_VERSION"),
+        state.children.len()
+    ));
+    let lives: Vec<WorkerLife> = state.children.iter().map(|child| child.life).collect();
+    let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
+    Ok(Server {
+        supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
+        service: Service::adopt(&settings, identity, pidfile, notifier, outputs),
+        generations: Generations::new(state.current, kit),
+        listeners,
+        scoreboard: Arc::new(scoreboard),
+        signals,
+        table,
+        reread,
+        pace,
+        patrol,
+        // It was said when the server started.
+        ready: None,
+        python: state.python,
+        command: state.command,
+        trial: None,
+    })
+}
+
+fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, listener::BindError> {
+    let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
+    listener::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
+}
+
+fn adopt_child(child: &state::Child, settings: &Settings) -> io::Result<Child> {
+    let channel = child.channel.map(|fd| inherited(fd).map(MasterEnd::adopt)).transpose()?;
+    let stacks = inherited(child.stacks)?.into();
+    let now = Instant::now();
+    let age = Duration::from_nanos(time::monotonic().saturating_sub(child.born));
+    let born = now.checked_sub(age).unwrap_or(now);
+    let mut adopted = Child::adopted(Pid::from_raw(child.pid), born, channel, stacks);
+    (adopted.timeout, adopted.max_memory) = (settings.timeout, settings.max_worker_rss);
+    Ok(adopted)
+}

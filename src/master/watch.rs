@@ -1,0 +1,217 @@
+//! Which workers do not go on: pure, from what the scoreboard shows and the time.
+//!
+//! A call of the application has its deadline from the moment it was entered. A worker outside of the application shows by its
+//! loop's beat that it goes on; the loop of an idle worker sleeps, so one that has been quiet for a while is woken by a ping first,
+//! and has half of the timeout to answer. Times are nanoseconds of CLOCK_MONOTONIC, which stands still while the machine is suspended.
+//! What passed before the master itself woke up late counts for nobody: then everything stood still.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::event::{Hang, Slot};
+
+/// Shortest and longest time without a sign until a worker is pinged.
+const QUIET_MIN: Duration = Duration::from_millis(100);
+const QUIET_MAX: Duration = Duration::from_secs(10);
+
+/// What can be seen of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// When each call that runs was entered.
+    pub calls: Vec<u64>,
+    /// When its loop last went round.
+    pub beat: u64,
+    /// Requests that it has served.
+    pub served: u64,
+    /// Whether its loop should go round: not while it leaves, when the application's exit handlers run.
+    pub loops: bool,
+}
+
+/// What follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Look again at this time.
+    Later(u64),
+    /// Wake its loop, and look again at this time.
+    Ping(u64),
+    /// It does not go on.
+    Stuck(Hang),
+}
+
+/// What was seen of a worker before.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// When it last showed that it goes on.
+    sign: u64,
+    served: u64,
+    /// When it was pinged since then.
+    pinged: Option<u64>,
+}
+
+/// The looks of the past.
+#[derive(Debug, Default)]
+pub struct Watch {
+    rows: HashMap<Slot, Row>,
+    /// When the master woke up late.
+    woke: u64,
+}
+
+impl Watch {
+    /// A new worker is watched from now on.
+    pub fn begin(&mut self, slot: Slot, now: u64) {
+        self.rows.insert(slot, Row { sign: now, served: 0, pinged: None });
+    }
+
+    /// The worker is gone.
+    pub fn end(&mut self, slot: Slot) {
+        self.rows.remove(&slot);
+    }
+
+    /// The master has just woken up late.
+    pub fn overslept(&mut self, now: u64) {
+        self.woke = now;
+        for row in self.rows.values_mut() {
+            row.pinged = None;
+        }
+    }
+
+    /// Judges a worker; `None` for one that is not watched.
+    pub fn judge(&mut self, slot: Slot, timeout: Duration, look: &Look, now: u64) -> Option<Verdict> {
+        let limit = nanos(timeout);
+        let row = self.rows.get_mut(&slot)?;
+        let first = look.calls.iter().map(|&entered| entered.max(self.woke)).min();
+        if first.is_some_and(|entered| now.saturating_sub(entered) >= limit) {
+            return Some(Verdict::Stuck(Hang::Call(timeout)));
+        }
+        if first.is_some() || look.served != row.served {
+            (row.sign, row.served) = (now, look.served);
+        }
+        let sign = row.sign.max(look.beat).max(self.woke);
+        if row.pinged.is_some_and(|pinged| pinged <= sign) {
+            row.pinged = None;
+        }
+        let quiet = nanos((timeout / 4).clamp(QUIET_MIN, QUIET_MAX));
+        // A call that begins right after this look is seen before its deadline.
+        let next_call = first.unwrap_or(now) + limit;
+        if !look.loops {
+            return Some(Verdict::Later(next_call.min(now + quiet)));
+        }
+        let verdict = match row.pinged {
+            None if now >= sign + quiet => {
+                row.pinged = Some(now);
+                Verdict::Ping(next_call.min((sign + limit).max(now + limit / 2)))
+            }
+            None => Verdict::Later(next_call.min(sign + quiet)),
+            Some(pinged) if now >= (sign + limit).max(pinged + limit / 2) => Verdict::Stuck(Hang::Silent(timeout)),
+            Some(pinged) => Verdict::Later(next_call.min((sign + limit).max(pinged + limit / 2))),
+        };
+        Some(verdict)
+    }
+}
+
+fn nanos(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX / 4).min(u64::MAX / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const TIMEOUT: Duration = Duration::from_secs(8);
+    const SLOT: Slot = Slot(0);
+
+    fn idle(beat: u64, served: u64) -> Look {
+        Look { calls: Vec::new(), beat: beat * SECOND, served, loops: true }
+    }
+
+    fn calling(entered: u64) -> Look {
+        Look { calls: vec![entered * SECOND], ..idle(0, 0) }
+    }
+
+    /// Watched since second 100.
+    fn watch() -> Watch {
+        let mut watch = Watch::default();
+        watch.begin(SLOT, 100 * SECOND);
+        watch
+    }
+
+    fn judge(watch: &mut Watch, look: &Look, second: u64) -> Verdict {
+        watch.judge(SLOT, TIMEOUT, look, second * SECOND).expect("it is watched")
+    }
+
+    #[test]
+    fn a_call_is_ended_at_its_deadline_and_not_before() {
+        let mut watch = watch();
+        assert_eq!(judge(&mut watch, &calling(101), 105), Verdict::Later(107 * SECOND), "the next quiet look comes first");
+        assert_eq!(judge(&mut watch, &calling(101), 108), Verdict::Later(109 * SECOND));
+        assert_eq!(judge(&mut watch, &calling(101), 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn one_of_many_calls_is_enough() {
+        let look = Look { calls: vec![108 * SECOND, 101 * SECOND], ..idle(108, 9) };
+        assert_eq!(judge(&mut watch(), &look, 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn an_idle_worker_is_pinged_and_lives_on_when_it_answers() {
+        let mut watch = watch();
+        assert_eq!(judge(&mut watch, &idle(100, 0), 101), Verdict::Later(102 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(100, 0), 102), Verdict::Ping(108 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(103, 0), 104), Verdict::Later(105 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(103, 0), 105), Verdict::Ping(111 * SECOND));
+    }
+
+    #[test]
+    fn a_stopped_worker_is_found_within_the_timeout_of_its_last_sign() {
+        let mut watch = watch();
+        assert_eq!(judge(&mut watch, &idle(100, 0), 102), Verdict::Ping(108 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(100, 0), 107), Verdict::Later(108 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(100, 0), 108), Verdict::Stuck(Hang::Silent(TIMEOUT)));
+    }
+
+    #[test]
+    fn whoever_serves_goes_on_even_if_the_turn_is_long() {
+        let mut watch = watch();
+        for second in 101..140 {
+            let verdict = judge(&mut watch, &idle(100, second), second);
+            assert!(matches!(verdict, Verdict::Later(_)), "{second}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_ping_that_comes_late_leaves_half_of_the_timeout() {
+        let mut watch = watch();
+        assert_eq!(judge(&mut watch, &idle(100, 0), 150), Verdict::Ping(154 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(100, 0), 153), Verdict::Later(154 * SECOND));
+        assert_eq!(judge(&mut watch, &idle(100, 0), 154), Verdict::Stuck(Hang::Silent(TIMEOUT)));
+    }
+
+    #[test]
+    fn what_stood_still_with_the_master_is_not_judged_for_it() {
+        let mut watch = watch();
+        judge(&mut watch, &idle(100, 0), 102);
+        watch.overslept(500 * SECOND);
+        assert_eq!(judge(&mut watch, &idle(100, 0), 500), Verdict::Later(502 * SECOND));
+        assert_eq!(judge(&mut watch, &calling(101), 507), Verdict::Later(508 * SECOND));
+        assert_eq!(judge(&mut watch, &calling(101), 508), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn a_leaving_worker_is_judged_by_its_calls_alone() {
+        let mut watch = watch();
+        let leaving = Look { loops: false, ..idle(100, 0) };
+        assert!(matches!(judge(&mut watch, &leaving, 300), Verdict::Later(_)));
+        let calling = Look { loops: false, ..calling(101) };
+        assert_eq!(judge(&mut watch, &calling, 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn nobody_is_judged_before_being_watched_or_after() {
+        let mut watch = watch();
+        assert_eq!(watch.judge(Slot(1), TIMEOUT, &calling(1), 500 * SECOND), None);
+        watch.end(SLOT);
+        assert_eq!(watch.judge(SLOT, TIMEOUT, &calling(1), 500 * SECOND), None);
+    }
+}

@@ -1,0 +1,142 @@
+//! How a worker leaves.
+//!
+//! ```text
+//! No ──Retire──────────────────────────────▶ Drained ──no connection is left──▶ gone
+//!  │                                            ▲
+//!  ├──Drain──▶ LastCall ──its time is over──────┘        (any) ──Quit──▶ Now ──no call runs──▶ gone
+//! ```
+//! At a retirement others go on accepting from the same sockets; at a drain nobody does, so this worker takes what still comes to
+//! them. From the first moment no answer keeps its connection open, and idle connections have the time of a request that is
+//! already on its way.
+
+use std::io;
+
+use crate::channel::{Order, Report};
+
+use super::{EventLoop, Seat, borrow};
+use crate::worker::DRAIN_IDLE_MS;
+
+/// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
+/// way, and for the first bytes of connections that the kernel holds back for them (TCP_DEFER_ACCEPT). New ones are held off by then.
+const LAST_CALL_MS: u64 = 200;
+
+/// Connections taken at once from each listener that is left to others. More can only wait when more keep coming, and those wake the
+/// others.
+const RETIRE_TAKE: usize = 64;
+
+/// How the worker leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Leaving {
+    /// It does not.
+    No,
+    /// It will, and takes until then (milliseconds of the loop's clock) what still comes to the listeners.
+    LastCall(u64),
+    /// When every connection has ended.
+    Drained,
+    /// Now.
+    Now,
+}
+
+impl Leaving {
+    /// How long until something is to be done without an event, in milliseconds from `now`.
+    pub(super) fn wants(self, now: u64) -> Option<u64> {
+        match self {
+            Self::LastCall(until) => Some(until.saturating_sub(now)),
+            Self::No | Self::Drained | Self::Now => None,
+        }
+    }
+}
+
+impl EventLoop {
+    /// The end of a turn: looks after the listeners; whether the worker has nothing left to do.
+    pub(super) fn is_done(&mut self, seat: &mut Seat) -> io::Result<bool> {
+        let now = seat.clock.ms();
+        if let Leaving::LastCall(until) = self.leaving
+            && until <= now
+        {
+            self.close_listeners(usize::MAX, seat);
+        }
+        match self.leaving {
+            Leaving::No => {
+                if self.quota.is_some_and(|quota| seat.requests() >= quota) {
+                    self.quota = None;
+                    // Fails only when the master is gone, which the channel tells at the next turn.
+                    let _ = self.control.report(&Report::Worn);
+                }
+                self.adjust_listeners(now)?;
+                Ok(false)
+            }
+            Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
+            Leaving::Drained => Ok(self.connections.is_empty() && self.is_quiet()),
+            Leaving::Now => Ok(self.is_quiet()),
+        }
+    }
+
+    /// While all its slots are taken, other workers are the better place for new connections.
+    fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
+        let full = self.shared && self.outside.len() >= self.slots;
+        let limit = if full { 0 } else { self.limit };
+        self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
+    }
+
+    /// Follows the master and the signals.
+    pub(super) fn obey(&mut self, seat: &mut Seat) {
+        match self.control.orders() {
+            Some(Order::Retire) if self.leaving == Leaving::No => self.begin_to_leave(Leaving::Drained, seat),
+            Some(Order::Drain) if self.leaving == Leaving::No => {
+                let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
+                self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
+            }
+            Some(Order::Quit) => self.leaving = Leaving::Now,
+            Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
+        }
+    }
+
+    /// Begins to leave: keeps no connection behind its answer.
+    fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
+        self.leaving = leaving;
+        seat.draining = true;
+        match leaving {
+            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
+            Leaving::Drained => self.close_listeners(RETIRE_TAKE, seat),
+            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
+        }
+    }
+
+    /// Takes up to so many connections that wait to be accepted, then accepts no more.
+    fn close_listeners(&mut self, most: usize, seat: &mut Seat) {
+        self.turn.accepting.clear();
+        self.acceptor.pause(borrow(&self.poll));
+        for index in 0..self.acceptor.len() {
+            for _ in 0..most {
+                if self.connections.len() >= self.limit {
+                    break;
+                }
+                let now = seat.clock.ms();
+                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
+                let token = self.insert(stream, peer, index, seat);
+                self.runnable.push_back(token);
+            }
+        }
+        if most == usize::MAX && self.connections.len() >= self.limit {
+            // Some may still wait; there will be room for them.
+            self.leaving = Leaving::LastCall(seat.clock.ms() + LAST_CALL_MS);
+            return;
+        }
+        self.leaving = Leaving::Drained;
+        self.acceptor.leave(borrow(&self.poll));
+        self.hurry_idle(seat);
+        // Fails only when the master is gone, which the channel tells at the next turn.
+        let _ = self.control.report(&Report::Draining);
+    }
+
+    /// Leaves idle connections the time of a request that is already on its way.
+    fn hurry_idle(&mut self, seat: &Seat) {
+        let deadline = seat.clock.ms() + DRAIN_IDLE_MS;
+        let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
+        for key in idle {
+            self.connections[key].hurry(deadline);
+            self.arm(key);
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! `--warmup`: a worker asks its own application before it says that it is ready. No socket is involved, so that nobody else can be
+//! asked or answer in its place.
+
+use crate::channel::BootError;
+use crate::config::{Settings, Warmup};
+use crate::http::date;
+use crate::http::framing;
+use crate::http::head::{Head, Parsed};
+use crate::sys::time;
+
+use super::app::{App, Body, Gone, Outlet, Peer, Reply, Request, Step, Summary};
+use super::seat::Rules;
+
+/// First status that is a failure (RFC 9110 section 15.5).
+const FAILURE: u16 = 400;
+
+/// Takes what the application writes and keeps nothing.
+struct Nowhere;
+
+impl Outlet for Nowhere {
+    fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        out.clear();
+        Ok(())
+    }
+}
+
+/// Asks the application; an error tells what it answered.
+pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), BootError> {
+    let failed = |why: String| BootError { app: false, text: format!("--warmup {warmup}: {why}") };
+    let bytes = format!("{warmup} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tapster-warmup\r\nConnection: close\r\n\r\n");
+    let bytes = bytes.as_bytes();
+    let mut head = Head::default();
+    let parsed = head.parse(bytes, &Rules::of(settings).head);
+    let framing = match parsed.and_then(|parsed| Ok((parsed, framing::of(&head, bytes)?))) {
+        Ok((Parsed::Complete, framing)) => framing,
+        Ok((Parsed::Partial, _)) => return Err(failed("is not a whole request".into())),
+        Err(error) => return Err(failed(error.to_string())),
+    };
+    let mut dates = date::Cache::new();
+    let peer = Peer { addr: "127.0.0.1".into(), port: "0".into(), trusted: false };
+    let request = Request {
+        bytes,
+        head: &head,
+        framing,
+        peer: &peer,
+        listener: 0,
+        persistent: false,
+        date: dates.at(time::wall().seconds),
+        body: Body::Empty,
+    };
+    let mut out = Vec::new();
+    let status = match app.call(request, &mut out, &mut Nowhere) {
+        Reply::Complete(summary) => summary.status,
+        Reply::Stream(mut stream) => loop {
+            out.clear();
+            if let Step::End(Summary { status, .. }) = stream.advance(&mut out) {
+                break status;
+            }
+        },
+    };
+    if status < FAILURE {
+        Ok(())
+    } else {
+        Err(failed(format!("the application answered {status}; an answer below {FAILURE} is needed")))
+    }
+}

@@ -1,0 +1,354 @@
+//! SIGUSR2: the master becomes another program in place. Nobody outside notices, and a program that is not fit changes nothing.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use common::client::Client;
+use common::load::{Load, Plan, Tally};
+use common::server::{Running, START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
+use common::{SOON, procfs, wait_for};
+
+/// Workers of the tests under load.
+const WORKERS: usize = 4;
+
+/// Pause of a load client: eight of them ask a few hundred times a second.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// What the log says when nothing has changed.
+const FAILED: &str = "upgrade failed, generation 1 keeps serving";
+
+/// What the log says when the new program has taken over.
+const EXECUTED: &str = "upgrade: this is tapster";
+
+fn unsteady() -> Server {
+    let server = Server::new("unsteady");
+    let temp = server.temp().display().to_string();
+    server.env("UNSTEADY_DIR", temp)
+}
+
+/// The server run through a link that can be pointed elsewhere.
+fn linked(server: Server) -> (Server, PathBuf) {
+    let path = server.temp().join("tapster");
+    symlink(binary(), &path).expect("the temp directory is writable");
+    (server.program(&path), path)
+}
+
+/// Half of the clients on connections that stay, half on one for each request.
+struct Loads(Load, Load);
+
+impl Loads {
+    fn start(server: &Running) -> Self {
+        let plan = Plan { clients: 4, pause: PAUSE, ..Plan::new(server.address()) };
+        let loads = Self(plan.clone().start(), Plan { keep_alive: false, ..plan }.start());
+        loads.wait();
+        loads
+    }
+
+    fn wait(&self) {
+        self.0.wait_for_more(50);
+        self.1.wait_for_more(50);
+    }
+
+    #[track_caller]
+    fn assert_flawless(self) -> [Tally; 2] {
+        let tallies = [self.0.stop(), self.1.stop()];
+        for tally in &tallies {
+            tally.assert_flawless();
+            eprintln!("{} answered, the slowest in {:?}", tally.ok, tally.slowest);
+        }
+        tallies
+    }
+}
+
+/// Waits until none of `before` is left and as many others are there. The master has no other children for long.
+#[track_caller]
+fn wait_for_new_workers(server: &Running, before: &[i32]) {
+    wait_for("workers of the new program", START_LIMIT, || {
+        let now = server.workers();
+        (now.len() == before.len() && now.iter().all(|pid| !before.contains(pid))).then_some(())
+    });
+}
+
+/// How many records have the text.
+fn count(server: &Running, text: &str) -> usize {
+    server.log().records().iter().filter(|record| record.text.contains(text)).count()
+}
+
+/// Sends USR2 and waits until workers of the new program have replaced all others.
+#[track_caller]
+fn upgrade(server: &Running) {
+    let (before, executed) = (server.workers(), count(server, EXECUTED));
+    server.signal(Signal::SIGUSR2);
+    wait_for("the new program", SOON, || (count(server, EXECUTED) > executed).then_some(()));
+    wait_for_new_workers(server, &before);
+}
+
+fn identity(path: &Path) -> (u64, u64) {
+    let meta = fs::metadata(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    (meta.dev(), meta.ino())
+}
+
+fn exe(pid: i32) -> PathBuf {
+    PathBuf::from(format!("/proc/{pid}/exe"))
+}
+
+#[test]
+fn five_upgrades_under_load_lose_nothing() {
+    let server = unsteady().workers(WORKERS).start();
+    let command_line = fs::read(format!("/proc/{}/cmdline", server.pid())).expect("it runs");
+    let loads = Loads::start(&server);
+    upgrade(&server);
+    let files = procfs::open_files(server.pid());
+    for _ in 0..4 {
+        loads.wait();
+        upgrade(&server);
+    }
+    loads.wait();
+    let answered: Vec<i32> = loads.assert_flawless().iter().flat_map(|tally| tally.by_worker.keys().copied()).collect();
+    assert!(server.workers().iter().all(|pid| answered.contains(pid)), "every worker of the last program has served");
+    assert_eq!(procfs::open_files(server.pid()), files, "no descriptor is left behind");
+    assert_eq!(fs::read(format!("/proc/{}/cmdline", server.pid())).expect("it runs"), command_line);
+    server.stop();
+}
+
+#[test]
+fn a_program_that_is_not_fit_changes_nothing() {
+    let script = |text: &str| format!("#!/bin/sh\n{text}\n").into_bytes();
+    let refusal = "tapster: state version 1 is not known here (2 is): stop and start the server instead";
+    let mut binary = fs::read(binary()).expect("it is there");
+    // Enough for the kernel, which reads the heads, and nothing of the code.
+    binary.truncate(64 * 1024);
+    let cases: [(&str, Vec<u8>, &str); 7] = [
+        ("fails", script("echo it is broken >&2; exit 1"), "exit status: 1: it is broken"),
+        ("knows another state", script(&format!("echo '{refusal}' >&2; exit 1")), refusal),
+        ("is not tapster", script("exit 0"), "it does not understand --check-state"),
+        ("kills itself", script("kill -SEGV $$"), "SIGSEGV"),
+        ("is cut in its code", binary.clone(), "SIG"),
+        ("is cut in its head", binary[..40].to_vec(), "upgrade failed"),
+        ("is empty", Vec::new(), "upgrade failed"),
+    ];
+    let (server, path) = linked(unsteady().workers(WORKERS).expect_error(FAILED));
+    let server = server.start();
+    let workers = server.workers();
+    let loads = Loads::start(&server);
+    let mut failed = 0;
+    let mut try_it = |case: &str, reason: &str| {
+        server.signal(Signal::SIGUSR2);
+        failed += 1;
+        wait_for(&format!("the failure of a program that {case}"), SOON, || (count(&server, FAILED) == failed).then_some(()));
+        let records = server.log().records();
+        let last = records.iter().rev().find(|record| record.text.contains(FAILED)).expect("it was just there");
+        assert!(last.text.contains(reason), "{case}: {}", last.text);
+        loads.wait();
+        assert_eq!(server.workers(), workers, "{case}");
+    };
+    for (case, contents, reason) in cases {
+        let new = server.temp().join("new");
+        fs::write(&new, contents).and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755))).expect("writable");
+        fs::rename(&new, &path).expect("writable");
+        try_it(case, reason);
+    }
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).expect("writable");
+    try_it("cannot be executed", "ermission denied");
+    fs::remove_file(&path).expect("it was there");
+    try_it("is missing", "No such file");
+    loads.assert_flawless();
+
+    symlink(common::server::binary(), &path).expect("writable");
+    upgrade(&server);
+    server.stop();
+}
+
+#[test]
+fn a_program_that_does_not_answer_is_given_up() {
+    let (server, path) = linked(unsteady().expect_error(FAILED));
+    let server = server.start();
+    fs::remove_file(&path).expect("it was there");
+    fs::write(&path, "#!/bin/sh\nexec sleep 600\n").expect("writable");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("writable");
+    server.signal(Signal::SIGUSR2);
+    assert!(server.log().wait(&[FAILED]).text.contains("no answer within 10 s"));
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.workers().len(), 1, "the new program is gone");
+
+    server.signal(Signal::SIGUSR2);
+    wait_for("the trial", SOON, || (server.workers().len() == 2).then_some(()));
+    server.stop();
+}
+
+#[test]
+fn a_configuration_that_has_become_wrong_changes_nothing() {
+    let server = unsteady().expect_error(FAILED);
+    let config = server.temp().join("tapster.toml");
+    fs::write(&config, "keep-alive = 5\n").expect("writable");
+    let server = server.options(["-c", config.to_str().expect("UTF-8")]).start();
+    let workers = server.workers();
+    fs::write(&config, "keep-alive = 'always'\n").expect("writable");
+    server.signal(Signal::SIGUSR2);
+    assert!(server.log().wait(&[FAILED]).text.contains("keep_alive = always"));
+    assert_eq!(server.workers(), workers);
+    fs::write(&config, "keep-alive = 4\n").expect("writable");
+    upgrade(&server);
+    server.stop();
+}
+
+#[test]
+fn workers_that_do_not_boot_in_the_new_program_leave_the_old_ones_serving() {
+    let server = unsteady().workers(WORKERS).expect_error("broken after a good start").expect_error(FAILED).start();
+    let workers = server.workers();
+    let loads = Loads::start(&server);
+    fs::write(server.temp().join("broken"), "").expect("the temp directory is writable");
+    server.signal(Signal::SIGUSR2);
+    server.log().wait(&[EXECUTED]);
+    server.log().wait(&["RuntimeError: broken after a good start"]);
+    server.log().wait(&[FAILED]);
+    loads.wait();
+    assert_eq!(server.workers(), workers);
+
+    fs::remove_file(server.temp().join("broken")).expect("it was written");
+    upgrade(&server);
+    loads.wait();
+    loads.assert_flawless();
+    server.stop();
+}
+
+#[test]
+fn a_binary_replaced_on_the_disk_is_the_one_that_runs() {
+    let server = unsteady().workers(2);
+    let path = server.temp().join("tapster");
+    fs::copy(binary(), &path).expect("the temp directory is writable");
+    let server = server.program(&path).start();
+    let first = identity(&path);
+    assert_eq!(identity(&exe(server.pid())), first);
+    let new = server.temp().join("new");
+    fs::copy(binary(), &new).expect("the temp directory is writable");
+    fs::rename(&new, &path).expect("the temp directory is writable");
+    assert_ne!(identity(&path), first);
+    upgrade(&server);
+    for pid in server.workers().into_iter().chain([server.pid()]) {
+        assert_eq!(identity(&exe(pid)), identity(&path));
+    }
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
+}
+
+#[test]
+fn a_unix_socket_stays_and_is_removed_at_the_end() {
+    let server = unsteady().binds(["unix:{temp}/s", "127.0.0.1:0"]).start();
+    let path = server.temp().join("s");
+    let before = fs::symlink_metadata(&path).expect("it is bound").ino();
+    upgrade(&server);
+    upgrade(&server);
+    assert_eq!(fs::symlink_metadata(&path).expect("it stays").ino(), before);
+    for address in server.addresses() {
+        let mut client = Client::connect(address);
+        assert_eq!(client.get("/").status, 200, "{address}");
+    }
+    server.signal(Signal::SIGTERM);
+    let mut server = server;
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    assert!(!path.exists(), "a socket that the server has made leaves with it");
+    server.finish();
+}
+
+#[test]
+fn a_request_that_runs_is_finished_by_its_worker() {
+    let server = unsteady().start();
+    let mut client = server.connect();
+    client.send("GET /gated?name=long HTTP/1.1\r\nHost: test\r\n\r\n");
+    let entered = server.temp().join("entered-long");
+    wait_for("the request to run", SOON, || entered.exists().then_some(()));
+    let before = server.workers();
+    server.signal(Signal::SIGUSR2);
+    server.log().wait(&["reload done"]);
+    assert_eq!(server.get("/").status, 200, "the new worker answers while the old one is busy");
+    assert!(server.workers().contains(&before[0]), "it is waited for");
+    fs::write(server.temp().join("gate-long"), "").expect("the temp directory is writable");
+    assert_eq!(client.response().text(), "passed long");
+    wait_for_new_workers(&server, &before);
+    server.stop();
+}
+
+#[test]
+fn signals_that_come_during_the_upgrade_are_obeyed_after_it() {
+    // The trial takes some milliseconds, exec and adoption the next: the delays cover both.
+    for delay in (0..40).step_by(3).map(Duration::from_millis) {
+        let mut server = Server::new("hello").start();
+        server.signal(Signal::SIGUSR2);
+        std::thread::sleep(delay);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait(STOP_LIMIT).code(), Some(0), "TERM after {delay:?}");
+        server.finish();
+    }
+}
+
+#[test]
+fn a_worker_that_dies_during_the_upgrade_is_not_forgotten() {
+    let server = unsteady().workers(2).expect_error("SIGKILL").start();
+    let before = server.workers();
+    server.signal(Signal::SIGUSR2);
+    signal_to(before[0], Signal::SIGKILL);
+    wait_for_new_workers(&server, &before);
+    wait_for("no zombie", SOON, || procfs::all().iter().all(|p| p.parent != server.pid() || p.state != 'Z').then_some(()));
+    assert!(server.log().find(&[&before[0].to_string(), "SIGKILL"]).is_some());
+    server.stop();
+}
+
+#[test]
+fn directory_and_environment_are_those_of_the_start() {
+    let source = |release: &str| {
+        format!(
+            "import os\n\
+             def app(environ, start_response):\n\
+             \x20   start_response('200 OK', [])\n\
+             \x20   return [repr(['{release}', os.environ['MINE'], os.environ.get('TAPSTER_STATE_FD')]).encode()]\n"
+        )
+    };
+    let server = Server::new("app:app");
+    let releases = ["one", "two"].map(|name| server.temp().join(name));
+    for (path, name) in releases.iter().zip(["one", "two"]) {
+        fs::create_dir(path).and_then(|()| fs::write(path.join("app.py"), source(name))).expect("writable");
+    }
+    let current = server.temp().join("current");
+    symlink(&releases[0], &current).expect("writable");
+    let server = server.dir(&current).env("PWD", current.to_str().expect("UTF-8")).env("MINE", "kept").start();
+    assert_eq!(server.get("/").text(), "['one', 'kept', None]");
+    upgrade(&server);
+    assert_eq!(server.get("/").text(), "['one', 'kept', None]");
+    fs::remove_file(&current).and_then(|()| symlink(&releases[1], &current)).expect("writable");
+    upgrade(&server);
+    assert_eq!(server.get("/").text(), "['two', 'kept', None]", "the link is followed anew");
+    server.stop();
+}
+
+#[test]
+fn the_pid_file_and_captured_output_go_on() {
+    let source = "import os\n\
+                  def app(environ, start_response):\n\
+                  \x20   print(environ['PATH_INFO'], os.getpid(), flush=True)\n\
+                  \x20   start_response('200 OK', [])\n\
+                  \x20   return [b'']\n";
+    let server = Server::source(source);
+    let pid_file = server.temp().join("pid");
+    let server = server.options(["--capture-output", "--pid", pid_file.to_str().expect("UTF-8")]).start();
+    let first = (identity(&pid_file), fs::read_to_string(&pid_file).expect("it is written"));
+    assert_eq!(first.1.trim(), server.pid().to_string());
+    for path in ["/one", "/two", "/three"] {
+        let worker = server.workers()[0];
+        assert_eq!(server.get(path).status, 200);
+        server.log().wait(&["[worker", &format!("{path} {worker}")]);
+        upgrade(&server);
+        assert_eq!((identity(&pid_file), fs::read_to_string(&pid_file).expect("it stays")), first);
+    }
+    server.signal(Signal::SIGTERM);
+    let mut server = server;
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    assert!(!pid_file.exists(), "it leaves with its server");
+    server.finish();
+}
