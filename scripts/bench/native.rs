@@ -12,7 +12,6 @@ use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::listener;
 use tapster::scoreboard::Scoreboard;
-use tapster::sys::memory::anonymous_file;
 use tapster::sys::signals::Blocked;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 use tapster::worker::{self, Boot};

@@ -1,6 +1,6 @@
 //! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
 
-use crate::http::error::{self, Error, Field};
+use crate::http::error::{self, Error};
 use crate::http::framing::{self, Length};
 use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
@@ -305,7 +305,7 @@ impl Connection {
         &mut self,
         status: u16,
         detail: &str,
-        fields: &[Field<'_>],
+        fields: &[error::Field<'_>],
         head: Option<(&Head, &[u8])>,
         seat: &mut Seat,
     ) {
