@@ -6,9 +6,10 @@ mod exchange;
 use exchange::{End, LIMITS, MAX_TRAILER, read};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use tapster::http::blocks::Blocks;
 use tapster::http::body::Decoder;
-use tapster::http::framing::Length;
-use tapster::http::head::{Head, Limits, Parsed, Version};
+use tapster::http::framing::{self, Length};
+use tapster::http::head::{Head, Limits, Parsed, Progress, Version};
 use tapster::http::response::{Context, Encoder, End as BodyEnd, Fit};
 use tapster::http::target::percent_decode;
 
@@ -61,6 +62,19 @@ fn good_requests() -> impl Strategy<Value = Vec<u8>> {
         bytes
     });
     vec(request, 1..4).prop_map(|requests| requests.concat())
+}
+
+/// Heads without a body, often with the same block.
+fn heads() -> impl Strategy<Value = Vec<u8>> {
+    let line = prop_oneof![
+        Just("GET / HTTP/1.1"),
+        Just("GET /long/path?query HTTP/1.1"),
+        Just("GET / HTTP/1.0"),
+        Just("GET x HTTP/1.1")
+    ];
+    let fields =
+        prop_oneof![Just("Host: example.org\r\n"), Just("Accept: */*\r\nHost: example.org\r\n"), Just("Accept: */*\r\n")];
+    (line, fields, "[a-b]{0,1}").prop_map(|(line, fields, value)| format!("{line}\r\nX: {value}\r\n{fields}\r\n").into_bytes())
 }
 
 /// `bytes` cut at these places (taken modulo its length).
@@ -127,6 +141,26 @@ proptest! {
         let whole = read([bytes.as_slice()], &LIMITS);
         prop_assert_eq!(whole.1, End::Idle);
         prop_assert_eq!(read(cut(&bytes, &places), &LIMITS), whole);
+    }
+
+    #[test]
+    fn a_head_reads_the_same_whether_its_block_was_seen_before_or_not(
+        requests in vec(prop_oneof![request_bytes(), good_requests(), heads()], 1..4),
+        order in vec(any::<usize>(), 1..40),
+    ) {
+        let mut blocks = Blocks::new(1);
+        for index in order {
+            let bytes = &requests[index % requests.len()];
+            let (mut plain, mut cached) = (Head::default(), Head::default());
+            let wanted = plain.parse(bytes, &LIMITS);
+            prop_assert_eq!(blocks.resume(&mut cached, bytes, &LIMITS, &mut Progress::default()), wanted);
+            if wanted != Ok(Parsed::Complete) {
+                continue;
+            }
+            prop_assert_eq!((&cached.fields, cached.block, cached.len), (&plain.fields, plain.block, plain.len));
+            prop_assert_eq!((cached.method, cached.target, cached.line, cached.version), (plain.method, plain.target, plain.line, plain.version));
+            prop_assert_eq!(blocks.framing(&cached, bytes).map(|(framing, _)| framing), framing::of(&plain, bytes));
+        }
     }
 
     #[test]

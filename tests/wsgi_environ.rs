@@ -2,6 +2,7 @@
 
 mod wsgi_driver;
 
+use tapster::worker::app::Peer;
 use wsgi_driver::{Options, Server, Setup, with_python};
 
 /// Answers with the values of the environ variables that the query names (`?A&B`), one `repr` a line; all of them without.
@@ -67,6 +68,76 @@ fn the_application_may_change_its_environ() {
         );
         server.get("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("clean");
         server.get("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("clean");
+    });
+}
+
+/// More often than it takes for a header block to be known.
+const OFTEN: usize = 5;
+
+#[test]
+fn what_the_application_does_to_its_environ_is_not_in_the_next_of_a_known_block() {
+    with_python(|| {
+        let mut server = Server::new(
+            "def app(environ, start_response):\n    start_response('200 OK', [])\n    seen = [environ.get('mark'), \
+             environ['HTTP_COOKIE'], environ['REMOTE_ADDR'], environ['wsgi.url_scheme'], environ.get('CONTENT_LENGTH')]\n    \
+             environ.update({key: 'dirty' for key in list(environ)}, mark='dirty')\n    del environ['HTTP_COOKIE']\n    \
+             return [repr(seen).encode()]\n",
+        );
+        for _ in 0..OFTEN {
+            let answer = server.get("GET / HTTP/1.1\r\nHost: a\r\nCookie: c=1\r\nAccept: */*\r\n\r\n");
+            assert_eq!(answer.body(), "[None, 'c=1', '127.0.0.1', 'http', None]");
+        }
+    });
+}
+
+#[test]
+fn no_client_gets_the_fields_of_another_that_sends_nearly_the_same() {
+    with_python(|| {
+        let mut server = Server::new(SHOW);
+        let show = "/?HTTP_COOKIE&HTTP_AUTHORIZATION&HTTP_X_FORWARDED_FOR&HTTP_X_OWN";
+        for round in 0..OFTEN {
+            for client in 0..70 {
+                let own = if client % 2 == 0 { format!("X-Own: {client:04}\r\n") } else { String::new() };
+                let fields = format!(
+                    "Host: a\r\nCookie: id={client:04}\r\nAuthorization: Basic {client:04}\r\nX-Forwarded-For: {client:04}\r\n"
+                );
+                let answer = server.get(&format!("GET {show} HTTP/1.1\r\n{fields}{own}Accept: text/html\r\n\r\n"));
+                let own = if client % 2 == 0 { format!("'{client:04}'") } else { "None".to_owned() };
+                let wanted = format!("'id={client:04}'\n'Basic {client:04}'\n'{client:04}'\n{own}");
+                assert_eq!(answer.body(), wanted, "client {client} in round {round}");
+            }
+        }
+    });
+}
+
+#[test]
+fn what_is_not_in_the_block_differs_between_requests_with_the_same_one() {
+    with_python(|| {
+        let listeners = vec![("first".into(), "1".into(), false), ("second".into(), "2".into(), false)];
+        let mut server = Server::with(SHOW, Options { listeners, ..Options::default() });
+        let names = "REQUEST_METHOD&QUERY_STRING&SERVER_PROTOCOL&SERVER_NAME&REMOTE_ADDR&REMOTE_PORT&wsgi.url_scheme&HTTP_HOST";
+        for round in 0..OFTEN {
+            for (method, version) in [("GET", "1.1"), ("PATCH", "1.1"), ("GET", "1.0"), ("OPTIONS", "1.0")] {
+                for (listener, name) in [(0, "first"), (1, "second")] {
+                    for (addr, port, trusted) in
+                        [("10.0.0.1", "1", true), ("10.0.0.1", "2", false), ("::1", "2", false), ("", "", true)]
+                    {
+                        for (prefix, host) in [("", "a"), ("http://b", "b")] {
+                            let peer = Peer { addr: addr.into(), port: port.into(), trusted };
+                            let request = format!(
+                                "{method} {prefix}/?{names} HTTP/{version}\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
+                            );
+                            let answer = server.call(request.as_bytes(), &Setup { peer, listener, ..Setup::default() });
+                            let scheme = if trusted { "https" } else { "http" };
+                            let wanted = format!(
+                                "'{method}'\n'{names}'\n'HTTP/{version}'\n'{name}'\n'{addr}'\n'{port}'\n'{scheme}'\n'{host}'"
+                            );
+                            assert_eq!(answer.body(), wanted, "round {round}");
+                        }
+                    }
+                }
+            }
+        }
     });
 }
 

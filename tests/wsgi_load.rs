@@ -27,7 +27,7 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
         let loaded = Wsgi::new(&settings, listeners, 1, 0, log(dir.path()), Vec::new(), None);
         match loaded {
             Ok(app) => {
-                let mut server = Server { app, dir };
+                let mut server = Server::of(app, dir);
                 let mut body = server.get("GET / HTTP/1.1\r\nHost: h\r\n\r\n").body();
                 body.push_str(&server.log());
                 Ok(body)
@@ -192,7 +192,7 @@ fn the_welcome_page_answers_get_and_head() {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let options = Options { workers: 3, ..Options::default() };
         let app = boot(dir.path(), AppSpec::Welcome, options).unwrap_or_else(|error| panic!("{}", error.text));
-        let mut server = Server { app, dir };
+        let mut server = Server::of(app, dir);
         let page = server.get("GET /?a=<script> HTTP/1.1\r\nHost: h\r\nX-Bad: \"<b>&amp;\r\n\r\n");
         assert_eq!((page.status(), page.field("Content-Type").as_deref()), (200, Some("text/html; charset=utf-8")));
         let body = page.body();

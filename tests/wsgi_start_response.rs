@@ -74,6 +74,43 @@ fn a_refused_head_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_head_that_is_given_again_is_sent_again_and_a_changed_one_is_not() {
+    with_python(|| {
+        let mut server = Server::new(
+            "HEADERS = [('Content-Length', '3'), ('X-A', 'a')]\nCASES = {\n    'same': lambda: HEADERS,\n    \
+             'copy': lambda: [(name[:1] + name[1:], ''.join(list(value))) for name, value in HEADERS],\n    \
+             'value': lambda: [('Content-Length', '3'), ('X-A', 'b')],\n    'name': lambda: [('Content-Length', '3'), ('X-B', 'a')],\n    \
+             'more': lambda: HEADERS + [('X-C', 'c')],\n    'less': lambda: HEADERS[:1],\n    'order': lambda: HEADERS[::-1],\n    \
+             'own': lambda: [('Date', 'today'), ('Server', 'mine'), ('Content-Length', '3')],\n    \
+             'close': lambda: [('Connection', 'close'), ('Content-Length', '3')],\n    'bad': lambda: [('X-A', 'a\\n')],\n    'none': lambda: []}\n\
+             def app(environ, start_response):\n    status = environ['QUERY_STRING'] or '200 OK'\n    try:\n        \
+             start_response(status, CASES[environ['PATH_INFO'][1:]]())\n    except ValueError:\n        \
+             start_response('500 Bad', [('Content-Length', '3')])\n    return [b'abc']\n",
+        );
+        let names = ["same", "copy", "value", "name", "more", "less", "order", "own", "close", "bad", "none"];
+        let lines = ["GET /{} HTTP/1.1", "HEAD /{} HTTP/1.1", "GET /{} HTTP/1.0", "GET /{}?404 HTTP/1.1", "GET /{}?204 HTTP/1.1"];
+        let requests: Vec<String> =
+            names.iter().flat_map(|name| lines.map(|line| format!("{}\r\nHost: a\r\n\r\n", line.replace("{}", name)))).collect();
+        // Each by a server that has seen nothing.
+        let alone: Vec<String> = requests
+            .iter()
+            .map(|request| {
+                server.get("GET /none?299 HTTP/1.1\r\nHost: a\r\n\r\n");
+                server.get(request).text()
+            })
+            .collect();
+        assert!(alone[0].contains("\r\nX-A: a\r\n") && alone[10].contains("\r\nX-A: b\r\n"), "{alone:?}");
+        for (first, before) in requests.iter().enumerate() {
+            for (second, request) in requests.iter().enumerate() {
+                assert_eq!(server.get(before).text(), alone[first], "{before}");
+                assert_eq!(server.get(request).text(), alone[second], "{request} behind {before}");
+                assert_eq!(server.get(request).text(), alone[second], "{request} twice");
+            }
+        }
+    });
+}
+
+#[test]
 fn a_second_call_needs_exc_info() {
     fails_with(
         "    start_response('200 OK', [])\n    start_response('200 OK', [])\n    return [b'']",

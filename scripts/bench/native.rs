@@ -12,6 +12,7 @@ use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::listener;
 use tapster::scoreboard::Scoreboard;
+use tapster::sys::memory::anonymous_file;
 use tapster::sys::signals::Blocked;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 use tapster::worker::{self, Boot};
@@ -63,7 +64,7 @@ fn main() -> ExitCode {
     let sink = Sink::open(&LogTarget::Stderr).expect("standard error");
     let members = settings.members();
     let boot = Boot {
-        stacks: tempfile::tempfile().expect("the temp directory is writable"),
+        stacks: anonymous_file(c"stacks").expect("a file in memory"),
         listeners: listener::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),
         slot: 0,

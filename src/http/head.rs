@@ -107,6 +107,15 @@ pub struct Field {
     pub value: Span,
 }
 
+impl Field {
+    /// The same field in bytes of which `by` more stand before it.
+    #[inline]
+    pub(super) fn moved(self, by: u32) -> Self {
+        let moved = |span: Span| Span { start: span.start.wrapping_add(by), end: span.end.wrapping_add(by) };
+        Self { name: moved(self.name), value: moved(self.value) }
+    }
+}
+
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
@@ -153,6 +162,11 @@ impl Head {
         if self.request_line(bytes, limits)? == Parsed::Partial {
             return Ok(Parsed::Partial);
         }
+        self.resume_fields(bytes, limits, progress)
+    }
+
+    /// The part of [`Head::resume`] behind a complete request line.
+    pub(super) fn resume_fields(&mut self, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
         if self.field_lines(bytes, limits)? == Parsed::Complete {
             *progress = Progress::default();
             return Ok(Parsed::Complete);
@@ -184,7 +198,8 @@ impl Head {
             }
         };
 
-        let mut at = start;
+        // What nearly every request begins with needs no look at each byte.
+        let mut at = if window[start..].starts_with(b"GET ") { start + 3 } else { start };
         loop {
             match window.get(at) {
                 None => return short(at),
@@ -213,6 +228,8 @@ impl Head {
         let rest = &window[version..];
         self.version = if rest.starts_with(b"HTTP/1.1\r\n") {
             Version::Http11
+        } else if rest.starts_with(b"HTTP/1.0\r\n") {
+            Version::Http10
         } else {
             match other_version(rest)? {
                 Some(version) => version,

@@ -4,6 +4,7 @@
 //! [`head::Head`], asks [`framing::of`] what follows it, feeds the body through a [`body::Decoder`], and renders the answer
 //! with a [`response::Encoder`].
 
+pub mod blocks;
 pub mod body;
 mod bytes;
 pub mod chunked;

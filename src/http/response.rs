@@ -87,17 +87,24 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// Renders one head into a buffer. On an error the caller truncates the buffer to where it began.
-#[derive(Debug)]
-pub struct Encoder<'o> {
-    out: &'o mut Vec<u8>,
-    context: Context<'o>,
+/// What the encoder keeps in mind of the status and the fields it was given. It depends on nothing else, so that it can be kept
+/// with the rendered lines and serve for another request: see [`Encoder::resume`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts {
     status: u16,
     length: Option<u64>,
     date: bool,
     server: bool,
     close: bool,
     dropped: bool,
+}
+
+/// Renders one head into a buffer. On an error the caller truncates the buffer to where it began.
+#[derive(Debug)]
+pub struct Encoder<'o> {
+    out: &'o mut Vec<u8>,
+    context: Context<'o>,
+    facts: Facts,
 }
 
 impl<'o> Encoder<'o> {
@@ -117,7 +124,19 @@ impl<'o> Encoder<'o> {
             code
         };
         let context = *context;
-        Ok(Self { out, context, status: code, length: None, date: false, server: false, close: false, dropped: false })
+        Ok(Self { out, context, facts: Facts { status: code, ..Facts::default() } })
+    }
+
+    /// Goes on behind lines that an encoder has rendered before: the same status and fields, given again.
+    #[inline]
+    pub fn resume(out: &'o mut Vec<u8>, context: &Context<'o>, lines: &[u8], facts: Facts) -> Self {
+        out.extend_from_slice(lines);
+        Self { out, context: *context, facts }
+    }
+
+    /// The buffer with the lines rendered so far, and what is kept in mind of them.
+    pub fn rendered(&self) -> (&[u8], Facts) {
+        (self.out, self.facts)
     }
 
     /// Writes one field of the application. `Connection: close` is honoured, `Connection: keep-alive` and `Keep-Alive` are
@@ -145,12 +164,12 @@ impl<'o> Encoder<'o> {
     /// Takes note of the fields that concern framing and connection; says whether the field goes out as it is.
     fn passes(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Refused> {
         match name.len() {
-            4 if same(name, b"date") => self.date = true,
-            6 if same(name, b"server") => self.server = true,
+            4 if same(name, b"date") => self.facts.date = true,
+            6 if same(name, b"server") => self.facts.server = true,
             14 if same(name, b"content-length") => return self.content_length(value),
             10 if same(name, b"connection") => return self.connection(value).map(|()| false),
             10 if same(name, b"keep-alive") => {
-                self.dropped = true;
+                self.facts.dropped = true;
                 return Ok(false);
             }
             _ if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes())) => {
@@ -163,19 +182,19 @@ impl<'o> Encoder<'o> {
 
     fn content_length(&mut self, value: &[u8]) -> Result<bool, Refused> {
         let length = decimal(trim(value)).ok_or_else(|| Refused::Length(text(value)))?;
-        match self.length.replace(length) {
+        match self.facts.length.replace(length) {
             Some(first) if first != length => Err(Refused::Lengths(first, length)),
             // RFC 9110 section 8.6 forbids it with 204.
-            first => Ok(first.is_none() && self.status != 204),
+            first => Ok(first.is_none() && self.facts.status != 204),
         }
     }
 
     fn connection(&mut self, value: &[u8]) -> Result<(), Refused> {
         for option in value.split(|&b| b == b',').map(trim).filter(|option| !option.is_empty()) {
             if same(option, b"close") {
-                self.close = true;
+                self.facts.close = true;
             } else if same(option, b"keep-alive") {
-                self.dropped = true;
+                self.facts.dropped = true;
             } else {
                 return Err(Refused::ConnectionOption(text(option)));
             }
@@ -188,7 +207,7 @@ impl<'o> Encoder<'o> {
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
     pub fn finish(self, known: Option<u64>) -> Body {
-        let Self { out, context, status, length, date, server, close, dropped } = self;
+        let Self { out, context, facts: Facts { status, length, date, server, close, dropped } } = self;
         let old = context.version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None

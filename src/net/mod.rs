@@ -4,4 +4,5 @@ pub mod activation;
 pub mod bind;
 pub mod listener;
 pub mod stream;
+pub mod text;
 mod unix;

@@ -1,5 +1,6 @@
 //! A connected stream, TCP or unix.
 
+use std::fmt::Write as _;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
@@ -7,6 +8,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{setsockopt, sockopt};
+
+use super::text::Text;
 
 /// A non-blocking stream that mio can register.
 #[derive(Debug)]
@@ -16,6 +19,12 @@ pub enum Stream {
     /// Unix.
     Unix(mio::net::UnixStream),
 }
+
+/// Longest text of an address in bytes: eight groups of four hexadecimal digits.
+pub const IP_MAX: usize = 39;
+
+/// Longest text of a port in bytes.
+pub const PORT_MAX: usize = 5;
 
 /// Who connected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +45,23 @@ impl PeerAddr {
     }
 
     /// Address and port as text, both empty for a unix socket.
-    pub fn text(&self) -> (String, String) {
-        match self {
-            Self::Tcp(addr) => (addr.ip().to_canonical().to_string(), addr.port().to_string()),
-            Self::Unix => (String::new(), String::new()),
+    pub fn text(&self) -> (Text<IP_MAX>, Text<PORT_MAX>) {
+        let (mut ip, mut port) = (Text::default(), Text::default());
+        let Self::Tcp(addr) = self else { return (ip, port) };
+        match addr.ip().to_canonical() {
+            IpAddr::V4(addr) => {
+                for (index, octet) in addr.octets().into_iter().enumerate() {
+                    if index > 0 {
+                        ip.push(b'.');
+                    }
+                    ip.push_decimal(octet.into());
+                }
+            }
+            // Cannot fail: the longest one fits.
+            IpAddr::V6(addr) => drop(write!(ip, "{addr}")),
         }
+        port.push_decimal(addr.port());
+        (ip, port)
     }
 }
 
@@ -141,7 +162,7 @@ mod tests {
         assert_eq!(peer.text(), ("192.0.2.1".into(), "81".into()));
         assert_eq!(peer.ip(), Some("192.0.2.1".parse().unwrap()));
         assert_eq!(PeerAddr::Tcp("[2001:db8::1]:81".parse().unwrap()).text(), ("2001:db8::1".into(), "81".into()));
-        assert_eq!(PeerAddr::Unix.text(), (String::new(), String::new()));
+        assert_eq!(PeerAddr::Unix.text(), (Text::default(), Text::default()));
         assert_eq!(PeerAddr::Unix.ip(), None);
     }
 

@@ -9,16 +9,19 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use crate::http::blocks::BlockId;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
+use crate::net::stream::{IP_MAX, PORT_MAX};
+use crate::net::text::Text;
 
 /// The client of a connection as text, rendered once at accept.
 #[derive(Clone, Debug, Default)]
 pub struct Peer {
     /// Address without port (`127.0.0.1`, `::1`); empty for a unix socket.
-    pub addr: String,
+    pub addr: Text<IP_MAX>,
     /// Port in decimal; empty for a unix socket.
-    pub port: String,
+    pub port: Text<PORT_MAX>,
     /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
     pub trusted: bool,
 }
@@ -63,6 +66,8 @@ pub struct Request<'a> {
     pub bytes: &'a [u8],
     /// Request line and fields.
     pub head: &'a Head,
+    /// Name of the head's block, if it was seen before: equal names mean equal fields and version.
+    pub block: Option<BlockId>,
     /// Framing, keep-alive wish.
     pub framing: Framing,
     /// The client.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::http::blocks::BlockId;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
 use crate::net::stream::Stream;
@@ -51,6 +52,8 @@ pub struct Job {
     pub at: Range<usize>,
     /// The head; its spans count from the start of those bytes.
     pub head: Head,
+    /// Name of the head's block in the seat's cache, if it is there.
+    pub block: Option<BlockId>,
     /// Framing of the request.
     pub framing: Framing,
     /// The body.
@@ -73,6 +76,7 @@ impl Job {
             own: Vec::new(),
             at: 0..0,
             head: Head::default(),
+            block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
             output: None,
@@ -128,6 +132,8 @@ impl Job {
     /// Puts a request into the seat.
     pub fn unpack(&mut self, parcel: Parcel) {
         self.link = Some(parcel.link);
+        // The cache that knows its block is another thread's.
+        self.block = None;
         self.own = parcel.bytes;
         self.head = parcel.head;
         self.framing = parcel.framing;

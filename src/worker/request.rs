@@ -1,7 +1,7 @@
 //! From bytes to the application: parsing, framing, the body, the refusal of what is wrong, and what follows a call.
 
 use crate::http::error::{self, Error};
-use crate::http::framing::{self, Length};
+use crate::http::framing::Length;
 use crate::http::head::{Field, Head, Parsed};
 use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
@@ -37,20 +37,20 @@ impl Connection {
     fn take_head(&mut self, seat: &mut Seat) -> Flow {
         // Taken out of the seat while it is filled from the seat's input.
         let mut head = std::mem::take(&mut seat.job.head);
-        let rest = seat.rest();
+        let rest = &seat.input[seat.unused.clone()];
         let limits = &seat.rules;
-        let parsed = match head.resume(rest, &limits.head, &mut self.progress) {
+        let parsed = match seat.blocks.resume(&mut head, rest, &limits.head, &mut self.progress) {
             Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::HeadTooLong(limits.head_max), false)),
             Ok(Parsed::Partial) => {
                 seat.partial = true;
                 seat.job.head = head;
                 return Ok(());
             }
-            Ok(Parsed::Complete) => framing::of(&head, rest).map_err(|error| (error, true)),
+            Ok(Parsed::Complete) => seat.blocks.framing(&head, rest).map_err(|error| (error, true)),
             Err(error) => Err((error, false)),
         };
-        let framing = match parsed {
-            Ok(framing) => framing,
+        let (framing, block) = match parsed {
+            Ok(found) => found,
             Err((error, whole)) => {
                 let bytes = rest.to_vec();
                 self.refuse(error, whole.then_some((&head, &bytes)), seat);
@@ -60,6 +60,7 @@ impl Connection {
         };
         let (start, end) = (seat.rest_start(), seat.rest_start() + head.len);
         seat.job.framing = framing;
+        seat.job.block = block;
         seat.job.own.clear();
         seat.job.at = start..end;
         if matches!(framing.length, Length::None | Length::Known(0)) {
@@ -121,6 +122,7 @@ impl Connection {
         seat.job.own = std::mem::take(&mut upload.bytes);
         seat.job.head = std::mem::take(&mut upload.head);
         seat.job.framing = upload.framing;
+        seat.job.block = None;
         match upload.finish() {
             Ok(body) => self.submit(body, seat),
             Err(error) => {
@@ -370,6 +372,7 @@ impl Seat {
         let request = Request {
             bytes,
             head: &job.head,
+            block: job.block,
             framing: job.framing,
             peer: &link.peer,
             client: link.clone(),

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::Settings;
+use crate::http::blocks::Blocks;
 use crate::http::date;
 use crate::http::head::{Head, Limits};
 use crate::log::access::{Format, Record};
@@ -90,9 +91,11 @@ pub struct Seat {
     /// Where input is read to.
     pub input: Vec<u8>,
     /// The part of `input` that the connection in hand has not used.
-    unused: Range<usize>,
+    pub(super) unused: Range<usize>,
     /// Whether that part needs more bytes to mean anything.
     pub partial: bool,
+    /// Header blocks that this thread has seen.
+    pub(super) blocks: Blocks,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
     /// The request in hand; heads are parsed to it.
@@ -135,6 +138,7 @@ impl Seat {
             input: vec![0; READ_SIZE + rules.head_max],
             unused: 0..0,
             partial: false,
+            blocks: Blocks::new(member.0),
             out: Vec::with_capacity(READ_SIZE),
             job: Job::new(),
             clock: Clock::new(),

@@ -19,12 +19,14 @@ pub struct Wheel {
     occupied: [u64; SLOTS / 64],
     /// The next tick that has not been fired.
     tick: u64,
+    /// The tick of the first entry; `u64::MAX` when there is none.
+    first: u64,
 }
 
 impl Wheel {
     /// An empty wheel that starts at `now`.
     pub fn new(now: u64) -> Self {
-        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; SLOTS / 64], tick: now / TICK_MS }
+        Self { slots: (0..SLOTS).map(|_| Vec::new()).collect(), occupied: [0; SLOTS / 64], tick: now / TICK_MS, first: u64::MAX }
     }
 
     /// Adds an entry that fires not before `at`, or earlier when `at` is beyond the wheel's horizon.
@@ -34,11 +36,17 @@ impl Wheel {
         let slot = (tick % SLOTS as u64) as usize;
         self.slots[slot].push(token);
         self.occupied[slot / 64] |= 1 << (slot % 64);
+        self.first = self.first.min(tick);
         tick * TICK_MS
     }
 
     /// Milliseconds from `now` to the next entry; `None` when there is none.
     pub fn next(&self, now: u64) -> Option<u64> {
+        (self.first != u64::MAX).then(|| (self.first * TICK_MS).saturating_sub(now))
+    }
+
+    /// Looks for the tick of the first entry.
+    fn search(&self) -> u64 {
         let first = (self.tick % SLOTS as u64) as usize;
         let words = SLOTS / 64;
         // One word more than there are: the first word is looked at twice, its upper bits first, its lower bits last.
@@ -53,10 +61,10 @@ impl Wheel {
             if word != 0 {
                 let slot = index * 64 + word.trailing_zeros() as usize;
                 let ahead = (slot + SLOTS - first) % SLOTS;
-                return Some(((self.tick + ahead as u64) * TICK_MS).saturating_sub(now));
+                return self.tick + ahead as u64;
             }
         }
-        None
+        u64::MAX
     }
 
     /// Moves every entry that is due at `now` to `due`.
@@ -72,6 +80,9 @@ impl Wheel {
             }
         }
         self.tick = self.tick.max(last + 1);
+        if self.first < self.tick {
+            self.first = self.search();
+        }
     }
 }
 

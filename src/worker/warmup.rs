@@ -47,6 +47,7 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
     let mut dates = date::Cache::new();
     let peer = Peer { addr: "127.0.0.1".into(), port: "0".into(), trusted: false };
     let request = Request {
+        block: None,
         bytes,
         head: &head,
         framing,

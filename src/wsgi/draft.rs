@@ -6,7 +6,7 @@
 use std::ptr::NonNull;
 
 use crate::http::head::Version;
-use crate::http::response::{Body, Context, Encoder, Refused};
+use crate::http::response::{Body, Context, Encoder, Facts, Refused};
 
 /// Bytes reserved for a head at first; the buffer is reused and grows once.
 const HEAD_CAPACITY: usize = 512;
@@ -74,6 +74,24 @@ impl Draft {
 
     /// Begins a head, forgetting an earlier one.
     pub fn begin(&mut self, status: &[u8]) -> Result<(), Refused> {
+        let (head, context) = self.borrow();
+        self.encoder = Some(Encoder::begin(head, &context, status)?);
+        Ok(())
+    }
+
+    /// Begins a head with lines of an earlier one, forgetting what was begun.
+    pub fn resume(&mut self, lines: &[u8], facts: Facts) {
+        let (head, context) = self.borrow();
+        self.encoder = Some(Encoder::resume(head, &context, lines, facts));
+    }
+
+    /// The lines of a head that was begun, and what is to be known of them.
+    pub fn rendered(&self) -> Option<(&[u8], Facts)> {
+        self.encoder.as_ref().map(Encoder::rendered)
+    }
+
+    /// What a new encoder borrows; it must be stored in `encoder`, or dropped, before anything else is done with `self`.
+    fn borrow(&mut self) -> (&'static mut Vec<u8>, Context<'static>) {
         self.clear();
         let Terms { version, head_only, persistent } = self.terms;
         // SAFETY: `memory` is live until `drop`; `clear` has just dropped the encoder, so nobody else refers to it; the new
@@ -82,9 +100,7 @@ impl Draft {
             let memory = self.memory.as_ptr();
             (&mut (*memory).head, &(*memory).date)
         };
-        let encoder = Encoder::begin(head, &Context { version, head_only, persistent, date }, status);
-        self.encoder = Some(encoder?);
-        Ok(())
+        (head, Context { version, head_only, persistent, date })
     }
 
     /// Adds a field to a head that was begun.

@@ -1,8 +1,9 @@
 //! The environ (PEP 3333, "environ Variables"), built for speed: the constant part is a dict per listener that is copied;
 //! keys are interned with known hashes; what is equal to the copied placeholder is not set again.
 //!
-//! A cache of whole header blocks belongs into [`Builder::fields`]: a block with the same bytes as an earlier one yields the
-//! same keys and values, so that a copy of a dict that already holds them replaces the loop.
+//! A header block that was seen before yields the same keys and values, so there is a dict for each of the last ones that holds
+//! them too. Such a template is never shown to an application: what it gets is a copy, and all that differs between requests with
+//! the same block is set in it for each.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -13,10 +14,11 @@ use pyo3::types::{PyDict, PyString};
 
 use super::names::{self, Meaning};
 use super::text;
+use crate::http::blocks::{BlockId, PLACES};
 use crate::http::framing::Length;
 use crate::http::head::{Head, Version};
 use crate::http::target::{Form, Target, percent_decode};
-use crate::worker::app::Request;
+use crate::worker::app::{Peer, Request};
 
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
@@ -140,9 +142,22 @@ impl Uri {
     }
 }
 
+/// The environ of a header block, without what the request line, the client and the body say.
+struct Template {
+    block: BlockId,
+    listener: usize,
+    /// Whether the block may set the scheme.
+    trusted: bool,
+    dict: Py<PyDict>,
+    /// REMOTE_ADDR and REMOTE_PORT of the latest client, which are in `dict`.
+    remote: Option<[Py<PyString>; 2]>,
+}
+
 /// Makes environs.
 pub struct Builder {
     bases: Vec<Py<PyDict>>,
+    /// By the block's place.
+    templates: [Option<Template>; PLACES],
     keys: Keys,
     methods: Vec<Py<PyString>>,
     http10: Py<PyString>,
@@ -179,6 +194,7 @@ impl Builder {
             http10: key("HTTP/1.0")?,
             https: key("https")?,
             names: names::Table::new(py)?,
+            templates: [const { None }; PLACES],
             uri: None,
             addr: Last::default(),
             port: Last::default(),
@@ -194,8 +210,16 @@ impl Builder {
         body_len: u64,
         input: Option<&Bound<'py, PyAny>>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let base = self.bases.get(request.listener).or(self.bases.last()).expect("a server has a listener");
-        let dict = base.bind(py).copy()?;
+        let dict = match request.block {
+            Some(block) => self.of_block(py, request, block)?,
+            None => {
+                let dict = self.of_fields(py, request)?;
+                let [addr, port] = self.remote(py, request.peer)?;
+                dict.set_item(&self.keys.remote_addr, addr)?;
+                dict.set_item(&self.keys.remote_port, port)?;
+                dict
+            }
+        };
         let method = request.head.method.of(request.bytes);
         if method != b"GET" {
             match METHODS.iter().position(|name| name.as_bytes() == method) {
@@ -203,14 +227,6 @@ impl Builder {
                 None => dict.set_item(&self.keys.method, text::from_latin1(py, method)?)?,
             }
         }
-        if request.head.version == Version::Http10 {
-            dict.set_item(&self.keys.protocol, &self.http10)?;
-        }
-        if !request.peer.addr.is_empty() {
-            dict.set_item(&self.keys.remote_addr, self.addr.of(py, request.peer.addr.as_bytes())?)?;
-            dict.set_item(&self.keys.remote_port, self.port.of(py, request.peer.port.as_bytes())?)?;
-        }
-        self.fields(&dict, request)?;
         match request.framing.length {
             Length::None => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
@@ -226,6 +242,45 @@ impl Builder {
     pub fn offer(&self, dict: &Bound<'_, PyDict>, early_hints: &Py<PyAny>, client_disconnected: &Py<PyAny>) -> PyResult<()> {
         dict.set_item(&self.keys.early_hints, early_hints)?;
         dict.set_item(&self.keys.client_disconnected, client_disconnected)
+    }
+
+    /// The listener's part, and what version and fields say.
+    fn of_fields<'py>(&mut self, py: Python<'py>, request: &Request<'_>) -> PyResult<Bound<'py, PyDict>> {
+        let base = self.bases.get(request.listener).or(self.bases.last()).expect("a server has a listener");
+        let dict = base.bind(py).copy()?;
+        if request.head.version == Version::Http10 {
+            dict.set_item(&self.keys.protocol, &self.http10)?;
+        }
+        self.fields(&dict, request)?;
+        Ok(dict)
+    }
+
+    /// As [`Builder::of_fields`] and with the client, by the template of the block.
+    fn of_block<'py>(&mut self, py: Python<'py>, request: &Request<'_>, block: BlockId) -> PyResult<Bound<'py, PyDict>> {
+        let (listener, trusted) = (request.listener, request.peer.trusted);
+        let fits = |template: &Template| template.block == block && template.listener == listener && template.trusted == trusted;
+        if !self.templates[block.place].as_ref().is_some_and(fits) {
+            let dict = self.of_fields(py, request)?.unbind();
+            self.templates[block.place] = Some(Template { block, listener, trusted, dict, remote: None });
+        }
+        let remote = self.remote(py, request.peer)?;
+        let template = self.templates[block.place].as_mut().expect("it was just made");
+        let dict = template.dict.bind(py);
+        let same = |last: &[Py<PyString>; 2]| last.iter().zip(&remote).all(|(last, now)| last.is(now));
+        if !template.remote.as_ref().is_some_and(same) {
+            // Forgotten first: should the dict take only one of the two, the next request sets both.
+            template.remote = None;
+            let [addr, port] = &remote;
+            dict.set_item(&self.keys.remote_addr, addr)?;
+            dict.set_item(&self.keys.remote_port, port)?;
+            template.remote = Some(remote.map(Bound::unbind));
+        }
+        dict.copy()
+    }
+
+    /// REMOTE_ADDR and REMOTE_PORT.
+    fn remote<'py>(&mut self, py: Python<'py>, peer: &Peer) -> PyResult<[Bound<'py, PyString>; 2]> {
+        Ok([self.addr.of(py, peer.addr.as_bytes())?, self.port.of(py, peer.port.as_bytes())?])
     }
 
     fn target(&mut self, dict: &Bound<'_, PyDict>, head: &Head, bytes: &[u8]) -> PyResult<()> {

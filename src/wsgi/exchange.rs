@@ -12,7 +12,7 @@ use std::thread::{self, ThreadId};
 
 use super::draft::{Draft, Terms};
 use crate::http::head::Version;
-use crate::http::response::{self, Body, Fit, Refused};
+use crate::http::response::{self, Body, Facts, Fit, Refused};
 use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application is called.
@@ -157,6 +157,16 @@ impl Exchange {
     /// Adds a field to it.
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         self.draft.field(name, value)
+    }
+
+    /// Begins a head with lines of an earlier one that were rendered from the same status and fields.
+    pub fn resume(&mut self, lines: &[u8], facts: Facts) {
+        self.draft.resume(lines, facts);
+    }
+
+    /// The lines of a head that was begun and not sent.
+    pub fn rendered(&self) -> Option<(&[u8], Facts)> {
+        self.draft.rendered()
     }
 
     /// Forgets a head that was begun and not sent.

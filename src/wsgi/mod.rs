@@ -17,6 +17,7 @@ mod input;
 mod interpreter;
 mod literals;
 mod load;
+mod memo;
 mod names;
 mod offers;
 mod start_response;

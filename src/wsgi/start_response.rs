@@ -15,6 +15,7 @@ use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
 
 use super::exchange::{CannotWrite, Exchange};
+use super::memo::Memo;
 use super::offers::{ClientDisconnected, EarlyHints};
 use super::text;
 use crate::http::response::Refused;
@@ -25,6 +26,7 @@ struct Object {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
     companions: RefCell<Option<Companions>>,
+    memo: RefCell<Memo>,
     exchange: RefCell<Exchange>,
 }
 
@@ -110,6 +112,7 @@ impl Factory {
             }
             (&raw mut (*object).vectorcall).write(Some(vectorcall));
             (&raw mut (*object).companions).write(RefCell::new(None));
+            (&raw mut (*object).memo).write(RefCell::new(Memo::default()));
             (&raw mut (*object).exchange).write(RefCell::new(Exchange::new()));
             Bound::from_owned_ptr(py, object.cast())
         };
@@ -227,6 +230,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let fields = object.cast::<Object>();
         let dropped = catch_unwind(AssertUnwindSafe(|| {
             ptr::drop_in_place(&raw mut (*fields).companions);
+            ptr::drop_in_place(&raw mut (*fields).memo);
             ptr::drop_in_place(&raw mut (*fields).exchange);
         }));
         drop(dropped);
@@ -256,7 +260,7 @@ unsafe extern "C" fn vectorcall(
                 if positional + named == 0 { &[] } else { std::slice::from_raw_parts(args, positional + named) };
             Arguments::parse(py, all, positional, names)
         };
-        match arguments.and_then(|arguments| start(&object.exchange, &arguments)) {
+        match arguments.and_then(|arguments| start(object, &arguments)) {
             Ok(()) => match &*object.companions.borrow() {
                 Some(companions) => companions.write.clone_ref(py).into_ptr(),
                 None => py.None().into_ptr(),
@@ -275,9 +279,9 @@ unsafe extern "C" fn vectorcall(
 }
 
 /// The arguments of a call.
-struct Arguments<'a, 'py> {
-    status: Borrowed<'a, 'py, PyAny>,
-    headers: Borrowed<'a, 'py, PyAny>,
+pub(super) struct Arguments<'a, 'py> {
+    pub(super) status: Borrowed<'a, 'py, PyAny>,
+    pub(super) headers: Borrowed<'a, 'py, PyAny>,
     exc_info: Option<Borrowed<'a, 'py, PyAny>>,
 }
 
@@ -334,8 +338,8 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-fn start(exchange: &RefCell<Exchange>, arguments: &Arguments<'_, '_>) -> PyResult<()> {
-    let mut exchange = exchange.try_borrow_mut().map_err(|_| busy())?;
+fn start(object: &Object, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+    let mut exchange = object.exchange.try_borrow_mut().map_err(|_| busy())?;
     if !exchange.is_open() {
         return Err(PyRuntimeError::new_err("start_response() called after the response was finished"));
     }
@@ -352,7 +356,15 @@ fn start(exchange: &RefCell<Exchange>, arguments: &Arguments<'_, '_>) -> PyResul
         }
         None => {}
     }
-    let Err(misuse) = render(&mut exchange, arguments) else { return Ok(()) };
+    let mut memo = object.memo.try_borrow_mut().map_err(|_| busy())?;
+    if memo.recall(&mut exchange, arguments) {
+        return Ok(());
+    }
+    let Err(misuse) = render(&mut exchange, arguments) else {
+        memo.keep(&exchange, arguments);
+        return Ok(());
+    };
+    drop(memo);
     exchange.forget();
     // Telling what is wrong runs code of the application (`__repr__`), which may let other threads run, so the exchange must be
     // free: the server needs it when the call of the application returns.

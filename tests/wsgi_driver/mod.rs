@@ -11,8 +11,9 @@ use std::thread;
 
 use tapster::channel::BootError;
 use tapster::config::{AppSpec, Code, LogTarget, Settings};
-use tapster::http::framing::{self, Length};
-use tapster::http::head::{Head, Limits, Parsed};
+use tapster::http::blocks::Blocks;
+use tapster::http::framing::Length;
+use tapster::http::head::{Head, Limits, Parsed, Progress};
 use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
@@ -52,6 +53,7 @@ pub fn with_python<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 /// A loaded application with its log. Stays on the interpreter's thread.
 pub struct Server {
     pub app: Box<dyn App>,
+    pub blocks: Blocks,
     pub dir: tempfile::TempDir,
 }
 
@@ -94,7 +96,12 @@ impl Server {
         fs::write(&path, source).expect("the test's directory is writable");
         let app = AppSpec::Target { code: Code::File(path), callable: None, text: "tested.py".into() };
         let app = boot(dir.path(), app, options).unwrap_or_else(|error| panic!("{}", error.text));
-        Self { app, dir }
+        Self::of(app, dir)
+    }
+
+    /// Serves an application that was loaded with this directory.
+    pub fn of(app: Box<dyn App>, dir: tempfile::TempDir) -> Self {
+        Self { app, blocks: Blocks::new(0), dir }
     }
 
     /// What the error log holds.
@@ -153,9 +160,11 @@ impl Server {
     #[track_caller]
     pub fn begin(&mut self, raw: &[u8], setup: &Setup, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mut head = Head::default();
-        let parsed = head.parse(raw, &LIMITS).unwrap_or_else(|error| panic!("the test's request is refused: {error}"));
+        let parsed = self.blocks.resume(&mut head, raw, &LIMITS, &mut Progress::default());
+        let parsed = parsed.unwrap_or_else(|error| panic!("the test's request is refused: {error}"));
         assert_eq!(parsed, Parsed::Complete, "the test's request has no complete head");
-        let framing = framing::of(&head, raw).unwrap_or_else(|error| panic!("the test's request is refused: {error}"));
+        let framing = self.blocks.framing(&head, raw);
+        let (framing, block) = framing.unwrap_or_else(|error| panic!("the test's request is refused: {error}"));
         let body = &raw[head.len..];
         let body = match (framing.length, setup.spool) {
             (Length::None, _) => Body::Empty,
@@ -171,6 +180,7 @@ impl Server {
         let request = Request {
             bytes: raw,
             head: &head,
+            block,
             framing,
             peer: &setup.peer,
             client: Arc::new(Staying),
@@ -283,6 +293,11 @@ impl Answer {
     pub fn status(&self) -> u16 {
         let head = self.head();
         head.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0)
+    }
+
+    /// All that went on the wire.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.bytes).into_owned()
     }
 
     /// A good, complete answer that keeps the connection.

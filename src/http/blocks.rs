@@ -1,0 +1,185 @@
+//! Header blocks that were seen before: their fields and framing without parsing them again.
+//!
+//! Clients send the same block with every request of a connection, and load balancers and health checks with every connection. A
+//! block gets in when it comes for the second time, and only when it was parsed in full and says nothing of a body. It is found
+//! again by all its bytes; what is derived from a hash alone is only whether a block is worth a place.
+
+use super::bytes::same;
+use super::error::Error;
+use super::framing::{self, Framing, Length};
+use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
+use super::target::Target;
+
+/// Most blocks that are kept, and so the number of places of [`BlockId`]. Each is compared with a head that is not found.
+pub const PLACES: usize = 32;
+
+/// Longest block that is kept, in bytes; a longer one is mostly cookies, which differ.
+const LONGEST: usize = 4096;
+
+/// Shortest block that is kept, in bytes: there is nothing to gain with a shorter one, and the comparison needs so many.
+const SHORTEST: usize = TAIL + END;
+
+/// Bytes in front of the final line ends that are compared first: blocks differ in their length or there.
+const TAIL: usize = 8;
+
+/// Bytes of the final line ends.
+const END: usize = 4;
+
+/// Hashes of blocks that were seen once; a power of two.
+const SEEN: usize = 64;
+
+/// Bits of a serial number that tell the owner.
+const OWNER_SHIFT: u32 = 48;
+
+/// Names a block: the same name means the same bytes and version, whoever asks, as long as owners differ.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockId {
+    /// Its place, below [`PLACES`]; taken by another block when this one is forgotten.
+    pub place: usize,
+    serial: u64,
+}
+
+/// One block.
+#[derive(Debug)]
+struct Entry {
+    bytes: Box<[u8]>,
+    tail: [u8; TAIL],
+    version: Version,
+    /// Spans from the start of the block.
+    fields: Box<[Field]>,
+    framing: Framing,
+    serial: u64,
+    /// Whether it was found since it was last considered for removal.
+    used: bool,
+}
+
+/// The blocks that one thread has seen.
+#[derive(Debug)]
+pub struct Blocks {
+    entries: Vec<Entry>,
+    seen: [u64; SEEN],
+    /// The place that is considered next for removal.
+    hand: usize,
+    /// The place that was found last.
+    last: usize,
+    serial: u64,
+    /// What the last head was found as.
+    found: Option<usize>,
+}
+
+impl Blocks {
+    /// No blocks. `owner` is another number (below 65,536) for each cache whose names could meet.
+    pub fn new(owner: usize) -> Self {
+        let serial = (owner as u64) << OWNER_SHIFT;
+        Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial, found: None }
+    }
+
+    /// As [`Head::resume`]; the limits must always be the same.
+    pub fn resume(&mut self, head: &mut Head, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
+        self.found = None;
+        if progress.is_started() {
+            return head.resume(bytes, limits, progress);
+        }
+        if head.request_line(bytes, limits)? == Parsed::Partial {
+            return Ok(Parsed::Partial);
+        }
+        let Some(place) = self.find(head.version, &bytes[head.block.start as usize..]) else {
+            return head.resume_fields(bytes, limits, progress);
+        };
+        let entry = &mut self.entries[place];
+        entry.used = true;
+        head.set_fields(&entry.fields, entry.bytes.len());
+        (self.found, self.last) = (Some(place), place);
+        Ok(Parsed::Complete)
+    }
+
+    /// As [`framing::of`], for the head that [`Blocks::resume`] has just found complete; and the name of its block if it is kept.
+    pub fn framing(&mut self, head: &Head, bytes: &[u8]) -> Result<(Framing, Option<BlockId>), Error> {
+        let Some(place) = self.found else {
+            let framing = framing::of(head, bytes)?;
+            self.consider(head, bytes, framing);
+            return Ok((framing, None));
+        };
+        Target::check(head, bytes)?;
+        let entry = &self.entries[place];
+        Ok((entry.framing, Some(BlockId { place, serial: entry.serial })))
+    }
+
+    fn find(&self, version: Version, rest: &[u8]) -> Option<usize> {
+        let is = |entry: &Entry| {
+            let len = entry.bytes.len();
+            entry.version == version
+                && rest.get(len - SHORTEST..len - END) == Some(&entry.tail)
+                && rest.get(..len) == Some(&*entry.bytes)
+        };
+        if self.entries.get(self.last).is_some_and(is) {
+            return Some(self.last);
+        }
+        self.entries.iter().position(is)
+    }
+
+    /// Keeps a block that came for the second time, if there is a place for it.
+    fn consider(&mut self, head: &Head, bytes: &[u8], framing: Framing) {
+        let block = head.block.of(bytes);
+        if framing.length != Length::None || !(SHORTEST..=LONGEST).contains(&block.len()) {
+            return;
+        }
+        let hash = hash(block);
+        let seen = &mut self.seen[(hash >> (u64::BITS - SEEN.trailing_zeros())) as usize];
+        if std::mem::replace(seen, hash) != hash
+            || head.iter(bytes).any(|(name, _)| same(name, b"expect") || same(name, b"upgrade"))
+        {
+            return;
+        }
+        let place = if self.entries.len() < PLACES {
+            self.entries.len()
+        } else {
+            let place = self.hand;
+            self.hand = (place + 1) % PLACES;
+            // One that is in use has a second chance, so that blocks that come only twice do not drive it out.
+            if std::mem::take(&mut self.entries[place].used) {
+                return;
+            }
+            place
+        };
+        self.serial += 1;
+        let start = head.block.start;
+        let entry = Entry {
+            bytes: block.into(),
+            tail: *block[..block.len() - END].last_chunk().expect("it is not shorter than the shortest"),
+            version: head.version,
+            fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
+            framing,
+            serial: self.serial,
+            used: false,
+        };
+        if place < self.entries.len() {
+            self.entries[place] = entry;
+        } else {
+            self.entries.push(entry);
+        }
+    }
+}
+
+impl Head {
+    /// Takes the field lines from a block of `len` bytes that was parsed before; the request line is parsed.
+    fn set_fields(&mut self, fields: &[Field], len: usize) {
+        let start = self.block.start;
+        self.fields.clear();
+        self.fields.extend(fields.iter().map(|field| field.moved(start)));
+        self.len = start as usize + len;
+        self.block = Span::new(start as usize, self.len);
+    }
+}
+
+/// Mixes the bytes eight at a time; which blocks share a hash matters only for speed.
+fn hash(block: &[u8]) -> u64 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let (words, rest) = block.as_chunks::<8>();
+    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
+    let hash = words.iter().fold(block.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,110 @@
+//! What is found is what was parsed.
+
+use super::super::cuts::LIMITS;
+use super::*;
+
+/// Fields, framing and length of a request, and the name of its block.
+type Facts = (Vec<Field>, Framing, usize, Option<BlockId>);
+
+fn ask(blocks: &mut Blocks, request: &[u8]) -> Result<Facts, Error> {
+    let mut head = Head::default();
+    assert_eq!(blocks.resume(&mut head, request, &LIMITS, &mut Progress::default())?, Parsed::Complete);
+    let (framing, id) = blocks.framing(&head, request)?;
+    let mut plain = Head::default();
+    assert_eq!(plain.parse(request, &LIMITS)?, Parsed::Complete);
+    assert_eq!((&head.fields, head.len, head.block), (&plain.fields, plain.len, plain.block));
+    assert_eq!(framing, framing::of(&plain, request)?);
+    Ok((head.fields, framing, head.len, id))
+}
+
+fn name(blocks: &mut Blocks, request: &str) -> Option<BlockId> {
+    ask(blocks, request.as_bytes()).expect("accepted").3
+}
+
+#[test]
+fn a_block_is_known_from_its_third_coming_on_whatever_the_request_line() {
+    let mut blocks = Blocks::new(0);
+    assert_eq!(name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\nA: b\r\n\r\n"), None);
+    assert_eq!(name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\nA: b\r\n\r\n"), None);
+    let first = name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\nA: b\r\n\r\n");
+    assert!(first.is_some());
+    assert_eq!(
+        name(&mut blocks, "DELETE /some/where?else HTTP/1.1\r\nHost: example.org\r\nA: b\r\n\r\nGET / HTTP/1.1\r\n"),
+        first
+    );
+}
+
+#[test]
+fn a_byte_or_the_version_makes_another_block() {
+    let mut blocks = Blocks::new(0);
+    for _ in 0..3 {
+        name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\n\r\n");
+    }
+    for other in [
+        "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=2\r\nAccept: */*\r\n\r\n",
+        "GET / HTTP/1.0\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: example.org\r\ncookie: a=1\r\nAccept: */*\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\nX: y\r\n\r\n",
+    ] {
+        assert_eq!(name(&mut blocks, other), None, "{other}");
+    }
+}
+
+#[test]
+fn a_block_with_a_body_an_expectation_or_an_upgrade_is_never_kept() {
+    let mut blocks = Blocks::new(0);
+    for field in ["Content-Length: 0", "Content-Length: 5", "Transfer-Encoding: chunked", "Expect: 100-continue", "Upgrade: h2c"]
+    {
+        for _ in 0..4 {
+            assert_eq!(name(&mut blocks, &format!("POST / HTTP/1.1\r\nHost: example.org\r\n{field}\r\n\r\n")), None, "{field}");
+        }
+    }
+}
+
+#[test]
+fn a_bad_request_line_is_refused_before_a_known_block() {
+    let mut blocks = Blocks::new(0);
+    for _ in 0..3 {
+        name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
+    }
+    assert_eq!(ask(&mut blocks, b"GET nowhere HTTP/1.1\r\nHost: example.org\r\n\r\n"), Err(Error::TargetForm));
+    assert_eq!(ask(&mut blocks, b"CONNECT / HTTP/1.1\r\nHost: example.org\r\n\r\n"), Err(Error::TargetForm));
+}
+
+#[test]
+fn a_refused_block_is_refused_each_time() {
+    let mut blocks = Blocks::new(0);
+    for _ in 0..4 {
+        assert_eq!(ask(&mut blocks, b"GET / HTTP/1.1\r\nX-Without: host\r\n\r\n"), Err(Error::HostMissing));
+    }
+}
+
+#[test]
+fn places_are_bounded_and_a_name_is_never_given_twice() {
+    let mut blocks = Blocks::new(7);
+    let mut names = Vec::new();
+    for number in 0..PLACES * 8 {
+        let request = format!("GET / HTTP/1.1\r\nHost: example.org\r\nX-Number: {number:08}\r\n\r\n");
+        for _ in 0..4 {
+            names.extend(name(&mut blocks, &request).map(|id| (id.place, id.serial, number)));
+        }
+    }
+    assert!(blocks.entries.len() <= PLACES && names.iter().all(|name| name.0 < PLACES));
+    names.sort_unstable_by_key(|name| name.1);
+    names.dedup();
+    assert!(names.windows(2).all(|two| two[0].1 != two[1].1), "a name stands for two blocks");
+    assert!(names.iter().all(|name| name.1 >> OWNER_SHIFT == 7));
+}
+
+#[test]
+fn a_block_in_use_is_not_driven_out_by_those_that_come_twice() {
+    let mut blocks = Blocks::new(0);
+    let kept = "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n";
+    for number in 0..PLACES * 8 {
+        let id = name(&mut blocks, kept);
+        assert!(number < 2 || id.is_some(), "{number}");
+        for _ in 0..2 {
+            name(&mut blocks, &format!("GET / HTTP/1.1\r\nHost: example.org\r\nX-Number: {number:08}\r\n\r\n"));
+        }
+    }
+}
