@@ -8,6 +8,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use common::load::Plan;
 use common::server::{Running, Server};
 use common::{apps, tools, venv};
 
@@ -112,6 +113,27 @@ fn django_serves_admin_uploads_streams_and_downloads() {
         let server = django(workers).start();
         let dir = server.temp().join("django");
         run_client("django_client.py", &server, &[&dir]);
+        server.stop();
+    }
+}
+
+#[test]
+fn flask_and_django_serve_clients_and_load_with_eight_threads() {
+    for django_project in [false, true] {
+        let server = if django_project { django(1) } else { framework("flask_app:app", 1) };
+        let server = server.options(["--threads", "8"]).start();
+        let dir = server.temp().join("django");
+        let mut plan = Plan::new(server.address());
+        plan.clients = 16;
+        plan.pause = Duration::from_millis(50);
+        let load = plan.start();
+        if django_project {
+            run_client("django_client.py", &server, &[&dir]);
+        } else {
+            run_client("flask_client.py", &server, &[]);
+        }
+        load.wait_for_more(50);
+        load.stop().assert_flawless();
         server.stop();
     }
 }

@@ -75,6 +75,10 @@ pub struct Settings {
     pub workers: Option<usize>,
     /// `--threads`: requests that one worker has in the application at once; default 1.
     pub threads: usize,
+    /// `--max-queue`: complete requests of one worker that may wait for the application; 0 = none; default 2048.
+    pub max_queue: usize,
+    /// `--queue-timeout`: longest wait of such a request; 0 = no limit; default 30 s.
+    pub queue_timeout: Duration,
     /// `--worker-connections`: most open connections per worker; default 16384.
     pub worker_connections: usize,
     /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
@@ -173,6 +177,8 @@ impl Settings {
             defer_accept: Duration::ZERO,
             workers: None,
             threads: 0,
+            max_queue: 0,
+            queue_timeout: Duration::ZERO,
             worker_connections: 0,
             max_requests: 0,
             max_requests_jitter: 0,

@@ -92,6 +92,8 @@ mod tests {
             given("forwarded-allow-ips", &[""]),
             given("workers", &["3"]),
             given("threads", &["3"]),
+            given("max-queue", &["0"]),
+            given("queue-timeout", &["5s"]),
             given("worker-connections", &["10"]),
             given("max-requests", &["1000"]),
             given("max-requests-jitter", &["100"]),

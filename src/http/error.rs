@@ -231,6 +231,22 @@ pub fn reason(status: u16) -> &'static str {
 /// connection; `head_only` leaves the body out (HEAD). `detail` is one line for the body. A `status` that cannot end an
 /// exchange with a body (below 200, 204, 304, above 999) is rendered as 500.
 pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, head_only: bool, date: &[u8]) {
+    render_with(out, status, detail, &[], version, head_only, date);
+}
+
+/// Name and value of a field.
+pub type Field<'a> = (&'a [u8], &'a [u8]);
+
+/// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out.
+pub fn render_with(
+    out: &mut Vec<u8>,
+    status: u16,
+    detail: &str,
+    fields: &[Field<'_>],
+    version: Version,
+    head_only: bool,
+    date: &[u8],
+) {
     let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
     let title = format!("{status} {}", reason(status));
     let text = format!("{}\n{detail}\n", title.trim_end());
@@ -238,6 +254,10 @@ pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, he
     let mut encoder =
         Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
     encoder.field(b"Content-Type", b"text/plain; charset=utf-8").expect("a constant field without controls is valid");
+    for (name, value) in fields {
+        // An error page without the field is better than none.
+        let _ = encoder.field(name, value);
+    }
     encoder.finish(Some(text.len() as u64)).block(out, text.as_bytes());
 }
 
@@ -257,6 +277,16 @@ mod tests {
              Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: tapster\r\nConnection: close\r\n\r\n\
              414 URI Too Long\nthe request line is longer than 8190 bytes\n"
         );
+    }
+
+    #[test]
+    fn an_error_page_may_have_more_fields_but_no_broken_ones() {
+        let mut out = Vec::new();
+        let fields: [Field; 2] = [(b"Retry-After", b"5"), (b"X", b"a\r\nb")];
+        render_with(&mut out, 503, "busy", &fields, Version::Http11, false, DATE);
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.contains("\r\nRetry-After: 5\r\n") && !text.contains("X:"), "{text}");
+        assert!(text.ends_with("\r\n\r\n503 Service Unavailable\nbusy\n"), "{text}");
     }
 
     #[test]

@@ -247,6 +247,31 @@ impl<'o> Encoder<'o> {
     }
 }
 
+/// Appends a `103 Early Hints` answer (RFC 8297), which comes before the real one. On an error nothing is appended.
+pub fn early_hints(out: &mut Vec<u8>, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), Refused> {
+    for (name, value) in fields {
+        if !is_token(name) {
+            return Err(Refused::Name(text(name)));
+        }
+        if let Some(byte) = bad_value_byte(value) {
+            return Err(Refused::Value { name: text(name), byte });
+        }
+        // An informational answer has neither a body nor a say about the connection.
+        let framing = same(name, b"content-length") || same(name, b"connection") || same(name, b"keep-alive");
+        if framing || HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes())) {
+            return Err(Refused::HopByHop(text(name)));
+        }
+    }
+    out.extend_from_slice(b"HTTP/1.1 103 Early Hints\r\n");
+    for (name, value) in fields {
+        for part in [name, b": ".as_slice(), value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
+    }
+    out.extend_from_slice(b"\r\n");
+    Ok(())
+}
+
 /// Fields that only a server or proxy may send (RFC 9110 section 7.6.1; PEP 3333, "Other HTTP Features"), besides Connection
 /// and Keep-Alive. Each length must be among those that [`Encoder::field`] looks at.
 const HOP_BY_HOP: [&str; 8] = [

@@ -43,6 +43,8 @@ pub struct Record<'a> {
     pub began: u64,
     /// From the complete head to the last byte handed to the kernel, in microseconds.
     pub micros: u64,
+    /// How long it waited for the application before that, in microseconds.
+    pub queued: u64,
     /// Environ values in the order of [`Format::environ_names`].
     pub environ: &'a [Option<String>],
     /// Process id of the worker.
@@ -224,6 +226,7 @@ impl Format {
                 out.push(b'.');
                 stamp::number(out, (record.micros % 1_000_000) as u32, 6);
             }
+            Part::QueueMicros => number(out, record.queued),
             Part::Pid => {
                 out.push(b'<');
                 number(out, record.pid.into());

@@ -32,6 +32,7 @@ fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
         response_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\nx-a:  2 \r\n\r\n",
         began: 1_795_255_200,
         micros: 2_345_678,
+        queued: 1_234,
         environ: &[],
         pid: 42,
     }
@@ -198,6 +199,7 @@ fn json_has_every_field_in_order() {
             "status",
             "bytes",
             "duration_us",
+            "queue_us",
             "referer",
             "user_agent",
             "host",
@@ -262,7 +264,7 @@ proptest! {
         prop_assert_eq!(text.matches('"').count(), 8);
         let (text, value) = json(&record);
         prop_assert!(text.trim_end_matches('\n').bytes().all(|b| (0x20..0x7F).contains(&b)), "{}", text);
-        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(13));
+        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(14));
         prop_assert_eq!(value["remote_addr"].as_str().unwrap_or_default(), peer);
     }
 }

@@ -1,4 +1,4 @@
-//! The language of `--access-logformat`: gunicorn's atoms, compiled to a list of parts.
+//! The language of `--access-logformat`: gunicorn's atoms and one of our own (`Q`), compiled to a list of parts.
 
 use std::fmt;
 
@@ -42,6 +42,8 @@ pub enum Part {
     Micros,
     /// Duration in seconds with six places.
     DecimalSeconds,
+    /// How long the request waited for the application, in microseconds.
+    QueueMicros,
     /// `<pid>`.
     Pid,
     /// A field of the request, by its place in [`Compiled::fields`].
@@ -100,6 +102,7 @@ const ATOMS: &[Atom] = &[
     ("M", "duration in milliseconds", |_| Part::Millis),
     ("D", "duration in microseconds", |_| Part::Micros),
     ("L", "duration in seconds, with six places", |_| Part::DecimalSeconds),
+    ("Q", "wait for the application in microseconds", |_| Part::QueueMicros),
     ("p", "process id", |_| Part::Pid),
 ];
 
@@ -234,7 +237,7 @@ mod tests {
     fn an_unknown_atom_is_named_with_its_place_and_the_known_ones() {
         let message = refused("%(h)s %(Z)s");
         assert!(message.starts_with("unknown atom `%(Z)s` at byte 6; known: h l u t r m"), "{message}");
-        assert!(message.ends_with("D L p {header}i {header}o {VARIABLE}e"), "{message}");
+        assert!(message.ends_with("D L Q p {header}i {header}o {VARIABLE}e"), "{message}");
     }
 
     #[test]

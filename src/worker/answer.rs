@@ -29,6 +29,7 @@ pub struct Answer {
     head: Head,
     bytes: Vec<u8>,
     began: u64,
+    queued: u64,
     response_head: Vec<u8>,
     environ: Vec<Option<String>>,
     link: Arc<Link>,
@@ -65,6 +66,7 @@ impl Answer {
             bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
             head: job.head.clone(),
             began: job.began,
+            queued: job.queued,
             response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
             environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
             link,
@@ -91,6 +93,7 @@ impl Answer {
             sent: summary.sent,
             response_head: &self.response_head,
             began: Some(self.began),
+            queued: self.queued,
             environ: &self.environ,
         });
     }

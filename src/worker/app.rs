@@ -7,6 +7,7 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 
 use crate::http::blocks::BlockId;
 use crate::http::framing::Framing;
@@ -23,6 +24,12 @@ pub struct Peer {
     pub port: Text<PORT_MAX>,
     /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
     pub trusted: bool,
+}
+
+/// The client's end of a connection, as long as its request lasts.
+pub trait Client: Send + Sync {
+    /// Whether it has closed its end, or its side of sending: the two look the same. May be asked from any thread.
+    fn has_left(&self) -> bool;
 }
 
 /// A complete request body.
@@ -54,7 +61,6 @@ impl Body {
 }
 
 /// A request that is ready to be served.
-#[derive(Debug)]
 pub struct Request<'a> {
     /// The bytes that `head` was parsed from.
     pub bytes: &'a [u8],
@@ -66,6 +72,8 @@ pub struct Request<'a> {
     pub framing: Framing,
     /// The client.
     pub peer: &'a Peer,
+    /// The client's end of the connection.
+    pub client: Arc<dyn Client>,
     /// Index of the listener in the order of the settings' binds; SERVER_NAME and SERVER_PORT come from it.
     pub listener: usize,
     /// Whether the worker lets the connection stay open (false while it drains).

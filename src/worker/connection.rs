@@ -263,7 +263,7 @@ impl Connection {
     /// The deadline has passed.
     pub fn expire(&mut self, seat: &mut Seat) -> Next {
         match &self.phase {
-            Phase::Waiting(_) | Phase::Serving => {
+            Phase::Serving => {
                 self.deadline = u64::MAX;
                 Next::Wait
             }
@@ -271,7 +271,7 @@ impl Connection {
             Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
             Phase::Head if self.input.is_empty() => Next::Close(CloseReason::Idle),
             Phase::Linger(_) => Next::Close(CloseReason::Lingered),
-            Phase::Head | Phase::Body(_) => {
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) => {
                 self.time_out(seat);
                 self.input = Vec::new();
                 self.begin_turn(seat)

@@ -42,6 +42,7 @@ use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
+use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
 use super::timers::Wheel;
@@ -118,6 +119,9 @@ pub struct EventLoop {
     parked: VecDeque<Token>,
     /// Streams whose clients are gone and whose drop waits for an application slot.
     abandoned: VecDeque<Box<Answer>>,
+    /// Requests that may wait for one.
+    max_queue: usize,
+    overload: Overload,
     timers: Wheel,
     leaving: Leaving,
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
@@ -159,6 +163,8 @@ impl EventLoop {
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
             abandoned: VecDeque::new(),
+            max_queue: settings.max_queue,
+            overload: Overload::default(),
             timers: Wheel::new(now),
             leaving: Leaving::No,
             quota: None,
@@ -266,6 +272,7 @@ impl EventLoop {
                 Stage::End => {
                     seat.slot().set_connections(self.connections.len() as u32);
                     seat.slot().beat(seat.clock.ns());
+                    self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
                     if self.is_done(seat)? {
@@ -326,14 +333,26 @@ impl EventLoop {
         }
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
+            Work::Call if self.queue_is_full() => {
+                self.overload.count(Refusal::QueueFull);
+                let next = self.find(token)?.turn_away(seat);
+                let more = self.follow(token, next, seat);
+                debug_assert!(more.is_none(), "a refusal needs no application");
+            }
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
-                if let Some(connection) = self.find(token) {
-                    connection.park(work, seat);
-                    self.parked.push_back(token);
-                }
+                self.find(token)?.park(work, seat);
+                self.parked.push_back(token);
+                self.arm(token.key());
             }
         }
         None
+    }
+
+    /// Whether as many requests wait for a slot as may.
+    fn queue_is_full(&self) -> bool {
+        // Streams wait in the same queue and do not count.
+        let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
+        self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
     }
 
     /// Whether a slot is free for work of this member (`None`: of the owner).
@@ -354,7 +373,7 @@ impl EventLoop {
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
             let token = self.parked.pop_front()?;
-            let Some(connection) = self.find(token) else { continue };
+            let Some(connection) = self.find(token).filter(|connection| connection.is_parked()) else { continue };
             let member = connection.waits_for();
             if self.has_slot(member, seat) {
                 let next = self.find(token)?.unpark(seat);
@@ -377,7 +396,9 @@ impl EventLoop {
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            timer.into_iter().chain(acceptor).chain(self.leaving.wants(now)).min().map(Duration::from_millis)
+            let summary = self.overload.wants().map(|at| at.saturating_sub(now));
+            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
+            wishes.min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
         };
@@ -483,7 +504,12 @@ impl EventLoop {
             return None;
         }
         connection.armed = u64::MAX;
-        let next = if connection.deadline() > now { Next::Wait } else { connection.expire(seat) };
+        let due = connection.deadline() <= now;
+        let waited = due && connection.is_waiting();
+        let next = if due { connection.expire(seat) } else { Next::Wait };
+        if waited {
+            self.overload.count(Refusal::Waited);
+        }
         self.follow(token, next, seat)
     }
 

@@ -4,7 +4,10 @@
 //! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
 
 use std::ops::Range;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::http::blocks::BlockId;
 use crate::http::framing::{Framing, Length};
@@ -12,7 +15,7 @@ use crate::http::head::Head;
 use crate::net::stream::Stream;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Gone, Outlet, Peer, Step};
+use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::connection::Token;
 use super::member::Member;
 use super::output::{self, Output, Sent};
@@ -26,6 +29,16 @@ pub struct Link {
     pub peer: Peer,
     /// Index of the listener it came from.
     pub listener: usize,
+}
+
+impl Client for Link {
+    fn has_left(&self) -> bool {
+        // nix does not name it.
+        let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.stream.as_fd(), half_closed)];
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
 }
 
 /// The request in hand. It lives in the seat and is filled anew for each request, so that serving allocates nothing.
@@ -47,6 +60,8 @@ pub struct Job {
     pub body: Body,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
     pub output: Option<Box<Output>>,
+    /// How long the request waited for a free slot, in nanoseconds.
+    pub queued: u64,
     /// When the call began, nanoseconds of the loop's clock.
     pub began: u64,
     /// Length of the seat's output before the call.
@@ -65,6 +80,7 @@ impl Job {
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
             output: None,
+            queued: 0,
             began: 0,
             rendered: 0,
         }
@@ -91,6 +107,10 @@ pub struct Parcel {
     pub body: Body,
     /// Earlier output of the connection.
     pub output: Option<Box<Output>>,
+    /// How long it has waited for a free slot, in nanoseconds.
+    pub queued: u64,
+    /// While it waits: since when, nanoseconds of the loop's clock.
+    pub since: u64,
 }
 
 impl Job {
@@ -104,6 +124,8 @@ impl Job {
             framing: self.framing,
             body: std::mem::take(&mut self.body),
             output: self.output.take(),
+            queued: self.queued,
+            since: 0,
         }
     }
 
@@ -117,6 +139,7 @@ impl Job {
         self.framing = parcel.framing;
         self.body = parcel.body;
         self.output = parcel.output;
+        self.queued = parcel.queued;
     }
 }
 

@@ -11,6 +11,7 @@ mod executor;
 mod job;
 mod member;
 mod output;
+mod overload;
 mod pace;
 mod request;
 mod seat;
@@ -176,20 +177,21 @@ fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()>
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();
-        // Signals are the main thread's: the application's handlers run there.
-        let blocked = Blocked::all()?;
         if seats.settings.threads == 1 {
+            let blocked = Blocked::all()?;
             std::thread::Builder::new().name(IO_THREAD.to_owned()).spawn(move || {
                 let mut seat = seats.seat(Box::new(NoApp), place.member());
                 seat.may_call = false;
                 keep_working(&place, &mut seat);
             })?;
+            drop(blocked);
         } else {
+            // No signal is blocked: what the application starts on this thread would inherit it. The kernel prefers the main thread
+            // for signals of the process, and every handler may run anywhere.
             let name = format!("tapster-{}", place.member().0);
             let body = move |app: Box<dyn App>| keep_working(&place, &mut seats.seat(app, place.member()));
             seat.app.spawn(&name, Box::new(body))?;
         }
-        drop(blocked);
     }
     main.work(seat, Some(Box::new(event_loop)))
 }

@@ -12,6 +12,7 @@ use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
 use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
+use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
 use super::upload::{Fed, Upload, UploadError};
 
@@ -136,6 +137,7 @@ impl Connection {
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
+        job.queued = 0;
         job.output = self.output.take();
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
@@ -144,11 +146,42 @@ impl Connection {
     /// No slot is free for the work that the connection asked for: it is kept until one is.
     pub fn park(&mut self, work: Work, seat: &mut Seat) {
         match work {
-            Work::Call => self.phase = Phase::Waiting(self.pack(seat)),
-            Work::Parcel(parcel) => self.phase = Phase::Waiting(parcel),
-            Work::Advance(answer) | Work::Drop(answer) => self.phase = Phase::Answer(answer),
+            Work::Call => {
+                let parcel = self.pack(seat);
+                self.queue(parcel, seat);
+            }
+            Work::Parcel(parcel) => self.queue(parcel, seat),
+            Work::Advance(answer) | Work::Drop(answer) => {
+                self.phase = Phase::Answer(answer);
+                self.deadline = u64::MAX;
+            }
         }
-        self.deadline = u64::MAX;
+    }
+
+    fn queue(&mut self, mut parcel: Box<Parcel>, seat: &Seat) {
+        // It goes out while the request waits.
+        self.output = parcel.output.take();
+        parcel.since = seat.clock.ns();
+        self.phase = Phase::Waiting(parcel);
+        self.deadline = seat.clock.ms().saturating_add(seat.rules.queue_timeout);
+    }
+
+    /// The request of the seat's job may not even wait: 503.
+    pub fn turn_away(&mut self, seat: &mut Seat) -> Next {
+        let mut parcel = seat.job.pack(&seat.input);
+        self.output = parcel.output.take();
+        self.refuse_overload(Refusal::QueueFull, &parcel, seat);
+        self.drive(seat)
+    }
+
+    /// Whether its complete request waits for a free slot.
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.phase, Phase::Waiting(_))
+    }
+
+    /// Whether it waits for a free slot, for its request or its stream.
+    pub fn is_parked(&self) -> bool {
+        matches!(self.phase, Phase::Waiting(_) | Phase::Answer(_))
     }
 
     /// Takes the request that it has submitted out of the seat, and its own input too.
@@ -169,8 +202,10 @@ impl Connection {
     /// A slot is free: asks again for the work that was parked.
     pub fn unpark(&mut self, seat: &mut Seat) -> Next {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Waiting(parcel) => {
+            Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
+                parcel.output = self.output.take();
+                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)
             }
@@ -227,11 +262,22 @@ impl Connection {
         self.answer_ourselves(error.status(), &error.to_string(), head, seat);
     }
 
-    /// The client took too long: 408.
+    /// The server has no time for a request: 503.
+    fn refuse_overload(&mut self, refusal: Refusal, parcel: &Parcel, seat: &mut Seat) {
+        let head = Some((&parcel.head, parcel.bytes.as_slice()));
+        self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, seat);
+        self.record_refusal(503, head, parcel.queued, seat);
+    }
+
+    /// The client took too long: 408. The application did: 503.
     pub(super) fn time_out(&mut self, seat: &mut Seat) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
-            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Waiting(mut parcel) => {
+                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
+                self.refuse_overload(Refusal::Waited, &parcel, seat);
+            }
+            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, seat);
             }
         }
@@ -247,23 +293,35 @@ impl Connection {
         if head.is_none() && seat.rest().is_empty() {
             return reason;
         }
-        self.record_refusal(CLIENT_CLOSED_REQUEST, head, seat);
+        self.record_refusal(CLIENT_CLOSED_REQUEST, head, 0, seat);
         CloseReason::ClientGone
     }
 
     /// Renders an answer of our own and closes behind it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
+        self.render_ourselves(status, detail, &[], head, seat);
+        self.record_refusal(status, head, 0, seat);
+    }
+
+    fn render_ourselves(
+        &mut self,
+        status: u16,
+        detail: &str,
+        fields: &[error::Field<'_>],
+        head: Option<(&Head, &[u8])>,
+        seat: &mut Seat,
+    ) {
         let version = head.map_or_else(Default::default, |(head, _)| head.version);
         let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
         let date = *seat.date.at(seat.clock.wall());
-        error::render(&mut seat.out, status, detail, version, head_only, &date);
-        self.record_refusal(status, head, seat);
+        error::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
         self.unread = true;
         self.phase = Phase::Closing(Fate::Close);
     }
 
-    fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.record(&Entry { peer: &self.link.peer, head, status, sent: 0, response_head: &[], began: None, environ: &[] });
+    fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, queued: u64, seat: &mut Seat) {
+        let peer = &self.link.peer;
+        seat.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
     }
 }
 
@@ -317,6 +375,7 @@ impl Seat {
             block: job.block,
             framing: job.framing,
             peer: &link.peer,
+            client: link.clone(),
             listener: link.listener,
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),
@@ -351,6 +410,7 @@ impl Seat {
             sent: summary.sent,
             response_head: self.response_head(&out[job.rendered.min(out.len())..]),
             began: Some(job.began),
+            queued: job.queued,
             environ: &environ,
         });
         (self.out, self.input, self.job) = (out, input, job);

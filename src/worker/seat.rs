@@ -32,6 +32,9 @@ const OUT_KEEP: usize = 256 * 1024;
 /// Milliseconds per second.
 const MS: u64 = 1_000;
 
+/// Nanoseconds per microsecond.
+const NS_PER_MICRO: u64 = 1_000;
+
 /// Microseconds per second.
 const MICROS: u64 = 1_000_000;
 
@@ -52,6 +55,8 @@ pub struct Rules {
     pub body_timeout: u64,
     /// Longest time without progress of the output.
     pub write_timeout: u64,
+    /// Longest wait for a free application slot (u64::MAX: no limit).
+    pub queue_timeout: u64,
     /// Idle time of a kept connection; 0: none is kept.
     pub keep_alive: u64,
 }
@@ -73,6 +78,7 @@ impl Rules {
             header_timeout: ms(settings.header_timeout),
             body_timeout: ms(settings.body_timeout),
             write_timeout: ms(settings.write_timeout),
+            queue_timeout: if settings.queue_timeout.is_zero() { u64::MAX } else { ms(settings.queue_timeout) },
             keep_alive: ms(settings.keep_alive),
         }
     }
@@ -228,6 +234,7 @@ impl Seat {
             response_head: entry.response_head,
             began: self.clock.wall().saturating_sub(micros / MICROS),
             micros,
+            queued: entry.queued / NS_PER_MICRO,
             environ: entry.environ,
             pid: journal.pid,
         };
@@ -262,6 +269,8 @@ pub struct Entry<'a> {
     pub response_head: &'a [u8],
     /// When the application was called, nanoseconds of the loop's clock; `None` when it was not.
     pub began: Option<u64>,
+    /// How long it waited for a free application slot, in nanoseconds.
+    pub queued: u64,
     /// Environ values that the format asked for.
     pub environ: &'a [Option<String>],
 }

@@ -1,6 +1,8 @@
 //! `--warmup`: a worker asks its own application before it says that it is ready. No socket is involved, so that nobody else can be
 //! asked or answer in its place.
 
+use std::sync::Arc;
+
 use crate::channel::BootError;
 use crate::config::{Settings, Warmup};
 use crate::http::date;
@@ -8,7 +10,7 @@ use crate::http::framing;
 use crate::http::head::{Head, Parsed};
 use crate::sys::time;
 
-use super::app::{App, Body, Gone, Outlet, Peer, Reply, Request, Step, Summary};
+use super::app::{App, Body, Client, Gone, Outlet, Peer, Reply, Request, Step, Summary};
 use super::seat::Rules;
 
 /// First status that is a failure (RFC 9110 section 15.5).
@@ -21,6 +23,12 @@ impl Outlet for Nowhere {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
         out.clear();
         Ok(())
+    }
+}
+
+impl Client for Nowhere {
+    fn has_left(&self) -> bool {
+        false
     }
 }
 
@@ -44,6 +52,7 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
         head: &head,
         framing,
         peer: &peer,
+        client: Arc::new(Nowhere),
         listener: 0,
         persistent: false,
         date: dates.at(time::wall().seconds),

@@ -92,7 +92,7 @@ impl Wsgi {
                 return Reply::Complete(answer::refuse(out, terms.version, terms.head_only, request.date));
             }
         };
-        start_response.exchange(py).borrow_mut().open(terms, request.date);
+        start_response.exchange(py).borrow_mut().open(terms, request.date, request.client.clone());
 
         let body = std::mem::take(&mut request.body);
         let result = self.call_app(py, &request, body, &start_response, out, outlet);
@@ -133,6 +133,9 @@ impl Wsgi {
         let body_len = body.len();
         let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
         let environ = self.environ.build(py, request, body_len, input.as_ref())?;
+        if let Some((early_hints, client_disconnected)) = start_response.offers(py) {
+            self.environ.offer(&environ, &early_hints, &client_disconnected)?;
+        }
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
         let outlet: NonNull<dyn Outlet + 'static> =

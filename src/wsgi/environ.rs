@@ -23,6 +23,12 @@ use crate::worker::app::{Peer, Request};
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
 
+/// Key of the callable that sends `103 Early Hints`, as in gunicorn.
+const EARLY_HINTS: &str = "wsgi.early_hints";
+
+/// Key of the callable that says whether the client has left.
+const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
+
 /// Longest request target whose strings are kept for the next request, in bytes.
 const TARGET_MAX: usize = 1024;
 
@@ -65,6 +71,8 @@ struct Keys {
     host: Py<PyString>,
     scheme: Py<PyString>,
     input: Py<PyString>,
+    early_hints: Py<PyString>,
+    client_disconnected: Py<PyString>,
 }
 
 /// A string together with the bytes that it was made from: the same bytes come again most of the time.
@@ -179,6 +187,8 @@ impl Builder {
                 host: key("HTTP_HOST")?,
                 scheme: key("wsgi.url_scheme")?,
                 input: key("wsgi.input")?,
+                early_hints: key(EARLY_HINTS)?,
+                client_disconnected: key(CLIENT_DISCONNECTED)?,
             },
             methods: METHODS.iter().map(|name| key(name)).collect::<PyResult<_>>()?,
             http10: key("HTTP/1.0")?,
@@ -226,6 +236,12 @@ impl Builder {
         }
         self.target(&dict, request.head, request.bytes)?;
         Ok(dict)
+    }
+
+    /// Sets what belongs to the request beyond PEP 3333.
+    pub fn offer(&self, dict: &Bound<'_, PyDict>, early_hints: &Py<PyAny>, client_disconnected: &Py<PyAny>) -> PyResult<()> {
+        dict.set_item(&self.keys.early_hints, early_hints)?;
+        dict.set_item(&self.keys.client_disconnected, client_disconnected)
     }
 
     /// The listener's part, and what version and fields say.
@@ -377,6 +393,8 @@ fn base<'py>(py: Python<'py>, listener: &Listener, shared: &Shared<'py>) -> PyRe
     set("wsgi.multithread", shared.multithread.into_bound_py_any(py)?)?;
     set("wsgi.multiprocess", shared.multiprocess.into_bound_py_any(py)?)?;
     set("wsgi.run_once", false.into_bound_py_any(py)?)?;
+    set(EARLY_HINTS, py.None().into_bound(py))?;
+    set(CLIENT_DISCONNECTED, py.None().into_bound(py))?;
     make_room(&dict)?;
     Ok(dict)
 }

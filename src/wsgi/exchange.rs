@@ -7,11 +7,13 @@
 //! ```
 
 use std::ptr::NonNull;
+use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
 use super::draft::{Draft, Terms};
-use crate::http::response::{Body, Facts, Fit, Refused};
-use crate::worker::app::{Gone, Outlet};
+use crate::http::head::Version;
+use crate::http::response::{self, Body, Facts, Fit, Refused};
+use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application is called.
 ///
@@ -36,6 +38,15 @@ pub enum CannotWrite {
     Lost(String),
 }
 
+/// Why early hints cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CannotHint {
+    /// A field is not fit for them.
+    Refused(Refused),
+    /// Nothing can be written.
+    Write(CannotWrite),
+}
+
 /// The state of one answer.
 pub struct Exchange {
     open: bool,
@@ -46,16 +57,18 @@ pub struct Exchange {
     /// Why bytes of `write()` are lost, if some are.
     lost: Option<String>,
     excess: u64,
+    client: Option<Arc<dyn Client>>,
 }
 
 impl Exchange {
     /// A closed exchange.
     pub fn new() -> Self {
-        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, lost: None, excess: 0 }
+        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, lost: None, excess: 0, client: None }
     }
 
-    /// Opens it for a request.
-    pub fn open(&mut self, terms: Terms, date: &[u8]) {
+    /// Opens it for a request of this client.
+    pub fn open(&mut self, terms: Terms, date: &[u8], client: Arc<dyn Client>) {
+        self.client = Some(client);
         self.open = true;
         self.draft.open(terms, date);
         self.body = None;
@@ -69,7 +82,13 @@ impl Exchange {
     pub fn close(&mut self) {
         self.open = false;
         self.outlet = None;
+        self.client = None;
         self.draft.clear();
+    }
+
+    /// The client, while the request lasts.
+    pub fn client(&self) -> Option<&dyn Client> {
+        self.client.as_deref()
     }
 
     /// Lends the output to `write()`.
@@ -163,8 +182,33 @@ impl Exchange {
         self.body.as_mut()
     }
 
+    /// Sends `103 Early Hints` at once. HTTP/1.0 has none, and behind the head they are too late: then nothing happens.
+    pub fn hint(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), CannotHint> {
+        if self.is_sent() || self.terms().version == Version::Http10 {
+            return Ok(());
+        }
+        self.with_pipe(|_, out| response::early_hints(out, fields).map_err(CannotHint::Refused)).map_err(CannotHint::Write)?
+    }
+
     /// Sends a block at once.
     pub fn write(&mut self, data: &[u8]) -> Result<(), CannotWrite> {
+        self.with_pipe(|exchange, out| {
+            if data.is_empty() {
+                return Ok(());
+            }
+            let Some(body) = exchange.head(None, out) else { return Err(CannotWrite::Returned) };
+            if let Fit::Cut(bytes) = body.block(out, data) {
+                exchange.excess += bytes;
+            }
+            Ok(())
+        })?
+    }
+
+    /// Renders with `render` and sends what came of it.
+    fn with_pipe<E>(
+        &mut self,
+        render: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, CannotWrite> {
         if self.gone {
             return Err(CannotWrite::Gone);
         }
@@ -175,24 +219,26 @@ impl Exchange {
             Some(pipe) if self.open => pipe,
             _ => return Err(CannotWrite::Returned),
         };
-        let result = if pipe.thread == thread::current().id() { self.push(&pipe, data) } else { Err(CannotWrite::OtherThread) };
+        let result = if pipe.thread == thread::current().id() { self.push(&pipe, render) } else { Err(CannotWrite::OtherThread) };
         self.outlet = Some(pipe);
         result
     }
 
-    fn push(&mut self, pipe: &Pipe, data: &[u8]) -> Result<(), CannotWrite> {
-        if data.is_empty() {
-            return Ok(());
-        }
+    fn push<E>(
+        &mut self,
+        pipe: &Pipe,
+        render: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), E>,
+    ) -> Result<Result<(), E>, CannotWrite> {
         let (mut out, mut outlet) = (pipe.out, pipe.outlet);
         // SAFETY: `lend`'s caller keeps both valid and unused until it reclaims them, which has not happened since the pipe
         // was there; this is the thread that lent them, so nobody uses them at the same time.
         let (out, outlet) = unsafe { (out.as_mut(), outlet.as_mut()) };
-        let Some(body) = self.head(None, out) else { return Err(CannotWrite::Returned) };
-        if let Fit::Cut(bytes) = body.block(out, data) {
-            self.excess += bytes;
+        let before = out.len();
+        let rendered = render(self, out);
+        if rendered.is_err() || out.len() == before {
+            return Ok(rendered);
         }
-        let Err(gone) = outlet.push(out) else { return Ok(()) };
+        let Err(gone) = outlet.push(out) else { return Ok(rendered) };
         // What was not taken must not be sent behind the gap.
         out.clear();
         Err(match gone {

@@ -20,6 +20,12 @@ const BUILT_FOR: &str = env!("BUILD_PYTHON_VERSION");
 /// Executable of that Python, for applications that start it (`sys.executable`).
 const BUILT_WITH: &str = env!("BUILD_PYTHON_EXECUTABLE");
 
+/// Gives processes that the application forks the signals' default actions back.
+const CHILDREN: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("children.py"), "\0").as_bytes()) {
+    Ok(code) => code,
+    Err(_) => panic!("the source has no NUL byte"),
+};
+
 /// A running interpreter, attached to the thread that started it. It is never finalised: threads of the application may
 /// still run when the worker leaves.
 #[derive(Debug)]
@@ -67,6 +73,11 @@ pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpret
             None => Some(PathBuf::from(BUILT_WITH)).filter(|python| python.exists()),
         };
         initialize(program.as_deref())?;
+        Python::attach(|py| {
+            PyModule::from_code(py, CHILDREN, c"children.py", c"tapster_children")
+                .map(drop)
+                .map_err(|error| failed(format!("cannot prepare Python's fork: {}", failure::traceback(py, &error))))
+        })?;
     }
     Python::attach(|py| {
         prepare(py, settings, stacks)

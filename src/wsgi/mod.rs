@@ -19,6 +19,7 @@ mod literals;
 mod load;
 mod memo;
 mod names;
+mod offers;
 mod start_response;
 mod text;
 mod thread;

@@ -16,6 +16,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::exchange::{CannotWrite, Exchange};
 use super::memo::Memo;
+use super::offers::{ClientDisconnected, EarlyHints};
 use super::text;
 use crate::http::response::Refused;
 
@@ -24,9 +25,34 @@ use crate::http::response::Refused;
 struct Object {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
-    write: RefCell<Option<Py<PyAny>>>,
+    companions: RefCell<Option<Companions>>,
     memo: RefCell<Memo>,
     exchange: RefCell<Exchange>,
+}
+
+/// The callables that belong to a request. Each holds the object, which holds them: a cycle that is broken by hand.
+struct Companions {
+    write: Py<PyAny>,
+    early_hints: Py<PyAny>,
+    client_disconnected: Py<PyAny>,
+}
+
+impl Companions {
+    fn new(py: Python<'_>, owner: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let owner = || owner.clone().unbind();
+        Ok(Self {
+            write: Bound::new(py, Write { owner: owner() })?.into_any().unbind(),
+            early_hints: Bound::new(py, EarlyHints(owner()))?.into_any().unbind(),
+            client_disconnected: Bound::new(py, ClientDisconnected(owner()))?.into_any().unbind(),
+        })
+    }
+
+    fn all(&self) -> [&Py<PyAny>; Self::COUNT] {
+        [&self.write, &self.early_hints, &self.client_disconnected]
+    }
+
+    /// How many there are, each with a reference to the object.
+    const COUNT: usize = 3;
 }
 
 /// The type of `start_response`.
@@ -85,14 +111,14 @@ impl Factory {
                 return Err(PyErr::fetch(py));
             }
             (&raw mut (*object).vectorcall).write(Some(vectorcall));
-            (&raw mut (*object).write).write(RefCell::new(None));
+            (&raw mut (*object).companions).write(RefCell::new(None));
             (&raw mut (*object).memo).write(RefCell::new(Memo::default()));
             (&raw mut (*object).exchange).write(RefCell::new(Exchange::new()));
             Bound::from_owned_ptr(py, object.cast())
         };
-        let write = Bound::new(py, Write { owner: object.clone().unbind() })?;
+        let companions = Companions::new(py, &object)?;
         let start_response = StartResponse(object.unbind());
-        *start_response.object(py).write.borrow_mut() = Some(write.into_any().unbind());
+        *start_response.object(py).companions.borrow_mut() = Some(companions);
         Ok(start_response)
     }
 }
@@ -112,6 +138,12 @@ impl StartResponse {
         &self.object(py).exchange
     }
 
+    /// `wsgi.early_hints` and `tapster.client_disconnected` of this request.
+    pub fn offers(&self, py: Python<'_>) -> Option<(Py<PyAny>, Py<PyAny>)> {
+        let companions = self.object(py).companions.borrow();
+        companions.as_ref().map(|c| (c.early_hints.clone_ref(py), c.client_disconnected.clone_ref(py)))
+    }
+
     /// What the application is called with.
     pub fn callable<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.0.bind(py)
@@ -122,8 +154,10 @@ impl StartResponse {
         let object = self.object(py);
         // An exchange that is borrowed here would be a `start_response` that runs and ends its own request.
         object.exchange.try_borrow_mut().ok()?.close();
-        // Held by this reference and by `write`, which is held by the object alone.
-        let unshared = references(&self.0) == 2 && object.write.borrow().as_ref().is_some_and(|write| references(write) == 1);
+        // Held by this reference and by the companions, which are held by the object alone.
+        let alone = |companions: &Companions| companions.all().iter().all(|companion| references(companion) == 1);
+        let unshared =
+            references(&self.0) as usize == 1 + Companions::COUNT && object.companions.borrow().as_ref().is_some_and(alone);
         unshared.then_some(self)
     }
 }
@@ -135,9 +169,9 @@ impl Drop for StartResponse {
             if let Ok(mut exchange) = object.exchange.try_borrow_mut() {
                 exchange.close();
             }
-            // The cycle of the two must be broken by hand: they are unknown to the garbage collector.
-            let write = object.write.try_borrow_mut().ok().and_then(|mut write| write.take());
-            drop(write);
+            // The cycle must be broken by hand: it is unknown to the garbage collector.
+            let companions = object.companions.try_borrow_mut().ok().and_then(|mut companions| companions.take());
+            drop(companions);
         });
     }
 }
@@ -160,10 +194,7 @@ impl Write {
             let kind = data.get_type().name()?;
             return Err(PyTypeError::new_err(format!("write() takes bytes, not {kind}; encode text: data.encode()")));
         };
-        // SAFETY: `owner` was set by `Factory::make` to an object of that layout, which lives as long as `self`; this thread
-        // is attached.
-        let object = unsafe { &*self.owner.as_ptr().cast::<Object>() };
-        let mut exchange = object.exchange.try_borrow_mut().map_err(|_| busy())?;
+        let mut exchange = exchange_of(py, &self.owner).try_borrow_mut().map_err(|_| busy())?;
         exchange.write(bytes.as_bytes()).map_err(|reason| match reason {
             CannotWrite::Returned => {
                 PyRuntimeError::new_err("write() called after the application returned: yield the data from the iterable instead")
@@ -174,13 +205,19 @@ impl Write {
             CannotWrite::Gone => PyConnectionResetError::new_err("the client has closed the connection"),
             CannotWrite::Lost(why) => PyOSError::new_err(why),
         })?;
-        drop(exchange);
-        let _ = py;
         Ok(())
     }
 }
 
-fn busy() -> PyErr {
+/// The exchange of a companion's owner.
+pub fn exchange_of<'a>(_py: Python<'a>, owner: &'a Py<PyAny>) -> &'a RefCell<Exchange> {
+    // SAFETY: companions are made by `Factory::make` alone, with an object of that layout as their owner, which lives as long as
+    // they do; the token proves that this thread is attached.
+    unsafe { &(*owner.as_ptr().cast::<Object>()).exchange }
+}
+
+/// The exchange is in use.
+pub fn busy() -> PyErr {
     PyRuntimeError::new_err("start_response() is already running for this request")
 }
 
@@ -192,7 +229,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(object);
         let fields = object.cast::<Object>();
         let dropped = catch_unwind(AssertUnwindSafe(|| {
-            ptr::drop_in_place(&raw mut (*fields).write);
+            ptr::drop_in_place(&raw mut (*fields).companions);
             ptr::drop_in_place(&raw mut (*fields).memo);
             ptr::drop_in_place(&raw mut (*fields).exchange);
         }));
@@ -224,8 +261,8 @@ unsafe extern "C" fn vectorcall(
             Arguments::parse(py, all, positional, names)
         };
         match arguments.and_then(|arguments| start(object, &arguments)) {
-            Ok(()) => match &*object.write.borrow() {
-                Some(write) => write.clone_ref(py).into_ptr(),
+            Ok(()) => match &*object.companions.borrow() {
+                Some(companions) => companions.write.clone_ref(py).into_ptr(),
                 None => py.None().into_ptr(),
             },
             Err(error) => {

@@ -17,7 +17,7 @@ use tapster::http::head::{Head, Limits, Parsed, Progress};
 use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, Body, Fate, Gone, Outlet, Peer, Reply, Request, Step, Summary};
+use tapster::worker::app::{App, Body, Client, Fate, Gone, Outlet, Peer, Reply, Request, Step, Summary};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.
@@ -183,6 +183,7 @@ impl Server {
             block,
             framing,
             peer: &setup.peer,
+            client: Arc::new(Staying),
             listener: setup.listener,
             persistent: setup.persistent,
             date: DATE.as_bytes(),
@@ -208,6 +209,15 @@ impl Default for Setup {
     fn default() -> Self {
         let peer = Peer { addr: "127.0.0.1".into(), port: "50000".into(), trusted: false };
         Self { peer, listener: 0, persistent: true, spool: false, drop_after: None, leave_after: None }
+    }
+}
+
+/// A client that stays.
+struct Staying;
+
+impl Client for Staying {
+    fn has_left(&self) -> bool {
+        false
     }
 }
 

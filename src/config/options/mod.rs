@@ -4,6 +4,7 @@
 //! Spelling: a row's name is that of the command line (gunicorn's where gunicorn has the option). The file takes it with `-` or
 //! `_` between the words, the environment as `TAPSTER_` and the name in capitals with `_`.
 
+mod bounds;
 mod table;
 
 use std::fmt;

@@ -1,46 +1,13 @@
-//! The rows, section by section, each with its bounds.
+//! The rows, section by section.
 
 use std::time::Duration;
 
 use super::super::{AppSpec, Bind, LogTarget, Trusted, Warmup, value};
+use super::bounds::{
+    AGE_MIN, BACKLOG_MAX, BODY_BUFFER, BODY_MAX, CALL_TIMEOUT_MIN, CONNECTIONS_MAX, FIELDS_MAX, LINE_MAX, LINE_MIN, READY_FD_MIN,
+    REQUESTS_MAX, RSS_MIN, THREADS_MAX, TIMEOUT_MAX, TIMEOUT_MIN, UMASK_MAX, WORKERS_MAX,
+};
 use super::{Kind, Opt, Section, Sources};
-
-/// Most workers: far above any machine's cores, so that a slip of the finger does not fork the machine to death.
-const WORKERS_MAX: u64 = 4096;
-/// Shortest limit of a request in the application: below it a collection of garbage is taken for a hang.
-const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(500);
-/// Shortest life of a worker: below it the machine boots more than it serves.
-const AGE_MIN: Duration = Duration::from_secs(1);
-/// Most requests of a worker's life; more is as good as no limit.
-const REQUESTS_MAX: u64 = 1 << 40;
-/// Smallest limit of a worker's memory in bytes: below it no interpreter fits.
-const RSS_MIN: u64 = 16 << 20;
-/// Longest accept queue; the kernel cuts at net.core.somaxconn, which is below it everywhere.
-const BACKLOG_MAX: u64 = 65_535;
-/// More threads of one process than this only wait for each other.
-const THREADS_MAX: u64 = 1024;
-
-/// Most connections per worker: the largest descriptor limit that the kernel allows by default (fs.nr_open).
-const CONNECTIONS_MAX: u64 = 1 << 20;
-/// Longest timeout: a day is as good as never, and no sum of deadlines overflows.
-const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 3600);
-/// Shortest timeout of a client: below it every client on a slow path is cut.
-const TIMEOUT_MIN: Duration = Duration::from_millis(100);
-/// Shortest limit of a line in bytes: below it no request passes.
-const LINE_MIN: u64 = 16;
-/// Longest line of a head in bytes, and the meaning of 0, which is "unlimited" in gunicorn: an unlimited head would let one
-/// client take all memory.
-const LINE_MAX: u64 = 1 << 20;
-/// Most header fields, and the meaning of 0, as in gunicorn.
-const FIELDS_MAX: u64 = 32_768;
-/// Largest body in bytes: the largest offset of a file.
-const BODY_MAX: u64 = i64::MAX as u64;
-/// Smallest and largest part of a body kept in memory, in bytes.
-const BODY_BUFFER: (u64, u64) = (1 << 10, 1 << 30);
-/// All permission bits.
-const UMASK_MAX: u32 = 0o777;
-/// First descriptor behind the standard streams.
-const READY_FD_MIN: u64 = 3;
 
 /// What most rows have.
 const ROW: Opt = Opt {
@@ -205,6 +172,17 @@ pub static TABLE: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "max-queue",
+        value: "NUM",
+        kind: Kind::Number,
+        default: Some("2048"),
+        help: "Complete requests of one worker that may wait until the application has time for them; more are answered 503 with \
+               Retry-After. With 0 none waits.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, CONNECTIONS_MAX).map(|n| s.max_queue = n as usize)),
+        ..ROW
+    },
+    Opt {
         name: "worker-connections",
         value: "N",
         kind: Kind::Number,
@@ -341,6 +319,17 @@ pub static TABLE: &[Opt] = &[
         help: "Longest pause of a client within a request body; beyond it the answer is 408.",
         section: Section::Timeouts,
         set: Some(|s, v| value::duration(v, TIMEOUT_MIN, TIMEOUT_MAX).map(|time| s.body_timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "queue-timeout",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("30s"),
+        help: "Longest time that a complete request may wait until the application has time for it; beyond it 503 with \
+               Retry-After. 0 = no limit.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.queue_timeout = time)),
         ..ROW
     },
     Opt {

@@ -7,7 +7,7 @@ DIR = Path(os.environ["DJANGO_DIR"])
 
 SECRET_KEY = "only for tests"
 DEBUG = False
-ALLOWED_HOSTS = ["127.0.0.1", "testserver"]
+ALLOWED_HOSTS = ["127.0.0.1", "testserver", "load"]
 ROOT_URLCONF = "djangoproj.urls"
 WSGI_APPLICATION = "djangoproj.wsgi.application"
 INSTALLED_APPS = [
