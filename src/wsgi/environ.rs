@@ -399,12 +399,20 @@ fn base<'py>(py: Python<'py>, listener: &Listener, shared: &Shared<'py>) -> PyRe
     Ok(dict)
 }
 
-/// Makes the dict, and so every copy of it, big enough for the fields of a request. A dict of n slots takes 2n/3 entries, and
-/// one more makes it double; a key that goes again leaves the room behind (dictobject.c).
+/// Fields of a usual request: what a browser sends.
+const USUAL_FIELDS: usize = 16;
+
+/// Makes the dict, and so every copy of it, big enough for the fields of a usual request. A dict of n slots takes 2n/3 entries, and
+/// one more makes it double; a key that goes again leaves the room behind (dictobject.c). No more than that one: a dict of
+/// which a third was deleted is copied key by key.
 fn make_room(dict: &Bound<'_, PyDict>) -> PyResult<()> {
     let smallest = dict.len().next_power_of_two();
     let slots = if dict.len() <= smallest * 2 / 3 { smallest } else { smallest * 2 };
-    let spare: Vec<String> = (dict.len()..=slots * 2 / 3).map(|number| format!("spare {number}")).collect();
+    let room = slots * 2 / 3;
+    if dict.len() + USUAL_FIELDS <= room {
+        return Ok(());
+    }
+    let spare: Vec<String> = (dict.len()..=room).map(|number| format!("spare {number}")).collect();
     for name in &spare {
         dict.set_item(name, dict.py().None())?;
     }
