@@ -108,6 +108,23 @@ fn reloads_are_told_whether_they_succeed_or_not() {
     assert_eq!(manager.rest(), [STOPPING]);
 }
 
+#[test]
+fn an_upgrade_is_told_as_a_reload_by_the_same_process() {
+    let manager = Manager::new();
+    let server = Server::new("probe").workers(2).env("NOTIFY_SOCKET", &manager.place).start();
+    let serving = format!("READY=1\nSTATUS=serving with 2 workers on {}", server.url(""));
+    manager.next();
+    assert_eq!(manager.next(), serving);
+    for generation in [2, 3] {
+        server.signal(Signal::SIGUSR2);
+        let message = manager.next();
+        assert!(message.starts_with("RELOADING=1\nMONOTONIC_USEC="), "{message}");
+        assert_eq!(manager.next(), format!("{serving}, generation {generation}"));
+    }
+    server.stop();
+    assert_eq!(manager.rest(), [STOPPING]);
+}
+
 /// The clock of MONOTONIC_USEC.
 fn monotonic_micros() -> u64 {
     tapster::sys::time::monotonic() / 1_000
