@@ -2,7 +2,7 @@
 //!
 //! The loop hands over a complete request. The answer is rendered into the connection's output buffer by the application's
 //! side, so that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more
-//! comes back as a [`Stream`], which the loop advances one block at a time while its output is below the high-water mark.
+//! comes back as a [`Stream`], which the loop advances one block at a time while nothing waits to be sent.
 
 use std::fs::File;
 use std::io;

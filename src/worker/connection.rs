@@ -181,6 +181,8 @@ pub struct Connection {
     ended: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
+    /// Whether it has a place in the loop's queue for application slots.
+    pub queued: bool,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Steps left of its turn.
@@ -205,6 +207,7 @@ impl Connection {
             readable: true,
             ended: false,
             registered: false,
+            queued: false,
             unread: false,
             turn: TURN,
             deadline,

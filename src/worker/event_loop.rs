@@ -340,8 +340,12 @@ impl EventLoop {
                 debug_assert!(more.is_none(), "a refusal needs no application");
             }
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
-                self.find(token)?.park(work, seat);
-                self.parked.push_back(token);
+                let connection = self.find(token)?;
+                connection.park(work, seat);
+                // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
+                if !std::mem::replace(&mut connection.queued, true) {
+                    self.parked.push_back(token);
+                }
                 self.arm(token.key());
             }
         }
@@ -373,13 +377,18 @@ impl EventLoop {
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
             let token = self.parked.pop_front()?;
-            let Some(connection) = self.find(token).filter(|connection| connection.is_parked()) else { continue };
-            let member = connection.waits_for();
-            if self.has_slot(member, seat) {
-                let next = self.find(token)?.unpark(seat);
+            let Some(connection) = self.find(token) else { continue };
+            let (is_parked, member) = (connection.is_parked(), connection.waits_for());
+            if is_parked && !self.has_slot(member, seat) {
+                self.parked.push_back(token);
+                continue;
+            }
+            let connection = self.find(token)?;
+            connection.queued = false;
+            if is_parked {
+                let next = connection.unpark(seat);
                 return self.follow(token, next, seat);
             }
-            self.parked.push_back(token);
         }
         self.turn.stage = Stage::Accept;
         None
