@@ -48,8 +48,12 @@ const PREEMPTIONS: usize = 2;
 
 /// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
+    model_within(PREEMPTIONS, slots, slow, requests);
+}
+
+fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind]) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(PREEMPTIONS);
+    builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
         let members = slots + 1;
         let world = Arc::new(World::new(slots, slow, requests));
@@ -86,6 +90,12 @@ fn a_call_that_waits_for_another_request_is_not_waited_for() {
 }
 
 #[test]
+fn the_watch_is_passed_on() {
+    // One thread more makes many more orders.
+    model_within(1, 3, false, &[Kind::Waits, Kind::Waits, Kind::Opens]);
+}
+
+#[test]
 fn slow_requests_go_to_idle_threads_and_from_the_tray_to_returning_ones() {
     model(2, true, &[Kind::Quick, Kind::Quick, Kind::Quick]);
 }
@@ -98,5 +108,9 @@ fn a_request_that_waits_for_one_on_the_tray_gets_its_answer() {
 #[test]
 fn a_stream_is_advanced_on_its_thread_although_others_work() {
     model(2, false, &[Kind::Stream, Kind::Quick]);
+}
+
+#[test]
+fn a_stream_that_another_thread_has_begun_is_advanced_there() {
     model(2, true, &[Kind::Stream, Kind::Quick]);
 }

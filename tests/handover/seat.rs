@@ -29,7 +29,7 @@ pub struct Gate {
 impl Gate {
     pub fn open(&self) {
         *self.open.lock().expect("no panic") = true;
-        self.opened.notify_one();
+        self.opened.notify_all();
     }
 
     fn wait(&self) {

@@ -35,6 +35,10 @@ impl Condvar {
         self.0.notify_one();
     }
 
+    pub fn notify_all(&self) {
+        self.0.notify_all();
+    }
+
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.0.wait(guard)
     }
