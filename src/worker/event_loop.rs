@@ -331,6 +331,9 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        if self.parked.is_empty() {
+            self.overload.note_held(seat.held_calls(), self.slots, &seat.log);
+        }
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -487,7 +490,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -527,7 +530,7 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -543,8 +546,23 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
+        }
+    }
+
+    /// The socket is offered to the application: what happens to it is no business of the loop until it is back.
+    fn unwatch(&mut self, token: Token) {
+        let connection = &mut self.connections[token.key()];
+        if std::mem::take(&mut connection.registered) {
+            let fd = connection.link.stream.as_raw_fd();
+            // Fails only for a socket that is not there.
+            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
     }
 
@@ -556,8 +574,19 @@ impl EventLoop {
         }
     }
 
+    /// Ends a socket that the application has taken over: its other descriptors keep it open, and threads of the application may
+    /// still wait for it.
+    fn take_away(&mut self, token: Token) {
+        self.unwatch(token);
+        // Fails only when the client is gone, which those threads see as well.
+        let _ = self.connections[token.key()].link.stream.shutdown_all();
+    }
+
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         self.acceptor.freed();
         let answer = connection.take_answer()?;

@@ -18,6 +18,7 @@ mod seat;
 mod spool;
 mod timers;
 mod trust;
+mod upgrade;
 mod upload;
 mod warmup;
 

@@ -87,8 +87,19 @@ impl EventLoop {
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
                 self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
             }
-            Some(Order::Quit) => self.leaving = Leaving::Now,
+            Some(Order::Quit) => {
+                self.leaving = Leaving::Now;
+                self.end_taken();
+            }
             Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
+        }
+    }
+
+    /// Ends the sockets that the application has taken over, so that its threads that wait for them come back.
+    fn end_taken(&self) {
+        for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.link.is_taken()) {
+            // Fails only when the client is gone, which the application sees as well.
+            let _ = connection.link.stream.shutdown_all();
         }
     }
 
