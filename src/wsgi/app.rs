@@ -148,10 +148,7 @@ impl Wsgi {
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let body_len = body.len();
         let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
-        let environ = self.environ.build(py, request, body_len, input.as_ref())?;
-        if let Some((early_hints, client_disconnected)) = start_response.offers(py) {
-            self.environ.offer(&environ, &early_hints, &client_disconnected)?;
-        }
+        let environ = self.environ.build(py, request, body_len, input.as_ref(), start_response.offers())?;
         if let Some(takeover) = &request.upgrade
             && self.plan.multithread
         {
@@ -170,6 +167,7 @@ impl Wsgi {
         if !self.names.is_empty() {
             self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
         }
+        self.environ.take_back(environ);
         Ok(result?)
     }
 }
