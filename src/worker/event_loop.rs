@@ -49,6 +49,7 @@ use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod taken;
 
 use leave::Leaving;
 
@@ -331,9 +332,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
-        if self.parked.is_empty() {
-            self.overload.note_held(seat.held_calls(), self.slots, &seat.log);
-        }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -556,30 +555,12 @@ impl EventLoop {
         }
     }
 
-    /// The socket is offered to the application: what happens to it is no business of the loop until it is back.
-    fn unwatch(&mut self, token: Token) {
-        let connection = &mut self.connections[token.key()];
-        if std::mem::take(&mut connection.registered) {
-            let fd = connection.link.stream.as_raw_fd();
-            // Fails only for a socket that is not there.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
-    }
-
     /// Makes sure that a timer entry fires not later than the connection's deadline needs it.
     fn arm(&mut self, key: usize) {
         let connection = &mut self.connections[key];
         if connection.deadline() < connection.armed {
             connection.armed = self.timers.arm(connection.token, connection.deadline());
         }
-    }
-
-    /// Ends a socket that the application has taken over: its other descriptors keep it open, and threads of the application may
-    /// still wait for it.
-    fn take_away(&mut self, token: Token) {
-        self.unwatch(token);
-        // Fails only when the client is gone, which those threads see as well.
-        let _ = self.connections[token.key()].link.stream.shutdown_all();
     }
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.

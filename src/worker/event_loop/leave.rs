@@ -95,14 +95,6 @@ impl EventLoop {
         }
     }
 
-    /// Ends the sockets that the application has taken over, so that its threads that wait for them come back.
-    fn end_taken(&self) {
-        for (_, connection) in self.connections.iter().filter(|(_, connection)| connection.link.is_taken()) {
-            // Fails only when the client is gone, which the application sees as well.
-            let _ = connection.link.stream.shutdown_all();
-        }
-    }
-
     /// Begins to leave: keeps no connection behind its answer.
     fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
         self.leaving = leaving;
