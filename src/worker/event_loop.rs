@@ -40,6 +40,7 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
@@ -132,6 +133,8 @@ pub struct EventLoop {
     shared: bool,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Requests that may be in the application at once.
@@ -172,6 +175,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             slots: settings.threads,
             pace: Pace::default(),
@@ -191,6 +195,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// The loop was taken from its owner, who is in the application.
@@ -293,6 +298,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -500,7 +506,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -523,7 +529,7 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];

@@ -243,6 +243,10 @@ impl App for Wsgi {
         }
     }
 
+    fn enter(&mut self) {
+        self.detached = None;
+    }
+
     fn signalled(&mut self) {
         // The signal has set a flag only; its Python handler runs here.
         if let Err(error) = Python::attach(|py| py.check_signals().map_err(|error| failure::traceback(py, &error))) {
