@@ -1,7 +1,7 @@
 //! An answer that did not fit into one rendering: blocks of an iterable, a large block, a file.
 //!
-//! The application is advanced by one block at a time and only while nothing waits to be sent, so a client that reads slowly costs
-//! one block of memory and no time of others.
+//! The application is advanced only while nothing waits to be sent, so a client that reads slowly costs a bounded part of the answer in
+//! memory ([`super::gather`]) and no time of others.
 
 use std::io;
 use std::os::fd::AsFd;
