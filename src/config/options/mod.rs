@@ -20,6 +20,7 @@ pub const PREFIX: &str = "TAPSTER_";
 const SIMILAR: f64 = 0.8;
 
 /// One option.
+#[derive(Clone, Copy)]
 pub struct Opt {
     /// Long name without dashes.
     pub name: &'static str,

@@ -1,0 +1,124 @@
+//! Rows: what is served, and where it listens.
+
+use std::time::Duration;
+
+use super::super::super::{AppSpec, Bind, Trusted, value};
+use super::super::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
+use super::super::{Kind, Opt, Section, Sources};
+use super::ROW;
+
+pub(super) const ROWS: &[Opt] = &[
+    Opt {
+        name: "app",
+        value: "APP",
+        kind: Kind::Positional,
+        help: "What to serve: MODULE[:CALLABLE] or PATH.py[:CALLABLE] or PATH.wsgi[:CALLABLE]. CALLABLE is a name, a dotted \
+               name, or a call of a factory with literals, such as make(\"x\", debug=True); without it `application`, then `app`. \
+               Without APP a built-in welcome page is served.",
+        section: Section::Application,
+        set: Some(|s, v| AppSpec::parse(v).map(|app| s.app = app)),
+        ..ROW
+    },
+    Opt {
+        name: "chdir",
+        value: "DIR",
+        help: "Change to this directory before the application is loaded.",
+        section: Section::Application,
+        set: Some(|s, v| value::path(v).map(|dir| s.chdir = Some(dir))),
+        ..ROW
+    },
+    Opt {
+        name: "pythonpath",
+        value: "DIRS",
+        kind: Kind::List,
+        help: "Directories to search for modules after the working directory, separated by commas or colons. Repeatable.",
+        section: Section::Application,
+        clear: |s| s.python.pythonpath.clear(),
+        set: Some(|s, v| value::directories(v).map(|dirs| s.python.pythonpath.extend(dirs))),
+        ..ROW
+    },
+    Opt {
+        name: "venv",
+        value: "DIR",
+        help: "Virtual environment of the application; without it the active one, if any.",
+        section: Section::Application,
+        foreign: Some("VIRTUAL_ENV"),
+        set: Some(|s, v| value::path(v).map(|dir| s.python.venv = Some(dir))),
+        ..ROW
+    },
+    Opt {
+        name: "env",
+        short: Some('e'),
+        value: "KEY=VALUE",
+        kind: Kind::List,
+        help: "Set a variable in the environment of the application. Repeatable.",
+        section: Section::Application,
+        sources: Sources::NotEnvironment,
+        clear: |s| s.env.clear(),
+        set: Some(|s, v| value::variable(v).map(|pair| s.env.push(pair))),
+        ..ROW
+    },
+    Opt {
+        name: "bind",
+        short: Some('b'),
+        value: "ADDRESS",
+        kind: Kind::List,
+        default: Some("127.0.0.1:8000"),
+        help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
+               port is 8000 when there is none; port 0 lets the kernel choose. Repeatable.",
+        section: Section::Sockets,
+        separator: Some(','),
+        clear: |s| s.binds.clear(),
+        set: Some(|s, v| Bind::parse(v).map(|bind| s.binds.push(bind))),
+        ..ROW
+    },
+    Opt {
+        name: "backlog",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("2048"),
+        help: "Length of the queue of connections that wait to be accepted.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::number(v, 1, BACKLOG_MAX).map(|n| s.backlog = n as u32)),
+        ..ROW
+    },
+    Opt {
+        name: "defer-accept",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("5"),
+        help: "Let the kernel hold a new TCP connection until its first bytes arrive, for at most this many whole seconds; 0 \
+               turns it off.",
+        section: Section::Sockets,
+        set: Some(|s, v| {
+            let time = value::duration(v, Duration::ZERO, TIMEOUT_MAX)?;
+            if time.subsec_nanos() != 0 {
+                return Err("must be whole seconds, which is all that the kernel takes".into());
+            }
+            s.defer_accept = time;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "umask",
+        short: Some('m'),
+        value: "MODE",
+        kind: Kind::Octal,
+        help: "File mode mask in octal; without it the inherited one holds, and unix sockets are open to everybody.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mask| s.umask = Some(mask))),
+        ..ROW
+    },
+    Opt {
+        name: "forwarded-allow-ips",
+        value: "LIST",
+        default: Some("127.0.0.1,::1"),
+        help: "Proxies whose forwarding headers are believed: addresses and networks (10.0.0.0/8) separated by commas, or * for \
+               everybody. Unix sockets are always believed.",
+        section: Section::Sockets,
+        foreign: Some("FORWARDED_ALLOW_IPS"),
+        set: Some(|s, v| Trusted::parse(v).map(|trusted| s.forwarded_allow_ips = trusted)),
+        ..ROW
+    },
+];

@@ -1,0 +1,165 @@
+//! Rows: logs, running as a service, and the command itself.
+
+use super::super::super::{LogTarget, value};
+use super::super::bounds::READY_FD_MIN;
+use super::super::{Kind, Opt, Section, Sources};
+use super::ROW;
+
+pub(super) const ROWS: &[Opt] = &[
+    Opt {
+        name: "access-logfile",
+        value: "FILE",
+        default: Some("none"),
+        help: "Write the access log here; - is standard output, none turns it off.",
+        section: Section::Logs,
+        set: Some(|s, v| value::log_target(v, LogTarget::Stdout).map(|target| s.access_log = target)),
+        ..ROW
+    },
+    Opt {
+        name: "access-logformat",
+        value: "FORMAT",
+        default: Some(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
+        help: "Format of the access log: gunicorn's %(...)s atoms, or json for one JSON object a line.",
+        section: Section::Logs,
+        set: Some(|s, v| value::access_format(v).map(|format| s.access_format = format)),
+        ..ROW
+    },
+    Opt {
+        name: "error-logfile",
+        aliases: &["log-file"],
+        value: "FILE",
+        default: Some("-"),
+        help: "Write the error log here; - is standard error.",
+        section: Section::Logs,
+        set: Some(|s, v| {
+            let target = value::log_target(v, LogTarget::Stderr)?;
+            s.error_log = target.ok_or("cannot be turned off; give a file, or - for standard error")?;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "log-level",
+        value: "LEVEL",
+        default: Some("info"),
+        help: "Least severity that the error log records: debug, info, warning, error or critical.",
+        section: Section::Logs,
+        set: Some(|s, v| value::level(v).map(|level| s.log_level = level)),
+        ..ROW
+    },
+    Opt {
+        name: "log-syslog",
+        value: "PATH",
+        bare: Some("/dev/log"),
+        help: "Send the logs that would go to standard output or standard error to the system log instead, as RFC 5424 datagrams \
+               to this unix socket.",
+        section: Section::Logs,
+        set: Some(|s, v| value::path(v).map(|path| s.syslog = Some(path))),
+        ..ROW
+    },
+    Opt {
+        name: "capture-output",
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Write what the application and its libraries print to standard output and standard error to the error log, as one \
+               record for each line, whatever the log level.",
+        section: Section::Logs,
+        set: Some(|s, v| value::flag(v).map(|flag| s.capture_output = flag)),
+        ..ROW
+    },
+    Opt {
+        name: "daemon",
+        short: Some('D'),
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Run in the background: the command returns when every worker is ready, or with the exit code and the reason when \
+               the start has failed.",
+        section: Section::Service,
+        set: Some(|s, v| value::flag(v).map(|flag| s.daemon = flag)),
+        ..ROW
+    },
+    Opt {
+        name: "pid",
+        short: Some('p'),
+        value: "FILE",
+        help: "Write the process id of the master to this file, and remove it at the end. If it names a running server, the start \
+               is refused.",
+        section: Section::Service,
+        set: Some(|s, v| value::path(v).map(|path| s.pid_file = Some(path))),
+        ..ROW
+    },
+    Opt {
+        name: "user",
+        short: Some('u'),
+        value: "USER",
+        help: "Run the workers, and with them the application, as this user (name or number), with its groups and without any \
+               capability. The master stays root: sockets, logs and the pid file are opened by it.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|user| s.user = Some(user))),
+        ..ROW
+    },
+    Opt {
+        name: "group",
+        short: Some('g'),
+        value: "GROUP",
+        help: "Run the workers with this group (name or number) instead of the main one of the user.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|group| s.group = Some(group))),
+        ..ROW
+    },
+    Opt {
+        name: "name",
+        short: Some('n'),
+        value: "NAME",
+        help: "Name of this server in the process titles, as in `tapster: master [NAME]`; without it, APP.",
+        section: Section::Service,
+        set: Some(|s, v| value::name(v).map(|name| s.name = Some(name))),
+        ..ROW
+    },
+    Opt {
+        name: "config",
+        short: Some('c'),
+        value: "FILE",
+        help: "Read options from this TOML file: the same names, each with its value.",
+        sources: Sources::NotFile,
+        ..ROW
+    },
+    Opt {
+        name: "check-config",
+        kind: Kind::Switch,
+        help: "Check the options, load the application, and exit: 0 when all is well, 2 or 4 when not.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "print-config",
+        kind: Kind::Switch,
+        help: "Print every option with its value and where that comes from, as a configuration file, and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "ready-fd",
+        value: "N",
+        kind: Kind::Number,
+        help: "Write READY, the addresses and a newline to this descriptor once every worker is ready; close it on failure.",
+        set: Some(|s, v| value::number(v, READY_FD_MIN, i32::MAX as u64).map(|n| s.ready_fd = Some(n as i32))),
+        ..ROW
+    },
+    Opt {
+        name: "version",
+        short: Some('V'),
+        kind: Kind::Switch,
+        help: "Print the version and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
+        name: "help",
+        short: Some('h'),
+        kind: Kind::Switch,
+        help: "Print this help and exit.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+];

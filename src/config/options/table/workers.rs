@@ -1,0 +1,126 @@
+//! Rows: the processes.
+
+use super::super::super::{Warmup, value};
+use super::super::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
+use super::super::{Kind, Opt, Section};
+use super::{ROW, time_or_none};
+
+pub(super) const ROWS: &[Opt] = &[
+    Opt {
+        name: "workers",
+        short: Some('w'),
+        value: "N",
+        kind: Kind::Number,
+        default: Some("auto"),
+        help: "Number of worker processes; auto is one for each usable core.",
+        section: Section::Workers,
+        foreign: Some("WEB_CONCURRENCY"),
+        set: Some(|s, v| {
+            s.workers = match v {
+                "auto" => None,
+                _ => Some(value::number(v, 1, WORKERS_MAX).map_err(|why| format!("{why}, or auto"))? as usize),
+            };
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "threads",
+        value: "NUM",
+        kind: Kind::Number,
+        default: Some("1"),
+        help: "Requests that one worker has in the application at once. With 1 the application runs in the main thread of its \
+               process; with more it must be thread-safe.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, THREADS_MAX).map(|n| s.threads = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "max-queue",
+        value: "NUM",
+        kind: Kind::Number,
+        default: Some("2048"),
+        help: "Complete requests of one worker that may wait until the application has time for them; more are answered 503 with \
+               Retry-After. With 0 none waits.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, CONNECTIONS_MAX).map(|n| s.max_queue = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "worker-connections",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("16384"),
+        help: "Most open connections of one worker; while it has them, it accepts no more.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, CONNECTIONS_MAX).map(|n| s.worker_connections = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "max-requests",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker after this many requests; 0 never does. One worker at a time, and the new one is ready before the \
+               old one drains.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, REQUESTS_MAX).map(|n| s.max_requests = n)),
+        ..ROW
+    },
+    Opt {
+        name: "max-requests-jitter",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Add a random number of requests up to this to --max-requests, for each worker its own.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 0, REQUESTS_MAX).map(|n| s.max_requests_jitter = n)),
+        ..ROW
+    },
+    Opt {
+        name: "max-worker-rss",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker whose resident memory is above this; 0 never does.",
+        section: Section::Workers,
+        set: Some(|s, v| {
+            let size = value::size(v, 0, BODY_MAX)?;
+            if (1..RSS_MIN).contains(&size) {
+                return Err(format!("must be at least {}M, or 0 for no limit", RSS_MIN >> 20));
+            }
+            s.max_worker_rss = size;
+            Ok(())
+        }),
+        ..ROW
+    },
+    Opt {
+        name: "max-worker-age",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("0"),
+        help: "Replace a worker that has served for this long; 0 never does.",
+        section: Section::Workers,
+        set: Some(|s, v| time_or_none(v, AGE_MIN).map(|time| s.max_worker_age = time)),
+        ..ROW
+    },
+    Opt {
+        name: "reload-surge",
+        value: "N",
+        kind: Kind::Number,
+        default: Some("1"),
+        help: "Most workers beyond --workers while a reload replaces them: more is faster and takes more memory.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, WORKERS_MAX).map(|n| s.reload_surge = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "warmup",
+        value: "REQUEST",
+        help: "Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an \
+               answer of 400 or above is a failed boot.",
+        section: Section::Workers,
+        set: Some(|s, v| Warmup::parse(v).map(|warmup| s.warmup = Some(warmup))),
+        ..ROW
+    },
+];
