@@ -263,6 +263,14 @@ impl App for Wsgi {
         }
     }
 
+    fn enter(&mut self) {
+        self.detached = None;
+    }
+
+    fn is_alone(&self) -> bool {
+        self.detached.is_none() && thread::is_only()
+    }
+
     fn signalled(&mut self) {
         // The signal has set a flag only; its Python handler runs here.
         if let Err(error) = Python::attach(|py| py.check_signals().map_err(|error| failure::traceback(py, &error))) {
