@@ -39,6 +39,7 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::letter_box::LetterBox;
 use super::member::{MAIN, Member, Members};
@@ -51,6 +52,7 @@ use super::trust;
 
 mod ahead;
 mod leave;
+mod taken;
 mod wait;
 
 use leave::Leaving;
@@ -140,6 +142,8 @@ pub struct EventLoop {
     shared: bool,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Requests that may be in the application at once.
@@ -182,6 +186,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             slots: settings.threads,
             pace: Pace::default(),
@@ -200,6 +205,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// The loop was taken from its owner, who is in the application.
@@ -305,6 +311,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -346,6 +353,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -485,7 +493,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -498,7 +506,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -525,11 +533,11 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -545,7 +553,12 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
         }
     }
@@ -560,6 +573,9 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         self.acceptor.freed();
         let answer = connection.take_answer()?;

@@ -8,6 +8,7 @@ mod connection;
 mod control;
 mod event_loop;
 mod executor;
+mod gather;
 mod job;
 mod letter_box;
 mod member;
@@ -21,6 +22,7 @@ mod sync;
 mod timers;
 mod tray;
 mod trust;
+mod upgrade;
 mod upload;
 mod warmup;
 
