@@ -45,6 +45,7 @@ use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
+use super::share::Share;
 use super::timers::Wheel;
 use super::trust;
 
@@ -128,8 +129,6 @@ pub struct EventLoop {
     quota: Option<u64>,
     limit: usize,
     trusted: Trusted,
-    /// Whether other workers listen on the same sockets.
-    shared: bool,
     /// The thread that owns the loop.
     owner: Member,
     /// Threads that are in the application without owning the loop.
@@ -143,11 +142,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    /// A loop over these listeners; `share`: among other workers that accept from them.
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        settings: &Settings,
+        share: Option<Share>,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
         let turn =
@@ -170,7 +175,6 @@ impl EventLoop {
             quota: None,
             limit: settings.worker_connections,
             trusted: settings.forwarded_allow_ips.clone(),
-            shared,
             owner: MAIN,
             outside: Members::none(settings.members()),
             slots: settings.threads,
@@ -458,7 +462,8 @@ impl EventLoop {
             return Ok(None);
         };
         let index = *index;
-        let accepted = if *left > 0 && self.connections.len() < self.limit {
+        let open = self.connections.len();
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {
@@ -468,7 +473,7 @@ impl EventLoop {
             Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
             None => {
                 self.turn.accepting.pop();
-                self.acceptor.woken(borrow(&self.poll))?;
+                self.acceptor.woken(open, seat.clock.ms(), borrow(&self.poll))?;
                 Ok(None)
             }
         }
