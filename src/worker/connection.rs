@@ -186,7 +186,7 @@ pub struct Connection {
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Steps left of its turn.
-    turn: u8,
+    pub(super) turn: u8,
     /// When it is to be looked at, in milliseconds of the loop's clock.
     pub(super) deadline: u64,
     /// When its live timer entry fires; `u64::MAX` when it has none.
@@ -338,6 +338,8 @@ impl Connection {
                 if progress {
                     self.deadline = seat.clock.ms() + seat.rules.write_timeout;
                 }
+                // What the seat has rendered for this connection must not meet the next one there.
+                self.flush(seat)?;
                 Err(Next::Wait)
             }
             Err(_) => Err(Next::Close(CloseReason::ClientGone)),

@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -40,6 +39,7 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
@@ -50,6 +50,7 @@ use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod wait;
 
 use leave::Leaving;
 
@@ -128,9 +129,13 @@ pub struct EventLoop {
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
     quota: Option<u64>,
     limit: usize,
+    /// Whether the last poll was short: see [`wait`].
+    brisk: bool,
     trusted: Trusted,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Requests that may be in the application at once.
@@ -174,8 +179,10 @@ impl EventLoop {
             leaving: Leaving::No,
             quota: None,
             limit: settings.worker_connections,
+            brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             slots: settings.threads,
             pace: Pace::default(),
@@ -195,6 +202,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// The loop was taken from its owner, who is in the application.
@@ -226,9 +234,10 @@ impl EventLoop {
             let work = match self.turn.stage {
                 Stage::Poll => {
                     self.wait(seat)?;
-                    seat.clock.turn();
                     self.sort_events(seat);
-                    self.turn.stage = Stage::Letters;
+                    // Who owes no letter has sent none, and work is parked only while slots are taken.
+                    let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
+                    self.turn.stage = if calm { Stage::Accept } else { Stage::Letters };
                     None
                 }
                 Stage::Letters => match self.letters.try_recv() {
@@ -263,7 +272,7 @@ impl EventLoop {
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
-                    self.turn.stage = Stage::Deadlines;
+                    self.turn.stage = if self.turn.due.is_empty() { Stage::End } else { Stage::Deadlines };
                     None
                 }
                 Stage::Deadlines => match self.turn.due.pop() {
@@ -274,8 +283,9 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
-                    seat.slot().set_connections(self.connections.len() as u32);
-                    seat.slot().beat(seat.clock.ns());
+                    let slot = seat.slot();
+                    slot.set_connections(self.connections.len() as u32);
+                    slot.beat(seat.clock.ns());
                     self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
@@ -297,6 +307,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -403,30 +414,6 @@ impl EventLoop {
         self.outside.is_empty() && self.abandoned.is_empty()
     }
 
-    /// Polls until something happens or the nearest deadline.
-    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let now = seat.clock.ms();
-        let timeout = if self.runnable.is_empty() {
-            let timer = self.timers.next(now);
-            let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
-            wishes.min().map(Duration::from_millis)
-        } else {
-            Some(Duration::ZERO)
-        };
-        let (poll, events) = (&mut self.poll, &mut self.events);
-        seat.app.release();
-        match poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                seat.app.signalled();
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
     /// Sorts what the poll brought, and follows orders at once.
     fn sort_events(&mut self, seat: &mut Seat) {
         let mut ordered = false;
@@ -505,7 +492,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -528,7 +515,7 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
