@@ -50,6 +50,7 @@ use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod taken;
 mod wait;
 
 use leave::Leaving;
@@ -346,6 +347,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -479,7 +481,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -519,7 +521,7 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -535,7 +537,12 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
         }
     }
@@ -550,6 +557,9 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         self.acceptor.freed();
         let answer = connection.take_answer()?;

@@ -20,6 +20,7 @@ mod share;
 mod spool;
 mod timers;
 mod trust;
+mod upgrade;
 mod upload;
 mod warmup;
 

@@ -87,7 +87,10 @@ impl EventLoop {
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
                 self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
             }
-            Some(Order::Quit) => self.leaving = Leaving::Now,
+            Some(Order::Quit) => {
+                self.leaving = Leaving::Now;
+                self.end_taken();
+            }
             Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
         }
     }
