@@ -236,7 +236,7 @@ impl Connection {
     }
 
     /// Its request comes back from the tray.
-    pub fn take_back(&mut self, parcel: Box<Parcel>) {
+    pub fn wait_again(&mut self, parcel: Box<Parcel>) {
         self.laid = false;
         self.phase = Phase::Waiting(parcel);
     }

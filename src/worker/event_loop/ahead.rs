@@ -44,7 +44,7 @@ impl EventLoop {
         let (token, parcel) = self.tray.take()?;
         self.laid -= 1;
         let Some(connection) = self.find(token) else { return self.clear_tray() };
-        connection.take_back(parcel);
+        connection.wait_again(parcel);
         Some(token)
     }
 
@@ -53,7 +53,7 @@ impl EventLoop {
         let Some(parcel) = self.tray.withdraw(token) else { return };
         self.laid -= 1;
         if let Some(connection) = self.find(token) {
-            connection.take_back(parcel);
+            connection.wait_again(parcel);
         }
     }
 
