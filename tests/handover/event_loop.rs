@@ -18,6 +18,13 @@ pub enum Step {
     Leave,
 }
 
+/// What the loop keeps of a stream that is asked while it lies on the table; nothing here.
+pub struct Asked;
+
+impl Asked {
+    pub fn begin(&mut self, _: Token, _: &Work) {}
+}
+
 pub struct EventLoop {
     world: Arc<World>,
     arriving: VecDeque<Token>,
@@ -25,6 +32,7 @@ pub struct EventLoop {
     streams: VecDeque<(Token, Member)>,
     answered: Vec<usize>,
     pub outside: Members,
+    pub asked: Asked,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -42,6 +50,7 @@ impl EventLoop {
             parked: VecDeque::new(),
             streams: VecDeque::new(),
             outside: Members::none(members),
+            asked: Asked,
             owner: MAIN,
             letters,
             tray,
