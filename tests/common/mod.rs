@@ -8,6 +8,7 @@ pub mod client;
 pub mod deploy;
 pub mod errorlog;
 pub mod load;
+pub mod native;
 pub mod procfs;
 pub mod server;
 pub mod tools;
