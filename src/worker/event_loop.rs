@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -40,15 +39,19 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
+use super::share::Share;
 use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod taken;
+mod wait;
 
 use leave::Leaving;
 
@@ -127,11 +130,13 @@ pub struct EventLoop {
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
     quota: Option<u64>,
     limit: usize,
+    /// Whether the last poll was short: see [`wait`].
+    brisk: bool,
     trusted: Trusted,
-    /// Whether other workers listen on the same sockets.
-    shared: bool,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Requests that may be in the application at once.
@@ -143,11 +148,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    /// A loop over these listeners; `share`: among other workers that accept from them.
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        settings: &Settings,
+        share: Option<Share>,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
         let turn =
@@ -169,9 +180,10 @@ impl EventLoop {
             leaving: Leaving::No,
             quota: None,
             limit: settings.worker_connections,
+            brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
-            shared,
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             slots: settings.threads,
             pace: Pace::default(),
@@ -191,6 +203,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// The loop was taken from its owner, who is in the application.
@@ -222,9 +235,10 @@ impl EventLoop {
             let work = match self.turn.stage {
                 Stage::Poll => {
                     self.wait(seat)?;
-                    seat.clock.turn();
                     self.sort_events(seat);
-                    self.turn.stage = Stage::Letters;
+                    // Who owes no letter has sent none, and work is parked only while slots are taken.
+                    let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
+                    self.turn.stage = if calm { Stage::Accept } else { Stage::Letters };
                     None
                 }
                 Stage::Letters => match self.letters.try_recv() {
@@ -259,7 +273,7 @@ impl EventLoop {
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
-                    self.turn.stage = Stage::Deadlines;
+                    self.turn.stage = if self.turn.due.is_empty() { Stage::End } else { Stage::Deadlines };
                     None
                 }
                 Stage::Deadlines => match self.turn.due.pop() {
@@ -270,8 +284,9 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
-                    seat.slot().set_connections(self.connections.len() as u32);
-                    seat.slot().beat(seat.clock.ns());
+                    let slot = seat.slot();
+                    slot.set_connections(self.connections.len() as u32);
+                    slot.beat(seat.clock.ns());
                     self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
@@ -293,6 +308,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -331,6 +347,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -399,30 +416,6 @@ impl EventLoop {
         self.outside.is_empty() && self.abandoned.is_empty()
     }
 
-    /// Polls until something happens or the nearest deadline.
-    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let now = seat.clock.ms();
-        let timeout = if self.runnable.is_empty() {
-            let timer = self.timers.next(now);
-            let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
-            wishes.min().map(Duration::from_millis)
-        } else {
-            Some(Duration::ZERO)
-        };
-        let (poll, events) = (&mut self.poll, &mut self.events);
-        seat.app.release();
-        match poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                seat.app.signalled();
-                Ok(())
-            }
-            other => other,
-        }
-    }
-
     /// Sorts what the poll brought, and follows orders at once.
     fn sort_events(&mut self, seat: &mut Seat) {
         let mut ordered = false;
@@ -458,7 +451,8 @@ impl EventLoop {
             return Ok(None);
         };
         let index = *index;
-        let accepted = if *left > 0 && self.connections.len() < self.limit {
+        let open = self.connections.len();
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {
@@ -468,7 +462,7 @@ impl EventLoop {
             Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
             None => {
                 self.turn.accepting.pop();
-                self.acceptor.woken(borrow(&self.poll))?;
+                self.acceptor.woken(open, seat.clock.ms(), borrow(&self.poll))?;
                 Ok(None)
             }
         }
@@ -487,7 +481,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -500,7 +494,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -523,11 +517,11 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -543,7 +537,12 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
         }
     }
@@ -558,6 +557,9 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         self.acceptor.freed();
         let answer = connection.take_answer()?;

@@ -7,13 +7,14 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
-use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
+use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
@@ -35,39 +36,36 @@ impl Connection {
 
     /// A head, and as much of its body as is there.
     fn take_head(&mut self, seat: &mut Seat) -> Flow {
-        // Taken out of the seat while it is filled from the seat's input.
-        let mut head = std::mem::take(&mut seat.job.head);
         let rest = &seat.input[seat.unused.clone()];
-        let limits = &seat.rules;
-        let parsed = match seat.blocks.resume(&mut head, rest, &limits.head, &mut self.progress) {
+        let (limits, job) = (&seat.rules, &mut seat.job);
+        let parsed = match seat.blocks.resume(&mut job.head, rest, &limits.head, &mut self.progress) {
             Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::HeadTooLong(limits.head_max), false)),
             Ok(Parsed::Partial) => {
                 seat.partial = true;
-                seat.job.head = head;
                 return Ok(());
             }
-            Ok(Parsed::Complete) => seat.blocks.framing(&head, rest).map_err(|error| (error, true)),
+            Ok(Parsed::Complete) => seat.blocks.framing(&job.head, rest).map_err(|error| (error, true)),
             Err(error) => Err((error, false)),
         };
         let (framing, block) = match parsed {
             Ok(found) => found,
             Err((error, whole)) => {
-                let bytes = rest.to_vec();
+                let (head, bytes) = (std::mem::take(&mut job.head), rest.to_vec());
                 self.refuse(error, whole.then_some((&head, &bytes)), seat);
                 seat.job.head = head;
                 return Ok(());
             }
         };
-        let (start, end) = (seat.rest_start(), seat.rest_start() + head.len);
-        seat.job.framing = framing;
-        seat.job.block = block;
-        seat.job.own.clear();
-        seat.job.at = start..end;
+        let (start, end) = (seat.unused.start, seat.unused.start + job.head.len);
+        job.framing = framing;
+        job.block = block;
+        job.own.clear();
+        job.at = start..end;
         if matches!(framing.length, Length::None | Length::Known(0)) {
-            seat.used(head.len);
-            seat.job.head = head;
+            seat.unused.start = end;
             return self.submit(Body::Empty, seat);
         }
+        let head = std::mem::take(&mut job.head);
         let rest = seat.rest();
         let body = &rest[head.len..];
         let wants_continue = framing.expect_continue && body.is_empty();
@@ -134,6 +132,10 @@ impl Connection {
 
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        if seat.job.framing.upgrade {
+            // A copy: what is no takeover is an ordinary request, and this is the next one.
+            seat.job.early = seat.rest().to_vec();
+        }
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
@@ -231,6 +233,10 @@ impl Connection {
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
                 self.take_step(answer, step);
+                if step == Step::Rendered {
+                    // It has had its time: what it gave is sent, then others have theirs.
+                    self.turn = 0;
+                }
             }
             Served::Ended(fate) => {
                 seat.take_in(&self.input, self.partial);
@@ -366,6 +372,11 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        let upgrade = if job.framing.upgrade {
+            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+        } else {
+            None
+        };
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
@@ -380,6 +391,7 @@ impl Seat {
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),
             body,
+            upgrade,
         };
         let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
@@ -388,31 +400,24 @@ impl Seat {
         let output = self.job.output.take();
         match reply {
             Reply::Complete(summary) => {
-                if self.journal.is_some() {
-                    self.record_call(&link, summary);
+                if let Some(journal) = &mut self.journal {
+                    let job = &self.job;
+                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let entry = Entry {
+                        peer: &link.peer,
+                        head: Some((&job.head, job.bytes(&self.input))),
+                        status: summary.status,
+                        sent: summary.sent,
+                        response_head: journal.response_head(rendered),
+                        began: Some(job.began),
+                        queued: job.queued,
+                        environ: self.app.logged(),
+                    };
+                    journal.record(&entry, &self.clock);
                 }
                 Served::Whole(output, summary.fate)
             }
             Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
         }
-    }
-
-    /// Writes the log line of an answer that was rendered whole.
-    fn record_call(&mut self, link: &Link, summary: Summary) {
-        // Taken out of the seat for the time of the record, which borrows both.
-        let (out, input) = (std::mem::take(&mut self.out), std::mem::take(&mut self.input));
-        let job = std::mem::replace(&mut self.job, Job::new());
-        let environ = self.app.logged().to_vec();
-        self.record(&Entry {
-            peer: &link.peer,
-            head: Some((&job.head, job.bytes(&input))),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: self.response_head(&out[job.rendered.min(out.len())..]),
-            began: Some(job.began),
-            queued: job.queued,
-            environ: &environ,
-        });
-        (self.out, self.input, self.job) = (out, input, job);
     }
 }
