@@ -8,7 +8,6 @@ pub mod client;
 pub mod deploy;
 pub mod errorlog;
 pub mod load;
-pub mod native;
 pub mod procfs;
 pub mod server;
 pub mod tools;
