@@ -16,7 +16,7 @@ use crate::sys::memory::{SharedSlice, shared_struct};
 pub const LINE_MAX: usize = 256;
 
 /// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
 pub const CLIENT_MAX: usize = 48;
@@ -87,6 +87,19 @@ impl Scoreboard {
         self.calls(slot).map(Call::requests).sum()
     }
 
+    /// Whether a worker of another slot takes over connections now.
+    pub fn others_adopt(&self, slot: usize) -> bool {
+        (0..self.slots()).any(|other| other != slot && self.slot(other).adopts.load(Relaxed) != 0)
+    }
+
+    /// Connections that were lent and not taken over yet, or were lost on the way with a worker that died in between.
+    pub fn on_loan(&self) -> u64 {
+        // What was adopted was lent before: read in this order, none is missed.
+        let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).sum::<u64>();
+        let adopted = sum(Slot::adopted);
+        sum(Slot::lent).saturating_sub(adopted)
+    }
+
     /// A new worker takes the slot: what the last one was doing is forgotten, the counters are kept.
     pub fn reset(&self, slot: usize, pid: u32) {
         self.slot(slot).reset(pid);
@@ -104,6 +117,11 @@ shared_struct! {
         beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
+        /// Connections that the workers of this slot have given away, and those that they have taken over.
+        lent: AtomicU64,
+        adopted: AtomicU64,
+        /// 1 while the worker takes over connections.
+        adopts: AtomicU32,
     }
 }
 
@@ -193,6 +211,31 @@ impl Slot {
         self.connections.load(Relaxed)
     }
 
+    /// One more connection was given away.
+    pub fn count_lent(&self) {
+        self.lent.store(self.lent() + 1, Relaxed);
+    }
+
+    /// One more connection was taken over.
+    pub fn count_adopted(&self) {
+        self.adopted.store(self.adopted() + 1, Relaxed);
+    }
+
+    /// Connections that were given away in this slot since the start of the server.
+    pub fn lent(&self) -> u64 {
+        self.lent.load(Relaxed)
+    }
+
+    /// Connections that were taken over in this slot since the start of the server.
+    pub fn adopted(&self) -> u64 {
+        self.adopted.load(Relaxed)
+    }
+
+    /// Whether the worker takes over connections from now on.
+    pub fn set_adopts(&self, adopts: bool) {
+        self.adopts.store(adopts.into(), Relaxed);
+    }
+
     /// The worker's loop has gone round.
     pub fn beat(&self, now: u64) {
         self.beat.store(now, Relaxed);
@@ -211,6 +254,7 @@ impl Slot {
     fn reset(&self, pid: u32) {
         self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
+        self.adopts.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
 }
@@ -379,6 +423,20 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn what_is_on_loan_and_who_would_take_it_is_known() {
+        let board = Scoreboard::new(3, 1).unwrap();
+        board.slot(0).count_lent();
+        board.slot(0).count_lent();
+        board.slot(1).count_adopted();
+        assert_eq!((board.on_loan(), board.slot(0).lent(), board.slot(1).adopted()), (1, 2, 1));
+        board.slot(1).set_adopts(true);
+        assert_eq!((board.others_adopt(0), board.others_adopt(1)), (true, false));
+        board.reset(1, 9);
+        assert!(!board.others_adopt(0), "a new worker has yet to say so");
+        assert_eq!(board.on_loan(), 1, "counters are kept");
     }
 
     #[test]

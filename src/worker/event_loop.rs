@@ -4,13 +4,14 @@
 //! 2. poll, without holding back the application's threads,
 //! 3. the clock, once,
 //! 4. orders of the master and signals,
-//! 5. letters of threads that were in the application,
-//! 6. work that waited for a free application slot,
-//! 7. listening sockets,
-//! 8. sockets of connections,
-//! 9. connections that gave up their turn for others,
-//! 10. deadlines,
-//! 11. the access log.
+//! 5. connections that other workers lend,
+//! 6. letters of threads that were in the application,
+//! 7. work that waited for a free application slot,
+//! 8. listening sockets,
+//! 9. sockets of connections,
+//! 10. connections that gave up their turn for others,
+//! 11. deadlines,
+//! 12. the access log.
 //!
 //! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that owns
 //! the loop and keeps its place in the turn; the thread does the work and hands back what came of it, or another thread goes on
@@ -32,6 +33,7 @@ use slab::Slab;
 
 use crate::channel::Report;
 use crate::config::{Settings, Trusted};
+use crate::lending::Queue;
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 
@@ -49,8 +51,10 @@ use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod lend;
 
 use leave::Leaving;
+use lend::Lending;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -61,6 +65,9 @@ const CONTROL: usize = usize::MAX;
 /// Poll token of the waker: a thread without the loop has left a letter.
 const LETTERS: usize = usize::MAX - 1;
 
+/// Poll token of the queue of lent connections.
+const LENDING: usize = usize::MAX - 2;
+
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
 
@@ -68,6 +75,7 @@ const LISTENERS: usize = usize::MAX - 0xffff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Poll,
+    Adopted,
     Letters,
     Parked,
     Accept,
@@ -122,6 +130,7 @@ pub struct EventLoop {
     /// Requests that may wait for one.
     max_queue: usize,
     overload: Overload,
+    lending: Lending,
     timers: Wheel,
     leaving: Leaving,
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
@@ -144,9 +153,17 @@ pub struct EventLoop {
 
 impl EventLoop {
     /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        queue: Queue,
+        settings: &Settings,
+        shared: bool,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
+        let lending = Lending::new(queue, settings, shared, listeners.len());
         let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
@@ -165,6 +182,7 @@ impl EventLoop {
             abandoned: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
+            lending,
             timers: Wheel::new(now),
             leaving: Leaving::No,
             quota: None,
@@ -189,7 +207,7 @@ impl EventLoop {
     /// A thread begins to own the loop.
     pub fn own(&mut self, seat: &mut Seat) {
         self.owner = seat.member;
-        seat.draining = self.leaving != Leaving::No;
+        seat.draining = self.is_draining();
         seat.clock.tick();
     }
 
@@ -224,9 +242,17 @@ impl EventLoop {
                     self.wait(seat)?;
                     seat.clock.turn();
                     self.sort_events(seat);
-                    self.turn.stage = Stage::Letters;
+                    self.reclaim(seat);
+                    self.turn.stage = Stage::Adopted;
                     None
                 }
+                Stage::Adopted => match self.lending.adopted.pop() {
+                    Some(token) => self.take_up(token, seat),
+                    None => {
+                        self.turn.stage = Stage::Letters;
+                        None
+                    }
+                },
                 Stage::Letters => match self.letters.try_recv() {
                     Ok(letter) => self.open_letter(letter, seat),
                     Err(_) => {
@@ -333,15 +359,20 @@ impl EventLoop {
         }
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
-            Work::Call if self.queue_is_full() => {
-                self.overload.count(Refusal::QueueFull);
-                let next = self.find(token)?.turn_away(seat);
-                let more = self.follow(token, next, seat);
-                debug_assert!(more.is_none(), "a refusal needs no application");
-            }
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
+                let too_many = matches!(work, Work::Call) && self.queue_is_full();
+                self.find(token)?.park(work, seat);
+                if self.lend(token, seat) {
+                    return None;
+                }
                 let connection = self.find(token)?;
-                connection.park(work, seat);
+                if too_many {
+                    let next = connection.turn_away(Refusal::QueueFull, seat);
+                    self.overload.count(Refusal::QueueFull);
+                    let more = self.follow(token, next, seat);
+                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    return None;
+                }
                 // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
                 if !std::mem::replace(&mut connection.queued, true) {
                     self.parked.push_back(token);
@@ -406,7 +437,8 @@ impl EventLoop {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
             let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
+            let lending = self.lending.wants().map(|at| at.saturating_sub(now));
+            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(lending).chain(self.leaving.wants(now));
             wishes.min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
@@ -425,11 +457,12 @@ impl EventLoop {
 
     /// Sorts what the poll brought, and follows orders at once.
     fn sort_events(&mut self, seat: &mut Seat) {
-        let mut ordered = false;
+        let (mut ordered, mut lent) = (false, false);
         for event in &self.events {
             match event.token().0 {
                 CONTROL => ordered = true,
                 LETTERS => {}
+                LENDING => lent = true,
                 token if token >= LISTENERS => {
                     if let Some(index) = self.acceptor.index(token) {
                         self.turn.accepting.push((index, self.acceptor.batch(self.connections.len(), self.limit)));
@@ -448,6 +481,9 @@ impl EventLoop {
         self.turn.sockets.reverse();
         if ordered {
             self.obey(seat);
+        }
+        if lent {
+            self.adopt(seat);
         }
     }
 

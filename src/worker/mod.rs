@@ -9,6 +9,7 @@ mod control;
 mod event_loop;
 mod executor;
 mod job;
+mod loan;
 mod member;
 mod output;
 mod overload;
@@ -28,6 +29,7 @@ use std::sync::Arc;
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
+use crate::lending::Queue;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
@@ -64,6 +66,8 @@ pub struct Boot {
     pub settings: Arc<Settings>,
     /// Listening sockets, in the order of the settings' binds.
     pub listeners: Vec<Listener>,
+    /// The queue of lent connections.
+    pub queue: Queue,
     /// Number of the slot, from 0.
     pub slot: usize,
     /// Workers in all, for messages.
@@ -153,7 +157,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     };
     let mut seat = seats.seat(app, MAIN);
     let shared = boot.workers > 1;
-    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
+    let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, shared, seat.clock.ms())?;
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
