@@ -24,7 +24,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -52,6 +51,7 @@ use super::trust;
 
 mod leave;
 mod lend;
+mod wait;
 
 use leave::Leaving;
 use lend::Lending;
@@ -136,6 +136,8 @@ pub struct EventLoop {
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
     quota: Option<u64>,
     limit: usize,
+    /// Whether the last poll was short: see [`wait`].
+    brisk: bool,
     trusted: Trusted,
     /// Whether other workers listen on the same sockets.
     shared: bool,
@@ -187,6 +189,7 @@ impl EventLoop {
             leaving: Leaving::No,
             quota: None,
             limit: settings.worker_connections,
+            brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
@@ -240,16 +243,15 @@ impl EventLoop {
             let work = match self.turn.stage {
                 Stage::Poll => {
                     self.wait(seat)?;
-                    seat.clock.turn();
                     self.sort_events(seat);
                     self.reclaim(seat);
-                    self.turn.stage = Stage::Adopted;
+                    self.turn.stage = if self.lending.adopted.is_empty() { self.first_stage(seat) } else { Stage::Adopted };
                     None
                 }
                 Stage::Adopted => match self.lending.adopted.pop() {
                     Some(token) => self.take_up(token, seat),
                     None => {
-                        self.turn.stage = Stage::Letters;
+                        self.turn.stage = self.first_stage(seat);
                         None
                     }
                 },
@@ -285,7 +287,7 @@ impl EventLoop {
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
-                    self.turn.stage = Stage::Deadlines;
+                    self.turn.stage = if self.turn.due.is_empty() { Stage::End } else { Stage::Deadlines };
                     None
                 }
                 Stage::Deadlines => match self.turn.due.pop() {
@@ -296,8 +298,9 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
-                    seat.slot().set_connections(self.connections.len() as u32);
-                    seat.slot().beat(seat.clock.ns());
+                    let slot = seat.slot();
+                    slot.set_connections(self.connections.len() as u32);
+                    slot.beat(seat.clock.ns());
                     self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
@@ -430,29 +433,11 @@ impl EventLoop {
         self.outside.is_empty() && self.abandoned.is_empty()
     }
 
-    /// Polls until something happens or the nearest deadline.
-    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let now = seat.clock.ms();
-        let timeout = if self.runnable.is_empty() {
-            let timer = self.timers.next(now);
-            let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let lending = self.lending.wants().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(lending).chain(self.leaving.wants(now));
-            wishes.min().map(Duration::from_millis)
-        } else {
-            Some(Duration::ZERO)
-        };
-        let (poll, events) = (&mut self.poll, &mut self.events);
-        seat.app.release();
-        match poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                seat.app.signalled();
-                Ok(())
-            }
-            other => other,
-        }
+    /// Where a turn begins.
+    fn first_stage(&self, seat: &Seat) -> Stage {
+        // Who owes no letter has sent none, and work is parked only while slots are taken.
+        let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
+        if calm { Stage::Accept } else { Stage::Letters }
     }
 
     /// Sorts what the poll brought, and follows orders at once.
