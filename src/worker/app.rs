@@ -174,6 +174,9 @@ pub trait App {
     /// The calling thread does without the application until its next call: lets the application's other threads run.
     fn release(&mut self);
 
+    /// The calling thread advances a stream, maybe by many blocks.
+    fn enter(&mut self) {}
+
     /// Whether no other thread of the application's runtime is known that could wait for [`App::release`], so that a wait of a
     /// moment may do without it.
     fn is_alone(&self) -> bool {

@@ -186,7 +186,7 @@ pub struct Connection {
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Steps left of its turn.
-    turn: u8,
+    pub(super) turn: u8,
     /// Since when its request waits, if another worker has lent it: nanoseconds of the loop's clock; 0: it has not.
     pub(super) since: u64,
     /// How often the request was lent.
@@ -349,6 +349,8 @@ impl Connection {
                 if progress {
                     self.deadline = seat.clock.ms() + seat.rules.write_timeout;
                 }
+                // What the seat has rendered for this connection must not meet the next one there.
+                self.flush(seat)?;
                 Err(Next::Wait)
             }
             Err(_) => Err(Next::Close(CloseReason::ClientGone)),

@@ -41,6 +41,7 @@ use super::answer::Answer;
 use super::app::Peer;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
@@ -51,6 +52,7 @@ use super::trust;
 
 mod leave;
 mod lend;
+mod slots;
 mod wait;
 
 use leave::Leaving;
@@ -143,6 +145,8 @@ pub struct EventLoop {
     shared: bool,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Requests that may be in the application at once.
@@ -193,6 +197,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             slots: settings.threads,
             pace: Pace::default(),
@@ -212,6 +217,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.is_draining();
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// The loop was taken from its owner, who is in the application.
@@ -322,6 +328,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -353,84 +360,6 @@ impl EventLoop {
         }
         seat.out = letter.out;
         self.go_on(letter.token, letter.served, seat)
-    }
-
-    /// Whether the work can be done now; parks it otherwise.
-    fn admit(&mut self, token: Token, work: Work, seat: &mut Seat) -> Option<Work> {
-        if self.has_slot(work.member(), seat) {
-            return Some(work);
-        }
-        match work {
-            Work::Drop(answer) => self.abandoned.push_back(answer),
-            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
-                let too_many = matches!(work, Work::Call) && self.queue_is_full();
-                self.find(token)?.park(work, seat);
-                if self.lend(token, seat) {
-                    return None;
-                }
-                let connection = self.find(token)?;
-                if too_many {
-                    let next = connection.turn_away(Refusal::QueueFull, seat);
-                    self.overload.count(Refusal::QueueFull);
-                    let more = self.follow(token, next, seat);
-                    debug_assert!(more.is_none(), "a refusal needs no application");
-                    return None;
-                }
-                // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
-                if !std::mem::replace(&mut connection.queued, true) {
-                    self.parked.push_back(token);
-                }
-                self.arm(token.key());
-            }
-        }
-        None
-    }
-
-    /// Whether as many requests wait for a slot as may.
-    fn queue_is_full(&self) -> bool {
-        // Streams wait in the same queue and do not count.
-        let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
-        self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
-    }
-
-    /// Whether a slot is free for work of this member (`None`: of the owner).
-    fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
-        let able = match member {
-            Some(member) if member != seat.member => !self.outside.contains(member),
-            Some(_) | None => seat.may_call,
-        };
-        able && self.outside.len() < self.slots
-    }
-
-    /// Takes up the next piece of work that waits for a slot, each once a turn.
-    fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
-        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
-            return Some((Token::NONE, Work::Drop(answer)));
-        }
-        while self.turn.parked > 0 {
-            self.turn.parked -= 1;
-            let token = self.parked.pop_front()?;
-            let Some(connection) = self.find(token) else { continue };
-            let (is_parked, member) = (connection.is_parked(), connection.waits_for());
-            if is_parked && !self.has_slot(member, seat) {
-                self.parked.push_back(token);
-                continue;
-            }
-            let connection = self.find(token)?;
-            connection.queued = false;
-            if is_parked {
-                let next = connection.unpark(seat);
-                return self.follow(token, next, seat);
-            }
-        }
-        self.turn.stage = Stage::Accept;
-        None
-    }
-
-    /// Whether nothing is left to do in the application.
-    fn is_quiet(&self) -> bool {
-        self.outside.is_empty() && self.abandoned.is_empty()
     }
 
     /// Where a turn begins.
@@ -521,7 +450,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -544,7 +473,7 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];

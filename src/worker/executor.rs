@@ -234,6 +234,7 @@ impl Place {
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
                 return Some(event_loop);
             }
+            event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
             let served = seat.serve(work);
             let Some(back) = self.crew.take(turn) else {

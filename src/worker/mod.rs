@@ -8,6 +8,7 @@ mod connection;
 mod control;
 mod event_loop;
 mod executor;
+mod gather;
 mod job;
 mod loan;
 mod member;

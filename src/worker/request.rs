@@ -7,7 +7,7 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
 use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
@@ -237,6 +237,10 @@ impl Connection {
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
                 self.take_step(answer, step);
+                if step == Step::Rendered {
+                    // It has had its time: what it gave is sent, then others have theirs.
+                    self.turn = 0;
+                }
             }
             Served::Ended(fate) => {
                 seat.take_in(&self.input, self.partial);

@@ -98,6 +98,8 @@ pub struct Seat {
     pub(super) blocks: Blocks,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
+    /// Memory for the blocks of the stream that is asked.
+    pub(super) gathered: Vec<u8>,
     /// The request in hand; heads are parsed to it.
     pub job: Job,
     /// The clock.
@@ -140,6 +142,7 @@ impl Seat {
             partial: false,
             blocks: Blocks::new(member.0),
             out: Vec::with_capacity(READ_SIZE),
+            gathered: Vec::new(),
             job: Job::new(),
             clock: Clock::new(),
             date: date::Cache::new(),

@@ -241,6 +241,10 @@ impl App for Wsgi {
         }
     }
 
+    fn enter(&mut self) {
+        self.detached = None;
+    }
+
     fn is_alone(&self) -> bool {
         self.detached.is_none() && thread::is_only()
     }
