@@ -100,14 +100,25 @@ mod tests {
 
     fn waiting(head: &str, body: Body) -> Connection {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let link = Link { stream: Stream::Unix(mio::net::UnixStream::from_std(stream)), peer: Peer::default(), listener: 3 };
+        let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3);
         let mut connection = Connection::new(Token::new(0, 1), link, 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
         let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
         parsed.parse(&bytes, &limits).unwrap();
         let framing = crate::http::framing::of(&parsed, &bytes).unwrap();
         let link = connection.link.clone();
-        let parcel = Parcel { link, bytes, head: parsed, framing, body, output: None, queued: 7, draining: false, since: 100 };
+        let parcel = Parcel {
+            link,
+            bytes,
+            head: parsed,
+            framing,
+            body,
+            output: None,
+            early: Vec::new(),
+            queued: 7,
+            draining: false,
+            since: 100,
+        };
         connection.phase = Phase::Waiting(Box::new(parcel));
         connection
     }

@@ -14,6 +14,7 @@ use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
+use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
@@ -134,6 +135,10 @@ impl Connection {
 
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        if seat.job.framing.upgrade {
+            // A copy: what is no takeover is an ordinary request, and this is the next one.
+            seat.job.early = seat.rest().to_vec();
+        }
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
@@ -377,6 +382,11 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        let upgrade = if job.framing.upgrade {
+            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+        } else {
+            None
+        };
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
@@ -391,6 +401,7 @@ impl Seat {
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),
             body,
+            upgrade,
         };
         let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
         let reply = self.app.call(request, &mut self.out, &mut outlet);

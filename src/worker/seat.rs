@@ -167,6 +167,11 @@ impl Seat {
         self.scoreboard.slot(self.slot)
     }
 
+    /// Threads of this worker whose calls have taken their connections over.
+    pub fn held_calls(&self) -> usize {
+        self.scoreboard.calls(self.slot).filter(|call| call.is_held()).count()
+    }
+
     /// Takes over the bytes that a connection has kept.
     pub fn take_in(&mut self, bytes: &[u8], partial: bool) {
         self.input[..bytes.len()].copy_from_slice(bytes);

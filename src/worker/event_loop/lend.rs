@@ -14,10 +14,9 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use mio::net::{TcpStream, UnixStream};
-use mio::unix::SourceFd;
 
 use crate::config::Settings;
 use crate::lending::{Kind, Message, Packet, Queue};
@@ -30,6 +29,9 @@ use crate::worker::overload::Refusal;
 
 /// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
 const RETRY_MS: u64 = 5;
+
+/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
+const ASIDE_MS: u64 = 2;
 
 /// Connections taken from the queue at once; the next turn takes more.
 const BATCH: usize = 16;
@@ -56,6 +58,9 @@ pub(super) struct Lending {
     retry: Option<u64>,
     /// When a request that was lent has waited too long, in milliseconds of the loop's clock.
     overdue: Option<u64>,
+    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of the
+    /// loop's clock.
+    aside: Option<u64>,
     /// What was adopted and not looked at, in reverse order.
     pub(super) adopted: Vec<Token>,
 }
@@ -84,13 +89,14 @@ impl Lending {
             hands_over: false,
             retry: None,
             overdue: None,
+            aside: None,
             adopted: Vec::new(),
         }
     }
 
     /// When there is something to do without an event, in milliseconds of the loop's clock.
     pub(super) fn wants(&self) -> Option<u64> {
-        self.retry.into_iter().chain(self.overdue).min()
+        self.retry.into_iter().chain(self.overdue).chain(self.aside).min()
     }
 
     /// The worker leaves. It hands its connections over if somebody is there to take them.
@@ -162,12 +168,9 @@ impl EventLoop {
 
     /// Lets go of a connection that is in the queue.
     fn part(&mut self, token: Token) {
-        let connection = self.connections.remove(token.key());
-        if connection.registered {
-            // By hand: the socket lives on in the queue, and so would its place in the poll. Fails for no registered socket.
-            let fd = connection.link.stream.as_raw_fd();
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
-        }
+        // By hand: the socket lives on in the queue, and so would its place in the poll.
+        self.unwatch(token);
+        self.connections.remove(token.key());
         self.acceptor.freed();
     }
 
@@ -181,7 +184,9 @@ impl EventLoop {
         if self.lending.hands_over && self.lending.retry.is_none() {
             self.hand_over(now, seat);
         }
-        let adopts = !self.lending.hands_over && !self.is_full() && self.connections.len() < self.limit;
+        self.lending.aside = self.lending.aside.filter(|&until| until > now);
+        let able = !self.is_full() && self.connections.len() < self.limit;
+        let adopts = able && !self.lending.hands_over && self.lending.aside.is_none();
         if adopts != self.lending.listens {
             let [_, receiver] = self.lending.queue.ends();
             if adopts {
@@ -254,6 +259,10 @@ impl EventLoop {
                     let kind = message.kind;
                     self.take_in(message, descriptor, seat);
                     if kind == Kind::Request {
+                        break;
+                    }
+                    if self.acceptor.is_above_share(self.connections.len()) {
+                        self.lending.aside = Some(seat.clock.ms() + ASIDE_MS);
                         break;
                     }
                 }
