@@ -173,8 +173,7 @@ impl EventLoop {
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
-        let turn =
-            Turn { stage: Stage::Poll, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
+        let turn = Turn { stage: Stage::End, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
