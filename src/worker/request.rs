@@ -7,12 +7,12 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Step, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
-use super::executor;
-use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
+use super::pace::TICK;
 use super::seat::{Entry, Seat};
 use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
@@ -215,7 +215,7 @@ impl Connection {
             Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
                 parcel.output = self.output.take();
-                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
+                parcel.stop_waiting(seat.clock.ns());
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)
             }
@@ -224,6 +224,29 @@ impl Connection {
                 self.begin_turn(seat)
             }
         }
+    }
+
+    /// Gives its request away for the tray; `None` when it does not wait for any slot, or has earlier output to send meanwhile.
+    pub fn lay(&mut self) -> Option<Box<Parcel>> {
+        if self.output.is_some() {
+            return None;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Waiting(parcel) => {
+                (self.queued, self.laid) = (false, true);
+                Some(parcel)
+            }
+            phase => {
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// Its request comes back from the tray.
+    pub fn wait_again(&mut self, parcel: Box<Parcel>) {
+        self.laid = false;
+        self.phase = Phase::Waiting(parcel);
     }
 
     /// Takes back what the application's side made.
@@ -289,7 +312,7 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
             Phase::Waiting(mut parcel) => {
-                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
+                parcel.stop_waiting(seat.clock.ns());
                 self.refuse_overload(Refusal::Waited, &parcel, seat);
             }
             Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
@@ -355,8 +378,10 @@ impl Seat {
             Work::Parcel(parcel) => {
                 // This thread has waited: by its old clock the call would be over its time before it began.
                 self.clock.turn();
+                let mut parcel = *parcel;
                 self.draining = parcel.draining;
-                self.job.unpack(*parcel);
+                parcel.stop_waiting(self.clock.ns());
+                self.job.unpack(parcel);
                 self.call()
             }
             Work::Advance(answer) => self.advance(answer),
@@ -370,8 +395,8 @@ impl Seat {
         let rest = rest.then(|| self.rest().to_vec());
         self.take_in(&[], false);
         self.end_turn();
-        let slow = self.clock.ns().saturating_sub(self.job.began) > executor::TICK.as_nanos() as u64;
-        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow }
+        let slow = self.clock.ns().saturating_sub(self.job.began) > TICK.as_nanos() as u64;
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow, next: None }
     }
 
     /// Calls the application with the job in hand.
@@ -410,31 +435,24 @@ impl Seat {
         let output = self.job.output.take();
         match reply {
             Reply::Complete(summary) => {
-                if self.journal.is_some() {
-                    self.record_call(&link, summary);
+                if let Some(journal) = &mut self.journal {
+                    let job = &self.job;
+                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let entry = Entry {
+                        peer: &link.peer,
+                        head: Some((&job.head, job.bytes(&self.input))),
+                        status: summary.status,
+                        sent: summary.sent,
+                        response_head: journal.response_head(rendered),
+                        began: Some(job.began),
+                        queued: job.queued,
+                        environ: self.app.logged(),
+                    };
+                    journal.record(&entry, &self.clock);
                 }
                 Served::Whole(output, summary.fate)
             }
             Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
         }
-    }
-
-    /// Writes the log line of an answer that was rendered whole.
-    fn record_call(&mut self, link: &Link, summary: Summary) {
-        // Taken out of the seat for the time of the record, which borrows both.
-        let (out, input) = (std::mem::take(&mut self.out), std::mem::take(&mut self.input));
-        let job = std::mem::replace(&mut self.job, Job::new());
-        let environ = self.app.logged().to_vec();
-        self.record(&Entry {
-            peer: &link.peer,
-            head: Some((&job.head, job.bytes(&input))),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: self.response_head(&out[job.rendered.min(out.len())..]),
-            began: Some(job.began),
-            queued: job.queued,
-            environ: &environ,
-        });
-        (self.out, self.input, self.job) = (out, input, job);
     }
 }

@@ -101,6 +101,7 @@ impl EventLoop {
             }
             Some(Order::Quit) => {
                 self.leaving = Leaving::Now;
+                self.empty_tray(seat);
                 self.end_taken();
             }
             Some(Order::Ping | Order::Retire | Order::Vacate | Order::Drain) | None => {}

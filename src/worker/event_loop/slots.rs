@@ -39,7 +39,8 @@ impl EventLoop {
     fn queue_is_full(&self) -> bool {
         // Streams wait in the same queue and do not count.
         let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
-        self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
+        let most = self.max_queue.saturating_sub(self.laid);
+        self.parked.len() >= most && self.parked.iter().filter(waits).count() >= most
     }
 
     /// Whether a slot is free for work of this member (`None`: of the owner).
@@ -56,6 +57,12 @@ impl EventLoop {
         let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
         if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
             return Some((Token::NONE, Work::Drop(answer)));
+        }
+        if self.has_slot(None, seat)
+            && let Some(token) = self.clear_tray()
+        {
+            let next = self.find(token)?.unpark(seat);
+            return self.follow(token, next, seat);
         }
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
