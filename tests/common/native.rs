@@ -44,6 +44,7 @@ impl Worker {
         let boot = Boot {
             settings: Arc::new(settings),
             listeners,
+            queue: tapster::lending::Queue::new().unwrap(),
             slot: 0,
             workers: 1,
             scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
