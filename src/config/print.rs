@@ -102,6 +102,7 @@ mod tests {
             given("reload-surge", &["2"]),
             given("warmup", &["GET /healthz?a=\"'"]),
             given("timeout", &["5m"]),
+            given("timeout-grace", &["0"]),
             given("boot-timeout", &["0"]),
             given("graceful-timeout", &["1.5"]),
             given("keep-alive", &["500ms"]),

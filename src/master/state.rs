@@ -219,9 +219,9 @@ mod tests {
     #[test]
     fn other_versions_are_refused_before_anything_else_is_looked_at() {
         for (what, header) in [
-            ("state version 2 is", r#"{"tapster":1,"state":2,"channel":1,"scoreboard":1,"more":0}"#),
+            ("state version 2 is", r#"{"tapster":1,"state":2,"channel":2,"scoreboard":1,"more":0}"#),
             ("message version 9 is", r#"{"tapster":1,"state":1,"channel":9,"scoreboard":1}"#),
-            ("scoreboard version 0 is", r#"{"tapster":1,"state":1,"channel":1,"scoreboard":0}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":1,"channel":2,"scoreboard":0}"#),
         ] {
             let why = refused(format!("{header}\nanything\n").as_bytes());
             assert!(why.starts_with(what), "{why}");

@@ -9,6 +9,8 @@ use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::sys::socket::disconnect;
+
 use super::text::Text;
 
 /// A non-blocking stream that mio can register.
@@ -71,6 +73,22 @@ impl Stream {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Self::Unix(stream) => stream.shutdown(Shutdown::Write),
+        }
+    }
+
+    /// Nothing will be written or read any more, by whatever descriptor: who waits for it wakes up.
+    pub fn shutdown_all(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        }
+    }
+
+    /// As [`Self::shutdown_all`], with a reset, so that the client sees an error and not an end. A unix socket cannot.
+    pub fn reset_all(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => disconnect(stream),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         }
     }
 

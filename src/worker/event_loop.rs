@@ -38,6 +38,7 @@ use crate::net::stream::{PeerAddr, Stream};
 use super::accept::Acceptor;
 use super::answer::Answer;
 use super::app::Peer;
+use super::calls::Calls;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
 use super::job::{Letter, Link, Parcel, Served, Work};
@@ -48,6 +49,7 @@ use super::seat::Seat;
 use super::timers::Wheel;
 use super::trust;
 
+mod deadlines;
 mod leave;
 
 use leave::Leaving;
@@ -134,6 +136,12 @@ pub struct EventLoop {
     owner: Member,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
+    /// Their calls.
+    calls: Calls,
+    /// The connection for which the owner calls the application.
+    pub calling: Token,
+    /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
+    reported: (bool, bool),
     /// Requests that may be in the application at once.
     slots: usize,
     pace: Pace,
@@ -173,6 +181,9 @@ impl EventLoop {
             shared,
             owner: MAIN,
             outside: Members::none(settings.members()),
+            calls: Calls::new(settings.timeout, settings.timeout_grace),
+            calling: Token::NONE,
+            reported: (false, false),
             slots: settings.threads,
             pace: Pace::default(),
             letters,
@@ -191,12 +202,6 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
-    }
-
-    /// The loop was taken from its owner, who is in the application.
-    pub fn taken(&mut self) {
-        self.outside.insert(self.owner);
-        self.pace.note(true);
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
@@ -221,8 +226,9 @@ impl EventLoop {
         loop {
             let work = match self.turn.stage {
                 Stage::Poll => {
-                    self.wait(seat)?;
+                    let latest = self.wait(seat)?;
                     seat.clock.turn();
+                    self.calls.woken(latest, seat.clock.ms());
                     self.sort_events(seat);
                     self.turn.stage = Stage::Letters;
                     None
@@ -259,6 +265,7 @@ impl EventLoop {
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
+                    self.meet_deadlines(seat);
                     self.turn.stage = Stage::Deadlines;
                     None
                 }
@@ -298,8 +305,8 @@ impl EventLoop {
     }
 
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
-        let Some(connection) = self.find(token) else {
-            // The client left meanwhile, or this was the drop of its stream.
+        let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
+            // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.abandoned.extend(served.into_answer());
             seat.take_in(&[], false);
             seat.out.clear();
@@ -313,6 +320,7 @@ impl EventLoop {
     /// Reads what a thread without the loop has done.
     fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
         self.outside.remove(letter.from);
+        self.calls.remove(letter.from, letter.token);
         self.pace.note(letter.slow);
         match &letter.rest {
             Some(rest) => seat.take_in(rest, false),
@@ -399,14 +407,15 @@ impl EventLoop {
         self.outside.is_empty() && self.abandoned.is_empty()
     }
 
-    /// Polls until something happens or the nearest deadline.
-    fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
+    /// Polls until something happens or the nearest deadline; returns when that is, in milliseconds of the loop's clock.
+    fn wait(&mut self, seat: &mut Seat) -> io::Result<u64> {
         let now = seat.clock.ms();
         let timeout = if self.runnable.is_empty() {
             let timer = self.timers.next(now);
             let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
             let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(self.leaving.wants(now));
+            let calls = self.calls.next().map(|at| at.saturating_sub(now));
+            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(calls).chain(self.leaving.wants(now));
             wishes.min().map(Duration::from_millis)
         } else {
             Some(Duration::ZERO)
@@ -417,10 +426,10 @@ impl EventLoop {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
                 seat.app.signalled();
-                Ok(())
             }
-            other => other,
+            other => other?,
         }
+        Ok(timeout.map_or(u64::MAX, |timeout| now + timeout.as_millis() as u64))
     }
 
     /// Sorts what the poll brought, and follows orders at once.
@@ -487,7 +496,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -559,6 +568,7 @@ impl EventLoop {
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
         let mut connection = self.connections.remove(token.key());
+        connection.sever();
         self.acceptor.freed();
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));

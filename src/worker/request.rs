@@ -139,6 +139,9 @@ impl Connection {
         job.body = body;
         job.queued = 0;
         job.output = self.output.take();
+        if job.output.is_some() {
+            self.link.claim.begin();
+        }
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
     }
@@ -205,6 +208,9 @@ impl Connection {
             Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
                 parcel.output = self.output.take();
+                if parcel.output.is_none() {
+                    self.link.claim.end();
+                }
                 parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)
@@ -303,7 +309,7 @@ impl Connection {
         self.record_refusal(status, head, 0, seat);
     }
 
-    fn render_ourselves(
+    pub(super) fn render_ourselves(
         &mut self,
         status: u16,
         detail: &str,
@@ -381,19 +387,31 @@ impl Seat {
             date: self.date.at(self.clock.wall()),
             body,
         };
-        let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
+        let used = job.output.is_some();
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, used };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
+        let used = outlet.used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();
+        let late = link.claim.is_late();
+        self.after_call(late);
         match reply {
             Reply::Complete(summary) => {
-                if self.journal.is_some() {
+                if used {
+                    link.claim.end();
+                }
+                if self.journal.is_some() && !late {
                     self.record_call(&link, summary);
                 }
                 Served::Whole(output, summary.fate)
             }
-            Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
+            Reply::Stream(stream) => {
+                if self.out.len() > self.job.rendered {
+                    link.claim.begin();
+                }
+                Served::Begun(output, Box::new(Answer::new(stream, link, self)))
+            }
         }
     }
 

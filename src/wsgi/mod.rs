@@ -23,6 +23,7 @@ mod offers;
 mod start_response;
 mod text;
 mod thread;
+mod timeout;
 mod welcome;
 
 use std::sync::Arc;
