@@ -180,6 +180,22 @@ fn a_call_that_keeps_the_only_thread_does_not_stop_refusals_and_timeouts() {
 }
 
 #[test]
+fn a_thread_of_another_language_gets_the_interpreter_while_the_server_waits() {
+    // No deadline ends the wait too soon.
+    let server = threaded(1).options(["--keep-alive", "300"]).start();
+    let mut client = server.connect();
+    // Polls that end at once keep the interpreter, which must not last.
+    for _ in 0..20 {
+        assert_eq!(client.get("/name").text(), "MainThread False");
+    }
+    assert_eq!(client.get("/native").text(), "0");
+    let began = Instant::now();
+    wait_for_lines(&server, "native", 1);
+    assert!(began.elapsed() < BESIDE, "waited {:?}", began.elapsed());
+    server.stop();
+}
+
+#[test]
 fn nothing_fails_under_load_with_eight_threads() {
     let server = threaded(8).start();
     let mut plan = Plan::new(server.address());

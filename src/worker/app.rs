@@ -182,6 +182,12 @@ pub trait App {
     /// The calling thread does without the application until its next call: lets the application's other threads run.
     fn release(&mut self);
 
+    /// Whether no other thread of the application's runtime is known that could wait for [`App::release`], so that a wait of a
+    /// moment may do without it.
+    fn is_alone(&self) -> bool {
+        false
+    }
+
     /// A signal has interrupted the wait: the application's handler for it, if it has one, runs now.
     fn signalled(&mut self) {}
 

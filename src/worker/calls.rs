@@ -9,9 +9,9 @@ use std::time::Duration;
 use super::connection::Token;
 use super::member::Member;
 
-/// A poll that returns so much later than planned, in milliseconds, means that the process stood still (stopped, suspended, without a
+/// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended, without a
 /// processor): what passed meanwhile counts for no call.
-const STOOD_STILL_MS: u64 = 500;
+const STOOD_STILL: u64 = 500_000_000;
 
 /// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
 const AGAIN_MS: u64 = 20;
@@ -96,10 +96,12 @@ impl Calls {
         }
     }
 
-    /// The poll has returned, `latest` when it was to.
-    pub fn woken(&mut self, latest: u64, now: u64) {
-        if now > latest.saturating_add(STOOD_STILL_MS) {
-            self.woke = now;
+    /// A poll that began at `before` and was to last for `patience` (`None`: for ever) is over; times in nanoseconds.
+    #[inline]
+    pub fn woken(&mut self, before: u64, patience: Option<Duration>, now: u64) {
+        if now - before > STOOD_STILL && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
+        {
+            self.woke = now / NS_PER_MS;
         }
     }
 
@@ -237,12 +239,14 @@ mod tests {
     fn what_passed_while_the_process_stood_still_counts_for_no_call() {
         let mut calls = calls(0);
         calls.add(FIRST, token(1), 5_000);
-        calls.woken(5_200, 5_600);
-        assert_eq!(calls.woke, 0, "late, but not that late");
-        calls.woken(6_000, 9_000);
+        let mut slept = |from: u64, patience: Option<u64>, to: u64| {
+            calls.woken(from * NS_PER_MS, patience.map(Duration::from_millis), to * NS_PER_MS);
+            calls.woke
+        };
+        assert_eq!(slept(5_000, Some(300), 5_700), 0, "late, but not that late");
+        assert_eq!(slept(5_000, None, 50_000), 0, "it was to sleep for as long as nothing happens");
+        assert_eq!(slept(5_000, Some(1_000), 9_000), 9_000);
         assert_eq!(look(&mut calls, 9_000, 5_000), []);
         assert_eq!(look(&mut calls, 10_000, 5_000), [(FIRST, Verdict::GiveUp)]);
-        calls.woken(u64::MAX, 50_000);
-        assert_eq!(calls.woke, 9_000, "it was to sleep for as long as nothing happens");
     }
 }

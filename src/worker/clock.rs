@@ -1,21 +1,30 @@
-//! The loop's clock: read once after each poll and once after each call of the application, nowhere else.
+//! The loop's clock: the monotonic one is read once after each poll and once after each call of the application, the wall clock
+//! once a second, and nowhere else.
 
 use crate::sys::time::{monotonic, wall};
 
 /// Nanoseconds in a millisecond.
 const NS_PER_MS: u64 = 1_000_000;
 
+/// Nanoseconds in a second.
+const NS_PER_SECOND: u64 = 1_000_000_000;
+
 /// Times of the current turn of the loop.
 #[derive(Debug)]
 pub struct Clock {
     ns: u64,
     wall: u64,
+    /// When the wall clock's next second begins, in nanoseconds of the monotonic clock. When the wall clock is set, it is wrong
+    /// until then.
+    next_second: u64,
 }
 
 impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
-        Self { ns: monotonic(), wall: wall().seconds }
+        let mut clock = Self { ns: 0, wall: 0, next_second: 0 };
+        clock.turn();
+        clock
     }
 
     /// Reads the monotonic clock.
@@ -23,10 +32,15 @@ impl Clock {
         self.ns = monotonic();
     }
 
-    /// Reads the monotonic and the wall clock.
+    /// Reads the monotonic clock, and the wall clock when its next second has begun.
+    #[inline]
     pub fn turn(&mut self) {
         self.tick();
-        self.wall = wall().seconds;
+        if self.ns >= self.next_second {
+            let wall = wall();
+            self.wall = wall.seconds;
+            self.next_second = self.ns + (NS_PER_SECOND - u64::from(wall.nanos));
+        }
     }
 
     /// Nanoseconds of the monotonic clock, which master and workers share.

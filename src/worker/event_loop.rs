@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use mio::unix::SourceFd;
@@ -51,6 +50,7 @@ use super::trust;
 
 mod deadlines;
 mod leave;
+mod wait;
 
 use leave::Leaving;
 
@@ -129,6 +129,8 @@ pub struct EventLoop {
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
     quota: Option<u64>,
     limit: usize,
+    /// Whether the last poll was short: see [`wait`].
+    brisk: bool,
     trusted: Trusted,
     /// Whether other workers listen on the same sockets.
     shared: bool,
@@ -177,6 +179,7 @@ impl EventLoop {
             leaving: Leaving::No,
             quota: None,
             limit: settings.worker_connections,
+            brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
             shared,
             owner: MAIN,
@@ -226,11 +229,11 @@ impl EventLoop {
         loop {
             let work = match self.turn.stage {
                 Stage::Poll => {
-                    let latest = self.wait(seat)?;
-                    seat.clock.turn();
-                    self.calls.woken(latest, seat.clock.ms());
+                    self.wait(seat)?;
                     self.sort_events(seat);
-                    self.turn.stage = Stage::Letters;
+                    // Who owes no letter has sent none, and work is parked only while slots are taken.
+                    let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
+                    self.turn.stage = if calm { Stage::Accept } else { Stage::Letters };
                     None
                 }
                 Stage::Letters => match self.letters.try_recv() {
@@ -266,7 +269,7 @@ impl EventLoop {
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
                     self.meet_deadlines(seat);
-                    self.turn.stage = Stage::Deadlines;
+                    self.turn.stage = if self.turn.due.is_empty() { Stage::End } else { Stage::Deadlines };
                     None
                 }
                 Stage::Deadlines => match self.turn.due.pop() {
@@ -277,8 +280,9 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
-                    seat.slot().set_connections(self.connections.len() as u32);
-                    seat.slot().beat(seat.clock.ns());
+                    let slot = seat.slot();
+                    slot.set_connections(self.connections.len() as u32);
+                    slot.beat(seat.clock.ns());
                     self.overload.tell(seat.clock.ms(), &seat.log);
                     seat.end_turn();
                     self.turn.stage = Stage::Poll;
@@ -405,31 +409,6 @@ impl EventLoop {
     /// Whether nothing is left to do in the application.
     fn is_quiet(&self) -> bool {
         self.outside.is_empty() && self.abandoned.is_empty()
-    }
-
-    /// Polls until something happens or the nearest deadline; returns when that is, in milliseconds of the loop's clock.
-    fn wait(&mut self, seat: &mut Seat) -> io::Result<u64> {
-        let now = seat.clock.ms();
-        let timeout = if self.runnable.is_empty() {
-            let timer = self.timers.next(now);
-            let acceptor = self.acceptor.wants().map(|at| at.saturating_sub(now));
-            let summary = self.overload.wants().map(|at| at.saturating_sub(now));
-            let calls = self.calls.next().map(|at| at.saturating_sub(now));
-            let wishes = timer.into_iter().chain(acceptor).chain(summary).chain(calls).chain(self.leaving.wants(now));
-            wishes.min().map(Duration::from_millis)
-        } else {
-            Some(Duration::ZERO)
-        };
-        let (poll, events) = (&mut self.poll, &mut self.events);
-        seat.app.release();
-        match poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                events.clear();
-                seat.app.signalled();
-            }
-            other => other?,
-        }
-        Ok(timeout.map_or(u64::MAX, |timeout| now + timeout.as_millis() as u64))
     }
 
     /// Sorts what the poll brought, and follows orders at once.

@@ -256,7 +256,7 @@ impl SocketOutlet<'_> {
 pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
     let sent = match output {
         Some(_) => 0,
-        None => output::send_parts(stream, [out, &[], &[]]).map_err(|_| Gone::Client)?,
+        None => output::send(stream, out).map_err(|_| Gone::Client)?,
     };
     if sent < out.len() {
         output.get_or_insert_default().push(&out[sent..]).map_err(Gone::Storage)?;

@@ -104,6 +104,19 @@ fn taken(result: io::Result<usize>) -> io::Result<Option<usize>> {
     }
 }
 
+/// Sends `bytes` in as few calls as the socket allows; returns how many it took. See [`send_parts`].
+#[inline]
+pub fn send(mut stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    while !bytes.is_empty() {
+        match taken(stream.write(bytes))? {
+            Some(0) => continue,
+            Some(sent) => return Ok(sent),
+            None => break,
+        }
+    }
+    Ok(0)
+}
+
 /// Sends `parts` in order in as few calls as the socket allows; returns how many bytes it took in all.
 /// Fewer than there are means that the socket is full: a short write ends the attempt, for its edge comes with free space.
 pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {

@@ -35,39 +35,36 @@ impl Connection {
 
     /// A head, and as much of its body as is there.
     fn take_head(&mut self, seat: &mut Seat) -> Flow {
-        // Taken out of the seat while it is filled from the seat's input.
-        let mut head = std::mem::take(&mut seat.job.head);
         let rest = &seat.input[seat.unused.clone()];
-        let limits = &seat.rules;
-        let parsed = match seat.blocks.resume(&mut head, rest, &limits.head, &mut self.progress) {
+        let (limits, job) = (&seat.rules, &mut seat.job);
+        let parsed = match seat.blocks.resume(&mut job.head, rest, &limits.head, &mut self.progress) {
             Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::HeadTooLong(limits.head_max), false)),
             Ok(Parsed::Partial) => {
                 seat.partial = true;
-                seat.job.head = head;
                 return Ok(());
             }
-            Ok(Parsed::Complete) => seat.blocks.framing(&head, rest).map_err(|error| (error, true)),
+            Ok(Parsed::Complete) => seat.blocks.framing(&job.head, rest).map_err(|error| (error, true)),
             Err(error) => Err((error, false)),
         };
         let (framing, block) = match parsed {
             Ok(found) => found,
             Err((error, whole)) => {
-                let bytes = rest.to_vec();
+                let (head, bytes) = (std::mem::take(&mut job.head), rest.to_vec());
                 self.refuse(error, whole.then_some((&head, &bytes)), seat);
                 seat.job.head = head;
                 return Ok(());
             }
         };
-        let (start, end) = (seat.rest_start(), seat.rest_start() + head.len);
-        seat.job.framing = framing;
-        seat.job.block = block;
-        seat.job.own.clear();
-        seat.job.at = start..end;
+        let (start, end) = (seat.unused.start, seat.unused.start + job.head.len);
+        job.framing = framing;
+        job.block = block;
+        job.own.clear();
+        job.at = start..end;
         if matches!(framing.length, Length::None | Length::Known(0)) {
-            seat.used(head.len);
-            seat.job.head = head;
+            seat.unused.start = end;
             return self.submit(Body::Empty, seat);
         }
+        let head = std::mem::take(&mut job.head);
         let rest = seat.rest();
         let body = &rest[head.len..];
         let wants_continue = framing.expect_continue && body.is_empty();

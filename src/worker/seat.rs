@@ -185,11 +185,6 @@ impl Seat {
         &self.input[self.unused.clone()]
     }
 
-    /// Where in `input` they begin.
-    pub fn rest_start(&self) -> usize {
-        self.unused.start
-    }
-
     /// So many bytes are used.
     pub fn used(&mut self, count: usize) {
         self.unused.start += count;

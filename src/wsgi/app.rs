@@ -135,10 +135,7 @@ impl Wsgi {
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let body_len = body.len();
         let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
-        let environ = self.environ.build(py, request, body_len, input.as_ref())?;
-        if let Some((early_hints, client_disconnected)) = start_response.offers(py) {
-            self.environ.offer(&environ, &early_hints, &client_disconnected)?;
-        }
+        let environ = self.environ.build(py, request, body_len, input.as_ref(), start_response.offers())?;
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
         let outlet: NonNull<dyn Outlet + 'static> =
@@ -152,6 +149,7 @@ impl Wsgi {
         if !self.names.is_empty() {
             self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
         }
+        self.environ.take_back(environ);
         Ok(result?)
     }
 }
@@ -244,6 +242,10 @@ impl App for Wsgi {
         if self.detached.is_none() {
             self.detached = Some(Detached::new());
         }
+    }
+
+    fn is_alone(&self) -> bool {
+        self.detached.is_none() && thread::is_only()
     }
 
     fn signalled(&mut self) {

@@ -1,18 +1,21 @@
 //! The environ (PEP 3333, "environ Variables"), built for speed: the constant part is a dict per listener that is copied;
 //! keys are interned with known hashes; what is equal to the copied placeholder is not set again.
 //!
-//! A header block that was seen before yields the same keys and values, so there is a dict for each of the last ones that holds
-//! them too. Such a template is never shown to an application: what it gets is a copy, and all that differs between requests with
-//! the same block is set in it for each.
+//! A header block that was seen before yields the same keys and values, so there is a [`Template`] for each of the last ones that
+//! holds them too.
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::sync::Arc;
 
+use pyo3::Borrowed;
 use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::names::{self, Meaning};
+use super::offers::Offers;
+use super::ready::{Lent, Ready, Steady, Template};
 use super::text;
 use crate::http::blocks::{BlockId, PLACES};
 use crate::http::framing::Length;
@@ -28,9 +31,6 @@ const EARLY_HINTS: &str = "wsgi.early_hints";
 
 /// Key of the callable that says whether the client has left.
 const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
-
-/// Longest request target whose strings are kept for the next request, in bytes.
-const TARGET_MAX: usize = 1024;
 
 /// Methods whose strings are kept.
 const METHODS: [&str; 8] = ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "TRACE"];
@@ -58,99 +58,136 @@ pub struct Shared<'py> {
     pub multiprocess: bool,
 }
 
-struct Keys {
-    method: Py<PyString>,
-    path: Py<PyString>,
-    query: Py<PyString>,
-    raw_uri: Py<PyString>,
-    request_uri: Py<PyString>,
-    protocol: Py<PyString>,
-    remote_addr: Py<PyString>,
-    remote_port: Py<PyString>,
-    content_length: Py<PyString>,
-    host: Py<PyString>,
-    scheme: Py<PyString>,
-    input: Py<PyString>,
-    early_hints: Py<PyString>,
-    client_disconnected: Py<PyString>,
+/// The keys that are set for each request, and the constants among their values.
+pub struct Keys {
+    pub method: Py<PyString>,
+    pub path: Py<PyString>,
+    pub query: Py<PyString>,
+    pub raw_uri: Py<PyString>,
+    pub request_uri: Py<PyString>,
+    pub protocol: Py<PyString>,
+    pub remote_addr: Py<PyString>,
+    pub remote_port: Py<PyString>,
+    pub content_length: Py<PyString>,
+    pub host: Py<PyString>,
+    pub scheme: Py<PyString>,
+    pub input: Py<PyString>,
+    pub early_hints: Py<PyString>,
+    pub client_disconnected: Py<PyString>,
+    pub get: Py<PyString>,
+    pub http10: Py<PyString>,
+    pub https: Py<PyString>,
+}
+
+impl Keys {
+    fn new(py: Python<'_>) -> PyResult<Self> {
+        let key = |name| text::key(py, name);
+        Ok(Self {
+            method: key("REQUEST_METHOD")?,
+            path: key("PATH_INFO")?,
+            query: key("QUERY_STRING")?,
+            raw_uri: key("RAW_URI")?,
+            request_uri: key("REQUEST_URI")?,
+            protocol: key("SERVER_PROTOCOL")?,
+            remote_addr: key("REMOTE_ADDR")?,
+            remote_port: key("REMOTE_PORT")?,
+            content_length: key("CONTENT_LENGTH")?,
+            host: key("HTTP_HOST")?,
+            scheme: key("wsgi.url_scheme")?,
+            input: key("wsgi.input")?,
+            early_hints: key(EARLY_HINTS)?,
+            client_disconnected: key(CLIENT_DISCONNECTED)?,
+            get: key("GET")?,
+            http10: key("HTTP/1.0")?,
+            https: key("https")?,
+        })
+    }
 }
 
 /// A string together with the bytes that it was made from: the same bytes come again most of the time.
-#[derive(Default)]
 struct Last {
     bytes: Vec<u8>,
-    object: Option<Py<PyString>>,
+    object: Py<PyString>,
 }
 
 impl Last {
-    fn of<'py>(&mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyString>> {
-        if let Some(object) = &self.object
-            && self.bytes == bytes
-        {
-            return Ok(object.bind(py).clone());
+    fn new(py: Python<'_>) -> Self {
+        Self { bytes: Vec::new(), object: PyString::intern(py, "").unbind() }
+    }
+
+    fn of<'a, 'py>(&'a mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Borrowed<'a, 'py, PyString>> {
+        if self.bytes != bytes {
+            self.object = text::from_latin1(py, bytes)?.unbind();
+            self.bytes.clear();
+            self.bytes.extend_from_slice(bytes);
         }
-        let object = text::from_latin1(py, bytes)?;
-        self.bytes.clear();
-        self.bytes.extend_from_slice(bytes);
-        self.object = Some(object.clone().unbind());
-        Ok(object)
+        Ok(self.object.bind_borrowed(py))
     }
 }
 
 /// The strings of one request target.
-struct Uri {
+pub struct Uri {
+    /// Different for each target, but not for the same one.
+    pub serial: u64,
     target: Vec<u8>,
     uri: Py<PyString>,
     path: Py<PyString>,
-    query: Option<Py<PyString>>,
+    query: Py<PyString>,
     host: Option<Py<PyString>>,
 }
 
 impl Uri {
-    fn new(py: Python<'_>, head: &Head, bytes: &[u8]) -> PyResult<Self> {
+    /// Serial number of `/`, which the base holds.
+    pub const ROOT: u64 = 0;
+
+    fn root(py: Python<'_>) -> PyResult<Self> {
+        let path = text::key(py, "/")?;
+        Ok(Self {
+            serial: Self::ROOT,
+            target: b"/".to_vec(),
+            uri: path.clone_ref(py),
+            path,
+            query: text::key(py, "")?,
+            host: None,
+        })
+    }
+
+    fn new(py: Python<'_>, head: &Head, bytes: &[u8], serial: u64) -> PyResult<Self> {
         let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
         let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
         // The parser refuses what has none of the four forms.
         let Ok(parts) = Target::of(head, bytes) else {
-            return Ok(Self { target: target.to_vec(), path: uri.clone().unbind(), uri: uri.unbind(), query: None, host: None });
+            let path = uri.clone().unbind();
+            return Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query: string(b"")?, host: None });
         };
         let mut path = Vec::with_capacity(target.len());
         percent_decode(parts.path(bytes), &mut path);
         let path = if path == target { uri.clone().unbind() } else { string(&path)? };
-        let query = parts.query.of(bytes);
-        let query = if query.is_empty() { None } else { Some(string(query)?) };
+        let query = string(parts.query.of(bytes))?;
         let host = match parts.form {
             Form::Absolute => Some(string(parts.authority.of(bytes))?),
             Form::Origin | Form::Authority | Form::Asterisk => None,
         };
-        Ok(Self { target: target.to_vec(), uri: uri.unbind(), path, query, host })
+        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host })
     }
 
-    fn set(&self, dict: &Bound<'_, PyDict>, keys: &Keys) -> PyResult<()> {
-        let py = dict.py();
+    /// Whether it sets the host in the place of the field.
+    pub fn names_host(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// Sets its strings.
+    pub fn set(&self, dict: &Bound<'_, PyDict>, keys: &Keys) -> PyResult<()> {
         dict.set_item(&keys.raw_uri, &self.uri)?;
         dict.set_item(&keys.request_uri, &self.uri)?;
         dict.set_item(&keys.path, &self.path)?;
-        if let Some(query) = &self.query {
-            dict.set_item(&keys.query, query)?;
-        }
+        dict.set_item(&keys.query, &self.query)?;
         if let Some(host) = &self.host {
-            dict.set_item(&keys.host, host.bind(py))?;
+            dict.set_item(&keys.host, host)?;
         }
         Ok(())
     }
-}
-
-/// The environ of a header block, without what the request line, the client and the body say.
-struct Template {
-    block: BlockId,
-    listener: usize,
-    /// Whether the block may set the scheme.
-    trusted: bool,
-    dict: Py<PyDict>,
-    /// REMOTE_ADDR and REMOTE_PORT of the latest client, which are in `dict`.
-    remote: Option<[Py<PyString>; 2]>,
 }
 
 /// Makes environs.
@@ -160,73 +197,59 @@ pub struct Builder {
     templates: [Option<Template>; PLACES],
     keys: Keys,
     methods: Vec<Py<PyString>>,
-    http10: Py<PyString>,
-    https: Py<PyString>,
     names: names::Table,
-    uri: Option<Uri>,
+    /// The target of the latest request.
+    uri: Uri,
+    /// The latest serial number of a target.
+    uris: u64,
     addr: Last,
     port: Last,
+    /// The environ of the request that runs.
+    lent: Option<Lent>,
 }
 
 impl Builder {
     /// A builder for these listeners.
     pub fn new(py: Python<'_>, listeners: &[Listener], shared: &Shared<'_>) -> PyResult<Self> {
-        let key = |name| text::key(py, name);
         Ok(Self {
             bases: listeners.iter().map(|listener| base(py, listener, shared).map(Bound::unbind)).collect::<PyResult<_>>()?,
-            keys: Keys {
-                method: key("REQUEST_METHOD")?,
-                path: key("PATH_INFO")?,
-                query: key("QUERY_STRING")?,
-                raw_uri: key("RAW_URI")?,
-                request_uri: key("REQUEST_URI")?,
-                protocol: key("SERVER_PROTOCOL")?,
-                remote_addr: key("REMOTE_ADDR")?,
-                remote_port: key("REMOTE_PORT")?,
-                content_length: key("CONTENT_LENGTH")?,
-                host: key("HTTP_HOST")?,
-                scheme: key("wsgi.url_scheme")?,
-                input: key("wsgi.input")?,
-                early_hints: key(EARLY_HINTS)?,
-                client_disconnected: key(CLIENT_DISCONNECTED)?,
-            },
-            methods: METHODS.iter().map(|name| key(name)).collect::<PyResult<_>>()?,
-            http10: key("HTTP/1.0")?,
-            https: key("https")?,
+            keys: Keys::new(py)?,
+            methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
             names: names::Table::new(py)?,
             templates: [const { None }; PLACES],
-            uri: None,
-            addr: Last::default(),
-            port: Last::default(),
+            uri: Uri::root(py)?,
+            uris: Uri::ROOT,
+            addr: Last::new(py),
+            port: Last::new(py),
+            lent: None,
         })
     }
 
     /// The environ of a request; `input` is its body's stream, `None` for the shared empty one. `body_len` is the length of
-    /// the decoded body.
+    /// the decoded body. `offers` are the callables that belong to the request beyond PEP 3333.
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
         request: &Request<'_>,
         body_len: u64,
         input: Option<&Bound<'py, PyAny>>,
+        offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let dict = match request.block {
-            Some(block) => self.of_block(py, request, block)?,
+        self.lent = None;
+        let mut ready = match request.block {
+            Some(block) => self.of_block(py, request, block, offers)?,
             None => {
-                let dict = self.of_fields(py, request)?;
-                let [addr, port] = self.remote(py, request.peer)?;
-                dict.set_item(&self.keys.remote_addr, addr)?;
-                dict.set_item(&self.keys.remote_port, port)?;
-                dict
+                let mut ready = Ready::new(self.of_fields(py, request)?);
+                let Peer { addr, port, .. } = request.peer;
+                let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+                ready.settle(py, &self.keys, &Steady { remote, offers })?;
+                ready
             }
         };
-        let method = request.head.method.of(request.bytes);
-        if method != b"GET" {
-            match METHODS.iter().position(|name| name.as_bytes() == method) {
-                Some(known) => dict.set_item(&self.keys.method, &self.methods[known])?,
-                None => dict.set_item(&self.keys.method, text::from_latin1(py, method)?)?,
-            }
-        }
+        self.method(py, &mut ready, request.head.method.of(request.bytes))?;
+        self.target(py, &mut ready, request.head, request.bytes)?;
+        let (dict, lent) = ready.lend(py, request.block);
+        self.lent = lent;
         match request.framing.length {
             Length::None => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
@@ -234,14 +257,16 @@ impl Builder {
         if let Some(input) = input {
             dict.set_item(&self.keys.input, input)?;
         }
-        self.target(&dict, request.head, request.bytes)?;
         Ok(dict)
     }
 
-    /// Sets what belongs to the request beyond PEP 3333.
-    pub fn offer(&self, dict: &Bound<'_, PyDict>, early_hints: &Py<PyAny>, client_disconnected: &Py<PyAny>) -> PyResult<()> {
-        dict.set_item(&self.keys.early_hints, early_hints)?;
-        dict.set_item(&self.keys.client_disconnected, client_disconnected)
+    /// Takes back the environ of the latest request, which is over.
+    pub fn take_back(&mut self, environ: Bound<'_, PyDict>) {
+        if let Some((block, ready)) = self.lent.take().and_then(|lent| lent.take_back(environ))
+            && let Some(template) = &mut self.templates[block.place]
+        {
+            template.give_back(block, ready);
+        }
     }
 
     /// The listener's part, and what version and fields say.
@@ -249,56 +274,40 @@ impl Builder {
         let base = self.bases.get(request.listener).or(self.bases.last()).expect("a server has a listener");
         let dict = base.bind(py).copy()?;
         if request.head.version == Version::Http10 {
-            dict.set_item(&self.keys.protocol, &self.http10)?;
+            dict.set_item(&self.keys.protocol, &self.keys.http10)?;
         }
         self.fields(&dict, request)?;
         Ok(dict)
     }
 
-    /// As [`Builder::of_fields`] and with the client, by the template of the block.
-    fn of_block<'py>(&mut self, py: Python<'py>, request: &Request<'_>, block: BlockId) -> PyResult<Bound<'py, PyDict>> {
-        let (listener, trusted) = (request.listener, request.peer.trusted);
-        let fits = |template: &Template| template.block == block && template.listener == listener && template.trusted == trusted;
-        if !self.templates[block.place].as_ref().is_some_and(fits) {
-            let dict = self.of_fields(py, request)?.unbind();
-            self.templates[block.place] = Some(Template { block, listener, trusted, dict, remote: None });
+    /// As [`Builder::of_fields`], with client and offers, by the template of the block.
+    fn of_block(&mut self, py: Python<'_>, request: &Request<'_>, block: BlockId, offers: &Arc<Offers>) -> PyResult<Ready> {
+        let Peer { addr, port, trusted } = request.peer;
+        if !self.templates[block.place].as_ref().is_some_and(|template| template.fits(block, request.listener, *trusted)) {
+            let dict = self.of_fields(py, request)?;
+            self.templates[block.place] = Some(Template::new(block, request.listener, *trusted, dict));
         }
-        let remote = self.remote(py, request.peer)?;
+        let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
         let template = self.templates[block.place].as_mut().expect("it was just made");
-        let dict = template.dict.bind(py);
-        let same = |last: &[Py<PyString>; 2]| last.iter().zip(&remote).all(|(last, now)| last.is(now));
-        if !template.remote.as_ref().is_some_and(same) {
-            // Forgotten first: should the dict take only one of the two, the next request sets both.
-            template.remote = None;
-            let [addr, port] = &remote;
-            dict.set_item(&self.keys.remote_addr, addr)?;
-            dict.set_item(&self.keys.remote_port, port)?;
-            template.remote = Some(remote.map(Bound::unbind));
-        }
-        dict.copy()
+        template.take(py, &self.keys, &Steady { remote, offers })
     }
 
-    /// REMOTE_ADDR and REMOTE_PORT.
-    fn remote<'py>(&mut self, py: Python<'py>, peer: &Peer) -> PyResult<[Bound<'py, PyString>; 2]> {
-        Ok([self.addr.of(py, peer.addr.as_bytes())?, self.port.of(py, peer.port.as_bytes())?])
+    fn method(&self, py: Python<'_>, ready: &mut Ready, method: &[u8]) -> PyResult<()> {
+        if method == b"GET" {
+            return ready.set_method(py, &self.keys, None);
+        }
+        let known = METHODS.iter().position(|name| name.as_bytes() == method).map(|known| self.methods[known].bind(py).clone());
+        let method = known.map_or_else(|| text::from_latin1(py, method), Ok)?;
+        ready.set_method(py, &self.keys, Some(&method))
     }
 
-    fn target(&mut self, dict: &Bound<'_, PyDict>, head: &Head, bytes: &[u8]) -> PyResult<()> {
-        let target = head.target.of(bytes);
-        if target == b"/" {
-            return Ok(());
+    fn target(&mut self, py: Python<'_>, ready: &mut Ready, head: &Head, bytes: &[u8]) -> PyResult<()> {
+        if self.uri.target != head.target.of(bytes) {
+            let serial = self.uris + 1;
+            self.uri = if head.target.of(bytes) == b"/" { Uri::root(py)? } else { Uri::new(py, head, bytes, serial)? };
+            self.uris = serial;
         }
-        if let Some(uri) = &self.uri
-            && uri.target == target
-        {
-            return uri.set(dict, &self.keys);
-        }
-        let uri = Uri::new(dict.py(), head, bytes)?;
-        uri.set(dict, &self.keys)?;
-        if target.len() <= TARGET_MAX {
-            self.uri = Some(uri);
-        }
-        Ok(())
+        ready.set_uri(py, &self.keys, &self.uri)
     }
 
     fn fields(&mut self, dict: &Bound<'_, PyDict>, request: &Request<'_>) -> PyResult<()> {
@@ -322,7 +331,7 @@ impl Builder {
             && request.peer.trusted
             && is_https(value)
         {
-            dict.set_item(&self.keys.scheme, &self.https)?;
+            dict.set_item(&self.keys.scheme, &self.keys.https)?;
         }
         Ok(())
     }

@@ -20,6 +20,7 @@ mod load;
 mod memo;
 mod names;
 mod offers;
+mod ready;
 mod start_response;
 mod text;
 mod thread;

@@ -9,6 +9,15 @@ use super::exchange::{CannotHint, CannotWrite};
 use super::start_response::{busy, exchange_of};
 use super::text;
 
+/// Both callables. Besides this and the application only environs that the server keeps refer to them, and each of those has a
+/// clone of the `Arc`.
+pub struct Offers {
+    /// `wsgi.early_hints`.
+    pub early_hints: Py<PyAny>,
+    /// `tapster.client_disconnected`.
+    pub client_disconnected: Py<PyAny>,
+}
+
 /// Sends `103 Early Hints` (RFC 8297).
 #[pyclass(frozen, module = "tapster")]
 pub struct EarlyHints(pub Py<PyAny>);

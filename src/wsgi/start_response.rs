@@ -8,6 +8,7 @@ use std::ffi::{c_int, c_uint, c_ulong, c_void};
 use std::mem::{offset_of, size_of};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
+use std::sync::Arc;
 
 use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -16,7 +17,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::exchange::{CannotWrite, Exchange};
 use super::memo::Memo;
-use super::offers::{ClientDisconnected, EarlyHints};
+use super::offers::{ClientDisconnected, EarlyHints, Offers};
 use super::text;
 use crate::http::response::Refused;
 
@@ -25,34 +26,10 @@ use crate::http::response::Refused;
 struct Object {
     base: ffi::PyObject,
     vectorcall: Option<ffi::vectorcallfunc>,
-    companions: RefCell<Option<Companions>>,
+    /// The `write` callable, which holds the object: a cycle that is broken by hand.
+    write: RefCell<Option<Py<PyAny>>>,
     memo: RefCell<Memo>,
     exchange: RefCell<Exchange>,
-}
-
-/// The callables that belong to a request. Each holds the object, which holds them: a cycle that is broken by hand.
-struct Companions {
-    write: Py<PyAny>,
-    early_hints: Py<PyAny>,
-    client_disconnected: Py<PyAny>,
-}
-
-impl Companions {
-    fn new(py: Python<'_>, owner: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let owner = || owner.clone().unbind();
-        Ok(Self {
-            write: Bound::new(py, Write { owner: owner() })?.into_any().unbind(),
-            early_hints: Bound::new(py, EarlyHints(owner()))?.into_any().unbind(),
-            client_disconnected: Bound::new(py, ClientDisconnected(owner()))?.into_any().unbind(),
-        })
-    }
-
-    fn all(&self) -> [&Py<PyAny>; Self::COUNT] {
-        [&self.write, &self.early_hints, &self.client_disconnected]
-    }
-
-    /// How many there are, each with a reference to the object.
-    const COUNT: usize = 3;
 }
 
 /// The type of `start_response`.
@@ -111,26 +88,37 @@ impl Factory {
                 return Err(PyErr::fetch(py));
             }
             (&raw mut (*object).vectorcall).write(Some(vectorcall));
-            (&raw mut (*object).companions).write(RefCell::new(None));
+            (&raw mut (*object).write).write(RefCell::new(None));
             (&raw mut (*object).memo).write(RefCell::new(Memo::default()));
             (&raw mut (*object).exchange).write(RefCell::new(Exchange::new()));
             Bound::from_owned_ptr(py, object.cast())
         };
-        let companions = Companions::new(py, &object)?;
-        let start_response = StartResponse(object.unbind());
-        *start_response.object(py).companions.borrow_mut() = Some(companions);
+        let owner = || object.clone().unbind();
+        let write = Bound::new(py, Write { owner: owner() })?.into_any().unbind();
+        let offers = Arc::new(Offers {
+            early_hints: Bound::new(py, EarlyHints(owner()))?.into_any().unbind(),
+            client_disconnected: Bound::new(py, ClientDisconnected(owner()))?.into_any().unbind(),
+        });
+        let start_response = StartResponse { object: object.unbind(), offers };
+        *start_response.object(py).write.borrow_mut() = Some(write);
         Ok(start_response)
     }
 }
 
 /// A reference to one such object, which ends its request when dropped.
-pub struct StartResponse(Py<PyAny>);
+pub struct StartResponse {
+    object: Py<PyAny>,
+    offers: Arc<Offers>,
+}
 
 impl StartResponse {
+    /// How many callables belong to the object, each with a reference to it: `write` and two offers.
+    const COMPANIONS: ffi::Py_ssize_t = 3;
+
     fn object<'a>(&'a self, _py: Python<'a>) -> &'a Object {
         // SAFETY: only `Factory::make` makes this type, around an object of that layout; it lives as long as the reference,
         // its Rust fields are shared only through RefCells, and the token proves that this thread is attached.
-        unsafe { &*self.0.as_ptr().cast::<Object>() }
+        unsafe { &*self.object.as_ptr().cast::<Object>() }
     }
 
     /// Its exchange.
@@ -138,15 +126,14 @@ impl StartResponse {
         &self.object(py).exchange
     }
 
-    /// `wsgi.early_hints` and `tapster.client_disconnected` of this request.
-    pub fn offers(&self, py: Python<'_>) -> Option<(Py<PyAny>, Py<PyAny>)> {
-        let companions = self.object(py).companions.borrow();
-        companions.as_ref().map(|c| (c.early_hints.clone_ref(py), c.client_disconnected.clone_ref(py)))
+    /// What the environ of this request offers.
+    pub fn offers(&self) -> &Arc<Offers> {
+        &self.offers
     }
 
     /// What the application is called with.
     pub fn callable<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
-        self.0.bind(py)
+        self.object.bind(py)
     }
 
     /// Ends its request. Returns the object if nobody else holds it, so that it can serve another one.
@@ -154,10 +141,13 @@ impl StartResponse {
         let object = self.object(py);
         // An exchange that is borrowed here would be a `start_response` that runs and ends its own request.
         object.exchange.try_borrow_mut().ok()?.close();
-        // Held by this reference and by the companions, which are held by the object alone.
-        let alone = |companions: &Companions| companions.all().iter().all(|companion| references(companion) == 1);
-        let unshared =
-            references(&self.0) as usize == 1 + Companions::COUNT && object.companions.borrow().as_ref().is_some_and(alone);
+        // Held by this reference and by the companions. `write` is held by the object alone, and the offers by `Offers` and by each
+        // environ that has a clone of it.
+        let offered = Arc::strong_count(&self.offers) as ffi::Py_ssize_t;
+        let unshared = references(&self.object) == 1 + Self::COMPANIONS
+            && object.write.borrow().as_ref().is_some_and(|write| references(write) == 1)
+            && references(&self.offers.early_hints) == offered
+            && references(&self.offers.client_disconnected) == offered;
         unshared.then_some(self)
     }
 }
@@ -170,8 +160,8 @@ impl Drop for StartResponse {
                 exchange.close();
             }
             // The cycle must be broken by hand: it is unknown to the garbage collector.
-            let companions = object.companions.try_borrow_mut().ok().and_then(|mut companions| companions.take());
-            drop(companions);
+            let write = object.write.try_borrow_mut().ok().and_then(|mut write| write.take());
+            drop(write);
         });
     }
 }
@@ -229,7 +219,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let class = ffi::Py_TYPE(object);
         let fields = object.cast::<Object>();
         let dropped = catch_unwind(AssertUnwindSafe(|| {
-            ptr::drop_in_place(&raw mut (*fields).companions);
+            ptr::drop_in_place(&raw mut (*fields).write);
             ptr::drop_in_place(&raw mut (*fields).memo);
             ptr::drop_in_place(&raw mut (*fields).exchange);
         }));
@@ -261,8 +251,8 @@ unsafe extern "C" fn vectorcall(
             Arguments::parse(py, all, positional, names)
         };
         match arguments.and_then(|arguments| start(object, &arguments)) {
-            Ok(()) => match &*object.companions.borrow() {
-                Some(companions) => companions.write.clone_ref(py).into_ptr(),
+            Ok(()) => match &*object.write.borrow() {
+                Some(write) => write.clone_ref(py).into_ptr(),
                 None => py.None().into_ptr(),
             },
             Err(error) => {

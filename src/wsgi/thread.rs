@@ -54,6 +54,18 @@ impl Drop for Attached {
     }
 }
 
+/// Whether the calling thread, which must be attached, is the only one that the interpreter knows. One of another language
+/// is known from its first `PyGILState_Ensure` on, so it may come at any moment.
+pub fn is_only() -> bool {
+    // SAFETY: the calling thread is attached (see `Detached`; `Wsgi` asks while it has none), so there are a current thread state
+    // and a current interpreter. Only the state of this thread is looked into.
+    unsafe {
+        let own = ffi::PyThreadState_Get();
+        // The list of an interpreter grows at its head.
+        ffi::PyInterpreterState_ThreadHead(ffi::PyInterpreterState_Get()) == own && ffi::PyThreadState_Next(own).is_null()
+    }
+}
+
 /// Starts a daemon thread with this name that runs `body` attached.
 pub fn start(py: Python<'_>, name: &str, body: impl FnOnce() + Send + 'static) -> PyResult<()> {
     let body = Mutex::new(Some(body));

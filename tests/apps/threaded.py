@@ -1,9 +1,11 @@
 """What an application sees of the threads that call it, one case a path. THREADS_DIR holds gates and notes."""
 
 import contextvars
+import ctypes
 import multiprocessing
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -13,6 +15,7 @@ from urllib.parse import parse_qs
 DIR = os.environ.get("THREADS_DIR", ".")
 # A gate that nobody opens ends the request, so that a failed test leaves no hanging worker.
 GATE_LIMIT = 20
+TIMERS = ctypes.CDLL("librt.so.1")
 LOCAL = threading.local()
 KEPT = []
 CONTEXT = contextvars.ContextVar("request", default=None)
@@ -188,7 +191,20 @@ def remembered(query, environ):
     return " ".join(str(has_left()) for has_left in KEPT)
 
 
+def native(query, environ):
+    """A thread that Python does not know until then calls into it, a moment after the answer."""
+    callback = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(lambda _: note("native", "called"))
+    KEPT.append(callback)
+    # timer_create(2) with SIGEV_THREAD (2); struct sigevent has 64 bytes.
+    event = struct.pack("=QiiQ", 0, 0, 2, ctypes.cast(callback, ctypes.c_void_p).value).ljust(64, b"\0")
+    timer = ctypes.c_void_p()
+    made = TIMERS.timer_create(time.CLOCK_MONOTONIC, event, ctypes.byref(timer))
+    # No interval, once in 50 ms.
+    return str(made or TIMERS.timer_settime(timer, 0, struct.pack("=qqqq", 0, 0, 0, 50_000_000), None))
+
+
 CASES = {
+    "native": native,
     "hints": hints,
     "bad_hints": bad_hints,
     "late_hints": late_hints,

@@ -38,10 +38,10 @@ pub(super) enum Leaving {
 }
 
 impl Leaving {
-    /// How long until something is to be done without an event, in milliseconds from `now`.
-    pub(super) fn wants(self, now: u64) -> Option<u64> {
+    /// When something is to be done without an event, in milliseconds of the loop's clock.
+    pub(super) fn wants(self) -> Option<u64> {
         match self {
-            Self::LastCall(until) => Some(until.saturating_sub(now)),
+            Self::LastCall(until) => Some(until),
             Self::No | Self::Drained | Self::Now => None,
         }
     }

@@ -1,0 +1,59 @@
+//! How the loop waits, and whether it lets go of the application's runtime meanwhile.
+//!
+//! Letting go and coming back cost as much as parsing a request, and under load most waits are over at once. So a wait begins
+//! without it when the last one was short and no other thread is known that could want the runtime; after a moment it is let go.
+
+use std::io;
+use std::time::Duration;
+
+use super::{EventLoop, Seat};
+
+/// How long a wait goes on without letting go of the runtime; the least that epoll_wait(2) can. A thread that another language
+/// starts in this moment waits as long.
+const HOLD: Duration = Duration::from_millis(1);
+
+impl EventLoop {
+    /// Polls until something happens or the nearest deadline, then reads the clock.
+    pub(super) fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
+        let before = seat.clock.ns();
+        let patience = self.patience(seat.clock.ms());
+        self.wait_for_events(patience, seat)?;
+        seat.clock.turn();
+        self.brisk = seat.clock.ns() - before < HOLD.as_nanos() as u64;
+        self.calls.woken(before, patience, seat.clock.ns());
+        Ok(())
+    }
+
+    fn wait_for_events(&mut self, mut timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
+        if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && seat.app.is_alone() {
+            self.poll(Some(HOLD), seat)?;
+            if !self.events.is_empty() {
+                return Ok(());
+            }
+            timeout = timeout.map(|timeout| timeout - HOLD);
+        }
+        seat.app.release();
+        self.poll(timeout, seat)
+    }
+
+    /// How long nothing is to be done without an event; `None`: for ever.
+    fn patience(&self, now: u64) -> Option<Duration> {
+        if !self.runnable.is_empty() {
+            return Some(Duration::ZERO);
+        }
+        let wishes = [self.timers.next(), self.calls.next(), self.acceptor.wants(), self.overload.wants(), self.leaving.wants()];
+        let first = wishes.into_iter().fold(u64::MAX, |first, wish| first.min(wish.unwrap_or(u64::MAX)));
+        (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
+    }
+
+    fn poll(&mut self, timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
+        match self.poll.poll(&mut self.events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.events.clear();
+                seat.app.signalled();
+                Ok(())
+            }
+            other => other,
+        }
+    }
+}
