@@ -423,6 +423,19 @@ fn large_blocks_files_and_written_bytes_arrive_whole() {
 }
 
 #[test]
+fn what_a_full_socket_does_not_take_goes_to_no_other_client() {
+    let worker = start(|_| {});
+    let mut full = worker.send("GET /write HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    until(|| (worker.seen.calls.load(Ordering::SeqCst) == 1).then_some(()));
+    let mut other = worker.send(GET);
+    assert_eq!(read_answer(&mut other).1, b"hello");
+    let mut answer = Vec::new();
+    full.read_to_end(&mut answer).unwrap();
+    assert!(answer.ends_with(b"\r\n0\r\n\r\n"), "the last chunk is missing");
+    worker.stop();
+}
+
+#[test]
 fn a_client_that_takes_nothing_is_cut_after_the_write_timeout() {
     let worker = start(|settings| settings.write_timeout = Duration::from_millis(300));
     let _slow = worker.send("GET /large HTTP/1.1\r\nHost: x\r\n\r\n");

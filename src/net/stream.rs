@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
 use crate::sys::socket::disconnect;
@@ -90,6 +91,13 @@ impl Stream {
             Self::Tcp(stream) => disconnect(stream),
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         }
+    }
+
+    /// Makes it non-blocking again, behind somebody who had made it blocking (O_NONBLOCK belongs to all descriptors of it).
+    pub fn set_nonblocking(&self) -> io::Result<()> {
+        let flags = OFlag::from_bits_retain(fcntl(self, FcntlArg::F_GETFL)?);
+        fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        Ok(())
     }
 
     /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket cannot.

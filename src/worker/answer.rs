@@ -1,7 +1,7 @@
 //! An answer that did not fit into one rendering: blocks of an iterable, a large block, a file.
 //!
-//! The application is advanced by one block at a time and only while nothing waits to be sent, so a client that reads slowly costs
-//! one block of memory and no time of others.
+//! The application is advanced only while nothing waits to be sent, so a client that reads slowly costs a bounded part of the answer in
+//! memory ([`super::gather`]) and no time of others.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,6 +12,7 @@ use crate::sys::sendfile::sendfile;
 
 use super::app::{Step, Stream, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase};
+use super::gather::Shelf;
 use super::job::{Link, Served, Work};
 use super::member::Member;
 use super::output;
@@ -23,16 +24,20 @@ const FILE_BURST: u64 = 4 * 1024 * 1024;
 
 /// The rest of an answer.
 pub struct Answer {
-    stream: Box<dyn Stream>,
+    pub(super) stream: Box<dyn Stream>,
     pending: Pending,
+    /// Blocks that it has given and that are not sent.
+    pub(super) shelf: Arc<Shelf>,
+    /// Whether its first block is sent.
+    pub(super) begun: bool,
     /// The request's head and its bytes, for the log and the flight recorder.
     head: Head,
     bytes: Vec<u8>,
     began: u64,
     queued: u64,
-    response_head: Vec<u8>,
+    pub(super) response_head: Vec<u8>,
     environ: Vec<Option<String>>,
-    link: Arc<Link>,
+    pub(super) link: Arc<Link>,
     /// The thread that began it: the application may keep things by thread.
     member: Member,
 }
@@ -63,6 +68,8 @@ impl Answer {
         Self {
             stream,
             pending: Pending::Nothing,
+            shelf: Arc::default(),
+            begun: false,
             bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
             head: job.head.clone(),
             began: job.began,
@@ -107,19 +114,14 @@ impl Seat {
         self.scoreboard.call(self.slot, self.member.0).resume(&facts, answer.began, self.clock.ns());
     }
 
-    /// Asks a stream for one block; the last step closes it.
+    /// Asks a stream for its next blocks; the last step closes it.
     pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
         self.go_on(&answer);
-        let before = self.out.len();
-        let step = answer.stream.advance(&mut self.out);
-        self.clock.tick();
-        if answer.response_head.is_empty() {
-            answer.response_head = self.response_head(&self.out[before..]).to_vec();
-        }
+        let step = self.gather(&mut answer);
         let late = answer.link.claim.is_late();
         let served = match step {
             Step::Rendered | Step::Held | Step::File { .. } => {
-                if self.out.len() > before {
+                if !self.out.is_empty() || step != Step::Rendered {
                     answer.link.claim.begin();
                 }
                 Served::Step(answer, step)
@@ -172,7 +174,7 @@ impl Connection {
             unreachable!("called in the answer phase only");
         };
         let sent = match answer.pending {
-            // Each block is on its way before the next is asked for (PEP 3333, "Buffering and Streaming").
+            // What it has given is on its way before it is asked again (PEP 3333, "Buffering and Streaming").
             Pending::Nothing => match self.flush(seat) {
                 Ok(()) => return Err(Next::Work(Work::Advance(answer))),
                 stopped => stopped,

@@ -40,16 +40,19 @@ use super::app::Peer;
 use super::calls::Calls;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
+use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
+use super::share::Share;
 use super::timers::Wheel;
 use super::trust;
 
 mod deadlines;
 mod leave;
+mod taken;
 mod wait;
 
 use leave::Leaving;
@@ -132,10 +135,10 @@ pub struct EventLoop {
     /// Whether the last poll was short: see [`wait`].
     brisk: bool,
     trusted: Trusted,
-    /// Whether other workers listen on the same sockets.
-    shared: bool,
     /// The thread that owns the loop.
     owner: Member,
+    /// The stream that its owner asks.
+    pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Their calls.
@@ -153,11 +156,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    /// A loop over these listeners; `share`: among other workers that accept from them.
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        settings: &Settings,
+        share: Option<Share>,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
         let turn =
@@ -181,8 +190,8 @@ impl EventLoop {
             limit: settings.worker_connections,
             brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
-            shared,
             owner: MAIN,
+            asked: Asked::default(),
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),
             calling: Token::NONE,
@@ -205,6 +214,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.leaving != Leaving::No;
         seat.clock.tick();
+        self.send_gathered(seat);
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
@@ -304,6 +314,7 @@ impl EventLoop {
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         self.pace.note(false);
+        self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
     }
@@ -343,6 +354,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -446,7 +458,8 @@ impl EventLoop {
             return Ok(None);
         };
         let index = *index;
-        let accepted = if *left > 0 && self.connections.len() < self.limit {
+        let open = self.connections.len();
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {
@@ -456,7 +469,7 @@ impl EventLoop {
             Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
             None => {
                 self.turn.accepting.pop();
-                self.acceptor.woken(borrow(&self.poll))?;
+                self.acceptor.woken(open, seat.clock.ms(), borrow(&self.poll))?;
                 Ok(None)
             }
         }
@@ -488,7 +501,7 @@ impl EventLoop {
     }
 
     /// The connection of a token, unless it is gone.
-    fn find(&mut self, token: Token) -> Option<&mut Connection> {
+    pub(super) fn find(&mut self, token: Token) -> Option<&mut Connection> {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
@@ -511,11 +524,11 @@ impl EventLoop {
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(super) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -531,7 +544,12 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
         }
     }
@@ -546,6 +564,9 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         connection.sever();
         self.acceptor.freed();

@@ -235,6 +235,7 @@ impl Place {
                 return Some(event_loop);
             }
             event_loop.calling = token;
+            event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
             let served = seat.serve(work);
             let Some(back) = self.crew.take(turn) else {

@@ -7,13 +7,14 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step, Summary};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
 use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
+use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
@@ -131,6 +132,10 @@ impl Connection {
 
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        if seat.job.framing.upgrade {
+            // A copy: what is no takeover is an ordinary request, and this is the next one.
+            seat.job.early = seat.rest().to_vec();
+        }
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
@@ -234,6 +239,10 @@ impl Connection {
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
                 self.take_step(answer, step);
+                if step == Step::Rendered {
+                    // It has had its time: what it gave is sent, then others have theirs.
+                    self.turn = 0;
+                }
             }
             Served::Ended(fate) => {
                 seat.take_in(&self.input, self.partial);
@@ -369,6 +378,11 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        let upgrade = if job.framing.upgrade {
+            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+        } else {
+            None
+        };
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
@@ -383,6 +397,7 @@ impl Seat {
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),
             body,
+            upgrade,
         };
         let used = job.output.is_some();
         let mut outlet = SocketOutlet { link: &link, output: &mut job.output, used };

@@ -99,6 +99,8 @@ pub struct Seat {
     pub(super) blocks: Blocks,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
+    /// Memory for the blocks of the stream that is asked.
+    pub(super) gathered: Vec<u8>,
     /// The request in hand; heads are parsed to it.
     pub job: Job,
     /// The clock.
@@ -143,6 +145,7 @@ impl Seat {
             partial: false,
             blocks: Blocks::new(member.0),
             out: Vec::with_capacity(READ_SIZE),
+            gathered: Vec::new(),
             job: Job::new(),
             clock: Clock::new(),
             date: date::Cache::new(),
@@ -166,6 +169,11 @@ impl Seat {
     /// This worker's slot of the scoreboard.
     pub fn slot(&self) -> &Slot {
         self.scoreboard.slot(self.slot)
+    }
+
+    /// Threads of this worker whose calls have taken their connections over.
+    pub fn held_calls(&self) -> usize {
+        self.scoreboard.calls(self.slot).filter(|call| call.is_held()).count()
     }
 
     /// Takes over the bytes that a connection has kept.

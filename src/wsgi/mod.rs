@@ -25,6 +25,7 @@ mod start_response;
 mod text;
 mod thread;
 mod timeout;
+mod upgrade;
 mod welcome;
 
 use std::sync::Arc;

@@ -326,7 +326,9 @@ def too_short(environ, start_response):
 @case
 def breaks_chunked(environ, start_response):
     start_response("200 OK", TEXT)
-    yield b"one"
+    yield b"o"
+    yield b"n"
+    yield b"e"
     raise RuntimeError("broken in the middle")
 
 

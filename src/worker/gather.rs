@@ -1,0 +1,203 @@
+//! Small blocks of a stream that leave together.
+//!
+//! PEP 3333 ("Buffering and Streaming") forbids to delay a block, unless its transmission goes on while the application
+//! makes the next one: the server sends it before it asks again, or another thread sends it meanwhile. The first way costs a system
+//! call for each block. So a stream's first block goes the first way, with the head; what follows goes the second: blocks are
+//! laid on the stream's [`Shelf`] and the stream is asked again at once. As long as it answers quickly, many blocks leave in one
+//! system call. When it does not, the watcher takes the loop after one to two ticks, as from every call that lasts
+//! ([`super::executor`]), and the new owner sends what lies on the shelf before anything else.
+//!
+//! A shelf is open only while the loop lies on the table, since only then somebody watches. A stream that is asked by a thread
+//! without the loop has no open shelf, and its blocks are sent by that thread, each at once.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::answer::Answer;
+use super::app::Step;
+use super::connection::{Connection, Next, Token};
+use super::event_loop::EventLoop;
+use super::job::{Work, deliver};
+use super::output;
+use super::seat::Seat;
+
+/// Bytes on a shelf from which on they are sent, whatever the stream does: memory for one stream while it is asked. A system call
+/// for so many costs little beside the copy.
+pub const GATHER_MAX: usize = 64 * 1024;
+
+/// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
+const GATHER_NS: u64 = 250_000;
+
+/// Blocks of one stream on their way to the client.
+#[derive(Debug, Default)]
+pub struct Shelf(Mutex<Lying>);
+
+#[derive(Debug, Default)]
+struct Lying {
+    state: State,
+    bytes: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum State {
+    /// Nobody would send what lies there.
+    #[default]
+    Closed,
+    /// Whoever takes the loop sends it.
+    Open,
+    /// That has happened. What follows must go behind it, by the loop.
+    Taken,
+}
+
+/// Where a block went.
+enum Put {
+    /// On the shelf, where so many bytes lie now.
+    Lies(usize),
+    /// Nowhere: closed.
+    Closed,
+    /// Nowhere: taken.
+    Taken,
+}
+
+impl Shelf {
+    fn with<T>(&self, act: impl FnOnce(&mut Lying) -> T) -> T {
+        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The loop is about to be laid on the table.
+    fn open(&self) {
+        self.with(|lying| lying.state = State::Open);
+    }
+
+    /// Takes the bytes out of `out` if it is open.
+    fn put(&self, out: &mut Vec<u8>) -> Put {
+        self.with(|lying| match lying.state {
+            State::Open => {
+                lying.bytes.append(out);
+                Put::Lies(lying.bytes.len())
+            }
+            State::Closed => Put::Closed,
+            State::Taken => Put::Taken,
+        })
+    }
+
+    /// Closes it and brings what lies there in front of `out`; `spare` is the memory for the next time.
+    fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
+        self.with(|lying| {
+            lying.state = State::Closed;
+            if !lying.bytes.is_empty() {
+                lying.bytes.append(out);
+                std::mem::swap(&mut lying.bytes, out);
+            }
+            if lying.bytes.capacity() > 0 {
+                *spare = std::mem::take(&mut lying.bytes);
+                spare.clear();
+            }
+        });
+    }
+
+    /// Takes what lies there; nothing more is laid there until it is opened again.
+    fn take(&self) -> Vec<u8> {
+        self.with(|lying| {
+            lying.state = State::Taken;
+            std::mem::take(&mut lying.bytes)
+        })
+    }
+
+    /// Lends it memory.
+    fn lend(&self, spare: &mut Vec<u8>) {
+        self.with(|lying| {
+            if lying.state == State::Open && lying.bytes.capacity() == 0 {
+                lying.bytes = std::mem::take(spare);
+            }
+        });
+    }
+}
+
+impl Seat {
+    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `out`.
+    pub(super) fn gather(&mut self, answer: &mut Answer) -> Step {
+        let until = self.clock.ns() + GATHER_NS;
+        let before = self.out.len();
+        answer.shelf.lend(&mut self.gathered);
+        self.app.enter();
+        let step = loop {
+            let step = answer.stream.advance(&mut self.out);
+            self.clock.tick();
+            if answer.response_head.is_empty() {
+                answer.response_head = self.response_head(&self.out[before.min(self.out.len())..]).to_vec();
+            }
+            if step != Step::Rendered || self.clock.ns() >= until || !self.pass_on(answer) {
+                break step;
+            }
+        };
+        answer.shelf.collect(&mut self.out, &mut self.gathered);
+        step
+    }
+
+    /// Lays the block in `out` on the shelf, or sends it; says whether the stream may be asked for the next one.
+    fn pass_on(&mut self, answer: &mut Answer) -> bool {
+        if self.out.is_empty() {
+            return true;
+        }
+        let claim = &answer.link.claim;
+        if std::mem::replace(&mut answer.begun, true) {
+            match answer.shelf.put(&mut self.out) {
+                Put::Lies(bytes) => return bytes < GATHER_MAX,
+                Put::Taken => return false,
+                Put::Closed => {}
+            }
+        }
+        if !claim.begin_to_send() {
+            return false;
+        }
+        // A failure is found again by the loop.
+        let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
+        claim.has_sent();
+        self.out.drain(..sent);
+        self.out.is_empty()
+    }
+}
+
+/// The stream that is asked while the loop lies on the table.
+#[derive(Debug, Default)]
+pub struct Asked(Option<(Token, Arc<Shelf>)>);
+
+impl Asked {
+    /// The loop will be laid on the table for this work.
+    pub fn begin(&mut self, token: Token, work: &Work) {
+        self.0 = match work {
+            Work::Advance(answer) => {
+                answer.shelf.open();
+                Some((token, answer.shelf.clone()))
+            }
+            Work::Call | Work::Parcel(_) | Work::Drop(_) => None,
+        };
+    }
+
+    /// The loop is back.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl EventLoop {
+    /// The loop was taken while a stream was asked for its next block: sends the blocks that it has given.
+    pub(super) fn send_gathered(&mut self, seat: &mut Seat) {
+        let Some((token, shelf)) = self.asked.0.take() else { return };
+        let mut bytes = shelf.take();
+        if bytes.is_empty() {
+            return;
+        }
+        let Some(connection) = self.find(token) else { return };
+        let next = connection.send_gathered(&mut bytes, seat);
+        let work = self.follow(token, next, seat);
+        debug_assert!(work.is_none(), "its stream is with the application");
+    }
+}
+
+impl Connection {
+    fn send_gathered(&mut self, bytes: &mut Vec<u8>, seat: &Seat) -> Next {
+        let result = deliver(&self.link.stream, &mut self.output, bytes);
+        self.after_send(result, seat).err().unwrap_or(Next::Wait)
+    }
+}

@@ -1,0 +1,307 @@
+//! Small blocks of a stream: which leave at once, which together, and what never changes by it. The worker's loop with a native
+//! application, so that the stream can look at its client's socket between two blocks. The sockets are unix sockets, where what one
+//! side has sent is with the other at once and room is small.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use nix::sys::socket::{MsgFlags, recv};
+use tapster::channel::{self, MasterEnd, Order, Report};
+use tapster::config::{Bind, LogTarget, Settings};
+use tapster::http::response::{Body as Encoding, Context, Encoder, End};
+use tapster::log::Level;
+use tapster::log::error::{Log, Who};
+use tapster::log::sink::Sink;
+use tapster::net::listener;
+use tapster::scoreboard::Scoreboard;
+use tapster::sys::signals::Blocked;
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::worker::{self, Boot};
+
+/// Longest time that a step of a test may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// `--threads`: one, where the main thread alone calls, and several.
+const THREADS: [usize; 2] = [1, 4];
+
+/// The block of this number; `None`: the end.
+type Blocks = dyn Fn(usize) -> Option<Vec<u8>> + Send + Sync;
+
+struct Native(Arc<Blocks>);
+
+impl App for Native {
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
+        let context = Context { version: request.head.version, head_only: false, persistent: false, date: request.date };
+        let encoding = Encoder::begin(out, &context, b"200 OK").unwrap().finish(None);
+        Reply::Stream(Box::new(Numbered { blocks: self.0.clone(), next: 0, encoding }))
+    }
+
+    fn release(&mut self) {}
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
+        let app = Self(self.0.clone());
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
+    }
+}
+
+struct Numbered {
+    blocks: Arc<Blocks>,
+    next: usize,
+    encoding: Encoding,
+}
+
+impl Stream for Numbered {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        let Some(block) = (self.blocks)(self.next) else {
+            let fate = if matches!(self.encoding.end(out), End::Complete { .. }) { Fate::Close } else { Fate::Cut };
+            return Step::End(Summary { status: 200, sent: self.encoding.sent(), fate });
+        };
+        self.next += 1;
+        self.encoding.block(out, &block);
+        Step::Rendered
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&[], &[])
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { status: 200, sent: self.encoding.sent(), fate: Fate::Cut }
+    }
+}
+
+/// A worker on a thread of this process.
+struct Worker {
+    master: MasterEnd,
+    path: PathBuf,
+    directory: tempfile::TempDir,
+    thread: JoinHandle<i32>,
+}
+
+fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Worker {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let bind = Bind::Unix(path.clone());
+    let settings = Settings { binds: vec![bind], threads, ..Settings::default() };
+    let listeners = listener::bind_all(&settings).unwrap();
+    let (master, end) = channel::pair().unwrap();
+    let members = settings.members();
+    let boot = Boot {
+        settings: Arc::new(settings),
+        listeners,
+        slot: 0,
+        workers: 1,
+        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
+        channel: end,
+        signals: Blocked::all().unwrap(),
+        log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Warning, Who::Worker(0)),
+        access: None,
+        stacks: tempfile::tempfile().unwrap(),
+    };
+    let app = Native(Arc::new(blocks));
+    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
+    let worker = Worker { master, path, directory, thread };
+    let deadline = Instant::now() + PATIENCE;
+    while worker.master.receive().unwrap() != Some(Report::Ready("native".to_owned())) {
+        assert!(Instant::now() < deadline, "the worker is not ready");
+        std::thread::yield_now();
+    }
+    worker
+}
+
+impl Worker {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn stop(self) {
+        self.master.send(Order::Drain).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
+        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+        drop(self.directory);
+    }
+}
+
+fn ask(stream: &mut UnixStream) {
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+}
+
+/// The body of an answer to HTTP/1.0: what comes up to the end.
+fn read_body(stream: &mut UnixStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+}
+
+/// The stream's view of its client: what has arrived there and is not read.
+#[derive(Clone, Default)]
+struct Arrived(Arc<Mutex<Option<UnixStream>>>);
+
+impl Arrived {
+    fn watch(&self, client: &UnixStream) {
+        *self.0.lock().unwrap() = Some(client.try_clone().unwrap());
+    }
+
+    fn text(&self) -> String {
+        let mut bytes = vec![0; 64 * 1024];
+        let client = self.0.lock().unwrap();
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let count = recv(client.as_ref().unwrap().as_raw_fd(), &mut bytes, flags).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+}
+
+#[test]
+fn the_first_block_has_arrived_when_the_second_is_asked_for() {
+    for threads in THREADS {
+        let arrived = Arrived::default();
+        let view = arrived.clone();
+        let (told, tells) = mpsc::channel();
+        let worker = start(threads, move |number| match number {
+            0 => Some(b"first".to_vec()),
+            1 => {
+                told.send(view.text()).unwrap();
+                Some(b"second".to_vec())
+            }
+            _ => None,
+        });
+        let mut client = worker.connect();
+        arrived.watch(&client);
+        ask(&mut client);
+        let seen = tells.recv_timeout(PATIENCE).unwrap();
+        assert!(seen.ends_with("\r\n\r\nfirst"), "{threads} threads: {seen:?}");
+        assert_eq!(read_body(&mut client), "firstsecond");
+        worker.stop();
+    }
+}
+
+#[test]
+fn blocks_that_come_quickly_leave_together() {
+    const COUNT: usize = 200;
+    let arrived = Arrived::default();
+    let view = arrived.clone();
+    let (pieces, last) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let counter = pieces.clone();
+    let worker = start(1, move |number| {
+        let now = view.text().len();
+        if last.swap(now, Ordering::SeqCst) != now {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        (number < COUNT).then(|| b"block".to_vec())
+    });
+    let mut client = worker.connect();
+    arrived.watch(&client);
+    ask(&mut client);
+    assert_eq!(read_body(&mut client), "block".repeat(COUNT));
+    let pieces = pieces.load(Ordering::SeqCst);
+    assert!(pieces < COUNT / 2, "{COUNT} blocks left in {pieces} pieces");
+    worker.stop();
+}
+
+#[test]
+fn blocks_leave_while_the_next_one_is_still_being_made() {
+    for threads in THREADS {
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let worker = start(threads, move |number| match number {
+            0..10 => Some(vec![b'0' + number as u8]),
+            10 => {
+                gate.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                Some(b"!".to_vec())
+            }
+            _ => None,
+        });
+        let mut client = worker.connect();
+        ask(&mut client);
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"0123456789") {
+            let mut piece = [0; 1000];
+            let count = client.read(&mut piece).unwrap();
+            assert!(count > 0, "the connection ended early: {}", answer.escape_ascii());
+            answer.extend_from_slice(&piece[..count]);
+        }
+        open.send(()).unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "!");
+        worker.stop();
+    }
+}
+
+#[test]
+fn order_is_kept_whoever_sends() {
+    const COUNT: usize = 20_000;
+    for threads in THREADS {
+        let worker = start(threads, |number| {
+            // Now and then it takes long enough for the loop to be taken, in the middle of blocks that come quickly.
+            if number % 500 == 250 {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            (number < COUNT).then(|| format!("{number} {} ", "x".repeat(number % 300)).into_bytes())
+        });
+        let clients: Vec<JoinHandle<()>> = (0..3)
+            .map(|index| {
+                let mut client = worker.connect();
+                // One of them is slow: the server's socket is full most of the time.
+                std::thread::spawn(move || {
+                    ask(&mut client);
+                    let mut answer = Vec::new();
+                    let mut piece = [0; 8192];
+                    while let count @ 1.. = client.read(&mut piece).unwrap() {
+                        answer.extend_from_slice(&piece[..count]);
+                        if index == 0 {
+                            std::thread::sleep(Duration::from_micros(200));
+                        }
+                    }
+                    let text = String::from_utf8(answer).unwrap();
+                    let text = text.split_once("\r\n\r\n").expect("a head").1;
+                    let numbers: Vec<usize> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
+                    assert!(numbers.iter().copied().eq(0..COUNT), "{} of {COUNT} blocks, or out of order", numbers.len());
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        worker.stop();
+    }
+}
+
+#[test]
+fn small_blocks_stop_for_a_client_that_does_not_read() {
+    const COUNT: usize = 60_000;
+    let produced = Arc::new(AtomicUsize::new(0));
+    let counter = produced.clone();
+    let worker = start(1, move |number| {
+        counter.fetch_max(number, Ordering::SeqCst);
+        (number < COUNT).then(|| vec![b'x'; 1000])
+    });
+    let mut client = worker.connect();
+    ask(&mut client);
+    let mut last = usize::MAX;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = produced.load(Ordering::SeqCst);
+        if now > 0 && std::mem::replace(&mut last, now) == now {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the stream does not come to a halt");
+    }
+    assert!(last < COUNT, "the whole answer was produced for a client that reads nothing");
+    assert_eq!(read_body(&mut client).len(), COUNT * 1000);
+    worker.stop();
+}
