@@ -14,6 +14,7 @@ mod executor;
 mod gather;
 mod job;
 mod late;
+mod letter_box;
 mod member;
 mod output;
 mod overload;
@@ -22,7 +23,9 @@ mod request;
 mod seat;
 mod share;
 mod spool;
+mod sync;
 mod timers;
+mod tray;
 mod trust;
 mod upgrade;
 mod upload;
@@ -182,8 +185,8 @@ fn quota(settings: &Settings) -> Option<u64> {
 
 /// Starts the other threads and works until the worker leaves.
 fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()> {
-    let (letters, waker) = event_loop.letter_box();
-    let mut places = executor::crew(seats.settings.members(), letters, waker).into_iter();
+    let (letters, tray) = event_loop.ends();
+    let mut places = executor::crew(seats.settings.members(), letters, tray).into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();

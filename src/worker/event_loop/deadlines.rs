@@ -93,7 +93,7 @@ impl EventLoop {
     /// Complete requests that wait for a slot that will not be free any more are answered 503 at once, so that the worker can leave.
     pub(super) fn turn_waiting_away(&mut self, seat: &Seat) {
         let now = seat.clock.ms();
-        let waiting: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_waiting()).map(|(key, _)| key).collect();
+        let waiting: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid).map(|(key, _)| key).collect();
         for key in waiting {
             self.connections[key].hurry(now);
             self.arm(key);
