@@ -55,6 +55,7 @@ use super::trust;
 mod ahead;
 mod deadlines;
 mod leave;
+mod outside;
 mod taken;
 mod wait;
 
@@ -337,29 +338,6 @@ impl EventLoop {
         connection.served(served, seat);
         let next = connection.drive(seat);
         self.follow(token, next, seat)
-    }
-
-    /// Reads what a thread without the loop has done.
-    fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
-        match letter.next {
-            Some(token) => self.taken_from_tray(token),
-            None => self.outside.remove(letter.from),
-        }
-        self.calls.remove(letter.from, letter.token);
-        if let Some(next) = letter.next {
-            self.calls.add(letter.from, next, seat.clock.ms());
-        }
-        self.pace.note(letter.slow);
-        match &letter.rest {
-            Some(rest) => seat.take_in(rest, false),
-            None => {
-                if let Some(connection) = self.find(letter.token) {
-                    connection.renew_turn(seat);
-                }
-            }
-        }
-        seat.out = letter.out;
-        self.go_on(letter.token, letter.served, seat)
     }
 
     /// Whether the work can be done now; parks it otherwise.

@@ -2,31 +2,13 @@
 //! without it. It needs no lock of the interpreter for either.
 
 use crate::channel::Report;
-use crate::sys::time::monotonic;
 
 use super::{EventLoop, Seat};
 use crate::worker::alarm::{self, Target};
 use crate::worker::calls::{Overdue, Verdict};
-use crate::worker::connection::Token;
 use crate::worker::late::Outcome;
-use crate::worker::member::Member;
-
-const NS_PER_MS: u64 = 1_000_000;
 
 impl EventLoop {
-    /// The loop was taken from its owner, who is in the application.
-    pub fn taken(&mut self) {
-        self.outside.insert(self.owner);
-        self.calls.add(self.owner, self.calling, monotonic() / NS_PER_MS);
-        self.pace.note(true);
-    }
-
-    /// Another thread is about to work in the application for this connection.
-    pub fn send_out(&mut self, member: Member, token: Token, seat: &Seat) {
-        self.outside.insert(member);
-        self.calls.add(member, token, seat.clock.ms());
-    }
-
     /// Looks after calls that last too long.
     pub(super) fn meet_deadlines(&mut self, seat: &mut Seat) {
         let now = seat.clock.ms();
