@@ -137,6 +137,8 @@ pub struct Settings {
     pub syslog: Option<PathBuf>,
     /// `--capture-output`; default off.
     pub capture_output: bool,
+    /// `--boot-profile`; default off.
+    pub boot_profile: bool,
     /// `-D/--daemon`; default off.
     pub daemon: bool,
     /// `-p/--pid`: file for the process id of the master.
@@ -208,6 +210,7 @@ impl Settings {
             log_level: Level::Info,
             syslog: None,
             capture_output: false,
+            boot_profile: false,
             daemon: false,
             pid_file: None,
             user: None,

@@ -28,6 +28,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
@@ -49,6 +50,9 @@ use share::Share;
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
 const DRAIN_IDLE_MS: u64 = 500;
+
+/// A boot that takes longer is told in the log.
+const SLOW_BOOT: Duration = Duration::from_secs(2);
 
 /// The worker left as it was told to.
 const EXIT_OK: i32 = 0;
@@ -132,10 +136,13 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
+    let began = Instant::now();
     let loaded = load(&place).and_then(|(mut app, description)| {
+        let loading = began.elapsed();
         if let Some(warmup) = &boot.settings.warmup {
             warmup::run(warmup, &mut *app, &boot.settings)?;
         }
+        tell_slow_boot(&boot.settings, &boot.log, began.elapsed(), loading);
         Ok((app, description))
     });
     let (app, description) = match loaded {
@@ -163,6 +170,21 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Says how long a boot took that operators will want to have shorter, and what it was spent on.
+fn tell_slow_boot(settings: &Settings, log: &Log, whole: Duration, loading: Duration) {
+    if whole < SLOW_BOOT {
+        return;
+    }
+    let seconds = |time: Duration| time.as_secs_f64();
+    let hint = if settings.boot_profile { "" } else { "; --boot-profile shows the slowest imports" };
+    log.info(format_args!(
+        "slow boot: {:.1} s, {:.1} s of it for interpreter and application, {:.1} s for --warmup{hint}",
+        seconds(whole),
+        seconds(loading),
+        seconds(whole.saturating_sub(loading))
+    ));
 }
 
 /// Requests of one worker's life, with its own share of chance; `None`: no limit.
