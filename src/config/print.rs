@@ -100,6 +100,7 @@ mod tests {
             given("max-worker-rss", &["512M"]),
             given("max-worker-age", &["1h"]),
             given("reload-surge", &["2"]),
+            given("boot-profile", &["1"]),
             given("warmup", &["GET /healthz?a=\"'"]),
             given("timeout", &["5m"]),
             given("boot-timeout", &["0"]),
