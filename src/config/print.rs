@@ -94,6 +94,7 @@ mod tests {
             given("threads", &["3"]),
             given("max-queue", &["0"]),
             given("queue-timeout", &["5s"]),
+            given("no-lending", &["true"]),
             given("worker-connections", &["10"]),
             given("max-requests", &["1000"]),
             given("max-requests-jitter", &["100"]),

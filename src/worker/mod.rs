@@ -11,6 +11,7 @@ mod executor;
 mod gather;
 mod job;
 mod letter_box;
+mod loan;
 mod member;
 mod output;
 mod overload;
@@ -35,6 +36,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
+use crate::lending::Queue;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
@@ -75,6 +77,8 @@ pub struct Boot {
     pub settings: Arc<Settings>,
     /// Listening sockets, in the order of the settings' binds.
     pub listeners: Vec<Listener>,
+    /// The queue of lent connections.
+    pub queue: Queue,
     /// Number of the slot, from 0.
     pub slot: usize,
     /// Workers in all, for messages.
@@ -167,7 +171,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         slot: boot.slot,
     };
     let mut seat = seats.seat(app, MAIN);
-    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, share, seat.clock.ms())?;
+    let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
