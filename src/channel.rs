@@ -42,8 +42,10 @@ pub struct BootError {
 pub enum Order {
     /// Look at the clock: shows that the loop runs.
     Ping,
-    /// Leave to others: stop accepting, answer what was accepted, leave.
+    /// Leave to others, who listen on the same sockets: stop accepting, answer what was accepted, hand the connections over, leave.
     Retire,
+    /// As [`Order::Retire`], but nobody is there to take connections over.
+    Vacate,
     /// The service ends: accept what still waits, answer it, leave.
     Drain,
     /// Quick: finish the request that runs, leave.
@@ -235,6 +237,7 @@ impl Order {
         match self {
             Self::Ping => b'p',
             Self::Retire => b'r',
+            Self::Vacate => b'v',
             Self::Drain => b'd',
             Self::Quit => b'q',
         }
@@ -244,6 +247,7 @@ impl Order {
         match packet {
             b"p" => Ok(Self::Ping),
             b"r" => Ok(Self::Retire),
+            b"v" => Ok(Self::Vacate),
             b"d" => Ok(Self::Drain),
             b"q" => Ok(Self::Quit),
             _ => Err(unknown(packet)),
@@ -304,7 +308,7 @@ mod tests {
         }
         assert_eq!(master.receive().unwrap(), None);
 
-        let orders = [Order::Ping, Order::Retire, Order::Drain, Order::Quit];
+        let orders = [Order::Ping, Order::Retire, Order::Vacate, Order::Drain, Order::Quit];
         for order in orders {
             master.send(order).unwrap();
         }
