@@ -16,6 +16,7 @@ use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use native::{PATIENCE, Worker, end, summary};
+use tapster::config::Settings;
 use tapster::http::response::{Body as Encoding, Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
 
@@ -178,8 +179,12 @@ struct Served {
 }
 
 fn start(threads: usize) -> Served {
+    start_with(|settings| settings.threads = threads)
+}
+
+fn start_with(change: impl FnOnce(&mut Settings)) -> Served {
     let seen = Arc::new(Seen::default());
-    let worker = Worker::start(Native { seen: seen.clone() }, |settings| settings.threads = threads);
+    let worker = Worker::start(Native { seen: seen.clone() }, change);
     Served { worker, seen }
 }
 
@@ -325,6 +330,33 @@ fn an_idle_worker_notices_a_slow_call_after_its_watcher_slept() {
         assert_eq!(slow.answer(), "/slow");
     }
     worker.stop();
+}
+
+#[test]
+fn a_request_that_lies_ready_for_the_next_thread_is_still_turned_away_in_time() {
+    let served = start_with(|settings| (settings.threads, settings.queue_timeout) = (2, Duration::from_millis(300)));
+    let mut slow: Vec<Client> = (0..2).map(|_| served.client()).collect();
+    // Slow enough, often enough, for the requests behind them to be laid out.
+    for _ in 0..10 {
+        slow.iter_mut().for_each(|client| client.send("/slow/5000"));
+        slow.iter_mut().for_each(|client| assert_eq!(client.answer(), "/slow"));
+    }
+    slow.iter_mut().for_each(|client| client.send("/slow/1500000"));
+    while served.seen.inside.load(Ordering::SeqCst) < 2 {
+        std::thread::yield_now();
+    }
+    let mut waiting: Vec<Client> = (0..6).map(|_| served.client()).collect();
+    let began = Instant::now();
+    waiting.iter_mut().for_each(|client| client.send("/waits/0"));
+    for client in &mut waiting {
+        assert_eq!(client.line(), "HTTP/1.1 503 Service Unavailable");
+    }
+    assert!(began.elapsed() < Duration::from_millis(1_200), "{:?}", began.elapsed());
+    slow.iter_mut().for_each(|client| assert_eq!(client.answer(), "/slow"));
+    drop(waiting);
+    // The slots are free again.
+    assert_eq!(served.client().ask("/later/0"), "/later");
+    served.stop();
 }
 
 #[test]
