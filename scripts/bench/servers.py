@@ -15,7 +15,7 @@ import common
 
 # Seconds. Reaching one of them is an error: nothing here waits for ever.
 START_LIMIT = 60
-STOP_LIMIT = 30
+STOP_LIMIT = 10
 
 # Seconds that an idle connection is kept, for servers that have an option for it: longer than any workload leaves one idle.
 KEEP_ALIVE = 300
@@ -100,6 +100,8 @@ def uwsgi(job):
 
 
 def waitress(job):
+    if job.workers > 1:
+        return script("waitress")(job)
     threads = ["--threads", str(job.threads)] if job.threads else []
     # Without them it refuses the connections beyond the hundredth, and closes idle ones after two minutes.
     limits = ["--connection-limit", "6000", "--channel-timeout", str(KEEP_ALIVE)]
@@ -114,8 +116,8 @@ KINDS = {
     "uwsgi": Kind(uwsgi, "uwsgi", note="`uwsgi --http-socket --master`, without a log of requests, `Connection: close` added"),
     "gunicorn": Kind(gunicorn(), "gunicorn", threads=False, note="sync workers"),
     "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`"),
-    "waitress": Kind(waitress, "waitress", workers=False, note="`waitress-serve`, 4 threads, its connection limit raised to 6,000"),
-    "cheroot": Kind(script("cheroot"), "cheroot", workers=False, note="`cheroot.wsgi.Server`, 10 threads"),
+    "waitress": Kind(waitress, "waitress", note="`waitress-serve`, 4 threads, its connection limit raised to 6,000; workers forked behind `listen`"),
+    "cheroot": Kind(script("cheroot"), "cheroot", note="`cheroot.wsgi.Server`, 10 threads; workers with `reuse_port`"),
     "tornado": Kind(script("tornado"), "tornado", threads=False, note="`WSGIContainer(app)`"),
     "tornado-executor": Kind(script("tornado-executor"), "tornado", note=f"`WSGIContainer(app, executor)`, {FEW_THREADS} threads"),
     "native": Kind(lambda job: [str(example("native")), job.address], workers=False, threads=False, note="Tapster's loop without Python"),
@@ -152,7 +154,7 @@ class Server:
     """A server that runs, as a process group of its own; ends with its `with` block."""
 
     def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False, env=None):
-        self.name, self.kind = name, KINDS[name]
+        self.name, self.kind, self.asked = name, KINDS[name], False
         self.port = common.free_port()
         self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-", suffix=".log")
         command = [*prefix, *self.kind.command(Job(self.port, app, workers, threads, access_log))]
@@ -230,12 +232,18 @@ class Server:
         """The last line that it wrote."""
         return (self.tail().strip().splitlines() or ["without a word"])[-1][:120]
 
+    def ask_to_stop(self):
+        """Once: some take a second signal for impatience."""
+        if self.alive() and not self.asked:
+            self.process.send_signal(self.kind.stop)
+        self.asked = True
+
     def stop(self):
         if self.ready is not None:
             os.close(self.ready)
             self.ready = None
+        self.ask_to_stop()
         if self.alive():
-            self.process.send_signal(self.kind.stop)
             try:
                 self.process.wait(STOP_LIMIT)
             except subprocess.TimeoutExpired:
