@@ -16,7 +16,7 @@ use crate::sys::memory::{SharedSlice, shared_struct};
 pub const LINE_MAX: usize = 256;
 
 /// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
 pub const CLIENT_MAX: usize = 48;
@@ -26,6 +26,9 @@ pub const ID_MAX: usize = 64;
 
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();
+
+/// Stands for the time of entry of a call that has no deadline.
+const HELD: u64 = u64::MAX;
 
 /// How often a reader tries to find the worker not between two requests.
 const READ_ATTEMPTS: usize = 8;
@@ -104,6 +107,8 @@ shared_struct! {
         beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
+        /// 1 while the worker takes new connections, else 0.
+        accepts: AtomicU32,
     }
 }
 
@@ -193,6 +198,16 @@ impl Slot {
         self.connections.load(Relaxed)
     }
 
+    /// Whether the worker takes new connections from now on; also set by the master, when the worker is dead.
+    pub fn set_accepts(&self, accepts: bool) {
+        self.accepts.store(accepts.into(), Relaxed);
+    }
+
+    /// Whether the worker takes new connections.
+    pub fn accepts(&self) -> bool {
+        self.accepts.load(Relaxed) != 0
+    }
+
     /// The worker's loop has gone round.
     pub fn beat(&self, now: u64) {
         self.beat.store(now, Relaxed);
@@ -211,6 +226,7 @@ impl Slot {
     fn reset(&self, pid: u32) {
         self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
+        self.accepts.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
 }
@@ -235,6 +251,16 @@ impl Call {
         self.since.store(since.max(1), Release);
     }
 
+    /// The application has taken its connection over, and may go on as long as that lasts.
+    pub fn hold(&self) {
+        self.entered.store(HELD, Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_held(&self) -> bool {
+        self.since.load(Acquire) != 0 && self.entered.load(Relaxed) == HELD
+    }
+
     /// The application has returned; counts one request.
     #[inline]
     pub fn end(&self) {
@@ -254,9 +280,10 @@ impl Call {
         self.since.store(0, Relaxed);
     }
 
-    /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing.
+    /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing, or
+    /// what may last.
     pub fn entered(&self) -> Option<u64> {
-        (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed))
+        (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed)).filter(|&entered| entered != HELD)
     }
 
     /// The request in the application, if any.

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use common::client::{Address, Client};
 use common::server::{Running, Server};
-use common::{SOON, tools, wait_for};
+use common::{SOON, apps, tools, venv, wait_for};
 
 /// Requests through the proxy in one test.
 const REQUESTS: usize = 300;
@@ -41,7 +41,9 @@ impl Nginx {
              location / {{ proxy_pass http://app; proxy_http_version {http_version}; {connection}\n\
              proxy_set_header Host $host; proxy_set_header X-Forwarded-Proto https; proxy_set_header X-Forwarded-For 192.0.2.1; }}\n\
              location /unbuffered/ {{ proxy_pass http://app/; proxy_http_version {http_version}; {connection}\n\
-             proxy_request_buffering off; proxy_buffering off; }} }} }}\n"
+             proxy_request_buffering off; proxy_buffering off; }}\n\
+             location /sockets/ {{ proxy_pass http://app/; proxy_http_version 1.1; proxy_set_header Host $host;\n\
+             proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection \"upgrade\"; }} }} }}\n"
         );
         fs::write(dir.path().join("nginx.conf"), config).expect("the temp directory is writable");
         let mut command = Command::new(program);
@@ -115,6 +117,29 @@ fn nginx_is_served_over_tcp_and_unix_sockets_in_both_versions() {
             drop(nginx);
             server.stop();
         }
+    }
+}
+
+#[test]
+fn websockets_pass_through_nginx() {
+    for bind in ["127.0.0.1:0", "unix:{temp}/app.sock"] {
+        let server = Server::new("sockets").frameworks().binds([bind]).options(["--threads", "4"]);
+        let temp = server.temp().display().to_string();
+        let server = server.env("SOCKETS_DIR", temp).start();
+        let Some(nginx) = Nginx::start(&server, "1.1") else { return };
+        let mut client = Command::new(venv::python());
+        client.arg(apps().join("clients/websocket_client.py")).arg(nginx.address().to_string());
+        for scenario in ["echo", "bye"] {
+            tools::run(client.arg(scenario).env("PREFIX", "/sockets"), SOON).succeeded();
+        }
+        let mut plain = Client::connect(&nginx.address());
+        assert!(plain.get("/sockets/").text().starts_with("hello "));
+        // nginx has asked for an upgrade in its client's place; the application has nothing to say to that.
+        assert_eq!(plain.get("/sockets/raw/refuse").status, 426);
+        assert_eq!(plain.get("/echo").status, 400);
+        assert_eq!(nginx.complaints(), "");
+        drop(nginx);
+        server.stop();
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::fs::File;
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::http::blocks::BlockId;
@@ -30,6 +30,23 @@ pub struct Peer {
 pub trait Client: Send + Sync {
     /// Whether it has closed its end, or its side of sending: the two look the same. May be asked from any thread.
     fn has_left(&self) -> bool;
+}
+
+/// A connection whose request asks for another protocol (RFC 9110 section 7.8), as the application may take it over.
+pub trait Takeover: Send + Sync {
+    /// A descriptor of the connected socket for the application. It may be non-blocking; the server leaves the socket alone while
+    /// the call runs.
+    fn descriptor(&self) -> io::Result<OwnedFd>;
+
+    /// The application begins to use the descriptor: until its call ends the connection is its own, and whatever it returns is
+    /// no answer to the client.
+    fn take(&self) -> io::Result<()>;
+
+    /// Whether it has.
+    fn is_taken(&self) -> bool;
+
+    /// The call has ended: waits until what the application has sent is on its way.
+    fn finish(&self);
 }
 
 /// A complete request body.
@@ -82,6 +99,8 @@ pub struct Request<'a> {
     pub date: &'a [u8],
     /// The complete body.
     pub body: Body,
+    /// The connection itself, if the request asks for another protocol.
+    pub upgrade: Option<Arc<dyn Takeover>>,
 }
 
 /// What an answer was, for the access log and the connection.
@@ -107,6 +126,11 @@ pub enum Fate {
     Cut,
     /// The body is short and delimited only by the close: reset it, so that the client sees the cut.
     Reset,
+    /// The application took the socket over, and its call has ended: it is closed in order.
+    Taken {
+        /// Whether a thread of the application still has it, and may be about to end it in its own way.
+        held: bool,
+    },
 }
 
 /// What a call returned.

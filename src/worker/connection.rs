@@ -35,6 +35,10 @@ const LINGER_MS: u64 = 5_000;
 /// connection for ever.
 const LINGER_TOTAL_MS: u64 = 30_000;
 
+/// How long a thread of the application may go on with a socket that it took over when the call has ended, in milliseconds: a WebSocket
+/// that the server has closed is ended when the client's answer to that has come (RFC 6455 section 7.1.1).
+const LAST_WORDS_MS: u64 = 1_000;
+
 /// Bytes read and thrown away while lingering; a client that sends more is cut.
 const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 
@@ -138,6 +142,8 @@ pub(super) struct Linger {
     left: u64,
     /// Latest end, in milliseconds of the loop's clock.
     until: u64,
+    /// Whether the writing side is closed; before that, nothing is read either.
+    shut: bool,
 }
 
 /// Where a connection is in its cycle.
@@ -231,6 +237,11 @@ impl Connection {
         matches!(self.phase, Phase::Head) && self.input.is_empty() && self.output.is_none()
     }
 
+    /// Whether the application has its request or its stream.
+    pub fn is_serving(&self) -> bool {
+        matches!(self.phase, Phase::Serving)
+    }
+
     /// Shortens the wait of an idle connection: the worker leaves.
     pub fn hurry(&mut self, deadline: u64) {
         self.deadline = self.deadline.min(deadline);
@@ -273,6 +284,10 @@ impl Connection {
             Phase::Answer(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
             Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
             Phase::Head if self.input.is_empty() => Next::Close(CloseReason::Idle),
+            Phase::Linger(Linger { shut: false, .. }) => match self.take_back(seat) {
+                Ok(()) => self.begin_turn(seat),
+                Err(next) => next,
+            },
             Phase::Linger(_) => Next::Close(CloseReason::Lingered),
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) => {
                 self.time_out(seat);
@@ -423,6 +438,13 @@ impl Connection {
     /// Ends the connection behind its last answer.
     fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
         match fate {
+            Fate::Taken { held: true } => {
+                let now = seat.clock.ms();
+                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: false });
+                self.deadline = now + LAST_WORDS_MS;
+                Ok(())
+            }
+            Fate::Taken { held: false } => self.take_back(seat),
             Fate::Keep | Fate::Close => {
                 if !self.unread && !self.readable {
                     return Err(Next::Close(CloseReason::Done));
@@ -432,7 +454,7 @@ impl Connection {
                 }
                 seat.take_in(&[], false);
                 let now = seat.clock.ms();
-                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS });
+                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
                 self.deadline = now + LINGER_MS;
                 Ok(())
             }
@@ -445,15 +467,29 @@ impl Connection {
         }
     }
 
+    /// The application has done with the socket that it took over.
+    fn take_back(&mut self, seat: &mut Seat) -> Flow {
+        // Should it stay blocking, it is not to be touched any more.
+        if self.link.stream.set_nonblocking().is_err() {
+            return Err(Next::Close(CloseReason::Cut));
+        }
+        // Its edges were not seen meanwhile.
+        (self.unread, self.readable) = (true, true);
+        self.end(Fate::Close, seat)
+    }
+
     /// Throws away what the client still sends.
-    fn linger(&mut self, Linger { left, until }: Linger, seat: &mut Seat) -> Flow {
+    fn linger(&mut self, Linger { left, until, shut }: Linger, seat: &mut Seat) -> Flow {
+        if !shut {
+            return if self.ended { self.take_back(seat) } else { Err(Next::Wait) };
+        }
         if !self.readable {
             return Err(Next::Wait);
         }
         match self.read(&mut seat.space()[..READ_SIZE]) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
-                self.phase = Phase::Linger(Linger { left: left - count as u64, until });
+                self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });
                 self.deadline = until.min(seat.clock.ms() + LINGER_MS);
                 Ok(())
             }
@@ -485,7 +521,7 @@ impl Connection {
                 };
                 self.deadline = seat.clock.ms() + wait;
             }
-            Fate::Close | Fate::Cut | Fate::Reset => self.phase = Phase::Closing(fate),
+            Fate::Close | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
         }
     }
 }

@@ -45,10 +45,12 @@ use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
+use super::share::Share;
 use super::timers::Wheel;
 use super::trust;
 
 mod leave;
+mod taken;
 mod wait;
 
 use leave::Leaving;
@@ -131,8 +133,6 @@ pub struct EventLoop {
     /// Whether the last poll was short: see [`wait`].
     brisk: bool,
     trusted: Trusted,
-    /// Whether other workers listen on the same sockets.
-    shared: bool,
     /// The thread that owns the loop.
     owner: Member,
     /// The stream that its owner asks.
@@ -148,11 +148,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    /// A loop over these listeners; `share`: among other workers that accept from them.
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        settings: &Settings,
+        share: Option<Share>,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
         let turn =
@@ -176,7 +182,6 @@ impl EventLoop {
             limit: settings.worker_connections,
             brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
-            shared,
             owner: MAIN,
             asked: Asked::default(),
             outside: Members::none(settings.members()),
@@ -342,6 +347,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
             Work::Call if self.queue_is_full() => {
@@ -445,7 +451,8 @@ impl EventLoop {
             return Ok(None);
         };
         let index = *index;
-        let accepted = if *left > 0 && self.connections.len() < self.limit {
+        let open = self.connections.len();
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {
@@ -455,7 +462,7 @@ impl EventLoop {
             Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
             None => {
                 self.turn.accepting.pop();
-                self.acceptor.woken(borrow(&self.poll))?;
+                self.acceptor.woken(open, seat.clock.ms(), borrow(&self.poll))?;
                 Ok(None)
             }
         }
@@ -474,7 +481,7 @@ impl EventLoop {
 
     fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link { stream, peer: self.peer(peer), listener };
+        let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
@@ -514,7 +521,7 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered {
+                if !connection.registered && !connection.is_serving() {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -530,7 +537,12 @@ impl EventLoop {
                 self.runnable.push_back(token);
                 None
             }
-            Next::Work(work) => Some((token, work)),
+            Next::Work(work) => {
+                if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.unwatch(token);
+                }
+                Some((token, work))
+            }
             Next::Close(reason) => self.close(token, reason, seat),
         }
     }
@@ -545,6 +557,9 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
         let mut connection = self.connections.remove(token.key());
         self.acceptor.freed();
         let answer = connection.take_answer()?;

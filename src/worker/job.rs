@@ -6,6 +6,8 @@
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -29,6 +31,25 @@ pub struct Link {
     pub peer: Peer,
     /// Index of the listener it came from.
     pub listener: usize,
+    /// Whether the application has taken the socket over.
+    taken: AtomicBool,
+}
+
+impl Link {
+    /// The ends of a connection that was just accepted.
+    pub fn new(stream: Stream, peer: Peer, listener: usize) -> Self {
+        Self { stream, peer, listener, taken: AtomicBool::new(false) }
+    }
+
+    /// The application takes the socket over; the connection serves no other request.
+    pub fn take(&self) {
+        self.taken.store(true, Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_taken(&self) -> bool {
+        self.taken.load(Relaxed)
+    }
 }
 
 impl Client for Link {
@@ -58,6 +79,8 @@ pub struct Job {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// When it asks for another protocol: what the client has sent behind its head.
+    pub early: Vec<u8>,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
     pub output: Option<Box<Output>>,
     /// How long the request waited for a free slot, in nanoseconds.
@@ -79,6 +102,7 @@ impl Job {
             block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
+            early: Vec::new(),
             output: None,
             queued: 0,
             began: 0,
@@ -105,6 +129,8 @@ pub struct Parcel {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// What the client has sent behind a head that asks for another protocol.
+    pub early: Vec<u8>,
     /// Earlier output of the connection.
     pub output: Option<Box<Output>>,
     /// How long it has waited for a free slot, in nanoseconds.
@@ -123,6 +149,7 @@ impl Job {
             head: std::mem::take(&mut self.head),
             framing: self.framing,
             body: std::mem::take(&mut self.body),
+            early: std::mem::take(&mut self.early),
             output: self.output.take(),
             queued: self.queued,
             since: 0,
@@ -138,6 +165,7 @@ impl Job {
         self.head = parcel.head;
         self.framing = parcel.framing;
         self.body = parcel.body;
+        self.early = parcel.early;
         self.output = parcel.output;
         self.queued = parcel.queued;
     }

@@ -35,6 +35,8 @@ pub struct Overload {
     waited: u64,
     /// Earliest time of the next summary, in milliseconds of the loop's clock.
     next: u64,
+    /// Whether it was told that upgraded connections hold all slots.
+    held: bool,
 }
 
 impl Overload {
@@ -43,6 +45,17 @@ impl Overload {
         match refusal {
             Refusal::QueueFull => self.full += 1,
             Refusal::Waited => self.waited += 1,
+        }
+    }
+
+    /// A request found no slot. Says once when that is because all `slots` are `held` by connections that the application has taken
+    /// over: then waiting may not help.
+    pub fn note_held(&mut self, held: usize, slots: usize, log: &Log) {
+        if held >= slots && !std::mem::replace(&mut self.held, true) {
+            log.warning(format_args!(
+                "all {slots} threads of this worker are held by upgraded connections (WebSockets), and requests wait for them: each \
+                 takes a thread as long as it stands; raise --threads"
+            ));
         }
     }
 
@@ -56,7 +69,7 @@ impl Overload {
         if self.wants().is_none_or(|at| at > now) {
             return;
         }
-        let Self { full, waited, .. } = std::mem::take(self);
+        let (full, waited) = (std::mem::take(&mut self.full), std::mem::take(&mut self.waited));
         self.next = now + SUMMARY_MS;
         log.warning(format_args!(
             "the application is too busy: {} requests were answered 503 ({waited} had waited for --queue-timeout, {full} were more \

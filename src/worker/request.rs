@@ -7,13 +7,14 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Step, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
-use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
+use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
@@ -131,6 +132,10 @@ impl Connection {
 
     /// A request is complete: what its call needs goes to the seat's job.
     fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        if seat.job.framing.upgrade {
+            // A copy: what is no takeover is an ordinary request, and this is the next one.
+            seat.job.early = seat.rest().to_vec();
+        }
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
@@ -367,6 +372,11 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        let upgrade = if job.framing.upgrade {
+            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+        } else {
+            None
+        };
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.member.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
@@ -381,6 +391,7 @@ impl Seat {
             persistent: keeps_alive,
             date: self.date.at(self.clock.wall()),
             body,
+            upgrade,
         };
         let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
@@ -389,31 +400,24 @@ impl Seat {
         let output = self.job.output.take();
         match reply {
             Reply::Complete(summary) => {
-                if self.journal.is_some() {
-                    self.record_call(&link, summary);
+                if let Some(journal) = &mut self.journal {
+                    let job = &self.job;
+                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let entry = Entry {
+                        peer: &link.peer,
+                        head: Some((&job.head, job.bytes(&self.input))),
+                        status: summary.status,
+                        sent: summary.sent,
+                        response_head: journal.response_head(rendered),
+                        began: Some(job.began),
+                        queued: job.queued,
+                        environ: self.app.logged(),
+                    };
+                    journal.record(&entry, &self.clock);
                 }
                 Served::Whole(output, summary.fate)
             }
             Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
         }
-    }
-
-    /// Writes the log line of an answer that was rendered whole.
-    fn record_call(&mut self, link: &Link, summary: Summary) {
-        // Taken out of the seat for the time of the record, which borrows both.
-        let (out, input) = (std::mem::take(&mut self.out), std::mem::take(&mut self.input));
-        let job = std::mem::replace(&mut self.job, Job::new());
-        let environ = self.app.logged().to_vec();
-        self.record(&Entry {
-            peer: &link.peer,
-            head: Some((&job.head, job.bytes(&input))),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: self.response_head(&out[job.rendered.min(out.len())..]),
-            began: Some(job.began),
-            queued: job.queued,
-            environ: &environ,
-        });
-        (self.out, self.input, self.job) = (out, input, job);
     }
 }

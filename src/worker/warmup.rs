@@ -57,6 +57,7 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
         persistent: false,
         date: dates.at(time::wall().seconds),
         body: Body::Empty,
+        upgrade: None,
     };
     let mut out = Vec::new();
     let status = match app.call(request, &mut out, &mut Nowhere) {

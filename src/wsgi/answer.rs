@@ -247,14 +247,17 @@ impl Answer {
     fn close(&mut self, py: Python<'_>) {
         self.source = Source::Done;
         if let Some(iterable) = self.iterable.take() {
-            let iterable = iterable.into_bound(py);
-            if let Err(error) = close(&iterable) {
-                let failure = failure::traceback(py, &error);
-                self.log
-                    .error(format_args!("{}: close() of the application's iterable raised an exception\n{failure}", self.line));
-            }
+            close_result(&iterable.into_bound(py), &self.line, &self.log);
         }
         self.start_response = None;
+    }
+}
+
+/// Closes what the application returned for the request of this line.
+pub fn close_result(iterable: &Bound<'_, PyAny>, line: &str, log: &Log) {
+    if let Err(error) = close(iterable) {
+        let failure = failure::traceback(iterable.py(), &error);
+        log.error(format_args!("{line}: close() of the application's iterable raised an exception\n{failure}"));
     }
 }
 

@@ -19,6 +19,7 @@ use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
+use super::upgrade::{Offer, Upgrades};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::worker::app::{App, Body, Outlet, Reply, Request, Summary};
@@ -31,6 +32,9 @@ pub struct Wsgi {
     factory: Factory,
     /// The `start_response` of the last request, if the application let go of it.
     spare: Option<StartResponse>,
+    upgrades: Upgrades,
+    /// The connection that the running call may take over.
+    offer: Option<Offer>,
     errors: Arc<Lines>,
     names: Vec<Py<PyString>>,
     logged: Vec<Option<String>>,
@@ -69,6 +73,8 @@ impl Wsgi {
             environ: Builder::new(py, &plan.listeners, &shared)?,
             factory: Factory::new(py)?,
             spare: None,
+            upgrades: Upgrades::default(),
+            offer: None,
             errors,
             names: plan.environ_names.iter().map(|name| PyString::new(py, name).unbind()).collect(),
             logged: Vec::new(),
@@ -97,6 +103,16 @@ impl Wsgi {
         let body = std::mem::take(&mut request.body);
         let result = self.call_app(py, &request, body, &start_response, out, outlet);
         self.errors.flush();
+        let result = match self.offer.take() {
+            Some(offer) => match offer.end(py, result, &line(&request), &self.log) {
+                Ok(summary) => {
+                    self.spare = start_response.retire(py);
+                    return Reply::Complete(summary);
+                }
+                Err(result) => result,
+            },
+            None => result,
+        };
         let result = match result {
             Ok(result) => result,
             Err(failure) => {
@@ -133,6 +149,11 @@ impl Wsgi {
         let body_len = body.len();
         let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
         let environ = self.environ.build(py, request, body_len, input.as_ref(), start_response.offers())?;
+        if let Some(takeover) = &request.upgrade
+            && self.plan.multithread
+        {
+            self.offer = Some(self.upgrades.offer(&environ, takeover)?);
+        }
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
         let outlet: NonNull<dyn Outlet + 'static> =
@@ -231,7 +252,8 @@ impl App for Wsgi {
             let line = String::from_utf8_lossy(request_line.of(bytes));
             self.log.critical(format_args!("{line}: the server failed while it called the application"));
             out.truncate(mark.min(out.len()));
-            Reply::Complete(answer::refuse(out, version, head_only, date))
+            let taken = self.offer.take().and_then(Offer::abandon);
+            Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, version, head_only, date)))
         })
     }
 

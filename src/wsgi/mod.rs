@@ -24,6 +24,7 @@ mod ready;
 mod start_response;
 mod text;
 mod thread;
+mod upgrade;
 mod welcome;
 
 use std::sync::Arc;

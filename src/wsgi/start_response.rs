@@ -166,7 +166,8 @@ impl Drop for StartResponse {
     }
 }
 
-fn references(object: &Py<PyAny>) -> ffi::Py_ssize_t {
+/// How many references there are to an object.
+pub fn references(object: &Py<PyAny>) -> ffi::Py_ssize_t {
     // SAFETY: the object is alive as long as the reference; reading the count needs no more.
     unsafe { ffi::Py_REFCNT(object.as_ptr()) }
 }

@@ -314,6 +314,15 @@ impl Client {
         Ok(count)
     }
 
+    /// The next `count` bytes behind the last response.
+    #[track_caller]
+    pub fn take(&mut self, count: usize) -> Vec<u8> {
+        while self.buffer.len() < count {
+            assert!(self.fill().expect("bytes come in time") > 0, "the end came after {:?}", self.buffer);
+        }
+        self.buffer.drain(..count).collect()
+    }
+
     /// Bytes read behind the last response.
     pub fn leftover(&self) -> &[u8] {
         &self.buffer

@@ -188,6 +188,7 @@ impl Server {
             persistent: setup.persistent,
             date: DATE.as_bytes(),
             body,
+            upgrade: None,
         };
         self.app.call(request, out, outlet)
     }

@@ -74,7 +74,7 @@ impl EventLoop {
 
     /// While all its slots are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = self.shared && self.outside.len() >= self.slots;
+        let full = self.acceptor.is_shared() && self.outside.len() >= self.slots;
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
@@ -87,7 +87,10 @@ impl EventLoop {
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
                 self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
             }
-            Some(Order::Quit) => self.leaving = Leaving::Now,
+            Some(Order::Quit) => {
+                self.leaving = Leaving::Now;
+                self.end_taken();
+            }
             Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
         }
     }

@@ -30,7 +30,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Number,
         default: Some("1"),
         help: "Requests that one worker has in the application at once. With 1 the application runs in the main thread of its \
-               process; with more it must be thread-safe.",
+               process; with more it must be thread-safe, and a WebSocket takes one of them as long as it stands.",
         section: Section::Workers,
         set: Some(|s, v| value::number(v, 1, THREADS_MAX).map(|n| s.threads = n as usize)),
         ..ROW
