@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::http::head::Progress;
+use crate::net::stream::Stream;
 
 use super::answer::Answer;
 use super::app::{Fate, Gone};
@@ -401,6 +402,9 @@ impl Connection {
             return Err(Next::Wait);
         }
         let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        if let Some(flow) = self.receive_body(seat) {
+            return flow;
+        }
         match self.read(seat.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) => {
@@ -416,13 +420,19 @@ impl Connection {
 
     /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
+        self.read_with(|mut stream| (buffer.len(), stream.read(buffer)))
+    }
+
+    /// One read by `act`, which returns how many bytes it asked for and what came of it.
+    pub(super) fn read_with(&mut self, mut act: impl FnMut(&Stream) -> (usize, io::Result<usize>)) -> Result<usize, CloseReason> {
         loop {
-            match (&self.link.stream).read(buffer) {
+            let (wanted, result) = act(&self.link.stream);
+            match result {
                 Ok(0) => return Err(CloseReason::ClientClosed),
                 Ok(count) => {
                     // A short read has emptied the socket: the next bytes, or the end, come with a new edge. An end that came
                     // together with these bytes has had its edge.
-                    self.readable = self.ended || count == buffer.len();
+                    self.readable = self.ended || count == wanted;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

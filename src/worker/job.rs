@@ -21,6 +21,7 @@ use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::connection::Token;
 use super::member::Member;
 use super::output::{self, Output, Sent};
+use super::spool::Lease;
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
@@ -79,6 +80,8 @@ pub struct Job {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// What the body's memory has of the worker's budget, until the application has it.
+    pub lease: Lease,
     /// When it asks for another protocol: what the client has sent behind its head.
     pub early: Vec<u8>,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
@@ -102,6 +105,7 @@ impl Job {
             block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
+            lease: Lease::default(),
             early: Vec::new(),
             output: None,
             queued: 0,
@@ -129,6 +133,8 @@ pub struct Parcel {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// What the body's memory has of the worker's budget, until the application has it.
+    pub lease: Lease,
     /// What the client has sent behind a head that asks for another protocol.
     pub early: Vec<u8>,
     /// Earlier output of the connection.
@@ -149,6 +155,7 @@ impl Job {
             head: std::mem::take(&mut self.head),
             framing: self.framing,
             body: std::mem::take(&mut self.body),
+            lease: std::mem::take(&mut self.lease),
             early: std::mem::take(&mut self.early),
             output: self.output.take(),
             queued: self.queued,
@@ -165,6 +172,7 @@ impl Job {
         self.head = parcel.head;
         self.framing = parcel.framing;
         self.body = parcel.body;
+        self.lease = parcel.lease;
         self.early = parcel.early;
         self.output = parcel.output;
         self.queued = parcel.queued;

@@ -45,6 +45,7 @@ use event_loop::EventLoop;
 use member::{MAIN, Member};
 use seat::Seat;
 use share::Share;
+use spool::Budget;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -155,6 +156,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
+        bodies: Budget::new(boot.settings.body_buffer),
     };
     let mut seat = seats.seat(app, MAIN);
     let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, share, seat.clock.ms())?;
@@ -219,12 +221,15 @@ struct Seats {
     access: Option<(Arc<Sink>, Arc<Format>)>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    bodies: Budget,
 }
 
 impl Seats {
     fn seat(&self, app: Box<dyn App>, member: Member) -> Seat {
         let (log, access) = (self.log.clone(), self.access.clone());
-        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, member)
+        let mut seat = Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, member);
+        seat.bodies = self.bodies.clone();
+        seat
     }
 }
 

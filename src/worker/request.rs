@@ -14,6 +14,7 @@ use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
+use super::spool::Lease;
 use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
@@ -69,7 +70,7 @@ impl Connection {
         let rest = seat.rest();
         let body = &rest[head.len..];
         let wants_continue = framing.expect_continue && body.is_empty();
-        let started = Upload::new(framing, &seat.rules).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
+        let started = Upload::new(framing, &seat.rules, &seat.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         match started {
             Ok((Fed { used, done: true }, upload)) => {
                 seat.used(head.len + used);
@@ -104,7 +105,7 @@ impl Connection {
     }
 
     /// More of a body.
-    fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
+    pub(super) fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
         let fed = match upload.feed(seat.rest()) {
             Ok(fed) => fed,
             Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), seat),
@@ -121,6 +122,7 @@ impl Connection {
         seat.job.head = std::mem::take(&mut upload.head);
         seat.job.framing = upload.framing;
         seat.job.block = None;
+        seat.job.lease = upload.lease();
         match upload.finish() {
             Ok(body) => self.submit(body, seat),
             Err(error) => {
@@ -372,6 +374,7 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        job.lease = Lease::default();
         let upgrade = if job.framing.upgrade {
             upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
         } else {

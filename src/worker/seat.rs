@@ -19,6 +19,7 @@ use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
 use super::member::Member;
+use super::spool::Budget;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -108,6 +109,8 @@ pub struct Seat {
     pub date: date::Cache,
     /// Timeouts and limits.
     pub rules: Rules,
+    /// The worker's memory for bodies, shared by its seats.
+    pub bodies: Budget,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -147,6 +150,7 @@ impl Seat {
             clock: Clock::new(),
             date: date::Cache::new(),
             rules,
+            bodies: Budget::new(settings.body_buffer),
             log,
             journal: access.map(|(sink, format)| Journal {
                 sink,
