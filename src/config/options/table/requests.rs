@@ -143,8 +143,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Number,
         default: Some("2m"),
         help: "Bytes of a request body kept in memory; a larger body goes to a temporary file, and so do others while a worker's bodies \
-               have 64 MiB in all."
-
+               have 64 MiB in all.",
         section: Section::Limits,
         set: Some(|s, v| value::size(v, BODY_BUFFER.0, BODY_BUFFER.1).map(|n| s.body_buffer = n as usize)),
         ..ROW
