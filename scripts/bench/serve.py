@@ -39,7 +39,10 @@ def cheroot(app, port, workers, threads):
     # Its own 10 s would close the idle connections of a workload.
     options = {"timeout": 300, "reuse_port": workers > 1, **({"numthreads": threads} if threads else {})}
     if fork(workers):
-        wsgi.Server((HOST, port), app, **options).start()
+        server = wsgi.Server((HOST, port), app, **options)
+        # It keeps ten.
+        server.keep_alive_conn_limit = 6000
+        server.start()
 
 
 def waitress(app, port, workers, threads):
@@ -52,7 +55,7 @@ def waitress(app, port, workers, threads):
     listener.bind((HOST, port))
     listener.listen(1024)
     if fork(workers):
-        serve(app, sockets=[listener], connection_limit=6000, channel_timeout=300, **({"threads": threads} if threads else {}))
+        serve(app, sockets=[listener], connection_limit=6000, channel_timeout=300, asyncore_use_poll=True, **({"threads": threads} if threads else {}))
 
 
 def tornado(app, port, workers, executor=None):

@@ -78,7 +78,8 @@ def tapster(job):
 def gunicorn(*options):
     def command(job):
         log = ["--access-logfile", job.access_log] if job.access_log else []
-        threads = ["--threads", str(job.threads or FEW_THREADS)] if "gthread" in options else []
+        # Of the connections beyond its thousandth it closes those that are idle.
+        threads = ["--threads", str(job.threads or FEW_THREADS), "--worker-connections", "6000"] if "gthread" in options else []
         shared = ["--bind", job.address, "--workers", str(job.workers), "--keep-alive", str(KEEP_ALIVE), "--no-control-socket"]
         return venv("gunicorn", *shared, *options, *threads, *log, f"{job.app}:application")
 
@@ -103,8 +104,8 @@ def waitress(job):
     if job.workers > 1:
         return script("waitress")(job)
     threads = ["--threads", str(job.threads)] if job.threads else []
-    # Without them it refuses the connections beyond the hundredth, and closes idle ones after two minutes.
-    limits = ["--connection-limit", "6000", "--channel-timeout", str(KEEP_ALIVE)]
+    # Without them it refuses the connections beyond the hundredth, closes idle ones after two minutes, and fails beyond 1,024.
+    limits = ["--connection-limit", "6000", "--channel-timeout", str(KEEP_ALIVE), "--asyncore-use-poll"]
     return venv("waitress-serve", "--host", "127.0.0.1", "--port", job.port, *threads, *limits, f"{job.app}:application")
 
 
@@ -115,9 +116,9 @@ KINDS = {
     "granian": Kind(granian, "granian", note="`granian --interface wsgi`"),
     "uwsgi": Kind(uwsgi, "uwsgi", note="`uwsgi --http-socket --master`, without a log of requests, `Connection: close` added"),
     "gunicorn": Kind(gunicorn(), "gunicorn", threads=False, note="sync workers"),
-    "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`"),
-    "waitress": Kind(waitress, "waitress", note="`waitress-serve`, 4 threads, its connection limit raised to 6,000; workers forked behind `listen`"),
-    "cheroot": Kind(script("cheroot"), "cheroot", note="`cheroot.wsgi.Server`, 10 threads; workers with `reuse_port`"),
+    "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`, its connection limit raised to 6,000"),
+    "waitress": Kind(waitress, "waitress", note="`waitress-serve`, 4 threads, with poll and its connection limit raised to 6,000; workers forked behind `listen`"),
+    "cheroot": Kind(script("cheroot"), "cheroot", note="`cheroot.wsgi.Server`, 10 threads, its limit of kept connections raised to 6,000; workers with `reuse_port`"),
     "tornado": Kind(script("tornado"), "tornado", threads=False, note="`WSGIContainer(app)`"),
     "tornado-executor": Kind(script("tornado-executor"), "tornado", note=f"`WSGIContainer(app, executor)`, {FEW_THREADS} threads"),
     "native": Kind(lambda job: [str(example("native")), job.address], workers=False, threads=False, note="Tapster's loop without Python"),
