@@ -249,6 +249,27 @@ fn with_one_thread_the_client_of_a_stuck_call_is_answered_and_the_worker_replace
 }
 
 #[test]
+fn with_one_thread_and_another_worker_a_stuck_call_costs_nobody_else_anything() {
+    let server = server(1, GRACE).workers(2).expect_error(GIVEN_UP).expect_error(ENDED).start();
+    let before = server.workers();
+    let mut plan = Plan::new(server.address());
+    plan.target = "/quick".to_owned();
+    plan.pause = Duration::from_millis(5);
+    let load = plan.start();
+    load.wait_for_more(50);
+    let mut client = server.connect();
+    let began = Instant::now();
+    ask(&mut client, "/sleep");
+    timed_out(&mut client, began);
+    replaced(&server, &before);
+    load.wait_for_more(100);
+    let tally = load.stop();
+    tally.assert_flawless();
+    assert!(tally.slowest < TIMEOUT, "somebody waited for the stuck one: {:?}", tally.slowest);
+    server.stop();
+}
+
+#[test]
 fn a_late_answer_is_dropped_and_told() {
     let server = server(2, Duration::ZERO).expect_error(GIVEN_UP).start();
     let before = server.workers();
