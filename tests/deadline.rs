@@ -3,7 +3,11 @@
 mod common;
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use common::client::{Client, Response};
 use common::load::Plan;
@@ -305,6 +309,22 @@ fn a_late_write_fails_and_the_answer_that_had_begun_is_cut() {
     wait_for("the writes", SOON, || (notes(&server, "refused") == 6).then_some(()));
     drop(busy);
     replaced(&server, &before);
+    server.stop();
+}
+
+#[test]
+fn the_time_in_which_everything_stood_still_counts_for_no_call() {
+    let server = server(4, GRACE).start();
+    let before = server.workers();
+    let mut client = server.connect();
+    ask(&mut client, "/steps");
+    wait_for("the call", SOON, || (notes(&server, "stepping") == 1).then_some(()));
+    let group = Pid::from_raw(server.pid());
+    killpg(group, Signal::SIGSTOP).expect("the group is there");
+    thread::sleep(3 * TIMEOUT);
+    killpg(group, Signal::SIGCONT).expect("the group is there");
+    assert_eq!(client.response().text(), "walked");
+    assert_eq!(server.workers(), before);
     server.stop();
 }
 
