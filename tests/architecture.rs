@@ -51,7 +51,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "http",
         modules: &[],
-        crates: &["httparse", "httpdate", "memchr"],
+        crates: &["httpdate", "memchr"],
         not_std: WORLD,
         why: "http is bytes in, facts out: no sockets, no clocks, no logs, no configuration",
     },

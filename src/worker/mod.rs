@@ -1,8 +1,11 @@
 //! The life of a worker: boot (interpreter, application), say ready, serve, drain, leave.
 
 mod accept;
+mod alarm;
 mod answer;
 pub mod app;
+mod calls;
+mod claim;
 mod clock;
 mod connection;
 mod control;
@@ -10,6 +13,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod late;
 mod letter_box;
 mod loan;
 mod member;
@@ -32,6 +36,7 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
@@ -44,6 +49,7 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
+use alarm::Alarms;
 use app::{App, Outlet, Reply, Request};
 use control::Control;
 use event_loop::EventLoop;
@@ -54,6 +60,9 @@ use share::Share;
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
 const DRAIN_IDLE_MS: u64 = 500;
+
+/// A boot that takes longer is told in the log.
+const SLOW_BOOT: Duration = Duration::from_secs(2);
 
 /// The worker left as it was told to.
 const EXIT_OK: i32 = 0;
@@ -139,10 +148,13 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
+    let began = Instant::now();
     let loaded = load(&place).and_then(|(mut app, description)| {
+        let loading = began.elapsed();
         if let Some(warmup) = &boot.settings.warmup {
             warmup::run(warmup, &mut *app, &boot.settings)?;
         }
+        tell_slow_boot(&boot.settings, &boot.log, began.elapsed(), loading);
         Ok((app, description))
     });
     let (app, description) = match loaded {
@@ -162,6 +174,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
+        alarms: alarm::alarms(boot.settings.members()),
     };
     let mut seat = seats.seat(app, MAIN);
     let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
@@ -170,6 +183,21 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Says how long a boot took that operators will want to have shorter, and what it was spent on.
+fn tell_slow_boot(settings: &Settings, log: &Log, whole: Duration, loading: Duration) {
+    if whole < SLOW_BOOT {
+        return;
+    }
+    let seconds = |time: Duration| time.as_secs_f64();
+    let hint = if settings.boot_profile { "" } else { "; --boot-profile shows the slowest imports" };
+    log.info(format_args!(
+        "slow boot: {:.1} s, {:.1} s of it for interpreter and application, {:.1} s for --warmup{hint}",
+        seconds(whole),
+        seconds(loading),
+        seconds(whole.saturating_sub(loading))
+    ));
 }
 
 /// Requests of one worker's life, with its own share of chance; `None`: no limit.
@@ -226,12 +254,18 @@ struct Seats {
     access: Option<(Arc<Sink>, Arc<Format>)>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    alarms: Alarms,
 }
 
 impl Seats {
+    /// The seat of the calling thread.
     fn seat(&self, app: Box<dyn App>, member: Member) -> Seat {
+        if let Some(interrupter) = app.interrupter() {
+            self.alarms[member.0].set(interrupter);
+        }
         let (log, access) = (self.log.clone(), self.access.clone());
-        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, member)
+        let alarms = self.alarms.clone();
+        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms))
     }
 }
 

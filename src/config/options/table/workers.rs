@@ -125,6 +125,16 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "boot-profile",
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Tell in the error log how long each worker took to boot and which imports took longest; with --check-config, tell it \
+               at once.",
+        section: Section::Workers,
+        set: Some(|s, v| value::flag(v).map(|flag| s.boot_profile = flag)),
+        ..ROW
+    },
+    Opt {
         name: "warmup",
         value: "REQUEST",
         help: "Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an \
