@@ -209,8 +209,13 @@ impl EventLoop {
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
-    pub fn wants_help(&self) -> bool {
+    pub fn is_slow(&self) -> bool {
         self.slots > 1 && self.pace.is_slow()
+    }
+
+    /// Whether other threads than the main one may call.
+    pub fn has_helpers(&self) -> bool {
+        self.slots > 1
     }
 
     /// The request that this connection has submitted, for another thread.

@@ -25,6 +25,8 @@
 //!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
 //!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
+//! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams begins no
+//!   other request as long as one with fewer is idle.
 //! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
 //!   back as soon as the main thread is idle.
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
@@ -33,7 +35,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,7 +45,7 @@ use mio::Waker;
 
 use super::connection::Token;
 use super::event_loop::{EventLoop, Step};
-use super::job::{Letter, Work};
+use super::job::{Letter, Served, Work};
 use super::member::{MAIN, Member};
 use super::seat::Seat;
 
@@ -82,6 +84,8 @@ pub struct Crew {
     turn: AtomicU64,
     asleep: AtomicBool,
     idle: Mutex<Idle>,
+    /// Streams that each thread has begun and not ended. Written by that thread alone, and before it joins the idle ones.
+    streams: Vec<AtomicUsize>,
     mail: Vec<MailBox>,
     letters: Sender<Letter>,
     waker: Arc<Waker>,
@@ -151,6 +155,7 @@ pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<P
         turn: AtomicU64::new(0),
         asleep: AtomicBool::new(false),
         idle: Mutex::new(Idle::default()),
+        streams: (0..members).map(|_| AtomicUsize::new(0)).collect(),
         mail,
         letters,
         waker,
@@ -163,6 +168,10 @@ impl Crew {
     fn take(&self, turn: u64) -> Option<Box<EventLoop>> {
         self.turn.compare_exchange(turn, turn + 1, Acquire, Relaxed).ok()?;
         self.table.take()
+    }
+
+    fn streams(&self, member: Member) -> usize {
+        self.streams[member.0].load(Relaxed)
     }
 }
 
@@ -188,7 +197,7 @@ impl Place {
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
-                    let served = seat.serve(work);
+                    let served = self.serve(work, seat);
                     self.post(seat.letter(token, served, false));
                 }
                 Wake::Leave => return Ok(()),
@@ -224,8 +233,7 @@ impl Place {
                 return Some(event_loop);
             }
             if matches!(work, Work::Call)
-                && event_loop.wants_help()
-                && let Some(member) = self.claim_idle()
+                && let Some(member) = self.helper(&event_loop)
             {
                 let Some(parcel) = event_loop.pack(token, seat) else {
                     unreachable!("its connection has just asked for the call")
@@ -236,7 +244,7 @@ impl Place {
             }
             event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
-            let served = seat.serve(work);
+            let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
                 self.post(seat.letter(token, served, true));
                 return None;
@@ -249,6 +257,30 @@ impl Place {
             next = event_loop.resume(token, served, seat);
         }
         Some(event_loop)
+    }
+
+    /// Does the work, and counts the streams of this thread.
+    fn serve(&self, work: Work, seat: &mut Seat) -> Served {
+        let served = seat.serve(work);
+        let streams = &self.crew.streams[self.me.0];
+        match &served {
+            Served::Begun(..) => streams.store(streams.load(Relaxed) + 1, Relaxed),
+            Served::Ended(_) | Served::Dropped => streams.store(streams.load(Relaxed).saturating_sub(1), Relaxed),
+            Served::Whole(..) | Served::Step(..) => {}
+        }
+        served
+    }
+
+    /// The idle thread that should make the next call instead of this one, if there is one.
+    fn helper(&self, event_loop: &EventLoop) -> Option<Member> {
+        let own = self.crew.streams(self.me);
+        if event_loop.is_slow() {
+            self.claim_idle(own)
+        } else if own > 0 && event_loop.has_helpers() {
+            self.claim_idle(own - 1)
+        } else {
+            None
+        }
     }
 
     /// Lays the loop on the table; returns the number of the turn.
@@ -353,11 +385,20 @@ impl Place {
         false
     }
 
-    /// Takes a thread out of the idle ones, the watcher last: without the loop on the table there is nothing to watch, and
-    /// whoever becomes idle next watches again.
-    fn claim_idle(&self) -> Option<Member> {
+    /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop on the
+    /// table there is nothing to watch, and whoever becomes idle next watches again.
+    fn claim_idle(&self, most: usize) -> Option<Member> {
         let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.others.pop().or_else(|| idle.watcher.take())
+        let streams = |member: Member| self.crew.streams(member);
+        let last = idle.others.len().checked_sub(1);
+        let best = match last {
+            Some(last) if streams(idle.others[last]) > 0 => (0..=last).min_by_key(|&index| streams(idle.others[index])),
+            other => other,
+        };
+        if let Some(index) = best.filter(|&index| streams(idle.others[index]) <= most) {
+            return Some(idle.others.swap_remove(index));
+        }
+        idle.watcher.take_if(|watcher| streams(*watcher) <= most)
     }
 
     /// Leaves the idle threads; another becomes the watcher if this one was.

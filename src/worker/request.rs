@@ -232,7 +232,7 @@ impl Connection {
             }
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
-                self.take_step(answer, step);
+                self.take_step(answer, step, seat);
                 if step == Step::Rendered {
                     // It has had its time: what it gave is sent, then others have theirs.
                     self.turn = 0;

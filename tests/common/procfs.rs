@@ -69,6 +69,13 @@ pub fn memory(pid: i32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// The most resident memory that the process has had, in bytes (VmHWM, proc_pid_status(5)); 0 when it is gone.
+pub fn peak_memory(pid: i32) -> u64 {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// User and system time in milliseconds.
 pub fn cpu_millis(pid: i32) -> u64 {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;
