@@ -16,7 +16,7 @@ use crate::sys::memory::{SharedSlice, shared_struct};
 pub const LINE_MAX: usize = 256;
 
 /// Version of [`Slot`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of the new one.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 
 /// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
 pub const CLIENT_MAX: usize = 48;
@@ -107,6 +107,8 @@ shared_struct! {
         beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
+        /// 1 while the worker takes new connections, else 0.
+        accepts: AtomicU32,
     }
 }
 
@@ -196,6 +198,16 @@ impl Slot {
         self.connections.load(Relaxed)
     }
 
+    /// Whether the worker takes new connections from now on; also set by the master, when the worker is dead.
+    pub fn set_accepts(&self, accepts: bool) {
+        self.accepts.store(accepts.into(), Relaxed);
+    }
+
+    /// Whether the worker takes new connections.
+    pub fn accepts(&self) -> bool {
+        self.accepts.load(Relaxed) != 0
+    }
+
     /// The worker's loop has gone round.
     pub fn beat(&self, now: u64) {
         self.beat.store(now, Relaxed);
@@ -214,6 +226,7 @@ impl Slot {
     fn reset(&self, pid: u32) {
         self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
+        self.accepts.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
 }

@@ -3,8 +3,6 @@
 //! Rendering is on the path of every request: it appends to the buffer it is given, allocates nothing once its caches are warm,
 //! and renders the time once a second.
 
-use std::sync::{Mutex, PoisonError};
-
 use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
@@ -30,7 +28,7 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 #[derive(Debug)]
 pub struct Record<'a> {
     /// Client address without port, empty for a unix socket.
-    pub peer: &'a str,
+    pub peer: &'a [u8],
     /// The head with the bytes it was parsed from; `None` when no head could be parsed.
     pub head: Option<(&'a Head, &'a [u8])>,
     /// Status of the answer; 499 when the client left before one was made.
@@ -129,9 +127,7 @@ fn split_target(target: &[u8]) -> Target<'_> {
 #[derive(Debug)]
 pub struct Format {
     shape: Shape,
-    /// The start of the last request in the log's shape. Only one thread renders at a time; the lock is what makes the cache safe
-    /// to share, and costs a compare-and-swap.
-    time: Mutex<Time>,
+    wants_response_head: bool,
 }
 
 #[derive(Debug)]
@@ -140,8 +136,9 @@ enum Shape {
     Json,
 }
 
+/// The start of the last request in the log's shape; one for each thread that renders.
 #[derive(Debug, Default)]
-struct Time {
+pub struct Time {
     second: Option<u64>,
     text: Vec<u8>,
 }
@@ -157,15 +154,16 @@ impl Format {
             }
             AccessFormat::Json => Shape::Json,
         };
-        Ok(Self { shape, time: Mutex::default() })
+        let wants_response_head = match &shape {
+            Shape::Atoms(compiled, _) => compiled.parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
+            Shape::Json => false,
+        };
+        Ok(Self { shape, wants_response_head })
     }
 
     /// Whether `{name}o` atoms occur, so that the head of the answer must be kept.
     pub fn wants_response_head(&self) -> bool {
-        match &self.shape {
-            Shape::Atoms(compiled, _) => compiled.parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
-            Shape::Json => false,
-        }
+        self.wants_response_head
     }
 
     /// Names of the `{name}e` atoms, in order of first use.
@@ -177,37 +175,48 @@ impl Format {
     }
 
     /// Appends one line with its line end to `out`.
-    pub fn render(&self, record: &Record<'_>, out: &mut Vec<u8>) {
+    pub fn render(&self, record: &Record<'_>, time: &mut Time, out: &mut Vec<u8>) {
         match &self.shape {
             Shape::Atoms(compiled, lengths) => {
                 let fields = Fields::find(record, &compiled.fields, *lengths);
                 for part in &compiled.parts {
-                    self.part(part, record, &fields, out);
+                    part.render(record, &fields, time, out);
                 }
                 out.push(b'\n');
             }
             Shape::Json => {
-                let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
                 let text = time.at(record.began, |out, second| stamp::rfc3339(out, second, None));
                 json::render(record, std::str::from_utf8(text).unwrap_or_default(), out);
             }
         }
     }
+}
 
-    fn part(&self, part: &Part, record: &Record<'_>, fields: &Fields<'_>, out: &mut Vec<u8>) {
-        match part {
-            // Most literals are a blank or a quote.
-            Part::Literal(text) if text.len() == 1 => out.push(text[0]),
-            Part::Literal(text) => out.extend_from_slice(text),
-            Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer.as_bytes())),
-            Part::Ident => out.push(b'-'),
+impl Part {
+    #[inline]
+    fn render(&self, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, out: &mut Vec<u8>) {
+        match self {
+            // Most literals are blanks and quotes; what has a length that the compiler knows is stored without a call.
+            Part::Literal(text) => match text[..] {
+                [a] => out.push(a),
+                [a, b] => out.extend_from_slice(&[a, b]),
+                [a, b, c] => out.extend_from_slice(&[a, b, c]),
+                _ => out.extend_from_slice(text),
+            },
+            Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
             Part::User(index) => user(out, fields.value(*index)),
             Part::Time => {
-                let mut time = self.time.lock().unwrap_or_else(PoisonError::into_inner);
-                out.extend_from_slice(time.at(record.began, stamp::common));
+                let text = time.at(record.began, stamp::common);
+                match text.first_chunk::<{ stamp::COMMON_LEN }>() {
+                    Some(usual) if text.len() == stamp::COMMON_LEN => out.extend_from_slice(usual),
+                    _ => out.extend_from_slice(text),
+                }
             }
             Part::RequestLine => value(out, record.head.map(|(head, bytes)| head.line.of(bytes))),
-            Part::Status => number(out, record.status.into()),
+            Part::Status => match record.status {
+                status @ 100..=999 => out.extend_from_slice(&[100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8)),
+                status => number(out, status.into()),
+            },
             Part::Method => value(out, record.method()),
             Part::Path => match record.target() {
                 Some(target) => decoded(out, target.path),
@@ -311,6 +320,12 @@ fn value(out: &mut Vec<u8>, value: Option<&[u8]>) {
 }
 
 fn number(out: &mut Vec<u8>, n: u64) {
+    if n < 100 {
+        return match n {
+            0..10 => out.push(b'0' + n as u8),
+            _ => out.extend_from_slice(&[b'0' + (n / 10) as u8, b'0' + (n % 10) as u8]),
+        };
+    }
     out.extend_from_slice(itoa::Buffer::new().format(n).as_bytes());
 }
 
@@ -335,8 +350,16 @@ fn decoded(out: &mut Vec<u8>, path: &[u8]) {
 }
 
 /// Appends the user of Basic credentials (RFC 7617), a dash when there is none.
+#[inline]
 fn user(out: &mut Vec<u8>, authorization: Option<&[u8]>) {
-    let token = authorization.and_then(|value| value.split_at_checked(b"Basic ".len()));
+    match authorization {
+        Some(authorization) => user_of(out, authorization),
+        None => out.push(b'-'),
+    }
+}
+
+fn user_of(out: &mut Vec<u8>, authorization: &[u8]) {
+    let token = authorization.split_at_checked(b"Basic ".len());
     let Some((_, token)) = token.filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"Basic ")) else {
         out.push(b'-');
         return;

@@ -7,6 +7,9 @@ const HEX: &[u8; 16] = b"0123456789ABCDEF";
 /// Bytes looked at together: one compare of a vector register instead of sixteen of bytes.
 const STRIDE: usize = 16;
 
+/// As [`STRIDE`], for what is shorter than that.
+const HALF: usize = STRIDE / 2;
+
 /// What may stand for itself in a field of the access log: printable ASCII but the quote and the backslash.
 const fn plain(byte: u8) -> bool {
     byte >= 0x20 && byte <= 0x7E && byte != b'"' && byte != b'\\'
@@ -30,11 +33,16 @@ pub fn field(out: &mut Vec<u8>, value: &[u8]) {
 }
 
 fn is_plain(value: &[u8]) -> bool {
-    let all = |stride: &[u8; STRIDE]| stride.iter().fold(true, |all, &byte| all & plain(byte));
-    match value.last_chunk::<STRIDE>() {
-        // The last stride overlaps the one before it, which is cheaper than a tail byte by byte.
-        Some(last) => value.as_chunks().0.iter().all(all) && all(last),
-        None => value.iter().all(|&byte| PLAIN[usize::from(byte)]),
+    fn all<const N: usize>(stride: &[u8; N]) -> bool {
+        stride.iter().fold(true, |all, &byte| all & plain(byte))
+    }
+    // The last stride overlaps the one before it, which is cheaper than a tail byte by byte.
+    if let Some(last) = value.last_chunk::<STRIDE>() {
+        return value.as_chunks::<STRIDE>().0.iter().all(all) && all(last);
+    }
+    match (value.first_chunk::<HALF>(), value.last_chunk::<HALF>()) {
+        (Some(first), Some(last)) => all(first) & all(last),
+        _ => value.iter().all(|&byte| PLAIN[usize::from(byte)]),
     }
 }
 

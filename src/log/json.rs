@@ -36,7 +36,7 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
     let target = record.target();
     let line = Line {
         time,
-        remote_addr: (!record.peer.is_empty()).then_some(record.peer),
+        remote_addr: std::str::from_utf8(record.peer).ok().filter(|addr| !addr.is_empty()),
         method: record.method().map(text),
         path: target.map(|t| text(t.path)),
         query: target.and_then(|t| t.query).map(text),

@@ -22,6 +22,9 @@ pub fn precise(out: &mut Vec<u8>, now: Wall) {
     rfc3339(out, now.seconds, Some(now.nanos / 1_000_000));
 }
 
+/// Bytes of [`common`] in a year of four digits.
+pub const COMMON_LEN: usize = 28;
+
 /// Appends `[21/Nov/2026:10:00:00 +0000]`, the common log format's time.
 pub fn common(out: &mut Vec<u8>, seconds: u64) {
     const MONTHS: [&[u8; 3]; 12] =

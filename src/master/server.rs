@@ -231,6 +231,7 @@ impl Server {
         for (slot, exit) in ended {
             self.hear(slot)?;
             self.patrol.end(slot);
+            self.scoreboard.slot(slot.0).set_accepts(false);
             self.feed(Event::Ended { slot, exit })?;
         }
         process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));

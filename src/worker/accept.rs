@@ -1,9 +1,13 @@
 //! Accepting from the shared listening sockets.
 //!
 //! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel hands
-//! wake-ups to the process that registered last; taking the registration out and putting it back every so many wakes lets the
+//! wake-ups to the process that registered first; taking the registration out and putting it back every so many wakes lets the
 //! workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
 //! descriptor left, the sockets are out of the poll and the other workers serve them.
+//!
+//! A worker above its share of the connections ([`super::share`]) steps aside: it takes one connection at a wake, the one that it was
+//! woken for and nobody else, and leaves the poll for a moment, or for as long as it takes to be below its share again. It comes
+//! back behind the others. So nothing is left in the queue that nobody was woken for.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,11 +17,17 @@ use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 use crate::sys::epoll;
 
+use super::share::Share;
+
 /// Connections taken at one wake when no other worker could take them, or when this one has nothing else to do.
 const BATCH: usize = 8;
 
 /// Wakes between two changes of place in the kernel's queue of waiting workers.
 const ROTATE: u32 = 16;
+
+/// How long a worker above its share leaves the sockets to others, in milliseconds. They have been woken; the pause matters only to
+/// connections that none of them takes after all.
+const ASIDE_MS: u64 = 2;
 
 /// Pause after the process ran out of descriptors, in milliseconds; a closed connection ends it earlier.
 const NO_DESCRIPTOR_MS: u64 = 250;
@@ -34,6 +44,8 @@ enum State {
     Full,
     /// No descriptor, until this time in milliseconds.
     Starved(u64),
+    /// The others are to take what comes, until this time in milliseconds.
+    Aside(u64),
     /// The worker leaves.
     Closed,
 }
@@ -43,8 +55,8 @@ enum State {
 pub struct Acceptor {
     listeners: Vec<Listener>,
     state: State,
-    /// Whether other workers listen too.
-    shared: bool,
+    /// This worker among others that listen; `None`: there is no other.
+    share: Option<Share>,
     wakes: u32,
     complained: u64,
     /// First of the poll tokens, one per listener.
@@ -56,8 +68,8 @@ pub type Accepted = (Stream, PeerAddr);
 
 impl Acceptor {
     /// Registers the sockets with tokens from `first_token`.
-    pub fn new(listeners: Vec<Listener>, shared: bool, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut acceptor = Self { listeners, state: State::Full, shared, wakes: 0, complained: 0, first_token };
+    pub fn new(listeners: Vec<Listener>, share: Option<Share>, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
+        let mut acceptor = Self { listeners, state: State::Full, share, wakes: 0, complained: 0, first_token };
         acceptor.open(poll)?;
         Ok(acceptor)
     }
@@ -70,6 +82,11 @@ impl Acceptor {
     /// How many connections to take at one wake with `open` connections and a limit of `limit`.
     pub fn batch(&self, open: usize, limit: usize) -> usize {
         BATCH.min(limit.saturating_sub(open))
+    }
+
+    /// Whether another connection may be taken at a wake that allows `left` more, with `open` connections.
+    pub fn may_take(&self, left: usize, open: usize) -> bool {
+        left == BATCH || !self.is_above_share(open)
     }
 
     /// Takes one connection from a listener; `None` when there is none now.
@@ -97,23 +114,39 @@ impl Acceptor {
         }
     }
 
-    /// A wake of a listener is dealt with: changes places with the other workers from time to time.
-    pub fn woken(&mut self, poll: BorrowedFd<'_>) -> io::Result<()> {
+    /// A wake of a listener is dealt with, and `open` connections are there: changes places with the other workers from time to
+    /// time, and leaves the next ones to them when this worker is above its share.
+    pub fn woken(&mut self, open: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
         self.wakes += 1;
-        if self.shared && self.state == State::Open && self.wakes.is_multiple_of(ROTATE) {
+        if self.state != State::Open {
+            return Ok(());
+        }
+        if self.is_above_share(open) {
+            self.close(State::Aside(now + ASIDE_MS), poll);
+        } else if self.is_shared() && self.wakes.is_multiple_of(ROTATE) {
             self.close(State::Full, poll);
             self.open(poll)?;
         }
         Ok(())
     }
 
+    /// Whether other workers accept from the same sockets.
+    pub fn is_shared(&self) -> bool {
+        self.share.is_some()
+    }
+
+    fn is_above_share(&self, open: usize) -> bool {
+        self.share.as_ref().is_some_and(|share| share.is_exceeded(open))
+    }
+
     /// Puts the sockets in or out of the poll as the number of open connections demands.
     pub fn adjust(&mut self, open: usize, limit: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
         match self.state {
-            State::Open if open >= limit => self.close(State::Full, poll),
+            State::Open | State::Aside(_) if open >= limit => self.close(State::Full, poll),
             State::Full if open < limit => self.open(poll)?,
             State::Starved(until) if now >= until => self.open(poll)?,
-            State::Open | State::Full | State::Starved(_) | State::Closed => {}
+            State::Aside(until) if now >= until || !self.is_above_share(open) => self.open(poll)?,
+            State::Open | State::Full | State::Starved(_) | State::Aside(_) | State::Closed => {}
         }
         Ok(())
     }
@@ -128,7 +161,7 @@ impl Acceptor {
     /// When the sockets must be looked at without a wake, in milliseconds of the loop's clock.
     pub fn wants(&self) -> Option<u64> {
         match self.state {
-            State::Starved(until) => Some(until),
+            State::Starved(until) | State::Aside(until) => Some(until),
             State::Open | State::Full | State::Closed => None,
         }
     }
@@ -158,7 +191,7 @@ impl Acceptor {
         for (index, listener) in self.listeners.iter().enumerate() {
             epoll::add_exclusive(poll, listener.as_fd(), (self.first_token + index) as u64)?;
         }
-        self.state = State::Open;
+        self.enter(State::Open);
         Ok(())
     }
 
@@ -169,6 +202,13 @@ impl Acceptor {
                 let _ = epoll::delete(poll, listener.as_fd());
             }
         }
+        self.enter(state);
+    }
+
+    fn enter(&mut self, state: State) {
         self.state = state;
+        if let Some(share) = &self.share {
+            share.set_accepts(matches!(state, State::Open | State::Aside(_)));
+        }
     }
 }

@@ -45,6 +45,7 @@ use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
+use super::share::Share;
 use super::timers::Wheel;
 use super::trust;
 
@@ -132,8 +133,6 @@ pub struct EventLoop {
     /// Whether the last poll was short: see [`wait`].
     brisk: bool,
     trusted: Trusted,
-    /// Whether other workers listen on the same sockets.
-    shared: bool,
     /// The thread that owns the loop.
     owner: Member,
     /// The stream that its owner asks.
@@ -149,11 +148,17 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners.
-    pub fn new(listeners: Vec<Listener>, control: Control, settings: &Settings, shared: bool, now: u64) -> io::Result<Self> {
+    /// A loop over these listeners; `share`: among other workers that accept from them.
+    pub fn new(
+        listeners: Vec<Listener>,
+        control: Control,
+        settings: &Settings,
+        share: Option<Share>,
+        now: u64,
+    ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let acceptor = Acceptor::new(listeners, shared, LISTENERS, borrow(&poll))?;
+        let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (letter_box, letters) = unbounded();
         let turn =
@@ -177,7 +182,6 @@ impl EventLoop {
             limit: settings.worker_connections,
             brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
-            shared,
             owner: MAIN,
             asked: Asked::default(),
             outside: Members::none(settings.members()),
@@ -452,7 +456,8 @@ impl EventLoop {
             return Ok(None);
         };
         let index = *index;
-        let accepted = if *left > 0 && self.connections.len() < self.limit {
+        let open = self.connections.len();
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {
@@ -462,7 +467,7 @@ impl EventLoop {
             Some((stream, peer)) => Ok(self.open(stream, peer, index, seat)),
             None => {
                 self.turn.accepting.pop();
-                self.acceptor.woken(borrow(&self.poll))?;
+                self.acceptor.woken(open, seat.clock.ms(), borrow(&self.poll))?;
                 Ok(None)
             }
         }

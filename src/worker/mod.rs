@@ -16,6 +16,7 @@ mod overload;
 mod pace;
 mod request;
 mod seat;
+mod share;
 mod spool;
 mod timers;
 mod trust;
@@ -43,6 +44,7 @@ use control::Control;
 use event_loop::EventLoop;
 use member::{MAIN, Member};
 use seat::Seat;
+use share::Share;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -146,6 +148,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
             return Ok(code);
         }
     };
+    let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
     let seats = Seats {
         settings: boot.settings.clone(),
         log: boot.log,
@@ -154,8 +157,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         slot: boot.slot,
     };
     let mut seat = seats.seat(app, MAIN);
-    let shared = boot.workers > 1;
-    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, shared, seat.clock.ms())?;
+    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, share, seat.clock.ms())?;
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();

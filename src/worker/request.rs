@@ -7,10 +7,10 @@ use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
 use super::answer::Answer;
-use super::app::{Body, Fate, Peer, Reply, Request, Step, Summary};
+use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::executor;
-use super::job::{Job, Letter, Link, Parcel, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::seat::{Entry, Seat};
@@ -400,31 +400,24 @@ impl Seat {
         let output = self.job.output.take();
         match reply {
             Reply::Complete(summary) => {
-                if self.journal.is_some() {
-                    self.record_call(&link, summary);
+                if let Some(journal) = &mut self.journal {
+                    let job = &self.job;
+                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let entry = Entry {
+                        peer: &link.peer,
+                        head: Some((&job.head, job.bytes(&self.input))),
+                        status: summary.status,
+                        sent: summary.sent,
+                        response_head: journal.response_head(rendered),
+                        began: Some(job.began),
+                        queued: job.queued,
+                        environ: self.app.logged(),
+                    };
+                    journal.record(&entry, &self.clock);
                 }
                 Served::Whole(output, summary.fate)
             }
             Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
         }
-    }
-
-    /// Writes the log line of an answer that was rendered whole.
-    fn record_call(&mut self, link: &Link, summary: Summary) {
-        // Taken out of the seat for the time of the record, which borrows both.
-        let (out, input) = (std::mem::take(&mut self.out), std::mem::take(&mut self.input));
-        let job = std::mem::replace(&mut self.job, Job::new());
-        let environ = self.app.logged().to_vec();
-        self.record(&Entry {
-            peer: &link.peer,
-            head: Some((&job.head, job.bytes(&input))),
-            status: summary.status,
-            sent: summary.sent,
-            response_head: self.response_head(&out[job.rendered.min(out.len())..]),
-            began: Some(job.began),
-            queued: job.queued,
-            environ: &environ,
-        });
-        (self.out, self.input, self.job) = (out, input, job);
     }
 }

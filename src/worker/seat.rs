@@ -10,7 +10,7 @@ use crate::config::Settings;
 use crate::http::blocks::Blocks;
 use crate::http::date;
 use crate::http::head::{Head, Limits};
-use crate::log::access::{Format, Record};
+use crate::log::access::{Format, Record, Time};
 use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::scoreboard::{Scoreboard, Slot};
@@ -148,7 +148,13 @@ impl Seat {
             date: date::Cache::new(),
             rules,
             log,
-            journal: access.map(|(sink, format)| Journal { sink, format, lines: Vec::new(), pid: std::process::id() }),
+            journal: access.map(|(sink, format)| Journal {
+                sink,
+                format,
+                lines: Vec::new(),
+                time: Time::default(),
+                pid: std::process::id(),
+            }),
             draining: false,
             member,
             may_call: true,
@@ -218,32 +224,13 @@ impl Seat {
 
     /// The head at the start of a rendered answer, if the access log's format wants it.
     pub fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
-        let wanted = self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head());
-        match wanted.then(|| memchr::memmem::find(rendered, b"\r\n\r\n")).flatten() {
-            Some(end) => &rendered[..end + 2],
-            None => &[],
-        }
+        self.journal.as_ref().map_or(&[], |journal| journal.response_head(rendered))
     }
 
     /// Writes the access-log line of one answer.
     pub fn record(&mut self, entry: &Entry<'_>) {
-        let Some(journal) = &mut self.journal else { return };
-        let micros = entry.began.map_or(0, |began| self.clock.micros_since(began));
-        let record = Record {
-            peer: &entry.peer.addr,
-            head: entry.head,
-            status: entry.status,
-            sent: entry.sent,
-            response_head: entry.response_head,
-            began: self.clock.wall().saturating_sub(micros / MICROS),
-            micros,
-            queued: entry.queued / NS_PER_MICRO,
-            environ: entry.environ,
-            pid: journal.pid,
-        };
-        journal.format.render(&record, &mut journal.lines);
-        if journal.lines.len() >= LOG_BATCH {
-            journal.flush();
+        if let Some(journal) = &mut self.journal {
+            journal.record(entry, &self.clock);
         }
     }
 
@@ -285,10 +272,38 @@ pub struct Journal {
     /// The compiled format.
     pub format: Arc<Format>,
     lines: Vec<u8>,
+    time: Time,
     pid: u32,
 }
 
 impl Journal {
+    /// The head at the start of a rendered answer, if the format wants it.
+    pub(super) fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
+        let end = if self.format.wants_response_head() { memchr::memmem::find(rendered, b"\r\n\r\n") } else { None };
+        end.map_or(&[], |end| &rendered[..end + 2])
+    }
+
+    /// Writes the line of one answer.
+    pub(super) fn record(&mut self, entry: &Entry<'_>, clock: &Clock) {
+        let micros = entry.began.map_or(0, |began| clock.micros_since(began));
+        let record = Record {
+            peer: entry.peer.addr.as_bytes(),
+            head: entry.head,
+            status: entry.status,
+            sent: entry.sent,
+            response_head: entry.response_head,
+            began: clock.wall().saturating_sub(micros / MICROS),
+            micros,
+            queued: entry.queued / NS_PER_MICRO,
+            environ: entry.environ,
+            pid: self.pid,
+        };
+        self.format.render(&record, &mut self.time, &mut self.lines);
+        if self.lines.len() >= LOG_BATCH {
+            self.flush();
+        }
+    }
+
     fn flush(&mut self) {
         if !self.lines.is_empty() {
             self.sink.write(&self.lines);

@@ -82,6 +82,15 @@ pub fn cpu_millis(pid: i32) -> u64 {
     process(pid).map_or(0, |p| p.ticks * 1000 / per_second)
 }
 
+/// Voluntary context switches of all threads of a process since its start; 0 when it is gone.
+pub fn voluntary_switches(pid: i32) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let texts = threads.filter_map(|thread| fs::read_to_string(thread.path().join("status")).ok());
+    let count =
+        |text: String| text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
+    texts.filter_map(count).sum()
+}
+
 /// Number of open descriptors; 0 when the process is gone.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(PathBuf::from(format!("/proc/{pid}/fd"))).map_or(0, Iterator::count)

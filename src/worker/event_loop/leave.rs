@@ -74,7 +74,7 @@ impl EventLoop {
 
     /// While all its slots are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = self.shared && self.outside.len() >= self.slots;
+        let full = self.acceptor.is_shared() && self.outside.len() >= self.slots;
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
