@@ -152,7 +152,7 @@ fn a_stream_of_empty_blocks_ends_with_the_client_of_a_unix_socket() {
 fn empty_blocks_cut_no_answer_of_a_client_that_only_said_that_it_sends_nothing_more() {
     for threads in [1, 4] {
         let server = streams(threads).start();
-        let mut client = ask(&server, "/few");
+        let mut client = ask(&server, "/few?pause=0.05");
         client.finish_sending();
         assert_eq!(client.response().text(), "abc");
         server.stop();

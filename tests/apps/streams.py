@@ -64,14 +64,15 @@ def nothing(pause):
 
 
 def few(query, environ, start_response):
-    """Some empty blocks around full ones, with a pause in which the client closes its side."""
+    """Some empty blocks around full ones, and time for the client to close its side."""
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return (block for block in [b"", b"a", b"", b"", b"b", b"", *sleep(0.3), b"", b"c", b""])
+    return some(float(query["pause"]))
 
 
-def sleep(seconds):
-    time.sleep(seconds)
-    return []
+def some(pause):
+    for block in [b"", b"a", b"", b"", b"b", b"", b"", b"c", b""]:
+        time.sleep(pause)
+        yield block
 
 
 def blocks(query, environ, start_response):
