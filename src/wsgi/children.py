@@ -1,5 +1,6 @@
 import os
 import signal
+from _thread import get_ident
 
 # What the worker catches for itself: TERM and QUIT by pipes that a forked child shares with it, so that ending the child would
 # end the worker; the others to do nothing.
@@ -15,12 +16,27 @@ OURS = (
     signal.SIGWINCH,
 )
 
+# The mask of each thread that forks just now.
+MASKS = {}
+
+
+def hold_signals():
+    # A child that is ended at once (a multiprocessing.Pool does that) still has the worker's handlers, which would take the signal.
+    MASKS[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
+
+
+def release_signals():
+    mask = MASKS.pop(get_ident(), None)
+    if mask is not None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
 
 def forget_the_worker():
     for number in OURS:
         # None: a handler that is not Python's, so not the application's.
         if signal.getsignal(number) is None:
             signal.signal(number, signal.SIG_DFL)
+    release_signals()
 
 
-os.register_at_fork(after_in_child=forget_the_worker)
+os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=forget_the_worker)
