@@ -180,7 +180,7 @@ fn output_that_cannot_be_kept_ends_in_a_visible_cut_and_an_error_in_the_log() {
 #[test]
 fn a_body_beyond_the_limit_of_file_sizes_is_refused_and_kills_nobody() {
     let server = Server::source(HELLO)
-        .launcher(["/bin/sh", "-c", "ulimit -f 200; exec \"$@\"", "sh"])
+        .launcher(["/bin/sh", "-c", "ulimit -f 1000; exec \"$@\"", "sh"])
         .options(["--body-buffer", "64k"])
         .expect_error("cannot spool the body of POST /big HTTP/1.1")
         .start();

@@ -80,7 +80,7 @@ fn a_stopped_worker_is_found_in_its_request() {
     let server = server().workers(1).expect_error(REPORT).start();
     let before = server.workers();
     let client = ask(&server, "/sleep");
-    // The application sleeps for a second: time enough.
+    // Time enough for the application to be asleep.
     thread::sleep(Duration::from_millis(300));
     signal_to(before[0], Signal::SIGSTOP);
     let report = replaced(&server, &before, Instant::now());

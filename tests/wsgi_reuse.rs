@@ -131,6 +131,37 @@ def app(environ, start_response):
 }
 
 #[test]
+fn each_client_of_a_known_block_gets_its_own_values() {
+    // As it is; kept; changed; kept and changed.
+    for habit in
+        ["pass", "kept.append(environ)", "environ['HTTP_COOKIE'] = environ['mark'] = 'dirty'", "kept.append(environ.copy())"]
+    {
+        with_python(move || {
+            let mut server = Server::new(&format!(
+                "kept = []
+NAMES = ['HTTP_COOKIE', 'HTTP_AUTHORIZATION', 'HTTP_REFERER', 'HTTP_X_REQUEST_ID', 'HTTP_IF_NONE_MATCH', 'mark']
+def app(environ, start_response):
+    start_response('200 OK', [])
+    seen = [environ.get(name) for name in NAMES]
+    {habit}
+    return [repr(seen).encode('latin-1')]
+"
+            ));
+            for number in 0..OFTEN * 12 {
+                // Some values are those of the request before, some of the one before that.
+                let (cookie, user, page, id) = (number / 2, number % 2, number % 3, number);
+                let answer = server.get(&format!(
+                    "GET / HTTP/1.1\r\nHost: a\r\nCookie: c={cookie}\r\nAuthorization: Basic {user}\r\nReferer: /{page}\r\n\
+                     X-Request-Id: {id}\r\nIf-None-Match: \"{page}\"\r\n\r\n"
+                ));
+                let wanted = format!("['c={cookie}', 'Basic {user}', '/{page}', '{id}', '\"{page}\"', None]");
+                assert_eq!(answer.body(), wanted, "{habit}");
+            }
+        });
+    }
+}
+
+#[test]
 fn targets_and_methods_change_from_request_to_request_of_a_known_block() {
     with_python(|| {
         let mut server = Server::new(

@@ -2,19 +2,24 @@
 //!
 //! Clients send the same block with every request of a connection, and load balancers and health checks with every connection. A
 //! block gets in when it comes for the second time, and only when it was parsed in full and says nothing of a body. It is found
-//! again by all its bytes; what is derived from a hash alone is only whether a block is worth a place. Cookies and credentials of a
-//! block stay in memory as long as it has its place.
+//! again by all its bytes but the values of a few fields that differ each time, such as cookies ([`Loose`]); what is derived from a
+//! hash alone is only whether a block is worth a place. Cookies and credentials of a block stay in memory as long as it has its
+//! place.
+
+mod loose;
 
 use super::bytes::same;
 use super::error::Error;
 use super::framing::{self, Framing, Length};
 use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
 use super::target::Target;
+use loose::Lengths;
+pub use loose::Loose;
 
 /// Most blocks that are kept, and so the number of places of [`BlockId`]. Each is compared with a head that is not found.
 pub const PLACES: usize = 32;
 
-/// Longest block that is kept, in bytes; a longer one is mostly cookies, which differ.
+/// Longest block that is kept, in bytes; a longer one is mostly cookies.
 const LONGEST: usize = 4096;
 
 /// Shortest block that is kept, in bytes: there is nothing to gain with a shorter one, and the comparison needs so many.
@@ -32,12 +37,21 @@ const SEEN: usize = 64;
 /// Bits of a serial number that tell the owner.
 const OWNER_SHIFT: u32 = 48;
 
-/// Names a block: the same name means the same bytes and version, whoever asks, as long as owners differ.
+/// Names a block: the same name means the same version and the same bytes but for the values of its loose fields, whoever asks, as
+/// long as owners differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId {
-    /// Its place, below [`PLACES`]; taken by another block when this one is forgotten.
-    pub place: usize,
     serial: u64,
+    place: u8,
+    /// The fields whose values may differ.
+    pub loose: Loose,
+}
+
+impl BlockId {
+    /// Its place, below [`PLACES`]; taken by another block when this one is forgotten.
+    pub fn place(self) -> usize {
+        usize::from(self.place)
+    }
 }
 
 /// One block.
@@ -48,6 +62,7 @@ struct Entry {
     version: Version,
     /// Spans from the start of the block.
     fields: Box<[Field]>,
+    loose: Loose,
     framing: Framing,
     serial: u64,
     /// Whether it was found since it was last considered for removal.
@@ -84,12 +99,21 @@ impl Blocks {
         if head.request_line(bytes, limits)? == Parsed::Partial {
             return Ok(Parsed::Partial);
         }
-        let Some(place) = self.find(head.version, &bytes[head.block.start as usize..]) else {
-            return head.resume_fields(bytes, limits, progress);
+        let rest = &bytes[head.block.start as usize..];
+        let place = match self.find(head.version, rest) {
+            Some(place) => {
+                head.set_fields(&self.entries[place]);
+                place
+            }
+            None => match self.find_loose(head.version, rest, limits) {
+                Some((place, lengths, len)) => {
+                    head.set_loose_fields(&self.entries[place], &lengths, len);
+                    place
+                }
+                None => return head.resume_fields(bytes, limits, progress),
+            },
         };
-        let entry = &mut self.entries[place];
-        entry.used = true;
-        head.set_fields(&entry.fields, entry.bytes.len());
+        self.entries[place].used = true;
         (self.found, self.last) = (Some(place), place);
         Ok(Parsed::Complete)
     }
@@ -103,9 +127,10 @@ impl Blocks {
         };
         Target::check(head, bytes)?;
         let entry = &self.entries[place];
-        Ok((entry.framing, Some(BlockId { place, serial: entry.serial })))
+        Ok((entry.framing, Some(BlockId { serial: entry.serial, place: place as u8, loose: entry.loose })))
     }
 
+    /// The place of the block that `rest` begins with.
     fn find(&self, version: Version, rest: &[u8]) -> Option<usize> {
         let is = |entry: &Entry| {
             let len = entry.bytes.len();
@@ -119,13 +144,26 @@ impl Blocks {
         self.entries.iter().position(is)
     }
 
+    /// The place of the block that `rest` begins with but for the values of its loose fields, with their lengths and its length in
+    /// `rest`.
+    fn find_loose(&self, version: Version, rest: &[u8], limits: &Limits) -> Option<(usize, Lengths, usize)> {
+        let find = |place: usize| {
+            let entry = self.entries.get(place).filter(|entry| entry.version == version)?;
+            let (lengths, len) = entry.loose.find(&entry.bytes, &entry.fields, rest, limits)?;
+            Some((place, lengths, len))
+        };
+        find(self.last).or_else(|| (0..self.entries.len()).find_map(find))
+    }
+
     /// Keeps a block that came for the second time, if there is a place for it.
     fn consider(&mut self, head: &Head, bytes: &[u8], framing: Framing) {
         let block = head.block.of(bytes);
         if framing.length != Length::None || !(SHORTEST..=LONGEST).contains(&block.len()) {
             return;
         }
-        let hash = hash(block);
+        let start = head.block.start;
+        let loose = Loose::of(&head.fields, bytes);
+        let hash = hash(loose.pieces(&head.fields, bytes, start as usize, head.len));
         let seen = &mut self.seen[(hash >> (u64::BITS - SEEN.trailing_zeros())) as usize];
         if std::mem::replace(seen, hash) != hash
             || head.iter(bytes).any(|(name, _)| same(name, b"expect") || same(name, b"upgrade"))
@@ -144,12 +182,12 @@ impl Blocks {
             place
         };
         self.serial += 1;
-        let start = head.block.start;
         let entry = Entry {
             bytes: block.into(),
             tail: *block[..block.len() - END].last_chunk().expect("it is not shorter than the shortest"),
             version: head.version,
             fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
+            loose,
             framing,
             serial: self.serial,
             used: false,
@@ -163,23 +201,37 @@ impl Blocks {
 }
 
 impl Head {
-    /// Takes the field lines from a block of `len` bytes that was parsed before; the request line is parsed.
-    fn set_fields(&mut self, fields: &[Field], len: usize) {
+    /// Takes the field lines from a block that was parsed before; the request line is parsed.
+    fn set_fields(&mut self, entry: &Entry) {
         let start = self.block.start;
         self.fields.clear();
-        self.fields.extend(fields.iter().map(|field| field.moved(start)));
-        self.len = start as usize + len;
-        self.block = Span::new(start as usize, self.len);
+        self.fields.extend(entry.fields.iter().map(|field| field.moved(start)));
+        self.end_block(entry.bytes.len());
+    }
+
+    /// The same with values of these lengths in the loose fields and so with `len` bytes.
+    fn set_loose_fields(&mut self, entry: &Entry, lengths: &Lengths, len: usize) {
+        self.fields.clear();
+        entry.loose.moved(&entry.fields, lengths, self.block.start, &mut self.fields);
+        self.end_block(len);
+    }
+
+    fn end_block(&mut self, len: usize) {
+        let start = self.block.start as usize;
+        self.len = start + len;
+        self.block = Span::new(start, self.len);
     }
 }
 
 /// Mixes the bytes eight at a time; which blocks share a hash matters only for speed.
-fn hash(block: &[u8]) -> u64 {
+fn hash<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> u64 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let (words, rest) = block.as_chunks::<8>();
     let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
-    let hash = words.iter().fold(block.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
+    pieces.fold(0, |hash, piece| {
+        let (words, rest) = piece.as_chunks::<8>();
+        let hash = words.iter().fold(mix(hash, piece.len() as u64), |hash, word| mix(hash, u64::from_le_bytes(*word)));
+        rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
+    })
 }
 
 #[cfg(test)]

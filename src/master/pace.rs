@@ -29,6 +29,15 @@ impl Pace {
         real.checked_sub(self.lost).unwrap_or(real)
     }
 
+    /// Whether the master has stood still since its last sleep: what is seen now is not to be judged before [`Pace::woken`] has told.
+    pub fn stands_still(&self) -> bool {
+        self.late_at(Instant::now())
+    }
+
+    fn late_at(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.woke) > LATE
+    }
+
     /// A sleep has ended that began at `began` and was to last `planned` at most (real time); whether the master has stood still,
     /// then or while it was at work before.
     pub fn woken(&mut self, began: Instant, planned: Option<Duration>) -> bool {
@@ -58,6 +67,17 @@ mod tests {
         assert!(!pace.woken_at(began, Some(10 * SECOND), began + 10 * SECOND));
         assert!(!pace.woken_at(began + 10 * SECOND, None, began + 500 * SECOND), "nothing was due");
         assert_eq!(pace.at(began + 500 * SECOND), began + 500 * SECOND);
+    }
+
+    #[test]
+    fn standing_still_at_work_is_known_before_the_next_sleep() {
+        let mut pace = Pace::new();
+        let began = pace.woke;
+        pace.woken_at(began, Some(SECOND), began + SECOND);
+        assert!(!pace.late_at(began + 2 * SECOND));
+        assert!(pace.late_at(began + 5 * SECOND));
+        assert!(pace.woken_at(began + 5 * SECOND, Some(SECOND), began + 5 * SECOND));
+        assert!(!pace.late_at(began + 6 * SECOND));
     }
 
     #[test]

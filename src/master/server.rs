@@ -184,7 +184,13 @@ impl Server {
 
     /// Looks for workers that do not go on or take too much.
     fn look_around(&mut self) -> ControlFlow<End> {
-        for event in self.patrol.round(&self.table, &self.scoreboard, &self.supervisor, time::monotonic()) {
+        // Before the question, so that a stop behind it makes nobody look late.
+        let now = time::monotonic();
+        if self.pace.stands_still() {
+            // The round stays due, and the next turn begins with what was lost.
+            return Continue(());
+        }
+        for event in self.patrol.round(&self.table, &self.scoreboard, &self.supervisor, now) {
             self.feed(event)?;
         }
         Continue(())

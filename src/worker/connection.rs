@@ -189,6 +189,8 @@ pub struct Connection {
     pub registered: bool,
     /// Whether it has a place in the loop's queue for application slots.
     pub queued: bool,
+    /// Whether its request lies on the tray, as far as the loop knows.
+    pub laid: bool,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Steps left of its turn.
@@ -214,6 +216,7 @@ impl Connection {
             ended: false,
             registered: false,
             queued: false,
+            laid: false,
             unread: false,
             turn: TURN,
             deadline,

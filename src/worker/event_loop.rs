@@ -24,7 +24,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, unbounded};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Waker};
 use slab::Slab;
@@ -41,14 +41,17 @@ use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
 use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
+use super::letter_box::LetterBox;
 use super::member::{MAIN, Member, Members};
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
 use super::share::Share;
 use super::timers::Wheel;
+use super::tray::Tray;
 use super::trust;
 
+mod ahead;
 mod leave;
 mod taken;
 mod wait;
@@ -120,6 +123,9 @@ pub struct EventLoop {
     runnable: VecDeque<Token>,
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
+    /// Where requests lie that come next, and how many the loop has not heard of again.
+    tray: Tray,
+    laid: usize,
     /// Streams whose clients are gone and whose drop waits for an application slot.
     abandoned: VecDeque<Box<Answer>>,
     /// Requests that may wait for one.
@@ -143,8 +149,7 @@ pub struct EventLoop {
     slots: usize,
     pace: Pace,
     letters: Receiver<Letter>,
-    letter_box: Sender<Letter>,
-    waker: Arc<Waker>,
+    letter_box: LetterBox,
 }
 
 impl EventLoop {
@@ -160,7 +165,7 @@ impl EventLoop {
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
-        let (letter_box, letters) = unbounded();
+        let (sender, letters) = unbounded();
         let turn =
             Turn { stage: Stage::Poll, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
@@ -173,6 +178,8 @@ impl EventLoop {
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
+            tray: Tray::default(),
+            laid: 0,
             abandoned: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
@@ -188,14 +195,13 @@ impl EventLoop {
             slots: settings.threads,
             pace: Pace::default(),
             letters,
-            letter_box,
-            waker,
+            letter_box: LetterBox { letters: sender, waker },
         })
     }
 
-    /// Where threads without the loop leave their letters, and what wakes the loop to read them.
-    pub fn letter_box(&self) -> (Sender<Letter>, Arc<Waker>) {
-        (self.letter_box.clone(), self.waker.clone())
+    /// Where threads without the loop leave their letters, and where they find their next request.
+    pub fn ends(&self) -> (LetterBox, Tray) {
+        (self.letter_box.clone(), self.tray.clone())
     }
 
     /// A thread begins to own the loop.
@@ -213,7 +219,7 @@ impl EventLoop {
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
-    pub fn is_slow(&self) -> bool {
+    pub fn wants_help(&self) -> bool {
         self.slots > 1 && self.pace.is_slow()
     }
 
@@ -289,6 +295,7 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
+                    self.fill_tray();
                     let slot = seat.slot();
                     slot.set_connections(self.connections.len() as u32);
                     slot.beat(seat.clock.ns());
@@ -333,7 +340,10 @@ impl EventLoop {
 
     /// Reads what a thread without the loop has done.
     fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
-        self.outside.remove(letter.from);
+        match letter.next {
+            Some(token) => self.taken_from_tray(token),
+            None => self.outside.remove(letter.from),
+        }
         self.pace.note(letter.slow);
         match &letter.rest {
             Some(rest) => seat.take_in(rest, false),
@@ -378,7 +388,8 @@ impl EventLoop {
     fn queue_is_full(&self) -> bool {
         // Streams wait in the same queue and do not count.
         let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
-        self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
+        let most = self.max_queue.saturating_sub(self.laid);
+        self.parked.len() >= most && self.parked.iter().filter(waits).count() >= most
     }
 
     /// Whether a slot is free for work of this member (`None`: of the owner).
@@ -395,6 +406,12 @@ impl EventLoop {
         let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
         if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
             return Some((Token::NONE, Work::Drop(answer)));
+        }
+        if self.has_slot(None, seat)
+            && let Some(token) = self.clear_tray()
+        {
+            let next = self.find(token)?.unpark(seat);
+            return self.follow(token, next, seat);
         }
         while self.turn.parked > 0 {
             self.turn.parked -= 1;
@@ -513,6 +530,10 @@ impl EventLoop {
         }
         connection.armed = u64::MAX;
         let due = connection.deadline() <= now;
+        if due && connection.laid {
+            self.withdraw(token);
+        }
+        let connection = self.find(token)?;
         let waited = due && connection.is_waiting();
         let next = if due { connection.expire(seat) } else { Next::Wait };
         if waited {

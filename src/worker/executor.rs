@@ -23,6 +23,8 @@
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
 //!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
+//! - A thread that is back from a call without the loop takes the next request from the [`Tray`] before it posts its letter, so that
+//!   no slot stands empty while two threads wake each other.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
 //!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
 //! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams begins no
@@ -34,28 +36,18 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, fence};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-
-use crossbeam_channel::Sender;
-use crossbeam_utils::atomic::AtomicCell;
-use mio::Waker;
 
 use super::connection::Token;
 use super::event_loop::{EventLoop, Step};
 use super::job::{Letter, Served, Work};
+use super::letter_box::LetterBox;
 use super::member::{MAIN, Member};
+use super::pace::{CALM_TICKS, TICK};
 use super::seat::Seat;
-
-/// How long a call may keep the loop: between one and two ticks. Shorter, and ordinary calls of a millisecond lose the loop, which
-/// costs two context switches; longer, and the others wait longer. One millisecond was measured to cost a quick application
-/// a tenth of its throughput and to leave others untouched by slow calls.
-pub(super) const TICK: Duration = Duration::from_millis(1);
-
-/// Ticks without any call after which the watcher sleeps until it is woken, so that an idle server does not tick.
-const CALM_TICKS: u32 = 50;
+use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
+use super::sync::{Arc, AtomicBool, AtomicCell, AtomicU64, Condvar, Mutex, PoisonError, fence};
+use super::tray::Tray;
 
 /// What another thread is told.
 enum Mail {
@@ -85,10 +77,10 @@ pub struct Crew {
     asleep: AtomicBool,
     idle: Mutex<Idle>,
     /// Streams that each thread has begun and not ended. Written by that thread alone, and before it joins the idle ones.
-    streams: Vec<AtomicUsize>,
+    streams: Vec<AtomicU64>,
     mail: Vec<MailBox>,
-    letters: Sender<Letter>,
-    waker: Arc<Waker>,
+    letters: LetterBox,
+    tray: Tray,
 }
 
 /// One thread's end of the crew.
@@ -134,8 +126,8 @@ impl MailBox {
 
 /// How a thread's ownership ended.
 enum Parted {
-    /// Another thread has the loop.
-    Lost,
+    /// Another thread has the loop; this one has taken its next work.
+    Lost(Option<(Token, Work)>),
     /// The worker is done.
     Leave,
 }
@@ -147,18 +139,26 @@ enum Wake {
     Leave,
 }
 
-/// A crew of `members` threads; their letters go to `letters` and wake the loop with `waker`.
-pub fn crew(members: usize, letters: Sender<Letter>, waker: Arc<Waker>) -> Vec<Place> {
+/// How the work for a connection ended.
+enum Performed {
+    /// The loop is still this thread's.
+    Kept(Box<EventLoop>),
+    /// Another thread has it; this one has taken its next work.
+    Lost(Option<(Token, Work)>),
+}
+
+/// A crew of `members` threads, whose letters go to `letters` and whose next work lies on `tray`.
+pub fn crew(members: usize, letters: LetterBox, tray: Tray) -> Vec<Place> {
     let mail = (0..members).map(|_| MailBox::default()).collect();
     let crew = Arc::new(Crew {
         table: AtomicCell::new(None),
         turn: AtomicU64::new(0),
         asleep: AtomicBool::new(false),
         idle: Mutex::new(Idle::default()),
-        streams: (0..members).map(|_| AtomicUsize::new(0)).collect(),
+        streams: (0..members).map(|_| AtomicU64::new(0)).collect(),
         mail,
         letters,
-        waker,
+        tray,
     });
     (0..members).map(|index| Place { crew: crew.clone(), me: Member(index) }).collect()
 }
@@ -170,12 +170,19 @@ impl Crew {
         self.table.take()
     }
 
-    fn streams(&self, member: Member) -> usize {
+    fn streams(&self, member: Member) -> u64 {
         self.streams[member.0].load(Relaxed)
     }
 }
 
 impl Place {
+    /// Ends every other thread of the crew, as a process does by its end.
+    #[cfg(test)]
+    #[allow(dead_code, reason = "for tests/handover.rs, which runs this file in a model: there each thread must end")]
+    pub fn dismiss(&self) {
+        (1..self.crew.mail.len()).for_each(|index| self.send(Member(index), Mail::Leave));
+    }
+
     /// Whose place it is.
     pub fn member(&self) -> Member {
         self.me
@@ -192,13 +199,14 @@ impl Place {
             });
             match next {
                 Wake::Owner(event_loop) => match self.own(event_loop, seat)? {
-                    Parted::Lost => {}
+                    Parted::Lost(work) => wake = work.map(|(token, work)| Wake::Helper(token, work)),
                     Parted::Leave if self.me == MAIN => return Ok(()),
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
                     let served = self.serve(work, seat);
-                    self.post(seat.letter(token, served, false));
+                    let next = self.post(seat.letter(token, served, false));
+                    wake = next.map(|(token, work)| Wake::Helper(token, work));
                 }
                 Wake::Leave => return Ok(()),
             }
@@ -211,26 +219,26 @@ impl Place {
         loop {
             match event_loop.next(seat)? {
                 Step::Work(token, work) => match self.perform(event_loop, token, work, seat) {
-                    Some(back) => event_loop = back,
-                    None => return Ok(Parted::Lost),
+                    Performed::Kept(back) => event_loop = back,
+                    Performed::Lost(work) => return Ok(Parted::Lost(work)),
                 },
                 Step::HandOver(member) => {
                     self.send(member, Mail::Own(event_loop));
-                    return Ok(Parted::Lost);
+                    return Ok(Parted::Lost(None));
                 }
                 Step::Leave => return Ok(Parted::Leave),
             }
         }
     }
 
-    /// Works in the application for one connection, as often as it asks for it. `None`: the loop was taken meanwhile.
-    fn perform(&self, mut event_loop: Box<EventLoop>, token: Token, work: Work, seat: &mut Seat) -> Option<Box<EventLoop>> {
+    /// Works in the application for one connection, as often as it asks for it.
+    fn perform(&self, mut event_loop: Box<EventLoop>, token: Token, work: Work, seat: &mut Seat) -> Performed {
         let mut next = Some((token, work));
         while let Some((token, work)) = next {
             if let Some(member) = work.member().filter(|&member| member != self.me) {
                 event_loop.outside.insert(member);
                 self.send(member, Mail::Help(token, work));
-                return Some(event_loop);
+                return Performed::Kept(event_loop);
             }
             if matches!(work, Work::Call)
                 && let Some(member) = self.helper(&event_loop)
@@ -240,14 +248,13 @@ impl Place {
                 };
                 event_loop.outside.insert(member);
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
-                return Some(event_loop);
+                return Performed::Kept(event_loop);
             }
             event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
             let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
-                self.post(seat.letter(token, served, true));
-                return None;
+                return Performed::Lost(self.post(seat.letter(token, served, true)));
             };
             event_loop = back;
             if !event_loop.outside.is_empty() {
@@ -256,17 +263,15 @@ impl Place {
             }
             next = event_loop.resume(token, served, seat);
         }
-        Some(event_loop)
+        Performed::Kept(event_loop)
     }
 
-    /// Does the work, and counts the streams of this thread.
+    /// Does the work, and says how many streams this thread has now.
     fn serve(&self, work: Work, seat: &mut Seat) -> Served {
         let served = seat.serve(work);
         let streams = &self.crew.streams[self.me.0];
-        match &served {
-            Served::Begun(..) => streams.store(streams.load(Relaxed) + 1, Relaxed),
-            Served::Ended(_) | Served::Dropped => streams.store(streams.load(Relaxed).saturating_sub(1), Relaxed),
-            Served::Whole(..) | Served::Step(..) => {}
+        if streams.load(Relaxed) != seat.streams {
+            streams.store(seat.streams, Relaxed);
         }
         served
     }
@@ -274,7 +279,7 @@ impl Place {
     /// The idle thread that should make the next call instead of this one, if there is one.
     fn helper(&self, event_loop: &EventLoop) -> Option<Member> {
         let own = self.crew.streams(self.me);
-        if event_loop.is_slow() {
+        if event_loop.wants_help() {
             self.claim_idle(own)
         } else if own > 0 && event_loop.has_helpers() {
             self.claim_idle(own - 1)
@@ -304,11 +309,14 @@ impl Place {
         self.crew.mail[to.0].put(mail);
     }
 
-    fn post(&self, letter: Letter) {
-        // The receiver is in the loop, which outlives every call.
-        let _ = self.crew.letters.send(letter);
-        // Fails only when the poll is gone, with the loop.
-        let _ = self.crew.waker.wake();
+    /// Tells the loop what was done, and takes the next work in the same step: the slot is never seen empty between the two.
+    fn post(&self, mut letter: Letter) -> Option<(Token, Work)> {
+        // Another call would keep the streams of this thread waiting.
+        let laid = if self.crew.streams(self.me) == 0 { self.crew.tray.take() } else { None };
+        let next = laid.map(|(token, parcel)| (token, Work::Parcel(parcel)));
+        letter.next = next.as_ref().map(|(token, _)| *token);
+        self.crew.letters.post(letter);
+        next
     }
 
     /// Waits until this thread is needed.
@@ -387,7 +395,7 @@ impl Place {
 
     /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop on the
     /// table there is nothing to watch, and whoever becomes idle next watches again.
-    fn claim_idle(&self, most: usize) -> Option<Member> {
+    fn claim_idle(&self, most: u64) -> Option<Member> {
         let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = |member: Member| self.crew.streams(member);
         let last = idle.others.len().checked_sub(1);

@@ -143,8 +143,18 @@ pub struct Parcel {
     pub output: Option<Box<Output>>,
     /// How long it has waited for a free slot, in nanoseconds.
     pub queued: u64,
-    /// While it waits: since when, nanoseconds of the loop's clock.
+    /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
     pub since: u64,
+}
+
+impl Parcel {
+    /// Its wait is over.
+    pub fn stop_waiting(&mut self, now: u64) {
+        if self.since > 0 {
+            self.queued += now.saturating_sub(self.since);
+            self.since = 0;
+        }
+    }
 }
 
 impl Job {
@@ -242,6 +252,8 @@ pub struct Letter {
     pub rest: Option<Vec<u8>>,
     /// Whether the call took longer than a tick.
     pub slow: bool,
+    /// Whose request the sender has taken from the tray: it stays in the application.
+    pub next: Option<Token>,
 }
 
 /// `write()`'s way to the client while the call runs.

@@ -10,6 +10,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod letter_box;
 mod member;
 mod output;
 mod overload;
@@ -18,7 +19,9 @@ mod request;
 mod seat;
 mod share;
 mod spool;
+mod sync;
 mod timers;
+mod tray;
 mod trust;
 mod upgrade;
 mod upload;
@@ -176,8 +179,8 @@ fn quota(settings: &Settings) -> Option<u64> {
 
 /// Starts the other threads and works until the worker leaves.
 fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()> {
-    let (letters, waker) = event_loop.letter_box();
-    let mut places = executor::crew(seats.settings.members(), letters, waker).into_iter();
+    let (letters, tray) = event_loop.ends();
+    let mut places = executor::crew(seats.settings.members(), letters, tray).into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();

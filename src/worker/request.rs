@@ -9,10 +9,10 @@ use crate::scoreboard::Facts;
 use super::answer::Answer;
 use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
-use super::executor;
 use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
+use super::pace::TICK;
 use super::seat::{Entry, Seat};
 use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
@@ -207,7 +207,7 @@ impl Connection {
             Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
                 parcel.output = self.output.take();
-                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
+                parcel.stop_waiting(seat.clock.ns());
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)
             }
@@ -216,6 +216,29 @@ impl Connection {
                 self.begin_turn(seat)
             }
         }
+    }
+
+    /// Gives its request away for the tray; `None` when it does not wait for any slot, or has earlier output to send meanwhile.
+    pub fn lay(&mut self) -> Option<Box<Parcel>> {
+        if self.output.is_some() {
+            return None;
+        }
+        match std::mem::replace(&mut self.phase, Phase::Serving) {
+            Phase::Waiting(parcel) => {
+                (self.queued, self.laid) = (false, true);
+                Some(parcel)
+            }
+            phase => {
+                self.phase = phase;
+                None
+            }
+        }
+    }
+
+    /// Its request comes back from the tray.
+    pub fn wait_again(&mut self, parcel: Box<Parcel>) {
+        self.laid = false;
+        self.phase = Phase::Waiting(parcel);
     }
 
     /// Takes back what the application's side made.
@@ -280,7 +303,7 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
             Phase::Waiting(mut parcel) => {
-                parcel.queued += seat.clock.ns().saturating_sub(parcel.since);
+                parcel.stop_waiting(seat.clock.ns());
                 self.refuse_overload(Refusal::Waited, &parcel, seat);
             }
             Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
@@ -341,17 +364,25 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
-        match work {
+        let served = match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
                 // This thread has waited: by its old clock the call would be over its time before it began.
                 self.clock.turn();
-                self.job.unpack(*parcel);
+                let mut parcel = *parcel;
+                parcel.stop_waiting(self.clock.ns());
+                self.job.unpack(parcel);
                 self.call()
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
+        };
+        match &served {
+            Served::Begun(..) => self.streams += 1,
+            Served::Ended(_) | Served::Dropped => self.streams -= 1,
+            Served::Whole(..) | Served::Step(..) => {}
         }
+        served
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.
@@ -360,8 +391,8 @@ impl Seat {
         let rest = rest.then(|| self.rest().to_vec());
         self.take_in(&[], false);
         self.end_turn();
-        let slow = self.clock.ns().saturating_sub(self.job.began) > executor::TICK.as_nanos() as u64;
-        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow }
+        let slow = self.clock.ns().saturating_sub(self.job.began) > TICK.as_nanos() as u64;
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow, next: None }
     }
 
     /// Calls the application with the job in hand.

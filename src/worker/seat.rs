@@ -118,6 +118,8 @@ pub struct Seat {
     pub member: Member,
     /// Whether it may call the application.
     pub may_call: bool,
+    /// Streams that it has begun and not ended.
+    pub streams: u64,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
 }
@@ -158,6 +160,7 @@ impl Seat {
             draining: false,
             member,
             may_call: true,
+            streams: 0,
             scoreboard,
             slot,
         }

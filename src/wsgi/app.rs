@@ -167,7 +167,7 @@ impl Wsgi {
         if !self.names.is_empty() {
             self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
         }
-        self.environ.take_back(environ);
+        self.environ.take_back(&environ);
         Ok(result?)
     }
 }

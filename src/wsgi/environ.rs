@@ -15,7 +15,7 @@ use pyo3::types::{PyDict, PyString};
 
 use super::names::{self, Meaning};
 use super::offers::Offers;
-use super::ready::{Lent, Ready, Steady, Template};
+use super::ready::{Ready, Steady, Template};
 use super::text;
 use crate::http::blocks::{BlockId, PLACES};
 use crate::http::framing::Length;
@@ -204,8 +204,8 @@ pub struct Builder {
     uris: u64,
     addr: Last,
     port: Last,
-    /// The environ of the request that runs.
-    lent: Option<Lent>,
+    /// Place of the block whose environ is lent.
+    lent: Option<usize>,
 }
 
 impl Builder {
@@ -235,21 +235,29 @@ impl Builder {
         input: Option<&Bound<'py, PyAny>>,
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        self.lent = None;
-        let mut ready = match request.block {
-            Some(block) => self.of_block(py, request, block, offers)?,
-            None => {
-                let mut ready = Ready::new(self.of_fields(py, request)?);
-                let Peer { addr, port, .. } = request.peer;
-                let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-                ready.settle(py, &self.keys, &Steady { remote, offers })?;
-                ready
+        if let Some(place) = self.lent.take() {
+            self.drop_spare(place);
+        }
+        let Peer { addr, port, trusted } = request.peer;
+        self.set_target(py, request.head, request.bytes)?;
+        let method = self.method(py, request.head.method.of(request.bytes))?;
+        if let Some(block) = request.block {
+            if !self.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request.listener, *trusted)) {
+                let template = self.template(py, request, block)?;
+                self.templates[block.place()] = Some(template);
             }
-        };
-        self.method(py, &mut ready, request.head.method.of(request.bytes))?;
-        self.target(py, &mut ready, request.head, request.bytes)?;
-        let (dict, lent) = ready.lend(py, request.block);
-        self.lent = lent;
+            self.lent = Some(block.place());
+            let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+            let template = self.templates[block.place()].as_mut().expect("it was just made");
+            let ready = template.ready(py, &self.keys, request, &Steady { remote, offers })?;
+            ready.set_method(py, &self.keys, method.as_ref())?;
+            return ready.lend(py, &self.keys, &self.uri);
+        }
+        let mut ready = Ready::new(self.of_fields(py, request)?);
+        let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+        ready.settle(py, &self.keys, &Steady { remote, offers })?;
+        ready.set_method(py, &self.keys, method.as_ref())?;
+        let dict = ready.lend(py, &self.keys, &self.uri)?;
         match request.framing.length {
             Length::None => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
@@ -261,11 +269,16 @@ impl Builder {
     }
 
     /// Takes back the environ of the latest request, which is over.
-    pub fn take_back(&mut self, environ: Bound<'_, PyDict>) {
-        if let Some((block, ready)) = self.lent.take().and_then(|lent| lent.take_back(environ))
-            && let Some(template) = &mut self.templates[block.place]
-        {
-            template.give_back(block, ready);
+    pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
+        if let Some(template) = self.lent.take().and_then(|place| self.templates[place].as_mut()) {
+            template.take_back(environ);
+        }
+    }
+
+    #[cold]
+    fn drop_spare(&mut self, place: usize) {
+        if let Some(template) = &mut self.templates[place] {
+            template.drop_spare();
         }
     }
 
@@ -280,34 +293,34 @@ impl Builder {
         Ok(dict)
     }
 
-    /// As [`Builder::of_fields`], with client and offers, by the template of the block.
-    fn of_block(&mut self, py: Python<'_>, request: &Request<'_>, block: BlockId, offers: &Arc<Offers>) -> PyResult<Ready> {
-        let Peer { addr, port, trusted } = request.peer;
-        if !self.templates[block.place].as_ref().is_some_and(|template| template.fits(block, request.listener, *trusted)) {
-            let dict = self.of_fields(py, request)?;
-            self.templates[block.place] = Some(Template::new(block, request.listener, *trusted, dict));
+    #[cold]
+    fn template(&mut self, py: Python<'_>, request: &Request<'_>, block: BlockId) -> PyResult<Template> {
+        let dict = self.of_fields(py, request)?;
+        let mut loose = Vec::new();
+        for place in block.loose.places() {
+            loose.extend(self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py));
         }
-        let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-        let template = self.templates[block.place].as_mut().expect("it was just made");
-        template.take(py, &self.keys, &Steady { remote, offers })
+        Template::new(block, request.listener, request.peer.trusted, loose, dict)
     }
 
-    fn method(&self, py: Python<'_>, ready: &mut Ready, method: &[u8]) -> PyResult<()> {
+    /// The method's string unless it is GET.
+    fn method<'py>(&self, py: Python<'py>, method: &[u8]) -> PyResult<Option<Bound<'py, PyString>>> {
         if method == b"GET" {
-            return ready.set_method(py, &self.keys, None);
+            return Ok(None);
         }
-        let known = METHODS.iter().position(|name| name.as_bytes() == method).map(|known| self.methods[known].bind(py).clone());
-        let method = known.map_or_else(|| text::from_latin1(py, method), Ok)?;
-        ready.set_method(py, &self.keys, Some(&method))
+        match METHODS.iter().position(|name| name.as_bytes() == method) {
+            Some(known) => Ok(Some(self.methods[known].bind(py).clone())),
+            None => text::from_latin1(py, method).map(Some),
+        }
     }
 
-    fn target(&mut self, py: Python<'_>, ready: &mut Ready, head: &Head, bytes: &[u8]) -> PyResult<()> {
+    fn set_target(&mut self, py: Python<'_>, head: &Head, bytes: &[u8]) -> PyResult<()> {
         if self.uri.target != head.target.of(bytes) {
             let serial = self.uris + 1;
             self.uri = if head.target.of(bytes) == b"/" { Uri::root(py)? } else { Uri::new(py, head, bytes, serial)? };
             self.uris = serial;
         }
-        ready.set_uri(py, &self.keys, &self.uri)
+        Ok(())
     }
 
     fn fields(&mut self, dict: &Bound<'_, PyDict>, request: &Request<'_>) -> PyResult<()> {

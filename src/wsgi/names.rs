@@ -138,6 +138,11 @@ impl Slot {
         self.meaning
     }
 
+    /// The environ key, none when the field is dropped.
+    pub fn key(&self, py: Python<'_>) -> Option<Py<PyString>> {
+        self.key.as_ref().map(|key| key.clone_ref(py))
+    }
+
     /// The environ key (none when the field is dropped) and the string of `value`.
     pub fn pair<'py>(
         &mut self,

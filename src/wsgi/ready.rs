@@ -7,13 +7,16 @@
 
 use std::sync::Arc;
 
+use pyo3::exceptions::PyKeyError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{Borrowed, ffi};
 
 use super::environ::{Keys, Uri};
 use super::offers::Offers;
+use super::text;
 use crate::http::blocks::BlockId;
+use crate::worker::app::Request;
 
 /// The environ of a header block.
 pub struct Template {
@@ -21,15 +24,28 @@ pub struct Template {
     listener: usize,
     /// Whether the block may set the scheme.
     trusted: bool,
+    /// Keys of the block's loose fields.
+    loose: Vec<Py<PyString>>,
     /// Never shown to an application.
     own: Ready,
     spare: Option<Ready>,
 }
 
 impl Template {
-    /// The template of a block with what `dict` holds of it.
-    pub fn new(block: BlockId, listener: usize, trusted: bool, dict: Bound<'_, PyDict>) -> Self {
-        Self { block, listener, trusted, own: Ready::new(dict), spare: None }
+    /// The template of a block with what `dict` holds of it. `loose` are the keys of its loose fields, in order.
+    pub fn new(
+        block: BlockId,
+        listener: usize,
+        trusted: bool,
+        loose: Vec<Py<PyString>>,
+        dict: Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let mut own = Ready::new(dict.clone());
+        for key in &loose {
+            let value = dict.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone_ref(dict.py())))?;
+            own.values.push(value.cast_into::<PyString>()?.unbind());
+        }
+        Ok(Self { block, listener, trusted, loose, own, spare: None })
     }
 
     /// Whether it is the one of this block for this listener and kind of peer.
@@ -37,22 +53,32 @@ impl Template {
         self.block == block && self.listener == listener && self.trusted == trusted
     }
 
-    /// An environ with the client and the offers set.
-    pub fn take(&mut self, py: Python<'_>, keys: &Keys, steady: &Steady<'_, '_>) -> PyResult<Ready> {
-        if let Some(mut spare) = self.spare.take() {
-            spare.settle(py, keys, steady)?;
-            return Ok(spare);
+    /// An environ with the values of the loose fields, the client and the offers of a request, to be lent. The spare is to be
+    /// dropped if that does not come about.
+    pub fn ready(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>, steady: &Steady<'_, '_>) -> PyResult<&mut Ready> {
+        // In the template too if there is no spare: applications whose environs never come back have many requests of a client.
+        let ready = self.spare.as_mut().unwrap_or(&mut self.own);
+        ready.settle(py, keys, steady)?;
+        ready.set_loose(py, &self.loose, self.block, request)?;
+        if self.spare.is_none() {
+            self.spare = Some(self.own.copy(py)?);
         }
-        // In the template too: applications whose environs never come back have many requests of a client.
-        self.own.settle(py, keys, steady)?;
-        self.own.copy(py)
+        Ok(self.spare.as_mut().expect("it was just made"))
     }
 
-    /// Keeps an environ that came back. `block` tells whose it was.
-    pub fn give_back(&mut self, block: BlockId, spare: Ready) {
-        if self.block == block {
-            self.spare = Some(spare);
+    /// Takes back what was lent, if nobody has kept it or changed it.
+    pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
+        // The spare's reference and the caller's.
+        const OURS: ffi::Py_ssize_t = 2;
+        let same = |spare: &Ready| spare.lent.is_some() && version(environ) == spare.lent && references(environ) == OURS;
+        if !self.spare.as_ref().is_some_and(same) {
+            self.spare = None;
         }
+    }
+
+    /// Forgets what was lent.
+    pub fn drop_spare(&mut self) {
+        self.spare = None;
     }
 }
 
@@ -71,18 +97,20 @@ pub struct Ready {
     dict: Py<PyDict>,
     remote: Option<[Py<PyString>; 2]>,
     offers: Option<Arc<Offers>>,
+    /// Values of the block's loose fields.
+    values: Vec<Py<PyString>>,
     /// Serial number of the target's strings.
     uri: u64,
     /// Whether the method is not GET.
     method: bool,
-    /// Whether everything that a request sets in it is set anew for the next one.
-    reusable: bool,
+    /// The dict's version as it was lent, if everything that is set in it is set anew for the next request.
+    lent: Option<u64>,
 }
 
 impl Ready {
     /// A dict as it was copied from a base.
     pub fn new(dict: Bound<'_, PyDict>) -> Self {
-        Self { dict: dict.unbind(), remote: None, offers: None, uri: Uri::ROOT, method: false, reusable: true }
+        Self { dict: dict.unbind(), remote: None, offers: None, values: Vec::new(), uri: Uri::ROOT, method: false, lent: None }
     }
 
     fn copy(&self, py: Python<'_>) -> PyResult<Self> {
@@ -90,9 +118,10 @@ impl Ready {
             dict: self.dict.bind(py).copy()?.unbind(),
             remote: self.remote.as_ref().map(|both| both.each_ref().map(|one| one.clone_ref(py))),
             offers: self.offers.clone(),
+            values: self.values.iter().map(|value| value.clone_ref(py)).collect(),
             uri: self.uri,
             method: self.method,
-            reusable: true,
+            lent: None,
         })
     }
 
@@ -125,6 +154,20 @@ impl Ready {
         Ok(())
     }
 
+    /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be used
+    /// again.
+    fn set_loose(&mut self, py: Python<'_>, keys: &[Py<PyString>], block: BlockId, request: &Request<'_>) -> PyResult<()> {
+        for ((place, key), value) in block.loose.places().zip(keys).zip(&mut self.values) {
+            let bytes = request.head.fields[place].value.of(request.bytes);
+            if text::to_latin1(value.bind_borrowed(py)) != Some(bytes) {
+                let now = text::from_latin1(py, bytes)?;
+                self.dict.bind(py).set_item(key, &now)?;
+                *value = now.unbind();
+            }
+        }
+        Ok(())
+    }
+
     /// Sets the method; `None` is GET.
     pub fn set_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
         match method {
@@ -136,42 +179,16 @@ impl Ready {
         Ok(())
     }
 
-    /// Sets the strings of the target.
-    pub fn set_uri(&mut self, py: Python<'_>, keys: &Keys, uri: &Uri) -> PyResult<()> {
+    /// Sets the strings of the target, and shows the dict to the application.
+    pub fn lend<'py>(&mut self, py: Python<'py>, keys: &Keys, uri: &Uri) -> PyResult<Bound<'py, PyDict>> {
+        let dict = self.dict.bind(py);
         if self.uri != uri.serial {
-            // It replaces a field of the block.
-            self.reusable &= !uri.names_host();
-            uri.set(self.dict.bind(py), keys)?;
+            uri.set(dict, keys)?;
             self.uri = uri.serial;
         }
-        Ok(())
-    }
-
-    /// Shows the dict to the application.
-    pub fn lend<'py>(self, py: Python<'py>, block: Option<BlockId>) -> (Bound<'py, PyDict>, Option<Lent>) {
-        let dict = self.dict.bind(py).clone();
-        let lent = match (block, version(&dict)) {
-            (Some(block), Some(version)) if self.reusable => Some(Lent { block, version, ready: self }),
-            _ => None,
-        };
-        (dict, lent)
-    }
-}
-
-/// An environ in the hands of the application.
-pub struct Lent {
-    block: BlockId,
-    version: u64,
-    ready: Ready,
-}
-
-impl Lent {
-    /// Takes it back, if nobody has kept it or changed it, with the block that it belongs to.
-    pub fn take_back(self, environ: Bound<'_, PyDict>) -> Option<(BlockId, Ready)> {
-        // This reference and the lent one.
-        const OURS: ffi::Py_ssize_t = 2;
-        let same = references(&environ) == OURS && version(&environ) == Some(self.version);
-        same.then_some((self.block, self.ready))
+        // A host in the target replaces a field of the block.
+        self.lent = if uri.names_host() { None } else { version(dict) };
+        Ok(dict.clone())
     }
 }
 

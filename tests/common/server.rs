@@ -31,6 +31,9 @@ const READY_FD: &str = "3";
 /// Lines of the log printed when a test fails.
 const LOG_TAIL: usize = 200;
 
+/// Gives every server that does not say `--threads` itself so many, so that what holds with one thread is seen to hold with more.
+const THREADS_VARIABLE: &str = "TAPSTER_TEST_THREADS";
+
 /// Variables that would change what a test asks for.
 const FOREIGN_VARIABLES: [&str; 7] =
     ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_FDS"];
@@ -174,6 +177,10 @@ impl Server {
         }
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
             command.env_remove(name);
+        }
+        if let Some(threads) = std::env::var_os(THREADS_VARIABLE) {
+            // The variable is the lowest that asks: files and options of a test go before it.
+            command.env("TAPSTER_THREADS", threads);
         }
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);

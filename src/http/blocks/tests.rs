@@ -41,7 +41,7 @@ fn a_byte_or_the_version_makes_another_block() {
         name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\n\r\n");
     }
     for other in [
-        "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=2\r\nAccept: */*\r\n\r\n",
+        "GET / HTTP/1.1\r\nHost: example.com\r\nCookie: a=1\r\nAccept: */*\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: example.org\r\ncookie: a=1\r\nAccept: */*\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: example.org\r\nCookie: a=1\r\nAccept: */*\r\nX: y\r\n\r\n",
@@ -59,6 +59,101 @@ fn a_block_with_a_body_an_expectation_or_an_upgrade_is_never_kept() {
             assert_eq!(name(&mut blocks, &format!("POST / HTTP/1.1\r\nHost: example.org\r\n{field}\r\n\r\n")), None, "{field}");
         }
     }
+}
+
+#[test]
+fn a_block_is_found_again_with_other_values_in_its_loose_fields() {
+    let mut blocks = Blocks::new(0);
+    let request = |cookie: &str, agent: &str, referer: &str| {
+        format!("GET / HTTP/1.1\r\nHost: example.org\r\nCookie: {cookie}\r\nUser-Agent: {agent}\r\nReferer: {referer}\r\n\r\n")
+    };
+    // Each comes once.
+    for number in 0..2 {
+        assert_eq!(name(&mut blocks, &request(&format!("id={number}"), "a", "http://example.org/")), None);
+    }
+    let known = name(&mut blocks, &request("id=2", "a", "http://example.org/"));
+    assert!(known.is_some());
+    let long = "x".repeat(1000);
+    for (cookie, referer) in [("id=3", "/"), (long.as_str(), "/a b\tc"), ("a", "\u{e4}"), ("id=2; id=3", long.as_str())] {
+        assert_eq!(name(&mut blocks, &request(cookie, "a", referer)), known, "{cookie} {referer}");
+        assert_ne!(name(&mut blocks, &request(cookie, "b", referer)), known, "another agent");
+    }
+}
+
+#[test]
+fn what_the_parser_does_with_a_value_is_done_with_a_loose_one_too() {
+    let mut blocks = Blocks::new(0);
+    let request = |cookie: &[u8]| {
+        [b"GET / HTTP/1.1\r\nHost: a\r\nAccept: */*\r\nCookie: ", cookie, b"\r\nX: y\r\n\r\nGET /next HTTP/1.1\r\n"].concat()
+    };
+    for number in 0..3 {
+        ask(&mut blocks, &request(format!("id={number}").as_bytes())).expect("accepted");
+    }
+    for byte in 0..=u8::MAX {
+        for cookie in
+            [vec![byte], vec![b'a', byte], vec![byte, b'a'], vec![b'a', byte, b'b'], [vec![byte], b"abcdefgh".to_vec()].concat()]
+        {
+            let bytes = request(&cookie);
+            let (mut head, mut plain) = (Head::default(), Head::default());
+            let found = blocks.resume(&mut head, &bytes, &LIMITS, &mut Progress::default());
+            let parsed = plain.parse(&bytes, &LIMITS);
+            assert_eq!(found, parsed, "{cookie:?}");
+            if parsed.is_ok() {
+                assert_eq!((&head.fields, head.len, head.block), (&plain.fields, plain.len, plain.block), "{cookie:?}");
+                assert_eq!(blocks.framing(&head, &bytes).map(|(framing, _)| framing), framing::of(&plain, &bytes), "{cookie:?}");
+            }
+        }
+    }
+    for cookie in ["", " ", "a\r\nHost: b", "a\r\nContent-Length: 5", "a\nX: y", "a\r\n b", "a\r", "a\r\n\r\n"] {
+        let bytes = request(cookie.as_bytes());
+        let (mut head, mut plain) = (Head::default(), Head::default());
+        let found = blocks.resume(&mut head, &bytes, &LIMITS, &mut Progress::default());
+        assert_eq!(found, plain.parse(&bytes, &LIMITS), "{cookie:?}");
+        if found.is_ok() {
+            assert_eq!((&head.fields, head.len, head.block), (&plain.fields, plain.len, plain.block), "{cookie:?}");
+        }
+    }
+}
+
+#[test]
+fn a_loose_value_is_as_long_as_a_field_may_be() {
+    let limits = Limits { field_size: 50, ..LIMITS };
+    let mut blocks = Blocks::new(0);
+    for len in (1..60).chain((1..60).rev()) {
+        let request = format!("GET / HTTP/1.1\r\nHost: example.org\r\nReferer: {}\r\nA: b\r\n\r\n", "x".repeat(len));
+        let mut head = Head::default();
+        let found = blocks.resume(&mut head, request.as_bytes(), &limits, &mut Progress::default());
+        assert_eq!(found, Head::default().parse(request.as_bytes(), &limits), "{len}");
+        if found.is_ok() {
+            blocks.framing(&head, request.as_bytes()).expect("accepted");
+        }
+    }
+}
+
+#[test]
+fn a_head_in_pieces_is_complete_only_with_its_end_whatever_is_known() {
+    let mut blocks = Blocks::new(0);
+    let request = |cookie: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\nAccept: */*\r\n\r\n").into_bytes();
+    for cookie in ["a", "b", "c"] {
+        ask(&mut blocks, &request(cookie)).expect("accepted");
+    }
+    let bytes = request("another");
+    for end in 0..bytes.len() {
+        let mut head = Head::default();
+        let parsed = blocks.resume(&mut head, &bytes[..end], &LIMITS, &mut Progress::default());
+        assert_eq!(parsed, Ok(Parsed::Partial), "{end}");
+    }
+}
+
+#[test]
+fn a_field_that_comes_twice_is_not_loose() {
+    let mut blocks = Blocks::new(0);
+    let request = |second: &str| format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: a=1\r\nCOOKIE: {second}\r\n\r\n");
+    for _ in 0..3 {
+        name(&mut blocks, &request("b=1"));
+    }
+    assert!(name(&mut blocks, &request("b=1")).is_some());
+    assert_eq!(name(&mut blocks, &request("b=2")), None);
 }
 
 #[test]
@@ -86,7 +181,7 @@ fn places_are_bounded_and_a_name_is_never_given_twice() {
     for number in 0..PLACES * 8 {
         let request = format!("GET / HTTP/1.1\r\nHost: example.org\r\nX-Number: {number:08}\r\n\r\n");
         for _ in 0..4 {
-            names.extend(name(&mut blocks, &request).map(|id| (id.place, id.serial, number)));
+            names.extend(name(&mut blocks, &request).map(|id| (id.place(), id.serial, number)));
         }
     }
     assert!(blocks.entries.len() <= PLACES && names.iter().all(|name| name.0 < PLACES));

@@ -89,6 +89,7 @@ impl EventLoop {
             }
             Some(Order::Quit) => {
                 self.leaving = Leaving::Now;
+                self.empty_tray(seat);
                 self.end_taken();
             }
             Some(Order::Ping | Order::Retire | Order::Drain) | None => {}

@@ -1,0 +1,116 @@
+//! The hand-over of the loop in every order in which the threads may run, within a bound on preemptions: the very files of the
+//! executor under loom, with a small loop and an application beside them that wait for each other.
+//!
+//! loom runs each model once for every order of its synchronisation and for every value that a relaxed load may see. A thread that
+//! is never woken ends in a deadlock, which loom reports; a loop that two threads touch without one coming before the other is
+//! reported as a race; the rest is asserted here. `LOOM_MAX_PREEMPTIONS` raises the bound.
+
+#[path = "handover/event_loop.rs"]
+mod event_loop;
+#[path = "../src/worker/executor.rs"]
+mod executor;
+#[path = "handover/job.rs"]
+mod job;
+#[path = "handover/letter_box.rs"]
+mod letter_box;
+#[path = "../src/worker/member.rs"]
+#[allow(dead_code, reason = "the model asks less than the worker")]
+mod member;
+#[path = "handover/seat.rs"]
+mod seat;
+#[path = "handover/sync.rs"]
+mod sync;
+#[path = "../src/worker/tray.rs"]
+#[allow(dead_code, reason = "the model asks less than the worker")]
+mod tray;
+
+use event_loop::EventLoop;
+use letter_box::LetterBox;
+use member::MAIN;
+use seat::{Kind, Seat, World};
+use sync::Arc;
+use tray::Tray;
+
+mod connection {
+    /// A request by number.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Token(pub usize);
+}
+
+mod pace {
+    pub const TICK: std::time::Duration = std::time::Duration::from_millis(1);
+    /// One calm tick is as good as fifty, and makes fewer orders.
+    pub const CALM_TICKS: u32 = 1;
+}
+
+/// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
+const PREEMPTIONS: usize = 2;
+
+/// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
+fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
+    model_within(PREEMPTIONS, slots, slow, requests);
+}
+
+fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind]) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound.get_or_insert(preemptions);
+    builder.check(move || {
+        let members = slots + 1;
+        let world = Arc::new(World::new(slots, slow, requests));
+        let (letters, tray) = (LetterBox::default(), Tray::default());
+        let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
+        let mut places = executor::crew(members, letters, tray).into_iter();
+        let main = places.next().expect("there is one");
+        let others: Vec<_> = places
+            .map(|place| {
+                let mut seat = Seat::new(world.clone(), place.member());
+                loom::thread::spawn(move || place.work(&mut seat, None).expect("the model does not fail"))
+            })
+            .collect();
+        main.work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).expect("the model does not fail");
+        world.check();
+        main.dismiss();
+        others.into_iter().for_each(|thread| thread.join().expect("it ends"));
+    });
+}
+
+#[test]
+fn with_one_slot_quick_calls_leave_the_loop_where_it_is_or_get_it_back() {
+    model(1, false, &[Kind::Quick, Kind::Quick]);
+}
+
+#[test]
+fn with_one_slot_the_loop_goes_on_beside_a_call_and_comes_back() {
+    model(1, false, &[Kind::UntilTaken, Kind::Quick]);
+}
+
+#[test]
+fn a_call_that_waits_for_another_request_is_not_waited_for() {
+    model(2, false, &[Kind::Waits, Kind::Opens]);
+}
+
+#[test]
+fn the_watch_is_passed_on() {
+    // One thread more makes many more orders.
+    model_within(1, 3, false, &[Kind::Waits, Kind::Waits, Kind::Opens]);
+}
+
+#[test]
+fn slow_requests_go_to_idle_threads_and_from_the_tray_to_returning_ones() {
+    model(2, true, &[Kind::Quick, Kind::Quick, Kind::Quick]);
+}
+
+#[test]
+fn a_request_that_waits_for_one_on_the_tray_gets_its_answer() {
+    model(2, true, &[Kind::Waits, Kind::Quick, Kind::Opens]);
+}
+
+#[test]
+fn a_stream_is_advanced_on_its_thread_although_others_work() {
+    model(2, false, &[Kind::Stream, Kind::Quick]);
+}
+
+#[test]
+fn a_stream_that_another_thread_has_begun_is_advanced_there() {
+    model(2, true, &[Kind::Stream, Kind::Quick]);
+}

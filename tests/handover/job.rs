@@ -1,0 +1,35 @@
+//! Work without a connection.
+
+use super::connection::Token;
+use super::member::Member;
+
+#[derive(Debug)]
+pub struct Parcel(pub Token);
+
+#[derive(Debug)]
+pub enum Work {
+    Call,
+    Parcel(Box<Parcel>),
+    Advance(Member),
+}
+
+impl Work {
+    pub fn member(&self) -> Option<Member> {
+        match self {
+            Self::Call | Self::Parcel(_) => None,
+            Self::Advance(member) => Some(*member),
+        }
+    }
+}
+
+pub enum Served {
+    Whole,
+    Begun(Member),
+}
+
+pub struct Letter {
+    pub from: Member,
+    pub token: Token,
+    pub served: Served,
+    pub next: Option<Token>,
+}

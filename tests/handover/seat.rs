@@ -1,0 +1,148 @@
+//! The application and who may call it.
+
+use std::cell::{Cell, RefCell};
+
+use super::connection::Token;
+use super::job::{Letter, Served, Work};
+use super::member::{MAIN, Member};
+use super::sync::{Arc, Condvar, Mutex};
+
+/// What a request does in the application.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    Quick,
+    /// Returns when another thread has taken the loop.
+    UntilTaken,
+    /// Returns when `Opens` is called.
+    Waits,
+    Opens,
+    /// One block more after the call.
+    Stream,
+}
+
+#[derive(Debug, Default)]
+pub struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    pub fn open(&self) {
+        *self.open.lock().expect("no panic") = true;
+        self.opened.notify_all();
+    }
+
+    fn wait(&self) {
+        let mut open = self.open.lock().expect("no panic");
+        while !*open {
+            open = self.opened.wait(open).expect("no panic");
+        }
+    }
+}
+
+/// What all threads see. loom runs one thread at a time and changes only where its own types are used: counters are plain cells.
+pub struct World {
+    pub slots: usize,
+    pub slow: bool,
+    requests: &'static [Kind],
+    /// How often each request was begun.
+    pub calls: Vec<Cell<usize>>,
+    inside: RefCell<Vec<Member>>,
+    pub taken: Gate,
+    gate: Gate,
+}
+
+impl World {
+    pub fn new(slots: usize, slow: bool, requests: &'static [Kind]) -> Self {
+        let calls = requests.iter().map(|_| Cell::new(0)).collect();
+        Self { slots, slow, requests, calls, inside: RefCell::default(), taken: Gate::default(), gate: Gate::default() }
+    }
+
+    pub fn check(&self) {
+        assert!(self.calls.iter().all(|calls| calls.get() == 1), "calls: {:?}", self.calls);
+        assert!(self.inside.borrow().is_empty());
+    }
+
+    fn enter(&self, member: Member) {
+        let mut inside = self.inside.borrow_mut();
+        assert!(!inside.contains(&member));
+        inside.push(member);
+        assert!(inside.len() <= self.slots, "more calls than slots");
+        assert!(self.slots > 1 || member == MAIN, "the application left the main thread");
+    }
+
+    fn leave(&self, member: Member) {
+        self.inside.borrow_mut().retain(|&other| other != member);
+    }
+}
+
+pub struct App;
+
+impl App {
+    pub fn release(&mut self) {}
+}
+
+pub struct Seat {
+    world: Arc<World>,
+    pub app: App,
+    pub member: Member,
+    pub may_call: bool,
+    pub streams: u64,
+    pub job: Option<Token>,
+}
+
+impl Seat {
+    pub fn new(world: Arc<World>, member: Member) -> Self {
+        let may_call = world.slots > 1 || member == MAIN;
+        Self { world, app: App, member, may_call, streams: 0, job: None }
+    }
+
+    pub fn serve(&mut self, work: Work) -> Served {
+        match work {
+            Work::Call => {
+                let token = self.job.take().expect("a call has a job");
+                self.call(token)
+            }
+            Work::Parcel(parcel) => self.call(parcel.0),
+            Work::Advance(member) => {
+                assert_eq!(member, self.member, "a stream left its thread");
+                self.world.enter(self.member);
+                self.world.leave(self.member);
+                self.streams -= 1;
+                Served::Whole
+            }
+        }
+    }
+
+    pub fn letter(&mut self, token: Token, served: Served, _: bool) -> Letter {
+        Letter { from: self.member, token, served, next: None }
+    }
+
+    fn call(&mut self, token: Token) -> Served {
+        let (world, member) = (&self.world, self.member);
+        let calls = &world.calls[token.0];
+        calls.set(calls.get() + 1);
+        world.enter(member);
+        let served = match world.requests[token.0] {
+            Kind::Quick => Served::Whole,
+            Kind::UntilTaken => {
+                world.taken.wait();
+                Served::Whole
+            }
+            Kind::Waits => {
+                world.gate.wait();
+                Served::Whole
+            }
+            Kind::Opens => {
+                world.gate.open();
+                Served::Whole
+            }
+            Kind::Stream => {
+                self.streams += 1;
+                Served::Begun(member)
+            }
+        };
+        world.leave(member);
+        served
+    }
+}
