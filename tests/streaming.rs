@@ -1,238 +1,308 @@
-//! Answers that last and bodies that are large, many at once: events in time, clients that are gone, memory that stays bounded.
+//! Small blocks of a stream: which leave at once, which together, and what never changes by it. The worker's loop with a native
+//! application, so that the stream can look at its client's socket between two blocks. The sockets are unix sockets, where what one
+//! side has sent is with the other at once and room is small.
 
-mod common;
+use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use std::fs::{self, File};
-use std::io::{self, Read, Write};
-use std::net::TcpStream;
-use std::thread;
-use std::time::{Duration, Instant, SystemTime};
+use nix::sys::socket::{MsgFlags, recv};
+use tapster::channel::{self, MasterEnd, Order, Report};
+use tapster::config::{Bind, LogTarget, Settings};
+use tapster::http::response::{Body as Encoding, Context, Encoder, End};
+use tapster::log::Level;
+use tapster::log::error::{Log, Who};
+use tapster::log::sink::Sink;
+use tapster::net::listener;
+use tapster::scoreboard::Scoreboard;
+use tapster::sys::signals::Blocked;
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::worker::{self, Boot};
 
-use common::client::Client;
-use common::server::{Running, Server};
-use common::{SOON, procfs, wait_for};
+/// Longest time that a step of a test may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
-/// Clients of server-sent events.
-const LISTENERS: usize = 200;
+/// `--threads`: one, where the main thread alone calls, and several.
+const THREADS: [usize; 2] = [1, 4];
 
-/// Events for each, and the seconds between two.
-const EVENTS: usize = 5;
-const INTERVAL: f64 = 0.2;
+/// The block of this number; `None`: the end.
+type Blocks = dyn Fn(usize) -> Option<Vec<u8>> + Send + Sync;
 
-/// Longest way of an event to its client, on a busy machine.
-const LATE: f64 = 1.5;
+struct Native(Arc<Blocks>);
 
-/// Connections that stand and do nothing.
-const STANDING: usize = 1_000;
+impl App for Native {
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
+        let context = Context { version: request.head.version, head_only: false, persistent: false, date: request.date };
+        let encoding = Encoder::begin(out, &context, b"200 OK").unwrap().finish(None);
+        Reply::Stream(Box::new(Numbered { blocks: self.0.clone(), next: 0, encoding }))
+    }
 
-/// Clients of large answers and uploads, and the size of each in bytes; with TAPSTER_TEST_FULL=1 the larger one.
-const LARGE_CLIENTS: usize = 100;
-const LARGE: usize = 8 * 1024 * 1024;
-const LARGE_FULL: usize = 100 * 1024 * 1024;
+    fn release(&mut self) {}
 
-/// Memory of the worker above its idle state, at its peak, in bytes.
-const PEAK_COST: u64 = 200 * 1024 * 1024;
-
-fn streams(threads: usize) -> Server {
-    let server = Server::new("streams:application").options(["--threads", &threads.to_string()]);
-    let temp = server.temp().display().to_string();
-    server.env("STREAMS_DIR", temp)
-}
-
-fn ask(server: &Running, target: &str) -> Client {
-    let mut client = server.connect();
-    client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-    client
-}
-
-/// Waits until the note has these lines.
-#[track_caller]
-fn wait_for_note(server: &Running, name: &str, wanted: &str) {
-    let path = server.temp().join(name);
-    wait_for(&format!("{wanted:?} in {name}"), SOON, || (fs::read_to_string(&path).unwrap_or_default() == wanted).then_some(()));
-}
-
-/// Reads the next event; returns how many seconds it was on its way.
-#[track_caller]
-fn event(client: &mut Client) -> f64 {
-    loop {
-        let line = client.line().expect("an event comes");
-        // Chunks have their own lines around those of the event.
-        if let Some(rest) = line.split("data: ").nth(1) {
-            let made: f64 = rest.trim().parse().expect("a time");
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
-            return now.as_secs_f64() - made;
-        }
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
+        let app = Self(self.0.clone());
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
     }
 }
 
-/// Every client has its first event while no second one is made, and then all of them in time.
-fn events_are_in_time(workers: usize, threads: usize) {
-    let server = streams(threads).workers(workers).start();
-    let mut clients: Vec<Client> =
-        (0..LISTENERS).map(|_| ask(&server, &format!("/events?count={EVENTS}&interval={INTERVAL}"))).collect();
-    for client in &mut clients {
-        // How long it took depends on the crowd; that it came shows that it did not wait for the second one.
-        event(client);
+struct Numbered {
+    blocks: Arc<Blocks>,
+    next: usize,
+    encoding: Encoding,
+}
+
+impl Stream for Numbered {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        let Some(block) = (self.blocks)(self.next) else {
+            let fate = if matches!(self.encoding.end(out), End::Complete { .. }) { Fate::Close } else { Fate::Cut };
+            return Step::End(Summary { status: 200, sent: self.encoding.sent(), fate });
+        };
+        self.next += 1;
+        self.encoding.block(out, &block);
+        Step::Rendered
     }
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
-    let readers: Vec<_> = clients
-        .into_iter()
-        .map(|mut client| thread::spawn(move || (0..EVENTS).map(|_| event(&mut client)).fold(0.0, f64::max)))
-        .collect();
-    let latest = readers.into_iter().map(|reader| reader.join().expect("every event comes")).fold(0.0, f64::max);
-    println!("{workers} x {threads}: the latest of {} events was {latest:.3} s on its way", LISTENERS * EVENTS);
-    assert!(latest < LATE, "{latest} s");
-    server.stop();
-}
 
-#[test]
-fn two_hundred_clients_have_their_events_in_time_from_one_worker() {
-    events_are_in_time(1, 256);
-}
-
-#[test]
-fn two_hundred_clients_have_their_events_in_time_from_four_workers() {
-    events_are_in_time(4, 64);
-}
-
-#[test]
-fn standing_connections_take_no_thread() {
-    let server = streams(2).options(["--keep-alive", "300", "--header-timeout", "300"]).start();
-    let worker = server.workers()[0];
-    server.get("/name");
-    let threads = || fs::read_dir(format!("/proc/{worker}/task")).expect("the worker is there").count();
-    let before = threads();
-    let mut clients: Vec<Client> = (0..STANDING).map(|_| server.connect()).collect();
-    for (n, client) in clients.iter_mut().enumerate() {
-        match n % 3 {
-            0 => assert_eq!(client.get("/name").status, 200),
-            1 => client.send("GET /name HT"),
-            _ => client.send("POST /upload HTTP/1.1\r\nHost: test\r\nContent-Length: 9\r\n\r\nhalf"),
-        }
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&[], &[])
     }
-    for _ in 0..100 {
-        assert_eq!(server.get("/name").status, 200);
-    }
-    assert_eq!(threads(), before);
-    let used = procfs::cpu_millis(worker);
-    thread::sleep(Duration::from_secs(2));
-    let used = procfs::cpu_millis(worker) - used;
-    assert!(used <= 50, "{used} ms of processor time in 2 s of nothing");
-    drop(clients);
-    server.stop();
-}
 
-#[test]
-fn a_stream_of_empty_blocks_ends_with_its_client() {
-    for threads in [1, 4] {
-        for pause in ["0", "0.02"] {
-            let server = streams(threads).start();
-            let client = ask(&server, &format!("/empty?pause={pause}"));
-            wait_for_note(&server, "empty", "begun\n");
-            client.reset();
-            wait_for_note(&server, "empty", "begun\nclosed\n");
-            assert_eq!(server.get("/name").status, 200);
-            server.stop();
-        }
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        Summary { status: 200, sent: self.encoding.sent(), fate: Fate::Cut }
     }
 }
 
-#[test]
-fn a_stream_of_empty_blocks_ends_with_the_client_of_a_unix_socket() {
-    let server = streams(2).binds(["unix:{temp}/app.sock"]).start();
-    let client = ask(&server, "/empty?pause=0.01");
-    wait_for_note(&server, "empty", "begun\n");
-    drop(client);
-    wait_for_note(&server, "empty", "begun\nclosed\n");
-    server.stop();
+/// A worker on a thread of this process.
+struct Worker {
+    master: MasterEnd,
+    path: PathBuf,
+    directory: tempfile::TempDir,
+    thread: JoinHandle<i32>,
 }
 
-#[test]
-fn empty_blocks_cut_no_answer_of_a_client_that_only_said_that_it_sends_nothing_more() {
-    for threads in [1, 4] {
-        let server = streams(threads).start();
-        let mut client = ask(&server, "/few?pause=0.05");
-        client.finish_sending();
-        assert_eq!(client.response().text(), "abc");
-        server.stop();
-    }
-}
-
-/// Runs one client for each; returns how many bytes they moved.
-fn crowd(server: &Running, work: impl Fn(TcpStream) -> io::Result<usize> + Send + Copy + 'static) -> usize {
-    let address = server.address().tcp();
-    let clients: Vec<_> = (0..LARGE_CLIENTS)
-        .map(|_| {
-            thread::spawn(move || {
-                let stream = TcpStream::connect(address)?;
-                stream.set_read_timeout(Some(10 * SOON))?;
-                work(stream)
-            })
-        })
-        .collect();
-    clients.into_iter().map(|client| client.join().expect("no client panics").expect("no client fails")).sum()
-}
-
-/// Asks for this and counts the body.
-fn download(mut stream: TcpStream, target: &str) -> io::Result<usize> {
-    write!(stream, "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n")?;
-    let mut block = vec![0; 64 * 1024];
-    let (mut head, mut count) = (Vec::new(), 0);
-    loop {
-        let read = stream.read(&mut block)?;
-        if read == 0 {
-            return Ok(count);
-        }
-        if count > 0 {
-            count += read;
-            continue;
-        }
-        head.extend_from_slice(&block[..read]);
-        if let Some(end) = common::client::find(&head, b"\r\n\r\n") {
-            assert!(head.starts_with(b"HTTP/1.1 200 "), "{}", head.escape_ascii());
-            count = head.len() - end - 4;
-        }
-    }
-}
-
-/// Sends a body of this size and reads what the application says of it.
-fn send(mut stream: TcpStream, size: usize) -> io::Result<usize> {
-    write!(stream, "POST /upload HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {size}\r\n\r\n")?;
-    let block = vec![b'x'; 64 * 1024];
-    let mut left = size;
-    while left > 0 {
-        let sent = left.min(block.len());
-        stream.write_all(&block[..sent])?;
-        left -= sent;
-    }
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    assert!(answer.contains(&format!("\r\n{size} ")), "{answer}");
-    Ok(size)
-}
-
-#[test]
-fn a_hundred_large_downloads_and_uploads_at_once_take_bounded_memory() {
-    let full = std::env::var("TAPSTER_TEST_FULL").as_deref() == Ok("1");
-    let size = if full { LARGE_FULL } else { LARGE };
-    let server = streams(8).start();
-    let worker = server.workers()[0];
-    File::create(server.temp().join("large")).and_then(|file| file.set_len(size as u64)).expect("a sparse file");
-    server.get("/name");
-    let idle = procfs::peak_memory(worker);
-    let report = |what: &str, began: Instant, moved: usize| {
-        let peak = procfs::peak_memory(worker).saturating_sub(idle);
-        println!("{what}: {} MB in {:.1} s, peak {} MB above idle", moved >> 20, began.elapsed().as_secs_f64(), peak >> 20);
-        assert_eq!(moved, size * LARGE_CLIENTS, "{what}");
-        assert!(peak < PEAK_COST, "{what}: {} MB", peak >> 20);
+fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Worker {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("socket");
+    let bind = Bind::Unix(path.clone());
+    let settings = Settings { binds: vec![bind], threads, ..Settings::default() };
+    let listeners = listener::bind_all(&settings).unwrap();
+    let (master, end) = channel::pair().unwrap();
+    let members = settings.members();
+    let boot = Boot {
+        settings: Arc::new(settings),
+        listeners,
+        queue: tapster::lending::Queue::new().unwrap(),
+        slot: 0,
+        workers: 1,
+        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
+        channel: end,
+        signals: Blocked::all().unwrap(),
+        log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Warning, Who::Worker(0)),
+        access: None,
+        stacks: tempfile::tempfile().unwrap(),
     };
-    let began = Instant::now();
-    report("file_wrapper", began, crowd(&server, move |stream| download(stream, &format!("/file?size={size}"))));
-    let began = Instant::now();
-    report("generator", began, crowd(&server, move |stream| download(stream, &format!("/blocks?size={size}"))));
-    let began = Instant::now();
-    report("upload", began, crowd(&server, move |stream| send(stream, size)));
-    assert_eq!(server.get("/name").status, 200);
-    server.stop();
+    let app = Native(Arc::new(blocks));
+    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
+    let worker = Worker { master, path, directory, thread };
+    let deadline = Instant::now() + PATIENCE;
+    while worker.master.receive().unwrap() != Some(Report::Ready("native".to_owned())) {
+        assert!(Instant::now() < deadline, "the worker is not ready");
+        std::thread::yield_now();
+    }
+    worker
+}
+
+impl Worker {
+    fn connect(&self) -> UnixStream {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    fn stop(self) {
+        self.master.send(Order::Drain).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
+        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+        drop(self.directory);
+    }
+}
+
+fn ask(stream: &mut UnixStream) {
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+}
+
+/// The body of an answer to HTTP/1.0: what comes up to the end.
+fn read_body(stream: &mut UnixStream) -> String {
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
+}
+
+/// The stream's view of its client: what has arrived there and is not read.
+#[derive(Clone, Default)]
+struct Arrived(Arc<Mutex<Option<UnixStream>>>);
+
+impl Arrived {
+    fn watch(&self, client: &UnixStream) {
+        *self.0.lock().unwrap() = Some(client.try_clone().unwrap());
+    }
+
+    fn text(&self) -> String {
+        let mut bytes = vec![0; 64 * 1024];
+        let client = self.0.lock().unwrap();
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
+        let count = recv(client.as_ref().unwrap().as_raw_fd(), &mut bytes, flags).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..count]).into_owned()
+    }
+}
+
+#[test]
+fn the_first_block_has_arrived_when_the_second_is_asked_for() {
+    for threads in THREADS {
+        let arrived = Arrived::default();
+        let view = arrived.clone();
+        let (told, tells) = mpsc::channel();
+        let worker = start(threads, move |number| match number {
+            0 => Some(b"first".to_vec()),
+            1 => {
+                told.send(view.text()).unwrap();
+                Some(b"second".to_vec())
+            }
+            _ => None,
+        });
+        let mut client = worker.connect();
+        arrived.watch(&client);
+        ask(&mut client);
+        let seen = tells.recv_timeout(PATIENCE).unwrap();
+        assert!(seen.ends_with("\r\n\r\nfirst"), "{threads} threads: {seen:?}");
+        assert_eq!(read_body(&mut client), "firstsecond");
+        worker.stop();
+    }
+}
+
+#[test]
+fn blocks_that_come_quickly_leave_together() {
+    const COUNT: usize = 200;
+    let arrived = Arrived::default();
+    let view = arrived.clone();
+    let (pieces, last) = (Arc::new(AtomicUsize::new(0)), AtomicUsize::new(0));
+    let counter = pieces.clone();
+    let worker = start(1, move |number| {
+        let now = view.text().len();
+        if last.swap(now, Ordering::SeqCst) != now {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        (number < COUNT).then(|| b"block".to_vec())
+    });
+    let mut client = worker.connect();
+    arrived.watch(&client);
+    ask(&mut client);
+    assert_eq!(read_body(&mut client), "block".repeat(COUNT));
+    let pieces = pieces.load(Ordering::SeqCst);
+    assert!(pieces < COUNT / 2, "{COUNT} blocks left in {pieces} pieces");
+    worker.stop();
+}
+
+#[test]
+fn blocks_leave_while_the_next_one_is_still_being_made() {
+    for threads in THREADS {
+        let (open, gate) = mpsc::channel::<()>();
+        let gate = Mutex::new(gate);
+        let worker = start(threads, move |number| match number {
+            0..10 => Some(vec![b'0' + number as u8]),
+            10 => {
+                gate.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+                Some(b"!".to_vec())
+            }
+            _ => None,
+        });
+        let mut client = worker.connect();
+        ask(&mut client);
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"0123456789") {
+            let mut piece = [0; 1000];
+            let count = client.read(&mut piece).unwrap();
+            assert!(count > 0, "the connection ended early: {}", answer.escape_ascii());
+            answer.extend_from_slice(&piece[..count]);
+        }
+        open.send(()).unwrap();
+        let mut rest = String::new();
+        client.read_to_string(&mut rest).unwrap();
+        assert_eq!(rest, "!");
+        worker.stop();
+    }
+}
+
+#[test]
+fn order_is_kept_whoever_sends() {
+    const COUNT: usize = 20_000;
+    for threads in THREADS {
+        let worker = start(threads, |number| {
+            // Now and then it takes long enough for the loop to be taken, in the middle of blocks that come quickly.
+            if number % 500 == 250 {
+                std::thread::sleep(Duration::from_millis(3));
+            }
+            (number < COUNT).then(|| format!("{number} {} ", "x".repeat(number % 300)).into_bytes())
+        });
+        let clients: Vec<JoinHandle<()>> = (0..3)
+            .map(|index| {
+                let mut client = worker.connect();
+                // One of them is slow: the server's socket is full most of the time.
+                std::thread::spawn(move || {
+                    ask(&mut client);
+                    let mut answer = Vec::new();
+                    let mut piece = [0; 8192];
+                    while let count @ 1.. = client.read(&mut piece).unwrap() {
+                        answer.extend_from_slice(&piece[..count]);
+                        if index == 0 {
+                            std::thread::sleep(Duration::from_micros(200));
+                        }
+                    }
+                    let text = String::from_utf8(answer).unwrap();
+                    let text = text.split_once("\r\n\r\n").expect("a head").1;
+                    let numbers: Vec<usize> = text.split(' ').filter_map(|word| word.parse().ok()).collect();
+                    assert!(numbers.iter().copied().eq(0..COUNT), "{} of {COUNT} blocks, or out of order", numbers.len());
+                })
+            })
+            .collect();
+        for client in clients {
+            client.join().unwrap();
+        }
+        worker.stop();
+    }
+}
+
+#[test]
+fn small_blocks_stop_for_a_client_that_does_not_read() {
+    const COUNT: usize = 60_000;
+    let produced = Arc::new(AtomicUsize::new(0));
+    let counter = produced.clone();
+    let worker = start(1, move |number| {
+        counter.fetch_max(number, Ordering::SeqCst);
+        (number < COUNT).then(|| vec![b'x'; 1000])
+    });
+    let mut client = worker.connect();
+    ask(&mut client);
+    let mut last = usize::MAX;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = produced.load(Ordering::SeqCst);
+        if now > 0 && std::mem::replace(&mut last, now) == now {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the stream does not come to a halt");
+    }
+    assert!(last < COUNT, "the whole answer was produced for a client that reads nothing");
+    assert_eq!(read_body(&mut client).len(), COUNT * 1000);
+    worker.stop();
 }

@@ -84,7 +84,7 @@ impl Wsgi {
         })
     }
 
-    fn serve(&mut self, py: Python<'_>, mut request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+    fn serve(&mut self, py: Python<'_>, request: &mut Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mark = out.len();
         let terms = Terms {
             version: request.head.version,
@@ -94,17 +94,17 @@ impl Wsgi {
         let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
             Ok(start_response) => start_response,
             Err(error) => {
-                self.log.critical(format_args!("{}: {}", line(&request), failure::traceback(py, &error)));
+                self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
                 return Reply::Complete(answer::refuse(out, terms.version, terms.head_only, request.date));
             }
         };
         start_response.exchange(py).borrow_mut().open(terms, request.date, request.client.clone());
 
         let body = std::mem::take(&mut request.body);
-        let result = self.call_app(py, &request, body, &start_response, out, outlet);
+        let result = self.call_app(py, request, body, &start_response, out, outlet);
         self.errors.flush();
         let result = match self.offer.take() {
-            Some(offer) => match offer.end(py, result, &line(&request), &self.log) {
+            Some(offer) => match offer.end(py, result, &line(request), &self.log) {
                 Ok(summary) => {
                     self.spare = start_response.retire(py);
                     return Reply::Complete(summary);
@@ -117,17 +117,17 @@ impl Wsgi {
             Ok(result) => result,
             Err(failure) => {
                 let (mut answer, _) =
-                    Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(&request), self.log.clone());
+                    Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(request), self.log.clone());
                 // Pushed output took the earlier answers with it.
                 let mark = mark.min(out.len());
                 return Reply::Complete(answer.fail(py, &failure, out, mark));
             }
         };
-        if let Some(summary) = complete(&start_response, &result, out, &request, &self.log) {
+        if let Some(summary) = complete(&start_response, &result, out, request, &self.log) {
             self.spare = start_response.retire(py);
             return Reply::Complete(summary);
         }
-        let (mut answer, failure) = Answer::new(py, start_response, result, line(&request), self.log.clone());
+        let (mut answer, failure) = Answer::new(py, start_response, result, line(request), self.log.clone());
         match failure {
             Some(failure) => {
                 let mark = mark.min(out.len());
@@ -242,14 +242,14 @@ fn line(request: &Request<'_>) -> String {
 }
 
 impl App for Wsgi {
-    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+    fn call(&mut self, mut request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         self.detached = None;
         let mark = out.len();
-        let (version, head_only) = (request.head.version, request.head.method.of(request.bytes) == b"HEAD");
-        let (date, bytes, request_line) = (request.date, request.bytes, request.head.line);
-        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.serve(py, request, out, outlet))));
+        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.serve(py, &mut request, out, outlet))));
         result.unwrap_or_else(|_| {
-            let line = String::from_utf8_lossy(request_line.of(bytes));
+            let Request { head, bytes, date, .. } = request;
+            let (version, head_only) = (head.version, head.method.of(bytes) == b"HEAD");
+            let line = String::from_utf8_lossy(head.line.of(bytes));
             self.log.critical(format_args!("{line}: the server failed while it called the application"));
             out.truncate(mark.min(out.len()));
             let taken = self.offer.take().and_then(Offer::abandon);

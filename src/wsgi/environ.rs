@@ -116,12 +116,25 @@ impl Last {
     }
 
     fn of<'a, 'py>(&'a mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Borrowed<'a, 'py, PyString>> {
-        if self.bytes != bytes {
+        if !is_same(&self.bytes, bytes) {
             self.object = text::from_latin1(py, bytes)?.unbind();
             self.bytes.clear();
             self.bytes.extend_from_slice(bytes);
         }
         Ok(self.object.bind_borrowed(py))
+    }
+}
+
+/// Equality without a call for texts as short as addresses and ports are.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() || a.len() > 16 {
+        return a == b;
+    }
+    // Two overlapping words hold everything.
+    match (a.first_chunk::<8>(), a.last_chunk::<8>(), b.first_chunk::<8>(), b.last_chunk::<8>()) {
+        (Some(a), Some(end), Some(b), Some(other)) => (a, end) == (b, other),
+        _ => a.iter().zip(b).all(|(a, b)| a == b),
     }
 }
 

@@ -285,6 +285,12 @@ impl<'a, 'py> Arguments<'a, 'py> {
         positional: usize,
         names: Option<Borrowed<'a, 'py, PyAny>>,
     ) -> PyResult<Self> {
+        // What nearly every application does.
+        if let ([status, headers], None) = (all, names) {
+            // SAFETY: the caller vouches for live objects.
+            let [status, headers] = [status, headers].map(|object| unsafe { Borrowed::from_ptr(py, *object) });
+            return Ok(Self { status, headers, exc_info: None });
+        }
         if positional > 3 {
             return Err(PyTypeError::new_err(format!(
                 "start_response() takes (status, headers, exc_info=None), but {positional} positional arguments were given"

@@ -103,17 +103,18 @@ impl Loose {
     }
 
     /// The fields of the block with values of these lengths, `by` bytes further on.
-    pub(super) fn moved(&self, fields: &[Field], lengths: &Lengths, by: u32, into: &mut Vec<Field>) {
-        let mut loose = self.places().zip(lengths).peekable();
-        let mut by = by;
-        into.extend(fields.iter().enumerate().map(|(place, field)| {
-            let mut moved = field.moved(by);
-            if let Some((_, length)) = loose.next_if(|(next, _)| *next == place) {
-                moved.value.end = moved.value.start + length;
-                by = by.wrapping_add(*length).wrapping_sub(field.value.end - field.value.start);
+    pub(super) fn moved(&self, fields: &[Field], lengths: &Lengths, mut by: u32, into: &mut Vec<Field>) {
+        let mut from = 0;
+        for (place, length) in self.places().zip(lengths) {
+            into.extend(fields[from..=place].iter().map(|field| field.moved(by)));
+            if let Some(last) = into.last_mut() {
+                last.value.end = last.value.start + length;
             }
-            moved
-        }));
+            let value = fields[place].value;
+            by = by.wrapping_add(*length).wrapping_sub(value.end - value.start);
+            from = place + 1;
+        }
+        into.extend(fields[from..].iter().map(|field| field.moved(by)));
     }
 }
 
