@@ -15,6 +15,7 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::scoreboard::{Scoreboard, Slot};
 
+use super::alarm::Alarms;
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
@@ -120,6 +121,8 @@ pub struct Seat {
     pub may_call: bool,
     /// Streams that it has begun and not ended.
     pub streams: u64,
+    /// The alarms of all threads.
+    pub(super) alarms: Alarms,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
 }
@@ -133,7 +136,7 @@ impl Seat {
         access: Option<(Arc<Sink>, Arc<Format>)>,
         scoreboard: Arc<Scoreboard>,
         slot: usize,
-        member: Member,
+        (member, alarms): (Member, Alarms),
     ) -> Self {
         let rules = Rules::of(settings);
         Self {
@@ -161,6 +164,7 @@ impl Seat {
             member,
             may_call: true,
             streams: 0,
+            alarms,
             scoreboard,
             slot,
         }

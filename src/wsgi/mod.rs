@@ -25,6 +25,7 @@ mod ready;
 mod start_response;
 mod text;
 mod thread;
+mod timeout;
 mod upgrade;
 mod welcome;
 
