@@ -18,12 +18,12 @@ OURS = (
     signal.SIGWINCH,
 )
 
-# The mask of each thread that forks just now.
+# What each forking thread blocked before.
 MASKS = {}
 
 
 def hold_signals():
-    # A child that is ended at once (a multiprocessing.Pool does that) still has the worker's handlers, which would take the signal.
+    # One that met the child before it has forgotten the worker would end the worker, and not the child.
     MASKS[get_ident()] = signal.pthread_sigmask(signal.SIG_BLOCK, OURS)
 
 
@@ -41,4 +41,5 @@ def forget_the_worker():
     release_signals()
 
 
+# Registered first: the hook before a fork runs last, the others first.
 os.register_at_fork(before=hold_signals, after_in_parent=release_signals, after_in_child=forget_the_worker)
