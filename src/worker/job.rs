@@ -45,6 +45,14 @@ impl Link {
         Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false) }
     }
 
+    /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
+    /// that has closed its end may only have done with sending.
+    pub fn is_reset(&self) -> bool {
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
     /// The application takes the socket over; the connection serves no other request.
     pub fn take(&self) {
         self.taken.store(true, Relaxed);

@@ -270,7 +270,7 @@ impl Connection {
             }
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
-                self.take_step(answer, step);
+                self.take_step(answer, step, seat);
                 if step == Step::Rendered {
                     // It has had its time: what it gave is sent, then others have theirs.
                     self.turn = 0;
@@ -378,7 +378,7 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
-        match work {
+        let served = match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
                 // This thread has waited: by its old clock the call would be over its time before it began.
@@ -391,7 +391,13 @@ impl Seat {
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
+        };
+        match &served {
+            Served::Begun(..) => self.streams += 1,
+            Served::Ended(_) | Served::Dropped => self.streams -= 1,
+            Served::Whole(..) | Served::Step(..) => {}
         }
+        served
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.

@@ -122,6 +122,8 @@ pub struct Seat {
     pub member: Member,
     /// Whether it may call the application.
     pub may_call: bool,
+    /// Streams that it has begun and not ended.
+    pub streams: u64,
     /// The alarms of all threads.
     pub(super) alarms: Alarms,
     pub(super) scoreboard: Arc<Scoreboard>,
@@ -165,6 +167,7 @@ impl Seat {
             draining: false,
             member,
             may_call: true,
+            streams: 0,
             alarms,
             scoreboard,
             slot,
