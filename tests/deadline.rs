@@ -3,7 +3,11 @@
 mod common;
 
 use std::fs;
+use std::thread;
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 
 use common::client::{Client, Response};
 use common::load::Plan;
@@ -249,6 +253,27 @@ fn with_one_thread_the_client_of_a_stuck_call_is_answered_and_the_worker_replace
 }
 
 #[test]
+fn with_one_thread_and_another_worker_a_stuck_call_costs_nobody_else_anything() {
+    let server = server(1, GRACE).workers(2).expect_error(GIVEN_UP).expect_error(ENDED).start();
+    let before = server.workers();
+    let mut plan = Plan::new(server.address());
+    plan.target = "/quick".to_owned();
+    plan.pause = Duration::from_millis(5);
+    let load = plan.start();
+    load.wait_for_more(50);
+    let mut client = server.connect();
+    let began = Instant::now();
+    ask(&mut client, "/sleep");
+    timed_out(&mut client, began);
+    replaced(&server, &before);
+    load.wait_for_more(100);
+    let tally = load.stop();
+    tally.assert_flawless();
+    assert!(tally.slowest < TIMEOUT, "somebody waited for the stuck one: {:?}", tally.slowest);
+    server.stop();
+}
+
+#[test]
 fn a_late_answer_is_dropped_and_told() {
     let server = server(2, Duration::ZERO).expect_error(GIVEN_UP).start();
     let before = server.workers();
@@ -284,6 +309,22 @@ fn a_late_write_fails_and_the_answer_that_had_begun_is_cut() {
     wait_for("the writes", SOON, || (notes(&server, "refused") == 6).then_some(()));
     drop(busy);
     replaced(&server, &before);
+    server.stop();
+}
+
+#[test]
+fn the_time_in_which_everything_stood_still_counts_for_no_call() {
+    let server = server(4, GRACE).start();
+    let before = server.workers();
+    let mut client = server.connect();
+    ask(&mut client, "/steps");
+    wait_for("the call", SOON, || (notes(&server, "stepping") == 1).then_some(()));
+    let group = Pid::from_raw(server.pid());
+    killpg(group, Signal::SIGSTOP).expect("the group is there");
+    thread::sleep(3 * TIMEOUT);
+    killpg(group, Signal::SIGCONT).expect("the group is there");
+    assert_eq!(client.response().text(), "walked");
+    assert_eq!(server.workers(), before);
     server.stop();
 }
 

@@ -1,5 +1,6 @@
 """Tables (Markdown) and plots (SVG) of a comparison."""
 
+import json
 import os
 import platform
 import re
@@ -9,7 +10,7 @@ from html import escape
 
 import common
 import servers
-from workloads import WORKLOADS
+from workloads import WORKLOADS, Scale
 
 RESULTS = common.BENCH / "results"
 README = common.ROOT / "README.md"
@@ -17,16 +18,22 @@ README = common.ROOT / "README.md"
 # The part of README.md that --publish writes lies between these lines.
 BEGIN, END = "<!-- begin of scripts/bench/run --publish -->", "<!-- end of scripts/bench/run --publish -->"
 
-# Figures of the plots: how to read one from a run, title, unit.
+# Figures of the plots: which one, title, form.
 PLOTS = {
-    "requests.svg": (lambda run: run["rate"], "requests per second", "{:,.0f}"),
-    "cpu.svg": (lambda run: run["cpu"], "CPU microseconds per request", "{:,.1f}"),
+    "cpu.svg": ("cpu", "CPU microseconds per request (shorter is better)", "{:,.1f}"),
+    "requests.svg": ("rate", "requests per second (longer is better)", "{:,.0f}"),
 }
-COLOURS = {"tapster": "#c2410c", "native": "#a8a29e", "epoll": "#a8a29e"}
+PARTS = {"one": "One worker each", "four": "Several workers"}
+# With whom the others of a part are compared.
+BASES = {"one": "tapster", "four": "tapster x1"}
+YARDSTICKS = ("native", "epoll")
+# Those that the project's first benchmark was about, and how many times their requests/s are asked for.
+SEEDS, TIMES = ("gunicorn", "gunicorn-gthread", "waitress", "cheroot", "tornado", "tornado-executor"), 4
+COLOURS = {"tapster": "#c2410c", "tapster x1": "#c2410c", "tapster x4": "#c2410c", "native": "#a8a29e", "epoll": "#a8a29e"}
 COLOUR = "#57728f"
 
 
-def machine(date, cores, arguments):
+def machine(date, arguments):
     """What the figures depend on."""
     model = re.search(r"^model name\s*: (.*)$", open("/proc/cpuinfo").read(), re.MULTILINE)
     tapster = subprocess.run([str(servers.binary()), "--version"], capture_output=True, text=True, timeout=60).stdout.split()
@@ -38,14 +45,24 @@ def machine(date, cores, arguments):
         "python": platform.python_version(),
         "tapster": tapster[-1],
         "versions": common.versions(),
-        "cores": {str(count): parts for count, parts in cores.items()},
+        "cores": {part.name: [sorted(cores) for cores in part.cores] for part in arguments.parts},
         "rounds": arguments.rounds,
         "quick": arguments.quick,
     }
 
 
+def good(runs):
+    return [run for run in runs if run["done"]]
+
+
 def median(runs, figure):
-    return statistics.median(figure(run) for run in runs)
+    return statistics.median(run[figure] for run in runs)
+
+
+def spread(runs, figure, form):
+    """Median, least and greatest."""
+    values = [run[figure] for run in runs]
+    return f"{form.format(statistics.median(values))} ({form.format(min(values))}–{form.format(max(values))})"
 
 
 def failure(runs):
@@ -58,75 +75,105 @@ def failure(runs):
 
 
 def ratio(runs, base, figure):
-    """The median of a figure's ratio to Tapster's in the same round, and the least and greatest; None without figures."""
-    pairs = [(figure(run), figure(other)) for run, other in zip(runs, base)]
-    ratios = [mine / other for mine, other in pairs if mine and other]
+    """The median of a figure's ratio to the base's in the same round, and the least and greatest; None without figures."""
+    others = {run["round"]: run[figure] for run in base}
+    ratios = [run[figure] / others[run["round"]] for run in runs if run[figure] and others.get(run["round"])]
     return (statistics.median(ratios), min(ratios), max(ratios)) if ratios else None
 
 
-def table(by_name):
+def table(part, by_name):
     """One workload: the servers in the order of the run."""
     lines = [
-        "| server | requests/s | p50 ms | p99 ms | CPU us/request | CPU ÷ Tapster (spread) | memory MB | errors |",
-        "|---|---:|---:|---:|---:|---:|---:|---|",
+        "| server | requests/s | ÷ Tapster | p50 ms | p99 ms | CPU us/request | ÷ Tapster | memory MB | errors |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
-    base = by_name.get("tapster", [])
+    base = by_name.get(BASES[part], [])
     for name, runs in by_name.items():
-        good = [run for run in runs if run["done"]]
-        cells = ["-"] * 6
-        if good:
-            against = ratio(runs, base, lambda run: run["cpu"])
+        some = good(runs)
+        cells = ["-"] * 7
+        if some:
+            against = [ratio(runs, base, figure) for figure in ("rate", "cpu")]
+            rate, cpu = (f"{it[0]:.2f} ({it[1]:.2f}–{it[2]:.2f})" if it else "-" for it in against)
             cells = [
-                f"{median(good, lambda run: run['rate']):,.0f}",
-                f"{median(good, lambda run: run['p50']):.2f}",
-                f"{median(good, lambda run: run['p99']):.2f}",
-                f"{median(good, lambda run: run['cpu']):.1f}",
-                f"{against[0]:.2f} ({against[1]:.2f}–{against[2]:.2f})" if against else "-",
-                f"{median(good, lambda run: run['memory']) / 1e6:.0f}",
+                spread(some, "rate", "{:,.0f}"),
+                rate,
+                f"{median(some, 'p50'):.2f}",
+                f"{median(some, 'p99'):.2f}",
+                spread(some, "cpu", "{:,.1f}"),
+                cpu,
+                f"{median(some, 'memory') / 1e6:.0f}",
             ]
         fails = failure(runs)
         lines.append(f"| {name} | {' | '.join(cells)} | {'**fails**: ' + fails if fails else '0'} |")
     return "\n".join(lines)
 
 
-def summary(results, count):
+def summary(results, part):
     """CPU per request of every server against Tapster, workloads down, servers across."""
-    peers = [name for name in servers.KINDS if name != "tapster" and any(name in rows for (n, _), rows in results.items() if n == count)]
-    lines = ["| workload | Tapster req/s | Tapster us | " + " | ".join(peers) + " |", "|---|---:|---:" + "|---:" * len(peers) + "|"]
+    base = BASES[part]
+    labels = [label for (other, _), rows in results.items() if other == part for label in rows]
+    peers = [label for label in dict.fromkeys(labels) if label != base]
+    lines = [f"| workload | {base} req/s | {base} us | " + " | ".join(peers) + " |", "|---|---:|---:" + "|---:" * len(peers) + "|"]
     for key, load in WORKLOADS.items():
-        rows = results.get((count, key))
+        rows = results.get((part, key))
         if not rows:
             continue
-        base = rows.get("tapster", [])
         cells = []
         for name in peers:
-            against = ratio(rows.get(name, []), base, lambda run: run["cpu"])
+            against = ratio(rows.get(name, []), rows.get(base, []), "cpu")
             fails = name in rows and failure(rows[name])
             cells.append("-" if name not in rows else "fails" if fails else f"{against[0]:.2f}" if against else "-")
-        good = [run for run in base if run["done"]]
-        own = ["-", "-"]
-        if good:
-            own = [f"{median(good, lambda run: run['rate']):,.0f}", f"{median(good, lambda run: run['cpu']):.1f}"]
-        own[0] += " (fails)" if base and failure(base) else ""
+        some = good(rows.get(base, []))
+        own = [f"{median(some, 'rate'):,.0f}", f"{median(some, 'cpu'):.1f}"] if some else ["-", "-"]
+        own[0] += " (fails)" if failure(rows.get(base, [])) else ""
         lines.append(f"| {load.title} | {' | '.join(own + cells)} |")
     return "\n".join(lines)
 
 
-def plot(results, count, figure, title, form):
+def verdict(results):
+    """What the figures say, also where that is not what one would like."""
+    behind, rows_of_one = [], {key: rows for (part, key), rows in results.items() if part == "one"}
+    for key, rows in rows_of_one.items():
+        for name, runs in rows.items():
+            against = None if name in ("tapster", *YARDSTICKS) or failure(runs) else ratio(runs, rows.get("tapster", []), "cpu")
+            if against and against[0] < 1:
+                behind.append(f"{WORKLOADS[key].title}: {name} {against[0]:.2f} ({against[1]:.2f}–{against[2]:.2f})")
+    failed = [WORKLOADS[key].title for key, rows in rows_of_one.items() if failure(rows.get("tapster", []))]
+    lines = [f"- Workloads with one worker each: {len(rows_of_one)}. Tapster fails: {', '.join(failed) or 'none'}."]
+    lines += [f"- CPU time per request below every peer that passes: in all but these: {'; '.join(behind)}." if behind else "- CPU time per request below every peer that passes, in every one."]
+    for key, rows in rows_of_one.items():
+        if "native" in rows and "tapster" in rows and key in ("ab", "wrk", "browser"):
+            share = ratio(rows["native"], rows["tapster"], "cpu")
+            lines += [f"- {WORKLOADS[key].title}: the same loop without Python needs {share[0]:.0%} ({share[1]:.0%}–{share[2]:.0%}) of the CPU time."] if share else []
+    rows = rows_of_one.get("ab", {})
+    shares = {name: ratio(rows[name], rows.get("tapster", []), "rate") for name in SEEDS if name in rows}
+    told = [f"{name} {1 / share[0]:.1f}" for name, share in shares.items() if share]
+    if told:
+        lines.append(f"- `ab -n 100000 -c 25`, Tapster's requests/s divided by those of ({TIMES} wanted): {', '.join(told)}.")
+    rows = results.get(("four", "ab-2"), {})
+    for figure, what, form in (("rate", "requests/s of one Tapster worker divided by those of four of", "rate"), ("cpu", "CPU time of four of theirs divided by that of one Tapster worker", "cpu")):
+        shares = {name: ratio(rows.get(f"{name} x4", []), rows.get("tapster x1", []), figure) for name in SEEDS}
+        told = [f"{name} {1 / share[0] if form == 'rate' else share[0]:.2f}" for name, share in shares.items() if share]
+        if told:
+            lines.append(f"- Two `ab` processes, {what} (1.33 wanted): {', '.join(told)}.")
+    return "\n".join(lines)
+
+
+def plot(results, part, figure, title, form):
     """Bars: a panel for each workload, a bar for each server, as SVG."""
-    panels = [(load.title.replace("`", ""), results[count, key]) for key, load in WORKLOADS.items() if (count, key) in results]
+    panels = [(load.title.replace("`", ""), results[part, key]) for key, load in WORKLOADS.items() if (part, key) in results]
     width, columns, bar, label = 430, 2, 17, 118
     height = max((len(rows) for _, rows in panels), default=0) * bar + 44
     whole = f"{width * columns + 20} {-(-len(panels) // columns) * height + 50}"
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {whole}" font-family="sans-serif" font-size="11">',
         '<rect width="100%" height="100%" fill="#ffffff"/>',
-        f'<text x="20" y="28" font-size="16" font-weight="bold">{escape(title)}, {count} worker(s)</text>',
+        f'<text x="20" y="28" font-size="16" font-weight="bold">{escape(PARTS[part])}: {escape(title)}</text>',
     ]
     for number, (heading, rows) in enumerate(panels):
         x, y = 20 + number % columns * width, 58 + number // columns * height
         parts.append(f'<text x="{x}" y="{y}" font-weight="bold">{escape(heading)}</text>')
-        values = {name: statistics.median([figure(run) for run in runs if run["done"]] or [0]) for name, runs in rows.items()}
+        values = {name: median(good(runs), figure) if good(runs) else 0 for name, runs in rows.items()}
         greatest = max(values.values(), default=0) or 1
         for row, (name, value) in enumerate(values.items()):
             top = y + 8 + row * bar
@@ -144,45 +191,55 @@ def setting(facts):
     """The sentence on machine and versions."""
     packages = {kind.package for kind in servers.KINDS.values() if kind.package} | {"flask", "django"}
     versions = ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items()) if name in packages)
-    cores = "; ".join(f"{count} worker(s): server on {parts[0]}, client on {parts[1]}" for count, parts in facts["cores"].items())
+    cores = "; ".join(f"{PARTS[part].lower()}: servers on {cores[0]}, clients on {cores[1]}" for part, cores in facts["cores"].items())
     return (
         f"{facts['date']}: {facts['cpu']}, {facts['count']} cores, Linux {facts['kernel']}, Python {facts['python']}, "
         f"Tapster {facts['tapster']}, {versions}. {facts['rounds']} interleaved round(s){', shortened runs' if facts['quick'] else ''}; "
-        f"medians. Cores: {cores}."
+        f"medians, least and greatest in brackets. A sample takes {Scale.seconds} s (`ab`: {Scale.longest} s or all its requests). Cores: {cores}."
     )
 
 
-def write(raw, out, publish):
-    """Writes results.md and the plots, prints the summary; with `publish` also to README.md."""
+def arrange(rows):
+    """(part, workload) to server to samples in the order of the rounds; servers in the order of their list."""
     results = {}
-    for row in raw["rows"]:
-        results.setdefault((row["workers"], row["workload"]), {})[row["server"]] = row["runs"]
-    # Rounds begin with another server each; the report keeps one order.
-    results = {key: {name: rows[name] for name in servers.KINDS if name in rows} for key, rows in results.items()}
-    counts = sorted({count for count, _ in results})
-    text = [f"# Comparison\n\n{setting(raw['machine'])}\n", "How the servers were started:\n"]
+    order = [*servers.KINDS, "tapster x1", "tapster x4", *(f"{name} x4" for name in servers.KINDS if name != "tapster")]
+    for row in sorted(rows, key=lambda row: (order.index(row["server"]), row["round"])):
+        results.setdefault((row["part"], row["workload"]), {}).setdefault(row["server"], []).append(row)
+    return {(part, key): results[part, key] for part in PARTS for key in WORKLOADS if (part, key) in results}
+
+
+def write(facts, rows, out, publish):
+    """Writes results.md and the plots, prints the summary; with `publish` also to the repository and README.md."""
+    results = arrange(rows)
+    found = [part for part in PARTS if any(other == part for other, _ in results)]
+    text = [f"# Comparison\n\n{setting(facts)}\n", "How the servers were started:\n"]
     text += [f"- {name}: {kind.note}" for name, kind in servers.KINDS.items() if kind.note]
-    short = [setting(raw["machine"]), ""]
-    for count in counts:
-        heading = f"CPU time per request divided by Tapster's, {count} worker(s) (1.50: half as much again):\n"
-        text += [f"\n## {count} worker(s)\n", heading, summary(results, count)]
-        short += [heading, summary(results, count), ""]
-        for key, load in WORKLOADS.items():
-            if (count, key) in results:
-                text += [f"\n### {load.title}, {count} worker(s)\n", table(results[count, key])]
-        for file, (figure, title, form) in PLOTS.items():
-            (out / f"{count}-{file}").write_text(plot(results, count, figure, title, form))
-    (out / "results.md").write_text("\n".join(text) + "\n")
+    text += ["\n## In short\n", verdict(results)]
+    short = [setting(facts), "", verdict(results), ""]
+    for part in found:
+        heading = f"{PARTS[part]}: CPU time per request divided by Tapster's (1.50: half as much again; fails: some answers were missing or wrong):\n"
+        text += [f"\n## {PARTS[part]}\n", heading, summary(results, part)]
+        short += [heading, summary(results, part), ""]
+        for (other, key), by_name in results.items():
+            if other == part:
+                text += [f"\n### {WORKLOADS[key].title}\n", table(part, by_name)]
     print("\n".join(short))
+    for place in [out, RESULTS] if publish else [out]:
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "results.md").write_text("\n".join(text) + "\n")
+        (place / "results.json").write_text(json.dumps(facts) + "\n" + "\n".join(map(json.dumps, rows)) + "\n")
+        for part in found:
+            for file, (figure, title, form) in PLOTS.items():
+                (place / f"{part}-{file}").write_text(plot(results, part, figure, title, form))
     if publish:
-        put_in_readme("\n".join(short), counts)
+        put_in_readme("\n".join(short), found)
 
 
-def put_in_readme(text, counts):
+def put_in_readme(text, found):
     old = README.read_text()
     if BEGIN not in old or END not in old:
         old += f"\n## Performance\n\n{BEGIN}\n{END}\n"
     begin, end = old.find(BEGIN), old.find(END)
-    images = [f"![{title}](scripts/bench/results/{count}-{file})" for count in counts for file, (_, title, _) in PLOTS.items()]
+    images = [f"![{PARTS[part]}: {title}](scripts/bench/results/{part}-{file})" for part in found for file, (_, title, _) in PLOTS.items()]
     links = "\n".join([*images, "", "All figures: [scripts/bench/results/results.md](scripts/bench/results/results.md)."])
     README.write_text(f"{old[:begin]}{BEGIN}\n\n{text}\n{links}\n\n{old[end:]}")

@@ -12,14 +12,8 @@ def bjoern(app, port, workers, _threads):
 
     # tests/fork.py of bjoern: listen once, fork, let every process run.
     bjoern.listen(app, HOST, port)
-    for _ in range(workers if workers > 1 else 0):
-        if os.fork() == 0:
-            break
-    else:
-        if workers > 1:
-            os.wait()
-            return
-    bjoern.run()
+    if fork(workers):
+        bjoern.run()
 
 
 def fastpysgi(app, port, workers, _threads):
@@ -28,11 +22,40 @@ def fastpysgi(app, port, workers, _threads):
     fastpysgi.run(app, host=HOST, port=port, workers=workers)
 
 
-def cheroot(app, port, _workers, threads):
+def fork(workers):
+    """So many processes, for servers that have none of their own; the parent waits. True in those that serve."""
+    if workers == 1:
+        return True
+    for _ in range(workers):
+        if os.fork() == 0:
+            return True
+    os.wait()
+    return False
+
+
+def cheroot(app, port, workers, threads):
     from cheroot import wsgi
 
     # Its own 10 s would close the idle connections of a workload.
-    wsgi.Server((HOST, port), app, timeout=300, **({"numthreads": threads} if threads else {})).start()
+    options = {"timeout": 300, "reuse_port": workers > 1, **({"numthreads": threads} if threads else {})}
+    if fork(workers):
+        server = wsgi.Server((HOST, port), app, **options)
+        # It keeps ten.
+        server.keep_alive_conn_limit = 6000
+        server.start()
+
+
+def waitress(app, port, workers, threads):
+    import socket
+
+    from waitress import serve
+
+    listener = socket.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind((HOST, port))
+    listener.listen(1024)
+    if fork(workers):
+        serve(app, sockets=[listener], connection_limit=6000, channel_timeout=300, asyncore_use_poll=True, **({"threads": threads} if threads else {}))
 
 
 def tornado(app, port, workers, executor=None):

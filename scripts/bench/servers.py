@@ -15,7 +15,7 @@ import common
 
 # Seconds. Reaching one of them is an error: nothing here waits for ever.
 START_LIMIT = 60
-STOP_LIMIT = 30
+STOP_LIMIT = 10
 
 # Seconds that an idle connection is kept, for servers that have an option for it: longer than any workload leaves one idle.
 KEEP_ALIVE = 300
@@ -78,7 +78,8 @@ def tapster(job):
 def gunicorn(*options):
     def command(job):
         log = ["--access-logfile", job.access_log] if job.access_log else []
-        threads = ["--threads", str(job.threads or FEW_THREADS)] if "gthread" in options else []
+        # Of the connections beyond its thousandth it closes those that are idle.
+        threads = ["--threads", str(job.threads or FEW_THREADS), "--worker-connections", "6000"] if "gthread" in options else []
         shared = ["--bind", job.address, "--workers", str(job.workers), "--keep-alive", str(KEEP_ALIVE), "--no-control-socket"]
         return venv("gunicorn", *shared, *options, *threads, *log, f"{job.app}:application")
 
@@ -100,9 +101,11 @@ def uwsgi(job):
 
 
 def waitress(job):
+    if job.workers > 1:
+        return script("waitress")(job)
     threads = ["--threads", str(job.threads)] if job.threads else []
-    # Without them it refuses the connections beyond the hundredth, and closes idle ones after two minutes.
-    limits = ["--connection-limit", "6000", "--channel-timeout", str(KEEP_ALIVE)]
+    # Without them it refuses the connections beyond the hundredth, closes idle ones after two minutes, and fails beyond 1,024.
+    limits = ["--connection-limit", "6000", "--channel-timeout", str(KEEP_ALIVE), "--asyncore-use-poll"]
     return venv("waitress-serve", "--host", "127.0.0.1", "--port", job.port, *threads, *limits, f"{job.app}:application")
 
 
@@ -113,9 +116,9 @@ KINDS = {
     "granian": Kind(granian, "granian", note="`granian --interface wsgi`"),
     "uwsgi": Kind(uwsgi, "uwsgi", note="`uwsgi --http-socket --master`, without a log of requests, `Connection: close` added"),
     "gunicorn": Kind(gunicorn(), "gunicorn", threads=False, note="sync workers"),
-    "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`"),
-    "waitress": Kind(waitress, "waitress", workers=False, note="`waitress-serve`, 4 threads, its connection limit raised to 6,000"),
-    "cheroot": Kind(script("cheroot"), "cheroot", workers=False, note="`cheroot.wsgi.Server`, 10 threads"),
+    "gunicorn-gthread": Kind(gunicorn("--worker-class", "gthread"), "gunicorn", note=f"`--threads {FEW_THREADS}`, its connection limit raised to 6,000"),
+    "waitress": Kind(waitress, "waitress", note="`waitress-serve`, 4 threads, with poll and its connection limit raised to 6,000; workers forked behind `listen`"),
+    "cheroot": Kind(script("cheroot"), "cheroot", note="`cheroot.wsgi.Server`, 10 threads, its limit of kept connections raised to 6,000; workers with `reuse_port`"),
     "tornado": Kind(script("tornado"), "tornado", threads=False, note="`WSGIContainer(app)`"),
     "tornado-executor": Kind(script("tornado-executor"), "tornado", note=f"`WSGIContainer(app, executor)`, {FEW_THREADS} threads"),
     "native": Kind(lambda job: [str(example("native")), job.address], workers=False, threads=False, note="Tapster's loop without Python"),
@@ -152,7 +155,7 @@ class Server:
     """A server that runs, as a process group of its own; ends with its `with` block."""
 
     def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False, env=None):
-        self.name, self.kind = name, KINDS[name]
+        self.name, self.kind, self.asked = name, KINDS[name], False
         self.port = common.free_port()
         self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-", suffix=".log")
         command = [*prefix, *self.kind.command(Job(self.port, app, workers, threads, access_log))]
@@ -230,12 +233,18 @@ class Server:
         """The last line that it wrote."""
         return (self.tail().strip().splitlines() or ["without a word"])[-1][:120]
 
+    def ask_to_stop(self):
+        """Once: some take a second signal for impatience."""
+        if self.alive() and not self.asked:
+            self.process.send_signal(self.kind.stop)
+        self.asked = True
+
     def stop(self):
         if self.ready is not None:
             os.close(self.ready)
             self.ready = None
+        self.ask_to_stop()
         if self.alive():
-            self.process.send_signal(self.kind.stop)
             try:
                 self.process.wait(STOP_LIMIT)
             except subprocess.TimeoutExpired:

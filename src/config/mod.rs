@@ -119,7 +119,8 @@ pub struct Settings {
     pub limit_request_field_size: usize,
     /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
     pub limit_request_body: u64,
-    /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 512 KiB.
+    /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 2 MiB, what a worker's budget
+    /// for bodies has for 32 connections at once.
     pub body_buffer: usize,
     /// `--chdir`: working directory, changed to before the application is loaded.
     pub chdir: Option<PathBuf>,

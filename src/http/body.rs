@@ -48,4 +48,20 @@ impl Decoder {
             Self::Chunked(decoder) => decoder.decode(input),
         }
     }
+
+    /// Bytes still to come, all of them data; `None` when only decoding can tell.
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Length(left) => Some(*left),
+            Self::Chunked(_) => None,
+        }
+    }
+
+    /// So many of the bytes that [`Decoder::left`] told of were taken past the decoder.
+    pub fn pass(&mut self, count: u64) {
+        match self {
+            Self::Length(left) => *left = left.saturating_sub(count),
+            Self::Chunked(_) => {}
+        }
+    }
 }

@@ -6,6 +6,7 @@ pub mod fd;
 pub mod memory;
 pub mod privileges;
 pub mod process;
+pub mod read;
 pub mod scm;
 pub mod sendfile;
 pub mod signals;

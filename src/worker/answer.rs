@@ -46,6 +46,8 @@ pub struct Answer {
 #[derive(Clone, Copy, Debug)]
 enum Pending {
     Nothing,
+    /// Nothing, and the last block was empty.
+    Empty,
     /// The held block, from this byte of block and tail.
     Held(usize),
     /// A part of the file.
@@ -160,7 +162,7 @@ impl Answer {
     /// Bytes of the stream's last block or file that were rendered and not handed to the kernel.
     fn unsent(&self) -> u64 {
         match self.pending {
-            Pending::Nothing => 0,
+            Pending::Nothing | Pending::Empty => 0,
             Pending::Held(at) => self.stream.held().0.len().saturating_sub(at) as u64,
             Pending::File { left, .. } => left,
         }
@@ -179,6 +181,9 @@ impl Connection {
                 Ok(()) => return Err(Next::Work(Work::Advance(answer))),
                 stopped => stopped,
             },
+            // An empty block sends nothing that would show that nobody is there.
+            Pending::Empty if self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
+            Pending::Empty => return Err(Next::Work(Work::Advance(answer))),
             Pending::Held(at) => self.send_held(&mut answer, at, seat),
             Pending::File { offset, left } => self.send_file(&mut answer, offset, left, seat),
         };
@@ -187,8 +192,9 @@ impl Connection {
     }
 
     /// Takes back a stream that was asked for a block.
-    pub(super) fn take_step(&mut self, mut answer: Box<Answer>, step: Step) {
+    pub(super) fn take_step(&mut self, mut answer: Box<Answer>, step: Step, seat: &Seat) {
         answer.pending = match step {
+            Step::Rendered if seat.out.is_empty() => Pending::Empty,
             Step::Rendered | Step::End(_) => Pending::Nothing,
             Step::Held => Pending::Held(0),
             Step::File { offset, len } => Pending::File { offset, left: len },

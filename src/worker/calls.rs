@@ -99,7 +99,10 @@ impl Calls {
     /// A poll that began at `before` and was to last for `patience` (`None`: for ever) is over; times in nanoseconds.
     #[inline]
     pub fn woken(&mut self, before: u64, patience: Option<Duration>, now: u64) {
-        if now - before > STOOD_STILL && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
+        // Who knows of no call has none to forgive.
+        if self.next != u64::MAX
+            && now - before > STOOD_STILL
+            && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
         {
             self.woke = now / NS_PER_MS;
         }
@@ -108,11 +111,6 @@ impl Calls {
     /// When to look, in milliseconds of the loop's clock; `None`: not before a call begins.
     pub fn next(&self) -> Option<u64> {
         (self.next != u64::MAX).then_some(self.next)
-    }
-
-    /// Whether to look now.
-    pub fn is_due(&self, now: u64) -> bool {
-        now >= self.next
     }
 
     /// The calls whose time is over; `entered` says since when a thread is in the application, nanoseconds of the loop's clock.
@@ -196,7 +194,7 @@ mod tests {
     fn a_call_is_interrupted_at_its_deadline_and_given_up_after_the_grace() {
         let mut calls = calls(200);
         calls.add(FIRST, token(1), 5_001);
-        assert!(!calls.is_due(6_000) && calls.is_due(6_001));
+        assert_eq!(calls.next(), Some(6_001));
         assert_eq!(look(&mut calls, 5_999, 5_000), []);
         assert_eq!(calls.next(), Some(6_000), "by the time that it was entered");
         assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, Verdict::Interrupt)]);

@@ -16,6 +16,7 @@ use std::io::{self, Read};
 use std::sync::Arc;
 
 use crate::http::head::Progress;
+use crate::net::stream::Stream;
 
 use super::answer::Answer;
 use super::app::{Fate, Gone};
@@ -415,6 +416,9 @@ impl Connection {
             return Err(Next::Wait);
         }
         let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        if let Some(flow) = self.receive_body(seat) {
+            return flow;
+        }
         match self.read(seat.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) => {
@@ -430,13 +434,19 @@ impl Connection {
 
     /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
     fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
+        self.read_with(|mut stream| (buffer.len(), stream.read(buffer)))
+    }
+
+    /// One read by `act`, which returns how many bytes it asked for and what came of it.
+    pub(super) fn read_with(&mut self, mut act: impl FnMut(&Stream) -> (usize, io::Result<usize>)) -> Result<usize, CloseReason> {
         loop {
-            match (&self.link.stream).read(buffer) {
+            let (wanted, result) = act(&self.link.stream);
+            match result {
                 Ok(0) => return Err(CloseReason::ClientClosed),
                 Ok(count) => {
                     // A short read has emptied the socket: the next bytes, or the end, come with a new edge. An end that came
                     // together with these bytes has had its edge.
-                    self.readable = self.ended || count == buffer.len();
+                    self.readable = self.ended || count == wanted;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -460,13 +470,16 @@ impl Connection {
             }
             Fate::Taken { held: false } => self.take_back(seat),
             Fate::Keep | Fate::Close => {
-                if !self.unread && !self.readable {
+                seat.take_in(&[], false);
+                // A connection that was adopted with its request has not been read from here.
+                let is_empty =
+                    |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
+                if !self.unread && (!self.readable || is_empty(self, seat)) {
                     return Err(Next::Close(CloseReason::Done));
                 }
                 if self.link.stream.shutdown_write().is_err() {
                     return Err(Next::Close(CloseReason::ClientGone));
                 }
-                seat.take_in(&[], false);
                 let now = seat.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
                 self.deadline = now + LINGER_MS;

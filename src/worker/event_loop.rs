@@ -241,6 +241,11 @@ impl EventLoop {
         self.slots > 1 && self.pace.is_slow()
     }
 
+    /// Whether other threads than the main one may call.
+    pub fn has_helpers(&self) -> bool {
+        self.slots > 1
+    }
+
     /// The request that this connection has submitted, for another thread.
     pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
         self.find(token).map(|connection| connection.pack(seat))

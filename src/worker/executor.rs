@@ -27,6 +27,8 @@
 //!   no slot stands empty while two threads wake each other.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
 //!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
+//! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams begins no
+//!   other request as long as one with fewer is idle.
 //! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
 //!   back as soon as the main thread is idle.
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
@@ -38,7 +40,7 @@ use std::time::Duration;
 
 use super::connection::Token;
 use super::event_loop::{EventLoop, Step};
-use super::job::{Letter, Work};
+use super::job::{Letter, Served, Work};
 use super::letter_box::LetterBox;
 use super::member::{MAIN, Member};
 use super::pace::{CALM_TICKS, TICK};
@@ -74,6 +76,8 @@ pub struct Crew {
     turn: AtomicU64,
     asleep: AtomicBool,
     idle: Mutex<Idle>,
+    /// Streams that each thread has begun and not ended. Written by that thread alone, and before it joins the idle ones.
+    streams: Vec<AtomicU64>,
     mail: Vec<MailBox>,
     letters: LetterBox,
     tray: Tray,
@@ -151,6 +155,7 @@ pub fn crew(members: usize, letters: LetterBox, tray: Tray) -> Vec<Place> {
         turn: AtomicU64::new(0),
         asleep: AtomicBool::new(false),
         idle: Mutex::new(Idle::default()),
+        streams: (0..members).map(|_| AtomicU64::new(0)).collect(),
         mail,
         letters,
         tray,
@@ -163,6 +168,10 @@ impl Crew {
     fn take(&self, turn: u64) -> Option<Box<EventLoop>> {
         self.turn.compare_exchange(turn, turn + 1, Acquire, Relaxed).ok()?;
         self.table.take()
+    }
+
+    fn streams(&self, member: Member) -> u64 {
+        self.streams[member.0].load(Relaxed)
     }
 }
 
@@ -195,7 +204,7 @@ impl Place {
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
-                    let served = seat.serve(work);
+                    let served = self.serve(work, seat);
                     let next = self.post(seat.letter(token, served, false));
                     wake = next.map(|(token, work)| Wake::Helper(token, work));
                 }
@@ -232,8 +241,7 @@ impl Place {
                 return Performed::Kept(event_loop);
             }
             if matches!(work, Work::Call)
-                && event_loop.wants_help()
-                && let Some(member) = self.claim_idle()
+                && let Some(member) = self.helper(&event_loop)
             {
                 let Some(parcel) = event_loop.pack(token, seat) else {
                     unreachable!("its connection has just asked for the call")
@@ -245,7 +253,7 @@ impl Place {
             event_loop.calling = token;
             event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
-            let served = seat.serve(work);
+            let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
                 return Performed::Lost(self.post(seat.letter(token, served, true)));
             };
@@ -257,6 +265,28 @@ impl Place {
             next = event_loop.resume(token, served, seat);
         }
         Performed::Kept(event_loop)
+    }
+
+    /// Does the work, and says how many streams this thread has now.
+    fn serve(&self, work: Work, seat: &mut Seat) -> Served {
+        let served = seat.serve(work);
+        let streams = &self.crew.streams[self.me.0];
+        if streams.load(Relaxed) != seat.streams {
+            streams.store(seat.streams, Relaxed);
+        }
+        served
+    }
+
+    /// The idle thread that should make the next call instead of this one, if there is one.
+    fn helper(&self, event_loop: &EventLoop) -> Option<Member> {
+        let own = self.crew.streams(self.me);
+        if event_loop.wants_help() {
+            self.claim_idle(own)
+        } else if own > 0 && event_loop.has_helpers() {
+            self.claim_idle(own - 1)
+        } else {
+            None
+        }
     }
 
     /// Lays the loop on the table; returns the number of the turn.
@@ -282,7 +312,9 @@ impl Place {
 
     /// Tells the loop what was done, and takes the next work in the same step: the slot is never seen empty between the two.
     fn post(&self, mut letter: Letter) -> Option<(Token, Work)> {
-        let next = self.crew.tray.take().map(|(token, parcel)| (token, Work::Parcel(parcel)));
+        // Another call would keep the streams of this thread waiting.
+        let laid = if self.crew.streams(self.me) == 0 { self.crew.tray.take() } else { None };
+        let next = laid.map(|(token, parcel)| (token, Work::Parcel(parcel)));
         letter.next = next.as_ref().map(|(token, _)| *token);
         self.crew.letters.post(letter);
         next
@@ -362,11 +394,20 @@ impl Place {
         false
     }
 
-    /// Takes a thread out of the idle ones, the watcher last: without the loop on the table there is nothing to watch, and
-    /// whoever becomes idle next watches again.
-    fn claim_idle(&self) -> Option<Member> {
+    /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop on the
+    /// table there is nothing to watch, and whoever becomes idle next watches again.
+    fn claim_idle(&self, most: u64) -> Option<Member> {
         let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        idle.others.pop().or_else(|| idle.watcher.take())
+        let streams = |member: Member| self.crew.streams(member);
+        let last = idle.others.len().checked_sub(1);
+        let best = match last {
+            Some(last) if streams(idle.others[last]) > 0 => (0..=last).min_by_key(|&index| streams(idle.others[index])),
+            other => other,
+        };
+        if let Some(index) = best.filter(|&index| streams(idle.others[index]) <= most) {
+            return Some(idle.others.swap_remove(index));
+        }
+        idle.watcher.take_if(|watcher| streams(*watcher) <= most)
     }
 
     /// Leaves the idle threads; another becomes the watcher if this one was.

@@ -22,6 +22,7 @@ use super::claim::Claim;
 use super::connection::Token;
 use super::member::Member;
 use super::output::{self, Output, Sent};
+use super::spool::Lease;
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
@@ -42,6 +43,14 @@ impl Link {
     /// The ends of a connection that was just accepted.
     pub fn new(stream: Stream, peer: Peer, listener: usize) -> Self {
         Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false) }
+    }
+
+    /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
+    /// that has closed its end may only have done with sending.
+    pub fn is_reset(&self) -> bool {
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
     /// The application takes the socket over; the connection serves no other request.
@@ -82,6 +91,8 @@ pub struct Job {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// What the body's memory has of the worker's budget, until the application has it.
+    pub lease: Lease,
     /// When it asks for another protocol: what the client has sent behind its head.
     pub early: Vec<u8>,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
@@ -105,6 +116,7 @@ impl Job {
             block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
             body: Body::Empty,
+            lease: Lease::default(),
             early: Vec::new(),
             output: None,
             queued: 0,
@@ -132,6 +144,8 @@ pub struct Parcel {
     pub framing: Framing,
     /// The body.
     pub body: Body,
+    /// What the body's memory has of the worker's budget, until the application has it.
+    pub lease: Lease,
     /// What the client has sent behind a head that asks for another protocol.
     pub early: Vec<u8>,
     /// Earlier output of the connection.
@@ -164,6 +178,7 @@ impl Job {
             head: std::mem::take(&mut self.head),
             framing: self.framing,
             body: std::mem::take(&mut self.body),
+            lease: std::mem::take(&mut self.lease),
             early: std::mem::take(&mut self.early),
             output: self.output.take(),
             queued: self.queued,
@@ -181,6 +196,7 @@ impl Job {
         self.head = parcel.head;
         self.framing = parcel.framing;
         self.body = parcel.body;
+        self.lease = parcel.lease;
         self.early = parcel.early;
         self.output = parcel.output;
         self.queued = parcel.queued;

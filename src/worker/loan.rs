@@ -96,6 +96,7 @@ mod tests {
     use crate::worker::app::Peer;
     use crate::worker::connection::Token;
     use crate::worker::seat::Rules;
+    use crate::worker::spool::{Budget, Lease};
     use crate::worker::upload::Upload;
 
     fn waiting(head: &str, body: Body) -> Connection {
@@ -113,6 +114,7 @@ mod tests {
             head: parsed,
             framing,
             body,
+            lease: Lease::default(),
             output: None,
             early: Vec::new(),
             queued: 7,
@@ -142,7 +144,7 @@ mod tests {
             let connection = waiting(head, kept);
             let message = connection.loan().unwrap();
             let Phase::Waiting(parcel) = &connection.phase else { unreachable!("it was made so") };
-            let mut upload = Upload::new(parcel.framing, &Rules::of(&Settings::default())).unwrap();
+            let mut upload = Upload::new(parcel.framing, &Rules::of(&Settings::default()), &Budget::new(0)).unwrap();
             let fed = upload.feed(&message.input[head.len()..]).unwrap();
             assert!(fed.done && fed.used == message.input.len() - head.len());
             match upload.finish().unwrap() {

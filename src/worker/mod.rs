@@ -56,6 +56,7 @@ use event_loop::EventLoop;
 use member::{MAIN, Member};
 use seat::Seat;
 use share::Share;
+use spool::Budget;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -174,6 +175,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
+        bodies: Budget::new(boot.settings.body_buffer),
         alarms: alarm::alarms(boot.settings.members()),
     };
     let mut seat = seats.seat(app, MAIN);
@@ -254,6 +256,7 @@ struct Seats {
     access: Option<(Arc<Sink>, Arc<Format>)>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    bodies: Budget,
     alarms: Alarms,
 }
 
@@ -265,7 +268,9 @@ impl Seats {
         }
         let (log, access) = (self.log.clone(), self.access.clone());
         let alarms = self.alarms.clone();
-        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms))
+        let mut seat = Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms));
+        seat.bodies = self.bodies.clone();
+        seat
     }
 }
 

@@ -14,6 +14,7 @@ use super::member::Member;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::pace::TICK;
 use super::seat::{Entry, Seat};
+use super::spool::Lease;
 use super::upgrade;
 use super::upload::{Fed, Upload, UploadError};
 
@@ -69,7 +70,7 @@ impl Connection {
         let rest = seat.rest();
         let body = &rest[head.len..];
         let wants_continue = framing.expect_continue && body.is_empty();
-        let started = Upload::new(framing, &seat.rules).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
+        let started = Upload::new(framing, &seat.rules, &seat.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         match started {
             Ok((Fed { used, done: true }, upload)) => {
                 seat.used(head.len + used);
@@ -104,7 +105,7 @@ impl Connection {
     }
 
     /// More of a body.
-    fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
+    pub(super) fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
         let fed = match upload.feed(seat.rest()) {
             Ok(fed) => fed,
             Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), seat),
@@ -121,6 +122,7 @@ impl Connection {
         seat.job.head = std::mem::take(&mut upload.head);
         seat.job.framing = upload.framing;
         seat.job.block = None;
+        seat.job.lease = upload.lease();
         match upload.finish() {
             Ok(body) => self.submit(body, seat),
             Err(error) => {
@@ -268,7 +270,7 @@ impl Connection {
             }
             Served::Step(answer, step) => {
                 seat.take_in(&self.input, self.partial);
-                self.take_step(answer, step);
+                self.take_step(answer, step, seat);
                 if step == Step::Rendered {
                     // It has had its time: what it gave is sent, then others have theirs.
                     self.turn = 0;
@@ -376,7 +378,7 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
-        match work {
+        let served = match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
                 // This thread has waited: by its old clock the call would be over its time before it began.
@@ -389,7 +391,13 @@ impl Seat {
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
+        };
+        match &served {
+            Served::Begun(..) => self.streams += 1,
+            Served::Ended(_) | Served::Dropped => self.streams -= 1,
+            Served::Whole(..) | Served::Step(..) => {}
         }
+        served
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.
@@ -410,6 +418,7 @@ impl Seat {
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
+        job.lease = Lease::default();
         let upgrade = if job.framing.upgrade {
             upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
         } else {

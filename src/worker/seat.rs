@@ -20,6 +20,7 @@ use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
 use super::member::Member;
+use super::spool::Budget;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
@@ -109,6 +110,8 @@ pub struct Seat {
     pub date: date::Cache,
     /// Timeouts and limits.
     pub rules: Rules,
+    /// The worker's memory for bodies, shared by its seats.
+    pub bodies: Budget,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -119,6 +122,8 @@ pub struct Seat {
     pub member: Member,
     /// Whether it may call the application.
     pub may_call: bool,
+    /// Streams that it has begun and not ended.
+    pub streams: u64,
     /// The alarms of all threads.
     pub(super) alarms: Alarms,
     pub(super) scoreboard: Arc<Scoreboard>,
@@ -150,6 +155,7 @@ impl Seat {
             clock: Clock::new(),
             date: date::Cache::new(),
             rules,
+            bodies: Budget::new(settings.body_buffer),
             log,
             journal: access.map(|(sink, format)| Journal {
                 sink,
@@ -161,6 +167,7 @@ impl Seat {
             draining: false,
             member,
             may_call: true,
+            streams: 0,
             alarms,
             scoreboard,
             slot,

@@ -1,6 +1,9 @@
 //! A request whose body is still coming: its head, kept until the body is complete, and the spool that collects it.
+//!
+//! A body of known length is read straight to where it stays, once the read buffer is used up.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use crate::http::body::Decoder;
 use crate::http::error::Error;
@@ -8,8 +11,9 @@ use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
 
 use super::app::Body;
-use super::seat::Rules;
-use super::spool::Spool;
+use super::connection::{Connection, Flow, Next, Phase};
+use super::seat::{Rules, Seat};
+use super::spool::{Budget, Lease, Spool};
 
 /// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
 const TRAILER_MAX: usize = 8 * 1024;
@@ -50,7 +54,7 @@ pub enum UploadError {
 
 impl Upload {
     /// A body with this framing; refused at once when its announced length is too large.
-    pub fn new(framing: Framing, rules: &Rules) -> Result<Self, UploadError> {
+    pub fn new(framing: Framing, rules: &Rules, budget: &Budget) -> Result<Self, UploadError> {
         let expected = match framing.length {
             Length::Known(length) if length > rules.body_max => return Err(UploadError::TooLarge),
             Length::Known(length) => Some(length),
@@ -61,7 +65,7 @@ impl Upload {
             head: Head::default(),
             framing,
             decoder: Decoder::new(framing.length, TRAILER_MAX),
-            spool: Spool::new(rules.body_buffer, expected),
+            spool: Spool::new(rules.body_buffer, budget, expected),
             max: rules.body_max,
         })
     }
@@ -85,8 +89,42 @@ impl Upload {
         }
     }
 
+    /// Bytes still to come, if what comes is all data and can be read straight to memory.
+    fn left(&mut self) -> Option<u64> {
+        self.decoder.left().filter(|&left| left > 0 && self.spool.takes_more())
+    }
+
+    /// What its memory has of the worker's budget for bodies.
+    pub fn lease(&mut self) -> Lease {
+        self.spool.lease()
+    }
+
     /// The complete body.
     pub fn finish(self) -> Result<Body, UploadError> {
         self.spool.finish().map_err(UploadError::Spool)
+    }
+}
+
+impl Connection {
+    /// Reads more of a body straight to where it stays; `None` when it must go through the seat's buffer.
+    pub(super) fn receive_body(&mut self, seat: &mut Seat) -> Option<Flow> {
+        let Phase::Body(upload) = &mut self.phase else { return None };
+        let left = upload.left()?;
+        let Phase::Body(mut upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
+        let result = self.read_with(|stream| upload.spool.read(stream.as_fd(), left));
+        let count = *result.as_ref().unwrap_or(&0);
+        upload.decoder.pass(count as u64);
+        if count as u64 == left {
+            return Some(self.take_body(upload, seat));
+        }
+        self.phase = Phase::Body(upload);
+        Some(match result {
+            Ok(0) => Err(Next::Wait),
+            Ok(_) => {
+                self.deadline = seat.clock.ms() + seat.rules.body_timeout;
+                Ok(())
+            }
+            Err(reason) => Err(Next::Close(self.lost(reason, seat))),
+        })
     }
 }

@@ -79,6 +79,13 @@ def hang(environ, start_response):
     spin()
 
 
+def steps(environ, start_response):
+    note("stepping", "one")
+    for _ in range(16):
+        time.sleep(0.05)
+    return answer(start_response, "walked")
+
+
 def sleep(environ, start_response):
     time.sleep(LONG)
 

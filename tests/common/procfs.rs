@@ -70,6 +70,13 @@ pub fn memory(pid: i32) -> u64 {
     kib.unwrap_or(0) * 1024
 }
 
+/// The most resident memory that the process has had, in bytes (VmHWM, proc_pid_status(5)); 0 when it is gone.
+pub fn peak_memory(pid: i32) -> u64 {
+    let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };
+    let kib = text.lines().find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<u64>().ok());
+    kib.unwrap_or(0) * 1024
+}
+
 /// Resident memory in bytes, with what is shared (VmRSS); 0 when it is gone.
 pub fn resident(pid: i32) -> u64 {
     let Ok(text) = fs::read_to_string(format!("/proc/{pid}/status")) else { return 0 };

@@ -86,6 +86,10 @@ impl EventLoop {
         self.world.slots > 1 && self.world.slow
     }
 
+    pub fn has_helpers(&self) -> bool {
+        self.world.slots > 1
+    }
+
     pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
         assert_eq!(seat.job.take(), Some(token));
         Some(Box::new(Parcel(token)))

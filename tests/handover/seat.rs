@@ -87,13 +87,14 @@ pub struct Seat {
     pub app: App,
     pub member: Member,
     pub may_call: bool,
+    pub streams: u64,
     pub job: Option<Token>,
 }
 
 impl Seat {
     pub fn new(world: Arc<World>, member: Member) -> Self {
         let may_call = world.slots > 1 || member == MAIN;
-        Self { world, app: App, member, may_call, job: None }
+        Self { world, app: App, member, may_call, streams: 0, job: None }
     }
 
     pub fn serve(&mut self, work: Work) -> Served {
@@ -107,6 +108,7 @@ impl Seat {
                 assert_eq!(member, self.member, "a stream left its thread");
                 self.world.enter(self.member);
                 self.world.leave(self.member);
+                self.streams -= 1;
                 Served::Whole
             }
         }
@@ -135,7 +137,10 @@ impl Seat {
                 world.gate.open();
                 Served::Whole
             }
-            Kind::Stream => Served::Begun(member),
+            Kind::Stream => {
+                self.streams += 1;
+                Served::Begun(member)
+            }
         };
         world.leave(member);
         served

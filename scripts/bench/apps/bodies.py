@@ -56,7 +56,8 @@ def rows(environ, start_response):
 
 
 def stream(environ, start_response):
-    start_response("200 OK", TEXT)
+    # A list of its own: the server may change it (PEP 3333).
+    start_response("200 OK", [*TEXT])
     return (PIECE for _ in range(BLOCKS))
 
 

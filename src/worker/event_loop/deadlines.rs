@@ -10,11 +10,16 @@ use crate::worker::late::Outcome;
 
 impl EventLoop {
     /// Looks after calls that last too long.
+    #[inline]
     pub(super) fn meet_deadlines(&mut self, seat: &mut Seat) {
-        let now = seat.clock.ms();
-        if !self.calls.is_due(now) {
-            return;
+        // Without a call outside of the loop not even the time is looked at.
+        if self.calls.next().is_some_and(|next| next <= seat.clock.ms()) {
+            self.look_after_calls(seat);
         }
+    }
+
+    fn look_after_calls(&mut self, seat: &mut Seat) {
+        let now = seat.clock.ms();
         let (board, slot) = (seat.scoreboard.clone(), seat.slot);
         for overdue in self.calls.overdue(now, |member| board.call(slot, member.0).entered()) {
             match overdue.verdict {

@@ -153,8 +153,9 @@ pub(super) const ROWS: &[Opt] = &[
         name: "body-buffer",
         value: "SIZE",
         kind: Kind::Number,
-        default: Some("512k"),
-        help: "Bytes of a request body kept in memory; a larger body goes to a temporary file.",
+        default: Some("2m"),
+        help: "Bytes of a request body kept in memory; a larger body goes to a temporary file, and so do others while a worker's bodies \
+               have 64 MiB in all.",
         section: Section::Limits,
         set: Some(|s, v| value::size(v, BODY_BUFFER.0, BODY_BUFFER.1).map(|n| s.body_buffer = n as usize)),
         ..ROW
