@@ -88,12 +88,12 @@ fn a_c_call_that_holds_the_gil_is_found() {
 fn a_stopped_worker_is_found_in_its_request() {
     let server = server().workers(1).expect_error(REPORT).start();
     let before = server.workers();
-    let client = ask(&server, "/sleep");
+    let client = ask(&server, "/stuck");
     // Time enough for the application to be asleep.
     thread::sleep(Duration::from_millis(300));
     signal_to(before[0], Signal::SIGSTOP);
     let report = replaced(&server, &before, Instant::now());
-    for part in ["GET /sleep HTTP/1.1", "id-of-sleep", "in application"] {
+    for part in ["GET /stuck HTTP/1.1", "id-of-stuck", "in application"] {
         assert!(report.text.contains(part), "no {part:?} in {report:?}");
     }
     drop(client);
