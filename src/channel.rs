@@ -38,8 +38,10 @@ pub struct BootError {
 pub enum Order {
     /// Look at the clock: shows that the loop runs.
     Ping,
-    /// Leave to others: stop accepting, answer what was accepted, leave.
+    /// Leave to others, who listen on the same sockets: stop accepting, answer what was accepted, hand the connections over, leave.
     Retire,
+    /// As [`Order::Retire`], but nobody is there to take connections over.
+    Vacate,
     /// The service ends: accept what still waits, answer it, leave.
     Drain,
     /// Quick: finish the request that runs, leave.
@@ -48,7 +50,7 @@ pub enum Order {
 
 /// Version of the packets. It changes when one gets another meaning: after an upgrade workers of the old program talk to a master of
 /// the new one.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -227,6 +229,7 @@ impl Order {
         match self {
             Self::Ping => b'p',
             Self::Retire => b'r',
+            Self::Vacate => b'v',
             Self::Drain => b'd',
             Self::Quit => b'q',
         }
@@ -236,6 +239,7 @@ impl Order {
         match packet {
             b"p" => Ok(Self::Ping),
             b"r" => Ok(Self::Retire),
+            b"v" => Ok(Self::Vacate),
             b"d" => Ok(Self::Drain),
             b"q" => Ok(Self::Quit),
             _ => Err(unknown(packet)),
@@ -294,7 +298,7 @@ mod tests {
         }
         assert_eq!(master.receive().unwrap(), None);
 
-        let orders = [Order::Ping, Order::Retire, Order::Drain, Order::Quit];
+        let orders = [Order::Ping, Order::Retire, Order::Vacate, Order::Drain, Order::Quit];
         for order in orders {
             master.send(order).unwrap();
         }

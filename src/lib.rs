@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod http;
 mod launch;
+pub mod lending;
 pub mod log;
 pub mod master;
 pub mod net;

@@ -90,6 +90,19 @@ impl Scoreboard {
         self.calls(slot).map(Call::requests).sum()
     }
 
+    /// Whether a worker of another slot takes over connections now.
+    pub fn others_adopt(&self, slot: usize) -> bool {
+        (0..self.slots()).any(|other| other != slot && self.slot(other).adopts.load(Relaxed) != 0)
+    }
+
+    /// Connections that were lent and not taken over yet, or were lost on the way with a worker that died in between.
+    pub fn on_loan(&self) -> u64 {
+        // What was adopted was lent before: read in this order, none is missed.
+        let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).sum::<u64>();
+        let adopted = sum(Slot::adopted);
+        sum(Slot::lent).saturating_sub(adopted)
+    }
+
     /// A new worker takes the slot: what the last one was doing is forgotten, the counters are kept.
     pub fn reset(&self, slot: usize, pid: u32) {
         self.slot(slot).reset(pid);
@@ -107,6 +120,11 @@ shared_struct! {
         beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
+        /// Connections that the workers of this slot have given away, and those that they have taken over.
+        lent: AtomicU64,
+        adopted: AtomicU64,
+        /// 1 while the worker takes over connections.
+        adopts: AtomicU32,
         /// 1 while the worker takes new connections, else 0.
         accepts: AtomicU32,
     }
@@ -198,6 +216,31 @@ impl Slot {
         self.connections.load(Relaxed)
     }
 
+    /// One more connection was given away.
+    pub fn count_lent(&self) {
+        self.lent.store(self.lent() + 1, Relaxed);
+    }
+
+    /// One more connection was taken over.
+    pub fn count_adopted(&self) {
+        self.adopted.store(self.adopted() + 1, Relaxed);
+    }
+
+    /// Connections that were given away in this slot since the start of the server.
+    pub fn lent(&self) -> u64 {
+        self.lent.load(Relaxed)
+    }
+
+    /// Connections that were taken over in this slot since the start of the server.
+    pub fn adopted(&self) -> u64 {
+        self.adopted.load(Relaxed)
+    }
+
+    /// Whether the worker takes over connections from now on.
+    pub fn set_adopts(&self, adopts: bool) {
+        self.adopts.store(adopts.into(), Relaxed);
+    }
+
     /// Whether the worker takes new connections from now on; also set by the master, when the worker is dead.
     pub fn set_accepts(&self, accepts: bool) {
         self.accepts.store(accepts.into(), Relaxed);
@@ -226,6 +269,7 @@ impl Slot {
     fn reset(&self, pid: u32) {
         self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);
+        self.adopts.store(0, Relaxed);
         self.accepts.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
@@ -406,6 +450,20 @@ mod tests {
                 }
             }
         });
+    }
+
+    #[test]
+    fn what_is_on_loan_and_who_would_take_it_is_known() {
+        let board = Scoreboard::new(3, 1).unwrap();
+        board.slot(0).count_lent();
+        board.slot(0).count_lent();
+        board.slot(1).count_adopted();
+        assert_eq!((board.on_loan(), board.slot(0).lent(), board.slot(1).adopted()), (1, 2, 1));
+        board.slot(1).set_adopts(true);
+        assert_eq!((board.others_adopt(0), board.others_adopt(1)), (true, false));
+        board.reset(1, 9);
+        assert!(!board.others_adopt(0), "a new worker has yet to say so");
+        assert_eq!(board.on_loan(), 1, "counters are kept");
     }
 
     #[test]

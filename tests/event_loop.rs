@@ -250,6 +250,7 @@ fn start(change: impl FnOnce(&mut Settings)) -> Worker {
     let boot = Boot {
         settings: Arc::new(settings),
         listeners,
+        queue: tapster::lending::Queue::new().unwrap(),
         slot: 0,
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),

@@ -163,6 +163,7 @@ fn start(threads: usize) -> Worker {
         stacks: tempfile::tempfile().unwrap(),
         settings: Arc::new(settings),
         listeners,
+        queue: tapster::lending::Queue::new().unwrap(),
         slot: 0,
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),

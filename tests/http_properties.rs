@@ -77,6 +77,18 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
     (line, fields, "[a-b]{0,1}").prop_map(|(line, fields, value)| format!("{line}\r\nX: {value}\r\n{fields}\r\n").into_bytes())
 }
 
+/// Field lines, most of them right, and what follows them.
+fn field_lines() -> impl Strategy<Value = Vec<u8>> {
+    let name = prop_oneof![8 => "[!#-'*+.0-9A-Z^-z|~-]{1,20}", 1 => "[ -~]{0,3}"];
+    let odd = prop_oneof![8 => b' '..0x7f, 1 => Just(b'\t'), 1 => Just(0x7f), 1 => any::<u8>()];
+    let value = prop_oneof![8 => "[ -~\t]{0,40}".prop_map(String::into_bytes), 1 => vec(odd, 0..20)];
+    let end = prop_oneof![20 => Just("\r\n"), 1 => Just("\n"), 1 => Just("\r"), 1 => Just("\r\r\n"), 1 => Just("\r\n ")];
+    let line = (name, prop_oneof![20 => Just(":"), 1 => Just(""), 1 => Just(" :")], value, end)
+        .prop_map(|(name, colon, value, end)| [name.as_bytes(), colon.as_bytes(), &value, end.as_bytes()].concat());
+    (vec(line, 0..6), prop_oneof![8 => Just("\r\n"), 1 => Just(""), 1 => Just("\n"), 1 => Just("\rx")])
+        .prop_map(|(lines, end)| [lines.concat(), end.as_bytes().to_vec()].concat())
+}
+
 /// `bytes` cut at these places (taken modulo its length).
 fn cut<'a>(bytes: &'a [u8], places: &[usize]) -> Vec<&'a [u8]> {
     let mut places: Vec<_> = places.iter().map(|place| place % (bytes.len() + 1)).chain([0, bytes.len()]).collect();
@@ -160,6 +172,29 @@ proptest! {
             prop_assert_eq!((&cached.fields, cached.block, cached.len), (&plain.fields, plain.block, plain.len));
             prop_assert_eq!((cached.method, cached.target, cached.line, cached.version), (plain.method, plain.target, plain.line, plain.version));
             prop_assert_eq!(blocks.framing(&cached, bytes).map(|(framing, _)| framing), framing::of(&plain, bytes));
+        }
+    }
+
+    #[test]
+    fn field_lines_read_as_an_independent_reader_reads_them(block in field_lines()) {
+        const LINE: &[u8] = b"GET / HTTP/1.1\r\n";
+        let bytes = [LINE, &block].concat();
+        let mut head = Head::default();
+        let ours = head.parse(&bytes, &LIMITS);
+        let mut room = [httparse::EMPTY_HEADER; 16];
+        let theirs = httparse::parse_headers(&block, &mut room);
+        // It takes a bare LF for a line end.
+        let strict = |len| block[..len].iter().enumerate().all(|(at, byte)| *byte != b'\n' || at > 0 && block[at - 1] == b'\r');
+        match (ours, theirs) {
+            (Ok(Parsed::Complete), Ok(httparse::Status::Complete((len, fields)))) => {
+                prop_assert_eq!(head.len, LINE.len() + len);
+                prop_assert!(strict(len));
+                let theirs = fields.iter().map(|field| (field.name.as_bytes(), field.value));
+                prop_assert!(head.iter(&bytes).eq(theirs), "{:?}", head);
+            }
+            (Ok(Parsed::Complete), theirs) => prop_assert!(false, "accepted what is {:?} to others", theirs),
+            (ours, Ok(httparse::Status::Complete((len, _)))) => prop_assert!(!strict(len), "{:?}", ours),
+            (Ok(Parsed::Partial) | Err(_), _) => {}
         }
     }
 

@@ -24,7 +24,12 @@ fn twenty_reloads_under_load_lose_nothing() {
     let load = load(&server);
     for version in 1..=RELOADS {
         set(&server, "version", &version.to_string());
+        let before = server.workers();
         reload(&server, "reload done", version);
+        wait_for("the old workers to leave", common::SOON, || {
+            let now = server.workers();
+            before.iter().all(|pid| !now.contains(pid)).then_some(())
+        });
         assert_eq!(server.get("/").text(), version.to_string(), "only the new version is left");
     }
     load.assert_flawless(GAP);

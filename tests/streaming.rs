@@ -99,6 +99,7 @@ fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync
     let boot = Boot {
         settings: Arc::new(settings),
         listeners,
+        queue: tapster::lending::Queue::new().unwrap(),
         slot: 0,
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),

@@ -160,10 +160,11 @@ impl World {
                     self.alive[slot.0] = Some(Worker { generation, ready: false, leaving: false, doomed: false });
                 }
             }
-            Action::Order(slot, Order::Retire) => {
+            Action::Order(slot, order @ (Order::Retire | Order::Vacate)) => {
                 let worker = self.alive[slot.0].as_mut().expect("only the living are told");
                 assert!(worker.ready && !self.stopping);
                 worker.leaving = true;
+                assert_eq!(order == Order::Retire, self.wanted > 0, "connections are handed over when somebody stays");
                 assert!(self.serving(|worker| worker.ready) >= self.wanted, "whoever gives way is not needed");
             }
             Action::Order(slot, Order::Quit) if !self.stopping => {

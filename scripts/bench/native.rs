@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         stacks: anonymous_file(c"stacks").expect("a file in memory"),
         listeners: listener::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),
+        queue: tapster::lending::Queue::new().expect("a socketpair"),
         slot: 0,
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1, members).expect("shared memory")),

@@ -79,6 +79,8 @@ pub struct Settings {
     pub max_queue: usize,
     /// `--queue-timeout`: longest wait of such a request; 0 = no limit; default 30 s.
     pub queue_timeout: Duration,
+    /// `--no-lending`: whether connections stay in the worker that accepted them; default off.
+    pub no_lending: bool,
     /// `--worker-connections`: most open connections per worker; default 16384.
     pub worker_connections: usize,
     /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
@@ -137,6 +139,8 @@ pub struct Settings {
     pub syslog: Option<PathBuf>,
     /// `--capture-output`; default off.
     pub capture_output: bool,
+    /// `--boot-profile`; default off.
+    pub boot_profile: bool,
     /// `-D/--daemon`; default off.
     pub daemon: bool,
     /// `-p/--pid`: file for the process id of the master.
@@ -179,6 +183,7 @@ impl Settings {
             threads: 0,
             max_queue: 0,
             queue_timeout: Duration::ZERO,
+            no_lending: false,
             worker_connections: 0,
             max_requests: 0,
             max_requests_jitter: 0,
@@ -208,6 +213,7 @@ impl Settings {
             log_level: Level::Info,
             syslog: None,
             capture_output: false,
+            boot_profile: false,
             daemon: false,
             pid_file: None,
             user: None,

@@ -1,5 +1,14 @@
 //! Byte classes and numbers: the lexical rules that requests and answers share (RFC 9110 section 5.6).
 
+/// Bytes looked at together: one machine word.
+const WORD: usize = size_of::<u64>();
+
+/// 1 in each byte of a word.
+const ONES: u64 = u64::from_ne_bytes([1; WORD]);
+
+/// The high bit of each byte of a word.
+const HIGH: u64 = ONES * 0x80;
+
 /// Bytes of a token: field names, methods, codings.
 pub(super) static TOKEN: [bool; 256] = {
     let mut table = [false; 256];
@@ -22,6 +31,34 @@ pub(super) fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().fold(true, |ok, &b| ok & TOKEN[b as usize])
 }
 
+/// How many token bytes `text` begins with.
+#[inline]
+pub(super) fn token_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    for chunk in text.as_chunks::<WORD>().0 {
+        let others = others(u64::from_le_bytes(*chunk));
+        if others != 0 {
+            at += others.trailing_zeros() as usize / WORD;
+            break;
+        }
+        at += WORD;
+    }
+    // Digits and what else may stand in a token are rare in names.
+    at + text[at..].iter().position(|&b| !TOKEN[b as usize]).unwrap_or(text.len() - at)
+}
+
+/// The high bit of each byte of `word` that is neither a letter nor a hyphen, counted from the lowest.
+#[inline]
+fn others(word: u64) -> u64 {
+    // Without its high bit no byte carries into the next one.
+    let low = word & !HIGH;
+    let lower = low | (ONES * 0x20);
+    let from_a = lower + ONES * u64::from(0x80 - b'a');
+    let beyond_z = lower + ONES * u64::from(0x7f - b'z');
+    let not_hyphen = (low ^ (ONES * u64::from(b'-'))) + ONES * 0x7f;
+    (word | (!from_a | beyond_z) & not_hyphen) & HIGH
+}
+
 /// Whether a byte may stand in a field value or a reason phrase: no control but HTAB; bytes from 0x80 may (obs-text).
 #[inline]
 pub(super) fn is_value_byte(b: u8) -> bool {
@@ -39,6 +76,29 @@ pub(super) fn bad_value_byte(text: &[u8]) -> Option<u8> {
     if clean { None } else { find_bad_value_byte(text) }
 }
 
+/// How many bytes `text` begins with for which [`is_value_byte`] holds.
+#[inline]
+pub(super) fn value_len(text: &[u8]) -> usize {
+    let mut at = 0;
+    for chunk in text.as_chunks::<WORD>().0 {
+        let word = u64::from_le_bytes(*chunk);
+        // Printable ASCII passes by a cheaper test, which takes more for controls than there are.
+        let plain = (word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)) & HIGH == 0;
+        let controls = if plain { 0 } else { controls(word) };
+        if controls != 0 {
+            let first = at + controls.trailing_zeros() as usize / WORD;
+            // A tab is a control too, and rare.
+            return if text[first] == b'\t' { value_len_from(text, first) } else { first };
+        }
+        at += WORD;
+    }
+    value_len_from(text, at)
+}
+
+fn value_len_from(text: &[u8], start: usize) -> usize {
+    start + text[start..].iter().position(|&b| !is_value_byte(b)).unwrap_or(text.len() - start)
+}
+
 #[cold]
 fn find_bad_value_byte(text: &[u8]) -> Option<u8> {
     text.iter().copied().find(|&b| !is_value_byte(b))
@@ -46,15 +106,19 @@ fn find_bad_value_byte(text: &[u8]) -> Option<u8> {
 
 /// Whether one of eight bytes is a control (HTAB among them).
 #[inline]
-fn has_control(bytes: [u8; 8]) -> bool {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES * 0x80;
-    let word = u64::from_ne_bytes(bytes);
+fn has_control(bytes: [u8; WORD]) -> bool {
+    controls(u64::from_le_bytes(bytes)) != 0
+}
+
+/// The high bit of each byte of `word` that is a control (HTAB among them), counted from the lowest. Behind the first hit there
+/// may be others that are none.
+#[inline]
+fn controls(word: u64) -> u64 {
     // The usual tests for a byte below n and for a zero byte: borrows can add a hit only behind a real one.
     let below_space = word.wrapping_sub(ONES * 0x20) & !word;
     let delete = word ^ (ONES * 0x7f);
     let is_delete = delete.wrapping_sub(ONES) & !delete;
-    (below_space | is_delete) & HIGH != 0
+    (below_space | is_delete) & HIGH
 }
 
 /// Whether `text` is `lower` but for the case of its letters. `lower` has lower-case letters and hyphens, and `text` no CR, which
@@ -164,6 +228,46 @@ mod tests {
                 for good in [b'\t', b' ', 0x80, 0xff] {
                     text[at] = good;
                     assert_eq!(bad_value_byte(&text), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_byte_that_is_no_token_is_found_at_every_place() {
+        for len in 0..20 {
+            assert_eq!(token_len(&vec![b'a'; len]), len);
+            for at in 0..len {
+                for byte in 0..=255 {
+                    for around in [b'-', b'Z', b'z', b'5', b'~'] {
+                        let mut text = vec![around; len];
+                        text[at] = byte;
+                        assert_eq!(token_len(&text), if TOKEN[usize::from(byte)] { len } else { at });
+                        text[at + 1..].fill(0xff);
+                        assert_eq!(token_len(&text), if TOKEN[usize::from(byte)] { at + 1 } else { at });
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_byte_that_is_no_value_is_found_at_every_place() {
+        for len in 0..40 {
+            assert_eq!(value_len(&vec![b'a'; len]), len);
+            for at in 0..len {
+                for bad in [0, b'\r', b'\n', 0x1f, 0x7f] {
+                    let mut text = vec![b'a'; len];
+                    text[at] = bad;
+                    // Others behind it change nothing, and tabs before it pass.
+                    for other in [b'a', 0x80, 0xff, b'\n', b'\t'] {
+                        text[at + 1..].fill(other);
+                        assert_eq!(value_len(&text), at);
+                    }
+                    for other in [0x80, 0xff, b' ', b'\t'] {
+                        text[..at].fill(other);
+                        assert_eq!(value_len(&text), at);
+                    }
                 }
             }
         }

@@ -52,9 +52,9 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
 
     Target::check(head, bytes)?;
     for field in &head.fields {
-        // The length singles out the few names that matter before any byte is looked at.
-        let len = field.name.len();
-        if !matches!(len, 4 | 6 | 7 | 10 | 12 | 14 | 17) {
+        // Length and first letter single out the few names that matter before the others are looked at.
+        let (len, first) = (field.name.len(), bytes[field.name.start as usize] | 0x20);
+        if !matches!((len, first), (4, b'h') | (6, b'e') | (7, b'u') | (10 | 12 | 14, b'c') | (17, b't')) {
             continue;
         }
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));

@@ -1,13 +1,10 @@
 //! The request line and the header block (RFC 9112 sections 2 to 5).
 //!
-//! Two parsers look at a head. The fast one reads the request line by hand and gives the field lines to httparse. It runs once
-//! on the whole head, which is nearly always one read. [`Progress`] is a byte-wise automaton of the same grammar: it takes over
+//! Two parsers look at a head. The fast one walks once over the whole head, which is nearly always one read. [`Progress`] is a byte-wise automaton of the same grammar: it takes over
 //! when a head comes in pieces, so that trickled bytes cost linear time and limits hold before the head is complete, and it names
 //! the first fault when the fast one refuses. So the verdict does not depend on where the input was cut.
 
-use httparse::{EMPTY_HEADER, Header, Status};
-
-use super::bytes::TOKEN;
+use super::bytes::{TOKEN, token_len, value_len};
 use super::error::Error;
 
 pub use super::progress::Progress;
@@ -21,12 +18,6 @@ pub const MAX_EMPTY_LINES: usize = 4;
 /// Longest head in bytes, whatever the limits of its parts multiply to: a reader has room for so much, and spans count in 32 bits.
 /// Twenty times what the default limits allow.
 pub const MAX_HEAD: usize = 16 * 1024 * 1024;
-
-/// Fields parsed without a second try: a browser behind a proxy sends about 20. Each costs 32 bytes of stack to initialise.
-const USUAL_FIELDS: usize = 32;
-
-/// Fields parsed on the second try; 4 KiB of stack. Beyond it the heap is used, as far as the limit allows.
-const MANY_FIELDS: usize = 128;
 
 /// Where a piece of the head lies in the bytes it was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -245,62 +236,20 @@ impl Head {
     /// Parses the field lines behind a complete request line: sets `fields`, the end of `block` and `len`.
     #[inline]
     pub fn field_lines(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
-        let mut parsed = self.try_fields(bytes, limits, &mut [EMPTY_HEADER; USUAL_FIELDS]);
-        if matches!(parsed, Err(Refusal::Room)) {
-            parsed = self.try_more_fields(bytes, limits);
+        match walk(bytes, self.block.start as usize, limits, &mut self.fields) {
+            Some(Walk::Complete(end)) => {
+                self.block.end = end as u32;
+                self.len = end;
+                Ok(Parsed::Complete)
+            }
+            Some(Walk::Partial) => Ok(Parsed::Partial),
+            None => {
+                let mut progress = Progress::default();
+                progress.start(self.block.start);
+                // The automaton reads the same grammar; should it ever be more tolerant, the fast parser's refusal stands.
+                Err(progress.scan(bytes, limits).err().unwrap_or(Error::FieldName))
+            }
         }
-        parsed.map_err(|_| {
-            let mut progress = Progress::default();
-            progress.start(self.block.start);
-            // The automaton reads the same grammar; should it ever be more tolerant, the fast parser's refusal stands.
-            progress.scan(bytes, limits).err().unwrap_or(Error::FieldName)
-        })
-    }
-
-    #[cold]
-    fn try_more_fields(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Refusal> {
-        let mut parsed = self.try_fields(bytes, limits, &mut [EMPTY_HEADER; MANY_FIELDS]);
-        let mut room = MANY_FIELDS;
-        while matches!(parsed, Err(Refusal::Room)) && room < limits.fields {
-            room = room.saturating_mul(4).min(limits.fields);
-            parsed = self.try_fields(bytes, limits, &mut vec![EMPTY_HEADER; room]);
-        }
-        parsed
-    }
-
-    #[inline]
-    fn try_fields<'b>(&mut self, bytes: &'b [u8], limits: &Limits, room: &mut [Header<'b>]) -> Result<Parsed, Refusal> {
-        let start = self.block.start as usize;
-        let (len, headers) = match httparse::parse_headers(&bytes[start..], room) {
-            Ok(Status::Complete(complete)) => complete,
-            Ok(Status::Partial) => return Ok(Parsed::Partial),
-            Err(httparse::Error::TooManyHeaders) => return Err(Refusal::Room),
-            Err(_) => return Err(Refusal::Fault),
-        };
-        if headers.len() > limits.fields {
-            return Err(Refusal::Fault);
-        }
-        // httparse takes a bare LF for a line end. A line begins where its name does, so what stands before each name, before
-        // the final empty line and before the body must be CRLF.
-        let end = start + len;
-        let offset = |piece: &[u8]| piece.as_ptr() as usize - bytes.as_ptr() as usize;
-        let mut strict = bytes[..end].ends_with(b"\r\n");
-        let mut line = start;
-        self.fields.clear();
-        self.fields.extend(headers.iter().map(|header| {
-            let (name, value) = (offset(header.name.as_bytes()), offset(header.value));
-            strict &= bytes[..name].ends_with(b"\r\n") & (name - line <= limits.field_size.saturating_add(2));
-            line = name;
-            Field { name: Span::new(name, name + header.name.len()), value: Span::new(value, value + header.value.len()) }
-        }));
-        let last = end.saturating_sub(2);
-        strict &= bytes[..last].ends_with(b"\r\n") & (last.saturating_sub(line) <= limits.field_size.saturating_add(2));
-        if !strict {
-            return Err(Refusal::Fault);
-        }
-        self.block.end = end as u32;
-        self.len = end;
-        Ok(Parsed::Complete)
     }
 
     /// Name and value of each field, in order.
@@ -310,12 +259,54 @@ impl Head {
     }
 }
 
-/// Why the fast parser gave up on the field lines.
-enum Refusal {
-    /// More fields than there was room for.
-    Room,
-    /// Something is wrong; [`Progress`] finds out what.
-    Fault,
+/// Where the fast parser came to in the field lines.
+enum Walk {
+    /// More bytes are needed.
+    Partial,
+    /// The first byte behind the final empty line.
+    Complete(usize),
+}
+
+/// Takes the field lines that begin at `start` to `fields`, in one walk; `None` when something is wrong, and [`Progress`] finds out
+/// what.
+fn walk(bytes: &[u8], start: usize, limits: &Limits, fields: &mut Vec<Field>) -> Option<Walk> {
+    let blank = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
+    fields.clear();
+    let mut line = start;
+    loop {
+        let colon = line + token_len(bytes.get(line..)?);
+        match bytes.get(colon) {
+            Some(b':') if colon > line => {}
+            Some(b'\r') if colon == line => {
+                return match bytes.get(line + 1) {
+                    Some(b'\n') => Some(Walk::Complete(line + 2)),
+                    Some(_) => None,
+                    None => Some(Walk::Partial),
+                };
+            }
+            Some(_) => return None,
+            None => return Some(Walk::Partial),
+        }
+        let mut value = colon + 1;
+        while blank(value) {
+            value += 1;
+        }
+        let mut end = value + value_len(bytes.get(value..)?);
+        match bytes.get(end..) {
+            Some([b'\r', b'\n', ..]) => {}
+            Some([] | [b'\r']) => return Some(Walk::Partial),
+            Some(_) | None => return None,
+        }
+        if end - line > limits.field_size || fields.len() >= limits.fields {
+            return None;
+        }
+        let next = end + 2;
+        while end > value && blank(end - 1) {
+            end -= 1;
+        }
+        fields.push(Field { name: Span::new(line, colon), value: Span::new(value, end) });
+        line = next;
+    }
 }
 
 #[cold]

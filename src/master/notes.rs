@@ -100,7 +100,9 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::ForkFailed { slot, why } => format!("cannot fork worker {}: {why}", slot.0),
         Note::Pause { slot, wait } => format!("worker {} failed again; the next try is in {}", slot.0, seconds(*wait)),
         Note::Stopping(Order::Drain) => "stopping: requests that were accepted are answered first".into(),
-        Note::Stopping(Order::Quit | Order::Retire | Order::Ping) => "stopping: only the requests that run are finished".into(),
+        Note::Stopping(Order::Quit | Order::Vacate | Order::Retire | Order::Ping) => {
+            "stopping: only the requests that run are finished".into()
+        }
         Note::AlreadyStopping => "already stopping; SIGINT or SIGQUIT hurry it".into(),
         Note::DrainTimeout(time) => format!("requests still run after the graceful timeout of {}", seconds(*time)),
         Note::Killing(slot) => format!("{} is killed{}", worker(*slot, about), serving(about).unwrap_or_default()),

@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use crate::channel::{self, Report, WorkerEnd};
+use crate::channel::{self, Order, Report, WorkerEnd};
+use crate::lending::Queue;
 use crate::log::Level;
 use crate::log::error::{Log, Who};
 use crate::net::listener::Listener;
@@ -48,6 +49,7 @@ pub struct Server {
     pub(super) generations: Generations,
     pub(super) listeners: Vec<Listener>,
     pub(super) service: Service,
+    pub(super) queue: Queue,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) signals: Signals,
     pub(super) table: Table,
@@ -267,6 +269,9 @@ impl Server {
             },
             Action::Order(slot, order) => {
                 self.log().debug(format_args!("worker {} is told to leave ({order:?})", slot.0));
+                // What a worker with another queue puts there, nobody takes out.
+                let strange = self.table.child(slot).is_some_and(|child| child.other_queue);
+                let order = if strange { order.max(Order::Vacate) } else { order };
                 if let Some(channel) = self.table.channel(slot) {
                     // It fails only for a worker that is gone, whose end is about to be told.
                     let _ = channel.send(order);
@@ -375,6 +380,7 @@ impl Server {
             settings: kit.settings,
             access: kit.access,
             listeners: self.listeners,
+            queue: self.queue,
             slot,
             scoreboard: self.scoreboard,
             channel: birth.channel,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::config::{AppSpec, Code, Settings};
+use crate::lending::Queue;
 use crate::net::{activation, listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
@@ -100,6 +101,8 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
             given.map_err(|error| refusal(format!("cannot give {} to its user: {}", listener.address(), reason(&error))))?;
         }
     }
+    let queue = Queue::new();
+    let queue = queue.or_else(|error| refuse(code::FAILED, format!("cannot make the queue of the workers: {error}")))?;
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     Ok(Server {
         supervisor: Supervisor::new(policy, capacity),
@@ -108,6 +111,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         generations: Generations::new(Generation(1), kit),
         scoreboard: Arc::new(scoreboard),
         listeners,
+        queue,
         signals,
         reread,
         ready,

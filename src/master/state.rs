@@ -16,7 +16,7 @@ use super::command::Command;
 use super::event::{Generation, WorkerLife};
 
 /// Version of [`State`]. It changes when a field is added that must be known, or gets another meaning.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Largest state read, in bytes: some hundred for each of thousands of workers.
 const SIZE_MAX: u64 = 16 * 1024 * 1024;
@@ -56,6 +56,8 @@ pub struct State {
     pub binds: Vec<String>,
     /// The listening sockets.
     pub listeners: Vec<Listening>,
+    /// The queue of lent connections.
+    pub queue: Queue,
     /// The workers.
     pub children: Vec<Child>,
     /// Descriptors of the scoreboard: slots and calls.
@@ -79,6 +81,15 @@ pub struct Listening {
     pub own: bool,
     /// The file that was made for it, to be removed at the end.
     pub file: Option<File>,
+}
+
+/// The queue of lent connections.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queue {
+    /// Version of the messages in it.
+    pub version: u8,
+    /// Descriptors of the sending and the receiving end.
+    pub ends: [i32; 2],
 }
 
 /// The file of a unix socket.
@@ -197,6 +208,7 @@ mod tests {
                 Listening { fd: 5, own: false, file: None },
                 Listening { fd: 6, own: true, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
             ],
+            queue: Queue { version: 1, ends: [14, 15] },
             children: vec![child(0, Some(8)), child(1, None)],
             scoreboard: [4, 13],
             slots: 2,
@@ -219,9 +231,9 @@ mod tests {
     #[test]
     fn other_versions_are_refused_before_anything_else_is_looked_at() {
         for (what, header) in [
-            ("state version 2 is", r#"{"tapster":1,"state":2,"channel":1,"scoreboard":1,"more":0}"#),
-            ("message version 9 is", r#"{"tapster":1,"state":1,"channel":9,"scoreboard":1}"#),
-            ("scoreboard version 0 is", r#"{"tapster":1,"state":1,"channel":1,"scoreboard":0}"#),
+            ("state version 9 is", r#"{"tapster":1,"state":9,"channel":2,"scoreboard":2,"more":0}"#),
+            ("message version 9 is", r#"{"tapster":1,"state":2,"channel":9,"scoreboard":2}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":2,"channel":2,"scoreboard":0}"#),
         ] {
             let why = refused(format!("{header}\nanything\n").as_bytes());
             assert!(why.starts_with(what), "{why}");

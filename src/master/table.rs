@@ -28,6 +28,8 @@ pub struct Child {
     pub stacks: File,
     /// The logs of its generation.
     pub logs: Option<Arc<Logs>>,
+    /// Whether it lends its connections through another queue than the server's.
+    pub other_queue: bool,
     ready: bool,
     ended: bool,
 }
@@ -44,7 +46,7 @@ impl Child {
     /// A worker that was forked before exec, without limits; its channel may be closed already.
     pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>, stacks: File) -> Self {
         let (timeout, max_memory) = (Duration::ZERO, 0);
-        Self { pid, born, channel, timeout, max_memory, stacks, logs: None, ready: false, ended: false }
+        Self { pid, born, channel, timeout, max_memory, stacks, logs: None, other_queue: false, ready: false, ended: false }
     }
 
     /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.

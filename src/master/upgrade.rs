@@ -30,6 +30,7 @@ use nix::unistd::fchdir;
 
 use crate::channel::MasterEnd;
 use crate::config::{Bind, Settings};
+use crate::lending::{self, Queue};
 use crate::net::listener::{self, FileMark, Listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::exec::exec;
@@ -104,6 +105,7 @@ impl Server {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = self.scoreboard.memory().to_vec();
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
+        fds.extend(self.queue.ends());
         for (_, child) in self.table.living_ones() {
             fds.extend(child.channel.as_ref().map(AsFd::as_fd));
             fds.push(child.stacks.as_fd());
@@ -132,6 +134,7 @@ impl Server {
             python: self.python.clone(),
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
+            queue: state::Queue { version: lending::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },
             children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
             scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: self.scoreboard.slots(),
@@ -206,11 +209,13 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let memory = slots.and_then(|slots| Ok([slots, calls?]));
     let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, capacity, settings.members()));
     let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
+    let same_queue = state.queue.version == lending::VERSION;
+    let queue = adopt_queue(&state.queue).map_err(|error| failed("the queue of the workers", error))?;
     let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
     for child in &state.children {
         let slot = child.life.slot;
         let mut adopted = adopt_child(child, &settings).map_err(|error| failed("a worker", error))?;
-        adopted.logs = Some(kit.logs.clone());
+        (adopted.logs, adopted.other_queue) = (Some(kit.logs.clone()), !same_queue);
         table.put(slot, adopted);
         if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
             table.set_ready(slot);
@@ -237,6 +242,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         service: Service::adopt(&settings, identity, pidfile, notifier, outputs),
         generations: Generations::new(state.current, kit),
         listeners,
+        queue,
         scoreboard: Arc::new(scoreboard),
         signals,
         table,
@@ -254,6 +260,13 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
 fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, listener::BindError> {
     let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
     listener::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
+}
+
+/// Connections whose messages this program does not know are left to the workers of before, who hold their queue too.
+fn adopt_queue(queue: &state::Queue) -> io::Result<Queue> {
+    let [sender, receiver] = queue.ends.map(inherited);
+    let ends = [sender?, receiver?];
+    if queue.version == lending::VERSION { Ok(Queue::adopt(ends)) } else { Queue::new() }
 }
 
 fn adopt_child(child: &state::Child, settings: &Settings) -> io::Result<Child> {

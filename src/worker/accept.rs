@@ -135,7 +135,8 @@ impl Acceptor {
         self.share.is_some()
     }
 
-    fn is_above_share(&self, open: usize) -> bool {
+    /// Whether this worker with `open` connections has clearly more than others that accept.
+    pub fn is_above_share(&self, open: usize) -> bool {
         self.share.as_ref().is_some_and(|share| share.is_exceeded(open))
     }
 

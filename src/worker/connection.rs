@@ -195,6 +195,10 @@ pub struct Connection {
     pub(super) unread: bool,
     /// Steps left of its turn.
     pub(super) turn: u8,
+    /// Since when its request waits, if another worker has lent it: nanoseconds of the loop's clock; 0: it has not.
+    pub(super) since: u64,
+    /// How often the request was lent.
+    pub(super) moves: u8,
     /// When it is to be looked at, in milliseconds of the loop's clock.
     pub(super) deadline: u64,
     /// When its live timer entry fires; `u64::MAX` when it has none.
@@ -219,6 +223,8 @@ impl Connection {
             laid: false,
             unread: false,
             turn: TURN,
+            since: 0,
+            moves: 0,
             deadline,
             armed: u64::MAX,
         }
@@ -238,6 +244,11 @@ impl Connection {
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
         matches!(self.phase, Phase::Head) && self.input.is_empty() && self.output.is_none()
+    }
+
+    /// Whether it waits for a request, of which a part may have come.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.phase, Phase::Head) && (self.partial || self.input.is_empty()) && self.output.is_none()
     }
 
     /// Whether the application has its request or its stream.

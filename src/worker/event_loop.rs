@@ -4,13 +4,14 @@
 //! 2. poll, without holding back the application's threads,
 //! 3. the clock, once,
 //! 4. orders of the master and signals,
-//! 5. letters of threads that were in the application,
-//! 6. work that waited for a free application slot,
-//! 7. listening sockets,
-//! 8. sockets of connections,
-//! 9. connections that gave up their turn for others,
-//! 10. deadlines,
-//! 11. the access log.
+//! 5. connections that other workers lend,
+//! 6. letters of threads that were in the application,
+//! 7. work that waited for a free application slot,
+//! 8. listening sockets,
+//! 9. sockets of connections,
+//! 10. connections that gave up their turn for others,
+//! 11. deadlines,
+//! 12. the access log.
 //!
 //! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that owns
 //! the loop and keeps its place in the turn; the thread does the work and hands back what came of it, or another thread goes on
@@ -31,6 +32,7 @@ use slab::Slab;
 
 use crate::channel::Report;
 use crate::config::{Settings, Trusted};
+use crate::lending::Queue;
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 
@@ -53,10 +55,13 @@ use super::trust;
 
 mod ahead;
 mod leave;
+mod lend;
+mod slots;
 mod taken;
 mod wait;
 
 use leave::Leaving;
+use lend::Lending;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -67,6 +72,9 @@ const CONTROL: usize = usize::MAX;
 /// Poll token of the waker: a thread without the loop has left a letter.
 const LETTERS: usize = usize::MAX - 1;
 
+/// Poll token of the queue of lent connections.
+const LENDING: usize = usize::MAX - 2;
+
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
 
@@ -74,6 +82,7 @@ const LISTENERS: usize = usize::MAX - 0xffff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     Poll,
+    Adopted,
     Letters,
     Parked,
     Accept,
@@ -131,6 +140,7 @@ pub struct EventLoop {
     /// Requests that may wait for one.
     max_queue: usize,
     overload: Overload,
+    lending: Lending,
     timers: Wheel,
     leaving: Leaving,
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
@@ -157,17 +167,18 @@ impl EventLoop {
     pub fn new(
         listeners: Vec<Listener>,
         control: Control,
+        queue: Queue,
         settings: &Settings,
         share: Option<Share>,
         now: u64,
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
+        let lending = Lending::new(queue, settings, share.is_some(), listeners.len());
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (sender, letters) = unbounded();
-        let turn =
-            Turn { stage: Stage::Poll, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
+        let turn = Turn { stage: Stage::End, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() };
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
@@ -183,6 +194,7 @@ impl EventLoop {
             abandoned: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
+            lending,
             timers: Wheel::new(now),
             leaving: Leaving::No,
             quota: None,
@@ -207,7 +219,7 @@ impl EventLoop {
     /// A thread begins to own the loop.
     pub fn own(&mut self, seat: &mut Seat) {
         self.owner = seat.member;
-        seat.draining = self.leaving != Leaving::No;
+        seat.draining = self.is_draining();
         seat.clock.tick();
         self.send_gathered(seat);
     }
@@ -242,11 +254,17 @@ impl EventLoop {
                 Stage::Poll => {
                     self.wait(seat)?;
                     self.sort_events(seat);
-                    // Who owes no letter has sent none, and work is parked only while slots are taken.
-                    let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
-                    self.turn.stage = if calm { Stage::Accept } else { Stage::Letters };
+                    self.reclaim(seat);
+                    self.turn.stage = if self.lending.adopted.is_empty() { self.first_stage(seat) } else { Stage::Adopted };
                     None
                 }
+                Stage::Adopted => match self.lending.adopted.pop() {
+                    Some(token) => self.take_up(token, seat),
+                    None => {
+                        self.turn.stage = self.first_stage(seat);
+                        None
+                    }
+                },
                 Stage::Letters => match self.letters.try_recv() {
                     Ok(letter) => self.open_letter(letter, seat),
                     Err(_) => {
@@ -352,94 +370,21 @@ impl EventLoop {
         self.go_on(letter.token, letter.served, seat)
     }
 
-    /// Whether the work can be done now; parks it otherwise.
-    fn admit(&mut self, token: Token, work: Work, seat: &mut Seat) -> Option<Work> {
-        if self.has_slot(work.member(), seat) {
-            return Some(work);
-        }
-        self.note_taken(seat);
-        match work {
-            Work::Drop(answer) => self.abandoned.push_back(answer),
-            Work::Call if self.queue_is_full() => {
-                self.overload.count(Refusal::QueueFull);
-                let next = self.find(token)?.turn_away(seat);
-                let more = self.follow(token, next, seat);
-                debug_assert!(more.is_none(), "a refusal needs no application");
-            }
-            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
-                let connection = self.find(token)?;
-                connection.park(work, seat);
-                // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
-                if !std::mem::replace(&mut connection.queued, true) {
-                    self.parked.push_back(token);
-                }
-                self.arm(token.key());
-            }
-        }
-        None
-    }
-
-    /// Whether as many requests wait for a slot as may.
-    fn queue_is_full(&self) -> bool {
-        // Streams wait in the same queue and do not count.
-        let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
-        let most = self.max_queue.saturating_sub(self.laid);
-        self.parked.len() >= most && self.parked.iter().filter(waits).count() >= most
-    }
-
-    /// Whether a slot is free for work of this member (`None`: of the owner).
-    fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
-        let able = match member {
-            Some(member) if member != seat.member => !self.outside.contains(member),
-            Some(_) | None => seat.may_call,
-        };
-        able && self.outside.len() < self.slots
-    }
-
-    /// Takes up the next piece of work that waits for a slot, each once a turn.
-    fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
-        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
-            return Some((Token::NONE, Work::Drop(answer)));
-        }
-        if self.has_slot(None, seat)
-            && let Some(token) = self.clear_tray()
-        {
-            let next = self.find(token)?.unpark(seat);
-            return self.follow(token, next, seat);
-        }
-        while self.turn.parked > 0 {
-            self.turn.parked -= 1;
-            let token = self.parked.pop_front()?;
-            let Some(connection) = self.find(token) else { continue };
-            let (is_parked, member) = (connection.is_parked(), connection.waits_for());
-            if is_parked && !self.has_slot(member, seat) {
-                self.parked.push_back(token);
-                continue;
-            }
-            let connection = self.find(token)?;
-            connection.queued = false;
-            if is_parked {
-                let next = connection.unpark(seat);
-                return self.follow(token, next, seat);
-            }
-        }
-        self.turn.stage = Stage::Accept;
-        None
-    }
-
-    /// Whether nothing is left to do in the application.
-    fn is_quiet(&self) -> bool {
-        self.outside.is_empty() && self.abandoned.is_empty()
+    /// Where a turn begins.
+    fn first_stage(&self, seat: &Seat) -> Stage {
+        // Who owes no letter has sent none, and work is parked only while slots are taken.
+        let calm = seat.may_call && self.is_quiet() && self.parked.is_empty();
+        if calm { Stage::Accept } else { Stage::Letters }
     }
 
     /// Sorts what the poll brought, and follows orders at once.
     fn sort_events(&mut self, seat: &mut Seat) {
-        let mut ordered = false;
+        let (mut ordered, mut lent) = (false, false);
         for event in &self.events {
             match event.token().0 {
                 CONTROL => ordered = true,
                 LETTERS => {}
+                LENDING => lent = true,
                 token if token >= LISTENERS => {
                     if let Some(index) = self.acceptor.index(token) {
                         self.turn.accepting.push((index, self.acceptor.batch(self.connections.len(), self.limit)));
@@ -458,6 +403,9 @@ impl EventLoop {
         self.turn.sockets.reverse();
         if ordered {
             self.obey(seat);
+        }
+        if lent {
+            self.adopt(seat);
         }
     }
 

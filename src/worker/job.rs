@@ -135,6 +135,8 @@ pub struct Parcel {
     pub output: Option<Box<Output>>,
     /// How long it has waited for a free slot, in nanoseconds.
     pub queued: u64,
+    /// Whether the worker was leaving: the thread that serves it may not know.
+    pub draining: bool,
     /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
     pub since: u64,
 }
@@ -150,8 +152,8 @@ impl Parcel {
 }
 
 impl Job {
-    /// Takes the request out of the seat whose buffer is `input`.
-    pub fn pack(&mut self, input: &[u8]) -> Parcel {
+    /// Takes the request out of the seat whose buffer is `input`, while its worker leaves or not.
+    pub fn pack(&mut self, input: &[u8], draining: bool) -> Parcel {
         let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
         Parcel {
             link,
@@ -162,6 +164,7 @@ impl Job {
             early: std::mem::take(&mut self.early),
             output: self.output.take(),
             queued: self.queued,
+            draining,
             since: 0,
         }
     }

@@ -11,6 +11,7 @@ mod executor;
 mod gather;
 mod job;
 mod letter_box;
+mod loan;
 mod member;
 mod output;
 mod overload;
@@ -31,9 +32,11 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
+use crate::lending::Queue;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
@@ -53,6 +56,9 @@ use share::Share;
 /// in milliseconds.
 const DRAIN_IDLE_MS: u64 = 500;
 
+/// A boot that takes longer is told in the log.
+const SLOW_BOOT: Duration = Duration::from_secs(2);
+
 /// The worker left as it was told to.
 const EXIT_OK: i32 = 0;
 
@@ -71,6 +77,8 @@ pub struct Boot {
     pub settings: Arc<Settings>,
     /// Listening sockets, in the order of the settings' binds.
     pub listeners: Vec<Listener>,
+    /// The queue of lent connections.
+    pub queue: Queue,
     /// Number of the slot, from 0.
     pub slot: usize,
     /// Workers in all, for messages.
@@ -135,10 +143,13 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
+    let began = Instant::now();
     let loaded = load(&place).and_then(|(mut app, description)| {
+        let loading = began.elapsed();
         if let Some(warmup) = &boot.settings.warmup {
             warmup::run(warmup, &mut *app, &boot.settings)?;
         }
+        tell_slow_boot(&boot.settings, &boot.log, began.elapsed(), loading);
         Ok((app, description))
     });
     let (app, description) = match loaded {
@@ -160,12 +171,27 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         slot: boot.slot,
     };
     let mut seat = seats.seat(app, MAIN);
-    let mut event_loop = EventLoop::new(boot.listeners, control, &boot.settings, share, seat.clock.ms())?;
+    let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Says how long a boot took that operators will want to have shorter, and what it was spent on.
+fn tell_slow_boot(settings: &Settings, log: &Log, whole: Duration, loading: Duration) {
+    if whole < SLOW_BOOT {
+        return;
+    }
+    let seconds = |time: Duration| time.as_secs_f64();
+    let hint = if settings.boot_profile { "" } else { "; --boot-profile shows the slowest imports" };
+    log.info(format_args!(
+        "slow boot: {:.1} s, {:.1} s of it for interpreter and application, {:.1} s for --warmup{hint}",
+        seconds(whole),
+        seconds(loading),
+        seconds(whole.saturating_sub(loading))
+    ));
 }
 
 /// Requests of one worker's life, with its own share of chance; `None`: no limit.

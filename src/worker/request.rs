@@ -20,6 +20,9 @@ use super::upload::{Fed, Upload, UploadError};
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
 
+/// Nanoseconds per millisecond.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// The field by which proxies name a request, in every log that it passes.
 const REQUEST_ID: &[u8] = b"x-request-id";
 
@@ -139,7 +142,10 @@ impl Connection {
         let job = &mut seat.job;
         job.link = Some(self.link.clone());
         job.body = body;
-        job.queued = 0;
+        job.queued = match std::mem::take(&mut self.since) {
+            0 => 0,
+            since => seat.clock.ns().saturating_sub(since),
+        };
         job.output = self.output.take();
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
@@ -164,16 +170,18 @@ impl Connection {
         // It goes out while the request waits.
         self.output = parcel.output.take();
         parcel.since = seat.clock.ns();
+        let waited = parcel.queued / NS_PER_MS;
         self.phase = Phase::Waiting(parcel);
-        self.deadline = seat.clock.ms().saturating_add(seat.rules.queue_timeout);
+        self.deadline = seat.clock.ms().saturating_sub(waited).saturating_add(seat.rules.queue_timeout);
     }
 
-    /// The request of the seat's job may not even wait: 503.
-    pub fn turn_away(&mut self, seat: &mut Seat) -> Next {
-        let mut parcel = seat.job.pack(&seat.input);
-        self.output = parcel.output.take();
-        self.refuse_overload(Refusal::QueueFull, &parcel, seat);
-        self.drive(seat)
+    /// Its request was parked and may not wait: 503.
+    pub fn turn_away(&mut self, refusal: Refusal, seat: &mut Seat) -> Next {
+        if let Phase::Waiting(parcel) = std::mem::replace(&mut self.phase, Phase::Head) {
+            self.refuse_overload(refusal, &parcel, seat);
+        }
+        self.input = Vec::new();
+        self.begin_turn(seat)
     }
 
     /// Whether its complete request waits for a free slot.
@@ -188,7 +196,7 @@ impl Connection {
 
     /// Takes the request that it has submitted out of the seat, and its own input too.
     pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
-        let parcel = Box::new(seat.job.pack(&seat.input));
+        let parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
         self.stow(seat);
         parcel
     }
@@ -244,6 +252,7 @@ impl Connection {
     /// Takes back what the application's side made.
     pub fn served(&mut self, served: Served, seat: &mut Seat) {
         self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        self.moves = 0;
         match served {
             Served::Whole(output, fate) => {
                 self.output = output;
@@ -370,6 +379,7 @@ impl Seat {
                 // This thread has waited: by its old clock the call would be over its time before it began.
                 self.clock.turn();
                 let mut parcel = *parcel;
+                self.draining = parcel.draining;
                 parcel.stop_waiting(self.clock.ns());
                 self.job.unpack(parcel);
                 self.call()

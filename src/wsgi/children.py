@@ -1,5 +1,7 @@
 import os
-import signal
+
+# Not `signal`, whose enums take as long to make as all else that is loaded here.
+import _signal as signal
 
 # What the worker catches for itself: TERM and QUIT by pipes that a forked child shares with it, so that ending the child would
 # end the worker; the others to do nothing.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use pyo3::exceptions::{PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyModule, PyString, PyTuple};
+use pyo3::types::{PyDict, PyFunction, PyList, PyModule, PyString, PyTuple};
 
 use super::{failure, literals, welcome};
 use crate::channel::BootError;
@@ -288,6 +288,10 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
             failure::kind(object)
         )));
     }
+    let accepted = Loaded { callable: object.clone().unbind(), warning: None };
+    if is_plain(object).unwrap_or(false) {
+        return Ok(accepted);
+    }
     let is_async = |object: &Bound<'_, PyAny>| {
         let inspect = py.import("inspect")?;
         inspect.call_method1("iscoroutinefunction", (object,))?.is_truthy()
@@ -310,7 +314,27 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
     } else {
         None
     };
-    Ok(Loaded { callable: object.clone().unbind(), warning })
+    Ok(Loaded { warning, ..accepted })
+}
+
+/// Flags of a code object that makes a coroutine, a coroutine from a generator, or an asynchronous generator (`inspect.CO_*`).
+const ASYNC_FLAGS: u32 = 0x80 | 0x100 | 0x200;
+
+/// Whether this is a function, or an object with a method `__call__`, that plainly takes what WSGI gives. `inspect` knows all cases, but
+/// its import takes longer than the rest of a small application's start.
+fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
+    let (function, bound) =
+        if object.is_instance_of::<PyFunction>() { (object.clone(), 0) } else { (object.get_type().getattr("__call__")?, 1) };
+    // What a decorator has put there could tell of another signature.
+    if !function.is_instance_of::<PyFunction>() || !function.getattr("__dict__")?.is_empty()? {
+        return Ok(false);
+    }
+    let code = function.getattr("__code__")?;
+    let flags: u32 = code.getattr("co_flags")?.extract()?;
+    let positional: usize = code.getattr("co_argcount")?.extract()?;
+    let names: Vec<String> = code.getattr("co_varnames")?.extract()?;
+    let wsgi = names.get(bound..positional).is_some_and(|names| names.len() >= 2 && names[0] != "start_response");
+    Ok(wsgi && flags & ASYNC_FLAGS == 0)
 }
 
 fn parameters(object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {

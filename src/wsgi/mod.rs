@@ -7,6 +7,7 @@
 
 mod answer;
 mod app;
+mod boot_profile;
 mod draft;
 mod environ;
 mod errors;
@@ -29,11 +30,13 @@ mod upgrade;
 mod welcome;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use pyo3::prelude::*;
 
 use app::Plan;
 pub use app::Wsgi;
+use boot_profile::BootProfile;
 
 use crate::channel::BootError;
 use crate::config::Settings;
@@ -57,11 +60,23 @@ pub fn check(settings: &Settings, log: &Log) -> Result<(), BootError> {
 }
 
 fn load_app(settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>) -> Result<load::Loaded, BootError> {
+    let began = Instant::now();
     let interpreter = interpreter::start(&settings.python, stacks)?;
+    let started = began.elapsed();
     if let Some(note) = &interpreter.note {
         log.info(format_args!("{note}"));
     }
-    let loaded = Python::attach(|py| load::load(py, &settings.app, workers))?;
+    let loaded = Python::attach(|py| {
+        // A profile that cannot be taken is no reason not to serve.
+        let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
+        let loaded = load::load(py, &settings.app, workers);
+        match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
+            Some(Ok(report)) => log.info(format_args!("{report}")),
+            Some(Err(error)) => log.error(format_args!("no boot profile: {}", failure::traceback(py, &error))),
+            None => {}
+        }
+        loaded
+    })?;
     if let Some(warning) = &loaded.warning {
         log.warning(format_args!("{warning}"));
     }

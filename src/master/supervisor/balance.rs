@@ -27,7 +27,9 @@ impl Supervisor {
     fn balance_towards(&mut self, target: usize, now: Instant) {
         while self.count(is_ready) > target {
             let Some(slot) = self.first_to_leave() else { break };
-            self.retire(slot, now);
+            // With the last ones nobody is left to take their connections over.
+            let order = if target > 0 { Order::Retire } else { Order::Vacate };
+            self.retire(slot, order, now);
         }
         let surge = self.surge(target);
         while self.count(|_| true) > target + surge {
@@ -87,12 +89,12 @@ impl Supervisor {
         stale.or_else(|| self.places.iter().rposition(serves)).map(Slot)
     }
 
-    fn retire(&mut self, slot: Slot, now: Instant) {
+    fn retire(&mut self, slot: Slot, order: Order, now: Instant) {
         let until = Some(now + self.policy.graceful_timeout.min(LONGEST));
         let place = &mut self.places[slot.0];
         place.state = State::Leaving { until, hurried: false };
         place.owed = false;
-        self.actions.push(Action::Order(slot, Order::Retire));
+        self.actions.push(Action::Order(slot, order));
     }
 
     /// Says when fewer workers serve than wanted because new ones fail, and when that is over.

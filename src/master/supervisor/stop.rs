@@ -40,7 +40,7 @@ impl Supervisor {
         self.tell(Note::Stopping(order));
         let stage = match order {
             Order::Drain => Stage::Drain { until: now + self.policy.graceful_timeout.min(LONGEST) },
-            Order::Quit | Order::Retire | Order::Ping => Stage::Quit { until: now + QUIT_GRACE },
+            Order::Quit | Order::Vacate | Order::Retire | Order::Ping => Stage::Quit { until: now + QUIT_GRACE },
         };
         self.enter(code, stage, order, now);
     }

@@ -1,13 +1,14 @@
 //! How a worker leaves.
 //!
 //! ```text
-//! No ──Retire──────────────────────────────▶ Drained ──no connection is left──▶ gone
+//! No ──Retire, Vacate─────────────────────────▶ Drained ──no connection is left──▶ gone
 //!  │                                            ▲
 //!  ├──Drain──▶ LastCall ──its time is over──────┘        (any) ──Quit──▶ Now ──no call runs──▶ gone
 //! ```
 //! At a retirement others go on accepting from the same sockets; at a drain nobody does, so this worker takes what still comes to
-//! them. From the first moment no answer keeps its connection open, and idle connections have the time of a request that is
-//! already on its way.
+//! them. Who retires hands its connections over between two requests ([`super::lend`]). Without anybody to take them (`Drain`,
+//! `Vacate`, `--no-lending`) no answer keeps its connection open from the first moment, and idle connections have the time of a
+//! request that is already on its way.
 
 use std::io;
 
@@ -56,6 +57,7 @@ impl EventLoop {
         {
             self.close_listeners(usize::MAX, seat);
         }
+        self.lend_on(seat)?;
         match self.leaving {
             Leaving::No => {
                 if self.quota.is_some_and(|quota| seat.requests() >= quota) {
@@ -67,14 +69,14 @@ impl EventLoop {
                 Ok(false)
             }
             Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
-            Leaving::Drained => Ok(self.connections.is_empty() && self.is_quiet()),
+            Leaving::Drained => Ok(self.connections.is_empty() && self.is_quiet() && self.is_queue_empty(seat)),
             Leaving::Now => Ok(self.is_quiet()),
         }
     }
 
     /// While all its slots are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = self.acceptor.is_shared() && self.outside.len() >= self.slots;
+        let full = self.acceptor.is_shared() && self.is_full();
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
@@ -82,8 +84,18 @@ impl EventLoop {
     /// Follows the master and the signals.
     pub(super) fn obey(&mut self, seat: &mut Seat) {
         match self.control.orders() {
-            Some(Order::Retire) if self.leaving == Leaving::No => self.begin_to_leave(Leaving::Drained, seat),
+            Some(order @ (Order::Retire | Order::Vacate)) if self.leaving == Leaving::No => {
+                self.lending.leave(order == Order::Retire);
+                self.begin_to_leave(Leaving::Drained, seat);
+            }
+            Some(Order::Vacate | Order::Drain) if self.lending.hands_over => {
+                // Those who took connections over leave too.
+                self.lending.leave(false);
+                seat.draining = true;
+                self.hurry_idle(seat);
+            }
             Some(Order::Drain) if self.leaving == Leaving::No => {
+                self.lending.leave(false);
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
                 self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
             }
@@ -92,14 +104,14 @@ impl EventLoop {
                 self.empty_tray(seat);
                 self.end_taken();
             }
-            Some(Order::Ping | Order::Retire | Order::Drain) | None => {}
+            Some(Order::Ping | Order::Retire | Order::Vacate | Order::Drain) | None => {}
         }
     }
 
-    /// Begins to leave: keeps no connection behind its answer.
+    /// Begins to leave.
     fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
         self.leaving = leaving;
-        seat.draining = true;
+        seat.draining = self.is_draining();
         match leaving {
             // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
             Leaving::Drained => self.close_listeners(RETIRE_TAKE, seat),
@@ -134,8 +146,11 @@ impl EventLoop {
         let _ = self.control.report(&Report::Draining);
     }
 
-    /// Leaves idle connections the time of a request that is already on its way.
+    /// Leaves idle connections the time of a request that is already on its way, unless they are handed over.
     fn hurry_idle(&mut self, seat: &Seat) {
+        if self.lending.hands_over {
+            return;
+        }
         let deadline = seat.clock.ms() + DRAIN_IDLE_MS;
         let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
         for key in idle {

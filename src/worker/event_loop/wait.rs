@@ -40,7 +40,8 @@ impl EventLoop {
         if !self.runnable.is_empty() {
             return Some(Duration::ZERO);
         }
-        let wishes = [self.timers.next(), self.acceptor.wants(), self.overload.wants(), self.leaving.wants()];
+        let wishes =
+            [self.timers.next(), self.acceptor.wants(), self.overload.wants(), self.lending.wants(), self.leaving.wants()];
         let first = wishes.into_iter().fold(u64::MAX, |first, wish| first.min(wish.unwrap_or(u64::MAX)));
         (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
     }

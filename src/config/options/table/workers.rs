@@ -47,6 +47,16 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "no-lending",
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Keep every connection in the worker that has accepted it. Without this, a worker that is busy lends the connection of \
+               a request that would have to wait to a worker that is free, and a worker that leaves hands over its idle connections.",
+        section: Section::Workers,
+        set: Some(|s, v| value::flag(v).map(|flag| s.no_lending = flag)),
+        ..ROW
+    },
+    Opt {
         name: "worker-connections",
         value: "N",
         kind: Kind::Number,
@@ -112,6 +122,16 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Most workers beyond --workers while a reload replaces them: more is faster and takes more memory.",
         section: Section::Workers,
         set: Some(|s, v| value::number(v, 1, WORKERS_MAX).map(|n| s.reload_surge = n as usize)),
+        ..ROW
+    },
+    Opt {
+        name: "boot-profile",
+        kind: Kind::Flag,
+        default: Some("false"),
+        help: "Tell in the error log how long each worker took to boot and which imports took longest; with --check-config, tell it \
+               at once.",
+        section: Section::Workers,
+        set: Some(|s, v| value::flag(v).map(|flag| s.boot_profile = flag)),
         ..ROW
     },
     Opt {

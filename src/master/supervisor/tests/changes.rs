@@ -206,7 +206,8 @@ fn a_worker_that_boots_when_there_are_enough_leaves_when_it_is_ready() {
 #[test]
 fn winch_stops_all_workers_and_ttin_brings_them_back() {
     let mut server = Server::serving(2);
-    assert_eq!(server.asked(Request::StopWorkers), [Action::Tell(Note::WorkersStopping), retire(1), retire(0)]);
+    let vacate = |slot| Action::Order(Slot(slot), Order::Vacate);
+    assert_eq!(server.asked(Request::StopWorkers), [Action::Tell(Note::WorkersStopping), vacate(1), vacate(0)]);
     server.leaves(0);
     server.leaves(1);
     assert_eq!(server.wait(), None, "the master stays");

@@ -1,0 +1,322 @@
+//! Lending: no request waits behind a busy worker while another is idle, and a worker that leaves hands its connections over.
+//!
+//! ```text
+//! worker without a free slot ── complete request ──┐                    ┌──▶ worker with a free slot: serves it, has the
+//! worker that retires ───────── idle connection ───┴──▶ shared queue ───┘    connection from then on
+//! ```
+//! Only a worker with a free slot has the queue in its poll, level-triggered and exclusive, as the listening sockets: the kernel
+//! wakes one of those that sleep. Who is woken takes a connection before it does anything else, while its slot is still free: what
+//! it left in the queue would wake nobody again. It serves what waits in its own queue first.
+//!
+//! A request that finds no room in the queue keeps its place here and is offered again a little later. What waits in the shared
+//! queue for longer than `--queue-timeout` is taken back by a worker that has lent something, and refused. As many requests may
+//! wait there as in one worker (`--max-queue`).
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use mio::net::{TcpStream, UnixStream};
+
+use crate::config::Settings;
+use crate::lending::{Kind, Message, Packet, Queue};
+use crate::net::stream::{PeerAddr, Stream};
+use crate::sys::epoll;
+
+use super::{EventLoop, LENDING, Leaving, Seat, Token, Work, borrow};
+use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::overload::Refusal;
+
+/// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
+const RETRY_MS: u64 = 5;
+
+/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
+const ASIDE_MS: u64 = 2;
+
+/// Connections taken from the queue at once; the next turn takes more.
+const BATCH: usize = 16;
+
+/// Nanoseconds per millisecond.
+const NS_PER_MS: u64 = 1_000_000;
+
+/// What the loop knows of lending.
+pub(super) struct Lending {
+    queue: Queue,
+    /// Whether it gives connections away.
+    lends: bool,
+    /// Whether there are other workers as a rule.
+    shared: bool,
+    /// Requests that may wait in the queue while nobody is free.
+    max_queue: u64,
+    /// Sockets that the server listens on.
+    listeners: usize,
+    /// Whether the queue is in the poll.
+    listens: bool,
+    /// Whether the worker leaves and hands its connections over.
+    pub(super) hands_over: bool,
+    /// When what found no room is offered again, in milliseconds of the loop's clock; `None`: there was room.
+    retry: Option<u64>,
+    /// When a request that was lent has waited too long, in milliseconds of the loop's clock.
+    overdue: Option<u64>,
+    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of the
+    /// loop's clock.
+    aside: Option<u64>,
+    /// What was adopted and not looked at, in reverse order.
+    pub(super) adopted: Vec<Token>,
+}
+
+/// What came of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offer {
+    /// It is in the queue.
+    Lent,
+    /// It cannot go.
+    Kept,
+    /// There is no room now.
+    NoRoom,
+}
+
+impl Lending {
+    /// Nothing is lent; `listeners` is the number of sockets that the server listens on.
+    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize) -> Self {
+        Self {
+            queue,
+            lends: !settings.no_lending,
+            shared,
+            max_queue: settings.max_queue as u64,
+            listeners,
+            listens: false,
+            hands_over: false,
+            retry: None,
+            overdue: None,
+            aside: None,
+            adopted: Vec::new(),
+        }
+    }
+
+    /// When there is something to do without an event, in milliseconds of the loop's clock.
+    pub(super) fn wants(&self) -> Option<u64> {
+        self.retry.into_iter().chain(self.overdue).chain(self.aside).min()
+    }
+
+    /// The worker leaves. It hands its connections over if somebody is there to take them.
+    pub(super) fn leave(&mut self, to_others: bool) {
+        self.lends &= to_others;
+        self.hands_over = self.lends;
+        if !self.lends {
+            (self.retry, self.overdue) = (None, None);
+        }
+    }
+}
+
+impl EventLoop {
+    /// Whether no slot is free for a new request.
+    pub(super) fn is_full(&self) -> bool {
+        self.outside.len() >= self.slots
+    }
+
+    /// Whether the worker leaves and keeps no connection behind its answer.
+    pub(super) fn is_draining(&self) -> bool {
+        self.leaving != Leaving::No && !self.lending.hands_over
+    }
+
+    /// Gives a request that was just parked to another worker; whether it has.
+    pub(super) fn lend(&mut self, token: Token, seat: &mut Seat) -> bool {
+        // Others that found no room are before it.
+        let waits = self.lending.retry.is_some() && !self.parked.is_empty();
+        if waits || !self.lending.lends || !self.is_full() {
+            return false;
+        }
+        let offer = self.offer(token, seat);
+        if offer == Offer::NoRoom {
+            self.lending.retry = Some(seat.clock.ms() + RETRY_MS);
+        }
+        offer == Offer::Lent
+    }
+
+    fn offer(&mut self, token: Token, seat: &mut Seat) -> Offer {
+        let Some(connection) = self.find(token) else { return Offer::Kept };
+        if connection.is_waiting() {
+            // A worker that is free need not wait for another one's turn, however few may wait.
+            let board = &seat.scoreboard;
+            let lending = &self.lending;
+            let room = board.others_adopt(seat.slot) || (lending.shared && board.on_loan() < lending.max_queue);
+            if !room {
+                return Offer::NoRoom;
+            }
+        }
+        let connection = &self.connections[token.key()];
+        let Some(message) = connection.loan() else { return Offer::Kept };
+        match self.lending.queue.send(&message, connection.link.stream.as_fd()) {
+            Ok(true) => {}
+            Ok(false) => return Offer::NoRoom,
+            Err(error) => {
+                seat.log.error(format_args!("cannot lend a connection to other workers: {error}; this worker keeps its own"));
+                self.lending.leave(false);
+                return Offer::Kept;
+            }
+        }
+        seat.slot().count_lent();
+        if message.kind == Kind::Request {
+            let until = (message.time / NS_PER_MS).saturating_add(seat.rules.queue_timeout);
+            self.lending.overdue = Some(self.lending.overdue.map_or(until, |other| other.min(until)));
+            seat.log.debug(format_args!("lent a request of {} to other workers", connection.link.peer.addr));
+        }
+        self.part(token);
+        Offer::Lent
+    }
+
+    /// Lets go of a connection that is in the queue.
+    fn part(&mut self, token: Token) {
+        // By hand: the socket lives on in the queue, and so would its place in the poll.
+        self.unwatch(token);
+        self.connections.remove(token.key());
+        self.acceptor.freed();
+    }
+
+    /// The end of a turn: offers what is left, listens to the queue or not.
+    pub(super) fn lend_on(&mut self, seat: &mut Seat) -> io::Result<()> {
+        let now = seat.clock.ms();
+        if self.lending.retry.is_some_and(|at| at <= now) {
+            self.lending.retry = None;
+            self.offer_parked(now, seat);
+        }
+        if self.lending.hands_over && self.lending.retry.is_none() {
+            self.hand_over(now, seat);
+        }
+        self.lending.aside = self.lending.aside.filter(|&until| until > now);
+        let able = !self.is_full() && self.connections.len() < self.limit;
+        let adopts = able && !self.lending.hands_over && self.lending.aside.is_none();
+        if adopts != self.lending.listens {
+            let [_, receiver] = self.lending.queue.ends();
+            if adopts {
+                epoll::add_exclusive(borrow(&self.poll), receiver, LENDING as u64)?;
+            } else {
+                epoll::delete(borrow(&self.poll), receiver)?;
+            }
+            self.lending.listens = adopts;
+            seat.slot().set_adopts(adopts);
+        }
+        Ok(())
+    }
+
+    /// Offers the requests that wait, in order.
+    fn offer_parked(&mut self, now: u64, seat: &mut Seat) {
+        let mut index = 0;
+        while self.lending.lends && self.is_full() && index < self.parked.len() {
+            match self.offer(self.parked[index], seat) {
+                Offer::Lent => drop(self.parked.remove(index)),
+                Offer::Kept => index += 1,
+                Offer::NoRoom => {
+                    self.lending.retry = Some(now + RETRY_MS);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hands over the connections that wait for a request.
+    fn hand_over(&mut self, now: u64, seat: &mut Seat) {
+        let idle: Vec<Token> = self.connections.iter().filter(|(_, c)| c.is_between_requests()).map(|(_, c)| c.token).collect();
+        for token in idle {
+            match self.offer(token, seat) {
+                Offer::Lent => {}
+                Offer::Kept => {
+                    let connection = &mut self.connections[token.key()];
+                    if connection.is_idle() {
+                        connection.hurry(now + DRAIN_IDLE_MS);
+                        self.arm(token.key());
+                    }
+                }
+                Offer::NoRoom => {
+                    self.lending.retry = Some(now + RETRY_MS);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes back a request that has waited in the queue for too long, if nobody else is there to.
+    pub(super) fn reclaim(&mut self, seat: &mut Seat) {
+        let now = seat.clock.ms();
+        if self.lending.overdue.is_some_and(|at| at <= now) {
+            self.lending.overdue = None;
+            if self.is_full() {
+                self.adopt(seat);
+            }
+        }
+    }
+
+    /// Takes connections from the queue: one request, or some that are idle.
+    pub(super) fn adopt(&mut self, seat: &mut Seat) {
+        let mut packet = Packet::new();
+        for _ in 0..BATCH {
+            if self.connections.len() >= self.limit {
+                break;
+            }
+            match self.lending.queue.receive(&mut packet) {
+                Ok(Some((message, descriptor))) => {
+                    let kind = message.kind;
+                    self.take_in(message, descriptor, seat);
+                    if kind == Kind::Request {
+                        break;
+                    }
+                    if self.acceptor.is_above_share(self.connections.len()) {
+                        self.lending.aside = Some(seat.clock.ms() + ASIDE_MS);
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => seat.log.error(format_args!("a connection that was lent is lost: {error}")),
+            }
+        }
+        self.lending.adopted.reverse();
+    }
+
+    fn take_in(&mut self, message: Message, descriptor: OwnedFd, seat: &mut Seat) {
+        seat.slot().count_adopted();
+        let listener = usize::from(message.listener);
+        if listener >= self.lending.listeners {
+            seat.log.error(format_args!("a connection that was lent is lost: it came from a socket that is not listened on"));
+            return;
+        }
+        let (stream, peer) = match message.peer {
+            Some((ip, port)) => (Stream::Tcp(TcpStream::from(descriptor)), PeerAddr::Tcp(SocketAddr::new(ip, port))),
+            None => (Stream::Unix(UnixStream::from(descriptor)), PeerAddr::Unix),
+        };
+        let token = self.insert(stream, peer, listener, seat);
+        let hurry = self.is_draining() && message.kind == Kind::Idle;
+        let connection = &mut self.connections[token.key()];
+        connection.adopt(message);
+        if hurry {
+            connection.hurry(seat.clock.ms() + DRAIN_IDLE_MS);
+        }
+        self.lending.adopted.push(token);
+    }
+
+    /// Goes on with an adopted connection.
+    pub(super) fn take_up(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        let (token, work) = self.begin_turn(token, seat)?;
+        let waited = seat.job.queued / NS_PER_MS;
+        if !matches!(work, Work::Call) || waited < seat.rules.queue_timeout {
+            return Some((token, work));
+        }
+        // Those behind it in the queue are about as old.
+        self.lending.overdue = Some(seat.clock.ms());
+        self.overload.count(Refusal::Waited);
+        let connection = self.find(token)?;
+        connection.park(work, seat);
+        let next = connection.turn_away(Refusal::Waited, seat);
+        self.follow(token, next, seat)
+    }
+
+    /// Whether nothing is left in the queue, for a worker that may be the last: takes out what there is.
+    pub(super) fn is_queue_empty(&mut self, seat: &mut Seat) -> bool {
+        if self.lending.hands_over {
+            return true;
+        }
+        self.adopt(seat);
+        self.runnable.extend(self.lending.adopted.drain(..).rev());
+        self.runnable.is_empty()
+    }
+}

@@ -1,0 +1,375 @@
+//! Connections that change their worker: lent by a busy one, handed over by one that leaves. No client notices.
+
+mod common;
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::signal::Signal;
+
+use common::client::{Address, Client};
+use common::server::{Running, Server};
+use common::{SOON, wait_for};
+
+/// Connections of the scenarios.
+const CONNECTIONS: usize = 64;
+
+/// Workers of the scenarios.
+const WORKERS: usize = 4;
+
+/// Sleeps for `ms`, waits for the file `gate`, answers with its process id and what it was sent.
+const APP: &str = r#"
+import os, time
+from urllib.parse import parse_qs
+
+def application(environ, start_response):
+    query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
+    if "ms" in query:
+        time.sleep(float(query["ms"]) / 1000)
+    if "gate" in query:
+        open("inside-" + str(os.getpid()), "w").close()
+        end = time.monotonic() + 20
+        while not os.path.exists(query["gate"]) and time.monotonic() < end:
+            time.sleep(0.002)
+    if "die" in query:
+        os._exit(9)
+    body = environ["wsgi.input"].read() + b"|" + environ["PATH_INFO"].encode()
+    start_response("200 OK", [
+        ("X-Worker", str(os.getpid())),
+        ("X-Names", environ["SERVER_NAME"] + " " + environ["SERVER_PORT"] + " " + environ["REMOTE_ADDR"] + " " + environ["REMOTE_PORT"]),
+        ("Content-Length", str(len(body))),
+    ])
+    return [body]
+"#;
+
+fn server(workers: usize, options: &[&str]) -> Server {
+    let server = Server::source(APP).workers(workers).options(options);
+    let dir = server.temp().to_owned();
+    server.dir(&dir).options(["--log-level", "debug"])
+}
+
+fn open_gate(server: &Running, name: &str) {
+    std::fs::write(server.temp().join(name), "").expect("the temp directory is writable");
+}
+
+fn worker_of(response: &common::client::Response) -> i32 {
+    assert_eq!(response.status, 200, "{response:?}");
+    response.field("x-worker").and_then(|pid| pid.parse().ok()).expect("the application names its worker")
+}
+
+/// Connections, at least `each` of them in every worker, with their workers.
+fn spread(server: &Running, address: &Address, each: usize) -> Vec<(Client, i32)> {
+    let mut clients = Vec::new();
+    let workers = server.workers();
+    wait_for("connections to every worker", SOON, || {
+        let mut client = Client::connect(address);
+        let worker = worker_of(&client.get("/"));
+        clients.push((client, worker));
+        let count = |pid: &i32| clients.iter().filter(|(_, worker)| worker == pid).count();
+        workers.iter().all(|pid| count(pid) >= each).then_some(())
+    });
+    clients
+}
+
+/// Connections of one worker.
+fn of_worker(clients: Vec<(Client, i32)>, pid: i32, count: usize) -> Vec<Client> {
+    let found: Vec<Client> = clients.into_iter().filter(|(_, worker)| *worker == pid).map(|(client, _)| client).collect();
+    assert!(found.len() >= count);
+    found
+}
+
+/// The client's only connection is asked again and again, and never replaced.
+struct Load {
+    stop: mpsc::Sender<()>,
+    thread: thread::JoinHandle<Result<usize, String>>,
+}
+
+impl Load {
+    fn start(address: &Address, pause: Duration) -> Self {
+        let (stop, stopped) = mpsc::channel();
+        let mut client = Client::connect(address);
+        let thread = thread::spawn(move || {
+            let mut count = 0;
+            loop {
+                // The last request comes after everything that the connection went through.
+                let last = stopped.recv_timeout(pause) != Err(mpsc::RecvTimeoutError::Timeout);
+                let sent = client.try_send(b"GET /?ms=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+                let response = sent.and_then(|()| client.try_response_to("GET"));
+                let response = response.map_err(|error| format!("request {count}: {error}"))?;
+                if response.status != 200 || response.closes() {
+                    return Err(format!("request {count}: {response:?}"));
+                }
+                count += 1;
+                if last {
+                    return Ok(count);
+                }
+            }
+        });
+        Self { stop, thread }
+    }
+
+    fn stop(self) -> Result<usize, String> {
+        // A client that has failed does not listen any more.
+        let _ = self.stop.send(());
+        self.thread.join().expect("a client does not panic")
+    }
+}
+
+/// Clients that never connect again, each at its own pace.
+fn crowd(server: &Running) -> Vec<Load> {
+    (0..CONNECTIONS).map(|index| Load::start(server.address(), Duration::from_millis(3 + 5 * index as u64))).collect()
+}
+
+#[track_caller]
+fn assert_kept(loads: Vec<Load>) {
+    let results: Vec<Result<usize, String>> = loads.into_iter().map(Load::stop).collect();
+    let failures: Vec<&String> = results.iter().filter_map(|result| result.as_ref().err()).collect();
+    assert!(failures.is_empty(), "{} of {CONNECTIONS}: {:#?}", failures.len(), &failures[..failures.len().min(3)]);
+    let total: usize = results.iter().flatten().sum();
+    eprintln!("{total} requests on {CONNECTIONS} connections, none failed, none closed");
+}
+
+/// 99th percentile of the quick requests: 200 requests a second, whatever the answers do, of which every twentieth takes 100 ms, on
+/// connections that are never replaced. Times count from when a request was due.
+fn open_loop(address: &Address, requests: usize) -> Duration {
+    const GAP: Duration = Duration::from_millis(5);
+    let begin = Instant::now() + Duration::from_millis(100);
+    let is_slow = |number: usize| number % 20 == number / 20 * 7 % 20;
+    let clients: Vec<_> = (0..CONNECTIONS)
+        .map(|index| {
+            let mut client = Client::connect(address);
+            assert_eq!(client.get("/").status, 200);
+            thread::spawn(move || {
+                let mut times = Vec::new();
+                for number in (0..requests).filter(|number| number * 37 % CONNECTIONS == index) {
+                    let due = begin + GAP * number as u32;
+                    thread::sleep(due.saturating_duration_since(Instant::now()));
+                    let response = client.get(if is_slow(number) { "/?ms=100" } else { "/" });
+                    assert!(response.status == 200 && !response.closes(), "{response:?}");
+                    if !is_slow(number) {
+                        times.push(due.elapsed());
+                    }
+                }
+                times
+            })
+        })
+        .collect();
+    let mut times: Vec<Duration> = clients.into_iter().flat_map(|client| client.join().expect("no request fails")).collect();
+    times.sort();
+    times[times.len() * 99 / 100]
+}
+
+#[test]
+fn quick_requests_do_not_wait_behind_slow_ones() {
+    /// A busy machine may spoil one run.
+    const RUNS: usize = 3;
+    let measure = |options: &[&str]| {
+        let server = server(WORKERS, options).start();
+        let best = (0..RUNS).map(|_| open_loop(server.address(), 1000)).min().expect("there are some");
+        server.stop();
+        best
+    };
+    let (lent, kept) = (measure(&[]), measure(&["--no-lending"]));
+    eprintln!("99th percentile of quick requests: {lent:?}, without lending {kept:?}");
+    assert!(lent < Duration::from_millis(10), "{lent:?}");
+    assert!(kept > lent * 4, "without lending it is no better: {kept:?}");
+}
+
+#[test]
+fn a_waiting_request_is_served_by_an_idle_worker_with_its_body_and_those_behind_it() {
+    for threads in ["1", "4"] {
+        let server = server(2, &["--threads", threads]).binds(["127.0.0.1:0", "unix:{temp}/s"]).start();
+        for address in server.addresses() {
+            let gate = format!("gate-{}", address.to_string().len());
+            let clients = spread(&server, address, 8);
+            let busy = clients[0].1;
+            let mut clients = of_worker(clients, busy, 8).into_iter();
+            let count: usize = threads.parse().expect("it is a number");
+            let mut slow: Vec<Client> = clients.by_ref().take(count).collect();
+            for client in &mut slow {
+                client.send(format!("GET /slow?gate={gate} HTTP/1.1\r\nHost: x\r\n\r\n"));
+            }
+            wait_for("the busy worker", SOON, || server.temp().join(format!("inside-{busy}")).exists().then_some(()));
+            for mut client in clients.take(3) {
+                client.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloPOST /b HTTP/1.1\r\nHost: x\r\n");
+                client
+                    .send("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\nGET /c HTTP/1.1\r\nHost: x\r\n\r\n");
+                for expected in ["hello|/a", "abcde|/b", "|/c"] {
+                    let response = client.response();
+                    assert_eq!(response.text(), expected);
+                    let names = response.field("x-names").expect("the application names the ends").to_owned();
+                    assert_ne!(worker_of(&response), busy, "{threads} threads, {address}");
+                    if let Address::Tcp(address) = address {
+                        assert_eq!(names, format!("127.0.0.1 {} 127.0.0.1 {}", address.port(), client.port()));
+                    }
+                }
+            }
+            open_gate(&server, &gate);
+            for client in &mut slow {
+                assert_eq!(worker_of(&client.response()), busy);
+            }
+            std::fs::remove_file(server.temp().join(format!("inside-{busy}"))).expect("the worker has made it");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_crash() {
+    let mut server = server(2, &["--access-logfile", "access", "--access-logformat", "%(U)s %(Q)s"]).start();
+    server.expect_error("exited with code 9");
+    let clients = spread(&server, server.address(), 8);
+    let [first, second] = server.workers()[..] else { panic!("there are two") };
+    let (ones, others): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(_, worker)| *worker == first);
+    let mut ones: Vec<Client> = ones.into_iter().map(|(client, _)| client).collect();
+    let mut others: Vec<Client> = others.into_iter().map(|(client, _)| client).collect();
+    ones[0].send("GET /?gate=one&die=1 HTTP/1.1\r\nHost: x\r\n\r\n");
+    others[0].send("GET /?gate=two HTTP/1.1\r\nHost: x\r\n\r\n");
+    for pid in [first, second] {
+        wait_for("busy workers", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+    }
+    // Nobody is free: these wait in the queue, which outlives the worker that has put them there.
+    for client in &mut ones[1..8] {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    wait_for("seven in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 7).then_some(()));
+    open_gate(&server, "one");
+    assert!(ones[0].is_closed(), "its worker is dead");
+    for client in &mut ones[1..8] {
+        assert_ne!(worker_of(&client.response()), first);
+    }
+    open_gate(&server, "two");
+    assert_eq!(worker_of(&others[0].response()), second);
+    let log = std::fs::read_to_string(server.temp().join("access")).expect("there is an access log");
+    let waits: Vec<u64> = log.lines().filter_map(|line| line.strip_prefix("/waits ")?.parse().ok()).collect();
+    assert!(waits.len() == 7 && waits.iter().all(|wait| *wait > 0), "the wait counts on: {waits:?}");
+    server.stop();
+}
+
+#[test]
+fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
+    let server = server(2, &["--queue-timeout", "300ms", "--max-queue", "5"]).start();
+    let clients = spread(&server, server.address(), 30);
+    let workers = server.workers();
+    let mut by_worker: Vec<Vec<Client>> = vec![Vec::new(), Vec::new()];
+    for (client, worker) in clients {
+        by_worker[usize::from(worker == workers[1])].push(client);
+    }
+    for clients in &mut by_worker {
+        clients[0].send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for pid in &workers {
+        wait_for("busy workers", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+    }
+    let began = Instant::now();
+    for client in &mut by_worker[0][1..30] {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for client in &mut by_worker[0][1..30] {
+        let response = client.response();
+        assert_eq!((response.status, response.field("retry-after")), (503, Some("5")), "{response:?}");
+    }
+    let took = began.elapsed();
+    assert!((Duration::from_millis(250)..Duration::from_secs(10)).contains(&took), "{took:?}");
+    let text = server.log().text();
+    let lent = text.matches("lent a request").count();
+    assert!((5..40).contains(&lent), "as many as may wait are lent, some are lent again: {lent}");
+    open_gate(&server, "gate");
+    for clients in &mut by_worker {
+        assert_eq!(clients[0].response().status, 200);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_reload_closes_no_connection() {
+    let server = server(WORKERS, &["--keep-alive", "60"]).start();
+    let loads = crowd(&server);
+    let mut idle: Vec<Client> = (0..CONNECTIONS).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let mut half = server.connect();
+    half.send("GET /half HTTP/1.1\r\nHo");
+    for count in 1..=20 {
+        common::deploy::reload(&server, "reload done", count);
+    }
+    half.send("st: x\r\n\r\n");
+    assert_eq!(half.response().text(), "|/half");
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200, "an idle connection was handed over twenty times");
+    }
+    assert_kept(loads);
+    server.stop();
+}
+
+#[test]
+fn without_lending_a_reload_closes_idle_connections() {
+    let server = server(2, &["--keep-alive", "60", "--no-lending"]).start();
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/").status, 200);
+    common::deploy::reload(&server, "reload done", 1);
+    assert!(idle.is_closed());
+    server.stop();
+}
+
+#[test]
+fn recycled_workers_close_no_connection() {
+    let server = server(WORKERS, &["--keep-alive", "60", "--max-requests", "100", "--max-requests-jitter", "50"]).start();
+    let before = server.workers();
+    let loads = crowd(&server);
+    wait_for("the replacement of every worker", SOON, || {
+        let now = server.workers();
+        before.iter().all(|pid| !now.contains(pid)).then_some(())
+    });
+    assert_kept(loads);
+    server.stop();
+}
+
+#[test]
+fn one_worker_less_closes_no_connection() {
+    let server = server(WORKERS, &["--keep-alive", "60"]).start();
+    let loads = crowd(&server);
+    for left in (1..WORKERS).rev() {
+        server.signal(Signal::SIGTTOU);
+        wait_for("the end of one worker", SOON, || (server.workers().len() == left).then_some(()));
+    }
+    assert_kept(loads);
+    server.stop();
+}
+
+#[test]
+fn an_upgrade_closes_no_connection() {
+    let server = server(2, &["--keep-alive", "60"]).start();
+    let loads = crowd(&server);
+    for count in 1..=2 {
+        server.signal(Signal::SIGUSR2);
+        common::deploy::wait_for_records(&server, "reload done", count);
+    }
+    assert_kept(loads);
+    server.stop();
+}
+
+#[test]
+fn ten_thousand_idle_connections_are_handed_over_in_seconds() {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+    let count = usize::try_from(hard).unwrap_or(usize::MAX).min(10_500) - 500;
+    let server = server(2, &["--keep-alive", "300"]).start();
+    let mut idle: Vec<Client> = (0..count).map(|_| server.connect()).collect();
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    let began = Instant::now();
+    common::deploy::reload(&server, "reload done", 1);
+    wait_for("two workers", SOON, || (server.workers().len() == 2).then_some(()));
+    let took = began.elapsed();
+    eprintln!("{count} idle connections handed over in {took:?}");
+    for client in &mut idle {
+        assert_eq!(client.get("/").status, 200);
+    }
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    server.stop();
+}
