@@ -22,6 +22,10 @@ pub enum Report {
     Worn,
     /// Somebody sent SIGTERM to the worker, which goes on until it is told to leave.
     Dismissed,
+    /// A request does not end within its time; its client was answered without it. The worker goes on until it is told to leave.
+    Stuck,
+    /// The worker has nothing left but such requests, for which it cannot leave: it is to be ended.
+    Stranded,
 }
 
 /// Why a worker cannot boot.
@@ -48,8 +52,8 @@ pub enum Order {
     Quit,
 }
 
-/// Version of the packets. It changes when one gets another meaning: after an upgrade workers of the old program talk to a master of
-/// the new one.
+/// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program talk to a
+/// master of the other.
 pub const PROTOCOL: u32 = 2;
 
 /// Which log a descriptor is for.
@@ -164,6 +168,8 @@ impl Report {
             Self::Draining => (b'D', ""),
             Self::Worn => (b'W', ""),
             Self::Dismissed => (b'T', ""),
+            Self::Stuck => (b'S', ""),
+            Self::Stranded => (b'X', ""),
         };
         let mut packet = vec![kind];
         let room = PACKET_MAX - packet.len();
@@ -191,6 +197,8 @@ impl Report {
             b'D' if text.is_empty() => Ok(Self::Draining),
             b'W' if text.is_empty() => Ok(Self::Worn),
             b'T' if text.is_empty() => Ok(Self::Dismissed),
+            b'S' if text.is_empty() => Ok(Self::Stuck),
+            b'X' if text.is_empty() => Ok(Self::Stranded),
             _ => Err(unknown(packet)),
         }
     }
@@ -289,6 +297,8 @@ mod tests {
             Report::Draining,
             Report::Worn,
             Report::Dismissed,
+            Report::Stuck,
+            Report::Stranded,
         ];
         for report in &reports {
             worker.send(report).unwrap();

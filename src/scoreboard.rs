@@ -5,10 +5,12 @@
 //! sequence lock whose sequence is the time of the call: zero while the line is rewritten, so that a reader sees a whole line
 //! or none.
 
+use std::fmt::Write;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicU32, AtomicU64, fence};
+use std::time::Duration;
 
 use crate::sys::memory::{SharedSlice, shared_struct};
 
@@ -177,6 +179,19 @@ pub struct InFlight {
     pub entered: u64,
 }
 
+impl InFlight {
+    /// The request in words, with the time that it took: `GET / HTTP/1.1 for 1.0 s, from 127.0.0.1, request id 7f`.
+    pub fn describe(&self, time: Duration) -> String {
+        let mut text = format!("{} for {:.1} s", String::from_utf8_lossy(&self.line), time.as_secs_f64());
+        for (what, value) in [("from", &self.client), ("request id", &self.id)] {
+            if !value.is_empty() {
+                let _ = write!(text, ", {what} {}", String::from_utf8_lossy(value));
+            }
+        }
+        text
+    }
+}
+
 /// Stores bytes as words; returns how many were kept.
 #[inline]
 fn store(text: &[u8], place: &[AtomicU64]) -> u32 {
@@ -340,6 +355,14 @@ impl Call {
             fence(Acquire);
             (since == self.since.load(Relaxed)).then(|| (since != 0).then_some(InFlight { line, client, id, since, entered }))
         })?
+    }
+
+    /// The last request that the calling thread, whose call this is, had in the application.
+    pub fn last(&self) -> InFlight {
+        let (line, client, id) =
+            (load(&self.line, &self.len), load(&self.client, &self.client_len), load(&self.id, &self.id_len));
+        let entered = self.entered.load(Relaxed);
+        InFlight { line, client, id, since: entered, entered }
     }
 
     /// Requests served by this thread's place since the start of the server.

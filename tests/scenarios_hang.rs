@@ -20,11 +20,14 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// A replacement is there within the timeout and this time.
 const REPLACED_WITHIN: Duration = Duration::from_secs(2);
 
+/// `--timeout-grace` of these tests.
+const GRACE: Duration = Duration::from_millis(200);
+
 /// What the report of a worker that was ended begins with.
 const REPORT: &str = "does not go on and was ended";
 
 fn server() -> Server {
-    deploy::server().options(["--timeout", "1s"])
+    deploy::server().options(["--timeout", "1s", "--timeout-grace", "200ms"])
 }
 
 /// Sends a request that names itself, and does not wait.
@@ -37,7 +40,7 @@ fn ask(server: &Running, target: &str) -> Client {
 /// Waits for a worker that was not there before, within the promised time from `began`; returns the report.
 #[track_caller]
 fn replaced(server: &Running, before: &[i32], began: Instant) -> Record {
-    let limit = TIMEOUT + REPLACED_WITHIN;
+    let limit = TIMEOUT + GRACE + REPLACED_WITHIN;
     wait_for("the replacement", limit.saturating_sub(began.elapsed()), || {
         let now = server.workers();
         (now.len() == before.len() && now != before).then_some(())
@@ -46,33 +49,39 @@ fn replaced(server: &Running, before: &[i32], began: Instant) -> Record {
     server.log().wait(&[REPORT])
 }
 
-/// A request that hangs: its report names it, its client, its id, and the line of the application.
-fn hangs(target: &str, function: &str) {
-    let server = server().workers(2).expect_error(REPORT).start();
-    let before = server.workers();
-    let began = Instant::now();
-    let mut client = ask(&server, target);
-    let report = replaced(&server, &before, began);
-    assert!(client.is_closed());
+/// The report names the request, its client, its id, and the lines of the application.
+#[track_caller]
+fn names(report: &Record, target: &str, function: &str) {
     let id = format!("request id id-of{}", target.replace('/', "-"));
-    for part in
-        [&format!("GET {target} HTTP/1.1"), "from 127.0.0.1", &id, "--timeout 1.0 s", "deploy.py", function, "in application"]
-    {
+    for part in [&format!("GET {target} HTTP/1.1"), "from 127.0.0.1", &id, "--timeout", "deploy.py", function, "in application"] {
         assert!(report.text.contains(part), "no {part:?} in {report:?}");
     }
-    assert_eq!(server.log().records().iter().filter(|record| record.text.contains(target)).count(), 1, "one record");
-    assert_eq!(server.get("/").status, 200);
+}
+
+#[test]
+fn a_spinning_application_is_interrupted_and_its_worker_serves_on() {
+    let server = server().workers(2).expect_error("interrupted at --timeout").start();
+    let before = server.workers();
+    let mut client = ask(&server, "/spin");
+    assert_eq!(client.response().status, 504);
+    assert!(client.is_closed());
+    names(&server.log().wait(&["interrupted at --timeout"]), "/spin", "in spin");
+    assert_eq!(server.log().records().iter().filter(|record| record.text.contains("/spin")).count(), 1, "one record");
+    assert_eq!((server.get("/").status, server.workers()), (200, before));
     server.stop();
 }
 
 #[test]
-fn a_spinning_application_is_found() {
-    hangs("/spin", "in spin");
-}
-
-#[test]
 fn a_c_call_that_holds_the_gil_is_found() {
-    hangs("/gil", "in hold_gil");
+    let server = server().workers(2).expect_error("a request does not end").expect_error(REPORT).start();
+    let before = server.workers();
+    let began = Instant::now();
+    let mut client = ask(&server, "/gil");
+    assert_eq!(client.response().status, 504);
+    assert!(client.is_closed());
+    names(&replaced(&server, &before, began), "/gil", "in hold_gil");
+    assert_eq!(server.get("/").status, 200);
+    server.stop();
 }
 
 #[test]

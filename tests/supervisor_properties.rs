@@ -262,7 +262,7 @@ impl World {
             Report::BootFailed(_) => worker.doomed = true,
             Report::Draining if !worker.ready => return,
             Report::Draining => worker.leaving = true,
-            Report::Worn | Report::Dismissed => {}
+            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded => {}
         }
         self.event(Event::Reported { slot: Slot(slot), report });
     }

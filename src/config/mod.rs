@@ -97,6 +97,8 @@ pub struct Settings {
     pub warmup: Option<Warmup>,
     /// `-t/--timeout`: how long the application may take for one step of an answer; 0 = no limit; default 30 s.
     pub timeout: Duration,
+    /// `--timeout-grace`: how much longer it may take once an exception is raised in it; 0 = none is raised; default 1 s.
+    pub timeout_grace: Duration,
     /// `--boot-timeout`: how long a worker may take until it is ready; 0 = no limit; default 60 s.
     pub boot_timeout: Duration,
     /// `--graceful-timeout`: how long a drain may take; default 30 s.
@@ -192,6 +194,7 @@ impl Settings {
             reload_surge: 0,
             warmup: None,
             timeout: Duration::ZERO,
+            timeout_grace: Duration::ZERO,
             boot_timeout: Duration::ZERO,
             graceful_timeout: Duration::ZERO,
             keep_alive: Duration::ZERO,

@@ -104,6 +104,7 @@ mod tests {
             given("boot-profile", &["1"]),
             given("warmup", &["GET /healthz?a=\"'"]),
             given("timeout", &["5m"]),
+            given("timeout-grace", &["0"]),
             given("boot-timeout", &["0"]),
             given("graceful-timeout", &["1.5"]),
             given("keep-alive", &["500ms"]),

@@ -61,6 +61,8 @@ pub enum Hang {
     Silent(Duration),
     /// It was not ready after this time.
     Boot(Duration),
+    /// It has left but for requests that do not end.
+    Stranded,
 }
 
 /// Why a worker that serves well is replaced.
@@ -70,6 +72,8 @@ pub enum Wear {
     Requests,
     /// Somebody sent it SIGTERM.
     Dismissed,
+    /// A request of it does not end.
+    Stuck,
     /// It takes this much memory in bytes.
     Memory(u64),
     /// It has lived for this long.

@@ -126,6 +126,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
             let why = match wear {
                 Wear::Requests => "has served --max-requests".into(),
                 Wear::Dismissed => "was sent SIGTERM".into(),
+                Wear::Stuck => "has a request that does not end".into(),
                 Wear::Memory(bytes) => format!("takes {} MiB, more than --max-worker-rss", bytes >> 20),
                 Wear::Age(age) => format!("has served for {}, as long as --max-worker-age allows", seconds(*age)),
             };
@@ -177,15 +178,11 @@ fn hung(slot: Slot, hang: Hang, exit: Exit, about: Option<&About>) -> String {
         Hang::Call(limit) => format!("a request runs for longer than --timeout {}", seconds(limit)),
         Hang::Silent(limit) => format!("it has given no sign for longer than --timeout {}", seconds(limit)),
         Hang::Boot(limit) => format!("it is not ready after --boot-timeout {}", seconds(limit)),
+        Hang::Stranded => "it has finished everything but what does not end within --timeout".into(),
     };
     let mut text = format!("{} does not go on and was ended: {why}; it {exit}", worker(slot, about));
     for (call, time) in about.iter().flat_map(|about| &about.serving) {
-        let _ = write!(text, "\nrequest: {} for {}", String::from_utf8_lossy(&call.line), seconds(*time));
-        for (what, value) in [("from", &call.client), ("request id", &call.id)] {
-            if !value.is_empty() {
-                let _ = write!(text, ", {what} {}", String::from_utf8_lossy(value));
-            }
-        }
+        let _ = write!(text, "\nrequest: {}", call.describe(*time));
     }
     append_stacks(&mut text, about);
     text

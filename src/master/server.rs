@@ -213,7 +213,7 @@ impl Server {
                     dismissed = Some(slot);
                     continue;
                 }
-                Report::BootFailed(_) | Report::Draining | Report::Worn => {}
+                Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Stuck | Report::Stranded => {}
             }
             self.feed(Event::Reported { slot, report })?;
         }

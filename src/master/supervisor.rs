@@ -314,8 +314,11 @@ impl Supervisor {
             }
             (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
             (Report::Dismissed, State::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
+            (Report::Stuck, State::Ready { .. }) => self.wear_out(slot, Wear::Stuck),
+            (Report::Stranded, State::Ready { .. } | State::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
             // What crossed an order on its way, or is said twice.
             (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
+            (Report::Stuck | Report::Stranded, _) => {}
         }
     }
 
@@ -422,7 +425,8 @@ impl Supervisor {
 
     /// A worker has had its share; who gives way when is up to `balance`.
     fn wear_out(&mut self, slot: Slot, wear: Wear) {
-        let serving = self.phase == Phase::Serving;
+        // What does not end does so also before the last worker is ready.
+        let serving = self.phase == Phase::Serving || (wear == Wear::Stuck && self.phase == Phase::Starting);
         let Some(place) = self.place(slot) else { return };
         if serving && place.owed && !place.worn && matches!(place.state, State::Ready { .. }) {
             place.worn = true;

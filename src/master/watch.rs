@@ -1,6 +1,7 @@
 //! Which workers do not go on: pure, from what the scoreboard shows and the time.
 //!
-//! A call of the application has its deadline from the moment it was entered. A worker outside of the application shows by its
+//! A call of the application has its deadline from the moment it was entered. The worker's own loop looks after that, as long as it
+//! goes round: at the deadline it is asked for a sign, and ended when it gives none. A worker outside of the application shows by its
 //! loop's beat that it goes on; the loop of an idle worker sleeps, so one that has been quiet for a while is woken by a ping first,
 //! and has half of the timeout to answer. Times are nanoseconds of CLOCK_MONOTONIC, which stands still while the machine is suspended.
 //! What passed before the master itself woke up late counts for nobody: then everything stood still.
@@ -13,6 +14,10 @@ use super::event::{Hang, Slot};
 /// Shortest and longest time without a sign until a worker is pinged.
 const QUIET_MIN: Duration = Duration::from_millis(100);
 const QUIET_MAX: Duration = Duration::from_secs(10);
+
+/// How long a worker has to give a sign at the deadline of a call, in nanoseconds: its loop answers within a few milliseconds when
+/// it is there and the machine is not worn out.
+const ANSWER: u64 = 500_000_000;
 
 /// What can be seen of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,8 +85,9 @@ impl Watch {
         let limit = nanos(timeout);
         let row = self.rows.get_mut(&slot)?;
         let first = look.calls.iter().map(|&entered| entered.max(self.woke)).min();
-        if first.is_some_and(|entered| now.saturating_sub(entered) >= limit) {
-            return Some(Verdict::Stuck(Hang::Call(timeout)));
+        let quiet = nanos((timeout / 4).clamp(QUIET_MIN, QUIET_MAX));
+        if let Some(deadline) = first.map(|entered| entered + limit).filter(|deadline| *deadline <= now) {
+            return Some(row.judge_overdue(deadline, look.beat, (timeout, quiet), now));
         }
         if first.is_some() || look.served != row.served {
             (row.sign, row.served) = (now, look.served);
@@ -90,7 +96,6 @@ impl Watch {
         if row.pinged.is_some_and(|pinged| pinged <= sign) {
             row.pinged = None;
         }
-        let quiet = nanos((timeout / 4).clamp(QUIET_MIN, QUIET_MAX));
         // A call that begins right after this look is seen before its deadline.
         let next_call = first.unwrap_or(now) + limit;
         if !look.loops {
@@ -106,6 +111,21 @@ impl Watch {
             Some(pinged) => Verdict::Later(next_call.min((sign + limit).max(pinged + limit / 2))),
         };
         Some(verdict)
+    }
+}
+
+impl Row {
+    /// Judges a worker with a call that is over its deadline.
+    fn judge_overdue(&mut self, deadline: u64, beat: u64, (timeout, quiet): (Duration, u64), now: u64) -> Verdict {
+        match self.pinged.filter(|pinged| *pinged >= deadline) {
+            Some(pinged) if beat >= pinged && now < pinged + quiet => Verdict::Later(pinged + quiet),
+            Some(pinged) if beat < pinged && now >= pinged + ANSWER => Verdict::Stuck(Hang::Call(timeout)),
+            Some(pinged) if beat < pinged => Verdict::Later(pinged + ANSWER),
+            Some(_) | None => {
+                self.pinged = Some(now);
+                Verdict::Ping(now + ANSWER)
+            }
+        }
     }
 }
 
@@ -145,13 +165,27 @@ mod tests {
         let mut watch = watch();
         assert_eq!(judge(&mut watch, &calling(101), 105), Verdict::Later(107 * SECOND), "the next quiet look comes first");
         assert_eq!(judge(&mut watch, &calling(101), 108), Verdict::Later(109 * SECOND));
-        assert_eq!(judge(&mut watch, &calling(101), 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        assert_eq!(judge(&mut watch, &calling(101), 109), Verdict::Ping(109 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &calling(101), 110), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn a_loop_that_goes_round_at_the_deadline_is_left_to_deal_with_it() {
+        let mut watch = watch();
+        let look = |beat: u64| Look { calls: vec![101 * SECOND], ..idle(beat, 0) };
+        assert_eq!(judge(&mut watch, &look(108), 109), Verdict::Ping(109 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &look(110), 110), Verdict::Later(111 * SECOND));
+        assert_eq!(judge(&mut watch, &look(110), 111), Verdict::Ping(111 * SECOND + ANSWER), "and looked at again");
+        assert_eq!(judge(&mut watch, &look(111), 113), Verdict::Ping(113 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &look(111), 114), Verdict::Stuck(Hang::Call(TIMEOUT)), "until it does not any more");
     }
 
     #[test]
     fn one_of_many_calls_is_enough() {
         let look = Look { calls: vec![108 * SECOND, 101 * SECOND], ..idle(108, 9) };
-        assert_eq!(judge(&mut watch(), &look, 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        let mut watch = watch();
+        judge(&mut watch, &look, 109);
+        assert_eq!(judge(&mut watch, &look, 110), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
@@ -195,7 +229,8 @@ mod tests {
         watch.overslept(500 * SECOND);
         assert_eq!(judge(&mut watch, &idle(100, 0), 500), Verdict::Later(502 * SECOND));
         assert_eq!(judge(&mut watch, &calling(101), 507), Verdict::Later(508 * SECOND));
-        assert_eq!(judge(&mut watch, &calling(101), 508), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        assert_eq!(judge(&mut watch, &calling(101), 508), Verdict::Ping(508 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &calling(101), 509), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
@@ -204,7 +239,8 @@ mod tests {
         let leaving = Look { loops: false, ..idle(100, 0) };
         assert!(matches!(judge(&mut watch, &leaving, 300), Verdict::Later(_)));
         let calling = Look { loops: false, ..calling(101) };
-        assert_eq!(judge(&mut watch, &calling, 109), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        assert!(matches!(judge(&mut watch, &calling, 301), Verdict::Ping(_)));
+        assert_eq!(judge(&mut watch, &calling, 302), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]

@@ -10,6 +10,8 @@ use mio::{Interest, Registry, Token};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{setsockopt, sockopt};
 
+use crate::sys::socket::disconnect;
+
 use super::text::Text;
 
 /// A non-blocking stream that mio can register.
@@ -79,6 +81,14 @@ impl Stream {
     pub fn shutdown_all(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
+            Self::Unix(stream) => stream.shutdown(Shutdown::Both),
+        }
+    }
+
+    /// As [`Self::shutdown_all`], with a reset, so that the client sees an error and not an end. A unix socket cannot.
+    pub fn reset_all(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => disconnect(stream),
             Self::Unix(stream) => stream.shutdown(Shutdown::Both),
         }
     }

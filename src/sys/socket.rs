@@ -62,3 +62,15 @@ pub fn listen(socket: &impl AsFd, backlog: u32) -> io::Result<()> {
     Errno::result(unsafe { libc::listen(socket.as_fd().as_raw_fd(), backlog) })?;
     Ok(())
 }
+
+/// Breaks a TCP connection off by a reset, whoever else has a descriptor of it (connect(2), AF_UNSPEC).
+pub fn disconnect(socket: &impl AsFd) -> io::Result<()> {
+    // SAFETY: zeros are a valid sockaddr.
+    let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };
+    nobody.sa_family = libc::AF_UNSPEC as libc::sa_family_t;
+    // SAFETY: the address outlives the call, which only reads it; its size is given.
+    let result =
+        unsafe { libc::connect(socket.as_fd().as_raw_fd(), &raw const nobody, size_of::<libc::sockaddr>() as libc::socklen_t) };
+    Errno::result(result)?;
+    Ok(())
+}

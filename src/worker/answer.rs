@@ -118,15 +118,25 @@ impl Seat {
     pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
         self.go_on(&answer);
         let step = self.gather(&mut answer);
+        let late = answer.link.claim.is_late();
         let served = match step {
-            Step::Rendered | Step::Held | Step::File { .. } => Served::Step(answer, step),
+            Step::Rendered | Step::Held | Step::File { .. } => {
+                if !self.out.is_empty() || step != Step::Rendered {
+                    answer.link.claim.begin();
+                }
+                Served::Step(answer, step)
+            }
             Step::End(summary) => {
-                answer.record(summary, self);
+                answer.link.claim.end();
+                if !late {
+                    answer.record(summary, self);
+                }
                 drop(answer);
                 Served::Ended(summary.fate)
             }
         };
         self.scoreboard.call(self.slot, self.member.0).pause();
+        self.after_call(late);
         served
     }
 
@@ -135,9 +145,13 @@ impl Seat {
         self.go_on(&answer);
         let mut summary = answer.stream.summary();
         summary.sent = summary.sent.saturating_sub(answer.unsent());
-        answer.record(summary, self);
+        // A late one was recorded when its client was answered.
+        if !answer.link.claim.is_late() {
+            answer.record(summary, self);
+        }
         drop(answer);
         self.scoreboard.call(self.slot, self.member.0).pause();
+        self.after_call(false);
         Served::Dropped
     }
 }

@@ -183,6 +183,14 @@ pub enum Gone {
     Storage(io::Error),
 }
 
+/// Interrupts the thread that it was made on, from another one.
+pub trait Interrupter: Send + Sync {
+    /// Raises the exception of the deadline in the thread's call, which serves `request` (words for its text). It waits for the
+    /// application's runtime, which may last for ever, and then asks `runs` whether the call is still there; `raising` is told the
+    /// stacks of all threads just before.
+    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String));
+}
+
 /// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call still runs.
 pub trait Outlet {
     /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks.
@@ -216,6 +224,17 @@ pub trait App {
     /// Values of environ variables that the access log's format asked for, of the latest call, in the order given at start.
     fn logged(&self) -> &[Option<String>] {
         &[]
+    }
+
+    /// What interrupts the calling thread; `None`: nothing can.
+    fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
+        None
+    }
+
+    /// A call in which the exception of the deadline was raised has ended on this thread: takes the exception back if it has not
+    /// struck. Says whether it came out of the application, so that the log has it already.
+    fn settle(&mut self) -> bool {
+        false
     }
 
     /// The worker leaves: flush the application's output, run its exit handlers.

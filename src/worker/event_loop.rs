@@ -39,6 +39,7 @@ use crate::net::stream::{PeerAddr, Stream};
 use super::accept::Acceptor;
 use super::answer::Answer;
 use super::app::Peer;
+use super::calls::Calls;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
 use super::control::Control;
 use super::gather::Asked;
@@ -54,8 +55,10 @@ use super::tray::Tray;
 use super::trust;
 
 mod ahead;
+mod deadlines;
 mod leave;
 mod lend;
+mod outside;
 mod slots;
 mod taken;
 mod wait;
@@ -155,6 +158,12 @@ pub struct EventLoop {
     pub asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
+    /// Their calls.
+    calls: Calls,
+    /// The connection for which the owner calls the application.
+    pub calling: Token,
+    /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
+    reported: (bool, bool),
     /// Requests that may be in the application at once.
     slots: usize,
     pace: Pace,
@@ -204,6 +213,9 @@ impl EventLoop {
             owner: MAIN,
             asked: Asked::default(),
             outside: Members::none(settings.members()),
+            calls: Calls::new(settings.timeout, settings.timeout_grace),
+            calling: Token::NONE,
+            reported: (false, false),
             slots: settings.threads,
             pace: Pace::default(),
             letters,
@@ -222,12 +234,6 @@ impl EventLoop {
         seat.draining = self.is_draining();
         seat.clock.tick();
         self.send_gathered(seat);
-    }
-
-    /// The loop was taken from its owner, who is in the application.
-    pub fn taken(&mut self) {
-        self.outside.insert(self.owner);
-        self.pace.note(true);
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
@@ -297,6 +303,7 @@ impl EventLoop {
                 }
                 Stage::Yielded => {
                     self.timers.fire(seat.clock.ms(), &mut self.turn.due);
+                    self.meet_deadlines(seat);
                     self.turn.stage = if self.turn.due.is_empty() { Stage::End } else { Stage::Deadlines };
                     None
                 }
@@ -339,8 +346,8 @@ impl EventLoop {
     }
 
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
-        let Some(connection) = self.find(token) else {
-            // The client left meanwhile, or this was the drop of its stream.
+        let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
+            // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.abandoned.extend(served.into_answer());
             seat.take_in(&[], false);
             seat.out.clear();
@@ -349,25 +356,6 @@ impl EventLoop {
         connection.served(served, seat);
         let next = connection.drive(seat);
         self.follow(token, next, seat)
-    }
-
-    /// Reads what a thread without the loop has done.
-    fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
-        match letter.next {
-            Some(token) => self.taken_from_tray(token),
-            None => self.outside.remove(letter.from),
-        }
-        self.pace.note(letter.slow);
-        match &letter.rest {
-            Some(rest) => seat.take_in(rest, false),
-            None => {
-                if let Some(connection) = self.find(letter.token) {
-                    connection.renew_turn(seat);
-                }
-            }
-        }
-        seat.out = letter.out;
-        self.go_on(letter.token, letter.served, seat)
     }
 
     /// Where a turn begins.
@@ -530,6 +518,7 @@ impl EventLoop {
             self.take_away(token);
         }
         let mut connection = self.connections.remove(token.key());
+        connection.sever();
         self.acceptor.freed();
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));

@@ -227,7 +227,7 @@ impl Place {
         let mut next = Some((token, work));
         while let Some((token, work)) = next {
             if let Some(member) = work.member().filter(|&member| member != self.me) {
-                event_loop.outside.insert(member);
+                event_loop.send_out(member, token, seat);
                 self.send(member, Mail::Help(token, work));
                 return Performed::Kept(event_loop);
             }
@@ -238,10 +238,11 @@ impl Place {
                 let Some(parcel) = event_loop.pack(token, seat) else {
                     unreachable!("its connection has just asked for the call")
                 };
-                event_loop.outside.insert(member);
+                event_loop.send_out(member, token, seat);
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
                 return Performed::Kept(event_loop);
             }
+            event_loop.calling = token;
             event_loop.asked.begin(token, &work);
             let turn = self.publish(event_loop);
             let served = seat.serve(work);

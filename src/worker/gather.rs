@@ -139,6 +139,7 @@ impl Seat {
         if self.out.is_empty() {
             return true;
         }
+        let claim = &answer.link.claim;
         if std::mem::replace(&mut answer.begun, true) {
             match answer.shelf.put(&mut self.out) {
                 Put::Lies(bytes) => return bytes < GATHER_MAX,
@@ -146,8 +147,12 @@ impl Seat {
                 Put::Closed => {}
             }
         }
+        if !claim.begin_to_send() {
+            return false;
+        }
         // A failure is found again by the loop.
         let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
+        claim.has_sent();
         self.out.drain(..sent);
         self.out.is_empty()
     }

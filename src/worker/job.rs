@@ -18,6 +18,7 @@ use crate::net::stream::Stream;
 
 use super::answer::Answer;
 use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
+use super::claim::Claim;
 use super::connection::Token;
 use super::member::Member;
 use super::output::{self, Output, Sent};
@@ -31,6 +32,8 @@ pub struct Link {
     pub peer: Peer,
     /// Index of the listener it came from.
     pub listener: usize,
+    /// Whether a call may still write to it.
+    pub claim: Claim,
     /// Whether the application has taken the socket over.
     taken: AtomicBool,
 }
@@ -38,7 +41,7 @@ pub struct Link {
 impl Link {
     /// The ends of a connection that was just accepted.
     pub fn new(stream: Stream, peer: Peer, listener: usize) -> Self {
-        Self { stream, peer, listener, taken: AtomicBool::new(false) }
+        Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false) }
     }
 
     /// The application takes the socket over; the connection serves no other request.
@@ -253,20 +256,35 @@ pub struct Letter {
 
 /// `write()`'s way to the client while the call runs.
 pub struct SocketOutlet<'a> {
-    /// The socket.
-    pub stream: &'a Stream,
-    /// What it did not take.
+    /// The connection.
+    pub link: &'a Link,
+    /// What its socket did not take.
     pub output: &'a mut Option<Box<Output>>,
+    /// Whether anything was written.
+    pub used: bool,
 }
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if !self.link.claim.begin_to_send() {
+            return Err(Gone::Client);
+        }
+        self.used = true;
+        let result = self.send(out);
+        self.link.claim.has_sent();
+        result
+    }
+}
+
+impl SocketOutlet<'_> {
+    fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        let stream = &self.link.stream;
         if let Some(output) = self.output.as_mut()
-            && output.send(self.stream).map_err(|_| Gone::Client)? == Sent::All
+            && output.send(stream).map_err(|_| Gone::Client)? == Sent::All
         {
             *self.output = None;
         }
-        deliver(self.stream, self.output, out)
+        deliver(stream, self.output, out)
     }
 }
 

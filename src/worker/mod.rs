@@ -1,8 +1,11 @@
 //! The life of a worker: boot (interpreter, application), say ready, serve, drain, leave.
 
 mod accept;
+mod alarm;
 mod answer;
 pub mod app;
+mod calls;
+mod claim;
 mod clock;
 mod connection;
 mod control;
@@ -10,6 +13,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod late;
 mod letter_box;
 mod loan;
 mod member;
@@ -45,6 +49,7 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
+use alarm::Alarms;
 use app::{App, Outlet, Reply, Request};
 use control::Control;
 use event_loop::EventLoop;
@@ -169,6 +174,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
+        alarms: alarm::alarms(boot.settings.members()),
     };
     let mut seat = seats.seat(app, MAIN);
     let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
@@ -248,12 +254,18 @@ struct Seats {
     access: Option<(Arc<Sink>, Arc<Format>)>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    alarms: Alarms,
 }
 
 impl Seats {
+    /// The seat of the calling thread.
     fn seat(&self, app: Box<dyn App>, member: Member) -> Seat {
+        if let Some(interrupter) = app.interrupter() {
+            self.alarms[member.0].set(interrupter);
+        }
         let (log, access) = (self.log.clone(), self.access.clone());
-        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, member)
+        let alarms = self.alarms.clone();
+        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms))
     }
 }
 

@@ -147,6 +147,9 @@ impl Connection {
             since => seat.clock.ns().saturating_sub(since),
         };
         job.output = self.output.take();
+        if job.output.is_some() {
+            self.link.claim.begin();
+        }
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
     }
@@ -169,6 +172,7 @@ impl Connection {
     fn queue(&mut self, mut parcel: Box<Parcel>, seat: &Seat) {
         // It goes out while the request waits.
         self.output = parcel.output.take();
+        self.link.claim.end();
         parcel.since = seat.clock.ns();
         let waited = parcel.queued / NS_PER_MS;
         self.phase = Phase::Waiting(parcel);
@@ -215,6 +219,9 @@ impl Connection {
             Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
                 parcel.output = self.output.take();
+                if parcel.output.is_some() {
+                    self.link.claim.begin();
+                }
                 parcel.stop_waiting(seat.clock.ns());
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)
@@ -341,7 +348,7 @@ impl Connection {
         self.record_refusal(status, head, 0, seat);
     }
 
-    fn render_ourselves(
+    pub(super) fn render_ourselves(
         &mut self,
         status: u16,
         detail: &str,
@@ -428,14 +435,21 @@ impl Seat {
             body,
             upgrade,
         };
-        let mut outlet = SocketOutlet { stream: &link.stream, output: &mut job.output };
+        let used = job.output.is_some();
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, used };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
+        let used = outlet.used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();
+        let late = link.claim.is_late();
+        self.after_call(late);
         match reply {
             Reply::Complete(summary) => {
-                if let Some(journal) = &mut self.journal {
+                if used {
+                    link.claim.end();
+                }
+                if let Some(journal) = self.journal.as_mut().filter(|_| !late) {
                     let job = &self.job;
                     let rendered = &self.out[job.rendered.min(self.out.len())..];
                     let entry = Entry {
@@ -452,7 +466,12 @@ impl Seat {
                 }
                 Served::Whole(output, summary.fate)
             }
-            Reply::Stream(stream) => Served::Begun(output, Box::new(Answer::new(stream, link, self))),
+            Reply::Stream(stream) => {
+                if self.out.len() > self.job.rendered {
+                    link.claim.begin();
+                }
+                Served::Begun(output, Box::new(Answer::new(stream, link, self)))
+            }
         }
     }
 }

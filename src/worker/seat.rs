@@ -15,6 +15,7 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::scoreboard::{Scoreboard, Slot};
 
+use super::alarm::Alarms;
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
@@ -118,6 +119,8 @@ pub struct Seat {
     pub member: Member,
     /// Whether it may call the application.
     pub may_call: bool,
+    /// The alarms of all threads.
+    pub(super) alarms: Alarms,
     pub(super) scoreboard: Arc<Scoreboard>,
     pub(super) slot: usize,
 }
@@ -131,7 +134,7 @@ impl Seat {
         access: Option<(Arc<Sink>, Arc<Format>)>,
         scoreboard: Arc<Scoreboard>,
         slot: usize,
-        member: Member,
+        (member, alarms): (Member, Alarms),
     ) -> Self {
         let rules = Rules::of(settings);
         Self {
@@ -158,6 +161,7 @@ impl Seat {
             draining: false,
             member,
             may_call: true,
+            alarms,
             scoreboard,
             slot,
         }

@@ -17,6 +17,7 @@ use super::failure::{self, Failure};
 use super::file_wrapper::{Extent, FileWrapper};
 use super::start_response::StartResponse;
 use crate::http::error;
+use crate::http::head::Version;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::worker::app::{Fate, Step, Stream, Summary};
@@ -224,6 +225,7 @@ impl Answer {
         if let Some(start_response) = &self.start_response {
             // Before the exchange is borrowed: it runs code of the application (`__str__` of its exceptions).
             let text = failure.describe(py);
+            let is_timeout = failure.is_timeout(py);
             let mut exchange = start_response.exchange(py).borrow_mut();
             if exchange.is_gone() {
                 self.log.debug(format_args!("{}: the client left: {text}", self.line));
@@ -236,7 +238,11 @@ impl Answer {
             } else {
                 out.truncate(mark);
                 let terms = exchange.terms();
-                self.summary = refuse(out, terms.version, terms.head_only, exchange.date());
+                self.summary = if is_timeout {
+                    time_out(out, terms.version, terms.head_only, exchange.date())
+                } else {
+                    refuse(out, terms.version, terms.head_only, exchange.date())
+                };
             }
         }
         self.close(py);
@@ -273,12 +279,20 @@ fn close(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Answers 500 in the application's place.
-pub fn refuse(out: &mut Vec<u8>, version: crate::http::head::Version, head_only: bool, date: &[u8]) -> Summary {
-    const STATUS: u16 = 500;
+pub fn refuse(out: &mut Vec<u8>, version: Version, head_only: bool, date: &[u8]) -> Summary {
+    render(out, 500, "The application failed; the error log of the server says why.", (version, head_only), date)
+}
+
+/// Answers 504 in the application's place.
+fn time_out(out: &mut Vec<u8>, version: Version, head_only: bool, date: &[u8]) -> Summary {
+    render(out, 504, "the application did not answer in time", (version, head_only), date)
+}
+
+fn render(out: &mut Vec<u8>, status: u16, detail: &str, (version, head_only): (Version, bool), date: &[u8]) -> Summary {
     let from = out.len();
-    error::render(out, STATUS, "The application failed; the error log of the server says why.", version, head_only, date);
+    error::render(out, status, detail, version, head_only, date);
     let head = memchr::memmem::find(&out[from..], b"\r\n\r\n").map_or(0, |end| end + 4);
-    Summary { status: STATUS, sent: (out.len() - from - head) as u64, fate: Fate::Close }
+    Summary { status, sent: (out.len() - from - head) as u64, fate: Fate::Close }
 }
 
 /// The connection's fate after the end of a body.

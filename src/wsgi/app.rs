@@ -19,10 +19,11 @@ use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
+use super::timeout::Interrupt;
 use super::upgrade::{Offer, Upgrades};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
-use crate::worker::app::{App, Body, Outlet, Reply, Request, Summary};
+use crate::worker::app::{App, Body, Interrupter, Outlet, Reply, Request, Summary};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
@@ -39,6 +40,7 @@ pub struct Wsgi {
     names: Vec<Py<PyString>>,
     logged: Vec<Option<String>>,
     log: Log,
+    interrupt: Arc<Interrupt>,
     /// While the thread does without the GIL.
     detached: Option<Detached>,
 }
@@ -79,6 +81,7 @@ impl Wsgi {
             names: plan.environ_names.iter().map(|name| PyString::new(py, name).unbind()).collect(),
             logged: Vec::new(),
             log: plan.log.clone(),
+            interrupt: Interrupt::here(plan.log.clone()),
             detached: None,
             plan,
         })
@@ -294,6 +297,15 @@ impl App for Wsgi {
 
     fn logged(&self) -> &[Option<String>] {
         &self.logged
+    }
+
+    fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
+        Some(self.interrupt.clone())
+    }
+
+    fn settle(&mut self) -> bool {
+        self.detached = None;
+        Python::attach(|py| self.interrupt.settle(py))
     }
 
     fn finish(&mut self) {

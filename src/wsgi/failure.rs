@@ -6,6 +6,8 @@ use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTraceback};
 
+use super::timeout;
+
 /// Why an answer failed.
 pub enum Failure {
     /// The application raised.
@@ -26,6 +28,9 @@ impl Failure {
         match self {
             Self::Misuse(text) => text.clone(),
             Self::Raised(error) => {
+                if let Some(request) = timeout::request_of(py, error) {
+                    return format!("interrupted at --timeout: {request}\n{}", traceback(py, error));
+                }
                 let mut text = String::from("the application raised an exception");
                 if let Some(hint) = hint(py, error) {
                     let _ = write!(text, " ({hint})");
@@ -34,6 +39,16 @@ impl Failure {
                 text.push_str(&traceback(py, error));
                 text
             }
+        }
+    }
+}
+
+impl Failure {
+    /// Whether the deadline of the request is the cause.
+    pub fn is_timeout(&self, py: Python<'_>) -> bool {
+        match self {
+            Self::Raised(error) => timeout::request_of(py, error).is_some(),
+            Self::Misuse(_) => false,
         }
     }
 }

@@ -26,6 +26,7 @@ mod start_response;
 mod target;
 mod text;
 mod thread;
+mod timeout;
 mod upgrade;
 mod welcome;
 

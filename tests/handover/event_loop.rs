@@ -33,6 +33,7 @@ pub struct EventLoop {
     answered: Vec<usize>,
     pub outside: Members,
     pub asked: Asked,
+    pub calling: Token,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -51,6 +52,7 @@ impl EventLoop {
             streams: VecDeque::new(),
             outside: Members::none(members),
             asked: Asked,
+            calling: Token(0),
             owner: MAIN,
             letters,
             tray,
@@ -72,6 +74,11 @@ impl EventLoop {
         self.touch();
         self.outside.insert(self.owner);
         self.world.taken.open();
+    }
+
+    pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {
+        self.touch();
+        self.outside.insert(member);
     }
 
     pub fn wants_help(&self) -> bool {

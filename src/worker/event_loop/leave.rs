@@ -69,14 +69,28 @@ impl EventLoop {
                 Ok(false)
             }
             Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
-            Leaving::Drained => Ok(self.connections.is_empty() && self.is_quiet() && self.is_queue_empty(seat)),
-            Leaving::Now => Ok(self.is_quiet()),
+            Leaving::Drained => {
+                if self.is_blocked() && !self.lending.hands_over {
+                    self.turn_waiting_away(seat);
+                }
+                Ok(self.only_late_ones() && self.has_left() && self.connections.is_empty() && self.is_queue_empty(seat))
+            }
+            Leaving::Now => Ok(self.has_left()),
         }
+    }
+
+    /// Whether nothing of the worker is in the application; tells the master when only what never ends is.
+    fn has_left(&mut self) -> bool {
+        if !self.is_quiet() {
+            self.tell_if_stranded();
+            return false;
+        }
+        true
     }
 
     /// While all its slots are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = self.acceptor.is_shared() && self.is_full();
+        let full = (self.acceptor.is_shared() && self.is_full()) || self.is_blocked();
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
@@ -114,7 +128,8 @@ impl EventLoop {
         seat.draining = self.is_draining();
         match leaving {
             // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
-            Leaving::Drained => self.close_listeners(RETIRE_TAKE, seat),
+            // A blocked one was taken off the listeners, and could serve none.
+            Leaving::Drained => self.close_listeners(if self.is_blocked() { 0 } else { RETIRE_TAKE }, seat),
             Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
         }
     }

@@ -16,14 +16,15 @@ impl EventLoop {
     /// Polls until something happens or the nearest deadline, then reads the clock.
     pub(super) fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
         let before = seat.clock.ns();
-        self.wait_for_events(seat)?;
+        let patience = self.patience(seat.clock.ms());
+        self.wait_for_events(patience, seat)?;
         seat.clock.turn();
         self.brisk = seat.clock.ns() - before < HOLD.as_nanos() as u64;
+        self.calls.woken(before, patience, seat.clock.ns());
         Ok(())
     }
 
-    fn wait_for_events(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let mut timeout = self.patience(seat.clock.ms());
+    fn wait_for_events(&mut self, mut timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
         if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && seat.app.is_alone() {
             self.poll(Some(HOLD), seat)?;
             if !self.events.is_empty() {
@@ -40,8 +41,14 @@ impl EventLoop {
         if !self.runnable.is_empty() {
             return Some(Duration::ZERO);
         }
-        let wishes =
-            [self.timers.next(), self.acceptor.wants(), self.overload.wants(), self.lending.wants(), self.leaving.wants()];
+        let wishes = [
+            self.timers.next(),
+            self.calls.next(),
+            self.acceptor.wants(),
+            self.overload.wants(),
+            self.lending.wants(),
+            self.leaving.wants(),
+        ];
         let first = wishes.into_iter().fold(u64::MAX, |first, wish| first.min(wish.unwrap_or(u64::MAX)));
         (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
     }

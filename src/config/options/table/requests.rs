@@ -14,10 +14,22 @@ pub(super) const ROWS: &[Opt] = &[
         value: "TIME",
         kind: Kind::Number,
         default: Some("30s"),
-        help: "How long the application may run for one request, or for one block of a streamed answer; beyond it the log gets the \
-               request and the Python stacks, and the worker is replaced. 0 is no limit.",
+        help: "How long the application may run for one request, or for one block of a streamed answer; beyond it the request is \
+               interrupted (--timeout-grace). 0 is no limit.",
         section: Section::Timeouts,
         set: Some(|s, v| time_or_none(v, CALL_TIMEOUT_MIN).map(|time| s.timeout = time)),
+        ..ROW
+    },
+    Opt {
+        name: "timeout-grace",
+        value: "TIME",
+        kind: Kind::Number,
+        default: Some("1s"),
+        help: "At --timeout tapster.RequestTimeout is raised in the request, which has this much time to end. Then its client is \
+               answered 504 without it, the log gets the request and the Python stacks, and the worker is replaced. 0 raises no \
+               exception.",
+        section: Section::Timeouts,
+        set: Some(|s, v| value::duration(v, Duration::ZERO, TIMEOUT_MAX).map(|time| s.timeout_grace = time)),
         ..ROW
     },
     Opt {

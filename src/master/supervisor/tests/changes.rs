@@ -4,6 +4,36 @@ use super::super::super::event::ReloadFailure;
 use super::*;
 
 #[test]
+fn a_worker_with_a_stuck_request_gives_way_to_a_successor_and_is_ended_when_nothing_else_is_left() {
+    let mut server = Server::serving(2);
+    let told = Action::Tell(Note::Recycling { slot: Slot(1), wear: Wear::Stuck });
+    assert_eq!(server.report(1, Report::Stuck), [told, fork(2)]);
+    assert_eq!(server.report(1, Report::Stuck), [], "once");
+    assert_eq!(server.ready(2), [Action::Order(Slot(1), Order::Retire)]);
+    assert_eq!(server.report(1, Report::Stranded), [Action::Abort(Slot(1))]);
+    let hung = Action::Tell(Note::Hung { slot: Slot(1), hang: Hang::Stranded, exit: CRASH, fatal: false });
+    assert_eq!(server.ended(1, CRASH), [hung], "neither a crash nor replaced again");
+}
+
+#[test]
+fn a_stuck_request_is_known_before_the_last_worker_is_ready() {
+    let mut server = Server::starting(2);
+    server.ready(0);
+    let told = Action::Tell(Note::Recycling { slot: Slot(0), wear: Wear::Stuck });
+    assert_eq!(server.report(0, Report::Stuck), [told]);
+    assert!(server.ready(1).contains(&fork(2)));
+}
+
+#[test]
+fn a_stuck_request_at_a_stop_does_not_use_up_the_time_for_the_drain() {
+    let mut server = Server::serving(1);
+    server.asked(Request::Stop);
+    assert_eq!(server.report(0, Report::Stranded), [Action::Abort(Slot(0))]);
+    let ended = server.ended(0, CRASH);
+    assert!(ended.contains(&Action::Exit(code::OK)), "{ended:?}");
+}
+
+#[test]
 fn a_reload_boots_one_worker_first_and_then_rolls_one_by_one() {
     let mut server = Server::reloading(policy(2));
     let adopted = [Action::Tell(Note::Adopted(SECOND)), Action::Adopt(SECOND)];

@@ -1,0 +1,252 @@
+//! The deadlines of calls that run without the loop (`--timeout`), one for each time that the application is entered.
+//!
+//! A call that keeps the loop for longer than a tick loses it, so every call that can be late is in this list, and a quick request
+//! never is. The list is looked at when the earliest deadline in it has come, which an application whose calls take a few
+//! milliseconds brings about once in a timeout.
+
+use std::time::Duration;
+
+use super::connection::Token;
+use super::member::Member;
+
+/// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended, without a
+/// processor): what passed meanwhile counts for no call.
+const STOOD_STILL: u64 = 500_000_000;
+
+/// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
+const AGAIN_MS: u64 = 20;
+
+const NS_PER_MS: u64 = 1_000_000;
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    /// It runs.
+    Runs,
+    /// The exception is raised in it, since then in milliseconds.
+    Interrupted(u64),
+    /// Its client was answered without it.
+    Late,
+}
+
+#[derive(Debug)]
+struct Row {
+    member: Member,
+    token: Token,
+    stage: Stage,
+}
+
+/// A call whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Its thread.
+    pub member: Member,
+    /// Its connection; [`Token::NONE`] for a stream that is dropped.
+    pub token: Token,
+    /// When it was entered, nanoseconds of the loop's clock: its name, since a thread enters one call at a time.
+    pub entered: u64,
+    /// What to do.
+    pub verdict: Verdict,
+}
+
+/// What to do with a call whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Raise the exception in it.
+    Interrupt,
+    /// Answer without it.
+    GiveUp,
+}
+
+/// The calls outside of the loop.
+#[derive(Debug)]
+pub struct Calls {
+    /// `--timeout` in milliseconds; `None`: no limit.
+    limit: Option<u64>,
+    /// `--timeout-grace` in milliseconds; 0: no exception is raised.
+    grace: u64,
+    rows: Vec<Row>,
+    /// When to look, in milliseconds of the loop's clock.
+    next: u64,
+    /// When the process last went on after it had stood still.
+    woke: u64,
+}
+
+impl Calls {
+    /// No calls.
+    pub fn new(timeout: Duration, grace: Duration) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
+        let limit = (!timeout.is_zero()).then(|| ms(timeout));
+        Self { limit, grace: ms(grace), rows: Vec::new(), next: u64::MAX, woke: 0 }
+    }
+
+    /// A call goes on without the loop, or is about to begin.
+    pub fn add(&mut self, member: Member, token: Token, now: u64) {
+        self.rows.push(Row { member, token, stage: Stage::Runs });
+        if let Some(limit) = self.limit {
+            self.next = self.next.min(now + limit);
+        }
+    }
+
+    /// A call has ended.
+    pub fn remove(&mut self, member: Member, token: Token) {
+        // The first of several: a thread may have ended one for this connection and begun another before its letter was read.
+        if let Some(index) = self.rows.iter().position(|row| row.member == member && row.token == token) {
+            self.rows.remove(index);
+        }
+    }
+
+    /// A poll that began at `before` and was to last for `patience` (`None`: for ever) is over; times in nanoseconds.
+    #[inline]
+    pub fn woken(&mut self, before: u64, patience: Option<Duration>, now: u64) {
+        if now - before > STOOD_STILL && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
+        {
+            self.woke = now / NS_PER_MS;
+        }
+    }
+
+    /// When to look, in milliseconds of the loop's clock; `None`: not before a call begins.
+    pub fn next(&self) -> Option<u64> {
+        (self.next != u64::MAX).then_some(self.next)
+    }
+
+    /// Whether to look now.
+    pub fn is_due(&self, now: u64) -> bool {
+        now >= self.next
+    }
+
+    /// The calls whose time is over; `entered` says since when a thread is in the application, nanoseconds of the loop's clock.
+    pub fn overdue(&mut self, now: u64, entered: impl Fn(Member) -> Option<u64>) -> Vec<Overdue> {
+        let mut found = Vec::new();
+        self.next = u64::MAX;
+        let Some(limit) = self.limit else { return found };
+        for index in 0..self.rows.len() {
+            let (done, rest) = self.rows.split_at_mut(index + 1);
+            let Some(Row { member, token, stage }) = done.last_mut() else { break };
+            // Whoever has begun another call has ended this one; the letter is on its way.
+            if *stage == Stage::Late || rest.iter().any(|row| row.member == *member) {
+                continue;
+            }
+            let Some(entered) = entered(*member) else {
+                // It has not begun yet, has just ended, or may last.
+                self.next = self.next.min(now + limit);
+                continue;
+            };
+            let deadline = match *stage {
+                Stage::Runs => (entered / NS_PER_MS).max(self.woke) + limit,
+                Stage::Interrupted(at) => at.max(self.woke) + self.grace,
+                Stage::Late => continue,
+            };
+            if now < deadline {
+                self.next = self.next.min(deadline);
+                continue;
+            }
+            let verdict = if *stage == Stage::Runs && self.grace > 0 {
+                *stage = Stage::Interrupted(now);
+                self.next = self.next.min(now + self.grace);
+                Verdict::Interrupt
+            } else {
+                self.next = self.next.min(now + AGAIN_MS);
+                Verdict::GiveUp
+            };
+            found.push(Overdue { member: *member, token: *token, entered, verdict });
+        }
+        found
+    }
+
+    /// The client of this call was answered without it.
+    pub fn gave_up(&mut self, member: Member, token: Token) {
+        if let Some(row) = self.rows.iter_mut().rev().find(|row| row.member == member && row.token == token) {
+            row.stage = Stage::Late;
+        }
+    }
+
+    /// How many such calls have not ended yet.
+    pub fn late(&self) -> usize {
+        self.rows.iter().filter(|row| row.stage == Stage::Late).count()
+    }
+
+    /// Whether this thread is in such a call.
+    pub fn is_late(&self, member: Member) -> bool {
+        self.rows.iter().any(|row| row.member == member && row.stage == Stage::Late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: Member = Member(0);
+    const SECOND: Member = Member(1);
+
+    fn token(key: u32) -> Token {
+        Token::new(key, 1)
+    }
+
+    fn calls(grace: u64) -> Calls {
+        Calls::new(Duration::from_millis(1_000), Duration::from_millis(grace))
+    }
+
+    /// Looks when every thread has entered the application at `entered`, in milliseconds.
+    fn look(calls: &mut Calls, now: u64, entered: u64) -> Vec<(Member, Verdict)> {
+        calls.overdue(now, |_| Some(entered * NS_PER_MS)).iter().map(|found| (found.member, found.verdict)).collect()
+    }
+
+    #[test]
+    fn a_call_is_interrupted_at_its_deadline_and_given_up_after_the_grace() {
+        let mut calls = calls(200);
+        calls.add(FIRST, token(1), 5_001);
+        assert!(!calls.is_due(6_000) && calls.is_due(6_001));
+        assert_eq!(look(&mut calls, 5_999, 5_000), []);
+        assert_eq!(calls.next(), Some(6_000), "by the time that it was entered");
+        assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, Verdict::Interrupt)]);
+        assert_eq!((look(&mut calls, 6_199, 5_000), calls.next()), (vec![], Some(6_200)));
+        assert_eq!(look(&mut calls, 6_200, 5_000), [(FIRST, Verdict::GiveUp)]);
+        assert_eq!(look(&mut calls, 6_230, 5_000), [(FIRST, Verdict::GiveUp)], "until it could be");
+        calls.gave_up(FIRST, token(1));
+        assert_eq!((look(&mut calls, 9_000, 5_000), calls.late(), calls.next()), (vec![], 1, None));
+        calls.remove(FIRST, token(1));
+        assert_eq!(calls.late(), 0);
+    }
+
+    #[test]
+    fn without_a_grace_it_is_given_up_at_once() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 5_000);
+        assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, Verdict::GiveUp)]);
+    }
+
+    #[test]
+    fn without_a_timeout_nothing_is_ever_due() {
+        let mut calls = Calls::new(Duration::ZERO, Duration::from_secs(1));
+        calls.add(FIRST, token(1), 0);
+        assert_eq!((calls.next(), look(&mut calls, u64::MAX / 2, 1)), (None, vec![]));
+    }
+
+    #[test]
+    fn a_thread_is_judged_by_its_last_call_alone() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0);
+        calls.add(SECOND, token(2), 10);
+        calls.add(FIRST, token(3), 900);
+        let found = calls.overdue(1_500, |member| (member == FIRST).then_some(900 * NS_PER_MS));
+        assert_eq!((found, calls.next()), (vec![], Some(1_900)));
+        let found = calls.overdue(1_900, |_| Some(900 * NS_PER_MS));
+        assert_eq!(found.iter().map(|found| found.token).collect::<Vec<_>>(), [token(2), token(3)]);
+    }
+
+    #[test]
+    fn what_passed_while_the_process_stood_still_counts_for_no_call() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 5_000);
+        let mut slept = |from: u64, patience: Option<u64>, to: u64| {
+            calls.woken(from * NS_PER_MS, patience.map(Duration::from_millis), to * NS_PER_MS);
+            calls.woke
+        };
+        assert_eq!(slept(5_000, Some(300), 5_700), 0, "late, but not that late");
+        assert_eq!(slept(5_000, None, 50_000), 0, "it was to sleep for as long as nothing happens");
+        assert_eq!(slept(5_000, Some(1_000), 9_000), 9_000);
+        assert_eq!(look(&mut calls, 9_000, 5_000), []);
+        assert_eq!(look(&mut calls, 10_000, 5_000), [(FIRST, Verdict::GiveUp)]);
+    }
+}

@@ -1,0 +1,98 @@
+//! What the owner of the loop does about calls that last longer than `--timeout`: an exception in the call first, then an answer
+//! without it. It needs no lock of the interpreter for either.
+
+use crate::channel::Report;
+
+use super::{EventLoop, Seat};
+use crate::worker::alarm::{self, Target};
+use crate::worker::calls::{Overdue, Verdict};
+use crate::worker::late::Outcome;
+
+impl EventLoop {
+    /// Looks after calls that last too long.
+    pub(super) fn meet_deadlines(&mut self, seat: &mut Seat) {
+        let now = seat.clock.ms();
+        if !self.calls.is_due(now) {
+            return;
+        }
+        let (board, slot) = (seat.scoreboard.clone(), seat.slot);
+        for overdue in self.calls.overdue(now, |member| board.call(slot, member.0).entered()) {
+            match overdue.verdict {
+                Verdict::Interrupt => interrupt(&overdue, seat),
+                Verdict::GiveUp => self.give_up(&overdue, seat),
+            }
+        }
+    }
+
+    /// Answers a client without the call that it waits for; the worker is to be replaced.
+    fn give_up(&mut self, overdue: &Overdue, seat: &mut Seat) {
+        let call = seat.scoreboard.call(seat.slot, overdue.member.0).in_flight();
+        // It has just ended otherwise; its letter is on its way.
+        let Some(call) = call.filter(|call| call.entered == overdue.entered) else { return };
+        let outcome = match self.find(overdue.token) {
+            Some(connection) => match connection.give_up(&call, seat) {
+                Some((next, outcome)) => {
+                    let more = self.follow(overdue.token, next, seat);
+                    debug_assert!(more.is_none(), "an answer of our own needs no application");
+                    outcome
+                }
+                None => return,
+            },
+            None => Outcome::NoClient,
+        };
+        self.calls.gave_up(overdue.member, overdue.token);
+        let request = seat.describe(&call);
+        let stacks = seat.alarms[overdue.member.0].stacks();
+        let stacks = if stacks.is_empty() { stacks } else { format!("\nwhen it was interrupted:\n{stacks}") };
+        seat.log.error(format_args!("a request does not end within --timeout; {outcome}: {request}{stacks}"));
+        if !std::mem::replace(&mut self.reported.0, true) {
+            // Fails only when the master is gone, which the channel tells at the next turn.
+            let _ = self.control.report(&Report::Stuck);
+        }
+    }
+
+    /// Whether every slot is taken by a call that was given up: nothing that waits for one can be served here.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.calls.late() >= self.slots
+    }
+
+    /// Whether there are no connections but those whose call was given up: they have their answers, and at most linger.
+    pub(super) fn only_late_ones(&self) -> bool {
+        self.connections.is_empty() || (self.calls.late() > 0 && self.connections.iter().all(|(_, c)| c.link.claim.is_late()))
+    }
+
+    /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
+    pub(super) fn tell_if_stranded(&mut self) {
+        let late = self.calls.late();
+        let waits = self.abandoned.iter().any(|answer| !self.calls.is_late(answer.member()));
+        let stranded = late > 0 && late == self.outside.len() && !waits;
+        if stranded && !std::mem::replace(&mut self.reported.1, true) {
+            // As above.
+            let _ = self.control.report(&Report::Stranded);
+        }
+    }
+
+    /// Complete requests that wait for a slot that will not be free any more are answered 503 at once, so that the worker can leave.
+    pub(super) fn turn_waiting_away(&mut self, seat: &Seat) {
+        let now = seat.clock.ms();
+        let waiting: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid).map(|(key, _)| key).collect();
+        for key in waiting {
+            self.connections[key].hurry(now);
+            self.arm(key);
+        }
+    }
+}
+
+fn interrupt(overdue: &Overdue, seat: &Seat) {
+    let Some(call) = seat.scoreboard.call(seat.slot, overdue.member.0).in_flight() else { return };
+    let target = Target {
+        member: overdue.member,
+        entered: overdue.entered,
+        board: (seat.scoreboard.clone(), seat.slot),
+        request: seat.describe(&call),
+    };
+    if let Err(error) = alarm::ring(&seat.alarms, target) {
+        // It is given up after the grace all the same.
+        seat.log.warning(format_args!("cannot start the thread that interrupts a request: {error}"));
+    }
+}

@@ -1,0 +1,48 @@
+//! Threads that are in the application without the loop: how they get there, and the letters that they come back with.
+
+use crate::sys::time::monotonic;
+use crate::worker::connection::Token;
+use crate::worker::job::{Letter, Work};
+use crate::worker::member::Member;
+
+use super::{EventLoop, Seat};
+
+const NS_PER_MS: u64 = 1_000_000;
+
+impl EventLoop {
+    /// The loop was taken from its owner, who is in the application.
+    pub fn taken(&mut self) {
+        self.outside.insert(self.owner);
+        self.calls.add(self.owner, self.calling, monotonic() / NS_PER_MS);
+        self.pace.note(true);
+    }
+
+    /// Another thread is about to work in the application for this connection.
+    pub fn send_out(&mut self, member: Member, token: Token, seat: &Seat) {
+        self.outside.insert(member);
+        self.calls.add(member, token, seat.clock.ms());
+    }
+
+    /// Reads what a thread without the loop has done.
+    pub(super) fn open_letter(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
+        match letter.next {
+            Some(token) => self.taken_from_tray(token),
+            None => self.outside.remove(letter.from),
+        }
+        self.calls.remove(letter.from, letter.token);
+        if let Some(next) = letter.next {
+            self.calls.add(letter.from, next, seat.clock.ms());
+        }
+        self.pace.note(letter.slow);
+        match &letter.rest {
+            Some(rest) => seat.take_in(rest, false),
+            None => {
+                if let Some(connection) = self.find(letter.token) {
+                    connection.renew_turn(seat);
+                }
+            }
+        }
+        seat.out = letter.out;
+        self.go_on(letter.token, letter.served, seat)
+    }
+}

@@ -1,0 +1,90 @@
+//! `tapster.RequestTimeout`: raised in a thread from another one, and recognised when it comes out of the application.
+
+use std::ffi::{CStr, c_long};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pyo3::ffi;
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+
+use super::failure;
+use crate::log::error::Log;
+use crate::worker::app::Interrupter;
+
+/// Name of the module that applications import.
+const MODULE: &CStr = c"tapster";
+
+/// Its source.
+const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("tapster.py"), "\0").as_bytes()) {
+    Ok(code) => code,
+    Err(_) => panic!("the source has no NUL byte"),
+};
+
+/// Makes the module, for `import tapster`.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    PyModule::from_code(py, SOURCE, c"tapster.py", MODULE).map(drop)
+}
+
+/// What interrupts one thread.
+pub struct Interrupt {
+    /// The interpreter's name of the thread.
+    ident: c_long,
+    /// The exception that was raised in the call that runs.
+    raised: Mutex<Option<Py<PyAny>>>,
+    log: Log,
+}
+
+impl Interrupt {
+    /// Interrupts the calling thread.
+    pub fn here(log: Log) -> Arc<Self> {
+        // SAFETY: needs nothing; it names the calling thread.
+        let ident = unsafe { ffi::PyThread_get_thread_ident() } as c_long;
+        Arc::new(Self { ident, raised: Mutex::new(None), log })
+    }
+
+    /// The call is over: takes back an exception that has not struck; says whether the log has it.
+    pub fn settle(&self, py: Python<'_>) -> bool {
+        // SAFETY: the thread is attached, as `py` shows; without an exception a pending one is forgotten.
+        unsafe { ffi::PyThreadState_SetAsyncExc(self.ident, std::ptr::null_mut()) };
+        let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner).take();
+        raised.is_some_and(|class| class.bind(py).getattr("_came_out").is_ok_and(|came| came.is_truthy().unwrap_or(false)))
+    }
+
+    fn raise(&self, py: Python<'_>, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String)) -> PyResult<()> {
+        let module = py.import("tapster")?;
+        let stacks = module.getattr("_stacks")?.call0()?.extract()?;
+        let class = module.getattr("_exception")?.call1((request,))?;
+        // Python code ran, and with it other threads: only from here to the end nothing moves.
+        if runs() {
+            raising(stacks);
+            // SAFETY: the thread is attached, as `py` shows; the class is one of exceptions; the call takes its own reference.
+            unsafe { ffi::PyThreadState_SetAsyncExc(self.ident, class.as_ptr()) };
+            *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(class.unbind());
+        }
+        Ok(())
+    }
+}
+
+impl Interrupter for Interrupt {
+    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String)) {
+        Python::attach(|py| {
+            if runs()
+                && let Err(error) = self.raise(py, request, runs, raising)
+            {
+                self.log.error(format_args!("cannot interrupt {request}: {}", failure::traceback(py, &error)));
+            }
+        });
+    }
+}
+
+/// What a request was, if the exception is one of the deadline; notes that it came out of the application.
+pub fn request_of(py: Python<'_>, error: &PyErr) -> Option<String> {
+    let base = py.import("tapster").ok()?.getattr("RequestTimeout").ok()?.cast_into::<PyType>().ok()?;
+    let class = error.get_type(py);
+    if !class.is_subclass(&base).ok()? {
+        return None;
+    }
+    // Fails only when the application has replaced the class; then the log has a line more.
+    let _ = class.setattr("_came_out", true);
+    Some(class.getattr("request").and_then(|request| request.extract()).unwrap_or_default())
+}

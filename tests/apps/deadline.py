@@ -1,0 +1,102 @@
+"""Requests that last too long, each in its own way. What they see is noted in DEADLINE_DIR."""
+
+import ctypes
+import os
+import time
+from pathlib import Path
+
+from tapster import RequestTimeout
+
+DIR = Path(os.environ["DEADLINE_DIR"])
+LONG = 3600
+
+
+def note(name, text):
+    with open(DIR / name, "a") as file:
+        file.write(text + "\n")
+
+
+def spin():
+    while True:
+        pass
+
+
+def wait_for_gate():
+    while not (DIR / "gate").exists():
+        time.sleep(0.01)
+
+
+def caught(environ, start_response):
+    try:
+        spin()
+    except RequestTimeout as error:
+        return answer(start_response, f"caught: {error}")
+
+
+def stubborn(environ, start_response):
+    while True:
+        try:
+            spin()
+        except TimeoutError:
+            note("swallowed", "one")
+
+
+def written(environ, start_response):
+    write = start_response("200 OK", [("Content-Type", "text/plain")])
+    write(b"one")
+    wait_for_gate()
+    for _ in range(3):
+        try:
+            write(b"two")
+        except ConnectionError as error:
+            note("refused", str(error))
+    return [b"three"]
+
+
+def gated(environ, start_response):
+    wait_for_gate()
+    note("passed", "one")
+    return answer(start_response, "late")
+
+
+def blocks(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return pieces(environ["QUERY_STRING"] == "hang")
+
+
+def pieces(hang):
+    try:
+        for _ in range(5):
+            yield b"block\n"
+            time.sleep(0.6)
+        if hang:
+            time.sleep(LONG)
+    finally:
+        note("closed", "one")
+
+
+def hang(environ, start_response):
+    spin()
+
+
+def sleep(environ, start_response):
+    time.sleep(LONG)
+
+
+def hold_gil(environ, start_response):
+    # Unlike CDLL, PyDLL keeps the GIL while it calls.
+    ctypes.PyDLL(None).sleep(LONG)
+
+
+def quick(environ, start_response):
+    return answer(start_response, "quick")
+
+
+def answer(start_response, text):
+    body = text.encode()
+    start_response("200 OK", [("X-Worker", str(os.getpid())), ("Content-Length", str(len(body)))])
+    return [body]
+
+
+def application(environ, start_response):
+    return globals()[environ["PATH_INFO"][1:]](environ, start_response)
