@@ -104,7 +104,7 @@ impl Targets {
             return Ok(&self.root);
         }
         let slot = if target.len() > LONGEST { &mut self.long } else { &mut self.slots[index(target)] };
-        if !slot.as_ref().is_some_and(|uri| uri.target == target) {
+        if slot.as_ref().is_none_or(|uri| uri.target != target) {
             self.serial += 1;
             *slot = Some(Uri::new(py, head, bytes, self.serial)?);
         }
