@@ -1,33 +1,27 @@
 //! The worker's loop without Python: a native application behind real sockets, for what only the loop decides (back-pressure,
 //! turns, deadlines, the drain).
 
+// Alone, because the rest of the harness needs the build's Python.
+#[path = "common/native.rs"]
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+mod native;
+
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use tapster::channel::{self, MasterEnd, Order, Report};
-use tapster::config::{Bind, LogTarget, Settings};
+use native::{Worker, end, summary, until};
+use tapster::channel::{Order, Report};
+use tapster::config::Settings;
 use tapster::http::framing::Length;
-use tapster::http::response::{self, Body as Encoding, Context, Encoder, End};
-use tapster::log::Level;
-use tapster::log::error::{Log, Who};
-use tapster::log::sink::Sink;
-use tapster::net::listener::{self, Address};
-use tapster::scoreboard::Scoreboard;
-use tapster::sys::signals::Blocked;
+use tapster::http::response::{self, Body as Encoding, Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
-use tapster::worker::{self, Boot};
 
 /// Bytes of one large block; more than any socket buffer takes at once.
 const LARGE: usize = 32 * 1024 * 1024;
-
-/// Longest time that a step of a test may take.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What the application has seen.
 #[derive(Default)]
@@ -104,19 +98,6 @@ fn complete(mut encoding: Encoding, out: &mut Vec<u8>) -> Reply {
     Reply::Complete(end(&mut encoding, out))
 }
 
-fn end(encoding: &mut Encoding, out: &mut Vec<u8>) -> Summary {
-    let fate = match encoding.end(out) {
-        End::Complete { persistent: true } => Fate::Keep,
-        End::Complete { persistent: false } => Fate::Close,
-        End::Short(_) => Fate::Cut,
-    };
-    Summary { status: 200, sent: encoding.sent(), fate }
-}
-
-fn summary(encoding: &Encoding) -> Summary {
-    Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut }
-}
-
 /// Small blocks, one after the other.
 struct Blocks {
     seen: Arc<Seen>,
@@ -145,7 +126,7 @@ impl Stream for Blocks {
     }
 
     fn summary(&self) -> Summary {
-        summary(&self.encoding)
+        summary(&self.encoding, Fate::Cut)
     }
 }
 
@@ -183,7 +164,7 @@ impl Stream for Large {
     }
 
     fn summary(&self) -> Summary {
-        summary(&self.encoding)
+        summary(&self.encoding, Fate::Cut)
     }
 }
 
@@ -221,7 +202,7 @@ impl Stream for FileStream {
     }
 
     fn summary(&self) -> Summary {
-        summary(&self.encoding)
+        summary(&self.encoding, Fate::Cut)
     }
 }
 
@@ -231,51 +212,23 @@ impl Drop for FileStream {
     }
 }
 
-/// A worker on a thread of this process.
-struct Worker {
-    master: MasterEnd,
-    address: SocketAddr,
+/// A worker and what its application has seen.
+struct Served {
+    worker: Worker,
     seen: Arc<Seen>,
-    thread: JoinHandle<i32>,
 }
 
-fn start(change: impl FnOnce(&mut Settings)) -> Worker {
-    let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
-    change(&mut settings);
-    let listeners = listener::bind_all(&settings).unwrap();
-    let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
-    let (master, end) = channel::pair().unwrap();
-    let log = Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0));
-    let members = settings.members();
-    let boot = Boot {
-        settings: Arc::new(settings),
-        listeners,
-        queue: tapster::lending::Queue::new().unwrap(),
-        slot: 0,
-        workers: 1,
-        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
-        channel: end,
-        signals: Blocked::all().unwrap(),
-        log,
-        access: None,
-        stacks: tempfile::tempfile().unwrap(),
-    };
+fn start(change: impl FnOnce(&mut Settings)) -> Served {
     let seen = Arc::new(Seen::default());
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(&vec![b'f'; LARGE]).unwrap();
-    let app = Native { seen: seen.clone(), file };
-    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
-    let worker = Worker { master, address, seen, thread };
-    worker.await_report(&Report::Ready("native".to_owned()));
-    worker
+    let worker = Worker::start(Native { seen: seen.clone(), file }, change);
+    Served { worker, seen }
 }
 
-impl Worker {
+impl Served {
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        stream
+        self.worker.connect()
     }
 
     fn send(&self, request: &str) -> TcpStream {
@@ -284,29 +237,8 @@ impl Worker {
         stream
     }
 
-    fn await_report(&self, expected: &Report) {
-        let report = until(|| self.master.receive().unwrap());
-        assert_eq!(&report, expected);
-    }
-
-    /// Orders a drain and waits for the end of the worker.
     fn stop(self) {
-        self.master.send(Order::Drain).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
-        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
-    }
-}
-
-/// Polls a condition that another thread fulfils.
-fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(Instant::now() < deadline, "the condition was not met in {PATIENCE:?}");
-        std::thread::yield_now();
+        self.worker.stop();
     }
 }
 
@@ -514,8 +446,8 @@ fn a_drain_answers_what_was_accepted_and_what_is_queued() {
     read_answer(&mut kept);
     let mut half = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
     let queued: Vec<TcpStream> = (0..20).map(|_| worker.send(GET)).collect();
-    worker.master.send(Order::Drain).unwrap();
-    until(|| match worker.master.receive().unwrap() {
+    worker.worker.master.send(Order::Drain).unwrap();
+    until(|| match worker.worker.master.receive().unwrap() {
         Some(Report::Draining) => Some(()),
         Some(other) => panic!("{other:?}"),
         None => None,
@@ -529,7 +461,7 @@ fn a_drain_answers_what_was_accepted_and_what_is_queued() {
     }
     kept.write_all(GET.as_bytes()).unwrap();
     assert!(read_answer(&mut kept).0.contains("Connection: close\r\n"), "a request on its way is answered");
-    assert_eq!(worker.thread.join().unwrap(), 0);
+    worker.worker.ended();
 }
 
 #[test]

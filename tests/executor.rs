@@ -1,32 +1,33 @@
 //! The hybrid executor with a native application: slow calls beside quick ones, hand-overs under load, streams that keep to
 //! their thread.
 
-use std::collections::HashMap;
+// Alone, because the rest of the harness needs the build's Python.
+#[path = "common/native.rs"]
+#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+mod native;
+
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use tapster::channel::{self, MasterEnd, Order, Report};
-use tapster::config::{Bind, LogTarget, Settings};
-use tapster::http::response::{Body as Encoding, Context, Encoder, End};
-use tapster::log::Level;
-use tapster::log::error::{Log, Who};
-use tapster::log::sink::Sink;
-use tapster::net::listener::{self, Address};
-use tapster::scoreboard::Scoreboard;
-use tapster::sys::signals::Blocked;
+use native::{PATIENCE, Worker, end, summary};
+use tapster::http::response::{Body as Encoding, Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
-use tapster::worker::{self, Boot};
 
-/// Longest time that a step of a test may take.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Hand-overs of the stress test with one, two and eight threads; this variable names another number for all three.
+const STRESS: [(usize, usize); 3] = [(1, 1_000), (2, 4_000), (8, 95_000)];
+const STRESS_VARIABLE: &str = "TAPSTER_TEST_HAND_OVERS";
 
-/// Requests of the stress test, over all its clients.
-const STRESS: usize = 20_000;
+/// Connections of the stress test.
+const CLIENTS: usize = 16;
+
+/// Pause that costs a thread the loop in any case: two ticks of its watcher.
+const LONG: Duration = Duration::from_micros(2_100);
 
 #[derive(Default)]
 struct Seen {
@@ -35,6 +36,43 @@ struct Seen {
     threads: Mutex<HashMap<ThreadId, usize>>,
     strayed: AtomicUsize,
     dropped: AtomicUsize,
+    /// Pauses that cost their thread the loop.
+    long: AtomicUsize,
+    /// Calls that began on another thread than the one before.
+    moved: AtomicUsize,
+    last: Mutex<Option<ThreadId>>,
+    /// Whether requests are to have names of their own, and those that were seen.
+    names_matter: AtomicBool,
+    names: Mutex<HashSet<String>>,
+}
+
+impl Seen {
+    fn begins(&self, name: &str) {
+        let inside = self.inside.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_inside.fetch_max(inside, Ordering::SeqCst);
+        let thread = std::thread::current().id();
+        *self.threads.lock().unwrap().entry(thread).or_default() += 1;
+        if self.last.lock().unwrap().replace(thread) != Some(thread) {
+            self.moved.fetch_add(1, Ordering::SeqCst);
+        }
+        if self.names_matter.load(Ordering::SeqCst) {
+            assert!(self.names.lock().unwrap().insert(name.to_owned()), "{name} was called twice");
+        }
+    }
+
+    fn pause(&self, pause: Duration) {
+        if pause >= LONG {
+            self.long.fetch_add(1, Ordering::SeqCst);
+        }
+        if !pause.is_zero() {
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// At least so often has a thread handed over to another.
+    fn hand_overs(&self) -> usize {
+        self.long.load(Ordering::SeqCst).max(self.moved.load(Ordering::SeqCst))
+    }
 }
 
 /// Answers `/ID/MICROS` with ID after so many microseconds; `/stream/ID/MICROS` with ten blocks of it.
@@ -44,10 +82,8 @@ struct Native {
 
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
-        let inside = self.seen.inside.fetch_add(1, Ordering::SeqCst) + 1;
-        self.seen.most_inside.fetch_max(inside, Ordering::SeqCst);
-        *self.seen.threads.lock().unwrap().entry(std::thread::current().id()).or_default() += 1;
         let target = String::from_utf8(request.head.target.of(request.bytes).to_vec()).unwrap();
+        self.seen.begins(&target);
         let (rest, micros) = target.rsplit_once('/').unwrap();
         let pause = Duration::from_micros(micros.parse().unwrap());
         let context = Context {
@@ -70,9 +106,7 @@ impl App for Native {
                 let id = rest.as_bytes();
                 let mut encoding = encoder.finish(Some(id.len() as u64));
                 encoding.block(out, id);
-                if !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
+                self.seen.pause(pause);
                 Reply::Complete(end(&mut encoding, out))
             }
         };
@@ -86,15 +120,6 @@ impl App for Native {
         let app = Self { seen: self.seen.clone() };
         std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
     }
-}
-
-fn end(encoding: &mut Encoding, out: &mut Vec<u8>) -> Summary {
-    let fate = match encoding.end(out) {
-        End::Complete { persistent: true } => Fate::Keep,
-        End::Complete { persistent: false } => Fate::Close,
-        End::Short(_) => Fate::Cut,
-    };
-    Summary { status: 200, sent: encoding.sent(), fate }
 }
 
 struct Blocks {
@@ -121,7 +146,7 @@ impl Stream for Blocks {
             return Step::End(end(&mut self.encoding, out));
         }
         self.left -= 1;
-        std::thread::sleep(self.pause);
+        self.seen.pause(self.pause);
         self.encoding.block(out, &self.block);
         Step::Rendered
     }
@@ -135,7 +160,7 @@ impl Stream for Blocks {
     }
 
     fn summary(&self) -> Summary {
-        Summary { status: 200, sent: self.encoding.sent(), fate: Fate::Cut }
+        summary(&self.encoding, Fate::Cut)
     }
 }
 
@@ -146,56 +171,25 @@ impl Drop for Blocks {
     }
 }
 
-struct Worker {
-    master: MasterEnd,
-    address: SocketAddr,
+/// A worker and what its application has seen.
+struct Served {
+    worker: Worker,
     seen: Arc<Seen>,
-    thread: JoinHandle<i32>,
 }
 
-fn start(threads: usize) -> Worker {
-    let settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], threads, ..Settings::default() };
-    let listeners = listener::bind_all(&settings).unwrap();
-    let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
-    let (master, end) = channel::pair().unwrap();
-    let members = settings.members();
-    let boot = Boot {
-        stacks: tempfile::tempfile().unwrap(),
-        settings: Arc::new(settings),
-        listeners,
-        queue: tapster::lending::Queue::new().unwrap(),
-        slot: 0,
-        workers: 1,
-        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
-        channel: end,
-        signals: Blocked::all().unwrap(),
-        log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0)),
-        access: None,
-    };
+fn start(threads: usize) -> Served {
     let seen = Arc::new(Seen::default());
-    let app = Native { seen: seen.clone() };
-    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
-    let deadline = Instant::now() + PATIENCE;
-    while master.receive().unwrap() != Some(Report::Ready("native".to_owned())) {
-        assert!(Instant::now() < deadline, "the worker is not ready");
-        std::thread::yield_now();
-    }
-    Worker { master, address, seen, thread }
+    let worker = Worker::start(Native { seen: seen.clone() }, |settings| settings.threads = threads);
+    Served { worker, seen }
 }
 
-impl Worker {
+impl Served {
     fn client(&self) -> Client {
-        let stream = TcpStream::connect(self.address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client(BufReader::new(stream))
+        Client::new(self.worker.address)
     }
 
     fn stop(self) -> Arc<Seen> {
-        self.master.send(Order::Drain).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
-        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+        self.worker.stop();
         assert_eq!(self.seen.strayed.load(Ordering::SeqCst), 0, "a stream left its thread");
         self.seen
     }
@@ -204,6 +198,10 @@ impl Worker {
 struct Client(BufReader<TcpStream>);
 
 impl Client {
+    fn new(address: SocketAddr) -> Self {
+        Self(BufReader::new(native::connect(address)))
+    }
+
     fn send(&mut self, target: &str) {
         write!(self.0.get_mut(), "GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
     }
@@ -351,46 +349,65 @@ fn streams_keep_to_their_thread_and_interleave() {
     worker.stop();
 }
 
+/// One client of the stress test: pipelined pairs of requests, of which each answer must be its own, until enough was handed over.
+/// Now and then it leaves in the middle and comes back.
+fn stress(client: usize, address: SocketAddr, enough: impl Fn() -> bool) -> usize {
+    let mut connection = Client::new(address);
+    let mut random = client as u64 + 1;
+    let mut answers = 0;
+    for round in 0.. {
+        if enough() {
+            break;
+        }
+        let mut pair = Vec::new();
+        for part in 0..2 {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let micros = match random >> 60 {
+                0..=5 => LONG.as_micros(),
+                6 => 1_100,
+                7 => 900,
+                _ => 0,
+            };
+            let kind = if random >> 32 & 63 == 0 { "/stream" } else { "" };
+            pair.push((kind, format!("{client}.{round}.{part}"), micros));
+        }
+        for (kind, id, micros) in &pair {
+            connection.send(&format!("{kind}/{id}/{micros}"));
+        }
+        if random >> 40 & 63 == 0 {
+            connection = Client::new(address);
+            continue;
+        }
+        for (kind, id, _) in &pair {
+            let answer = connection.answer();
+            match *kind {
+                "" => assert_eq!(answer, format!("/{id}")),
+                _ => assert_eq!(answer, id.repeat(10)),
+            }
+            answers += 1;
+        }
+    }
+    answers
+}
+
 #[test]
 fn no_answer_is_lost_doubled_or_crossed_over_many_hand_overs() {
-    for threads in [1, 2, 8] {
-        let worker = start(threads);
-        std::thread::scope(|scope| {
-            for client in 0..16 {
-                let mut connection = worker.client();
-                scope.spawn(move || {
-                    let mut random = client as u64 + 1;
-                    for n in 0..STRESS / 16 / 4 {
-                        let mut targets = Vec::new();
-                        for part in 0..4 {
-                            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                            let micros = match random >> 60 {
-                                0 => 2_500,
-                                1 => 1_100,
-                                2 => 900,
-                                _ => 0,
-                            };
-                            let kind = if random >> 32 & 31 == 0 { "/stream" } else { "" };
-                            targets.push((kind, format!("{client}.{n}.{part}"), micros));
-                        }
-                        // Pipelined in twos.
-                        for pair in targets.chunks(2) {
-                            for (kind, id, micros) in pair {
-                                connection.send(&format!("{kind}/{id}/{micros}"));
-                            }
-                            for (kind, id, _) in pair {
-                                let answer = connection.answer();
-                                match *kind {
-                                    "" => assert_eq!(answer, format!("/{id}")),
-                                    _ => assert_eq!(answer, id.repeat(10)),
-                                }
-                            }
-                        }
-                    }
-                });
-            }
+    let asked: Option<usize> = std::env::var(STRESS_VARIABLE).ok().map(|count| count.parse().expect("a number of hand-overs"));
+    for (threads, count) in STRESS {
+        let count = asked.unwrap_or(count);
+        let served = start(threads);
+        served.seen.names_matter.store(true, Ordering::SeqCst);
+        let (address, seen) = (served.worker.address, &*served.seen);
+        let began = Instant::now();
+        let answers: usize = std::thread::scope(|scope| {
+            let clients: Vec<_> =
+                (0..CLIENTS).map(|client| scope.spawn(move || stress(client, address, || seen.hand_overs() >= count))).collect();
+            clients.into_iter().map(|client| client.join().unwrap()).sum()
         });
-        let seen = worker.stop();
+        let time = began.elapsed();
+        let seen = served.stop();
+        println!("{threads} threads: {} hand-overs and {answers} answers in {time:?}", seen.hand_overs());
         assert!(seen.most_inside.load(Ordering::SeqCst) <= threads);
+        assert!(seen.names.lock().unwrap().len() >= answers);
     }
 }

@@ -72,8 +72,12 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
         Just("GET / HTTP/1.0"),
         Just("GET x HTTP/1.1")
     ];
-    let fields =
-        prop_oneof![Just("Host: example.org\r\n"), Just("Accept: */*\r\nHost: example.org\r\n"), Just("Accept: */*\r\n")];
+    let fields = prop_oneof![
+        Just("Host: example.org\r\n"),
+        Just("Accept: */*\r\nHost: example.org\r\n"),
+        Just("Accept: */*\r\n"),
+        Just("X-Request-ID: 7\r\nHost: example.org\r\nx-request-id: 8\r\n")
+    ];
     (line, fields, "[a-b]{0,1}").prop_map(|(line, fields, value)| format!("{line}\r\nX: {value}\r\n{fields}\r\n").into_bytes())
 }
 
@@ -170,6 +174,8 @@ proptest! {
                 continue;
             }
             prop_assert_eq!((&cached.fields, cached.block, cached.len), (&plain.fields, plain.block, plain.len));
+            let id = plain.fields.iter().position(|field| field.name.of(bytes).eq_ignore_ascii_case(b"x-request-id"));
+            prop_assert_eq!((cached.request_id, plain.request_id), (id, id));
             prop_assert_eq!((cached.method, cached.target, cached.line, cached.version), (plain.method, plain.target, plain.line, plain.version));
             prop_assert_eq!(blocks.framing(&cached, bytes).map(|(framing, _)| framing), framing::of(&plain, bytes));
         }

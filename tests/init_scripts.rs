@@ -47,7 +47,7 @@ fn succeeds(command: &mut Command) -> String {
 fn the_shell_scripts_pass_shellcheck() {
     let Some(shellcheck) = tool("shellcheck") else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    succeeds(Command::new(shellcheck).arg(script("tapster")).arg(root.join(".ci/run")));
+    succeeds(Command::new(shellcheck).arg(script("tapster")).arg(root.join(".ci/run")).arg(root.join("scripts/tsan")));
 }
 
 #[test]

@@ -150,6 +150,20 @@ fn child_processes_of_the_application_work_on_every_thread() {
 }
 
 #[test]
+fn a_child_process_that_is_killed_at_its_birth_dies_and_the_worker_does_not() {
+    for threads in [1, 4] {
+        let server = threaded(threads).start();
+        let workers = server.workers();
+        let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            assert_eq!(client.get("/killed").text(), "killed");
+        }
+        assert_eq!(server.workers(), workers);
+        server.stop();
+    }
+}
+
+#[test]
 fn a_call_that_keeps_the_interpreter_busy_does_not_stop_other_requests() {
     let server = threaded(4).start();
     let mut spinner = server.connect();

@@ -62,6 +62,7 @@ struct Entry {
     version: Version,
     /// Spans from the start of the block.
     fields: Box<[Field]>,
+    request_id: Option<usize>,
     loose: Loose,
     /// Place of Content-Length among the fields.
     sized: Option<usize>,
@@ -190,6 +191,7 @@ impl Blocks {
             tail: *block[..block.len() - END].last_chunk().expect("it is not shorter than the shortest"),
             version: head.version,
             fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
+            request_id: head.request_id,
             loose,
             sized: head.fields.iter().position(|field| same(field.name.of(bytes), b"content-length")),
             framing,
@@ -221,17 +223,18 @@ impl Head {
         let start = self.block.start;
         self.fields.clear();
         self.fields.extend(entry.fields.iter().map(|field| field.moved(start)));
-        self.end_block(entry.bytes.len());
+        self.end_block(entry, entry.bytes.len());
     }
 
     /// The same with values of these lengths in the loose fields and so with `len` bytes.
     fn set_loose_fields(&mut self, entry: &Entry, lengths: &Lengths, len: usize) {
         self.fields.clear();
         entry.loose.moved(&entry.fields, lengths, self.block.start, &mut self.fields);
-        self.end_block(len);
+        self.end_block(entry, len);
     }
 
-    fn end_block(&mut self, len: usize) {
+    fn end_block(&mut self, entry: &Entry, len: usize) {
+        self.request_id = entry.request_id;
         let start = self.block.start as usize;
         self.len = start + len;
         self.block = Span::new(start, self.len);

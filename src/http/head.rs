@@ -4,7 +4,7 @@
 //! when a head comes in pieces, so that trickled bytes cost linear time and limits hold before the head is complete, and it names
 //! the first fault when the fast one refuses. So the verdict does not depend on where the input was cut.
 
-use super::bytes::{TOKEN, token_len, value_len};
+use super::bytes::{TOKEN, same, token_len, value_len};
 use super::error::Error;
 
 pub use super::progress::Progress;
@@ -122,6 +122,8 @@ pub struct Head {
     pub version: Version,
     /// Field lines in order.
     pub fields: Vec<Field>,
+    /// Place of the first X-Request-ID among them: the name of a request in every log that it passes.
+    pub request_id: Option<usize>,
     /// Bytes consumed, empty lines before the request line and the final empty line included.
     pub len: usize,
 }
@@ -238,6 +240,7 @@ impl Head {
     pub fn field_lines(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         match walk(bytes, self.block.start as usize, limits, &mut self.fields) {
             Some(Walk::Complete(end)) => {
+                self.request_id = self.fields.iter().position(|field| same(field.name.of(bytes), b"x-request-id"));
                 self.block.end = end as u32;
                 self.len = end;
                 Ok(Parsed::Complete)

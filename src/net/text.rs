@@ -19,12 +19,21 @@ impl<const N: usize> Text<N> {
 
     /// Appends the number in decimal: several times as fast as formatting it.
     pub(super) fn push_decimal(&mut self, number: u16) {
-        for divisor in [10_000, 1_000, 100, 10] {
-            if number >= divisor {
-                self.push(b'0' + (number / divisor % 10) as u8);
-            }
+        let start = usize::from(self.len);
+        let digits = match number {
+            0..10 => 1,
+            10..100 => 2,
+            100..1_000 => 3,
+            1_000..10_000 => 4,
+            10_000.. => 5,
+        };
+        let Some(place) = self.bytes.get_mut(start..start + digits) else { return };
+        let mut rest = number;
+        for digit in place.iter_mut().rev() {
+            *digit = b'0' + (rest % 10) as u8;
+            rest /= 10;
         }
-        self.push(b'0' + (number % 10) as u8);
+        self.len += digits as u8;
     }
 
     /// Appends an ASCII character. One that finds no room is lost.

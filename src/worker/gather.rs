@@ -10,8 +10,6 @@
 //! A shelf is open only while the loop lies on the table, since only then somebody watches. A stream that is asked by a thread
 //! without the loop has no open shelf, and its blocks are sent by that thread, each at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
 use super::answer::Answer;
 use super::app::Step;
 use super::connection::{Connection, Next, Token};
@@ -19,6 +17,7 @@ use super::event_loop::EventLoop;
 use super::job::{Work, deliver};
 use super::output;
 use super::seat::Seat;
+use super::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes on a shelf from which on they are sent, whatever the stream does: memory for one stream while it is asked. A system call
 /// for so many costs little beside the copy.

@@ -2,7 +2,7 @@
 
 use crate::http::error::{self, Error};
 use crate::http::framing::Length;
-use crate::http::head::{Field, Head, Parsed};
+use crate::http::head::{Head, Parsed};
 use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
 
@@ -22,9 +22,6 @@ const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 /// Nanoseconds per millisecond.
 const NS_PER_MS: u64 = 1_000_000;
-
-/// The field by which proxies name a request, in every log that it passes.
-const REQUEST_ID: &[u8] = b"x-request-id";
 
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.
@@ -372,8 +369,7 @@ impl Connection {
 
 /// What the flight recorder is told of a request.
 pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
-    let named = |field: &&Field| field.name.len() == REQUEST_ID.len() && field.name.of(bytes).eq_ignore_ascii_case(REQUEST_ID);
-    let id = head.fields.iter().find(named).map_or(&[][..], |field| field.value.of(bytes));
+    let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
     Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
 }
 

@@ -38,6 +38,11 @@ impl Tray {
         self.laid().pop_front()
     }
 
+    /// Takes the last.
+    pub fn take_last(&self) -> Option<Laid> {
+        self.laid().pop_back()
+    }
+
     /// Takes this connection's back; `None` when a thread has it already.
     pub fn withdraw(&self, token: Token) -> Option<Box<Parcel>> {
         let mut laid = self.laid();

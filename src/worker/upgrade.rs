@@ -8,12 +8,12 @@
 //! read together with the head; so that the application finds them in the socket, as any library would expect, it then gets one end of
 //! a socketpair, and two threads copy between the other end and the client.
 
+use super::sync::{Arc, Mutex, PoisonError};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::http::framing::Length;

@@ -120,6 +120,19 @@ def fork(query, environ):
     return str(os.WEXITSTATUS(os.waitpid(child, 0)[1]))
 
 
+def killed(query, environ):
+    for _ in range(100):
+        child = os.fork()
+        if child == 0:
+            time.sleep(GATE_LIMIT)
+            os._exit(1)
+        # At once, maybe before the child has run at all.
+        os.kill(child, signal.SIGTERM)
+        if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != -signal.SIGTERM:
+            return "not killed"
+    return "killed"
+
+
 def run(query, environ):
     return subprocess.run([sys.executable, "-c", "print(6 * 7)"], check=True, capture_output=True, text=True).stdout.strip()
 
@@ -219,6 +232,7 @@ CASES = {
     "spin": spin,
     "refused": refused,
     "fork": fork,
+    "killed": killed,
     "run": run,
     "pool": pool,
 }

@@ -27,6 +27,18 @@ impl EventLoop {
         }
     }
 
+    /// Another worker has a thread for what lies there: puts it back in front of the queue.
+    pub(super) fn recall_tray(&mut self) {
+        while let Some((token, parcel)) = self.tray.take_last() {
+            self.laid -= 1;
+            if let Some(connection) = self.find(token) {
+                connection.wait_again(parcel);
+                connection.queued = true;
+                self.parked.push_front(token);
+            }
+        }
+    }
+
     /// A thread has taken this connection's request from the tray.
     pub(super) fn taken_from_tray(&mut self, token: Token) {
         self.laid -= 1;

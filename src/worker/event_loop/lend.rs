@@ -202,6 +202,13 @@ impl EventLoop {
 
     /// Offers the requests that wait, in order.
     fn offer_parked(&mut self, now: u64, seat: &mut Seat) {
+        if self.laid > 0 && self.lending.shared {
+            // What lies on the tray is out of sight: it is looked after until a thread has taken it.
+            self.lending.retry = Some(now + RETRY_MS);
+            if seat.scoreboard.others_adopt(seat.slot) {
+                self.recall_tray();
+            }
+        }
         let mut index = 0;
         while self.lending.lends && self.is_full() && index < self.parked.len() {
             match self.offer(self.parked[index], seat) {

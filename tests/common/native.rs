@@ -1,0 +1,126 @@
+//! A worker on a thread of the test's own process, with an application without Python.
+
+use std::net::{SocketAddr, TcpStream};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tapster::channel::{self, MasterEnd, Order, Report};
+use tapster::config::{Bind, LogTarget, Settings};
+use tapster::http::response::{Body, End};
+use tapster::log::Level;
+use tapster::log::error::{Log, Who};
+use tapster::log::sink::Sink;
+use tapster::net::listener::{self, Address};
+use tapster::scoreboard::Scoreboard;
+use tapster::sys::signals::Blocked;
+use tapster::worker::app::{App, Fate, Summary};
+use tapster::worker::{self, Boot};
+
+/// Longest time that a step of such a test may take.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What the worker calls its application.
+const NAME: &str = "native";
+
+/// A worker on a thread.
+pub struct Worker {
+    /// The master's end of its channel.
+    pub master: MasterEnd,
+    /// Where it listens.
+    pub address: SocketAddr,
+    thread: JoinHandle<i32>,
+}
+
+impl Worker {
+    /// A worker with this application on 127.0.0.1 and a free port; returns when it is ready.
+    pub fn start(app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
+        change(&mut settings);
+        let listeners = listener::bind_all(&settings).unwrap();
+        let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
+        let (master, end) = channel::pair().unwrap();
+        let members = settings.members();
+        let boot = Boot {
+            settings: Arc::new(settings),
+            listeners,
+            queue: tapster::lending::Queue::new().unwrap(),
+            slot: 0,
+            workers: 1,
+            scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
+            channel: end,
+            signals: Blocked::all().unwrap(),
+            log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0)),
+            access: None,
+            stacks: tempfile::tempfile().unwrap(),
+        };
+        let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, NAME.to_owned()))));
+        let worker = Self { master, address, thread };
+        worker.await_report(&Report::Ready(NAME.to_owned()));
+        worker
+    }
+
+    /// A connection to it.
+    pub fn connect(&self) -> TcpStream {
+        connect(self.address)
+    }
+
+    /// Waits for what the worker says next.
+    #[track_caller]
+    pub fn await_report(&self, expected: &Report) {
+        let report = until(|| self.master.receive().unwrap());
+        assert_eq!(&report, expected);
+    }
+
+    /// Orders a drain and waits for the end of the worker.
+    #[track_caller]
+    pub fn stop(self) {
+        self.master.send(Order::Drain).unwrap();
+        self.ended();
+    }
+
+    /// Waits for the end of the worker.
+    #[track_caller]
+    pub fn ended(self) {
+        let (sender, receiver) = mpsc::channel();
+        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
+        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+    }
+}
+
+/// A connection whose reads and writes fail after [`PATIENCE`].
+pub fn connect(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    stream
+}
+
+/// Polls a condition that another thread fulfils.
+#[track_caller]
+pub fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(Instant::now() < deadline, "the condition was not met in {PATIENCE:?}");
+        std::thread::yield_now();
+    }
+}
+
+/// Ends a body; what the worker is told of it.
+pub fn end(encoding: &mut Body, out: &mut Vec<u8>) -> Summary {
+    let fate = match encoding.end(out) {
+        End::Complete { persistent: true } => Fate::Keep,
+        End::Complete { persistent: false } => Fate::Close,
+        End::Short(_) => Fate::Cut,
+    };
+    summary(encoding, fate)
+}
+
+/// What the worker is told of a body that was sent so far.
+pub fn summary(encoding: &Body, fate: Fate) -> Summary {
+    Summary { status: 200, sent: encoding.sent(), fate }
+}
