@@ -249,6 +249,41 @@ fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_cr
 }
 
 #[test]
+fn what_is_in_the_queue_is_answered_at_a_stop() {
+    let mut server = server(2, &[]).start();
+    let mut clients = spread(&server, server.address(), 8);
+    let workers = server.workers();
+    let mut slow: Vec<Client> = Vec::new();
+    for pid in &workers {
+        let index = clients.iter().position(|(_, worker)| worker == pid).expect("there are eight");
+        let (mut client, _) = clients.remove(index);
+        client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_for("busy workers", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+        slow.push(client);
+    }
+    let mut idle = clients.split_off(10);
+    for (client, _) in &mut clients {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    wait_for("ten in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 10).then_some(()));
+    server.signal(Signal::SIGTERM);
+    server.log().wait(&["stopping"]);
+    open_gate(&server, "gate");
+    for client in &mut slow {
+        assert_eq!(client.response().status, 200);
+    }
+    for (client, _) in &mut clients {
+        let response = client.response();
+        assert!(response.status == 200 && response.closes(), "{response:?}");
+    }
+    for (client, _) in &mut idle {
+        assert!(client.is_closed());
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.finish();
+}
+
+#[test]
 fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
     let server = server(2, &["--queue-timeout", "300ms", "--max-queue", "5"]).start();
     let clients = spread(&server, server.address(), 30);

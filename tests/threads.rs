@@ -220,3 +220,28 @@ fn nothing_fails_under_load_with_eight_threads() {
     load.stop().assert_flawless();
     server.stop();
 }
+
+#[test]
+fn a_request_that_an_idle_thread_serves_during_a_drain_says_that_its_connection_ends() {
+    let mut server = threaded(4).start();
+    let mut kept: Vec<Client> = (0..4).map(|_| server.connect()).collect();
+    // Slow calls: from here on requests go to idle threads.
+    for client in &mut kept {
+        ask(client, "/local?sleep=0.02");
+        assert_eq!(client.response().status, 200);
+    }
+    let mut running = server.connect();
+    ask(&mut running, "/gated");
+    wait_for_lines(&server, "inside", 1);
+    server.signal(Signal::SIGTERM);
+    server.log().wait(&["stopping"]);
+    for client in &mut kept {
+        ask(client, "/local?sleep=0.02");
+    }
+    let mut answers = kept.iter_mut().map(Client::response);
+    assert!(answers.all(|response| response.status == 200 && response.closes()), "the client would send another request");
+    open_gate(&server);
+    assert_eq!(running.response().status, 200);
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.finish();
+}

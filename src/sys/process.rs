@@ -165,6 +165,11 @@ pub fn raise_descriptor_limit() -> io::Result<()> {
     Ok(())
 }
 
+/// Descriptors that this process may have open; the largest number when that is unknown.
+pub fn descriptor_limit() -> usize {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(usize::MAX, |(soft, _)| usize::try_from(soft).unwrap_or(usize::MAX))
+}
+
 /// The cores that this process may use, by affinity and by the quota of its control group; at least 1.
 pub fn usable_cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)

@@ -460,13 +460,16 @@ impl Connection {
             }
             Fate::Taken { held: false } => self.take_back(seat),
             Fate::Keep | Fate::Close => {
-                if !self.unread && !self.readable {
+                seat.take_in(&[], false);
+                // A connection that was adopted with its request has not been read from here.
+                let is_empty =
+                    |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
+                if !self.unread && (!self.readable || is_empty(self, seat)) {
                     return Err(Next::Close(CloseReason::Done));
                 }
                 if self.link.stream.shutdown_write().is_err() {
                     return Err(Next::Close(CloseReason::ClientGone));
                 }
-                seat.take_in(&[], false);
                 let now = seat.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
                 self.deadline = now + LINGER_MS;

@@ -21,7 +21,7 @@ use mio::net::{TcpStream, UnixStream};
 use crate::config::Settings;
 use crate::lending::{Kind, Message, Packet, Queue};
 use crate::net::stream::{PeerAddr, Stream};
-use crate::sys::epoll;
+use crate::sys::{epoll, process};
 
 use super::{EventLoop, LENDING, Leaving, Seat, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
@@ -35,6 +35,10 @@ const ASIDE_MS: u64 = 2;
 
 /// Connections taken from the queue at once; the next turn takes more.
 const BATCH: usize = 16;
+
+/// Descriptors left to the application, at most half of all: a connection that finds none on its way out of the queue is lost
+/// (unix(7)).
+const SPARE_DESCRIPTORS: usize = 256;
 
 /// Nanoseconds per millisecond.
 const NS_PER_MS: u64 = 1_000_000;
@@ -50,6 +54,8 @@ pub(super) struct Lending {
     max_queue: u64,
     /// Sockets that the server listens on.
     listeners: usize,
+    /// Connections that the worker has descriptors for.
+    room: usize,
     /// Whether the queue is in the poll.
     listens: bool,
     /// Whether the worker leaves and hands its connections over.
@@ -76,6 +82,11 @@ enum Offer {
     NoRoom,
 }
 
+/// Connections for which a process with so many descriptors has room.
+fn room(limit: usize) -> usize {
+    limit.saturating_sub(SPARE_DESCRIPTORS).max(limit / 2)
+}
+
 impl Lending {
     /// Nothing is lent; `listeners` is the number of sockets that the server listens on.
     pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize) -> Self {
@@ -85,6 +96,7 @@ impl Lending {
             shared,
             max_queue: settings.max_queue as u64,
             listeners,
+            room: room(process::descriptor_limit()).min(settings.worker_connections),
             listens: false,
             hands_over: false,
             retry: None,
@@ -185,7 +197,7 @@ impl EventLoop {
             self.hand_over(now, seat);
         }
         self.lending.aside = self.lending.aside.filter(|&until| until > now);
-        let able = !self.is_full() && self.connections.len() < self.limit;
+        let able = !self.is_full() && self.connections.len() < self.lending.room;
         let adopts = able && !self.lending.hands_over && self.lending.aside.is_none();
         if adopts != self.lending.listens {
             let [_, receiver] = self.lending.queue.ends();
@@ -258,7 +270,7 @@ impl EventLoop {
     pub(super) fn adopt(&mut self, seat: &mut Seat) {
         let mut packet = Packet::new();
         for _ in 0..BATCH {
-            if self.connections.len() >= self.limit {
+            if self.connections.len() >= self.lending.room {
                 break;
             }
             match self.lending.queue.receive(&mut packet) {
