@@ -162,6 +162,50 @@ def app(environ, start_response):
 }
 
 #[test]
+fn bodies_and_lengths_are_those_of_their_request() {
+    with_python(|| {
+        let mut server = Server::new(
+            "def app(environ, start_response):
+    start_response('200 OK', [])
+    body = environ['wsgi.input'].read()
+    return [repr([environ.get('CONTENT_LENGTH'), environ['HTTP_COOKIE'], body, environ['wsgi.input'].read()]).encode()]
+",
+        );
+        for round in 0..OFTEN * 3 {
+            for body in ["", "a", "bc", &"x".repeat(round)] {
+                let len = body.len();
+                let head = format!("Host: a\r\nCookie: {round}\r\nContent-Length: {len}\r\nAccept: */*\r\n\r\n");
+                let answer = server.get(&format!("POST / HTTP/1.1\r\n{head}{body}"));
+                assert_eq!(answer.body(), format!("['{len}', '{round}', b'{body}', b'']"));
+            }
+            let answer = server.get(&format!("POST / HTTP/1.1\r\nHost: a\r\nCookie: {round}\r\nAccept: */*\r\n\r\n"));
+            assert_eq!(answer.body(), format!("[None, '{round}', b'', b'']"));
+        }
+    });
+}
+
+#[test]
+fn more_targets_than_are_kept_are_told_apart() {
+    with_python(|| {
+        let mut server = Server::new(
+            "def app(environ, start_response):
+    start_response('200 OK', [])
+    return ['{PATH_INFO} {QUERY_STRING} {RAW_URI}'.format(**environ).encode()]
+",
+        );
+        let long = "y".repeat(2000);
+        for _ in 0..2 {
+            for number in 0..300 {
+                for tail in ["", &long] {
+                    let answer = server.get(&format!("GET /{number}{tail}?q={number} {FIELDS}"));
+                    assert_eq!(answer.body(), format!("/{number}{tail} q={number} /{number}{tail}?q={number}"));
+                }
+            }
+        }
+    });
+}
+
+#[test]
 fn targets_and_methods_change_from_request_to_request_of_a_known_block() {
     with_python(|| {
         let mut server = Server::new(

@@ -1,14 +1,14 @@
 //! Header blocks that were seen before: their fields and framing without parsing them again.
 //!
 //! Clients send the same block with every request of a connection, and load balancers and health checks with every connection. A
-//! block gets in when it comes for the second time, and only when it was parsed in full and says nothing of a body. It is found
+//! block gets in when it comes for the second time, and only when it was parsed in full and has no transfer coding. It is found
 //! again by all its bytes but the values of a few fields that differ each time, such as cookies ([`Loose`]); what is derived from a
 //! hash alone is only whether a block is worth a place. Cookies and credentials of a block stay in memory as long as it has its
 //! place.
 
 mod loose;
 
-use super::bytes::same;
+use super::bytes::{decimal, same};
 use super::error::Error;
 use super::framing::{self, Framing, Length};
 use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
@@ -64,6 +64,8 @@ struct Entry {
     fields: Box<[Field]>,
     request_id: Option<usize>,
     loose: Loose,
+    /// Place of Content-Length among the fields.
+    sized: Option<usize>,
     framing: Framing,
     serial: u64,
     /// Whether it was found since it was last considered for removal.
@@ -128,7 +130,8 @@ impl Blocks {
         };
         Target::check(head, bytes)?;
         let entry = &self.entries[place];
-        Ok((entry.framing, Some(BlockId { serial: entry.serial, place: place as u8, loose: entry.loose })))
+        let framing = Framing { length: entry.length(head, bytes)?, ..entry.framing };
+        Ok((framing, Some(BlockId { serial: entry.serial, place: place as u8, loose: entry.loose })))
     }
 
     /// The place of the block that `rest` begins with.
@@ -159,7 +162,7 @@ impl Blocks {
     /// Keeps a block that came for the second time, if there is a place for it.
     fn consider(&mut self, head: &Head, bytes: &[u8], framing: Framing) {
         let block = head.block.of(bytes);
-        if framing.length != Length::None || !(SHORTEST..=LONGEST).contains(&block.len()) {
+        if framing.length == Length::Chunked || !(SHORTEST..=LONGEST).contains(&block.len()) {
             return;
         }
         let start = head.block.start;
@@ -190,6 +193,7 @@ impl Blocks {
             fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
             request_id: head.request_id,
             loose,
+            sized: head.fields.iter().position(|field| same(field.name.of(bytes), b"content-length")),
             framing,
             serial: self.serial,
             used: false,
@@ -198,6 +202,17 @@ impl Blocks {
             self.entries[place] = entry;
         } else {
             self.entries.push(entry);
+        }
+    }
+}
+
+impl Entry {
+    /// Length of the body that a head with this block announces. The value of Content-Length may be another than the block's.
+    #[inline]
+    fn length(&self, head: &Head, bytes: &[u8]) -> Result<Length, Error> {
+        match self.sized {
+            None => Ok(self.framing.length),
+            Some(place) => decimal(head.fields[place].value.of(bytes)).map(Length::Known).ok_or(Error::Length),
         }
     }
 }

@@ -16,11 +16,11 @@ use pyo3::types::{PyDict, PyString};
 use super::names::{self, Meaning};
 use super::offers::Offers;
 use super::ready::{Ready, Steady, Template};
+use super::target::Targets;
 use super::text;
 use crate::http::blocks::{BlockId, PLACES};
 use crate::http::framing::Length;
-use crate::http::head::{Head, Version};
-use crate::http::target::{Form, Target, percent_decode};
+use crate::http::head::Version;
 use crate::worker::app::{Peer, Request};
 
 /// Value of SERVER_SOFTWARE.
@@ -138,71 +138,6 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
-/// The strings of one request target.
-pub struct Uri {
-    /// Different for each target, but not for the same one.
-    pub serial: u64,
-    target: Vec<u8>,
-    uri: Py<PyString>,
-    path: Py<PyString>,
-    query: Py<PyString>,
-    host: Option<Py<PyString>>,
-}
-
-impl Uri {
-    /// Serial number of `/`, which the base holds.
-    pub const ROOT: u64 = 0;
-
-    fn root(py: Python<'_>) -> PyResult<Self> {
-        let path = text::key(py, "/")?;
-        Ok(Self {
-            serial: Self::ROOT,
-            target: b"/".to_vec(),
-            uri: path.clone_ref(py),
-            path,
-            query: text::key(py, "")?,
-            host: None,
-        })
-    }
-
-    fn new(py: Python<'_>, head: &Head, bytes: &[u8], serial: u64) -> PyResult<Self> {
-        let target = head.target.of(bytes);
-        let uri = text::from_latin1(py, target)?;
-        let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
-        // The parser refuses what has none of the four forms.
-        let Ok(parts) = Target::of(head, bytes) else {
-            let path = uri.clone().unbind();
-            return Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query: string(b"")?, host: None });
-        };
-        let mut path = Vec::with_capacity(target.len());
-        percent_decode(parts.path(bytes), &mut path);
-        let path = if path == target { uri.clone().unbind() } else { string(&path)? };
-        let query = string(parts.query.of(bytes))?;
-        let host = match parts.form {
-            Form::Absolute => Some(string(parts.authority.of(bytes))?),
-            Form::Origin | Form::Authority | Form::Asterisk => None,
-        };
-        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host })
-    }
-
-    /// Whether it sets the host in the place of the field.
-    pub fn names_host(&self) -> bool {
-        self.host.is_some()
-    }
-
-    /// Sets its strings.
-    pub fn set(&self, dict: &Bound<'_, PyDict>, keys: &Keys) -> PyResult<()> {
-        dict.set_item(&keys.raw_uri, &self.uri)?;
-        dict.set_item(&keys.request_uri, &self.uri)?;
-        dict.set_item(&keys.path, &self.path)?;
-        dict.set_item(&keys.query, &self.query)?;
-        if let Some(host) = &self.host {
-            dict.set_item(&keys.host, host)?;
-        }
-        Ok(())
-    }
-}
-
 /// Makes environs.
 pub struct Builder {
     bases: Vec<Py<PyDict>>,
@@ -211,10 +146,7 @@ pub struct Builder {
     keys: Keys,
     methods: Vec<Py<PyString>>,
     names: names::Table,
-    /// The target of the latest request.
-    uri: Uri,
-    /// The latest serial number of a target.
-    uris: u64,
+    targets: Targets,
     addr: Last,
     port: Last,
     /// Place of the block whose environ is lent.
@@ -230,8 +162,7 @@ impl Builder {
             methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
             names: names::Table::new(py)?,
             templates: [const { None }; PLACES],
-            uri: Uri::root(py)?,
-            uris: Uri::ROOT,
+            targets: Targets::new(py)?,
             addr: Last::new(py),
             port: Last::new(py),
             lent: None,
@@ -252,25 +183,28 @@ impl Builder {
             self.drop_spare(place);
         }
         let Peer { addr, port, trusted } = request.peer;
-        self.set_target(py, request.head, request.bytes)?;
         let method = self.method(py, request.head.method.of(request.bytes))?;
-        if let Some(block) = request.block {
+        let dict = if let Some(block) = request.block {
             if !self.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request.listener, *trusted)) {
                 let template = self.template(py, request, block)?;
                 self.templates[block.place()] = Some(template);
             }
             self.lent = Some(block.place());
+            let uri = self.targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
             let template = self.templates[block.place()].as_mut().expect("it was just made");
             let ready = template.ready(py, &self.keys, request, &Steady { remote, offers })?;
             ready.set_method(py, &self.keys, method.as_ref())?;
-            return ready.lend(py, &self.keys, &self.uri);
-        }
-        let mut ready = Ready::new(self.of_fields(py, request)?);
-        let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-        ready.settle(py, &self.keys, &Steady { remote, offers })?;
-        ready.set_method(py, &self.keys, method.as_ref())?;
-        let dict = ready.lend(py, &self.keys, &self.uri)?;
+            ready.lend(py, &self.keys, uri)?
+        } else {
+            let mut ready = Ready::new(self.of_fields(py, request)?);
+            let uri = self.targets.uri(py, request.head, request.bytes)?;
+            let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+            ready.settle(py, &self.keys, &Steady { remote, offers })?;
+            ready.set_method(py, &self.keys, method.as_ref())?;
+            ready.lend(py, &self.keys, uri)?
+        };
+        // What a body sets changes the dict's version: it does not come back as it was lent.
         match request.framing.length {
             Length::None => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
@@ -311,7 +245,8 @@ impl Builder {
         let dict = self.of_fields(py, request)?;
         let mut loose = Vec::new();
         for place in block.loose.places() {
-            loose.extend(self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py));
+            let key = self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py);
+            loose.extend(key.map(|key| (place, key)));
         }
         Template::new(block, request.listener, request.peer.trusted, loose, dict)
     }
@@ -325,15 +260,6 @@ impl Builder {
             Some(known) => Ok(Some(self.methods[known].bind(py).clone())),
             None => text::from_latin1(py, method).map(Some),
         }
-    }
-
-    fn set_target(&mut self, py: Python<'_>, head: &Head, bytes: &[u8]) -> PyResult<()> {
-        if self.uri.target != head.target.of(bytes) {
-            let serial = self.uris + 1;
-            self.uri = if head.target.of(bytes) == b"/" { Uri::root(py)? } else { Uri::new(py, head, bytes, serial)? };
-            self.uris = serial;
-        }
-        Ok(())
     }
 
     fn fields(&mut self, dict: &Bound<'_, PyDict>, request: &Request<'_>) -> PyResult<()> {

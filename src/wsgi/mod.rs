@@ -23,6 +23,7 @@ mod names;
 mod offers;
 mod ready;
 mod start_response;
+mod target;
 mod text;
 mod thread;
 mod timeout;

@@ -12,8 +12,9 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{Borrowed, ffi};
 
-use super::environ::{Keys, Uri};
+use super::environ::Keys;
 use super::offers::Offers;
+use super::target::Uri;
 use super::text;
 use crate::http::blocks::BlockId;
 use crate::worker::app::Request;
@@ -24,24 +25,24 @@ pub struct Template {
     listener: usize,
     /// Whether the block may set the scheme.
     trusted: bool,
-    /// Keys of the block's loose fields.
-    loose: Vec<Py<PyString>>,
+    /// The block's loose fields that are shown to the application: place and key.
+    loose: Vec<(usize, Py<PyString>)>,
     /// Never shown to an application.
     own: Ready,
     spare: Option<Ready>,
 }
 
 impl Template {
-    /// The template of a block with what `dict` holds of it. `loose` are the keys of its loose fields, in order.
+    /// The template of a block with what `dict` holds of it. `loose` are its loose fields that are in the dict: place and key.
     pub fn new(
         block: BlockId,
         listener: usize,
         trusted: bool,
-        loose: Vec<Py<PyString>>,
+        loose: Vec<(usize, Py<PyString>)>,
         dict: Bound<'_, PyDict>,
     ) -> PyResult<Self> {
         let mut own = Ready::new(dict.clone());
-        for key in &loose {
+        for (_, key) in &loose {
             let value = dict.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone_ref(dict.py())))?;
             own.values.push(value.cast_into::<PyString>()?.unbind());
         }
@@ -59,7 +60,7 @@ impl Template {
         // In the template too if there is no spare: applications whose environs never come back have many requests of a client.
         let ready = self.spare.as_mut().unwrap_or(&mut self.own);
         ready.settle(py, keys, steady)?;
-        ready.set_loose(py, &self.loose, self.block, request)?;
+        ready.set_loose(py, &self.loose, request)?;
         if self.spare.is_none() {
             self.spare = Some(self.own.copy(py)?);
         }
@@ -156,9 +157,9 @@ impl Ready {
 
     /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be used
     /// again.
-    fn set_loose(&mut self, py: Python<'_>, keys: &[Py<PyString>], block: BlockId, request: &Request<'_>) -> PyResult<()> {
-        for ((place, key), value) in block.loose.places().zip(keys).zip(&mut self.values) {
-            let bytes = request.head.fields[place].value.of(request.bytes);
+    fn set_loose(&mut self, py: Python<'_>, fields: &[(usize, Py<PyString>)], request: &Request<'_>) -> PyResult<()> {
+        for ((place, key), value) in fields.iter().zip(&mut self.values) {
+            let bytes = request.head.fields[*place].value.of(request.bytes);
             if text::to_latin1(value.bind_borrowed(py)) != Some(bytes) {
                 let now = text::from_latin1(py, bytes)?;
                 self.dict.bind(py).set_item(key, &now)?;

@@ -2,7 +2,6 @@
 
 import sys
 import threading
-import traceback
 
 
 class RequestTimeout(TimeoutError):
@@ -29,6 +28,9 @@ def _exception(request):
 
 def _stacks():
     """The stacks of all threads. It takes no lock: the thread that does not go on may hold it."""
+    # Not with the module: what it imports in turn would double the time of a small application's boot.
+    import traceback
+
     names = {ident: thread.name for ident, thread in dict(threading._active).items()}
     lines = []
     for ident, frame in sys._current_frames().items():

@@ -1,8 +1,9 @@
 //! Fields whose values change from request to request while the rest of the block stays: a known block is found again with other
 //! values in them.
 //!
-//! Only the value may differ, byte for byte; it is checked by the rules of the parser, and no field that the server reads for
-//! framing, host or scheme is among them, so that all else that was found of the block holds.
+//! Only the value may differ, byte for byte; it is checked by the rules of the parser. Of the fields that the server reads for
+//! framing, host or scheme only Content-Length is among them, which is read anew each time, so that all else that was found of the
+//! block holds.
 
 use crate::http::bytes::{bad_value_byte, same};
 use crate::http::head::{Field, Limits};
@@ -20,7 +21,7 @@ pub struct Loose {
 /// Lengths of the values that were found in the loose fields.
 pub(super) type Lengths = [u32; MOST];
 
-/// Whether it is a name of credentials, conditions, or what proxies write.
+/// Whether it is a name of credentials, conditions, what proxies write, or the length.
 fn is_loose(name: &[u8]) -> bool {
     match name.len() {
         6 => same(name, b"cookie"),
@@ -29,6 +30,7 @@ fn is_loose(name: &[u8]) -> bool {
         11 => same(name, b"traceparent"),
         12 => same(name, b"x-request-id"),
         13 => same(name, b"authorization") || same(name, b"if-none-match"),
+        14 => same(name, b"content-length"),
         15 => same(name, b"x-forwarded-for"),
         17 => same(name, b"if-modified-since"),
         _ => false,

@@ -51,13 +51,47 @@ fn a_byte_or_the_version_makes_another_block() {
 }
 
 #[test]
-fn a_block_with_a_body_an_expectation_or_an_upgrade_is_never_kept() {
+fn a_block_with_a_coding_an_expectation_or_an_upgrade_is_never_kept() {
     let mut blocks = Blocks::new(0);
-    for field in ["Content-Length: 0", "Content-Length: 5", "Transfer-Encoding: chunked", "Expect: 100-continue", "Upgrade: h2c"]
+    for field in
+        ["Transfer-Encoding: chunked", "Expect: 100-continue", "Content-Length: 5\r\nExpect: 100-continue", "Upgrade: h2c"]
     {
         for _ in 0..4 {
             assert_eq!(name(&mut blocks, &format!("POST / HTTP/1.1\r\nHost: example.org\r\n{field}\r\n\r\n")), None, "{field}");
         }
+    }
+}
+
+#[test]
+fn the_length_of_a_body_is_read_anew_each_time() {
+    let mut blocks = Blocks::new(0);
+    let request =
+        |length: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nCookie: c\r\nContent-Length: {length}\r\nAccept: */*\r\n\r\n");
+    for length in ["5", "0", "17"] {
+        name(&mut blocks, &request(length));
+    }
+    for length in ["0", "1", "0005", "18446744073709551615", "17"] {
+        let (_, framing, _, id) = ask(&mut blocks, request(length).as_bytes()).expect("accepted");
+        assert_eq!(Length::Known(length.parse().expect("a number")), framing.length);
+        assert!(id.is_some(), "{length}");
+    }
+    for bad in ["", "+5", "-1", "5,5", "5 5", "0x5", "1_0", "18446744073709551616", "5\r\nContent-Length: 5", "5;"] {
+        let bytes = request(bad).into_bytes();
+        let mut plain = Head::default();
+        assert_eq!(plain.parse(&bytes, &LIMITS), Ok(Parsed::Complete));
+        let wanted = framing::of(&plain, &bytes).expect_err(bad);
+        assert_eq!(ask(&mut blocks, &bytes), Err(wanted), "{bad}");
+    }
+    // More loose fields than there are places: then the length must be the same.
+    let many = |length: usize| {
+        format!(
+            "POST / HTTP/1.1\r\nHost: a\r\nCookie: c\r\nReferer: r\r\nAuthorization: a\r\nX-Request-Id: i\r\n\
+             Content-Length: {length}\r\n\r\n"
+        )
+    };
+    for length in [5, 5, 5, 6, 7] {
+        let (_, framing, _, _) = ask(&mut blocks, many(length).as_bytes()).expect("accepted");
+        assert_eq!(framing.length, Length::Known(length as u64));
     }
 }
 

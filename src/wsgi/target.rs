@@ -1,0 +1,123 @@
+//! The strings that a request target gives the environ, kept for the last targets: the same ones are asked for again and again.
+//!
+//! A target is found again by all its bytes; from a hash comes only its slot.
+
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+
+use super::environ::Keys;
+use super::text;
+use crate::http::head::Head;
+use crate::http::target::{Form, Target, percent_decode};
+
+/// Targets that are kept, by slot; a power of two, so that the top bits of a hash are the index.
+const SLOTS: usize = 64;
+
+/// Longest target that is kept, in bytes.
+const LONGEST: usize = 1024;
+
+/// The strings of one request target.
+pub struct Uri {
+    /// Different for each target, but not for the same one.
+    pub serial: u64,
+    target: Vec<u8>,
+    uri: Py<PyString>,
+    path: Py<PyString>,
+    query: Py<PyString>,
+    host: Option<Py<PyString>>,
+}
+
+impl Uri {
+    /// Serial number of `/`, which the base holds.
+    pub const ROOT: u64 = 0;
+
+    fn root(py: Python<'_>) -> PyResult<Self> {
+        let path = text::key(py, "/")?;
+        Ok(Self {
+            serial: Self::ROOT,
+            target: b"/".to_vec(),
+            uri: path.clone_ref(py),
+            path,
+            query: text::key(py, "")?,
+            host: None,
+        })
+    }
+
+    fn new(py: Python<'_>, head: &Head, bytes: &[u8], serial: u64) -> PyResult<Self> {
+        let target = head.target.of(bytes);
+        let uri = text::from_latin1(py, target)?;
+        let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
+        // The parser refuses what has none of the four forms.
+        let Ok(parts) = Target::of(head, bytes) else {
+            let path = uri.clone().unbind();
+            return Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query: string(b"")?, host: None });
+        };
+        let mut path = Vec::with_capacity(target.len());
+        percent_decode(parts.path(bytes), &mut path);
+        let path = if path == target { uri.clone().unbind() } else { string(&path)? };
+        let query = string(parts.query.of(bytes))?;
+        let host = match parts.form {
+            Form::Absolute => Some(string(parts.authority.of(bytes))?),
+            Form::Origin | Form::Authority | Form::Asterisk => None,
+        };
+        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host })
+    }
+
+    /// Whether it sets the host in the place of the field.
+    pub fn names_host(&self) -> bool {
+        self.host.is_some()
+    }
+
+    /// Sets its strings.
+    pub fn set(&self, dict: &Bound<'_, PyDict>, keys: &Keys) -> PyResult<()> {
+        dict.set_item(&keys.raw_uri, &self.uri)?;
+        dict.set_item(&keys.request_uri, &self.uri)?;
+        dict.set_item(&keys.path, &self.path)?;
+        dict.set_item(&keys.query, &self.query)?;
+        if let Some(host) = &self.host {
+            dict.set_item(&keys.host, host)?;
+        }
+        Ok(())
+    }
+}
+
+/// The targets of one thread.
+pub struct Targets {
+    root: Uri,
+    slots: Box<[Option<Uri>]>,
+    /// The latest one that was too long to be kept.
+    long: Option<Uri>,
+    /// The latest serial number.
+    serial: u64,
+}
+
+impl Targets {
+    /// No targets but `/`.
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
+        Ok(Self { root: Uri::root(py)?, slots: (0..SLOTS).map(|_| None).collect(), long: None, serial: Uri::ROOT })
+    }
+
+    /// The strings of a request's target.
+    pub fn uri(&mut self, py: Python<'_>, head: &Head, bytes: &[u8]) -> PyResult<&Uri> {
+        let target = head.target.of(bytes);
+        if target == b"/" {
+            return Ok(&self.root);
+        }
+        let slot = if target.len() > LONGEST { &mut self.long } else { &mut self.slots[index(target)] };
+        if slot.as_ref().is_none_or(|uri| uri.target != target) {
+            self.serial += 1;
+            *slot = Some(Uri::new(py, head, bytes, self.serial)?);
+        }
+        Ok(slot.as_ref().expect("it was just filled"))
+    }
+}
+
+/// Mixes the bytes eight at a time; which slot a target gets matters only for speed.
+fn index(target: &[u8]) -> usize {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
+    let (words, rest) = target.as_chunks::<8>();
+    let hash = words.iter().fold(target.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let hash = rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)));
+    (hash >> (u64::BITS - SLOTS.trailing_zeros())) as usize
+}
