@@ -30,6 +30,11 @@ use crate::worker::overload::Refusal;
 /// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
 const RETRY_MS: u64 = 5;
 
+/// How long all slots of a worker are taken before it lends at once, in milliseconds; what has waited for so long is lent in any
+/// case. A quick call that lost its core to another process has it again after a time slice (about 3 ms on Linux); lending each
+/// time would slowly draw the connections to the workers that are luckiest.
+const PATIENCE_MS: u64 = 5;
+
 /// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
 const ASIDE_MS: u64 = 2;
 
@@ -60,7 +65,9 @@ pub(super) struct Lending {
     listens: bool,
     /// Whether the worker leaves and hands its connections over.
     pub(super) hands_over: bool,
-    /// When what found no room is offered again, in milliseconds of the loop's clock; `None`: there was room.
+    /// Since when all slots are taken, in milliseconds of the loop's clock; `None`: they were not at the end of a turn.
+    full_since: Option<u64>,
+    /// When what was kept for now is offered, in milliseconds of the loop's clock; `None`: nothing was.
     retry: Option<u64>,
     /// When a request that was lent has waited too long, in milliseconds of the loop's clock.
     overdue: Option<u64>,
@@ -99,6 +106,7 @@ impl Lending {
             room: room(process::descriptor_limit()).min(settings.worker_connections),
             listens: false,
             hands_over: false,
+            full_since: None,
             retry: None,
             overdue: None,
             aside: None,
@@ -132,11 +140,18 @@ impl EventLoop {
         self.leaving != Leaving::No && !self.lending.hands_over
     }
 
-    /// Gives a request that was just parked to another worker; whether it has.
-    pub(super) fn lend(&mut self, token: Token, seat: &mut Seat) -> bool {
-        // Others that found no room are before it.
+    /// Gives a request that was just parked to another worker; whether it has. One that can wait in this worker (`patient`) may
+    /// stay for a moment.
+    pub(super) fn lend(&mut self, token: Token, patient: bool, seat: &mut Seat) -> bool {
+        // Others that are kept for now are before it.
         let waits = self.lending.retry.is_some() && !self.parked.is_empty();
         if waits || !self.lending.lends || !self.is_full() {
+            return false;
+        }
+        let now = seat.clock.ms();
+        let soon = *self.lending.full_since.get_or_insert(now) + PATIENCE_MS;
+        if patient && now < soon {
+            self.lending.retry = Some(soon);
             return false;
         }
         let offer = self.offer(token, seat);
@@ -197,6 +212,9 @@ impl EventLoop {
             self.hand_over(now, seat);
         }
         self.lending.aside = self.lending.aside.filter(|&until| until > now);
+        if !self.is_full() {
+            self.lending.full_since = None;
+        }
         let able = !self.is_full() && self.connections.len() < self.lending.room;
         let adopts = able && !self.lending.hands_over && self.lending.aside.is_none();
         if adopts != self.lending.listens {

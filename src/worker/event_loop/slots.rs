@@ -14,7 +14,7 @@ impl EventLoop {
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
                 self.find(token)?.park(work, seat);
-                if self.lend(token, seat) {
+                if self.lend(token, !too_many, seat) {
                     return None;
                 }
                 let connection = self.find(token)?;
