@@ -29,6 +29,13 @@ pub const ID_MAX: usize = 64;
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();
 
+/// Upper bounds of the classes by which waits for a free slot are counted, in milliseconds; longer ones have a class of their own.
+/// From a turn of the loop to half a minute, each class four times as long as the one before.
+pub const WAIT_BOUNDS_MS: [u64; 8] = [2, 8, 32, 128, 512, 2_048, 8_192, 32_768];
+
+/// Nanoseconds per millisecond.
+const NS_PER_MS: u64 = 1_000_000;
+
 /// Stands for the time of entry of a call that has no deadline.
 const HELD: u64 = u64::MAX;
 
@@ -129,6 +136,8 @@ shared_struct! {
         adopts: AtomicU32,
         /// 1 while the worker takes new connections, else 0.
         accepts: AtomicU32,
+        /// Requests that have waited for a free slot, by how long.
+        waits: [AtomicU64; WAIT_BOUNDS_MS.len() + 1],
     }
 }
 
@@ -249,6 +258,18 @@ impl Slot {
     /// Connections that were taken over in this slot since the start of the server.
     pub fn adopted(&self) -> u64 {
         self.adopted.load(Relaxed)
+    }
+
+    /// A request that has waited for a free slot for so many nanoseconds goes to the application. Any thread of the worker may say it.
+    pub fn count_wait(&self, ns: u64) {
+        let class = WAIT_BOUNDS_MS.iter().position(|&bound| ns < bound * NS_PER_MS).unwrap_or(WAIT_BOUNDS_MS.len());
+        self.waits[class].fetch_add(1, Relaxed);
+    }
+
+    /// Requests of this slot since the start of the server that had to wait for a free slot: one count for each of
+    /// [`WAIT_BOUNDS_MS`], and one for longer waits.
+    pub fn waits(&self) -> [u64; WAIT_BOUNDS_MS.len() + 1] {
+        self.waits.each_ref().map(|count| count.load(Relaxed))
     }
 
     /// Whether the worker takes over connections from now on.
@@ -382,6 +403,17 @@ mod tests {
 
     fn facts(line: &[u8]) -> Facts<'_> {
         Facts { line, ..Facts::default() }
+    }
+
+    #[test]
+    fn a_wait_is_counted_in_the_class_of_its_length() {
+        let board = Scoreboard::new(1, 1).unwrap();
+        let slot = board.slot(0);
+        for ms in [0, 1, 2, 7, 8, 32_767, 32_768, 3_600_000] {
+            slot.count_wait(ms * NS_PER_MS);
+        }
+        board.reset(0, 5);
+        assert_eq!(slot.waits(), [2, 2, 1, 0, 0, 0, 0, 1, 2], "the counts outlive the worker");
     }
 
     #[test]

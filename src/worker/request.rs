@@ -425,6 +425,9 @@ impl Seat {
             None
         };
         let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
+        if job.queued > 0 {
+            self.scoreboard.slot(self.slot).count_wait(job.queued);
+        }
         let calls = self.scoreboard.call(self.slot, self.member.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
