@@ -29,6 +29,8 @@ pub struct Worker {
     pub master: MasterEnd,
     /// Where it listens.
     pub address: SocketAddr,
+    /// What it tells of itself, in slot 0.
+    pub scoreboard: Arc<Scoreboard>,
     thread: JoinHandle<i32>,
 }
 
@@ -41,13 +43,14 @@ impl Worker {
         let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
         let (master, end) = channel::pair().unwrap();
         let members = settings.members();
+        let scoreboard = Arc::new(Scoreboard::new(1, members).unwrap());
         let boot = Boot {
             settings: Arc::new(settings),
             listeners,
             queue: tapster::lending::Queue::new().unwrap(),
             slot: 0,
             workers: 1,
-            scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
+            scoreboard: scoreboard.clone(),
             channel: end,
             signals: Blocked::all().unwrap(),
             log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0)),
@@ -55,7 +58,7 @@ impl Worker {
             stacks: tempfile::tempfile().unwrap(),
         };
         let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, NAME.to_owned()))));
-        let worker = Self { master, address, thread };
+        let worker = Self { master, address, scoreboard, thread };
         worker.await_report(&Report::Ready(NAME.to_owned()));
         worker
     }
