@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, fence};
 use std::time::Duration;
 
 use crate::sys::memory::{SharedSlice, shared_struct};
+use crate::sys::time::NS_PER_MS;
 
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
@@ -32,9 +33,6 @@ const WORD: usize = size_of::<u64>();
 /// Upper bounds of the classes by which waits for a free slot are counted, in milliseconds; longer ones have a class of their own.
 /// From a turn of the loop to half a minute, each class four times as long as the one before.
 pub const WAIT_BOUNDS_MS: [u64; 8] = [2, 8, 32, 128, 512, 2_048, 8_192, 32_768];
-
-/// Nanoseconds per millisecond.
-const NS_PER_MS: u64 = 1_000_000;
 
 /// Stands for the time of entry of a call that has no deadline.
 const HELD: u64 = u64::MAX;

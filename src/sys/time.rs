@@ -2,6 +2,9 @@
 
 use std::mem::MaybeUninit;
 
+/// Nanoseconds per millisecond.
+pub const NS_PER_MS: u64 = 1_000_000;
+
 const NANOS_PER_SECOND: u64 = 1_000_000_000;
 
 /// A moment of the wall clock.

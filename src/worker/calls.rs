@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use super::connection::Token;
 use super::member::Member;
+use crate::sys::time::NS_PER_MS;
 
 /// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended, without a
 /// processor): what passed meanwhile counts for no call.
@@ -15,8 +16,6 @@ const STOOD_STILL: u64 = 500_000_000;
 
 /// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
 const AGAIN_MS: u64 = 20;
-
-const NS_PER_MS: u64 = 1_000_000;
 
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,7 @@
 //! The loop's clock: the monotonic one is read once after each poll and once after each call of the application, the wall clock
 //! once a second, and nowhere else.
 
-use crate::sys::time::{monotonic, wall};
-
-/// Nanoseconds in a millisecond.
-const NS_PER_MS: u64 = 1_000_000;
+use crate::sys::time::{NS_PER_MS, monotonic, wall};
 
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u64 = 1_000_000_000;

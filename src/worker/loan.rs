@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::http::framing::Length;
 use crate::lending::{INPUT_MAX, Kind, Message};
+use crate::sys::time::NS_PER_MS;
 
 use super::app::Body;
 use super::connection::{Connection, Phase};
@@ -15,9 +16,6 @@ use super::job::{Link, Parcel};
 /// How often a request may be lent before it waits where it is: each time it met a worker that had just become busy, and a copy of
 /// it is made.
 const MOVES_MAX: u8 = 8;
-
-/// Nanoseconds per millisecond.
-const NS_PER_MS: u64 = 1_000_000;
 
 impl Connection {
     /// What another worker needs to go on with it; `None` when it cannot go now.

@@ -5,6 +5,7 @@ use crate::http::framing::Length;
 use crate::http::head::{Head, Parsed};
 use crate::http::response::CONTINUE;
 use crate::scoreboard::Facts;
+use crate::sys::time::NS_PER_MS;
 
 use super::answer::Answer;
 use super::app::{Body, Fate, Peer, Reply, Request, Step};
@@ -20,9 +21,6 @@ use super::upload::{Fed, Upload, UploadError};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
-
-/// Nanoseconds per millisecond.
-const NS_PER_MS: u64 = 1_000_000;
 
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.

@@ -21,6 +21,7 @@ use mio::net::{TcpStream, UnixStream};
 use crate::config::Settings;
 use crate::lending::{Kind, Message, Packet, Queue};
 use crate::net::stream::{PeerAddr, Stream};
+use crate::sys::time::NS_PER_MS;
 use crate::sys::{epoll, process};
 
 use super::{EventLoop, LENDING, Leaving, Seat, Token, Work, borrow};
@@ -44,9 +45,6 @@ const BATCH: usize = 16;
 /// Descriptors left to the application, at most half of all: a connection that finds none on its way out of the queue is lost
 /// (unix(7)).
 const SPARE_DESCRIPTORS: usize = 256;
-
-/// Nanoseconds per millisecond.
-const NS_PER_MS: u64 = 1_000_000;
 
 /// What the loop knows of lending.
 pub(super) struct Lending {

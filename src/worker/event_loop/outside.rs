@@ -1,13 +1,11 @@
 //! Threads that are in the application without the loop: how they get there, and the letters that they come back with.
 
-use crate::sys::time::monotonic;
+use crate::sys::time::{NS_PER_MS, monotonic};
 use crate::worker::connection::Token;
 use crate::worker::job::{Letter, Work};
 use crate::worker::member::Member;
 
 use super::{EventLoop, Seat};
-
-const NS_PER_MS: u64 = 1_000_000;
 
 impl EventLoop {
     /// The loop was taken from its owner, who is in the application.
