@@ -10,7 +10,7 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
 use common::client::{Client, Response};
-use common::load::Plan;
+use common::load::{Load, Plan};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
 
@@ -56,6 +56,25 @@ fn timed_out(client: &mut Client, began: Instant) -> Response {
     response
 }
 
+/// A client whose request lasts too long.
+#[track_caller]
+fn times_out(server: &Running, target: &str) {
+    let mut client = server.connect();
+    let began = Instant::now();
+    ask(&mut client, target);
+    timed_out(&mut client, began);
+}
+
+/// Clients of quick requests, which are being served.
+fn quick_load(server: &Running) -> Load {
+    let mut plan = Plan::new(server.address());
+    plan.target = "/quick".to_owned();
+    plan.pause = Duration::from_millis(5);
+    let load = plan.start();
+    load.wait_for_more(50);
+    load
+}
+
 fn notes(server: &Running, name: &str) -> usize {
     fs::read_to_string(server.temp().join(name)).map_or(0, |text| text.lines().count())
 }
@@ -86,15 +105,8 @@ fn replaced(server: &Running, before: &[i32]) {
 fn one_stuck_of_eight_costs_its_own_client_an_answer_and_nobody_else() {
     let server = server(8, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut plan = Plan::new(server.address());
-    plan.target = "/quick".to_owned();
-    plan.pause = Duration::from_millis(5);
-    let load = plan.start();
-    load.wait_for_more(50);
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/sleep");
-    timed_out(&mut client, began);
+    let load = quick_load(&server);
+    times_out(&server, "/sleep");
     replaced(&server, &before);
     load.wait_for_more(100);
     let tally = load.stop();
@@ -132,10 +144,7 @@ fn several_stuck_requests_are_each_answered() {
 fn unwinds(threads: usize) {
     let server = server(threads, SOON).expect_error(INTERRUPTED).start();
     let before = server.workers();
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/hang");
-    timed_out(&mut client, began);
+    times_out(&server, "/hang");
     let report = server.log().wait(&[INTERRUPTED]);
     for part in ["GET /hang HTTP/1.1 for 1.", "from 127.0.0.1", "id-of-hang", "deadline.py", "in spin", "tapster.RequestTimeout"]
     {
@@ -183,10 +192,7 @@ fn an_application_that_catches_the_exception_may_still_answer() {
 fn an_application_that_swallows_the_exception_is_done_without() {
     let server = server(4, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/stubborn");
-    timed_out(&mut client, began);
+    times_out(&server, "/stubborn");
     assert_eq!(notes(&server, "swallowed"), 1, "the exception comes once");
     replaced(&server, &before);
     server.stop();
@@ -196,10 +202,7 @@ fn an_application_that_swallows_the_exception_is_done_without() {
 fn without_a_grace_no_exception_is_raised() {
     let server = server(4, Duration::ZERO).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/stubborn");
-    timed_out(&mut client, began);
+    times_out(&server, "/stubborn");
     replaced(&server, &before);
     assert_eq!(notes(&server, "swallowed"), 0);
     server.stop();
@@ -209,10 +212,7 @@ fn without_a_grace_no_exception_is_raised() {
 fn a_c_call_that_keeps_the_interpreter_does_not_keep_its_client() {
     let server = server(2, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/hold_gil");
-    timed_out(&mut client, began);
+    times_out(&server, "/hold_gil");
     replaced(&server, &before);
     assert_eq!(server.get("/quick").text(), "quick");
     let report = server.log().wait(&[ENDED]);
@@ -242,10 +242,7 @@ fn a_stuck_call_without_the_interpreter_leaves_kept_connections_their_answers() 
 fn with_one_thread_the_client_of_a_stuck_call_is_answered_and_the_worker_replaced() {
     let server = server(1, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/sleep");
-    timed_out(&mut client, began);
+    times_out(&server, "/sleep");
     // What comes now waits for the next worker in the queue of the socket.
     assert_eq!(server.get("/quick").text(), "quick");
     replaced(&server, &before);
@@ -256,15 +253,8 @@ fn with_one_thread_the_client_of_a_stuck_call_is_answered_and_the_worker_replace
 fn with_one_thread_and_another_worker_a_stuck_call_costs_nobody_else_anything() {
     let server = server(1, GRACE).workers(2).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
-    let mut plan = Plan::new(server.address());
-    plan.target = "/quick".to_owned();
-    plan.pause = Duration::from_millis(5);
-    let load = plan.start();
-    load.wait_for_more(50);
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/sleep");
-    timed_out(&mut client, began);
+    let load = quick_load(&server);
+    times_out(&server, "/sleep");
     replaced(&server, &before);
     load.wait_for_more(100);
     let tally = load.stop();
@@ -278,10 +268,7 @@ fn a_late_answer_is_dropped_and_told() {
     let server = server(2, Duration::ZERO).expect_error(GIVEN_UP).start();
     let before = server.workers();
     let busy = keep_busy(&server);
-    let mut client = server.connect();
-    let began = Instant::now();
-    ask(&mut client, "/gated");
-    timed_out(&mut client, began);
+    times_out(&server, "/gated");
     open_gate(&server);
     server.log().wait(&["WARNING", "has ended", "GET /gated", "id-of-gated"]);
     assert_eq!(notes(&server, "passed"), 1);
