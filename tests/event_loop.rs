@@ -3,7 +3,7 @@
 
 // Alone, because the rest of the harness needs the build's Python.
 #[path = "common/native.rs"]
-#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod native;
 
 use std::io::{Read, Write};

@@ -3,7 +3,7 @@
 
 // Alone, because the rest of the harness needs the build's Python.
 #[path = "common/native.rs"]
-#[allow(dead_code, reason = "each of two test binaries uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 mod native;
 
 use std::collections::{HashMap, HashSet};
@@ -190,7 +190,7 @@ fn start_with(change: impl FnOnce(&mut Settings)) -> Served {
 
 impl Served {
     fn client(&self) -> Client {
-        Client::new(self.worker.address)
+        Client::new(self.worker.tcp())
     }
 
     fn stop(self) -> Arc<Seen> {
@@ -431,7 +431,7 @@ fn no_answer_is_lost_doubled_or_crossed_over_many_hand_overs() {
         let count = asked.unwrap_or(count);
         let served = start(threads);
         served.seen.names_matter.store(true, Ordering::SeqCst);
-        let (address, seen) = (served.worker.address, &*served.seen);
+        let (address, seen) = (served.worker.tcp(), &*served.seen);
         let began = Instant::now();
         let answers: usize = std::thread::scope(|scope| {
             let clients: Vec<_> =

@@ -2,6 +2,11 @@
 //! application, so that the stream can look at its client's socket between two blocks. The sockets are unix sockets, where what one
 //! side has sent is with the other at once and room is small.
 
+// Alone, because the rest of the harness needs the build's Python.
+#[path = "common/native.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod native;
+
 use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -11,18 +16,11 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use native::{Worker, end, summary};
 use nix::sys::socket::{MsgFlags, recv};
-use tapster::channel::{self, MasterEnd, Order, Report};
-use tapster::config::{Bind, LogTarget, Settings};
-use tapster::http::response::{Body as Encoding, Context, Encoder, End};
-use tapster::log::Level;
-use tapster::log::error::{Log, Who};
-use tapster::log::sink::Sink;
-use tapster::net::listener;
-use tapster::scoreboard::Scoreboard;
-use tapster::sys::signals::Blocked;
+use tapster::config::Bind;
+use tapster::http::response::{Body as Encoding, Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
-use tapster::worker::{self, Boot};
 
 /// Longest time that a step of a test may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -59,8 +57,7 @@ struct Numbered {
 impl Stream for Numbered {
     fn advance(&mut self, out: &mut Vec<u8>) -> Step {
         let Some(block) = (self.blocks)(self.next) else {
-            let fate = if matches!(self.encoding.end(out), End::Complete { .. }) { Fate::Close } else { Fate::Cut };
-            return Step::End(Summary { status: 200, sent: self.encoding.sent(), fate });
+            return Step::End(end(&mut self.encoding, out));
         };
         self.next += 1;
         self.encoding.block(out, &block);
@@ -76,51 +73,28 @@ impl Stream for Numbered {
     }
 
     fn summary(&self) -> Summary {
-        Summary { status: 200, sent: self.encoding.sent(), fate: Fate::Cut }
+        summary(&self.encoding, Fate::Cut)
     }
 }
 
-/// A worker on a thread of this process.
-struct Worker {
-    master: MasterEnd,
+/// A worker on a unix socket.
+struct Served {
+    worker: Worker,
     path: PathBuf,
     directory: tempfile::TempDir,
-    thread: JoinHandle<i32>,
 }
 
-fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Worker {
+fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> Served {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
-    let bind = Bind::Unix(path.clone());
-    let settings = Settings { binds: vec![bind], threads, ..Settings::default() };
-    let listeners = listener::bind_all(&settings).unwrap();
-    let (master, end) = channel::pair().unwrap();
-    let members = settings.members();
-    let boot = Boot {
-        settings: Arc::new(settings),
-        listeners,
-        queue: tapster::lending::Queue::new().unwrap(),
-        slot: 0,
-        workers: 1,
-        scoreboard: Arc::new(Scoreboard::new(1, members).unwrap()),
-        channel: end,
-        signals: Blocked::all().unwrap(),
-        log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Warning, Who::Worker(0)),
-        access: None,
-        stacks: tempfile::tempfile().unwrap(),
-    };
-    let app = Native(Arc::new(blocks));
-    let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, "native".to_owned()))));
-    let worker = Worker { master, path, directory, thread };
-    let deadline = Instant::now() + PATIENCE;
-    while worker.master.receive().unwrap() != Some(Report::Ready("native".to_owned())) {
-        assert!(Instant::now() < deadline, "the worker is not ready");
-        std::thread::yield_now();
-    }
-    worker
+    let worker = Worker::start_within(PATIENCE, Native(Arc::new(blocks)), |settings| {
+        settings.binds = vec![Bind::Unix(path.clone())];
+        settings.threads = threads;
+    });
+    Served { worker, path, directory }
 }
 
-impl Worker {
+impl Served {
     fn connect(&self) -> UnixStream {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -128,10 +102,7 @@ impl Worker {
     }
 
     fn stop(self) {
-        self.master.send(Order::Drain).unwrap();
-        let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
-        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+        self.worker.stop();
         drop(self.directory);
     }
 }

@@ -28,19 +28,26 @@ pub struct Worker {
     /// The master's end of its channel.
     pub master: MasterEnd,
     /// Where it listens.
-    pub address: SocketAddr,
+    pub address: Address,
     /// What it tells of itself, in slot 0.
     pub scoreboard: Arc<Scoreboard>,
     thread: JoinHandle<i32>,
+    /// Longest time that one of its steps may take.
+    patience: Duration,
 }
 
 impl Worker {
-    /// A worker with this application on 127.0.0.1 and a free port; returns when it is ready.
+    /// A worker with this application on 127.0.0.1 and a free port, unless `change` says otherwise; returns when it is ready.
     pub fn start(app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
+        Self::start_within(PATIENCE, app, change)
+    }
+
+    /// The same; each of its steps may take as long as `patience`.
+    pub fn start_within(patience: Duration, app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
         change(&mut settings);
         let listeners = listener::bind_all(&settings).unwrap();
-        let Address::Tcp(address) = *listeners[0].address() else { panic!("bound to TCP") };
+        let address = listeners[0].address().clone();
         let (master, end) = channel::pair().unwrap();
         let members = settings.members();
         let scoreboard = Arc::new(Scoreboard::new(1, members).unwrap());
@@ -58,20 +65,27 @@ impl Worker {
             stacks: tempfile::tempfile().unwrap(),
         };
         let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, NAME.to_owned()))));
-        let worker = Self { master, address, scoreboard, thread };
+        let worker = Self { master, address, scoreboard, thread, patience };
         worker.await_report(&Report::Ready(NAME.to_owned()));
         worker
     }
 
+    /// Its TCP address.
+    #[track_caller]
+    pub fn tcp(&self) -> SocketAddr {
+        let Address::Tcp(address) = self.address else { panic!("bound to {}", self.address) };
+        address
+    }
+
     /// A connection to it.
     pub fn connect(&self) -> TcpStream {
-        connect(self.address)
+        connect(self.tcp())
     }
 
     /// Waits for what the worker says next.
     #[track_caller]
     pub fn await_report(&self, expected: &Report) {
-        let report = until(|| self.master.receive().unwrap());
+        let report = until_within(self.patience, || self.master.receive().unwrap());
         assert_eq!(&report, expected);
     }
 
@@ -86,8 +100,9 @@ impl Worker {
     #[track_caller]
     pub fn ended(self) {
         let (sender, receiver) = mpsc::channel();
-        std::thread::spawn(move || sender.send(self.thread.join().unwrap()));
-        assert_eq!(receiver.recv_timeout(PATIENCE), Ok(0));
+        let thread = self.thread;
+        std::thread::spawn(move || sender.send(thread.join().unwrap()));
+        assert_eq!(receiver.recv_timeout(self.patience), Ok(0));
     }
 }
 
@@ -102,13 +117,18 @@ pub fn connect(address: SocketAddr) -> TcpStream {
 
 /// Polls a condition that another thread fulfils.
 #[track_caller]
-pub fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until<T>(condition: impl FnMut() -> Option<T>) -> T {
+    until_within(PATIENCE, condition)
+}
+
+#[track_caller]
+fn until_within<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "the condition was not met in {PATIENCE:?}");
+        assert!(Instant::now() < deadline, "the condition was not met in {patience:?}");
         std::thread::yield_now();
     }
 }
