@@ -17,6 +17,7 @@ mod late;
 mod letter_box;
 mod loan;
 mod member;
+mod outbox;
 mod output;
 mod overload;
 mod pace;

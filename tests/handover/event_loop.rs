@@ -18,13 +18,6 @@ pub enum Step {
     Leave,
 }
 
-/// What the loop keeps of a stream that is asked while it lies on the table; nothing here.
-pub struct Asked;
-
-impl Asked {
-    pub fn begin(&mut self, _: Token, _: &Work) {}
-}
-
 pub struct EventLoop {
     world: Arc<World>,
     arriving: VecDeque<Token>,
@@ -32,8 +25,6 @@ pub struct EventLoop {
     streams: VecDeque<(Token, Member)>,
     answered: Vec<usize>,
     pub outside: Members,
-    pub asked: Asked,
-    pub calling: Token,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -51,8 +42,6 @@ impl EventLoop {
             parked: VecDeque::new(),
             streams: VecDeque::new(),
             outside: Members::none(members),
-            asked: Asked,
-            calling: Token(0),
             owner: MAIN,
             letters,
             tray,
@@ -68,6 +57,10 @@ impl EventLoop {
     pub fn own(&mut self, seat: &mut Seat) {
         self.touch();
         self.owner = seat.member;
+    }
+
+    pub fn lay_down(&mut self, _: Token, _: &Work, _: &mut Seat) {
+        self.touch();
     }
 
     pub fn taken(&mut self) {

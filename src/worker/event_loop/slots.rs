@@ -8,6 +8,7 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        self.send_held(seat);
         self.note_taken(seat);
         match work {
             Work::Drop(answer) => self.abandoned.push_back(answer),
