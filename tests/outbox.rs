@@ -248,15 +248,39 @@ fn every_kind_of_answer_keeps_its_place_among_pipelined_ones() {
 #[test]
 fn a_client_that_has_done_with_sending_has_every_answer_before_the_end() {
     let (worker, _gate) = start(|_| {});
-    for count in [1, 2, 3, 20] {
+    let mut busy = Client::new(&worker);
+    for round in 0..40 {
         let mut client = Client::new(&worker);
-        let targets: Vec<String> = (0..count).map(|n| format!("/{n}")).collect();
+        client.send(&["/first"]);
+        client.expect(&["/first"]);
+        let targets: Vec<String> = (0..round % 5 + 1).map(|n| format!("/{n}")).collect();
         let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        // Requests and end arrive while this one runs, so that they are seen together.
+        busy.send(&["/spin"]);
         client.send(&targets);
         client.0.get_ref().shutdown(Shutdown::Write).unwrap();
         client.expect(&targets);
         client.expect_end();
+        busy.expect(&["/spin"]);
     }
+    drop(busy);
+    worker.stop();
+}
+
+#[test]
+fn answers_of_more_requests_than_a_turn_has_room_for_leave_at_its_end() {
+    // Much less than any deadline of the connection, whose passing would send them too.
+    const PROMPT: Duration = Duration::from_secs(2);
+    let (worker, _gate) = start(|_| {});
+    let mut client = Client::new(&worker);
+    for _ in 0..20 {
+        let targets = vec!["/"; 200];
+        let begin = Instant::now();
+        client.send(&targets);
+        client.expect(&targets);
+        assert!(begin.elapsed() < PROMPT, "{:?}", begin.elapsed());
+    }
+    drop(client);
     worker.stop();
 }
 
