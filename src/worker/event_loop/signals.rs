@@ -11,6 +11,7 @@ const LINE: &[u8] = b"(signal handlers of the application)";
 
 impl EventLoop {
     /// A signal has come: its handler runs as soon as the main thread is free.
+    #[cold]
     pub(super) fn note_signals(&mut self) {
         if !self.errands.iter().any(|work| matches!(work, Work::Signals)) {
             self.errands.push_front(Work::Signals);
@@ -30,6 +31,7 @@ impl EventLoop {
 
 impl Seat {
     /// Runs the handlers, with the deadline of a call.
+    #[cold]
     pub(in crate::worker) fn handle_signals(&mut self) -> Served {
         // A thread that was idle has an old clock.
         self.clock.turn();
