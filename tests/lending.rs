@@ -288,6 +288,35 @@ fn what_is_in_the_queue_is_answered_at_a_stop() {
 }
 
 #[test]
+fn what_is_in_the_queue_at_a_stop_is_answered_by_workers_without_connections_of_their_own() {
+    let mut server = server(2, ONE_THREAD).start();
+    let address = server.address().clone();
+    let mut clients = spread(&server, &address, 5);
+    for pid in server.workers() {
+        let index = clients.iter().position(|(_, worker)| *worker == pid).expect("there are five");
+        let (mut client, _) = clients.swap_remove(index);
+        client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_for("busy workers", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+        // The client leaves before its answer is there, so that nothing lingers behind the call.
+    }
+    clients.truncate(4);
+    for (client, _) in &mut clients {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    wait_for("four in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 4).then_some(()));
+    server.signal(Signal::SIGTERM);
+    // Both workers have taken what came to the listeners, and have only their calls left.
+    wait_for("closed listeners", SOON, || Client::try_connect(&address).is_err().then_some(()));
+    open_gate(&server, "gate");
+    for (client, _) in &mut clients {
+        let response = client.response();
+        assert!(response.status == 200 && response.closes(), "{response:?}");
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.finish();
+}
+
+#[test]
 fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
     let server = server(2, &[ONE_THREAD, &["--queue-timeout", "300ms", "--max-queue", "5"]].concat()).start();
     let clients = spread(&server, server.address(), 30);
