@@ -122,6 +122,8 @@ pub enum Fate {
     Keep,
     /// It is closed in order.
     Close,
+    /// As [`Fate::Close`], and the answer may leave with the end: the worker's, not for applications.
+    Last,
     /// The body is short; the end is visible by closing.
     Cut,
     /// The body is short and delimited only by the close: reset it, so that the client sees the cut.
@@ -212,6 +214,11 @@ pub trait App {
     /// Whether no other thread of the application's runtime is known that could wait for [`App::release`], so that a wait of a
     /// moment may do without it.
     fn is_alone(&self) -> bool {
+        false
+    }
+
+    /// Whether the application has forked while it served, so that a child may have the connections' descriptors too.
+    fn has_forked(&self) -> bool {
         false
     }
 

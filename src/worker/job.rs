@@ -3,6 +3,7 @@
 //! A call may last: what it needs is taken out of the connection and the loop before it begins, and what it made is put back
 //! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
 
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -311,9 +312,19 @@ impl SocketOutlet<'_> {
 
 /// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
 pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
+    deliver_by(output, out, |bytes| output::send(stream, bytes))
+}
+
+/// As [`deliver`], with `send`, which returns how many bytes the socket took.
+#[inline]
+pub fn deliver_by(
+    output: &mut Option<Box<Output>>,
+    out: &mut Vec<u8>,
+    send: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> Result<(), Gone> {
     let sent = match output {
         Some(_) => 0,
-        None => output::send(stream, out).map_err(|_| Gone::Client)?,
+        None => send(out).map_err(|_| Gone::Client)?,
     };
     if sent < out.len() {
         output.get_or_insert_default().push(&out[sent..]).map_err(Gone::Storage)?;

@@ -13,6 +13,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod last;
 mod late;
 mod letter_box;
 mod loan;

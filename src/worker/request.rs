@@ -473,7 +473,7 @@ impl Seat {
                     };
                     journal.record(&entry, &self.clock);
                 }
-                Served::Whole(output, summary.fate)
+                Served::Whole(output, self.last_fate(summary.fate))
             }
             Reply::Stream(stream) => {
                 if self.out.len() > self.job.rendered {
