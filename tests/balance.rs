@@ -32,6 +32,9 @@ const TRIES: usize = 5;
 /// Requests of one `ab` run.
 const REQUESTS: u64 = 20_000;
 
+/// Connections of which none is open with another: the workers change places every 16, so each has ten turns.
+const ONE_BY_ONE: usize = 16 * 10 * WORKERS;
+
 /// Time for one run of a tool on a slow machine.
 const RUN_LIMIT: Duration = Duration::from_secs(60);
 
@@ -137,6 +140,16 @@ fn short_connections_are_spread_over_the_workers_and_wake_one_each() {
         eprintln!("ab: {each:.2} voluntary switches for a request");
         assert!(each < SWITCHES, "{each:.2} voluntary switches for a request");
         REQUESTS as usize
+    });
+}
+
+#[test]
+fn connections_that_come_and_go_one_by_one_are_spread_over_the_workers() {
+    spreads_evenly("one at a time", |server| {
+        for _ in 0..ONE_BY_ONE {
+            assert_eq!(server.get("/").status, 200);
+        }
+        ONE_BY_ONE
     });
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use native::{Worker, end, summary, until};
+use native::{Blocks, Worker, end, summary, until};
 use tapster::channel::{Order, Report};
 use tapster::config::Settings;
 use tapster::http::framing::Length;
@@ -48,21 +48,26 @@ impl App for Native {
         };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         encoder.field(b"Content-Type", b"text/plain").unwrap();
+        let open = || Open(self.seen.clone());
         match request.head.target.of(request.bytes) {
             b"/blocks" => {
-                let encoding = encoder.finish(None);
-                Reply::Stream(Box::new(Blocks { seen: self.seen.clone(), encoding, left: 100, block: vec![b'b'; 100_000] }))
+                let (open, mut left) = (open(), 0..100);
+                Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || {
+                    left.next()?;
+                    open.0.blocks.fetch_add(1, Ordering::SeqCst);
+                    Some(vec![b'b'; 100_000])
+                })))
             }
             b"/large" => {
                 let encoding = encoder.finish(Some(LARGE as u64));
                 let block = vec![b'l'; LARGE];
-                Reply::Stream(Box::new(Large { seen: self.seen.clone(), encoding, block, given: false }))
+                Reply::Stream(Box::new(Large { _open: open(), encoding, block, given: false }))
             }
             b"/file" => {
                 let len = self.file.metadata().unwrap().len();
                 let encoding = encoder.finish(Some(len));
                 let file = self.file.try_clone().unwrap();
-                Reply::Stream(Box::new(FileStream { seen: self.seen.clone(), encoding, file, len, given: false }))
+                Reply::Stream(Box::new(FileStream { _open: open(), encoding, file, len, given: false }))
             }
             b"/write" => {
                 let mut encoding = encoder.finish(None);
@@ -98,47 +103,18 @@ fn complete(mut encoding: Encoding, out: &mut Vec<u8>) -> Reply {
     Reply::Complete(end(&mut encoding, out))
 }
 
-/// Small blocks, one after the other.
-struct Blocks {
-    seen: Arc<Seen>,
-    encoding: Encoding,
-    left: usize,
-    block: Vec<u8>,
-}
+/// Counts the end of a stream.
+struct Open(Arc<Seen>);
 
-impl Stream for Blocks {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.left == 0 {
-            return Step::End(end(&mut self.encoding, out));
-        }
-        self.left -= 1;
-        self.seen.blocks.fetch_add(1, Ordering::SeqCst);
-        self.encoding.block(out, &self.block);
-        Step::Rendered
-    }
-
-    fn held(&self) -> (&[u8], &'static [u8]) {
-        (&[], &[])
-    }
-
-    fn file(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn summary(&self) -> Summary {
-        summary(&self.encoding, Fate::Cut)
-    }
-}
-
-impl Drop for Blocks {
+impl Drop for Open {
     fn drop(&mut self) {
-        self.seen.closed.fetch_add(1, Ordering::SeqCst);
+        self.0.closed.fetch_add(1, Ordering::SeqCst);
     }
 }
 
 /// One block that is sent from where it lies.
 struct Large {
-    seen: Arc<Seen>,
+    _open: Open,
     encoding: Encoding,
     block: Vec<u8>,
     given: bool,
@@ -168,15 +144,9 @@ impl Stream for Large {
     }
 }
 
-impl Drop for Large {
-    fn drop(&mut self) {
-        self.seen.closed.fetch_add(1, Ordering::SeqCst);
-    }
-}
-
 /// A file that the kernel sends.
 struct FileStream {
-    seen: Arc<Seen>,
+    _open: Open,
     encoding: Encoding,
     file: std::fs::File,
     len: u64,
@@ -203,12 +173,6 @@ impl Stream for FileStream {
 
     fn summary(&self) -> Summary {
         summary(&self.encoding, Fate::Cut)
-    }
-}
-
-impl Drop for FileStream {
-    fn drop(&mut self) {
-        self.seen.closed.fetch_add(1, Ordering::SeqCst);
     }
 }
 

@@ -9,16 +9,15 @@ mod native;
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use native::{PATIENCE, Worker, end, summary};
+use native::{Blocks, PATIENCE, Worker, end};
 use tapster::config::Settings;
-use tapster::http::response::{Body as Encoding, Context, Encoder};
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::http::response::{Context, Encoder};
+use tapster::worker::app::{App, Outlet, Reply, Request};
 
 /// Hand-overs of the stress test with one, two and eight threads; this variable names another number for all three.
 const STRESS: [(usize, usize); 3] = [(1, 1_000), (2, 4_000), (8, 95_000)];
@@ -95,14 +94,15 @@ impl App for Native {
         };
         let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         let reply = match rest.strip_prefix("/stream/") {
-            Some(id) => Reply::Stream(Box::new(Blocks {
-                seen: self.seen.clone(),
-                encoding: encoder.finish(None),
-                block: id.as_bytes().to_vec(),
-                left: 10,
-                pause,
-                home: std::thread::current().id(),
-            })),
+            Some(id) => {
+                let (home, block, mut left) = (Home::here(self.seen.clone()), id.as_bytes().to_vec(), 0..10);
+                Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || {
+                    home.check();
+                    left.next()?;
+                    home.seen.pause(pause);
+                    Some(block.clone())
+                })))
+            }
             None => {
                 let id = rest.as_bytes();
                 let mut encoding = encoder.finish(Some(id.len() as u64));
@@ -123,51 +123,27 @@ impl App for Native {
     }
 }
 
-struct Blocks {
+/// A stream that is to stay on the thread that began it.
+struct Home {
     seen: Arc<Seen>,
-    encoding: Encoding,
-    block: Vec<u8>,
-    left: usize,
-    pause: Duration,
-    home: ThreadId,
+    thread: ThreadId,
 }
 
-impl Blocks {
-    fn check_thread(&self) {
-        if std::thread::current().id() != self.home {
+impl Home {
+    fn here(seen: Arc<Seen>) -> Self {
+        Self { seen, thread: std::thread::current().id() }
+    }
+
+    fn check(&self) {
+        if std::thread::current().id() != self.thread {
             self.seen.strayed.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-impl Stream for Blocks {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
-        self.check_thread();
-        if self.left == 0 {
-            return Step::End(end(&mut self.encoding, out));
-        }
-        self.left -= 1;
-        self.seen.pause(self.pause);
-        self.encoding.block(out, &self.block);
-        Step::Rendered
-    }
-
-    fn held(&self) -> (&[u8], &'static [u8]) {
-        (&[], &[])
-    }
-
-    fn file(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn summary(&self) -> Summary {
-        summary(&self.encoding, Fate::Cut)
-    }
-}
-
-impl Drop for Blocks {
+impl Drop for Home {
     fn drop(&mut self) {
-        self.check_thread();
+        self.check();
         self.seen.dropped.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -19,6 +19,9 @@ const CONNECTIONS: usize = 64;
 /// Workers of the scenarios.
 const WORKERS: usize = 4;
 
+/// What makes a worker busy with one slow request.
+const ONE_THREAD: &[&str] = &["--threads", "1"];
+
 /// Sleeps for `ms`, waits for the file `gate`, answers with its process id and what it was sent.
 const APP: &str = r#"
 import os, time
@@ -166,7 +169,7 @@ fn quick_requests_do_not_wait_behind_slow_ones() {
     /// A busy machine may spoil one run.
     const RUNS: usize = 3;
     let measure = |options: &[&str]| {
-        let server = server(WORKERS, options).start();
+        let server = server(WORKERS, &[ONE_THREAD, options].concat()).start();
         let best = (0..RUNS).map(|_| open_loop(server.address(), 1000)).min().expect("there are some");
         server.stop();
         best
@@ -218,7 +221,8 @@ fn a_waiting_request_is_served_by_an_idle_worker_with_its_body_and_those_behind_
 
 #[test]
 fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_crash() {
-    let mut server = server(2, &["--access-logfile", "access", "--access-logformat", "%(U)s %(Q)s"]).start();
+    let logs = ["--access-logfile", "access", "--access-logformat", "%(U)s %(Q)s"];
+    let mut server = server(2, &[ONE_THREAD, &logs].concat()).start();
     server.expect_error("exited with code 9");
     let clients = spread(&server, server.address(), 8);
     let [first, second] = server.workers()[..] else { panic!("there are two") };
@@ -250,7 +254,7 @@ fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_cr
 
 #[test]
 fn what_is_in_the_queue_is_answered_at_a_stop() {
-    let mut server = server(2, &[]).start();
+    let mut server = server(2, ONE_THREAD).start();
     let mut clients = spread(&server, server.address(), 8);
     let workers = server.workers();
     let mut slow: Vec<Client> = Vec::new();
@@ -284,8 +288,37 @@ fn what_is_in_the_queue_is_answered_at_a_stop() {
 }
 
 #[test]
+fn what_is_in_the_queue_at_a_stop_is_answered_by_workers_without_connections_of_their_own() {
+    let mut server = server(2, ONE_THREAD).start();
+    let address = server.address().clone();
+    let mut clients = spread(&server, &address, 5);
+    for pid in server.workers() {
+        let index = clients.iter().position(|(_, worker)| *worker == pid).expect("there are five");
+        let (mut client, _) = clients.swap_remove(index);
+        client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_for("busy workers", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+        // The client leaves before its answer is there, so that nothing lingers behind the call.
+    }
+    clients.truncate(4);
+    for (client, _) in &mut clients {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    wait_for("four in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 4).then_some(()));
+    server.signal(Signal::SIGTERM);
+    // Both workers have taken what came to the listeners, and have only their calls left.
+    wait_for("closed listeners", SOON, || Client::try_connect(&address).is_err().then_some(()));
+    open_gate(&server, "gate");
+    for (client, _) in &mut clients {
+        let response = client.response();
+        assert!(response.status == 200 && response.closes(), "{response:?}");
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    server.finish();
+}
+
+#[test]
 fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
-    let server = server(2, &["--queue-timeout", "300ms", "--max-queue", "5"]).start();
+    let server = server(2, &[ONE_THREAD, &["--queue-timeout", "300ms", "--max-queue", "5"]].concat()).start();
     let clients = spread(&server, server.address(), 30);
     let workers = server.workers();
     let mut by_worker: Vec<Vec<Client>> = vec![Vec::new(), Vec::new()];

@@ -129,15 +129,14 @@ impl Client {
         let (status, length, chunked) = self.head();
         let mut body = vec![0; length];
         self.0.read_exact(&mut body).unwrap();
-        while chunked {
+        let mut more = chunked;
+        while more {
             let size = usize::from_str_radix(&self.line(), 16).unwrap();
             let start = body.len();
             body.resize(start + size, 0);
             self.0.read_exact(&mut body[start..]).unwrap();
             assert_eq!(self.line(), "");
-            if size == 0 {
-                break;
-            }
+            more = size > 0;
         }
         (status, String::from_utf8(body).unwrap())
     }

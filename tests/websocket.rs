@@ -291,6 +291,7 @@ fn an_application_that_does_not_use_the_socket_answers_as_always() {
     assert_eq!(ask("/raw/ask", "").text(), "True");
     let refusal = ask("/raw/refuse", "");
     assert_eq!((refusal.status, refusal.closes()), (426, false));
+    assert_eq!((refusal.field("upgrade"), refusal.field("connection")), (Some("lines"), Some("upgrade")));
     assert_eq!(ask("/", "").status, 200);
     assert_eq!(ask("/raw/keep", "").text(), "kept");
     assert_eq!(ask("/raw/kept", "").text(), "OSError", "an object that was kept is no way to later connections");

@@ -61,6 +61,8 @@ fn wrong_arguments_raise_in_the_application_and_name_the_cause() {
     fails_with("    start_response('200 OK', [('A', '\\u20ac')])", &["'A'", "outside latin-1"]);
     fails_with("    start_response('200 OK', [('A', 'b\\r\\nC: d')])", &["ValueError", "header A", "control character"]);
     fails_with("    start_response('200 OK', [('Transfer-Encoding', 'chunked')])", &["ValueError", "hop-by-hop"]);
+    fails_with("    start_response('200 OK', [('Upgrade', 'websocket')])", &["ValueError", "with 426 Upgrade Required only"]);
+    fails_with("    start_response('400 Bad Request', [('Connection', 'upgrade')])", &["ValueError", "belongs to the server"]);
     fails_with("    start_response('20 OK', [])", &["ValueError", "20 OK"]);
 }
 
@@ -106,6 +108,26 @@ fn a_head_that_is_given_again_is_sent_again_and_a_changed_one_is_not() {
                 assert_eq!(server.get(request).text(), alone[second], "{request} behind {before}");
                 assert_eq!(server.get(request).text(), alone[second], "{request} twice");
             }
+        }
+    });
+}
+
+#[test]
+fn a_426_names_the_protocol_that_the_client_has_to_upgrade_to() {
+    with_python(|| {
+        let mut server = Server::new(
+            "def app(environ, start_response):\n    \
+             start_response(environ['QUERY_STRING'] + ' X', [('Upgrade', 'websocket'), ('Content-Length', '0')])\n    return []\n",
+        );
+        // The second time the head is taken from the memo.
+        for _ in 0..2 {
+            let answer = server.get("GET /?426 HTTP/1.1\r\nHost: a\r\n\r\n");
+            assert_eq!((answer.status(), answer.summary.fate), (426, Fate::Keep));
+            let text = answer.text();
+            assert!(text.contains("\r\nUpgrade: websocket\r\n") && text.contains("\r\nConnection: upgrade\r\n"), "{text}");
+            let old = server.get("GET /?426 HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").text();
+            assert!(old.contains("\r\nConnection: keep-alive, upgrade\r\n"), "{old}");
+            assert_eq!(server.get("GET /?200 HTTP/1.1\r\nHost: a\r\n\r\n").status(), 500, "the same fields, another status");
         }
     });
 }

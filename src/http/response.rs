@@ -13,6 +13,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The field that names the server when the application does not.
 pub const SERVER: &[u8] = b"Server: tapster\r\n";
 
+/// The one status whose Upgrade field is the application's to send (RFC 9110 section 15.5.22).
+const UPGRADE_REQUIRED: u16 = 426;
+
 /// What the encoder must know of the request and the connection.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
@@ -44,6 +47,8 @@ pub enum Refused {
     },
     /// A field that is the server's to send (hop-by-hop).
     HopByHop(String),
+    /// An Upgrade field with another status than 426.
+    Upgrade,
     /// A Connection option other than `close` and `keep-alive`.
     ConnectionOption(String),
     /// A Content-Length that is no decimal number.
@@ -72,6 +77,9 @@ impl fmt::Display for Refused {
                     "the header {name} is hop-by-hop and belongs to the server (PEP 3333): leave it out, the server frames the body"
                 )
             }
+            Self::Upgrade => {
+                write!(f, "the header Upgrade is hop-by-hop (PEP 3333): send it with 426 Upgrade Required only, or leave it out")
+            }
             Self::ConnectionOption(option) => {
                 write!(f, "the Connection option \"{option}\" belongs to the server (PEP 3333): only close may be sent")
             }
@@ -98,6 +106,7 @@ pub struct Facts {
     server: bool,
     close: bool,
     dropped: bool,
+    upgrade: bool,
 }
 
 /// Renders one head into a buffer. On an error the caller truncates the buffer to where it began.
@@ -141,7 +150,8 @@ impl<'o> Encoder<'o> {
     }
 
     /// Writes one field of the application. `Connection: close` is honoured, `Connection: keep-alive` and `Keep-Alive` are
-    /// dropped (see [`Body::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused.
+    /// dropped (see [`Body::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused, but for the Upgrade
+    /// field that a 426 must have (RFC 9110 section 15.5.22).
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         if !is_token(name) {
@@ -173,6 +183,12 @@ impl<'o> Encoder<'o> {
                 self.facts.dropped = true;
                 return Ok(false);
             }
+            7 if same(name, b"upgrade") => {
+                if self.facts.status != UPGRADE_REQUIRED {
+                    return Err(Refused::Upgrade);
+                }
+                self.facts.upgrade = true;
+            }
             _ if HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes())) => {
                 return Err(Refused::HopByHop(text(name)));
             }
@@ -196,6 +212,8 @@ impl<'o> Encoder<'o> {
                 self.facts.close = true;
             } else if same(option, b"keep-alive") {
                 self.facts.dropped = true;
+            } else if same(option, b"upgrade") && self.facts.status == UPGRADE_REQUIRED {
+                // The server says it with each Upgrade field.
             } else {
                 return Err(Refused::ConnectionOption(text(option)));
             }
@@ -208,7 +226,7 @@ impl<'o> Encoder<'o> {
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
     pub fn finish(self, known: Option<u64>) -> Body {
-        let Self { out, context, facts: Facts { status, length, date, server, close, dropped } } = self;
+        let Self { out, context, facts: Facts { status, length, date, server, close, dropped, upgrade } } = self;
         let old = context.version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None
@@ -246,12 +264,23 @@ impl<'o> Encoder<'o> {
         }
         let persistent = context.persistent && !close && mode != Mode::UntilClose;
         match (persistent, old) {
+            _ if upgrade => connection_with_upgrade(out, persistent, old),
             (true, false) => out.extend_from_slice(b"\r\n"),
             (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
             (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
         Body { status, mode, persistent, dropped, sent: 0 }
     }
+}
+
+/// The Connection field of an answer with an Upgrade field, which it has to name (RFC 9110 section 7.8), and the empty line.
+#[cold]
+fn connection_with_upgrade(out: &mut Vec<u8>, persistent: bool, old: bool) {
+    out.extend_from_slice(match (persistent, old) {
+        (true, false) => b"Connection: upgrade\r\n\r\n",
+        (true, true) => b"Connection: keep-alive, upgrade\r\n\r\n",
+        (false, _) => b"Connection: close, upgrade\r\n\r\n",
+    });
 }
 
 /// The two fields that nearly every answer lacks.
@@ -288,7 +317,7 @@ pub fn early_hints(out: &mut Vec<u8>, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(
 }
 
 /// Fields that only a server or proxy may send (RFC 9110 section 7.6.1; PEP 3333, "Other HTTP Features"), besides Connection
-/// and Keep-Alive. Each length must be among those that [`Encoder::field`] looks at.
+/// and Keep-Alive; Upgrade may go with a 426. Each length must be among those that [`Encoder::field`] looks at.
 const HOP_BY_HOP: [&str; 8] = [
     "TE",
     "Trailer",

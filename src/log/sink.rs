@@ -16,9 +16,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::config::LogTarget;
 use crate::sys::{fd, time};
@@ -29,9 +30,9 @@ use super::{Level, stamp};
 /// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
 pub const PIPE_BUF: usize = 4096;
 
-/// How long a write waits for the reader of a full non-blocking pipe, in milliseconds: enough for one that is only late, short
-/// beside what a client would notice. A reader that stays away costs this once, until it reads again.
-const FULL_PIPE_WAIT: u8 = 100;
+/// How long a write waits for the reader of a full non-blocking pipe: enough for one that is only late, short beside what a client
+/// would notice. A reader that stays away costs this once, until it reads again.
+const FULL_PIPE_WAIT: Duration = Duration::from_millis(100);
 
 /// Access of new files: the group may read (adm, say), others may not, because logs name clients.
 const FILE_MODE: u32 = 0o640;
@@ -45,6 +46,8 @@ pub struct Sink {
     regular: AtomicBool,
     /// The system log, if that is behind it.
     syslog: Option<Syslog>,
+    /// How long a write waits for the reader of a full pipe.
+    patience: Duration,
     /// Lines that could not be written since the last success.
     lost: AtomicU64,
     /// Why, the latest error number.
@@ -74,7 +77,7 @@ impl Sink {
     fn over(file: File) -> io::Result<Self> {
         let regular = AtomicBool::new(file.metadata()?.is_file());
         let (lost, error, torn) = (AtomicU64::new(0), AtomicI32::new(0), AtomicBool::new(false));
-        Ok(Self { file, regular, syslog: None, lost, error, torn })
+        Ok(Self { file, regular, syslog: None, patience: FULL_PIPE_WAIT, lost, error, torn })
     }
 
     /// Goes on with another descriptor of the same kind (the log opened anew). Writes of other threads go on meanwhile, each to the
@@ -146,9 +149,7 @@ impl Sink {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && !waited && self.lost.load(Relaxed) == 0 => {
                     waited = true;
-                    let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
-                    // Whatever it returns, the write is tried once more and tells.
-                    let _ = poll(&mut fds, FULL_PIPE_WAIT);
+                    self.await_room();
                 }
                 Err(e) => match &self.syslog {
                     Some(syslog) if !reconnected && syslog::is_gone(&e) && syslog.reconnect(&self.file).is_ok() => {
@@ -159,6 +160,19 @@ impl Sink {
             }
         }
         Ok(())
+    }
+
+    /// Waits for room in a full pipe. Whether there is any, the next write tells.
+    fn await_room(&self) {
+        let deadline = Instant::now() + self.patience;
+        let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            // poll(2) is never restarted after a signal (signal(7)), and a signal says nothing of the reader.
+            if poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) != Err(Errno::EINTR) {
+                return;
+            }
+        }
     }
 
     /// Counts the lines that are dropped.
@@ -248,6 +262,9 @@ mod tests {
         let (reader, writer) = io::pipe().expect("a pipe");
         (Sink::over(File::from(OwnedFd::from(writer))).expect("a sink"), File::from(OwnedFd::from(reader)))
     }
+
+    /// The longest wait for a reader that a test is sure of, however busy the machine.
+    const PATIENCE: Duration = Duration::from_secs(60);
 
     fn nonblocking(fd: &impl AsFd) {
         set_flags(fd, OFlag::O_NONBLOCK);
@@ -349,8 +366,9 @@ mod tests {
 
     #[test]
     fn a_late_reader_of_a_nonblocking_pipe_loses_nothing() {
-        let (sink, reader) = piped();
+        let (mut sink, reader) = piped();
         nonblocking(&sink.file);
+        sink.patience = PATIENCE;
         let batch = [vec![b'x'; 1023], vec![b'\n']].concat().repeat(4);
         let read = std::thread::spawn(move || BufReader::new(reader).lines().count());
         for _ in 0..256 {
@@ -359,6 +377,34 @@ mod tests {
         assert_eq!(sink.lost.load(Relaxed), 0);
         drop(sink);
         assert_eq!(read.join().expect("the reader ends"), 1024);
+    }
+
+    #[test]
+    fn a_signal_does_not_end_the_wait_for_a_late_reader() {
+        use nix::sys::pthread::{pthread_kill, pthread_self};
+        use nix::sys::signal::Signal;
+        const SIGNALS: usize = 50;
+        signal_hook::flag::register(Signal::SIGURG as i32, std::sync::Arc::new(AtomicBool::new(false))).expect("a handler");
+        let (mut sink, mut reader) = piped();
+        nonblocking(&sink.file);
+        sink.patience = PATIENCE;
+        let (sender, full) = std::sync::mpsc::channel();
+        let writer = std::thread::spawn(move || {
+            let line = [vec![b'x'; PIPE_BUF - 1], vec![b'\n']].concat();
+            while (&sink.file).write(&line).is_ok() {}
+            sender.send(pthread_self()).expect("the test waits");
+            sink.write(b"late\n");
+            sink.lost.load(Relaxed)
+        });
+        let thread = full.recv().expect("the pipe is full");
+        for _ in 0..SIGNALS {
+            pthread_kill(thread, Signal::SIGURG).expect("the writer waits for its reader");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let mut text = Vec::new();
+        reader.read_to_end(&mut text).expect("the pipe is read");
+        assert_eq!(writer.join().expect("the writer ends"), 0);
+        assert!(text.ends_with(b"\nlate\n"));
     }
 
     #[test]

@@ -165,6 +165,8 @@ impl Connection {
                 self.phase = Phase::Answer(answer);
                 self.deadline = u64::MAX;
             }
+            // No connection asks for it.
+            Work::Signals => {}
         }
     }
 
@@ -293,7 +295,7 @@ impl Connection {
                 seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }
-            Served::Dropped => {}
+            Served::Dropped | Served::Handled => {}
         }
     }
 
@@ -405,11 +407,12 @@ impl Seat {
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
+            Work::Signals => self.handle_signals(),
         };
         match &served {
             Served::Begun(..) => self.streams += 1,
             Served::Ended(_) | Served::Dropped => self.streams -= 1,
-            Served::Whole(..) | Served::Step(..) => {}
+            Served::Whole(..) | Served::Step(..) | Served::Handled => {}
         }
         self.spent = self.clock.ns().saturating_sub(before);
         served
@@ -488,7 +491,7 @@ impl Seat {
                     };
                     journal.record(&entry, &self.clock);
                 }
-                Served::Whole(output, summary.fate)
+                Served::Whole(output, self.last_fate(summary.fate))
             }
             Reply::Stream(stream) => {
                 if self.out.len() > self.job.rendered {

@@ -66,7 +66,7 @@ def application(environ, start_response):
         repr(connection), connection.family, connection.gettimeout()
         return answer(start_response, str(peer == int(environ["REMOTE_PORT"])))
     if path == "/raw/refuse":
-        start_response("426 Upgrade Required", [("Content-Type", "text/plain")])
+        start_response("426 Upgrade Required", [("Content-Type", "text/plain"), ("Upgrade", "lines")])
         return [b"another version, please\n"]
     if path == "/raw/keep":
         app.config["KEPT"] = connection

@@ -1,6 +1,7 @@
 //! A worker on a thread of the test's own process, with an application without Python.
 
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::BorrowedFd;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tapster::log::sink::Sink;
 use tapster::net::listener::{self, Address};
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::signals::Blocked;
-use tapster::worker::app::{App, Fate, Summary};
+use tapster::worker::app::{App, Fate, Step, Stream, Summary};
 use tapster::worker::{self, Boot};
 
 /// Longest time that a step of such a test may take.
@@ -146,4 +147,39 @@ pub fn end(encoding: &mut Body, out: &mut Vec<u8>) -> Summary {
 /// What the worker is told of a body that was sent so far.
 pub fn summary(encoding: &Body, fate: Fate) -> Summary {
     Summary { status: 200, sent: encoding.sent(), fate }
+}
+
+/// A stream of blocks that are rendered into the worker's output, as `next` gives them; dropped with what `next` holds.
+pub struct Blocks<F> {
+    encoding: Body,
+    next: F,
+}
+
+impl<F: FnMut() -> Option<Vec<u8>> + Send> Blocks<F> {
+    /// `next` gives a block each time; `None`: the end.
+    pub fn new(encoding: Body, next: F) -> Self {
+        Self { encoding, next }
+    }
+}
+
+impl<F: FnMut() -> Option<Vec<u8>> + Send> Stream for Blocks<F> {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        let Some(block) = (self.next)() else {
+            return Step::End(end(&mut self.encoding, out));
+        };
+        self.encoding.block(out, &block);
+        Step::Rendered
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        (&[], &[])
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.encoding, Fate::Cut)
+    }
 }

@@ -18,6 +18,9 @@ pub enum Step {
     Leave,
 }
 
+/// No request.
+const NONE: Token = Token(usize::MAX);
+
 pub struct EventLoop {
     world: Arc<World>,
     arriving: VecDeque<Token>,
@@ -29,6 +32,7 @@ pub struct EventLoop {
     letters: LetterBox,
     tray: Tray,
     laid: usize,
+    signals: bool,
     /// Written by whoever has the loop: loom sees two owners that are not ordered, even if they do not meet.
     touched: loom::cell::Cell<usize>,
 }
@@ -38,6 +42,7 @@ impl EventLoop {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
+            signals: world.handler.is_some(),
             world,
             parked: VecDeque::new(),
             streams: VecDeque::new(),
@@ -104,8 +109,12 @@ impl EventLoop {
             if let Some((token, work)) = self.find_work(seat) {
                 return Ok(Step::Work(token, work));
             }
+            if self.signals && !self.outside.contains(MAIN) {
+                self.signals = false;
+                return Ok(Step::Work(NONE, Work::Signals));
+            }
             self.fill_tray();
-            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() {
+            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && !self.signals {
                 assert!(self.answered.iter().all(|&count| count == 1), "answered twice: {:?}", self.answered);
                 return Ok(Step::Leave);
             }
@@ -183,6 +192,7 @@ impl EventLoop {
                 self.streams.push_back((token, member));
                 None
             }
+            Served::Handled => None,
         }
     }
 }

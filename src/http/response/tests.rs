@@ -90,11 +90,42 @@ fn nothing_in_a_field_can_split_the_answer() {
 
 #[test]
 fn hop_by_hop_fields_are_refused_in_any_case() {
-    for name in HOP_BY_HOP.into_iter().chain(["transfer-encoding", "tE", "UPGRADE", "proxy-connection"]) {
+    for name in HOP_BY_HOP.into_iter().chain(["transfer-encoding", "tE", "proxy-connection"]).filter(|name| *name != "Upgrade") {
         assert_eq!(refused("200 OK", &[(name, "x")]), Refused::HopByHop(name.into()));
     }
     assert!(head(&HTTP11, "200 OK", &[("Proxy-Status", "x"), ("Vary", "y"), ("Trail", "x")], None).is_ok());
     assert_eq!(refused("200 OK", &[("Connection", "close, X-Foo")]), Refused::ConnectionOption("X-Foo".into()));
+}
+
+#[test]
+fn an_upgrade_field_goes_with_a_426_only_and_is_named_in_connection() {
+    const STATUS: &str = "426 Upgrade Required";
+    let fields = [("upgrade", "websocket, HTTP/2.0"), ("Connection", "Upgrade")];
+    let old = Context { version: Version::Http10, ..HTTP11 };
+    for (context, connection) in [
+        (HTTP11, "upgrade"),
+        (old, "keep-alive, upgrade"),
+        (Context { persistent: false, ..HTTP11 }, "close, upgrade"),
+        (Context { persistent: false, ..old }, "close, upgrade"),
+    ] {
+        for fields in [&fields[..1], &fields] {
+            let head = text(&context, STATUS, fields, Some(0));
+            let expected = "upgrade: websocket, HTTP/2.0\r\nContent-Length: 0";
+            assert_eq!(head, format!("HTTP/1.1 {STATUS}\r\n{expected}\r\n{OURS}Connection: {connection}\r\n\r\n"));
+        }
+    }
+    let closing = text(&HTTP11, STATUS, &[("Connection", "close"), ("Upgrade", "TLS/1.0")], Some(0));
+    assert!(closing.ends_with("\r\nConnection: close, upgrade\r\n\r\n"), "{closing}");
+    // An option without its field says nothing.
+    assert!(!text(&HTTP11, STATUS, &[("Connection", "upgrade")], Some(0)).contains("Connection"));
+    for status in ["200 OK", "400 Bad Request", "427 X"] {
+        for name in ["Upgrade", "UPGRADE"] {
+            assert_eq!(refused(status, &[(name, "websocket")]), Refused::Upgrade);
+        }
+        assert_eq!(refused(status, &[("Connection", "upgrade")]), Refused::ConnectionOption("upgrade".into()));
+    }
+    let hints = [(b"Upgrade".to_vec(), b"websocket".to_vec())];
+    assert!(early_hints(&mut Vec::new(), &hints).is_err());
 }
 
 #[test]
