@@ -237,7 +237,7 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.is_draining();
         seat.clock.tick();
-        std::mem::swap(&mut self.outbox, &mut seat.outbox);
+        self.take_outbox(seat);
         self.send_held(seat);
         self.send_gathered(seat);
     }
@@ -353,7 +353,7 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
-        std::mem::swap(&mut self.outbox, &mut seat.outbox);
+        self.take_outbox(seat);
         self.pace.note(false);
         self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;

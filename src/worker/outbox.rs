@@ -71,7 +71,7 @@ impl Outbox {
 
     /// Whether a call that takes as long as the last one would keep it waiting too long.
     fn is_due(&self, now: u64, call: u64) -> bool {
-        !self.parts.is_empty() && (now.saturating_sub(self.since) + call > HOLD_NS || self.bytes.len() > FULL)
+        now.saturating_sub(self.since) + call > HOLD_NS || self.bytes.len() > FULL
     }
 }
 
@@ -127,12 +127,22 @@ impl EventLoop {
     /// The loop is about to be laid on the table for this work.
     #[inline]
     pub fn lay_down(&mut self, token: Token, work: &Work, seat: &mut Seat) {
-        if seat.outbox.is_due(seat.clock.ns(), seat.spent) {
-            self.send_held(seat);
+        if !seat.outbox.is_empty() {
+            if seat.outbox.is_due(seat.clock.ns(), seat.spent) {
+                self.send_held(seat);
+            }
+            std::mem::swap(&mut self.outbox, &mut seat.outbox);
         }
         self.calling = token;
         self.asked.begin(token, work);
-        std::mem::swap(&mut self.outbox, &mut seat.outbox);
+    }
+
+    /// The loop is this thread's: what lay on the table with it.
+    #[inline]
+    pub(super) fn take_outbox(&mut self, seat: &mut Seat) {
+        if !self.outbox.is_empty() {
+            std::mem::swap(&mut self.outbox, &mut seat.outbox);
+        }
     }
 
     /// Sends what lies in the outbox.
