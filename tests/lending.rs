@@ -409,6 +409,27 @@ fn one_worker_less_closes_no_connection() {
 }
 
 #[test]
+fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too() {
+    let server = server(2, ONE_THREAD).start();
+    // Of two it is the last that gives way.
+    let line = server.log().wait(&["worker 1 of", "forked (pid "]).text;
+    let pid = line.split("(pid ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok()).expect("a process id");
+    let mut client = of_worker(spread(&server, server.address(), 1), pid, 1).remove(0);
+    client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_for("the busy worker", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+    server.signal(Signal::SIGTTOU);
+    server.log().wait(&["worker 1 is told to leave (Retire)"]);
+    server.signal(Signal::SIGWINCH);
+    // It is told before the other one, which has nothing to do.
+    wait_for("the end of the other worker", SOON, || (server.workers() == [pid]).then_some(()));
+    open_gate(&server, "gate");
+    assert_eq!(worker_of(&client.response()), pid);
+    assert!(client.is_closed(), "nobody is there to take the connection");
+    wait_for("the end of the workers", SOON, || server.workers().is_empty().then_some(()));
+    server.stop();
+}
+
+#[test]
 fn an_upgrade_closes_no_connection() {
     let server = server(2, &["--keep-alive", "60"]).start();
     let loads = crowd(&server);
