@@ -166,18 +166,19 @@ fn open_loop(address: &Address, requests: usize) -> Duration {
 
 #[test]
 fn quick_requests_do_not_wait_behind_slow_ones() {
-    /// A busy machine may spoil one run.
-    const RUNS: usize = 3;
+    /// The machine may have other work in one of them.
+    const TRIES: usize = 6;
+    const QUICK: Duration = Duration::from_millis(10);
     let measure = |options: &[&str]| {
         let server = server(WORKERS, &[ONE_THREAD, options].concat()).start();
-        let best = (0..RUNS).map(|_| open_loop(server.address(), 1000)).min().expect("there are some");
+        let time = open_loop(server.address(), 1000);
         server.stop();
-        best
+        eprintln!("99th percentile of quick requests {options:?}: {time:?}");
+        time
     };
-    let (lent, kept) = (measure(&[]), measure(&["--no-lending"]));
-    eprintln!("99th percentile of quick requests: {lent:?}, without lending {kept:?}");
-    assert!(lent < Duration::from_millis(10), "{lent:?}");
-    assert!(kept > lent * 4, "without lending it is no better: {kept:?}");
+    assert!((0..TRIES).any(|_| measure(&[]) < QUICK), "lending leaves none of {TRIES} runs below {QUICK:?}");
+    let kept = measure(&["--no-lending"]);
+    assert!(kept > QUICK * 4, "without lending it is no better: {kept:?}");
 }
 
 #[test]
