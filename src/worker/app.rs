@@ -222,8 +222,12 @@ pub trait App {
         false
     }
 
-    /// A signal has interrupted the wait: the application's handler for it, if it has one, runs now.
+    /// A signal has come: the application's handler for it, if it has one, runs now. Only on the main thread.
     fn signalled(&mut self) {}
+
+    /// From now on each signal that the application handles puts a byte into this non-blocking pipe, and [`App::signalled`] is called
+    /// for it. Without this only a signal that interrupts a wait is noticed.
+    fn tell_signals(&mut self, _pipe: OwnedFd) {}
 
     /// Starts a thread of the application's runtime that runs `body` with the same application.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()>;

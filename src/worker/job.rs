@@ -21,7 +21,7 @@ use super::answer::Answer;
 use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::claim::Claim;
 use super::connection::Token;
-use super::member::Member;
+use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
 use super::spool::Lease;
 
@@ -215,14 +215,17 @@ pub enum Work {
     Advance(Box<Answer>),
     /// Drop a stream whose client is gone: its `close()` runs.
     Drop(Box<Answer>),
+    /// Run the application's handlers of signals that have come.
+    Signals,
 }
 
 impl Work {
-    /// The thread that must do it: a stream stays on the thread that began it. `None`: any.
+    /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one. `None`: any.
     pub fn member(&self) -> Option<Member> {
         match self {
             Self::Call | Self::Parcel(_) => None,
             Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
+            Self::Signals => Some(MAIN),
         }
     }
 }
@@ -240,6 +243,8 @@ pub enum Served {
     Ended(Fate),
     /// The stream is dropped.
     Dropped,
+    /// The handlers have run.
+    Handled,
 }
 
 impl Served {
@@ -247,7 +252,7 @@ impl Served {
     pub fn into_answer(self) -> Option<Box<Answer>> {
         match self {
             Self::Begun(_, answer) | Self::Step(answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(_) | Self::Dropped => None,
+            Self::Whole(..) | Self::Ended(_) | Self::Dropped | Self::Handled => None,
         }
     }
 }

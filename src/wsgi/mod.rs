@@ -23,6 +23,7 @@ mod memo;
 mod names;
 mod offers;
 mod ready;
+mod signals;
 mod start_response;
 mod target;
 mod text;
