@@ -4,8 +4,8 @@ mod wsgi_driver;
 
 use std::fs;
 use std::path::Path;
-
 use std::sync::Arc;
+
 use tapster::config::{AppSpec, PythonSettings, Settings};
 use tapster::worker::app::Renounce;
 use tapster::wsgi::{self, Wsgi};
