@@ -556,6 +556,13 @@ impl EventLoop {
     }
 }
 
+impl AsFd for EventLoop {
+    /// Its poll.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrow(&self.poll)
+    }
+}
+
 /// Keeps tokens of connections out of the range of the others.
 const GENERATION_MAX: u32 = 0x7fff_ffff;
 
