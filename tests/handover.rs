@@ -13,6 +13,8 @@ mod executor;
 mod job;
 #[path = "handover/letter_box.rs"]
 mod letter_box;
+#[path = "../src/worker/mail_box.rs"]
+mod mail_box;
 #[path = "../src/worker/member.rs"]
 #[allow(dead_code, reason = "the model asks less than the worker")]
 mod member;
@@ -23,6 +25,8 @@ mod sync;
 #[path = "../src/worker/tray.rs"]
 #[allow(dead_code, reason = "the model asks less than the worker")]
 mod tray;
+#[path = "handover/watch.rs"]
+mod watch;
 
 use event_loop::EventLoop;
 use letter_box::LetterBox;
@@ -39,8 +43,6 @@ mod connection {
 
 mod pace {
     pub const TICK: std::time::Duration = std::time::Duration::from_millis(1);
-    /// One calm tick is as good as fifty, and makes fewer orders.
-    pub const CALM_TICKS: u32 = 1;
 }
 
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
@@ -59,7 +61,7 @@ fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static
         let world = Arc::new(World::new(slots, slow, requests));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let mut places = executor::crew(members, letters, tray).into_iter();
+        let mut places = executor::crew(members, letters, tray).expect("there are no descriptors").into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {

@@ -82,9 +82,19 @@ impl App {
     pub fn release(&mut self) {}
 }
 
+/// The owner's clock, as old as it can be.
+pub struct Clock;
+
+impl Clock {
+    pub fn ns(&self) -> u64 {
+        0
+    }
+}
+
 pub struct Seat {
     world: Arc<World>,
     pub app: App,
+    pub clock: Clock,
     pub member: Member,
     pub may_call: bool,
     pub streams: u64,
@@ -94,7 +104,7 @@ pub struct Seat {
 impl Seat {
     pub fn new(world: Arc<World>, member: Member) -> Self {
         let may_call = world.slots > 1 || member == MAIN;
-        Self { world, app: App, member, may_call, streams: 0, job: None }
+        Self { world, app: App, clock: Clock, member, may_call, streams: 0, job: None }
     }
 
     pub fn serve(&mut self, work: Work) -> Served {

@@ -1,0 +1,115 @@
+//! What wakes the watcher: a timer that is put off as long as calls are quick, and a bell for each thread.
+//!
+//! The timer is a timerfd(2) and not a wait with a timeout, because another thread must be able to put it off: one system call in a
+//! tick instead of an interrupt and two context switches. And it goes on being ready until it is seen, so that nothing is lost
+//! when the watch changes hands. A thread that waits for a descriptor cannot wait for a condition too, hence the bells (eventfd(2)).
+//!
+//! A child that the application forks has the same descriptors, and a timer of its own would be better; it has no watcher, so it is
+//! enough that it leaves its parent's alone.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use crate::sys::time::monotonic;
+
+use super::member::Member;
+
+/// The timer and the bells of a worker's threads.
+#[derive(Debug)]
+pub struct Watch {
+    timer: TimerFd,
+    bells: Vec<EventFd>,
+    process: u32,
+}
+
+impl Watch {
+    /// For so many threads. The timer is not set.
+    pub fn new(members: usize) -> io::Result<Self> {
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let bell = |_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
+        let bells = (0..members).map(bell).collect::<Result<_, Errno>>()?;
+        Ok(Self { timer, bells, process: std::process::id() })
+    }
+
+    /// Nanoseconds of the timer's clock: the monotonic one.
+    pub fn now(&self) -> u64 {
+        monotonic()
+    }
+
+    /// Lets the timer fire then, and at no other time that was set before.
+    pub fn set(&self, at: u64) {
+        if std::process::id() == self.process {
+            let at = Expiration::OneShot(Duration::from_nanos(at).into());
+            // Fails only when the application has closed the descriptor, which ends the next wait.
+            let _ = self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+        }
+    }
+
+    /// Ends the wait of this thread, the present one or else the next.
+    pub fn ring(&self, member: Member) {
+        // Fails only when it has been rung 2^64 - 2 times, or as above.
+        let _ = self.bells[member.0].write(1);
+    }
+
+    /// Waits for the timer and for this thread's bell. Says whether it has seen the timer fire, which nobody else does then; may
+    /// return for no reason.
+    ///
+    /// # Errors
+    /// When the application has closed the descriptors.
+    pub fn wait(&self, member: Member) -> io::Result<bool> {
+        let bell = &self.bells[member.0];
+        let mut fds = [self.timer.as_fd(), bell.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        let seen = poll(&mut fds, PollTimeout::NONE).and_then(|_| match fds[1].any() {
+            // The timer is left to whoever waits next: this thread may be needed elsewhere.
+            Some(true) => bell.read().map(|_| false),
+            Some(false) | None => self.timer.wait().map(|()| true),
+        });
+        match seen {
+            // Put off or seen by another in between, or a signal.
+            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
+            seen => Ok(seen?),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: Member = Member(0);
+    const OTHER: Member = Member(1);
+
+    #[test]
+    fn the_timer_fires_once_for_all() {
+        let watch = Watch::new(2).expect("descriptors");
+        watch.set(watch.now());
+        assert!(watch.wait(ME).expect("it waits"));
+        watch.ring(OTHER);
+        assert!(!watch.wait(OTHER).expect("it waits"));
+    }
+
+    #[test]
+    fn a_timer_that_is_put_off_does_not_fire_before() {
+        let watch = Watch::new(2).expect("descriptors");
+        let later = watch.now() + 20_000_000;
+        watch.set(1);
+        watch.set(later);
+        while !watch.wait(ME).expect("it waits") {}
+        assert!(watch.now() >= later);
+    }
+
+    #[test]
+    fn a_timer_that_has_fired_is_seen_by_the_next_who_waits() {
+        let watch = Watch::new(2).expect("descriptors");
+        watch.set(1);
+        watch.ring(ME);
+        assert!(!watch.wait(ME).expect("it waits"));
+        assert!(watch.wait(OTHER).expect("it waits"));
+    }
+}
