@@ -87,6 +87,16 @@ fn with_one_slot_the_loop_goes_on_beside_a_call_and_comes_back() {
 }
 
 #[test]
+fn a_call_that_begins_while_the_timer_fires_for_another_is_not_waited_for() {
+    model(1, false, &[Kind::Quick, Kind::UntilTaken]);
+}
+
+#[test]
+fn a_call_is_not_waited_for_although_the_timer_was_put_off_or_fired_too_early() {
+    model(1, false, &[Kind::Long, Kind::UntilTaken]);
+}
+
+#[test]
 fn a_call_that_waits_for_another_request_is_not_waited_for() {
     model(2, false, &[Kind::Waits, Kind::Opens]);
 }

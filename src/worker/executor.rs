@@ -2,9 +2,10 @@
 //!
 //! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
 //! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
-//! other threads one is the *watcher*: it looks once a tick, and if the same call still runs, it takes the loop from the table,
-//! is the owner from then on, and serves everybody else. The first thread, back from its call, finds the table empty: it
-//! leaves its answer in the owner's letter box and joins the idle threads.
+//! other threads one is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts one
+//! to two ticks, the timer fires: the watcher takes the loop from the table, is the owner from then on, and serves everybody
+//! else. The first thread, back from its call, finds the table empty: it leaves its answer in the owner's letter box and joins the
+//! idle threads.
 //!
 //! ```text
 //!            ┌──────────── takes the loop ────────────┐
@@ -19,6 +20,11 @@
 //! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
 //!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
 //!   not what another owner laid down meanwhile.
+//! - `due` says for when the timer is set, or is about to be. Who publishes a call looks there after its turn is odd, and sets the
+//!   timer when it is due too early for the call, or not at all. Who has seen the timer fire takes the loop, sets the timer anew
+//!   for a call that is too young, or takes `due` back and then looks at the turn once more. So no call goes unwatched: two threads may
+//!   set the timer to different times, but whenever it fires, somebody looks again. The timer is part of the crew, and goes on being
+//!   ready until it is seen: the watch may change hands at any time, or have nobody for a while.
 //! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.

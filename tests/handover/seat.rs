@@ -5,12 +5,15 @@ use std::cell::{Cell, RefCell};
 use super::connection::Token;
 use super::job::{Letter, Served, Work};
 use super::member::{MAIN, Member};
+use super::pace::TICK;
 use super::sync::{Arc, Condvar, Mutex};
 
 /// What a request does in the application.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Quick,
+    /// Returns after two ticks by the owner's clock.
+    Long,
     /// Returns when another thread has taken the loop.
     UntilTaken,
     /// Returns when `Opens` is called.
@@ -87,12 +90,12 @@ impl App {
     pub fn release(&mut self) {}
 }
 
-/// The owner's clock, as old as it can be.
-pub struct Clock;
+/// The owner's clock, as old as it can be: it knows only of calls.
+pub struct Clock(u64);
 
 impl Clock {
     pub fn ns(&self) -> u64 {
-        0
+        self.0
     }
 }
 
@@ -109,7 +112,7 @@ pub struct Seat {
 impl Seat {
     pub fn new(world: Arc<World>, member: Member) -> Self {
         let may_call = world.slots > 1 || member == MAIN;
-        Self { world, app: App, clock: Clock, member, may_call, streams: 0, job: None }
+        Self { world, app: App, clock: Clock(0), member, may_call, streams: 0, job: None }
     }
 
     pub fn serve(&mut self, work: Work) -> Served {
@@ -148,6 +151,10 @@ impl Seat {
         world.enter(member);
         let served = match world.requests[token.0] {
             Kind::Quick => Served::Whole,
+            Kind::Long => {
+                self.clock.0 += 2 * TICK.as_nanos() as u64;
+                Served::Whole
+            }
             Kind::UntilTaken => {
                 world.taken.wait();
                 Served::Whole
