@@ -97,6 +97,16 @@ fn a_call_is_not_waited_for_although_the_timer_was_put_off_or_fired_too_early() 
 }
 
 #[test]
+fn a_call_is_not_waited_for_although_the_loop_was_taken_from_the_last_one() {
+    model(1, false, &[Kind::UntilTaken, Kind::UntilTaken]);
+}
+
+#[test]
+fn who_is_sent_away_does_not_take_the_loop() {
+    model_within(1, 2, true, &[Kind::Quick, Kind::Quick, Kind::Opens, Kind::Waits], None);
+}
+
+#[test]
 fn a_call_that_waits_for_another_request_is_not_waited_for() {
     model(2, false, &[Kind::Waits, Kind::Opens]);
 }

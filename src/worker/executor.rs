@@ -153,7 +153,7 @@ impl Crew {
         self.watch.set(due);
     }
 
-    /// The timer has fired: takes the loop if the call of this turn has lasted a tick.
+    /// The timer has fired and is cleared: takes the loop if the call of this turn has lasted a tick.
     fn look(&self, turn: u64) -> Option<Box<EventLoop>> {
         if turn % 2 == 1 {
             let ready = self.began.load(Relaxed) + TICK_NS;
@@ -172,7 +172,7 @@ impl Crew {
         None
     }
 
-    /// The timer has fired: from now on whoever publishes sets it, and for who counts on it still, it is set here.
+    /// The timer is not set: from now on whoever publishes sets it, and for who counts on it still, it is set here.
     fn settle(&self) {
         self.due.store(0, Relaxed);
         fence(SeqCst);
@@ -367,12 +367,12 @@ impl Place {
             // First the turn, then the mail: who sends this thread away has the loop in hand, and a later turn to publish it.
             let turn = crew.turn.load(Acquire);
             if let Some(mail) = crew.mail[self.me.0].look() {
-                if fired {
-                    crew.settle();
-                }
                 return Ok(Watched::Mail(mail));
             }
-            if fired && let Some(event_loop) = crew.look(turn) {
+            if fired
+                && crew.watch.clear()?
+                && let Some(event_loop) = crew.look(turn)
+            {
                 return Ok(Watched::Taken(event_loop));
             }
             fired = crew.watch.wait(self.me)?;

@@ -57,23 +57,33 @@ impl Watch {
         let _ = self.bells[member.0].write(1);
     }
 
-    /// Waits for the timer and for this thread's bell. Says whether it has seen the timer fire, which nobody else does then; may
-    /// return for no reason.
+    /// Waits for the timer and for this thread's bell. Says whether the timer has fired, which it goes on saying to everybody
+    /// until it is cleared or set; may return for no reason.
     ///
     /// # Errors
     /// When the application has closed the descriptors.
     pub fn wait(&self, member: Member) -> io::Result<bool> {
         let bell = &self.bells[member.0];
         let mut fds = [self.timer.as_fd(), bell.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-        let seen = poll(&mut fds, PollTimeout::NONE).and_then(|_| match fds[1].any() {
-            // The timer is left to whoever waits next: this thread may be needed elsewhere.
-            Some(true) => bell.read().map(|_| false),
-            Some(false) | None => self.timer.wait().map(|()| true),
-        });
-        match seen {
-            // Put off or seen by another in between, or a signal.
-            Err(Errno::EAGAIN | Errno::EINTR) => Ok(false),
-            seen => Ok(seen?),
+        if let Err(error) = poll(&mut fds, PollTimeout::NONE) {
+            return if error == Errno::EINTR { Ok(false) } else { Err(error.into()) };
+        }
+        let [fired, rung] = fds.map(|fd| fd.any() == Some(true));
+        if rung {
+            bell.read()?;
+        }
+        Ok(fired)
+    }
+
+    /// Whether the timer has fired and nobody has cleared it; it is cleared.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn clear(&self) -> io::Result<bool> {
+        match self.timer.wait() {
+            Ok(()) => Ok(true),
+            Err(Errno::EAGAIN) => Ok(false),
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -86,30 +96,45 @@ mod tests {
     const OTHER: Member = Member(1);
 
     #[test]
-    fn the_timer_fires_once_for_all() {
+    fn the_timer_is_ready_for_everybody_until_one_clears_it() {
         let watch = Watch::new(2).expect("descriptors");
         watch.set(watch.now());
         assert!(watch.wait(ME).expect("it waits"));
-        watch.ring(OTHER);
-        assert!(!watch.wait(OTHER).expect("it waits"));
+        assert!(watch.wait(OTHER).expect("it waits"));
+        assert!(watch.clear().expect("it is there"));
+        assert!(!watch.clear().expect("it is there"));
+        watch.ring(ME);
+        assert!(!watch.wait(ME).expect("it waits"));
     }
 
     #[test]
     fn a_timer_that_is_put_off_does_not_fire_before() {
-        let watch = Watch::new(2).expect("descriptors");
-        let later = watch.now() + 20_000_000;
+        let watch = Watch::new(1).expect("descriptors");
         watch.set(1);
+        let later = watch.now() + 20_000_000;
         watch.set(later);
-        while !watch.wait(ME).expect("it waits") {}
+        assert!(!watch.clear().expect("it is there"));
+        assert!(watch.wait(ME).expect("it waits"));
         assert!(watch.now() >= later);
     }
 
     #[test]
-    fn a_timer_that_has_fired_is_seen_by_the_next_who_waits() {
+    fn a_bell_rings_once_and_for_one() {
         let watch = Watch::new(2).expect("descriptors");
+        watch.ring(ME);
+        watch.ring(ME);
+        assert!(!watch.wait(ME).expect("it waits"));
+        watch.ring(OTHER);
+        assert!(!watch.wait(OTHER).expect("it waits"));
+        watch.set(1);
+        assert!(watch.wait(ME).expect("it waits"));
+    }
+
+    #[test]
+    fn a_child_process_leaves_the_timer_alone() {
+        let watch = Watch { process: std::process::id() + 1, ..Watch::new(1).expect("descriptors") };
         watch.set(1);
         watch.ring(ME);
         assert!(!watch.wait(ME).expect("it waits"));
-        assert!(watch.wait(OTHER).expect("it waits"));
     }
 }

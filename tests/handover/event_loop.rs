@@ -26,7 +26,7 @@ impl Asked {
 }
 
 /// No request.
-const NONE: Token = Token(usize::MAX);
+pub const NONE: Token = Token(usize::MAX);
 
 pub struct EventLoop {
     world: Arc<World>,
@@ -78,7 +78,7 @@ impl EventLoop {
     pub fn taken(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
-        self.world.taken.open();
+        self.world.taken(self.calling).open();
     }
 
     pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {

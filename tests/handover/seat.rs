@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use super::connection::Token;
+use super::event_loop::NONE;
 use super::job::{Letter, Served, Work};
 use super::member::{MAIN, Member};
 use super::pace::TICK;
@@ -51,7 +52,8 @@ pub struct World {
     /// How often each request was begun.
     pub calls: Vec<Cell<usize>>,
     inside: RefCell<Vec<Member>>,
-    pub taken: Gate,
+    /// For each request, opened when the loop is taken while it is called; then for the handler.
+    taken: Vec<Gate>,
     gate: Gate,
     /// What a handler of a signal does, if one comes when every request is on its way, and whether it has run.
     pub handler: Option<Kind>,
@@ -61,14 +63,20 @@ pub struct World {
 impl World {
     pub fn new(slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) -> Self {
         let calls = requests.iter().map(|_| Cell::new(0)).collect();
+        let taken = (0..=requests.len()).map(|_| Gate::default()).collect();
         let (inside, handled) = (RefCell::default(), Cell::new(false));
-        Self { slots, slow, requests, calls, inside, taken: Gate::default(), gate: Gate::default(), handler, handled }
+        Self { slots, slow, requests, calls, inside, taken, gate: Gate::default(), handler, handled }
     }
 
     pub fn check(&self) {
         assert!(self.calls.iter().all(|calls| calls.get() == 1), "calls: {:?}", self.calls);
         assert!(self.inside.borrow().is_empty());
         assert_eq!(self.handled.get(), self.handler.is_some());
+    }
+
+    /// Opened when the loop is taken from this call.
+    pub fn taken(&self, token: Token) -> &Gate {
+        &self.taken[token.0.min(self.requests.len())]
     }
 
     fn enter(&self, member: Member) {
@@ -132,7 +140,7 @@ impl Seat {
             Work::Signals => {
                 assert_eq!(self.member, MAIN, "a handler left the main thread");
                 if let Some(Kind::UntilTaken) = self.world.handler {
-                    self.world.taken.wait();
+                    self.world.taken(NONE).wait();
                 }
                 assert!(!self.world.handled.replace(true));
                 Served::Handled
@@ -156,7 +164,7 @@ impl Seat {
                 Served::Whole
             }
             Kind::UntilTaken => {
-                world.taken.wait();
+                world.taken(token).wait();
                 Served::Whole
             }
             Kind::Waits => {

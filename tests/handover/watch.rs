@@ -43,11 +43,17 @@ impl Watch {
             if std::mem::take(&mut state.rung[member.0]) {
                 return Ok(false);
             }
-            if let Some(at) = state.at.take() {
-                state.now = state.now.max(at);
+            if state.at.is_some() {
                 return Ok(true);
             }
             state = self.changed.wait(state).expect("no panic");
         }
+    }
+
+    pub fn clear(&self) -> io::Result<bool> {
+        let mut state = self.state.lock().expect("no panic");
+        let at = state.at.take();
+        state.now = state.now.max(at.unwrap_or(0));
+        Ok(at.is_some())
     }
 }
