@@ -79,6 +79,8 @@ impl EventLoop {
         self.touch();
         self.outside.insert(self.owner);
         self.world.taken(self.calling).open();
+        // The main thread may have it from another owner, and is not waited for then.
+        self.world.taken(NONE).open();
     }
 
     pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {

@@ -52,7 +52,7 @@ pub struct World {
     /// How often each request was begun.
     pub calls: Vec<Cell<usize>>,
     inside: RefCell<Vec<Member>>,
-    /// For each request, opened when the loop is taken while it is called; then for the handler.
+    /// For each request, opened when the loop is taken while it is called; then for the handler, opened whenever it is taken.
     taken: Vec<Gate>,
     gate: Gate,
     /// What a handler of a signal does, if one comes when every request is on its way, and whether it has run.
@@ -74,7 +74,7 @@ impl World {
         assert_eq!(self.handled.get(), self.handler.is_some());
     }
 
-    /// Opened when the loop is taken from this call.
+    /// Opened when the loop is taken from this call; from any, for the handler.
     pub fn taken(&self, token: Token) -> &Gate {
         &self.taken[token.0.min(self.requests.len())]
     }
