@@ -2,10 +2,10 @@
 //!
 //! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
 //! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
-//! other threads one is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts one
-//! to two ticks, the timer fires: the watcher takes the loop from the table, is the owner from then on, and serves everybody
-//! else. The first thread, back from its call, finds the table empty: it leaves its answer in the owner's letter box and joins the
-//! idle threads.
+//! other threads one is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts
+//! one to two ticks, the timer fires: the watcher takes the loop from the table, is the owner from then on, and serves everybody
+//! else. The first thread, back from its call, finds the table empty: it leaves its answer in the owner's letter box and joins
+//! the idle threads.
 //!
 //! ```text
 //!            ┌──────────── takes the loop ────────────┐
@@ -20,11 +20,11 @@
 //! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
 //!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
 //!   not what another owner laid down meanwhile.
-//! - `due` says for when the timer is set, or is about to be. Who publishes a call looks there after its turn is odd, and sets the
-//!   timer when it is due too early for the call, or not at all. Who has seen the timer fire takes the loop, sets the timer anew
-//!   for a call that is too young, or takes `due` back and then looks at the turn once more. So no call goes unwatched: two threads may
-//!   set the timer to different times, but whenever it fires, somebody looks again. The timer is part of the crew, and goes on being
-//!   ready until it is seen: the watch may change hands at any time, or have nobody for a while.
+//! - `due` says for when the timer is set, or is about to be. Who publishes a call looks there after its turn is odd, and sets
+//!   the timer when it is due too early for the call, or not at all. Who has seen the timer fire takes the loop, sets the timer
+//!   anew for a call that is too young, or takes `due` back and then looks at the turn once more. So no call goes unwatched: two
+//!   threads may set the timer to different times, but whenever it fires, somebody looks again. The timer belongs to the crew and
+//!   goes on being ready until it is seen: the watch may change hands at any time, or have nobody for a while.
 //! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
@@ -119,7 +119,10 @@ enum Performed {
     Lost(Option<(Token, Work)>),
 }
 
-/// A crew of `members` threads, whose letters go to `letters` and whose next work lies on `tray`. Fails when there are no descriptors left.
+/// A crew of `members` threads, whose letters go to `letters` and whose next work lies on `tray`.
+///
+/// # Errors
+/// When there are no descriptors left.
 pub fn crew(members: usize, letters: LetterBox, tray: Tray) -> io::Result<Vec<Place>> {
     let mail = (0..members).map(|_| MailBox::default()).collect();
     let crew = Arc::new(Crew {
@@ -144,8 +147,8 @@ impl Crew {
         self.table.take()
     }
 
-    /// Puts the timer off: no call that has begun by now is older than two ticks when it fires, and none that ends within a tick
-    /// is seen by it. What `due` says comes true later; the other way round, what a watcher has seen to be over would be believed in.
+    /// Puts the timer off: when it fires, no call that begins now is older than two ticks. What `due` says comes true a moment
+    /// later; the other way round, others would count on a time that the watcher has already seen go by.
     #[cold]
     fn put_off(&self) {
         let due = self.watch.now() + 2 * TICK_NS;
@@ -257,15 +260,13 @@ impl Place {
             if matches!(work, Work::Call)
                 && let Some(member) = self.helper(&event_loop)
             {
-                let Some(parcel) = event_loop.pack(token, seat) else {
-                    unreachable!("its connection has just asked for the call")
-                };
+                // Its client may have left just now.
+                let Some(parcel) = event_loop.pack(token, seat) else { return Performed::Kept(event_loop) };
                 event_loop.send_out(member, token, seat);
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
                 return Performed::Kept(event_loop);
             }
-            event_loop.calling = token;
-            event_loop.asked.begin(token, &work);
+            event_loop.lay_down(token, &work, seat);
             let turn = self.publish(event_loop, seat.clock.ns());
             let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
@@ -303,7 +304,7 @@ impl Place {
         }
     }
 
-    /// Lays the loop on the table for a call that begins now; returns the number of the turn. The time may be as old as the owner's clock.
+    /// Lays the loop on the table for a call that begins `now`, by the owner's clock; returns the number of the turn.
     fn publish(&self, event_loop: Box<EventLoop>, now: u64) -> u64 {
         let crew = &self.crew;
         crew.table.store(Some(event_loop));

@@ -19,8 +19,8 @@ pub enum Mail {
     Leave,
 }
 
-/// What waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the watcher waits
-/// for more than mail.
+/// What waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the watcher
+/// waits for more than mail.
 #[derive(Default)]
 pub struct MailBox {
     inside: Mutex<Inside>,

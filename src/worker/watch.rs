@@ -1,11 +1,10 @@
 //! What wakes the watcher: a timer that is put off as long as calls are quick, and a bell for each thread.
 //!
-//! The timer is a timerfd(2) and not a wait with a timeout, because another thread must be able to put it off: one system call in a
-//! tick instead of an interrupt and two context switches. And it goes on being ready until it is seen, so that nothing is lost
-//! when the watch changes hands. A thread that waits for a descriptor cannot wait for a condition too, hence the bells (eventfd(2)).
+//! The timer is a timerfd(2) and not a wait with a timeout, because another thread must be able to put it off: one system call
+//! in a tick instead of an interrupt and two context switches. And it goes on being ready until it is seen, so that nothing is lost
+//! when the watch changes hands. Who waits for a descriptor cannot wait for a condition too, hence the bells (eventfd(2)).
 //!
-//! A child that the application forks has the same descriptors, and a timer of its own would be better; it has no watcher, so it is
-//! enough that it leaves its parent's alone.
+//! A child that the application forks has the same timer, and must leave it alone; it has no watcher, so it needs none of its own.
 
 use std::io;
 use std::os::fd::AsFd;

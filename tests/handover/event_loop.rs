@@ -18,13 +18,6 @@ pub enum Step {
     Leave,
 }
 
-/// What the loop keeps of a stream that is asked while it lies on the table; nothing here.
-pub struct Asked;
-
-impl Asked {
-    pub fn begin(&mut self, _: Token, _: &Work) {}
-}
-
 /// No request.
 pub const NONE: Token = Token(usize::MAX);
 
@@ -35,8 +28,7 @@ pub struct EventLoop {
     streams: VecDeque<(Token, Member)>,
     answered: Vec<usize>,
     pub outside: Members,
-    pub asked: Asked,
-    pub calling: Token,
+    calling: Token,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -56,8 +48,7 @@ impl EventLoop {
             parked: VecDeque::new(),
             streams: VecDeque::new(),
             outside: Members::none(members),
-            asked: Asked,
-            calling: Token(0),
+            calling: NONE,
             owner: MAIN,
             letters,
             tray,
@@ -73,6 +64,11 @@ impl EventLoop {
     pub fn own(&mut self, seat: &mut Seat) {
         self.touch();
         self.owner = seat.member;
+    }
+
+    pub fn lay_down(&mut self, token: Token, _: &Work, _: &mut Seat) {
+        self.calling = token;
+        self.touch();
     }
 
     pub fn taken(&mut self) {
