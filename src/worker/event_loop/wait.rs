@@ -10,7 +10,7 @@ use super::{EventLoop, Seat};
 
 /// How long a wait goes on without letting go of the runtime; the least that epoll_wait(2) can. A thread that another language
 /// starts in this moment waits as long.
-const HOLD: Duration = Duration::from_millis(1);
+const HOLD: Duration = Duration::from_millis(5);
 
 impl EventLoop {
     /// Polls until something happens or the nearest deadline, then reads the clock.
