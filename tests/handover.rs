@@ -48,15 +48,15 @@ const PREEMPTIONS: usize = 2;
 
 /// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
-    model_within(PREEMPTIONS, slots, slow, requests);
+    model_within(PREEMPTIONS, slots, slow, requests, None);
 }
 
-fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind]) {
+fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
         let members = slots + 1;
-        let world = Arc::new(World::new(slots, slow, requests));
+        let world = Arc::new(World::new(slots, slow, requests, handler));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
         let mut places = executor::crew(members, letters, tray).into_iter();
@@ -92,7 +92,7 @@ fn a_call_that_waits_for_another_request_is_not_waited_for() {
 #[test]
 fn the_watch_is_passed_on() {
     // One thread more makes many more orders.
-    model_within(1, 3, false, &[Kind::Waits, Kind::Waits, Kind::Opens]);
+    model_within(1, 3, false, &[Kind::Waits, Kind::Waits, Kind::Opens], None);
 }
 
 #[test]
@@ -113,4 +113,16 @@ fn a_stream_is_advanced_on_its_thread_although_others_work() {
 #[test]
 fn a_stream_that_another_thread_has_begun_is_advanced_there() {
     model(2, true, &[Kind::Stream, Kind::Quick]);
+}
+
+#[test]
+fn a_signal_is_handled_on_the_main_thread_wherever_the_loop_is() {
+    model_within(PREEMPTIONS, 1, false, &[Kind::Quick], Some(Kind::Quick));
+    model_within(1, 2, false, &[Kind::UntilTaken, Kind::Quick], Some(Kind::Quick));
+}
+
+#[test]
+fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
+    model_within(PREEMPTIONS, 1, false, &[Kind::Quick], Some(Kind::UntilTaken));
+    model_within(PREEMPTIONS, 2, true, &[Kind::Quick, Kind::Quick], Some(Kind::UntilTaken));
 }

@@ -48,7 +48,8 @@ fn serve(mut stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
         });
         rest = &rest[end + 4..];
     }
-    stream.write_all(out).is_ok() && keep
+    // The last answer leaves with the end.
+    if keep { stream.write_all(out).is_ok() } else { stream.write_last(out).is_ok_and(|_| false) }
 }
 
 fn run(bind: Bind) -> std::io::Result<()> {

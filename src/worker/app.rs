@@ -122,6 +122,8 @@ pub enum Fate {
     Keep,
     /// It is closed in order.
     Close,
+    /// As [`Fate::Close`], and the answer may leave with the end: the worker's, not for applications.
+    Last,
     /// The body is short; the end is visible by closing.
     Cut,
     /// The body is short and delimited only by the close: reset it, so that the client sees the cut.
@@ -215,8 +217,17 @@ pub trait App {
         false
     }
 
-    /// A signal has interrupted the wait: the application's handler for it, if it has one, runs now.
+    /// Whether the application has forked while it served, so that a child may have the connections' descriptors too.
+    fn has_forked(&self) -> bool {
+        false
+    }
+
+    /// A signal has come: the application's handler for it, if it has one, runs now. Only on the main thread.
     fn signalled(&mut self) {}
+
+    /// From now on each signal that the application handles puts a byte into this non-blocking pipe, and [`App::signalled`] is called
+    /// for it. Without this only a signal that interrupts a wait is noticed.
+    fn tell_signals(&mut self, _pipe: OwnedFd) {}
 
     /// Starts a thread of the application's runtime that runs `body` with the same application.
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()>;

@@ -349,6 +349,9 @@ impl Connection {
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
             Phase::Answer(_) => self.go_on_answering(seat),
             &Phase::Closing(fate) => {
+                if fate == Fate::Last {
+                    self.flush_last(seat)?;
+                }
                 self.flush(seat)?;
                 self.end(fate, seat)
             }
@@ -459,6 +462,11 @@ impl Connection {
         }
     }
 
+    /// Whether no bytes of the client are known to be left unread, so that a plain close ends the connection in order.
+    pub(super) fn has_read_all(&self) -> bool {
+        !self.unread && !self.readable
+    }
+
     /// Ends the connection behind its last answer.
     fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
         match fate {
@@ -469,12 +477,12 @@ impl Connection {
                 Ok(())
             }
             Fate::Taken { held: false } => self.take_back(seat),
-            Fate::Keep | Fate::Close => {
+            Fate::Keep | Fate::Close | Fate::Last => {
                 seat.take_in(&[], false);
                 // A connection that was adopted with its request has not been read from here.
                 let is_empty =
                     |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
-                if !self.unread && (!self.readable || is_empty(self, seat)) {
+                if self.has_read_all() || !self.unread && is_empty(self, seat) {
                     return Err(Next::Close(CloseReason::Done));
                 }
                 if self.link.stream.shutdown_write().is_err() {
@@ -548,7 +556,7 @@ impl Connection {
                 };
                 self.deadline = seat.clock.ms() + wait;
             }
-            Fate::Close | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
+            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What tells a worker to leave: orders of the master, signals, the master's death.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +23,8 @@ pub struct Control {
     channel: WorkerEnd,
     dismissed: UnixStream,
     quit: UnixStream,
+    /// A byte for each signal that the application handles.
+    signals: UnixStream,
     /// The sinks of the error log and the access log, which the master gives new files.
     logs: (Arc<Sink>, Option<Arc<Sink>>),
     /// Whether the master's end of the channel is closed.
@@ -30,17 +32,22 @@ pub struct Control {
 }
 
 impl Control {
-    /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly.
-    pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<Self> {
+    /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly. The descriptor is the pipe for
+    /// [`super::app::App::tell_signals`].
+    pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<(Self, OwnedFd)> {
         for signal in NOT_OURS {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
-        Ok(Self { channel, dismissed: self_pipe(SIGTERM)?, quit: self_pipe(SIGQUIT)?, logs, orphaned: false })
+        let (signals, writer) = UnixStream::pair()?;
+        signals.set_nonblocking(true)?;
+        writer.set_nonblocking(true)?;
+        let (dismissed, quit) = (self_pipe(SIGTERM)?, self_pipe(SIGQUIT)?);
+        Ok((Self { channel, dismissed, quit, signals, logs, orphaned: false }, writer.into()))
     }
 
     /// Registers everything under one token.
     pub fn register(&self, registry: &Registry, token: Token) -> io::Result<()> {
-        for fd in [self.channel.as_fd(), self.dismissed.as_fd(), self.quit.as_fd()] {
+        for fd in [self.channel.as_fd(), self.dismissed.as_fd(), self.quit.as_fd(), self.signals.as_fd()] {
             registry.register(&mut SourceFd(&fd.as_raw_fd()), token, Interest::READABLE)?;
         }
         Ok(())
@@ -49,6 +56,11 @@ impl Control {
     /// Tells the master something; a master that is gone shows in [`Self::orders`].
     pub fn report(&self, report: &Report) -> io::Result<()> {
         self.channel.send(report)
+    }
+
+    /// Whether signals that the application handles have come since the last look.
+    pub fn has_signals(&mut self) -> bool {
+        has_byte(&mut self.signals)
     }
 
     /// The strongest order that has come since the last look. A dead master counts as the order to leave quickly.

@@ -37,7 +37,6 @@ use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 
 use super::accept::Acceptor;
-use super::answer::Answer;
 use super::app::Peer;
 use super::calls::Calls;
 use super::connection::{CloseReason, Connection, Edge, Next, Token};
@@ -59,6 +58,7 @@ mod deadlines;
 mod leave;
 mod lend;
 mod outside;
+mod signals;
 mod slots;
 mod taken;
 mod wait;
@@ -138,8 +138,8 @@ pub struct EventLoop {
     /// Where requests lie that come next, and how many the loop has not heard of again.
     tray: Tray,
     laid: usize,
-    /// Streams whose clients are gone and whose drop waits for an application slot.
-    abandoned: VecDeque<Box<Answer>>,
+    /// Work for no connection that waits for an application slot: drops of streams whose clients are gone, and handlers of signals.
+    errands: VecDeque<Work>,
     /// Requests that may wait for one.
     max_queue: usize,
     overload: Overload,
@@ -200,7 +200,7 @@ impl EventLoop {
             parked: VecDeque::new(),
             tray: Tray::default(),
             laid: 0,
-            abandoned: VecDeque::new(),
+            errands: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
             lending,
@@ -353,7 +353,7 @@ impl EventLoop {
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
-            self.abandoned.extend(served.into_answer());
+            self.errands.extend(served.into_answer().map(Work::Drop));
             seat.take_in(&[], false);
             seat.out.clear();
             return None;

@@ -23,6 +23,8 @@
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
 //!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
+//! - Handlers of signals run on the main thread and take no slot. When it owns the loop while all slots are taken, nobody watches
+//!   until the first thread is back.
 //! - A thread that is back from a call without the loop takes the next request from the [`Tray`] before it posts its letter, so that
 //!   no slot stands empty while two threads wake each other.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads

@@ -169,7 +169,7 @@ impl Asked {
                 answer.shelf.open();
                 Some((token, answer.shelf.clone()))
             }
-            Work::Call | Work::Parcel(_) | Work::Drop(_) => None,
+            Work::Call | Work::Parcel(_) | Work::Drop(_) | Work::Signals => None,
         };
     }
 

@@ -3,6 +3,7 @@
 //! A call may last: what it needs is taken out of the connection and the loop before it begins, and what it made is put back
 //! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
 
+use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use super::answer::Answer;
 use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::claim::Claim;
 use super::connection::Token;
-use super::member::Member;
+use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
 use super::spool::Lease;
 
@@ -214,14 +215,17 @@ pub enum Work {
     Advance(Box<Answer>),
     /// Drop a stream whose client is gone: its `close()` runs.
     Drop(Box<Answer>),
+    /// Run the application's handlers of signals that have come.
+    Signals,
 }
 
 impl Work {
-    /// The thread that must do it: a stream stays on the thread that began it. `None`: any.
+    /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one. `None`: any.
     pub fn member(&self) -> Option<Member> {
         match self {
             Self::Call | Self::Parcel(_) => None,
             Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
+            Self::Signals => Some(MAIN),
         }
     }
 }
@@ -239,6 +243,8 @@ pub enum Served {
     Ended(Fate),
     /// The stream is dropped.
     Dropped,
+    /// The handlers have run.
+    Handled,
 }
 
 impl Served {
@@ -246,7 +252,7 @@ impl Served {
     pub fn into_answer(self) -> Option<Box<Answer>> {
         match self {
             Self::Begun(_, answer) | Self::Step(answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(_) | Self::Dropped => None,
+            Self::Whole(..) | Self::Ended(_) | Self::Dropped | Self::Handled => None,
         }
     }
 }
@@ -306,9 +312,19 @@ impl SocketOutlet<'_> {
 
 /// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
 pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
+    deliver_by(output, out, |bytes| output::send(stream, bytes))
+}
+
+/// As [`deliver`], with `send`, which returns how many bytes the socket took.
+#[inline]
+pub fn deliver_by(
+    output: &mut Option<Box<Output>>,
+    out: &mut Vec<u8>,
+    send: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> Result<(), Gone> {
     let sent = match output {
         Some(_) => 0,
-        None => output::send(stream, out).map_err(|_| Gone::Client)?,
+        None => send(out).map_err(|_| Gone::Client)?,
     };
     if sent < out.len() {
         output.get_or_insert_default().push(&out[sent..]).map_err(Gone::Storage)?;

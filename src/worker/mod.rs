@@ -14,6 +14,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod last;
 mod late;
 mod letter_box;
 mod loan;
@@ -139,7 +140,7 @@ pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError
 fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
-    let control = Control::new(boot.channel, logs)?;
+    let (control, signals) = Control::new(boot.channel, logs)?;
     drop(boot.signals);
     let place = Place {
         settings: &boot.settings,
@@ -180,6 +181,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         alarms: alarm::alarms(boot.settings.members()),
     };
     let mut seat = seats.seat(app, MAIN);
+    seat.app.tell_signals(signals);
     let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;

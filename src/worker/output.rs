@@ -107,8 +107,19 @@ fn taken(result: io::Result<usize>) -> io::Result<Option<usize>> {
 /// Sends `bytes` in as few calls as the socket allows; returns how many it took. See [`send_parts`].
 #[inline]
 pub fn send(mut stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    send_by(bytes, |bytes| stream.write(bytes))
+}
+
+/// As [`send`], but what fills no segment may leave only with the close, which must follow at once.
+#[inline]
+pub fn send_last(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    send_by(bytes, |bytes| stream.write_last(bytes))
+}
+
+#[inline]
+fn send_by(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> io::Result<usize> {
     while !bytes.is_empty() {
-        match taken(stream.write(bytes))? {
+        match taken(write(bytes))? {
             Some(0) => continue,
             Some(sent) => return Ok(sent),
             None => break,

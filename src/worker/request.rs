@@ -163,6 +163,8 @@ impl Connection {
                 self.phase = Phase::Answer(answer);
                 self.deadline = u64::MAX;
             }
+            // No connection asks for it.
+            Work::Signals => {}
         }
     }
 
@@ -278,7 +280,7 @@ impl Connection {
                 seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }
-            Served::Dropped => {}
+            Served::Dropped | Served::Handled => {}
         }
     }
 
@@ -389,11 +391,12 @@ impl Seat {
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
+            Work::Signals => self.handle_signals(),
         };
         match &served {
             Served::Begun(..) => self.streams += 1,
             Served::Ended(_) | Served::Dropped => self.streams -= 1,
-            Served::Whole(..) | Served::Step(..) => {}
+            Served::Whole(..) | Served::Step(..) | Served::Handled => {}
         }
         served
     }
@@ -470,7 +473,7 @@ impl Seat {
                     };
                     journal.record(&entry, &self.clock);
                 }
-                Served::Whole(output, summary.fate)
+                Served::Whole(output, self.last_fate(summary.fate))
             }
             Reply::Stream(stream) => {
                 if self.out.len() > self.job.rendered {

@@ -3,6 +3,7 @@
 //! open the exchange → environ → call → (common results: render at once) or (others: an [`Answer`] that the loop advances)
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -16,7 +17,9 @@ use super::environ::{Builder, Listener, Shared};
 use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
+use super::forks::Forks;
 use super::input::Input;
+use super::signals;
 use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
@@ -57,6 +60,8 @@ pub struct Plan {
     pub log: Log,
     /// Environ variables for the access log.
     pub environ_names: Vec<String>,
+    /// What the process has forked.
+    pub forks: Forks,
 }
 
 impl Wsgi {
@@ -274,11 +279,25 @@ impl App for Wsgi {
         self.detached.is_none() && thread::is_only()
     }
 
+    fn has_forked(&self) -> bool {
+        self.plan.forks.any()
+    }
+
     fn signalled(&mut self) {
-        // The signal has set a flag only; its Python handler runs here.
-        if let Err(error) = Python::attach(|py| py.check_signals().map_err(|error| failure::traceback(py, &error))) {
-            self.log.error(format_args!("a signal handler of the application raised an exception\n{error}"));
-        }
+        self.detached = None;
+        Python::attach(|py| signals::handle(py, &self.log));
+    }
+
+    fn tell_signals(&mut self, pipe: OwnedFd) {
+        self.detached = None;
+        Python::attach(|py| {
+            // What came while the application was loaded, and will be told by no byte.
+            signals::handle(py, &self.log);
+            if let Err(error) = signals::tell(py, pipe) {
+                let error = failure::traceback(py, &error);
+                self.log.error(format_args!("signal handlers of the application may run late: {error}"));
+            }
+        });
     }
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()> {

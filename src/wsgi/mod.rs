@@ -14,6 +14,7 @@ mod errors;
 mod exchange;
 mod failure;
 mod file_wrapper;
+mod forks;
 mod input;
 mod interpreter;
 mod literals;
@@ -22,6 +23,7 @@ mod memo;
 mod names;
 mod offers;
 mod ready;
+mod signals;
 mod start_response;
 mod target;
 mod text;
@@ -38,6 +40,7 @@ use pyo3::prelude::*;
 use app::Plan;
 pub use app::Wsgi;
 use boot_profile::BootProfile;
+use forks::Forks;
 
 use crate::channel::BootError;
 use crate::config::Settings;
@@ -108,9 +111,11 @@ impl Wsgi {
                 port: if is_unix && port.is_empty() { UNIX_PORT.to_owned() } else { port },
             })
             .collect();
-        let plan = Arc::new(Plan { listeners, multithread: settings.threads > 1, multiprocess: workers > 1, log, environ_names });
+        let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
         Python::attach(|py| {
-            Self::prepare(py, loaded.callable, plan)
+            Forks::watch(py)
+                .map(|forks| Plan { listeners, multithread, multiprocess, log, environ_names, forks })
+                .and_then(|plan| Self::prepare(py, loaded.callable, Arc::new(plan)))
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })

@@ -25,6 +25,9 @@ impl Asked {
     pub fn begin(&mut self, _: Token, _: &Work) {}
 }
 
+/// No request.
+const NONE: Token = Token(usize::MAX);
+
 pub struct EventLoop {
     world: Arc<World>,
     arriving: VecDeque<Token>,
@@ -38,6 +41,7 @@ pub struct EventLoop {
     letters: LetterBox,
     tray: Tray,
     laid: usize,
+    signals: bool,
     /// Written by whoever has the loop: loom sees two owners that are not ordered, even if they do not meet.
     touched: loom::cell::Cell<usize>,
 }
@@ -47,6 +51,7 @@ impl EventLoop {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
+            signals: world.handler.is_some(),
             world,
             parked: VecDeque::new(),
             streams: VecDeque::new(),
@@ -111,8 +116,12 @@ impl EventLoop {
             if let Some((token, work)) = self.find_work(seat) {
                 return Ok(Step::Work(token, work));
             }
+            if self.signals && !self.outside.contains(MAIN) {
+                self.signals = false;
+                return Ok(Step::Work(NONE, Work::Signals));
+            }
             self.fill_tray();
-            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() {
+            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && !self.signals {
                 assert!(self.answered.iter().all(|&count| count == 1), "answered twice: {:?}", self.answered);
                 return Ok(Step::Leave);
             }
@@ -190,6 +199,7 @@ impl EventLoop {
                 self.streams.push_back((token, member));
                 None
             }
+            Served::Handled => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Work without a connection.
 
 use super::connection::Token;
-use super::member::Member;
+use super::member::{MAIN, Member};
 
 #[derive(Debug)]
 pub struct Parcel(pub Token);
@@ -11,6 +11,7 @@ pub enum Work {
     Call,
     Parcel(Box<Parcel>),
     Advance(Member),
+    Signals,
 }
 
 impl Work {
@@ -18,6 +19,7 @@ impl Work {
         match self {
             Self::Call | Self::Parcel(_) => None,
             Self::Advance(member) => Some(*member),
+            Self::Signals => Some(MAIN),
         }
     }
 }
@@ -25,6 +27,7 @@ impl Work {
 pub enum Served {
     Whole,
     Begun(Member),
+    Handled,
 }
 
 pub struct Letter {

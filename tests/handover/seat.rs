@@ -50,17 +50,22 @@ pub struct World {
     inside: RefCell<Vec<Member>>,
     pub taken: Gate,
     gate: Gate,
+    /// What a handler of a signal does, if one comes when every request is on its way, and whether it has run.
+    pub handler: Option<Kind>,
+    handled: Cell<bool>,
 }
 
 impl World {
-    pub fn new(slots: usize, slow: bool, requests: &'static [Kind]) -> Self {
+    pub fn new(slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) -> Self {
         let calls = requests.iter().map(|_| Cell::new(0)).collect();
-        Self { slots, slow, requests, calls, inside: RefCell::default(), taken: Gate::default(), gate: Gate::default() }
+        let (inside, handled) = (RefCell::default(), Cell::new(false));
+        Self { slots, slow, requests, calls, inside, taken: Gate::default(), gate: Gate::default(), handler, handled }
     }
 
     pub fn check(&self) {
         assert!(self.calls.iter().all(|calls| calls.get() == 1), "calls: {:?}", self.calls);
         assert!(self.inside.borrow().is_empty());
+        assert_eq!(self.handled.get(), self.handler.is_some());
     }
 
     fn enter(&self, member: Member) {
@@ -110,6 +115,14 @@ impl Seat {
                 self.world.leave(self.member);
                 self.streams -= 1;
                 Served::Whole
+            }
+            Work::Signals => {
+                assert_eq!(self.member, MAIN, "a handler left the main thread");
+                if let Some(Kind::UntilTaken) = self.world.handler {
+                    self.world.taken.wait();
+                }
+                assert!(!self.world.handled.replace(true));
+                Served::Handled
             }
         }
     }

@@ -10,7 +10,7 @@ impl EventLoop {
     /// Lays out the requests that come next, while every slot is taken and calls are slow. It stops at a stream, which waits for
     /// one thread: that must not find other work for ever.
     pub(super) fn fill_tray(&mut self) {
-        if self.parked.is_empty() || self.outside.len() < self.slots || !self.wants_help() || !self.abandoned.is_empty() {
+        if self.parked.is_empty() || self.outside.len() < self.slots || !self.wants_help() || !self.errands.is_empty() {
             return;
         }
         while self.laid < TRAY.min(self.slots)

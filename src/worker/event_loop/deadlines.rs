@@ -69,7 +69,7 @@ impl EventLoop {
     /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
     pub(super) fn tell_if_stranded(&mut self) {
         let late = self.calls.late();
-        let waits = self.abandoned.iter().any(|answer| !self.calls.is_late(answer.member()));
+        let waits = self.errands.iter().any(|work| work.member().is_some_and(|member| !self.calls.is_late(member)));
         let stranded = late > 0 && late == self.outside.len() && !waits;
         if stranded && !std::mem::replace(&mut self.reported.1, true) {
             // As above.

@@ -97,6 +97,9 @@ impl EventLoop {
 
     /// Follows the master and the signals.
     pub(super) fn obey(&mut self, seat: &mut Seat) {
+        if self.control.has_signals() {
+            self.note_signals();
+        }
         match self.control.orders() {
             Some(order @ (Order::Retire | Order::Vacate)) if self.leaving == Leaving::No => {
                 self.lending.leave(order == Order::Retire);

@@ -8,9 +8,12 @@ impl EventLoop {
         if self.has_slot(work.member(), seat) {
             return Some(work);
         }
+        if matches!(work, Work::Signals) {
+            return Some(work);
+        }
         self.note_taken(seat);
         match work {
-            Work::Drop(answer) => self.abandoned.push_back(answer),
+            Work::Drop(_) | Work::Signals => self.errands.push_back(work),
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
                 self.find(token)?.park(work, seat);
@@ -44,7 +47,7 @@ impl EventLoop {
     }
 
     /// Whether a slot is free for work of this member (`None`: of the owner).
-    fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
+    pub(super) fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
         let able = match member {
             Some(member) if member != seat.member => !self.outside.contains(member),
             Some(_) | None => seat.may_call,
@@ -54,9 +57,9 @@ impl EventLoop {
 
     /// Takes up the next piece of work that waits for a slot, each once a turn.
     pub(super) fn unpark(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        let ready = self.abandoned.iter().position(|answer| self.has_slot(Some(answer.member()), seat));
-        if let Some(answer) = ready.and_then(|index| self.abandoned.remove(index)) {
-            return Some((Token::NONE, Work::Drop(answer)));
+        let ready = self.errands.iter().position(|work| self.is_ready(work, seat));
+        if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {
+            return Some((Token::NONE, work));
         }
         if self.has_slot(None, seat)
             && let Some(token) = self.clear_tray()
@@ -86,6 +89,6 @@ impl EventLoop {
 
     /// Whether nothing is left to do in the application.
     pub(super) fn is_quiet(&self) -> bool {
-        self.outside.is_empty() && self.abandoned.is_empty()
+        self.outside.is_empty() && self.errands.is_empty()
     }
 }

@@ -26,14 +26,14 @@ impl EventLoop {
 
     fn wait_for_events(&mut self, mut timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
         if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && seat.app.is_alone() {
-            self.poll(Some(HOLD), seat)?;
-            if !self.events.is_empty() {
+            self.poll(Some(HOLD))?;
+            if !self.events.is_empty() || !self.errands.is_empty() {
                 return Ok(());
             }
             timeout = timeout.map(|timeout| timeout - HOLD);
         }
         seat.app.release();
-        self.poll(timeout, seat)
+        self.poll(timeout)
     }
 
     /// How long nothing is to be done without an event; `None`: for ever.
@@ -53,11 +53,11 @@ impl EventLoop {
         (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
     }
 
-    fn poll(&mut self, timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
+    fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 self.events.clear();
-                seat.app.signalled();
+                self.note_signals();
                 Ok(())
             }
             other => other,

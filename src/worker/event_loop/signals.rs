@@ -1,0 +1,48 @@
+//! Signals that the application handles. Its handlers are work for the main thread like any other: while they run or wait for the
+//! interpreter, the loop lies on the table or another thread has it.
+
+use super::{EventLoop, Member, Seat, Work};
+use crate::scoreboard::Facts;
+use crate::worker::job::Served;
+use crate::worker::member::MAIN;
+
+/// What a handler is called in the log when it does not end in time: the flight recorder's line.
+const LINE: &[u8] = b"(signal handlers of the application)";
+
+impl EventLoop {
+    /// A signal has come: its handler runs as soon as the main thread is free.
+    #[cold]
+    pub(super) fn note_signals(&mut self) {
+        if !self.errands.iter().any(|work| matches!(work, Work::Signals)) {
+            self.errands.push_front(Work::Signals);
+        }
+    }
+
+    /// Whether this errand can be done now. Handlers wait for no slot: a main thread that is not in the application has nothing else to
+    /// do, or has the loop while all others are there. Then the loop lies on the table until the first of them, or the handlers, are
+    /// back. In the application the interpreter runs them itself.
+    pub(super) fn is_ready(&self, work: &Work, seat: &Seat) -> bool {
+        match work {
+            Work::Signals => !self.outside.contains(MAIN),
+            Work::Call | Work::Parcel(_) | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.member(), seat),
+        }
+    }
+}
+
+impl Seat {
+    /// Runs the handlers, with the deadline of a call.
+    #[cold]
+    pub(in crate::worker) fn handle_signals(&mut self) -> Served {
+        // A thread that was idle has an old clock.
+        self.clock.turn();
+        self.job.began = self.clock.ns();
+        let Member(thread) = self.member;
+        let facts = Facts { line: LINE, client: b"", id: b"" };
+        self.scoreboard.call(self.slot, thread).resume(&facts, self.job.began, self.job.began);
+        self.app.signalled();
+        self.scoreboard.call(self.slot, thread).pause();
+        self.clock.tick();
+        self.after_call(false);
+        Served::Handled
+    }
+}

@@ -1,0 +1,28 @@
+//! Whether the application has forked since it was loaded: such a child has descriptors of all connections that were open then, and
+//! their close here does not end them. What starts a program (`subprocess`) is none: exec closes them.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use pyo3::prelude::*;
+use pyo3::types::{IntoPyDict, PyCFunction};
+
+/// The forks of this process, seen from all threads.
+pub struct Forks(Arc<AtomicBool>);
+
+impl Forks {
+    /// Watches from now on (`os.register_at_fork`).
+    pub fn watch(py: Python<'_>) -> PyResult<Self> {
+        let seen = Arc::new(AtomicBool::new(false));
+        let forks = Self(seen.clone());
+        let note = PyCFunction::new_closure(py, Some(c"note_fork"), None, move |_, _| seen.store(true, Relaxed))?;
+        py.import("os")?.call_method("register_at_fork", (), Some(&[("before", note)].into_py_dict(py)?))?;
+        Ok(forks)
+    }
+
+    /// Whether there was one.
+    pub fn any(&self) -> bool {
+        self.0.load(Relaxed)
+    }
+}

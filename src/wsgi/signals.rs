@@ -1,0 +1,41 @@
+//! Signals that the application handles. CPython's own handler sets a flag; the function that the application has installed runs on
+//! the main thread, between two byte codes. While that thread is in no byte code it has to be brought there: the flag alone wakes
+//! nobody, and the kernel may have given the signal to any thread.
+
+use std::ffi::CStr;
+use std::os::fd::{IntoRawFd, OwnedFd};
+
+use pyo3::prelude::*;
+
+use super::{failure, timeout};
+use crate::log::error::Log;
+
+/// Name of the module that decides whose descriptor Python's handler writes to.
+const MODULE: &CStr = c"tapster_wakeup";
+
+/// Its source.
+const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("wakeup.py"), "\0").as_bytes()) {
+    Ok(code) => code,
+    Err(_) => panic!("the source has no NUL byte"),
+};
+
+/// Makes the module, before anything of the application could ask for the function that it stands in for.
+pub fn install(py: Python<'_>) -> PyResult<()> {
+    let module = PyModule::from_code(py, SOURCE, c"wakeup.py", MODULE)?;
+    py.import("sys")?.getattr("modules")?.set_item(module.name()?, module)
+}
+
+/// From now on a signal with a handler of Python's puts a byte into the pipe, which stays open for the life of the process.
+pub fn tell(py: Python<'_>, pipe: OwnedFd) -> PyResult<()> {
+    py.import("tapster_wakeup")?.call_method1("begin", (pipe.into_raw_fd(),)).map(drop)
+}
+
+/// Runs the handlers of signals that have come; the calling thread must be the main one.
+pub fn handle(py: Python<'_>, log: &Log) {
+    if let Err(error) = py.check_signals() {
+        // Says that the log has it, if the handler was interrupted at its deadline.
+        timeout::request_of(py, &error);
+        let error = failure::traceback(py, &error);
+        log.error(format_args!("a signal handler of the application raised an exception\n{error}"));
+    }
+}

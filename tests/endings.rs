@@ -1,0 +1,141 @@
+//! The end of a connection behind its last answer: it leaves together with the answer, but never keeps one back or loses one.
+
+mod common;
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::client::Client;
+use common::server::{Running, Server};
+use common::{SOON, tools, venv, wait_for};
+
+/// Time for the script that counts segments.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long TCP keeps back at least what is to fill a segment, in milliseconds (tcp(7), TCP_CORK).
+const CORKED_MS: u128 = 200;
+
+/// Asks ADDRESS PORT for each of the other arguments once, one after the other, and prints how many TCP segments came until the end.
+const COUNT_SEGMENTS: &str = "
+import socket, struct, sys
+# Offset of tcpi_segs_in in struct tcp_info.
+SEGMENTS_IN = 140
+for head in sys.argv[3:]:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as client:
+        client.sendall(head.encode() + b'\\r\\n\\r\\n')
+        while client.recv(65536):
+            pass
+        info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
+        print(struct.unpack_from('I', info, SEGMENTS_IN)[0])
+";
+
+/// ENDINGS_DIR has the gate that ends waits, and a note that a call has begun.
+const APP: &str = r#"
+import os
+import time
+from pathlib import Path
+
+DIR = Path(os.environ["ENDINGS_DIR"])
+CHILDREN = []
+
+
+def wait():
+    deadline = time.monotonic() + 20
+    while not (DIR / "gate").exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+
+
+def fork():
+    child = os.fork()
+    if child == 0:
+        wait()
+        os._exit(0)
+    CHILDREN.append(child)
+
+
+def gated():
+    (DIR / "entered").touch()
+    wait()
+
+
+def reap():
+    while CHILDREN:
+        os.waitpid(CHILDREN.pop(), 0)
+
+
+def application(environ, start_response):
+    {"/fork": fork, "/gated": gated, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
+    start_response("200 OK", [("Content-Length", "6")])
+    return [b"hello\n"]
+"#;
+
+fn server() -> Server {
+    let server = Server::source(APP);
+    let temp = server.temp().display().to_string();
+    server.env("ENDINGS_DIR", temp)
+}
+
+fn open_gate(server: &Running) {
+    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
+}
+
+/// The most frequent number of segments of 20 connections with this head: a machine that stands still may divide some.
+fn segments(server: &Running, head: &str) -> u32 {
+    let address = server.address().tcp();
+    let mut script = Command::new(venv::base_python());
+    script.args(["-c", COUNT_SEGMENTS]).arg(address.ip().to_string()).arg(address.port().to_string()).args([head; 20]);
+    let counts = tools::run(&mut script, SCRIPT_LIMIT).succeeded().stdout.clone();
+    let mut counts: Vec<u32> = counts.lines().map(|line| line.parse().expect("the script prints numbers")).collect();
+    assert_eq!(counts.len(), 20);
+    counts.sort_unstable();
+    counts[10]
+}
+
+#[test]
+fn the_last_answer_and_the_end_are_one_segment() {
+    let server = server().start();
+    // SYN and ACK, at most one more ACK, the answer with FIN.
+    for head in ["GET / HTTP/1.0", "GET / HTTP/1.1\r\nHost: test\r\nConnection: close"] {
+        let count = segments(&server, head);
+        assert!(count <= 3, "{count} segments");
+    }
+    // With a body before it the answer leaves first.
+    let count = segments(&server, "POST / HTTP/1.0\r\nContent-Length: 0");
+    assert_eq!(count, 4);
+    server.stop();
+}
+
+#[test]
+fn a_child_of_the_application_does_not_delay_answers() {
+    let server = server().start();
+    let mut clients: Vec<Client> = (0..5).map(|_| server.connect()).collect();
+    for client in &mut clients {
+        assert_eq!(client.get("/").text(), "hello\n");
+    }
+    // The child has the descriptors of all of them, so their close does not end them.
+    server.get("/fork");
+    let took = |client: &mut Client| {
+        let began = Instant::now();
+        client.send("GET / HTTP/1.0\r\n\r\n");
+        assert_eq!(client.response().text(), "hello\n");
+        began.elapsed().as_millis()
+    };
+    let least = clients.iter_mut().map(took).min().expect("there are some");
+    open_gate(&server);
+    server.get("/reap");
+    assert!(least < CORKED_MS, "{least} ms");
+    server.stop();
+}
+
+#[test]
+fn a_client_that_sends_on_against_its_word_has_its_answer() {
+    let server = server().start();
+    let mut client: Client = server.connect();
+    client.send("GET /gated HTTP/1.0\r\n\r\n");
+    wait_for("the call", SOON, || server.temp().join("entered").exists().then_some(()));
+    client.send("\r\n");
+    open_gate(&server);
+    assert_eq!(client.response().text(), "hello\n");
+    server.stop();
+}
