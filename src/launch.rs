@@ -82,7 +82,7 @@ fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
         place.settings,
         listeners,
         place.workers,
-        place.slot,
+        &place.renounce,
         place.log.clone(),
         place.environ_names.clone(),
         Some(place.stacks),

@@ -166,18 +166,19 @@ fn open_loop(address: &Address, requests: usize) -> Duration {
 
 #[test]
 fn quick_requests_do_not_wait_behind_slow_ones() {
-    /// A busy machine may spoil one run.
-    const RUNS: usize = 3;
+    /// The machine may have other work in one of them.
+    const TRIES: usize = 6;
+    const QUICK: Duration = Duration::from_millis(10);
     let measure = |options: &[&str]| {
         let server = server(WORKERS, &[ONE_THREAD, options].concat()).start();
-        let best = (0..RUNS).map(|_| open_loop(server.address(), 1000)).min().expect("there are some");
+        let time = open_loop(server.address(), 1000);
         server.stop();
-        best
+        eprintln!("99th percentile of quick requests {options:?}: {time:?}");
+        time
     };
-    let (lent, kept) = (measure(&[]), measure(&["--no-lending"]));
-    eprintln!("99th percentile of quick requests: {lent:?}, without lending {kept:?}");
-    assert!(lent < Duration::from_millis(10), "{lent:?}");
-    assert!(kept > lent * 4, "without lending it is no better: {kept:?}");
+    assert!((0..TRIES).any(|_| measure(&[]) < QUICK), "lending leaves none of {TRIES} runs below {QUICK:?}");
+    let kept = measure(&["--no-lending"]);
+    assert!(kept > QUICK * 4, "without lending it is no better: {kept:?}");
 }
 
 #[test]
@@ -405,6 +406,27 @@ fn one_worker_less_closes_no_connection() {
         wait_for("the end of one worker", SOON, || (server.workers().len() == left).then_some(()));
     }
     assert_kept(loads);
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too() {
+    let server = server(2, ONE_THREAD).start();
+    // Of two it is the last that gives way.
+    let line = server.log().wait(&["worker 1 of", "forked (pid "]).text;
+    let pid = line.split("(pid ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok()).expect("a process id");
+    let mut client = of_worker(spread(&server, server.address(), 1), pid, 1).remove(0);
+    client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_for("the busy worker", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
+    server.signal(Signal::SIGTTOU);
+    server.log().wait(&["worker 1 is told to leave (Retire)"]);
+    server.signal(Signal::SIGWINCH);
+    // It is told before the other one, which has nothing to do.
+    wait_for("the end of the other worker", SOON, || (server.workers() == [pid]).then_some(()));
+    open_gate(&server, "gate");
+    assert_eq!(worker_of(&client.response()), pid);
+    assert!(client.is_closed(), "nobody is there to take the connection");
+    wait_for("the end of the workers", SOON, || server.workers().is_empty().then_some(()));
     server.stop();
 }
 

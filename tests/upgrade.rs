@@ -238,6 +238,75 @@ fn a_binary_replaced_on_the_disk_is_the_one_that_runs() {
     server.stop();
 }
 
+/// A program that finds another version of the messages in the lending queue than its own, as after an upgrade to one that has changed
+/// them.
+fn with_another_queue() -> String {
+    format!(
+        "#!/bin/sh\n\
+         if [ -n \"$TAPSTER_STATE_FD\" ]; then\n    \
+             state=/proc/self/fd/$TAPSTER_STATE_FD\n    \
+             changed=$(sed 's/\"queue\":{{\"version\":[0-9]*,/\"queue\":{{\"version\":255,/' \"$state\")\n    \
+             case $changed in *:255,*) ;; *) echo 'the state names no queue' >&2; exit 1 ;; esac\n    \
+             printf '%s\\n' \"$changed\" >\"$state\"\n\
+         fi\n\
+         exec '{}' \"$@\"\n",
+        binary().display()
+    )
+}
+
+#[test]
+fn workers_with_other_messages_in_their_queue_hand_nothing_over_and_empty_it() {
+    // Two new workers at once: one of the old ones does not end.
+    let options = ["--threads", "1", "--keep-alive", "60", "--log-level", "debug", "--reload-surge", "2"];
+    let (server, path) = linked(unsteady().workers(2).options(options));
+    let server = server.start();
+    let slots: [i32; 2] = [0, 1].map(|slot| {
+        let record = server.log().wait(&[&format!("worker {slot} of"), "forked (pid "]);
+        let pid = record.text.split("(pid ").nth(1).and_then(|rest| rest.split(')').next());
+        pid.and_then(|pid| pid.parse().ok()).expect("a process id")
+    });
+    let connect_to = |pid: i32| {
+        wait_for("a connection to the worker", SOON, || {
+            let mut client = server.connect();
+            (client.get("/").field("x-worker") == Some(&pid.to_string())).then_some(client)
+        })
+    };
+    let mut busy = slots.map(connect_to);
+    let [mut idle, mut waiting] = [(); 2].map(|()| connect_to(slots[0]));
+    for (name, client) in ["stays", "retires"].into_iter().zip(&mut busy) {
+        client.send(format!("GET /gated?name={name} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let entered = server.temp().join(format!("entered-{name}"));
+        wait_for("the request to run", SOON, || entered.exists().then_some(()));
+    }
+    waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    server.log().wait(&["lent a request"]);
+    server.signal(Signal::SIGTTOU);
+    server.log().wait(&["worker 1 is told to leave (Retire)"]);
+
+    let new = server.temp().join("new");
+    fs::write(&new, with_another_queue())
+        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
+        .expect("writable");
+    fs::rename(&new, &path).expect("writable");
+    server.signal(Signal::SIGUSR2);
+    server.log().wait(&["reload done"]);
+    assert_eq!(server.get("/").status, 200, "the new worker answers");
+    assert!(idle.is_closed(), "nobody else would take it out of the queue");
+    let [mut stays, mut retires] = busy;
+    let open = |name: &str| fs::write(server.temp().join(format!("gate-{name}")), "").expect("the temp directory is writable");
+    open("retires");
+    assert_eq!(retires.response().text(), "passed retires");
+    assert!(retires.is_closed(), "a worker that retired before the upgrade is told as well");
+    let response = waiting.response();
+    assert!(response.status == 200 && response.closes(), "{response:?}");
+    assert_eq!(response.field("x-worker"), Some(slots[1].to_string().as_str()), "what was in the queue is theirs");
+    open("stays");
+    assert_eq!(stays.response().text(), "passed stays");
+    assert!(stays.is_closed());
+    wait_for_new_workers(&server, &slots);
+    server.stop();
+}
+
 #[test]
 fn a_unix_socket_stays_and_is_removed_at_the_end() {
     let server = unsteady().binds(["unix:{temp}/s", "127.0.0.1:0"]).start();

@@ -4,8 +4,10 @@ mod wsgi_driver;
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use tapster::config::{AppSpec, PythonSettings, Settings};
+use tapster::worker::app::Renounce;
 use tapster::wsgi::{self, Wsgi};
 use wsgi_driver::{Options, Server, boot, log, with_python};
 
@@ -24,7 +26,8 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
         let python = PythonSettings { venv: None, pythonpath: vec![dir.path().to_path_buf()] };
         let settings = Settings { app, python, ..Settings::default() };
         let listeners = Options::default().listeners;
-        let loaded = Wsgi::new(&settings, listeners, 1, 0, log(dir.path()), Vec::new(), None);
+        let renounce: Renounce = Arc::new(|| ());
+        let loaded = Wsgi::new(&settings, listeners, 1, &renounce, log(dir.path()), Vec::new(), None);
         match loaded {
             Ok(app) => {
                 let mut server = Server::of(app, dir);

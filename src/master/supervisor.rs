@@ -272,7 +272,8 @@ impl Supervisor {
             Request::FewerWorkers | Request::StopWorkers if self.stopped => return self.tell(Note::WorkersStopped),
             Request::StopWorkers => {
                 self.stopped = true;
-                return self.tell(Note::WorkersStopping);
+                self.tell(Note::WorkersStopping);
+                return self.vacate_the_leaving();
             }
             Request::MoreWorkers if self.wanted >= self.most_workers() => return self.tell(Note::WorkersLimit(self.wanted)),
             Request::MoreWorkers => self.wanted += 1,

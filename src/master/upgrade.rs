@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use nix::unistd::fchdir;
 
-use crate::channel::MasterEnd;
+use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Settings};
 use crate::lending::{self, Queue};
 use crate::net::listener::{self, FileMark, Listener};
@@ -216,6 +216,10 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         let slot = child.life.slot;
         let mut adopted = adopt_child(child, &settings).map_err(|error| failed("a worker", error))?;
         (adopted.logs, adopted.other_queue) = (Some(kit.logs.clone()), !same_queue);
+        if let (Life::Leaving { hurried: false, .. }, false, Some(channel)) = (child.life.life, same_queue, &adopted.channel) {
+            // What it hands over, no worker of this program takes. It fails only for a worker that is gone.
+            let _ = channel.send(Order::Vacate);
+        }
         table.put(slot, adopted);
         if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
             table.set_ready(slot);

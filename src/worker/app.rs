@@ -193,6 +193,10 @@ pub trait Interrupter: Send + Sync {
     fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String));
 }
 
+/// What a child does that the application has forked, before anything of the application runs in it: it gives up what is the
+/// server's.
+pub type Renounce = Arc<dyn Fn() + Send + Sync>;
+
 /// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call still runs.
 pub trait Outlet {
     /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks.

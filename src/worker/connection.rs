@@ -186,6 +186,8 @@ pub struct Connection {
     readable: bool,
     /// Whether an edge has told of the client's end: no other edge will, so a short read says nothing.
     ended: bool,
+    /// Whether bytes of it lie in the outbox.
+    pub(super) held: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
     /// Whether it has a place in the loop's queue for application slots.
@@ -219,6 +221,7 @@ impl Connection {
             output: None,
             readable: true,
             ended: false,
+            held: false,
             registered: false,
             queued: false,
             laid: false,
@@ -338,12 +341,23 @@ impl Connection {
         seat.take_in(&[], false);
     }
 
+    /// Whether what follows is sent, or read to the end, without the outbox.
+    fn sends_now(&self) -> bool {
+        let apart = match self.phase {
+            Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
+            Phase::Body(_) | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => true,
+        };
+        apart || self.output.is_some()
+    }
+
     fn step(&mut self, seat: &mut Seat) -> Flow {
+        if self.held && self.sends_now() {
+            self.recall(seat);
+        }
         self.send_waiting(seat)?;
         match &self.phase {
             Phase::Head | Phase::Body(_) => {
-                // The next request may take long; the answers before it do not wait.
-                self.flush(seat)?;
+                self.pass_on(seat)?;
                 if seat.has_input() { self.consume(seat) } else { self.read_more(seat) }
             }
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
@@ -381,6 +395,9 @@ impl Connection {
 
     /// Sends what the seat has rendered for this connection; what the socket does not take is kept here.
     pub(super) fn flush(&mut self, seat: &mut Seat) -> Flow {
+        if self.held {
+            self.recall(seat);
+        }
         if seat.out.is_empty() {
             return Ok(());
         }

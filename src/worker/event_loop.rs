@@ -45,6 +45,7 @@ use super::gather::Asked;
 use super::job::{Letter, Link, Parcel, Served, Work};
 use super::letter_box::LetterBox;
 use super::member::{MAIN, Member, Members};
+use super::outbox::Outbox;
 use super::overload::{Overload, Refusal};
 use super::pace::Pace;
 use super::seat::Seat;
@@ -154,14 +155,16 @@ pub struct EventLoop {
     trusted: Trusted,
     /// The thread that owns the loop.
     owner: Member,
+    /// Whole answers that wait for others, while the loop lies on the table.
+    pub(super) outbox: Outbox,
     /// The stream that its owner asks.
-    pub asked: Asked,
+    pub(super) asked: Asked,
     /// Threads that are in the application without owning the loop.
     pub outside: Members,
     /// Their calls.
     calls: Calls,
     /// The connection for which the owner calls the application.
-    pub calling: Token,
+    pub(super) calling: Token,
     /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
     reported: (bool, bool),
     /// Requests that may be in the application at once.
@@ -211,6 +214,7 @@ impl EventLoop {
             brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
+            outbox: Outbox::default(),
             asked: Asked::default(),
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),
@@ -233,6 +237,8 @@ impl EventLoop {
         self.owner = seat.member;
         seat.draining = self.is_draining();
         seat.clock.tick();
+        self.take_outbox(seat);
+        self.send_held(seat);
         self.send_gathered(seat);
     }
 
@@ -248,6 +254,7 @@ impl EventLoop {
 
     /// The request that this connection has submitted, for another thread.
     pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+        self.send_held(seat);
         self.find(token).map(|connection| connection.pack(seat))
     }
 
@@ -297,6 +304,7 @@ impl EventLoop {
                         self.begin_turn(token, seat)
                     }
                     None => {
+                        self.send_held(seat);
                         self.turn.yielded = self.runnable.len();
                         self.turn.stage = Stage::Yielded;
                         None
@@ -320,6 +328,7 @@ impl EventLoop {
                     }
                 },
                 Stage::End => {
+                    self.send_held(seat);
                     self.fill_tray();
                     let slot = seat.slot();
                     slot.set_connections(self.connections.len() as u32);
@@ -344,6 +353,7 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it.
     pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        self.take_outbox(seat);
         self.pace.note(false);
         self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
@@ -351,6 +361,7 @@ impl EventLoop {
     }
 
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        let crowded = self.is_crowded();
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.errands.extend(served.into_answer().map(Work::Drop));
@@ -359,8 +370,14 @@ impl EventLoop {
             return None;
         };
         connection.served(served, seat);
+        seat.crowded = crowded;
         let next = connection.drive(seat);
         self.follow(token, next, seat)
+    }
+
+    /// Whether sockets that are ready wait for the thread.
+    fn is_crowded(&self) -> bool {
+        self.turn.stage == Stage::Sockets && !self.turn.sockets.is_empty()
     }
 
     /// Where a turn begins.
@@ -433,6 +450,7 @@ impl EventLoop {
     }
 
     fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        seat.crowded = self.is_crowded();
         let next = self.find(token)?.begin_turn(seat);
         self.follow(token, next, seat)
     }
@@ -483,7 +501,7 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered && !connection.is_serving() {
+                if !connection.registered && (!connection.is_serving() || connection.output.is_some()) {
                     connection.registered = true;
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
@@ -501,6 +519,8 @@ impl EventLoop {
             }
             Next::Work(work) => {
                 if seat.job.framing.upgrade && matches!(work, Work::Call) {
+                    self.send_held(seat);
+                    seat.job.behind = self.find(token)?.output.is_some();
                     self.unwatch(token);
                 }
                 Some((token, work))
@@ -519,6 +539,11 @@ impl EventLoop {
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].held {
+            // What the client has asked for before it closed its end.
+            self.send_held(seat);
+            self.find(token)?;
+        }
         if self.connections[token.key()].link.is_taken() {
             self.take_away(token);
         }
@@ -528,6 +553,13 @@ impl EventLoop {
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
         Some((Token::NONE, Work::Drop(answer)))
+    }
+}
+
+impl AsFd for EventLoop {
+    /// Its poll.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        borrow(&self.poll)
     }
 }
 

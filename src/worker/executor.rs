@@ -245,15 +245,13 @@ impl Place {
             if matches!(work, Work::Call)
                 && let Some(member) = self.helper(&event_loop)
             {
-                let Some(parcel) = event_loop.pack(token, seat) else {
-                    unreachable!("its connection has just asked for the call")
-                };
+                // Its client may have left just now.
+                let Some(parcel) = event_loop.pack(token, seat) else { return Performed::Kept(event_loop) };
                 event_loop.send_out(member, token, seat);
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
                 return Performed::Kept(event_loop);
             }
-            event_loop.calling = token;
-            event_loop.asked.begin(token, &work);
+            event_loop.lay_down(token, &work, seat);
             let turn = self.publish(event_loop);
             let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {

@@ -139,7 +139,8 @@ impl Seat {
             return true;
         }
         let claim = &answer.link.claim;
-        if std::mem::replace(&mut answer.begun, true) {
+        // While others wait, the first one may as well: see `outbox`.
+        if std::mem::replace(&mut answer.begun, true) || self.crowded {
             match answer.shelf.put(&mut self.out) {
                 Put::Lies(bytes) => return bytes < GATHER_MAX,
                 Put::Taken => return false,

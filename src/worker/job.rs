@@ -98,6 +98,8 @@ pub struct Job {
     pub early: Vec<u8>,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
     pub output: Option<Box<Output>>,
+    /// Whether earlier answers of the connection lie in the loop's outbox; `write()` cannot overtake them.
+    pub behind: bool,
     /// How long the request waited for a free slot, in nanoseconds.
     pub queued: u64,
     /// When the call began, nanoseconds of the loop's clock.
@@ -120,6 +122,7 @@ impl Job {
             lease: Lease::default(),
             early: Vec::new(),
             output: None,
+            behind: false,
             queued: 0,
             began: 0,
             rendered: 0,
@@ -200,6 +203,7 @@ impl Job {
         self.lease = parcel.lease;
         self.early = parcel.early;
         self.output = parcel.output;
+        self.behind = false;
         self.queued = parcel.queued;
     }
 }
@@ -282,12 +286,17 @@ pub struct SocketOutlet<'a> {
     pub link: &'a Link,
     /// What its socket did not take.
     pub output: &'a mut Option<Box<Output>>,
+    /// Whether something goes before it that this thread does not have: nothing is sent before the call ends.
+    pub behind: bool,
     /// Whether anything was written.
     pub used: bool,
 }
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if self.behind {
+            return self.keep(out);
+        }
         if !self.link.claim.begin_to_send() {
             return Err(Gone::Client);
         }
@@ -299,6 +308,16 @@ impl Outlet for SocketOutlet<'_> {
 }
 
 impl SocketOutlet<'_> {
+    fn keep(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if self.link.claim.is_late() {
+            return Err(Gone::Client);
+        }
+        self.used = true;
+        self.output.get_or_insert_default().push(out).map_err(Gone::Storage)?;
+        out.clear();
+        Ok(())
+    }
+
     fn send(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
         let stream = &self.link.stream;
         if let Some(output) = self.output.as_mut()

@@ -19,6 +19,7 @@ mod late;
 mod letter_box;
 mod loan;
 mod member;
+mod outbox;
 mod output;
 mod overload;
 mod pace;
@@ -36,7 +37,7 @@ mod warmup;
 
 use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -48,11 +49,12 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::net::listener::{Address, Listener};
 use crate::scoreboard::Scoreboard;
+use crate::sys::forked::Inheritance;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
 use alarm::Alarms;
-use app::{App, Outlet, Reply, Request};
+use app::{App, Outlet, Renounce, Reply, Request};
 use control::Control;
 use event_loop::EventLoop;
 use member::{MAIN, Member};
@@ -113,8 +115,8 @@ pub struct Place<'a> {
     pub settings: &'a Settings,
     /// Addresses of the listeners, in the order of the settings' binds.
     pub addresses: Vec<Address>,
-    /// Number of the slot, from 0.
-    pub slot: usize,
+    /// What children of the application do first.
+    pub renounce: Renounce,
     /// Workers in all.
     pub workers: usize,
     /// Error log of this worker.
@@ -140,12 +142,15 @@ pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError
 fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
+    let (listeners, [sender, receiver]) = (boot.listeners.iter().map(AsFd::as_fd), boot.queue.ends());
+    let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &[boot.channel.as_fd(), sender, receiver]);
+    let children = Arc::new(children);
     let (control, signals) = Control::new(boot.channel, logs)?;
     drop(boot.signals);
     let place = Place {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
-        slot: boot.slot,
+        renounce: renounce(children.clone()),
         workers: boot.workers,
         log: &boot.log,
         stacks: boot.stacks.as_raw_fd(),
@@ -183,11 +188,17 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let mut seat = seats.seat(app, MAIN);
     seat.app.tell_signals(signals);
     let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
+    children.add_poll(event_loop.as_fd());
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     serve(event_loop, &mut seat, seats)?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
+fn renounce(inheritance: Arc<Inheritance>) -> Renounce {
+    Arc::new(move || _ = inheritance.renounce())
 }
 
 /// Says how long a boot took that operators will want to have shorter, and what it was spent on.

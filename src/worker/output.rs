@@ -33,6 +33,8 @@ pub struct Output {
     bytes: Vec<u8>,
     at: usize,
     overflow: Option<Overflow>,
+    /// What follows the file.
+    behind: Option<Box<Output>>,
 }
 
 /// The part of the output that lies in a file, behind `bytes`.
@@ -46,6 +48,9 @@ struct Overflow {
 impl Output {
     /// Appends bytes, to memory or behind the limit to the file.
     pub fn push(&mut self, data: &[u8]) -> io::Result<()> {
+        if let Some(behind) = &mut self.behind {
+            return behind.push(data);
+        }
         if self.overflow.is_none() && self.bytes.len() - self.at + data.len() > MEMORY_MAX {
             self.overflow = Some(Overflow { file: tempfile::tempfile()?, read: 0, written: 0 });
         }
@@ -65,6 +70,20 @@ impl Output {
             }
         }
         Ok(())
+    }
+
+    /// Puts bytes before all others.
+    pub fn put_first(&mut self, data: &[u8]) {
+        self.bytes.splice(..self.at, data.iter().copied());
+        self.at = 0;
+    }
+
+    /// Puts what waits in another one behind all that waits here.
+    pub fn append(&mut self, other: Box<Self>) {
+        match &mut self.behind {
+            Some(behind) => behind.append(other),
+            None => self.behind = Some(other),
+        }
     }
 
     /// Sends until nothing is left or the socket is full.
@@ -89,7 +108,16 @@ impl Output {
                 progress = true;
             }
         }
-        Ok(Sent::All)
+        match self.behind.take() {
+            Some(behind) => {
+                *self = *behind;
+                match self.send(stream)? {
+                    Sent::Blocked { progress: more } => Ok(Sent::Blocked { progress: progress || more }),
+                    Sent::All => Ok(Sent::All),
+                }
+            }
+            None => Ok(Sent::All),
+        }
     }
 }
 

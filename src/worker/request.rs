@@ -12,6 +12,7 @@ use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
+use super::output::Output;
 use super::overload::{RETRY_AFTER, Refusal};
 use super::pace::TICK;
 use super::seat::{Entry, Seat};
@@ -144,6 +145,7 @@ impl Connection {
             since => seat.clock.ns().saturating_sub(since),
         };
         job.output = self.output.take();
+        job.behind = self.held;
         if job.output.is_some() {
             self.link.claim.begin();
         }
@@ -170,7 +172,7 @@ impl Connection {
 
     fn queue(&mut self, mut parcel: Box<Parcel>, seat: &Seat) {
         // It goes out while the request waits.
-        self.output = parcel.output.take();
+        self.keep_behind(parcel.output.take());
         self.link.claim.end();
         parcel.since = seat.clock.ns();
         let waited = parcel.queued / NS_PER_MS;
@@ -187,6 +189,15 @@ impl Connection {
         self.begin_turn(seat)
     }
 
+    /// Keeps what a call has not sent, behind what waits here.
+    fn keep_behind(&mut self, output: Option<Box<Output>>) {
+        match (&mut self.output, output) {
+            (Some(first), Some(second)) => first.append(second),
+            (first @ None, second) => *first = second,
+            (Some(_), None) => {}
+        }
+    }
+
     /// Whether its complete request waits for a free slot.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting(_))
@@ -199,7 +210,11 @@ impl Connection {
 
     /// Takes the request that it has submitted out of the seat, and its own input too.
     pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
-        let parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
+        let mut parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
+        if let Some(output) = self.output.take() {
+            parcel.output = Some(output);
+            self.link.claim.begin();
+        }
         self.stow(seat);
         parcel
     }
@@ -261,11 +276,11 @@ impl Connection {
         self.moves = 0;
         match served {
             Served::Whole(output, fate) => {
-                self.output = output;
+                self.keep_behind(output);
                 self.after_answer(fate, seat);
             }
             Served::Begun(output, answer) => {
-                self.output = output;
+                self.keep_behind(output);
                 self.phase = Phase::Answer(answer);
             }
             Served::Step(answer, step) => {
@@ -378,6 +393,7 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
     pub fn serve(&mut self, work: Work) -> Served {
+        let before = self.clock.ns();
         let served = match work {
             Work::Call => self.call(),
             Work::Parcel(parcel) => {
@@ -398,6 +414,7 @@ impl Seat {
             Served::Ended(_) | Served::Dropped => self.streams -= 1,
             Served::Whole(..) | Served::Step(..) | Served::Handled => {}
         }
+        self.spent = self.clock.ns().saturating_sub(before);
         served
     }
 
@@ -445,9 +462,10 @@ impl Seat {
             upgrade,
         };
         let used = job.output.is_some();
-        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, used };
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         let used = outlet.used;
+        self.writes |= used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();

@@ -20,6 +20,7 @@ use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
 use super::member::Member;
+use super::outbox::Outbox;
 use super::spool::Budget;
 
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
@@ -100,6 +101,14 @@ pub struct Seat {
     pub(super) blocks: Blocks,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
+    /// Whole answers that wait for others, while this thread has the loop.
+    pub(super) outbox: Outbox,
+    /// Whether sockets of other connections are ready and wait for this thread.
+    pub(super) crowded: bool,
+    /// How long the last piece of work took in the application, in nanoseconds.
+    pub(super) spent: u64,
+    /// Whether the application has ever sent something during a call (`write()`, early hints).
+    pub(super) writes: bool,
     /// Memory for the blocks of the stream that is asked.
     pub(super) gathered: Vec<u8>,
     /// The request in hand; heads are parsed to it.
@@ -150,6 +159,10 @@ impl Seat {
             partial: false,
             blocks: Blocks::new(member.0),
             out: Vec::with_capacity(READ_SIZE),
+            outbox: Outbox::default(),
+            crowded: false,
+            spent: 0,
+            writes: false,
             gathered: Vec::new(),
             job: Job::new(),
             clock: Clock::new(),

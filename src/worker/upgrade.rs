@@ -64,7 +64,7 @@ pub fn offer(
     let early = std::mem::take(&mut job.early);
     let is_get = job.head.method.of(job.bytes(input)) == b"GET";
     let is_empty = matches!(job.framing.length, Length::None | Length::Known(0));
-    (is_get && is_empty && job.output.is_none() && job.rendered == 0).then(|| {
+    (is_get && is_empty && job.output.is_none() && !job.behind && job.rendered == 0).then(|| {
         let (link, scoreboard) = (link.clone(), scoreboard.clone());
         Arc::new(Upgrade { link, scoreboard, slot, member, early, relay: Mutex::new(Relay::None) }) as Arc<dyn Takeover>
     })

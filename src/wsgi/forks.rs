@@ -1,5 +1,6 @@
-//! Whether the application has forked since it was loaded: such a child has descriptors of all connections that were open then, and
-//! their close here does not end them. What starts a program (`subprocess`) is none: exec closes them.
+//! Children that the application forks. They have descriptors of all connections that were open then, and their close here would not
+//! end them: so a child gives them up at once, and who must know whether nobody else has a connection (a close that sends what was held
+//! back) asks whether there was ever a fork. What starts a program (`subprocess`) is none: exec closes them.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -7,6 +8,14 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::prelude::*;
 use pyo3::types::{IntoPyDict, PyCFunction};
+
+use crate::worker::app::Renounce;
+
+/// From now on a forked child begins with this.
+pub fn renounce_in_children(py: Python<'_>, renounce: Renounce) -> PyResult<()> {
+    let hook = PyCFunction::new_closure(py, Some(c"renounce"), None, move |_, _| renounce())?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&[("after_in_child", hook)].into_py_dict(py)?)).map(drop)
+}
 
 /// The forks of this process, seen from all threads.
 pub struct Forks(Arc<AtomicBool>);

@@ -45,7 +45,7 @@ use forks::Forks;
 use crate::channel::BootError;
 use crate::config::Settings;
 use crate::log::error::Log;
-use crate::worker::app::App;
+use crate::worker::app::{App, Renounce};
 
 /// SERVER_PORT of a listener without one (a unix socket): applications build URLs from it, and 80 is left out of them.
 const UNIX_PORT: &str = "80";
@@ -60,10 +60,16 @@ pub fn version() -> String {
 
 /// Starts the interpreter and loads the application, to see whether that works.
 pub fn check(settings: &Settings, log: &Log) -> Result<(), BootError> {
-    load_app(settings, 1, log, None).map(drop)
+    load_app(settings, 1, log, None, None).map(drop)
 }
 
-fn load_app(settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>) -> Result<load::Loaded, BootError> {
+fn load_app(
+    settings: &Settings,
+    workers: usize,
+    log: &Log,
+    renounce: Option<&Renounce>,
+    stacks: Option<i32>,
+) -> Result<load::Loaded, BootError> {
     let began = Instant::now();
     let interpreter = interpreter::start(&settings.python, stacks)?;
     let started = began.elapsed();
@@ -71,6 +77,10 @@ fn load_app(settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>)
         log.info(format_args!("{note}"));
     }
     let loaded = Python::attach(|py| {
+        if let Some(renounce) = renounce {
+            forks::renounce_in_children(py, renounce.clone())
+                .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
+        }
         // A profile that cannot be taken is no reason not to serve.
         let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
         let loaded = load::load(py, &settings.app, workers);
@@ -89,7 +99,7 @@ fn load_app(settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>)
 
 impl Wsgi {
     /// Starts the interpreter on this thread and loads the application. The working directory and the environment are what
-    /// they should be. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a unix socket, for each listener in order;
+    /// they should be. Children that it forks `renounce`. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a unix socket, for each listener in order;
     /// `environ_names` are the environ variables that [`App::logged`] tells after each call; `stacks` is a descriptor,
     /// open for the life of the process, for the stacks of all Python threads when a signal ends it.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
@@ -97,13 +107,12 @@ impl Wsgi {
         settings: &Settings,
         listeners: Vec<(String, String, bool)>,
         workers: usize,
-        slot: usize,
+        renounce: &Renounce,
         log: Log,
         environ_names: Vec<String>,
         stacks: Option<i32>,
     ) -> Result<Box<dyn App>, BootError> {
-        let _ = slot;
-        let loaded = load_app(settings, workers, &log, stacks)?;
+        let loaded = load_app(settings, workers, &log, Some(renounce), stacks)?;
         let listeners: Vec<environ::Listener> = listeners
             .into_iter()
             .map(|(name, port, is_unix)| environ::Listener {

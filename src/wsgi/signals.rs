@@ -21,8 +21,7 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("wake
 
 /// Makes the module, before anything of the application could ask for the function that it stands in for.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    let module = PyModule::from_code(py, SOURCE, c"wakeup.py", MODULE)?;
-    py.import("sys")?.getattr("modules")?.set_item(module.name()?, module)
+    PyModule::from_code(py, SOURCE, c"wakeup.py", MODULE).map(drop)
 }
 
 /// From now on a signal with a handler of Python's puts a byte into the pipe, which stays open for the life of the process.

@@ -18,13 +18,6 @@ pub enum Step {
     Leave,
 }
 
-/// What the loop keeps of a stream that is asked while it lies on the table; nothing here.
-pub struct Asked;
-
-impl Asked {
-    pub fn begin(&mut self, _: Token, _: &Work) {}
-}
-
 /// No request.
 const NONE: Token = Token(usize::MAX);
 
@@ -35,8 +28,6 @@ pub struct EventLoop {
     streams: VecDeque<(Token, Member)>,
     answered: Vec<usize>,
     pub outside: Members,
-    pub asked: Asked,
-    pub calling: Token,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -56,8 +47,6 @@ impl EventLoop {
             parked: VecDeque::new(),
             streams: VecDeque::new(),
             outside: Members::none(members),
-            asked: Asked,
-            calling: Token(0),
             owner: MAIN,
             letters,
             tray,
@@ -73,6 +62,10 @@ impl EventLoop {
     pub fn own(&mut self, seat: &mut Seat) {
         self.touch();
         self.owner = seat.member;
+    }
+
+    pub fn lay_down(&mut self, _: Token, _: &Work, _: &mut Seat) {
+        self.touch();
     }
 
     pub fn taken(&mut self) {

@@ -17,7 +17,7 @@ use tapster::http::head::{Head, Limits, Parsed, Progress};
 use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, Body, Client, Fate, Gone, Outlet, Peer, Reply, Request, Step, Summary};
+use tapster::worker::app::{App, Body, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Step, Summary};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.
@@ -79,7 +79,8 @@ pub fn log(dir: &Path) -> Log {
 /// Loads what APP names, with the test's directory as base of file names.
 pub fn boot(dir: &Path, app: AppSpec, options: Options) -> Result<Box<dyn App>, BootError> {
     let settings = Settings { app, ..Settings::default() };
-    Wsgi::new(&settings, options.listeners, options.workers, 0, log(dir), options.environ_names, None)
+    let renounce: Renounce = Arc::new(|| ());
+    Wsgi::new(&settings, options.listeners, options.workers, &renounce, log(dir), options.environ_names, None)
 }
 
 impl Server {

@@ -97,6 +97,13 @@ impl Supervisor {
         self.actions.push(Action::Order(slot, order));
     }
 
+    /// Tells those that leave already and hand their connections over that nobody stays to take them.
+    pub(super) fn vacate_the_leaving(&mut self) {
+        let leaving = |place: &Place| matches!(place.state, State::Leaving { hurried: false, .. });
+        let slots = self.places.iter().enumerate().filter(|(_, place)| leaving(place)).map(|(index, _)| Slot(index));
+        self.actions.extend(slots.map(|slot| Action::Order(slot, Order::Vacate)));
+    }
+
     /// Says when fewer workers serve than wanted because new ones fail, and when that is over.
     fn watch_degradation(&mut self, wanted: usize, now: Instant) {
         let ready = self.count(is_ready);

@@ -11,6 +11,7 @@ impl EventLoop {
         if matches!(work, Work::Signals) {
             return Some(work);
         }
+        self.send_held(seat);
         self.note_taken(seat);
         match work {
             Work::Drop(_) | Work::Signals => self.errands.push_back(work),

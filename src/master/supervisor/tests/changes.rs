@@ -247,6 +247,24 @@ fn winch_stops_all_workers_and_ttin_brings_them_back() {
 }
 
 #[test]
+fn winch_reaches_workers_that_hand_their_connections_over_already() {
+    let vacate = |slot| Action::Order(Slot(slot), Order::Vacate);
+    let mut server = Server::serving(3);
+    assert_eq!(server.asked(Request::FewerWorkers)[1..], [retire(2)]);
+    let stopping = Action::Tell(Note::WorkersStopping);
+    assert_eq!(server.asked(Request::StopWorkers), [stopping.clone(), vacate(2), vacate(1), vacate(0)], "first who left first");
+    for slot in 0..3 {
+        server.leaves(slot);
+    }
+    assert_eq!(server.wait(), None);
+
+    let mut server = Server::serving(2);
+    server.asked(Request::FewerWorkers);
+    assert_eq!(server.after(GRACEFUL), [Action::Order(Slot(1), Order::Quit)]);
+    assert_eq!(server.asked(Request::StopWorkers), [stopping, vacate(0)], "who was told to quit hands nothing over");
+}
+
+#[test]
 fn hup_brings_back_workers_of_a_new_generation_if_it_boots() {
     let mut server = Server::serving(2);
     server.asked(Request::StopWorkers);

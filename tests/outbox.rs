@@ -1,0 +1,342 @@
+//! Answers that wait for others of the same turn: none waits behind a slow call, none is lost, and each client has its own in order.
+
+// Alone, because the rest of the harness needs the build's Python.
+#[path = "common/native.rs"]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+mod native;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::BorrowedFd;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::{Duration, Instant};
+
+use native::{PATIENCE, Worker, end, summary};
+use tapster::config::Settings;
+use tapster::http::response::{Body as Encoding, Context, Encoder};
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+
+/// What slow calls wait for.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn set(&self, open: bool) {
+        *self.open.lock().unwrap() = open;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.open.lock().unwrap();
+        let (open, _) = self.changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
+        assert!(*open, "nobody opened the gate");
+    }
+}
+
+/// Answers with the request's target. How, the target's begin says.
+struct Echo(Arc<Gate>);
+
+impl App for Echo {
+    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
+        let context = Context {
+            version: request.head.version,
+            head_only: false,
+            persistent: request.persistent && request.framing.persistent,
+            date: request.date,
+        };
+        let target = request.head.target.of(request.bytes).to_vec();
+        let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
+        if target.starts_with(b"/gate") {
+            self.0.pass();
+        } else if target.starts_with(b"/spin") {
+            // Long enough for other requests to arrive meanwhile, and too short for another thread to take the loop.
+            let begin = Instant::now();
+            while begin.elapsed() < Duration::from_micros(400) {}
+        }
+        if target.starts_with(b"/blocks") {
+            return Reply::Stream(Box::new(Blocks { encoding: encoder.finish(None), blocks: target }));
+        }
+        let mut encoding = encoder.finish(Some(target.len() as u64));
+        for part in target.chunks(3) {
+            encoding.block(out, part);
+            if target.starts_with(b"/write") && outlet.push(out).is_err() {
+                return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
+            }
+        }
+        Reply::Complete(end(&mut encoding, out))
+    }
+
+    fn release(&mut self) {}
+
+    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
+        let app = Self(self.0.clone());
+        std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
+    }
+}
+
+/// The target, byte by byte.
+struct Blocks {
+    encoding: Encoding,
+    blocks: Vec<u8>,
+}
+
+impl Stream for Blocks {
+    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+        if self.blocks.is_empty() {
+            return Step::End(end(&mut self.encoding, out));
+        }
+        let block = self.blocks.remove(0);
+        self.encoding.block(out, &[block]);
+        Step::Rendered
+    }
+
+    fn held(&self) -> (&[u8], &'static [u8]) {
+        unreachable!("it holds nothing")
+    }
+
+    fn file(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    fn summary(&self) -> Summary {
+        summary(&self.encoding, Fate::Cut)
+    }
+}
+
+fn start(change: impl FnOnce(&mut Settings)) -> (Worker, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    (Worker::start(Echo(gate.clone()), change), gate)
+}
+
+/// A connection on which requests are written at once and answers read one by one.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn new(worker: &Worker) -> Self {
+        Self(BufReader::new(worker.connect()))
+    }
+
+    fn send(&mut self, targets: &[&str]) {
+        let requests: String = targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
+        self.0.get_mut().write_all(requests.as_bytes()).unwrap();
+    }
+
+    /// Status and body of the next answer.
+    fn receive(&mut self) -> (u16, String) {
+        let (status, length, chunked) = self.head();
+        let mut body = vec![0; length];
+        self.0.read_exact(&mut body).unwrap();
+        let mut more = chunked;
+        while more {
+            let size = usize::from_str_radix(&self.line(), 16).unwrap();
+            let start = body.len();
+            body.resize(start + size, 0);
+            self.0.read_exact(&mut body[start..]).unwrap();
+            assert_eq!(self.line(), "");
+            more = size > 0;
+        }
+        (status, String::from_utf8(body).unwrap())
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "the connection has ended");
+        line.trim_end_matches("\r\n").to_owned()
+    }
+
+    fn head(&mut self) -> (u16, usize, bool) {
+        let status = self.line().split(' ').nth(1).unwrap().parse().unwrap();
+        let (mut length, mut chunked) = (0, false);
+        loop {
+            match self.line().split_once(": ") {
+                None => return (status, length, chunked),
+                Some(("Content-Length", value)) => length = value.parse().unwrap(),
+                Some(("Transfer-Encoding", value)) => chunked = value == "chunked",
+                Some(_) => {}
+            }
+        }
+    }
+
+    #[track_caller]
+    fn expect(&mut self, targets: &[&str]) {
+        for &target in targets {
+            assert_eq!(self.receive(), (200, target.to_owned()));
+        }
+    }
+
+    #[track_caller]
+    fn expect_end(mut self) {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest, b"");
+    }
+}
+
+#[test]
+fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
+    for threads in [1, 4] {
+        let (worker, gate) = start(|settings| settings.threads = threads);
+        let mut client = Client::new(&worker);
+        for round in 0..20 {
+            let quick: Vec<String> = (0..round % 4 + 1).map(|n| format!("/{round}/{n}")).collect();
+            let mut targets: Vec<&str> = quick.iter().map(String::as_str).collect();
+            targets.extend(["/gate", "/behind"]);
+            gate.set(false);
+            client.send(&targets);
+            client.expect(&targets[..quick.len()]);
+            gate.set(true);
+            client.expect(&["/gate", "/behind"]);
+        }
+        drop(client);
+        worker.stop();
+    }
+}
+
+#[test]
+fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
+    const CLIENTS: usize = 8;
+    for threads in [1, 4] {
+        let (worker, gate) = start(|settings| settings.threads = threads);
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(&worker)).collect();
+        let mut slow = Client::new(&worker);
+        let mut busy = Client::new(&worker);
+        for round in 0..50 {
+            gate.set(false);
+            // All of them arrive while this one runs, so that they have one turn, the slow one at any place in it.
+            busy.send(&["/spin"]);
+            for (index, client) in clients.iter_mut().enumerate() {
+                if index == round % CLIENTS {
+                    slow.send(&["/gate"]);
+                }
+                client.send(&["/quick"]);
+            }
+            busy.expect(&["/spin"]);
+            // Those in front of the slow one; with one thread the others wait for it.
+            let before = if threads == 1 { round % CLIENTS } else { CLIENTS };
+            clients[..before].iter_mut().for_each(|client| client.expect(&["/quick"]));
+            gate.set(true);
+            slow.expect(&["/gate"]);
+            clients[before..].iter_mut().for_each(|client| client.expect(&["/quick"]));
+        }
+        drop((clients, slow, busy));
+        worker.stop();
+    }
+}
+
+#[test]
+fn every_kind_of_answer_keeps_its_place_among_pipelined_ones() {
+    for threads in [1, 4] {
+        let (worker, gate) = start(|settings| settings.threads = threads);
+        gate.set(true);
+        let kinds = ["/", "/blocks", "/write", "/spin", "/gate", "/a", "/b", "/blocks-again", "/write-again", "/c"];
+        let mut client = Client::new(&worker);
+        for turn in 0..200 {
+            let mut targets = kinds;
+            targets.rotate_left(turn % kinds.len());
+            client.send(&targets);
+            client.expect(&targets);
+        }
+        drop(client);
+        worker.stop();
+    }
+}
+
+#[test]
+fn a_client_that_has_done_with_sending_has_every_answer_before_the_end() {
+    let (worker, _gate) = start(|_| {});
+    let mut busy = Client::new(&worker);
+    for round in 0..40 {
+        let mut client = Client::new(&worker);
+        client.send(&["/first"]);
+        client.expect(&["/first"]);
+        let targets: Vec<String> = (0..round % 5 + 1).map(|n| format!("/{n}")).collect();
+        let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+        // Requests and end arrive while this one runs, so that they are seen together.
+        busy.send(&["/spin"]);
+        client.send(&targets);
+        client.0.get_ref().shutdown(Shutdown::Write).unwrap();
+        client.expect(&targets);
+        client.expect_end();
+        busy.expect(&["/spin"]);
+    }
+    drop(busy);
+    worker.stop();
+}
+
+#[test]
+fn answers_of_more_requests_than_a_turn_has_room_for_leave_at_its_end() {
+    // Much less than any deadline of the connection, whose passing would send them too.
+    const PROMPT: Duration = Duration::from_secs(2);
+    let (worker, _gate) = start(|_| {});
+    let mut client = Client::new(&worker);
+    for _ in 0..20 {
+        let targets = vec!["/"; 200];
+        let begin = Instant::now();
+        client.send(&targets);
+        client.expect(&targets);
+        assert!(begin.elapsed() < PROMPT, "{:?}", begin.elapsed());
+    }
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_refusal_and_the_end_of_the_connection_come_behind_the_answers_before_them() {
+    let (worker, _gate) = start(|_| {});
+    let mut client = Client::new(&worker);
+    client
+        .0
+        .get_mut()
+        .write_all(b"GET /1 HTTP/1.1\r\nHost: x\r\n\r\nGET /2 HTTP/1.1\r\nHost: x\r\n\r\nnonsense\r\n\r\n")
+        .unwrap();
+    client.expect(&["/1", "/2"]);
+    assert_eq!(client.receive().0, 400);
+    client.expect_end();
+    let mut client = Client::new(&worker);
+    let last = "GET /3 HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+    client.0.get_mut().write_all(format!("GET /1 HTTP/1.1\r\nHost: x\r\n\r\n{last}").as_bytes()).unwrap();
+    client.expect(&["/1", "/3"]);
+    client.expect_end();
+    let mut client = Client::new(&worker);
+    let body = "POST /5 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\n";
+    client.0.get_mut().write_all(format!("GET /4 HTTP/1.1\r\nHost: x\r\n\r\n{body}").as_bytes()).unwrap();
+    client.expect(&["/4"]);
+    assert_eq!(client.head().0, 100, "asked for when the answer before it is on its way");
+    client.0.get_mut().write_all(b"12345").unwrap();
+    client.expect(&["/5"]);
+    drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_reads_late_has_every_answer_in_order() {
+    /// Together more than any socket buffer takes.
+    const REQUESTS: usize = 4_000;
+    let (worker, _gate) = start(|_| {});
+    let filling = "x".repeat(4_000);
+    let targets: Vec<String> = (0..REQUESTS).map(|n| format!("/{n}/{filling}")).collect();
+    let mut client = Client::new(&worker);
+    let stream = client.0.get_ref().try_clone().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut stream = &stream;
+            for target in &targets {
+                stream.write_all(format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+            }
+        });
+        // Others are served while this one's answers wait.
+        let mut other = Client::new(&worker);
+        for _ in 0..100 {
+            other.send(&["/other"]);
+            other.expect(&["/other"]);
+        }
+        for target in &targets {
+            client.expect(&[target]);
+        }
+    });
+    drop(client);
+    worker.stop();
+}
