@@ -27,7 +27,11 @@ const MIXTURES: [[&str; 4]; 4] = [
 ];
 
 fn pools() -> Server {
-    let server = Server::new("pools:application").options(["--threads", "4"]);
+    pools_with("4")
+}
+
+fn pools_with(threads: &str) -> Server {
+    let server = Server::new("pools:application").options(["--threads", threads]);
     let temp = server.temp().display().to_string();
     server.env("POOLS_DIR", temp)
 }
@@ -163,6 +167,28 @@ fn a_worker_leaves_at_a_reload_although_its_children_live() {
         assert!(began.elapsed() < Duration::from_secs(10), "{target}: {:?}", began.elapsed());
         open_gate(&server);
         wait_for("the child's end", SOON, || (!procfs::alive(child)).then_some(()));
+        server.stop();
+    }
+}
+
+#[test]
+fn a_child_that_returns_from_its_call_serves_nobody_and_is_ended() {
+    for threads in ["1", "4"] {
+        let mut server = pools_with(threads).start();
+        server.expect_error("returned from its call");
+        let worker = server.workers()[0];
+        let mut client = server.connect();
+        // Quickly, and when another thread has the loop.
+        for (round, target) in ["/stray?sleep=0", "/stray?sleep=0.1", "/stray?sleep=0.1"].iter().enumerate() {
+            assert_eq!(client.get(target).text(), "one of two", "{target}");
+            let child = wait_for("the child", SOON, || {
+                let text = fs::read_to_string(server.temp().join("strays")).unwrap_or_default();
+                text.lines().nth(round).map(pid)
+            });
+            wait_for("its end", SOON, || (!procfs::alive(child)).then_some(()));
+        }
+        assert_eq!(server.workers(), [worker]);
+        assert_eq!(client.get("/work?kind=run").text(), SUM);
         server.stop();
     }
 }

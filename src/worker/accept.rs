@@ -182,6 +182,11 @@ impl Acceptor {
         }
     }
 
+    /// Whether the worker takes what comes, so that a connection that waits may have woken it and nobody else.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Aside(_))
+    }
+
     /// Takes the sockets out of the poll; they can still be accepted from.
     pub fn pause(&mut self, poll: BorrowedFd<'_>) {
         self.close(State::Full, poll);
@@ -224,7 +229,7 @@ impl Acceptor {
     fn enter(&mut self, state: State) {
         self.state = state;
         if let Some(share) = &self.share {
-            share.set_accepts(matches!(state, State::Open | State::Aside(_)));
+            share.set_accepts(self.is_open());
         }
     }
 }

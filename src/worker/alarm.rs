@@ -27,6 +27,8 @@ pub struct Alarm {
     raised: AtomicBool,
     /// The stacks of all threads before that, until they are told.
     stacks: Mutex<String>,
+    /// Whether this process is a child that the application has forked: no call of it may return.
+    stray: AtomicBool,
 }
 
 /// The call to be interrupted.
@@ -58,6 +60,18 @@ impl Alarm {
     #[inline]
     pub fn is_raised(&self) -> bool {
         self.raised.load(Relaxed)
+    }
+
+    /// In a forked child: a call that returns here is to end the process.
+    pub fn forbid_return(&self) {
+        self.stray.store(true, Relaxed);
+        // So that the end of an ordinary call has one flag to look at.
+        self.raised.store(true, Relaxed);
+    }
+
+    /// Whether the call that has just ended was not to return.
+    pub fn is_stray(&self) -> bool {
+        self.stray.load(Relaxed)
     }
 
     /// The call has ended, and with it what the alarm knows of it.

@@ -289,6 +289,7 @@ impl EventLoop {
                         self.turn.parked = self.parked.len();
                         self.turn.stage = Stage::Parked;
                         if !seat.may_call && self.outside.is_empty() {
+                            self.send_held(seat);
                             return Ok(Step::HandOver(MAIN));
                         }
                         None

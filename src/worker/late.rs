@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use crate::http::head::Head;
 use crate::scoreboard::InFlight;
+use crate::sys::process::exit_now;
 
+use super::EXIT_FAILED;
 use super::app::Fate;
 use super::claim::Sent;
 use super::connection::{Connection, Next, Phase};
@@ -114,6 +116,14 @@ impl Seat {
     #[cold]
     fn settle(&mut self, late: bool) {
         let alarm = &self.alarms[self.member.0];
+        if alarm.is_stray() {
+            let call = self.scoreboard.call(self.slot, self.member.0).last();
+            self.log.critical(format_args!(
+                "a child that the application has forked returned from its call and is ended; let it end by os._exit(): {}",
+                self.describe(&call)
+            ));
+            exit_now(EXIT_FAILED);
+        }
         let told = alarm.is_raised() && self.app.settle();
         alarm.clear();
         let call = self.scoreboard.call(self.slot, self.member.0).last();

@@ -145,12 +145,13 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let (listeners, [sender, receiver]) = (boot.listeners.iter().map(AsFd::as_fd), boot.queue.ends());
     let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &[boot.channel.as_fd(), sender, receiver]);
     let children = Arc::new(children);
+    let alarms = alarm::alarms(boot.settings.members());
     let (control, signals) = Control::new(boot.channel, logs)?;
     drop(boot.signals);
     let place = Place {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
-        renounce: renounce(children.clone()),
+        renounce: renounce(children.clone(), alarms.clone()),
         workers: boot.workers,
         log: &boot.log,
         stacks: boot.stacks.as_raw_fd(),
@@ -183,7 +184,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         scoreboard: boot.scoreboard,
         slot: boot.slot,
         bodies: Budget::new(boot.settings.body_buffer),
-        alarms: alarm::alarms(boot.settings.members()),
+        alarms,
     };
     let mut seat = seats.seat(app, MAIN);
     seat.app.tell_signals(signals);
@@ -197,8 +198,11 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
 }
 
 /// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
-fn renounce(inheritance: Arc<Inheritance>) -> Renounce {
-    Arc::new(move || _ = inheritance.renounce())
+fn renounce(inheritance: Arc<Inheritance>, alarms: Alarms) -> Renounce {
+    Arc::new(move || {
+        alarms.iter().for_each(alarm::Alarm::forbid_return);
+        let _ = inheritance.renounce();
+    })
 }
 
 /// Says how long a boot took that operators will want to have shorter, and what it was spent on.

@@ -76,6 +76,16 @@ def child(query):
     return str(pid)
 
 
+def stray(query):
+    """A child that forgets to end."""
+    pid = os.fork()
+    if pid > 0:
+        with open(os.path.join(DIR, "strays"), "a") as file:
+            file.write(f"{pid}\n")
+    time.sleep(float(query["sleep"]))
+    return "one of two" if pid else "the other"
+
+
 def busy(query):
     """Leaves a long task to a pool, or to a process of its own that nobody ends; the process id of a child."""
     if query["kind"] == "process":
@@ -107,4 +117,4 @@ def end(query):
     return str(len(multiprocessing.active_children()))
 
 
-CASES = {"work": work, "kept": kept, "child": child, "busy": busy, "wait": wait, "end": end}
+CASES = {"work": work, "kept": kept, "child": child, "stray": stray, "busy": busy, "wait": wait, "end": end}
