@@ -4,6 +4,7 @@ mod accept;
 mod alarm;
 mod answer;
 pub mod app;
+mod burst;
 mod calls;
 mod claim;
 mod clock;
