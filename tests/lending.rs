@@ -10,8 +10,8 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use common::client::{Address, Client};
-use common::server::{Running, Server};
-use common::{SOON, wait_for};
+use common::server::{Running, Server, signal_to};
+use common::{SOON, procfs, wait_for};
 
 /// Connections of the scenarios.
 const CONNECTIONS: usize = 64;
@@ -81,6 +81,12 @@ fn of_worker(clients: Vec<(Client, i32)>, pid: i32, count: usize) -> Vec<Client>
     let found: Vec<Client> = clients.into_iter().filter(|(_, worker)| *worker == pid).map(|(client, _)| client).collect();
     assert!(found.len() >= count);
     found
+}
+
+/// Of two workers it is the last that gives way.
+fn first_to_leave(server: &Running) -> i32 {
+    let line = server.log().wait(&["worker 1 of", "forked (pid "]).text;
+    line.split("(pid ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok()).expect("a process id")
 }
 
 /// The client's only connection is asked again and again, and never replaced.
@@ -412,9 +418,7 @@ fn one_worker_less_closes_no_connection() {
 #[test]
 fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too() {
     let server = server(2, ONE_THREAD).start();
-    // Of two it is the last that gives way.
-    let line = server.log().wait(&["worker 1 of", "forked (pid "]).text;
-    let pid = line.split("(pid ").nth(1).and_then(|rest| rest.split(')').next()?.parse().ok()).expect("a process id");
+    let pid = first_to_leave(&server);
     let mut client = of_worker(spread(&server, server.address(), 1), pid, 1).remove(0);
     client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
     wait_for("the busy worker", SOON, || server.temp().join(format!("inside-{pid}")).exists().then_some(()));
@@ -427,6 +431,31 @@ fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too
     assert_eq!(worker_of(&client.response()), pid);
     assert!(client.is_closed(), "nobody is there to take the connection");
     wait_for("the end of the workers", SOON, || server.workers().is_empty().then_some(()));
+    server.stop();
+}
+
+#[test]
+fn a_busy_worker_that_leaves_takes_no_connection_from_others() {
+    let server = server(2, &[ONE_THREAD, &["--no-lending", "--max-queue", "0"]].concat()).start();
+    let leaves = first_to_leave(&server);
+    let stays = server.workers().into_iter().find(|pid| *pid != leaves).expect("there are two");
+    let mut clients = of_worker(spread(&server, server.address(), 2), leaves, 2);
+    let (mut client, mut other) = (clients.remove(0), clients.remove(0));
+    client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+    wait_for("the busy worker", SOON, || server.temp().join(format!("inside-{leaves}")).exists().then_some(()));
+    // The end of the turn that says so takes it off the listeners.
+    assert_eq!(other.get("/").status, 503);
+    drop(other);
+    signal_to(stays, Signal::SIGSTOP);
+    let mut waiting = server.connect();
+    waiting.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    let files = procfs::open_files(leaves);
+    server.signal(Signal::SIGTTOU);
+    wait_for("closed listeners", SOON, || (procfs::open_files(leaves) < files).then_some(()));
+    signal_to(stays, Signal::SIGCONT);
+    assert_eq!(worker_of(&waiting.response()), stays);
+    open_gate(&server, "gate");
+    assert_eq!(worker_of(&client.response()), leaves);
     server.stop();
 }
 

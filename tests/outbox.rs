@@ -227,6 +227,26 @@ fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
 }
 
 #[test]
+fn an_answer_in_front_of_half_a_request_does_not_wait_for_its_other_half() {
+    for threads in [1, 4] {
+        let (worker, gate) = start(|settings| settings.threads = threads);
+        let mut client = Client::new(&worker);
+        for round in 0..12 {
+            gate.set(false);
+            client.0.get_mut().write_all(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\nGET /ha").unwrap();
+            // From a few milliseconds on another thread has the loop, and gives it back behind this answer.
+            std::thread::sleep(Duration::from_millis(round));
+            gate.set(true);
+            client.expect(&["/gate"]);
+            client.0.get_mut().write_all(b"lf HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            client.expect(&["/half"]);
+        }
+        drop(client);
+        worker.stop();
+    }
+}
+
+#[test]
 fn every_kind_of_answer_keeps_its_place_among_pipelined_ones() {
     for threads in [1, 4] {
         let (worker, gate) = start(|settings| settings.threads = threads);

@@ -1,8 +1,8 @@
 //! Accepting from the shared listening sockets.
 //!
 //! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel hands
-//! wake-ups to the process that registered first; taking the registration out and putting it back every so many wakes lets the
-//! workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
+//! wake-ups to the process that registered first; taking the registration out and putting it back every so many connections
+//! lets the workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
 //! descriptor left, the sockets are out of the poll and the other workers serve them.
 //!
 //! A worker above its share of the connections ([`super::share`]) steps aside: it takes one connection at a wake, the one that it was
@@ -17,13 +17,11 @@ use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 use crate::sys::epoll;
 
+use super::burst::Burst;
 use super::share::Share;
 
-/// Connections taken at one wake when no other worker could take them, or when this one has nothing else to do.
-const BATCH: usize = 8;
-
-/// Wakes between two changes of place in the kernel's queue of waiting workers.
-const ROTATE: u32 = 16;
+/// Connections between two changes of place in the kernel's queue of waiting workers.
+const ROTATE: usize = 32;
 
 /// How long a worker above its share leaves the sockets to others, in milliseconds. They have been woken; the pause matters only to
 /// connections that none of them takes after all.
@@ -57,7 +55,13 @@ pub struct Acceptor {
     state: State,
     /// This worker among others that listen; `None`: there is no other.
     share: Option<Share>,
-    wakes: u32,
+    /// Connections since the last change of place.
+    placed: usize,
+    burst: Burst,
+    /// What the present wake has brought.
+    taken: usize,
+    /// Whether its last try was in vain.
+    in_vain: bool,
     complained: u64,
     /// First of the poll tokens, one per listener.
     first_token: usize,
@@ -69,7 +73,10 @@ pub type Accepted = (Stream, PeerAddr);
 impl Acceptor {
     /// Registers the sockets with tokens from `first_token`.
     pub fn new(listeners: Vec<Listener>, share: Option<Share>, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
-        let mut acceptor = Self { listeners, state: State::Full, share, wakes: 0, complained: 0, first_token };
+        let burst = Burst::default();
+        let state = State::Full;
+        let mut acceptor =
+            Self { listeners, state, share, placed: 0, burst, taken: 0, in_vain: false, complained: 0, first_token };
         acceptor.open(poll)?;
         Ok(acceptor)
     }
@@ -81,19 +88,22 @@ impl Acceptor {
 
     /// How many connections to take at one wake with `open` connections and a limit of `limit`.
     pub fn batch(&self, open: usize, limit: usize) -> usize {
-        BATCH.min(limit.saturating_sub(open))
+        self.burst.size().min(limit.saturating_sub(open))
     }
 
-    /// Whether another connection may be taken at a wake that allows `left` more, with `open` connections.
-    pub fn may_take(&self, left: usize, open: usize) -> bool {
-        left == BATCH || !self.is_above_share(open)
+    /// Whether another connection may be taken at the present wake, with `open` connections.
+    pub fn may_take(&self, open: usize) -> bool {
+        self.taken == 0 || !self.is_above_share(open)
     }
 
     /// Takes one connection from a listener; `None` when there is none now.
     pub fn accept(&mut self, index: usize, now: u64, poll: BorrowedFd<'_>, log: &Log) -> Option<Accepted> {
         loop {
             match self.listeners[index].accept() {
-                Ok(accepted) => return Some(accepted),
+                Ok(accepted) => {
+                    self.taken += 1;
+                    return Some(accepted);
+                }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                         if now >= self.complained + COMPLAIN_MS || self.complained == 0 {
@@ -108,7 +118,10 @@ impl Acceptor {
                         return None;
                     }
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
-                    _ => return None,
+                    _ => {
+                        self.in_vain = true;
+                        return None;
+                    }
                 },
             }
         }
@@ -117,13 +130,15 @@ impl Acceptor {
     /// A wake of a listener is dealt with, and `open` connections are there: changes places with the other workers from time to
     /// time, and leaves the next ones to them when this worker is above its share.
     pub fn woken(&mut self, open: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
-        self.wakes += 1;
+        self.placed += self.taken;
+        self.burst.note(std::mem::take(&mut self.taken), std::mem::take(&mut self.in_vain));
         if self.state != State::Open {
             return Ok(());
         }
         if self.is_above_share(open) {
             self.close(State::Aside(now + ASIDE_MS), poll);
-        } else if self.is_shared() && self.wakes.is_multiple_of(ROTATE) {
+        } else if self.is_shared() && self.placed >= ROTATE {
+            self.placed = 0;
             self.close(State::Full, poll);
             self.open(poll)?;
         }
@@ -165,6 +180,11 @@ impl Acceptor {
             State::Starved(until) | State::Aside(until) => Some(until),
             State::Open | State::Full | State::Closed => None,
         }
+    }
+
+    /// Whether the worker takes what comes, so that a connection that waits may have woken it and nobody else.
+    pub fn is_open(&self) -> bool {
+        matches!(self.state, State::Open | State::Aside(_))
     }
 
     /// Takes the sockets out of the poll; they can still be accepted from.
@@ -209,7 +229,7 @@ impl Acceptor {
     fn enter(&mut self, state: State) {
         self.state = state;
         if let Some(share) = &self.share {
-            share.set_accepts(matches!(state, State::Open | State::Aside(_)));
+            share.set_accepts(self.is_open());
         }
     }
 }

@@ -289,6 +289,7 @@ impl EventLoop {
                         self.turn.parked = self.parked.len();
                         self.turn.stage = Stage::Parked;
                         if !seat.may_call && self.outside.is_empty() {
+                            self.send_held(seat);
                             return Ok(Step::HandOver(MAIN));
                         }
                         None
@@ -427,7 +428,7 @@ impl EventLoop {
         };
         let index = *index;
         let open = self.connections.len();
-        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(*left, open) {
+        let accepted = if *left > 0 && open < self.limit && self.acceptor.may_take(open) {
             *left -= 1;
             self.acceptor.accept(index, seat.clock.ms(), borrow(&self.poll), &seat.log)
         } else {

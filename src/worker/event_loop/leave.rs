@@ -130,9 +130,12 @@ impl EventLoop {
         self.leaving = leaving;
         seat.draining = self.is_draining();
         match leaving {
-            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now.
-            // A blocked one was taken off the listeners, and could serve none.
-            Leaving::Drained => self.close_listeners(if self.is_blocked() { 0 } else { RETIRE_TAKE }, seat),
+            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now. One whose slots
+            // are taken is off the listeners, and would keep from others what it cannot serve.
+            Leaving::Drained => {
+                let wakes = self.acceptor.is_open() && !self.is_blocked();
+                self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, seat);
+            }
             Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
         }
     }
