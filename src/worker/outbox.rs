@@ -16,9 +16,9 @@ use super::job::Work;
 use super::output;
 use super::seat::Seat;
 
-/// How long an answer may lie here while quick calls go on, in nanoseconds: half the executor's tick. Measured with a Django page
-/// of 80 us: most of what can be saved is saved.
-const HOLD_NS: u64 = 500_000;
+/// How long an answer may lie here while quick calls go on, in nanoseconds: as long as a call may keep the loop. Measured with a
+/// Django page of 80 us: half of it saves 3 % less, three times as much 2 % more.
+const HOLD_NS: u64 = 1_000_000;
 
 /// Larger answers are sent at once, in bytes: copying them costs more than it saves.
 const HOLD_MAX: usize = 16 * 1024;
