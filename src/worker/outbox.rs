@@ -146,10 +146,14 @@ impl EventLoop {
     }
 
     /// Sends what lies in the outbox.
-    pub fn send_held(&mut self, seat: &mut Seat) {
-        if seat.outbox.is_empty() {
-            return;
+    #[inline]
+    pub(super) fn send_held(&mut self, seat: &mut Seat) {
+        if !seat.outbox.is_empty() {
+            self.send_parts(seat);
         }
+    }
+
+    fn send_parts(&mut self, seat: &mut Seat) {
         let mut outbox = std::mem::take(&mut seat.outbox);
         let mut start = 0;
         for (token, end) in outbox.parts.drain(..) {
