@@ -13,6 +13,8 @@ mod executor;
 mod job;
 #[path = "handover/letter_box.rs"]
 mod letter_box;
+#[path = "../src/worker/mail_box.rs"]
+mod mail_box;
 #[path = "../src/worker/member.rs"]
 #[allow(dead_code, reason = "the model asks less than the worker")]
 mod member;
@@ -23,6 +25,8 @@ mod sync;
 #[path = "../src/worker/tray.rs"]
 #[allow(dead_code, reason = "the model asks less than the worker")]
 mod tray;
+#[path = "handover/watch.rs"]
+mod watch;
 
 use event_loop::EventLoop;
 use letter_box::LetterBox;
@@ -39,8 +43,6 @@ mod connection {
 
 mod pace {
     pub const TICK: std::time::Duration = std::time::Duration::from_millis(1);
-    /// One calm tick is as good as fifty, and makes fewer orders.
-    pub const CALM_TICKS: u32 = 1;
 }
 
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
@@ -59,7 +61,7 @@ fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static
         let world = Arc::new(World::new(slots, slow, requests, handler));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let mut places = executor::crew(members, letters, tray).into_iter();
+        let mut places = executor::crew(members, letters, tray).expect("there are no descriptors").into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {
@@ -82,6 +84,26 @@ fn with_one_slot_quick_calls_leave_the_loop_where_it_is_or_get_it_back() {
 #[test]
 fn with_one_slot_the_loop_goes_on_beside_a_call_and_comes_back() {
     model(1, false, &[Kind::UntilTaken, Kind::Quick]);
+}
+
+#[test]
+fn a_call_that_begins_while_the_timer_fires_for_another_is_not_waited_for() {
+    model(1, false, &[Kind::Quick, Kind::UntilTaken]);
+}
+
+#[test]
+fn a_call_is_not_waited_for_although_the_timer_was_put_off_or_fired_too_early() {
+    model(1, false, &[Kind::Long, Kind::UntilTaken]);
+}
+
+#[test]
+fn a_call_is_not_waited_for_although_the_loop_was_taken_from_the_last_one() {
+    model(1, false, &[Kind::UntilTaken, Kind::UntilTaken]);
+}
+
+#[test]
+fn who_is_sent_away_does_not_take_the_loop() {
+    model_within(1, 2, true, &[Kind::Quick, Kind::Quick, Kind::Opens, Kind::Waits], None);
 }
 
 #[test]

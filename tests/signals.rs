@@ -51,8 +51,8 @@ fn churn(clients: &mut [Client]) {
     clients.iter_mut().for_each(|client| assert_eq!(client.response().text(), "churned"));
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
+fn open_gate(server: &Running, name: &str) {
+    fs::write(server.temp().join(name), "").expect("the temp directory is writable");
 }
 
 #[test]
@@ -110,10 +110,11 @@ fn an_exception_of_a_handler_is_logged_and_concerns_no_request() {
         let mut server = with_handlers(threads).start();
         server.expect_error("out of the handler");
         let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
-        for target in ["/alarm?after=0.05&what=raise", "/kick?after=0.05&what=raise"] {
+        for target in ["/alarm?after=1&what=raise", "/kick?after=0&what=raise"] {
             let before = notes(&server).len();
             churn(&mut clients);
             assert_eq!(server.get(target).text(), "armed");
+            open_gate(&server, "answered");
             expect_prompt(&server, before + 1);
         }
         let parts =
@@ -133,16 +134,18 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
     churn(&mut clients);
     assert_eq!(server.get("/kick?after=0&what=wait").text(), "armed");
+    open_gate(&server, "answered");
     expect_prompt(&server, 1);
     let began = Instant::now();
     churn(&mut clients);
     assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
-    open_gate(&server);
+    open_gate(&server, "gate");
     server.stop();
 
     // The only thread is in the handler: what needs no application goes on.
     let server = with_handlers(1).options(["--header-timeout", "300ms"]).start();
     assert_eq!(server.get("/kick?after=0&what=wait").text(), "armed");
+    open_gate(&server, "answered");
     expect_prompt(&server, 1);
     let began = Instant::now();
     assert_eq!(server.exchange("NO HTTP\r\n\r\n").status, 400);
@@ -150,7 +153,7 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     let mut waiting = server.connect();
     ask(&mut waiting, "/churn");
     assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
-    open_gate(&server);
+    open_gate(&server, "gate");
     assert_eq!(waiting.response().text(), "churned");
     server.stop();
 }
@@ -160,7 +163,8 @@ fn a_handler_that_does_not_end_is_interrupted_at_the_timeout() {
     for threads in [1, 4] {
         let mut server = with_handlers(threads).options(["--timeout", "500ms"]).start();
         server.expect_error("RequestTimeout");
-        assert_eq!(server.get("/kick?after=0.05&signal=stuck").text(), "armed");
+        assert_eq!(server.get("/kick?after=0&signal=stuck").text(), "armed");
+        open_gate(&server, "answered");
         let record = server.log().wait(&["a signal handler of the application raised an exception", "RequestTimeout"]);
         assert!(record.text.contains("signal handlers of the application"), "{}", record.text);
         assert_eq!(server.get("/churn").text(), "churned");

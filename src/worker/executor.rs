@@ -2,9 +2,10 @@
 //!
 //! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
 //! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
-//! other threads one is the *watcher*: it looks once a tick, and if the same call still runs, it takes the loop from the table,
-//! is the owner from then on, and serves everybody else. The first thread, back from its call, finds the table empty: it
-//! leaves its answer in the owner's letter box and joins the idle threads.
+//! other threads one is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts
+//! one to two ticks, the timer fires: the watcher takes the loop from the table, is the owner from then on, and serves everybody
+//! else. The first thread, back from its call, finds the table empty: it leaves its answer in the owner's letter box and joins
+//! the idle threads.
 //!
 //! ```text
 //!            ┌──────────── takes the loop ────────────┐
@@ -19,6 +20,11 @@
 //! - `turn` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
 //!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
 //!   not what another owner laid down meanwhile.
+//! - `due` says for when the timer is set, or is about to be. Who publishes a call looks there after its turn is odd, and sets
+//!   the timer when it is due too early for the call, or not at all. Who has seen the timer fire takes the loop, sets the timer
+//!   anew for a call that is too young, or takes `due` back and then looks at the turn once more. So no call goes unwatched: two
+//!   threads may set the timer to different times, but whenever it fires, somebody looks again. The timer belongs to the crew and
+//!   goes on being ready until it is seen: the watch may change hands at any time, or have nobody for a while.
 //! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
 //!   this needs no atomics: a taker adds the thread it took the loop from, a letter removes its sender.
 //! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
@@ -36,34 +42,23 @@
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
 //!   the table.
 
-use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use super::connection::Token;
 use super::event_loop::{EventLoop, Step};
 use super::job::{Letter, Served, Work};
 use super::letter_box::LetterBox;
+use super::mail_box::{Mail, MailBox};
 use super::member::{MAIN, Member};
-use super::pace::{CALM_TICKS, TICK};
+use super::pace::TICK;
 use super::seat::Seat;
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
-use super::sync::{Arc, AtomicBool, AtomicCell, AtomicU64, Condvar, Mutex, PoisonError, fence};
+use super::sync::{Arc, AtomicCell, AtomicU64, Mutex, PoisonError, fence};
 use super::tray::Tray;
+use super::watch::Watch;
 
-/// What another thread is told.
-enum Mail {
-    /// Be the watcher.
-    Watch,
-    /// A call has begun: tick again.
-    Wake,
-    /// Own the loop.
-    Own(Box<EventLoop>),
-    /// Do this work for a stream that began on your thread.
-    Help(Token, Work),
-    /// The worker leaves; only for the main thread.
-    Leave,
-}
+/// [`TICK`] in nanoseconds.
+const TICK_NS: u64 = TICK.as_nanos() as u64;
 
 /// Who is idle.
 #[derive(Debug, Default)]
@@ -76,7 +71,11 @@ struct Idle {
 pub struct Crew {
     table: AtomicCell<Option<Box<EventLoop>>>,
     turn: AtomicU64,
-    asleep: AtomicBool,
+    /// When the call of this turn began, in nanoseconds of the watch's clock. Written before the turn becomes odd.
+    began: AtomicU64,
+    /// For when the timer is set, in the same unit; 0: nobody counts on it.
+    due: AtomicU64,
+    watch: Watch,
     idle: Mutex<Idle>,
     /// Streams that each thread has begun and not ended. Written by that thread alone, and before it joins the idle ones.
     streams: Vec<AtomicU64>,
@@ -89,41 +88,6 @@ pub struct Crew {
 pub struct Place {
     crew: Arc<Crew>,
     me: Member,
-}
-
-/// What waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the watcher
-/// sleeps once a tick.
-#[derive(Default)]
-struct MailBox {
-    mail: Mutex<VecDeque<Mail>>,
-    arrived: Condvar,
-}
-
-impl MailBox {
-    fn put(&self, mail: Mail) {
-        self.mail.lock().unwrap_or_else(PoisonError::into_inner).push_back(mail);
-        self.arrived.notify_one();
-    }
-
-    /// Waits for mail, at most so long.
-    fn wait(&self, patience: Option<Duration>) -> Option<Mail> {
-        let mut mail = self.mail.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(first) = mail.pop_front() {
-                return Some(first);
-            }
-            mail = match patience {
-                Some(patience) => {
-                    let (mail, result) = self.arrived.wait_timeout(mail, patience).unwrap_or_else(PoisonError::into_inner);
-                    if result.timed_out() && mail.is_empty() {
-                        return None;
-                    }
-                    mail
-                }
-                None => self.arrived.wait(mail).unwrap_or_else(PoisonError::into_inner),
-            };
-        }
-    }
 }
 
 /// How a thread's ownership ended.
@@ -141,6 +105,12 @@ enum Wake {
     Leave,
 }
 
+/// What ended a watch.
+enum Watched {
+    Mail(Mail),
+    Taken(Box<EventLoop>),
+}
+
 /// How the work for a connection ended.
 enum Performed {
     /// The loop is still this thread's.
@@ -150,19 +120,24 @@ enum Performed {
 }
 
 /// A crew of `members` threads, whose letters go to `letters` and whose next work lies on `tray`.
-pub fn crew(members: usize, letters: LetterBox, tray: Tray) -> Vec<Place> {
+///
+/// # Errors
+/// When there are no descriptors left.
+pub fn crew(members: usize, letters: LetterBox, tray: Tray) -> io::Result<Vec<Place>> {
     let mail = (0..members).map(|_| MailBox::default()).collect();
     let crew = Arc::new(Crew {
         table: AtomicCell::new(None),
         turn: AtomicU64::new(0),
-        asleep: AtomicBool::new(false),
+        began: AtomicU64::new(0),
+        due: AtomicU64::new(0),
+        watch: Watch::new(members)?,
         idle: Mutex::new(Idle::default()),
         streams: (0..members).map(|_| AtomicU64::new(0)).collect(),
         mail,
         letters,
         tray,
     });
-    (0..members).map(|index| Place { crew: crew.clone(), me: Member(index) }).collect()
+    Ok((0..members).map(|index| Place { crew: crew.clone(), me: Member(index) }).collect())
 }
 
 impl Crew {
@@ -170,6 +145,43 @@ impl Crew {
     fn take(&self, turn: u64) -> Option<Box<EventLoop>> {
         self.turn.compare_exchange(turn, turn + 1, Acquire, Relaxed).ok()?;
         self.table.take()
+    }
+
+    /// Puts the timer off: when it fires, no call that begins now is older than two ticks. What `due` says comes true a moment
+    /// later; the other way round, others would count on a time that the watcher has already seen go by.
+    #[cold]
+    fn put_off(&self) {
+        let due = self.watch.now() + 2 * TICK_NS;
+        self.due.store(due, Relaxed);
+        self.watch.set(due);
+    }
+
+    /// The timer has fired and is cleared: takes the loop if the call of this turn has lasted a tick.
+    fn look(&self, turn: u64) -> Option<Box<EventLoop>> {
+        if turn % 2 == 1 {
+            let ready = self.began.load(Relaxed) + TICK_NS;
+            if self.watch.now() < ready {
+                self.due.store(ready, Relaxed);
+                self.watch.set(ready);
+                return None;
+            }
+            if let Some(event_loop) = self.take(turn) {
+                // The taker publishes next, or gives the loop to who does.
+                self.due.store(0, Relaxed);
+                return Some(event_loop);
+            }
+        }
+        self.settle();
+        None
+    }
+
+    /// The timer is not set: from now on whoever publishes sets it, and for who counts on it still, it is set here.
+    fn settle(&self) {
+        self.due.store(0, Relaxed);
+        fence(SeqCst);
+        if self.turn.load(Relaxed) % 2 == 1 {
+            self.put_off();
+        }
     }
 
     fn streams(&self, member: Member) -> u64 {
@@ -195,10 +207,13 @@ impl Place {
     pub fn work(&self, seat: &mut Seat, first: Option<Box<EventLoop>>) -> io::Result<()> {
         let mut wake = first.map(Wake::Owner);
         loop {
-            let next = wake.take().unwrap_or_else(|| {
-                seat.app.release();
-                self.wait()
-            });
+            let next = match wake.take() {
+                Some(next) => next,
+                None => {
+                    seat.app.release();
+                    self.wait()?
+                }
+            };
             match next {
                 Wake::Owner(event_loop) => match self.own(event_loop, seat)? {
                     Parted::Lost(work) => wake = work.map(|(token, work)| Wake::Helper(token, work)),
@@ -251,7 +266,7 @@ impl Place {
                 return Performed::Kept(event_loop);
             }
             event_loop.lay_down(token, &work, seat);
-            let turn = self.publish(event_loop);
+            let turn = self.publish(event_loop, seat.clock.ns());
             let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
                 return Performed::Lost(self.post(seat.letter(token, served, true)));
@@ -288,25 +303,25 @@ impl Place {
         }
     }
 
-    /// Lays the loop on the table; returns the number of the turn.
-    fn publish(&self, event_loop: Box<EventLoop>) -> u64 {
+    /// Lays the loop on the table for a call that begins `now`, by the owner's clock; returns the number of the turn.
+    fn publish(&self, event_loop: Box<EventLoop>, now: u64) -> u64 {
         let crew = &self.crew;
         crew.table.store(Some(event_loop));
+        crew.began.store(now, Relaxed);
         let turn = crew.turn.load(Relaxed) + 1;
         crew.turn.store(turn, Release);
-        // Between the odd turn above and the look below, as between the two in `sleep`: one of the two threads sees the other.
+        // Between the odd turn above and the look below, as between the two in `settle`: one of the two threads sees the other.
         fence(SeqCst);
-        if crew.asleep.load(Relaxed) && crew.asleep.swap(false, Relaxed) {
-            let watcher = crew.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher;
-            if let Some(watcher) = watcher {
-                self.send(watcher, Mail::Wake);
-            }
+        if crew.due.load(Relaxed) < now + TICK_NS {
+            crew.put_off();
         }
         turn
     }
 
     fn send(&self, to: Member, mail: Mail) {
-        self.crew.mail[to.0].put(mail);
+        if self.crew.mail[to.0].put(mail) {
+            self.crew.watch.ring(to);
+        }
     }
 
     /// Tells the loop what was done, and takes the next work in the same step: the slot is never seen empty between the two.
@@ -320,61 +335,48 @@ impl Place {
     }
 
     /// Waits until this thread is needed.
-    fn wait(&self) -> Wake {
+    fn wait(&self) -> io::Result<Wake> {
         let mut watching = self.join_idle();
-        let mut last = 0;
-        let mut calm = 0;
         loop {
-            let mail = if !watching {
-                self.mail(None)
-            } else if calm >= CALM_TICKS {
-                calm = 0;
-                self.sleep(last)
-            } else {
-                self.mail(Some(TICK))
-            };
-            match mail {
-                Some(Mail::Watch) => (watching, last, calm) = (self.is_watcher(), 0, 0),
-                Some(Mail::Wake) => calm = 0,
-                Some(Mail::Own(event_loop)) => {
+            let watched = if watching { self.watch()? } else { Watched::Mail(self.crew.mail[self.me.0].wait()) };
+            match watched {
+                Watched::Mail(Mail::Watch) => watching = self.is_watcher(),
+                Watched::Mail(Mail::Own(event_loop)) => {
                     self.leave_idle();
-                    return Wake::Owner(event_loop);
+                    return Ok(Wake::Owner(event_loop));
                 }
-                Some(Mail::Help(token, work)) => {
+                Watched::Mail(Mail::Help(token, work)) => {
                     self.leave_idle();
-                    return Wake::Helper(token, work);
+                    return Ok(Wake::Helper(token, work));
                 }
-                Some(Mail::Leave) => return Wake::Leave,
-                None => {
-                    let turn = self.crew.turn.load(Acquire);
-                    if turn == last
-                        && turn % 2 == 1
-                        && let Some(mut event_loop) = self.crew.take(turn)
-                    {
-                        self.leave_idle();
-                        event_loop.taken();
-                        return Wake::Owner(event_loop);
-                    }
-                    calm = if turn == last { calm + 1 } else { 0 };
-                    last = turn;
+                Watched::Mail(Mail::Leave) => return Ok(Wake::Leave),
+                Watched::Taken(mut event_loop) => {
+                    self.leave_idle();
+                    event_loop.taken();
+                    return Ok(Wake::Owner(event_loop));
                 }
             }
         }
     }
 
-    /// Waits without ticking until a call begins.
-    fn sleep(&self, last: u64) -> Option<Mail> {
-        self.crew.asleep.store(true, Relaxed);
-        fence(SeqCst);
-        if self.crew.turn.load(Relaxed) != last || last % 2 == 1 {
-            self.crew.asleep.store(false, Relaxed);
-            return self.mail(Some(TICK));
+    /// Waits for mail and for a call that lasts.
+    fn watch(&self) -> io::Result<Watched> {
+        let crew = &self.crew;
+        let mut fired = false;
+        loop {
+            // First the turn, then the mail: who sends this thread away has the loop in hand, and a later turn to publish it.
+            let turn = crew.turn.load(Acquire);
+            if let Some(mail) = crew.mail[self.me.0].look() {
+                return Ok(Watched::Mail(mail));
+            }
+            if fired
+                && crew.watch.clear()?
+                && let Some(event_loop) = crew.look(turn)
+            {
+                return Ok(Watched::Taken(event_loop));
+            }
+            fired = crew.watch.wait(self.me)?;
         }
-        self.mail(None)
-    }
-
-    fn mail(&self, patience: Option<Duration>) -> Option<Mail> {
-        self.crew.mail[self.me.0].wait(patience)
     }
 
     /// Whether it still is: between the mail and its reading it may have left and passed the watch on.

@@ -18,6 +18,7 @@ mod last;
 mod late;
 mod letter_box;
 mod loan;
+mod mail_box;
 mod member;
 mod outbox;
 mod output;
@@ -34,6 +35,7 @@ mod trust;
 mod upgrade;
 mod upload;
 mod warmup;
+mod watch;
 
 use std::fs::File;
 use std::io;
@@ -232,7 +234,7 @@ fn quota(settings: &Settings) -> Option<u64> {
 /// Starts the other threads and works until the worker leaves.
 fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()> {
     let (letters, tray) = event_loop.ends();
-    let mut places = executor::crew(seats.settings.members(), letters, tray).into_iter();
+    let mut places = executor::crew(seats.settings.members(), letters, tray)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();

@@ -2,13 +2,11 @@
 
 use std::time::Duration;
 
-/// How long a call may keep the loop: between one and two ticks. Shorter, and ordinary calls of a millisecond lose the loop, which
-/// costs two context switches; longer, and the others wait longer. One millisecond was measured to cost a quick application
-/// a tenth of its throughput and to leave others untouched by slow calls.
+/// How long a call may keep the loop: between one and two ticks. The watcher's timer is set to two ticks after the begin of a call, and
+/// put off by the first call that begins less than one before it fires: a call that is back within a tick never wakes the watcher.
+/// Shorter, and ordinary calls of a millisecond lose the loop, which costs two context switches; longer, and the others wait
+/// longer. One millisecond was measured to leave others untouched by slow calls.
 pub const TICK: Duration = Duration::from_millis(1);
-
-/// Ticks without any call after which the watcher sleeps until it is woken, so that an idle server does not tick.
-pub const CALM_TICKS: u32 = 50;
 
 /// Weight of one slow call against quick ones: with one slow call in four, calls go to other threads, which costs a quick one two
 /// context switches and saves the loop a wait of a tick.

@@ -1,7 +1,7 @@
 //! What the threads of a worker hand over to each other with. Only these names, so that tests/handover.rs can put its own in their
 //! place and try every order in which the threads may run.
 
-pub use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+pub use std::sync::atomic::{AtomicU64, Ordering, fence};
 pub use std::sync::{Arc, PoisonError};
 #[cfg(not(tsan))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
@@ -18,8 +18,7 @@ mod seen {
     use std::ops::{Deref, DerefMut};
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::{AcqRel, Acquire};
-    use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
-    use std::time::Duration;
+    use std::sync::{self, LockResult, PoisonError};
 
     #[derive(Debug, Default)]
     pub struct Mutex<T> {
@@ -79,19 +78,6 @@ mod seen {
             guard.inner = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
             guard.order.load(Acquire);
             Ok(guard)
-        }
-
-        pub fn wait_timeout<'a, T>(
-            &self,
-            mut guard: MutexGuard<'a, T>,
-            patience: Duration,
-        ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
-            guard.order.swap(true, AcqRel);
-            let inner = guard.inner.take().expect("it is held");
-            let (inner, result) = self.0.wait_timeout(inner, patience).unwrap_or_else(PoisonError::into_inner);
-            guard.inner = Some(inner);
-            guard.order.load(Acquire);
-            Ok((guard, result))
         }
     }
 }

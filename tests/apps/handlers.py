@@ -82,6 +82,9 @@ def kick(query):
 
     def send():
         global SENT
+        if WHAT or number == STUCK:
+            # Else the handler could run in this request.
+            await_gate("answered")
         time.sleep(float(query["after"]))
         SENT = time.monotonic()
         signal.pthread_kill(threading.get_ident(), number)

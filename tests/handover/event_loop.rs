@@ -19,7 +19,7 @@ pub enum Step {
 }
 
 /// No request.
-const NONE: Token = Token(usize::MAX);
+pub const NONE: Token = Token(usize::MAX);
 
 pub struct EventLoop {
     world: Arc<World>,
@@ -28,6 +28,7 @@ pub struct EventLoop {
     streams: VecDeque<(Token, Member)>,
     answered: Vec<usize>,
     pub outside: Members,
+    calling: Token,
     owner: Member,
     letters: LetterBox,
     tray: Tray,
@@ -47,6 +48,7 @@ impl EventLoop {
             parked: VecDeque::new(),
             streams: VecDeque::new(),
             outside: Members::none(members),
+            calling: NONE,
             owner: MAIN,
             letters,
             tray,
@@ -64,14 +66,17 @@ impl EventLoop {
         self.owner = seat.member;
     }
 
-    pub fn lay_down(&mut self, _: Token, _: &Work, _: &mut Seat) {
+    pub fn lay_down(&mut self, token: Token, _: &Work, _: &mut Seat) {
+        self.calling = token;
         self.touch();
     }
 
     pub fn taken(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
-        self.world.taken.open();
+        self.world.taken(self.calling).open();
+        // The main thread may have it from another owner, and is not waited for then.
+        self.world.taken(NONE).open();
     }
 
     pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {

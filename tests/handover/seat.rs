@@ -3,14 +3,18 @@
 use std::cell::{Cell, RefCell};
 
 use super::connection::Token;
+use super::event_loop::NONE;
 use super::job::{Letter, Served, Work};
 use super::member::{MAIN, Member};
+use super::pace::TICK;
 use super::sync::{Arc, Condvar, Mutex};
 
 /// What a request does in the application.
 #[derive(Clone, Copy, Debug)]
 pub enum Kind {
     Quick,
+    /// Returns after two ticks by the owner's clock.
+    Long,
     /// Returns when another thread has taken the loop.
     UntilTaken,
     /// Returns when `Opens` is called.
@@ -48,7 +52,8 @@ pub struct World {
     /// How often each request was begun.
     pub calls: Vec<Cell<usize>>,
     inside: RefCell<Vec<Member>>,
-    pub taken: Gate,
+    /// For each request, opened when the loop is taken while it is called; then for the handler, opened whenever it is taken.
+    taken: Vec<Gate>,
     gate: Gate,
     /// What a handler of a signal does, if one comes when every request is on its way, and whether it has run.
     pub handler: Option<Kind>,
@@ -58,14 +63,20 @@ pub struct World {
 impl World {
     pub fn new(slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) -> Self {
         let calls = requests.iter().map(|_| Cell::new(0)).collect();
+        let taken = (0..=requests.len()).map(|_| Gate::default()).collect();
         let (inside, handled) = (RefCell::default(), Cell::new(false));
-        Self { slots, slow, requests, calls, inside, taken: Gate::default(), gate: Gate::default(), handler, handled }
+        Self { slots, slow, requests, calls, inside, taken, gate: Gate::default(), handler, handled }
     }
 
     pub fn check(&self) {
         assert!(self.calls.iter().all(|calls| calls.get() == 1), "calls: {:?}", self.calls);
         assert!(self.inside.borrow().is_empty());
         assert_eq!(self.handled.get(), self.handler.is_some());
+    }
+
+    /// Opened when the loop is taken from this call; from any, for the handler.
+    pub fn taken(&self, token: Token) -> &Gate {
+        &self.taken[token.0.min(self.requests.len())]
     }
 
     fn enter(&self, member: Member) {
@@ -87,9 +98,19 @@ impl App {
     pub fn release(&mut self) {}
 }
 
+/// The owner's clock, as old as it can be: it knows only of calls.
+pub struct Clock(u64);
+
+impl Clock {
+    pub fn ns(&self) -> u64 {
+        self.0
+    }
+}
+
 pub struct Seat {
     world: Arc<World>,
     pub app: App,
+    pub clock: Clock,
     pub member: Member,
     pub may_call: bool,
     pub streams: u64,
@@ -99,7 +120,7 @@ pub struct Seat {
 impl Seat {
     pub fn new(world: Arc<World>, member: Member) -> Self {
         let may_call = world.slots > 1 || member == MAIN;
-        Self { world, app: App, member, may_call, streams: 0, job: None }
+        Self { world, app: App, clock: Clock(0), member, may_call, streams: 0, job: None }
     }
 
     pub fn serve(&mut self, work: Work) -> Served {
@@ -119,7 +140,7 @@ impl Seat {
             Work::Signals => {
                 assert_eq!(self.member, MAIN, "a handler left the main thread");
                 if let Some(Kind::UntilTaken) = self.world.handler {
-                    self.world.taken.wait();
+                    self.world.taken(NONE).wait();
                 }
                 assert!(!self.world.handled.replace(true));
                 Served::Handled
@@ -138,8 +159,12 @@ impl Seat {
         world.enter(member);
         let served = match world.requests[token.0] {
             Kind::Quick => Served::Whole,
+            Kind::Long => {
+                self.clock.0 += 2 * TICK.as_nanos() as u64;
+                Served::Whole
+            }
             Kind::UntilTaken => {
-                world.taken.wait();
+                world.taken(token).wait();
                 Served::Whole
             }
             Kind::Waits => {

@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::sync::LockResult;
-use std::time::Duration;
 
 pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 pub use loom::sync::{Arc, Mutex, MutexGuard};
@@ -10,23 +9,13 @@ pub use std::sync::PoisonError;
 
 use Ordering::AcqRel;
 
-/// A condition whose timed waits are over at once: how long a thread is kept from running between two ticks is any time at all,
-/// so the order of events is all that a tick decides.
+/// loom's condition has no `Default`.
 #[derive(Debug)]
 pub struct Condvar(loom::sync::Condvar);
 
 impl Default for Condvar {
     fn default() -> Self {
         Self(loom::sync::Condvar::new())
-    }
-}
-
-/// As `std::sync::WaitTimeoutResult`.
-pub struct TimedOut;
-
-impl TimedOut {
-    pub fn timed_out(&self) -> bool {
-        true
     }
 }
 
@@ -41,10 +30,6 @@ impl Condvar {
 
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.0.wait(guard)
-    }
-
-    pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _: Duration) -> LockResult<(MutexGuard<'a, T>, TimedOut)> {
-        Ok((guard, TimedOut))
     }
 }
 
