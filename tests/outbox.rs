@@ -504,3 +504,17 @@ fn what_a_call_writes_does_not_wait_for_its_end_behind_an_earlier_answer() {
         worker.stop();
     }
 }
+
+#[test]
+fn bytes_that_come_during_the_last_call_do_not_cost_its_answer() {
+    let (worker, _gate) = start(|_| {});
+    for _ in 0..20 {
+        let mut client = Client::new(&worker);
+        client.0.get_mut().write_all(b"GET /spin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        // The worker has read the head and is in the call.
+        std::thread::sleep(Duration::from_micros(150));
+        client.0.get_mut().write_all(b"\r\n").unwrap();
+        client.expect(&["/spin"]);
+    }
+    worker.stop();
+}
