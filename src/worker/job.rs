@@ -29,8 +29,8 @@ use super::pace::TICK;
 use super::spool::Lease;
 
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
-/// takes longer is a full socket, whose client can wait.
-const OVERTAKEN: Duration = TICK.saturating_mul(8);
+/// takes longer on an idle machine is a full socket, whose client can wait.
+const OVERTAKEN: Duration = TICK.saturating_mul(250);
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
