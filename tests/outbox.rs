@@ -8,11 +8,14 @@ mod native;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use native::{PATIENCE, Worker, end, summary};
-use tapster::config::Settings;
+use native::{PATIENCE, Worker, end, summary, until};
+use tapster::config::{Bind, Settings};
 use tapster::http::response::{Body as Encoding, Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
 
@@ -21,6 +24,8 @@ use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summ
 struct Gate {
     open: Mutex<bool>,
     changed: Condvar,
+    /// Calls that have come there.
+    reached: AtomicUsize,
 }
 
 impl Gate {
@@ -30,11 +35,15 @@ impl Gate {
     }
 
     fn pass(&self) {
+        self.reached.fetch_add(1, SeqCst);
         let open = self.open.lock().unwrap();
         let (open, _) = self.changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
         assert!(*open, "nobody opened the gate");
     }
 }
+
+/// Length of a large answer.
+const LARGE: usize = 15_000;
 
 /// Answers with the request's target. How, the target's begin says.
 struct Echo(Arc<Gate>);
@@ -47,10 +56,15 @@ impl App for Echo {
             persistent: request.persistent && request.framing.persistent,
             date: request.date,
         };
-        let target = request.head.target.of(request.bytes).to_vec();
+        let mut target = request.head.target.of(request.bytes).to_vec();
+        if target.starts_with(b"/large") {
+            target.resize(LARGE, b'x');
+        }
         let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         if target.starts_with(b"/gate") {
             self.0.pass();
+            // Longer than any quick call.
+            std::thread::sleep(Duration::from_millis(2));
         } else if target.starts_with(b"/spin") {
             // Long enough for other requests to arrive meanwhile, and too short for another thread to take the loop.
             let begin = Instant::now();
@@ -60,8 +74,19 @@ impl App for Echo {
             return Reply::Stream(Box::new(Blocks { encoding: encoder.finish(None), blocks: target }));
         }
         let mut encoding = encoder.finish(Some(target.len() as u64));
-        for part in target.chunks(3) {
+        let size = if target.len() == LARGE { LARGE } else { 3 };
+        for part in target.chunks(size) {
             encoding.block(out, part);
+            if target.starts_with(b"/hint") {
+                // The first part alone; the rest is rendered.
+                if encoding.sent() == 3 {
+                    outlet.push(out).unwrap();
+                    if target.ends_with(b"gate") {
+                        self.0.pass();
+                    }
+                }
+                continue;
+            }
             if target.starts_with(b"/write") && outlet.push(out).is_err() {
                 return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
             }
@@ -203,6 +228,11 @@ fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
         let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(&worker)).collect();
         let mut slow = Client::new(&worker);
         let mut busy = Client::new(&worker);
+        // Accepted and watched, so that requests are seen in the order in which they are sent.
+        for client in [&mut busy, &mut slow].into_iter().chain(&mut clients) {
+            client.send(&["/"]);
+            client.expect(&["/"]);
+        }
         for round in 0..50 {
             gate.set(false);
             // All of them arrive while this one runs, so that they have one turn, the slow one at any place in it.
@@ -358,5 +388,133 @@ fn a_client_that_reads_late_has_every_answer_in_order() {
         }
     });
     drop(client);
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_has_done_with_sending_and_reads_late_has_every_answer() {
+    // Of a unix socket the kernel takes some hundred thousand bytes: one of these numbers of answers fills it with the last few.
+    const MOST: usize = 80;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("socket");
+    let (worker, _gate) = start(|settings| settings.binds = vec![Bind::Unix(path.clone())]);
+    let request = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let exchange = |stream: &mut UnixStream, target: &str| {
+        stream.write_all(request(target).as_bytes()).unwrap();
+        assert!(stream.read(&mut [0; 1000]).unwrap() > 0);
+    };
+    let mut other = UnixStream::connect(&path).unwrap();
+    for count in 1..=MOST {
+        let mut client = UnixStream::connect(&path).unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        exchange(&mut client, "/");
+        // Requests and end arrive while the other one's runs, so that they are seen together.
+        other.write_all(request("/spin").as_bytes()).unwrap();
+        client.write_all(request("/large").repeat(count).as_bytes()).unwrap();
+        client.shutdown(Shutdown::Write).unwrap();
+        assert!(other.read(&mut [0; 1000]).unwrap() > 0);
+        // As many turns of the loop.
+        (0..8).for_each(|_| exchange(&mut other, "/"));
+        let mut answers = Vec::new();
+        client.read_to_end(&mut answers).unwrap();
+        let heads = memchr::memmem::find_iter(&answers, b"HTTP/1.1 200 OK").count();
+        let body = answers.iter().rev().take_while(|&&byte| byte == b'x').count();
+        assert_eq!((heads, body), (count, LARGE - "/large".len()), "{} bytes of {count} answers", answers.len());
+    }
+    drop(other);
+    worker.stop();
+}
+
+#[test]
+fn a_client_that_resets_while_its_answer_waits_costs_no_thread() {
+    const THREADS: usize = 4;
+    let (worker, gate) = start(|settings| settings.threads = THREADS);
+    // Sends the requests, the first of which waits at the gate.
+    let enter = |client: &mut Client, targets: &[&str]| {
+        let before = gate.reached.load(SeqCst);
+        client.send(targets);
+        until(|| (gate.reached.load(SeqCst) > before).then_some(()));
+    };
+    for _ in 0..2 * THREADS {
+        gate.set(false);
+        let mut client = Client::new(&worker);
+        enter(&mut client, &["/gate", "/behind"]);
+        let reset = libc::linger { l_onoff: 1, l_linger: 0 };
+        nix::sys::socket::setsockopt(client.0.get_ref(), nix::sys::socket::sockopt::Linger, &reset).unwrap();
+        drop(client);
+        gate.set(true);
+        let mut next = Client::new(&worker);
+        next.send(&["/next"]);
+        next.expect(&["/next"]);
+    }
+    let mut slow: Vec<Client> = (1..THREADS).map(|_| Client::new(&worker)).collect();
+    let mut quick = Client::new(&worker);
+    quick.0.get_ref().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+    gate.set(false);
+    slow.iter_mut().for_each(|client| enter(client, &["/gate"]));
+    quick.send(&["/quick"]);
+    quick.expect(&["/quick"]);
+    gate.set(true);
+    slow.iter_mut().for_each(|client| client.expect(&["/gate"]));
+    drop((slow, quick));
+    worker.stop();
+}
+
+#[test]
+fn what_is_written_in_the_last_call_of_a_turn_is_sent() {
+    for before in 40..56 {
+        // New each time: a thread whose application writes does not hold answers back for a request of the same client.
+        let (worker, _gate) = start(|_| {});
+        let mut client = Client::new(&worker);
+        client.0.get_ref().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        client.send(&["/first"]);
+        client.expect(&["/first"]);
+        let mut targets = vec!["/"; before];
+        targets.push("/hints");
+        client.send(&targets);
+        client.expect(&targets);
+        drop(client);
+        worker.stop();
+    }
+}
+
+#[test]
+fn what_a_call_writes_does_not_wait_for_its_end_behind_an_earlier_answer() {
+    for threads in [1, 4] {
+        let (worker, gate) = start(|settings| settings.threads = threads);
+        let (mut client, mut busy) = (Client::new(&worker), Client::new(&worker));
+        let mut others: Vec<Client> = (0..8).map(|_| Client::new(&worker)).collect();
+        client.0.get_ref().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        for _ in 0..10 {
+            gate.set(false);
+            busy.send(&["/spin"]);
+            client.send(&["/quick", "/hint-gate"]);
+            others.iter_mut().for_each(|other| other.send(&["/other"]));
+            client.expect(&["/quick"]);
+            assert_eq!(client.head(), (200, "/hint-gate".len(), false));
+            let mut body = [0; 10];
+            client.0.read_exact(&mut body[..3]).unwrap();
+            gate.set(true);
+            client.0.read_exact(&mut body[3..]).unwrap();
+            assert_eq!(&body, b"/hint-gate");
+            busy.expect(&["/spin"]);
+            others.iter_mut().for_each(|other| other.expect(&["/other"]));
+        }
+        drop((client, busy, others));
+        worker.stop();
+    }
+}
+
+#[test]
+fn bytes_that_come_during_the_last_call_do_not_cost_its_answer() {
+    let (worker, _gate) = start(|_| {});
+    for _ in 0..20 {
+        let mut client = Client::new(&worker);
+        client.0.get_mut().write_all(b"GET /spin HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        // The worker has read the head and is in the call.
+        std::thread::sleep(Duration::from_micros(150));
+        client.0.get_mut().write_all(b"\r\n").unwrap();
+        client.expect(&["/spin"]);
+    }
     worker.stop();
 }

@@ -282,7 +282,7 @@ impl Connection {
         loop {
             if self.turn == 0 {
                 // Answers that are rendered go out before others have their turn.
-                let next = self.flush(seat).err().unwrap_or(Next::Yield);
+                let next = self.send_all(seat).err().unwrap_or(Next::Yield);
                 return self.leave(next, seat);
             }
             self.turn -= 1;
@@ -373,12 +373,22 @@ impl Connection {
         }
     }
 
+    /// Sends all there is, in order. What waits may never have been tried ([`super::job::SocketOutlet`]): no edge would ask for it.
+    fn send_all(&mut self, seat: &mut Seat) -> Flow {
+        if self.held {
+            self.recall(seat);
+        }
+        self.send_waiting(seat)?;
+        self.flush(seat)
+    }
+
     /// Sends what waits from earlier; stops when the socket is full.
     fn send_waiting(&mut self, seat: &mut Seat) -> Flow {
         let Some(output) = &mut self.output else { return Ok(()) };
         match output.send(&self.link.stream) {
             Ok(Sent::All) => {
                 self.output = None;
+                self.link.precede(false);
                 Ok(())
             }
             Ok(Sent::Blocked { progress }) => {
@@ -448,7 +458,11 @@ impl Connection {
                 }
                 Ok(())
             }
-            Err(reason) => Err(Next::Close(self.lost(reason, seat))),
+            Err(reason) => {
+                // A client that has closed its end may still read, and slowly.
+                self.flush(seat)?;
+                Err(Next::Close(self.lost(reason, seat)))
+            }
         }
     }
 

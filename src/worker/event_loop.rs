@@ -252,10 +252,13 @@ impl EventLoop {
         self.slots > 1
     }
 
-    /// The request that this connection has submitted, for another thread.
-    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+    /// The request that this connection has submitted, for another thread. Its client may have left just now, as it may in the call.
+    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
         self.send_held(seat);
-        self.find(token).map(|connection| connection.pack(seat))
+        match self.find(token) {
+            Some(connection) => connection.pack(seat),
+            None => Box::new(seat.job.pack(&seat.input, seat.draining)),
+        }
     }
 
     /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
@@ -519,10 +522,13 @@ impl EventLoop {
                 None
             }
             Next::Work(work) => {
-                if seat.job.framing.upgrade && matches!(work, Work::Call) {
-                    self.send_held(seat);
-                    seat.job.behind = self.find(token)?.output.is_some();
-                    self.unwatch(token);
+                if matches!(work, Work::Call) {
+                    if seat.job.behind && (seat.job.framing.upgrade || seat.writes) {
+                        self.clear_way(token, seat)?;
+                    }
+                    if seat.job.framing.upgrade {
+                        self.unwatch(token);
+                    }
                 }
                 Some((token, work))
             }

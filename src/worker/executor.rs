@@ -260,8 +260,7 @@ impl Place {
             if matches!(work, Work::Call)
                 && let Some(member) = self.helper(&event_loop)
             {
-                // Its client may have left just now.
-                let Some(parcel) = event_loop.pack(token, seat) else { return Performed::Kept(event_loop) };
+                let parcel = event_loop.pack(token, seat);
                 event_loop.send_out(member, token, seat);
                 self.send(member, Mail::Help(token, Work::Parcel(parcel)));
                 return Performed::Kept(event_loop);

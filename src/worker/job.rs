@@ -8,7 +8,9 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -23,7 +25,12 @@ use super::claim::Claim;
 use super::connection::Token;
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
+use super::pace::TICK;
 use super::spool::Lease;
+
+/// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
+/// takes longer on an idle machine is a full socket, whose client can wait.
+const OVERTAKEN: Duration = TICK.saturating_mul(250);
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
@@ -38,12 +45,14 @@ pub struct Link {
     pub claim: Claim,
     /// Whether the application has taken the socket over.
     taken: AtomicBool,
+    /// Whether the loop has answers that go before what the call sends.
+    preceded: AtomicBool,
 }
 
 impl Link {
     /// The ends of a connection that was just accepted.
     pub fn new(stream: Stream, peer: Peer, listener: usize) -> Self {
-        Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false) }
+        Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false), preceded: AtomicBool::new(false) }
     }
 
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
@@ -52,6 +61,11 @@ impl Link {
         // HUP and ERR are always told. A failing poll tells nothing of the client.
         let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// The loop has something to send first, or has sent it.
+    pub fn precede(&self, waits: bool) {
+        self.preceded.store(waits, Release);
     }
 
     /// The application takes the socket over; the connection serves no other request.
@@ -98,7 +112,7 @@ pub struct Job {
     pub early: Vec<u8>,
     /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
     pub output: Option<Box<Output>>,
-    /// Whether earlier answers of the connection lie in the loop's outbox; `write()` cannot overtake them.
+    /// Whether earlier answers of the connection lie in the loop's outbox as it begins; `write()` cannot overtake them.
     pub behind: bool,
     /// How long the request waited for a free slot, in nanoseconds.
     pub queued: u64,
@@ -286,7 +300,7 @@ pub struct SocketOutlet<'a> {
     pub link: &'a Link,
     /// What its socket did not take.
     pub output: &'a mut Option<Box<Output>>,
-    /// Whether something goes before it that this thread does not have: nothing is sent before the call ends.
+    /// Whether something goes before it that this thread does not have: nothing is sent before that is.
     pub behind: bool,
     /// Whether anything was written.
     pub used: bool,
@@ -294,7 +308,7 @@ pub struct SocketOutlet<'a> {
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
-        if self.behind {
+        if self.behind && self.is_preceded() {
             return self.keep(out);
         }
         if !self.link.claim.begin_to_send() {
@@ -308,6 +322,22 @@ impl Outlet for SocketOutlet<'_> {
 }
 
 impl SocketOutlet<'_> {
+    /// Whether something still goes before it. The first time it waits: the thread that takes the loop sends that.
+    fn is_preceded(&mut self) -> bool {
+        let patience = if self.used { Duration::ZERO } else { OVERTAKEN };
+        let begin = Instant::now();
+        self.behind = loop {
+            if !self.link.preceded.load(Acquire) {
+                break false;
+            }
+            if begin.elapsed() >= patience {
+                break true;
+            }
+            sleep(TICK / 4);
+        };
+        self.behind
+    }
+
     fn keep(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
         if self.link.claim.is_late() {
             return Err(Gone::Client);

@@ -1,13 +1,13 @@
 //! The last answer of a connection: it leaves together with the connection's end.
 //!
-//! TCP holds back what is sent with MSG_MORE (send(2)) and does not fill a segment; the close that follows in the same step sends it
-//! with the FIN. That saves a segment, its acknowledgement and a wake-up of the client. It is done only where nothing can
+//! TCP holds back what is sent with MSG_MORE (send(2)) and does not fill a segment; the shutdown that follows in the same step sends
+//! it with the FIN. That saves a segment, its acknowledgement and a wake-up of the client. It is done only where nothing can
 //! come between the two, or be lost by it:
 //!
 //! - the close must end the connection, so nobody else has the socket: no call, no child that the application has forked;
 //! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away what was held back. So the client
 //!   has said that nothing follows its request (RFC 9112 section 9.6), nothing does, and the answer was so quick that hardly anything
-//!   can have come meanwhile.
+//!   can have come meanwhile. For what has all the same, as the empty line of an old client, the shutdown goes before the close.
 //!
 //! Everything else is sent first and closed then.
 
@@ -46,6 +46,9 @@ impl Connection {
             return Ok(());
         }
         let result = deliver_by(&mut self.output, &mut seat.out, |bytes| send_last(&self.link.stream, bytes));
-        self.after_send(result, seat)
+        self.after_send(result, seat)?;
+        // A failure is one of the client's, and the close tells it.
+        let _ = self.link.stream.shutdown_write();
+        Ok(())
     }
 }

@@ -42,6 +42,12 @@ impl Outbox {
         self.parts.is_empty()
     }
 
+    /// Whether an answer to this connection, of which something lies here already or not (`follows`), may be laid behind all others:
+    /// each has one part, which is sent or kept as a whole.
+    fn has_place(&self, token: Token, follows: bool) -> bool {
+        !follows || self.parts.last().is_some_and(|&(last, _)| last == token)
+    }
+
     /// Lays a whole answer there; leaves `out` empty.
     fn put(&mut self, token: Token, out: &mut Vec<u8>, now: u64) {
         if self.parts.is_empty() {
@@ -89,7 +95,8 @@ impl Connection {
     /// Sends what the seat has rendered for this connection, or lays it in the outbox: in the head phase it is a whole answer.
     #[inline]
     pub(super) fn pass_on(&mut self, seat: &mut Seat) -> Flow {
-        if !seat.out.is_empty() && matches!(self.phase, Phase::Head) && seat.may_hold(self.held) {
+        let held = !seat.out.is_empty() && matches!(self.phase, Phase::Head) && seat.may_hold(self.held);
+        if held && seat.outbox.has_place(self.token, self.held) {
             let now = seat.clock.ns();
             seat.outbox.put(self.token, &mut seat.out, now);
             self.held = true;
@@ -103,6 +110,7 @@ impl Connection {
         self.held = false;
         let Ok(sent) = output::send(&self.link.stream, part) else { return Some(Next::Close(CloseReason::ClientGone)) };
         if sent == part.len() {
+            self.link.precede(false);
             return None;
         }
         let kept = self.keep_waiting(&part[sent..]);
@@ -128,7 +136,8 @@ impl EventLoop {
     #[inline]
     pub fn lay_down(&mut self, token: Token, work: &Work, seat: &mut Seat) {
         if !seat.outbox.is_empty() {
-            if seat.outbox.is_due(seat.clock.ns(), seat.spent) {
+            // While handlers of signals run, nobody may be there to take the loop.
+            if matches!(work, Work::Signals) || seat.outbox.is_due(seat.clock.ns(), seat.spent) {
                 self.send_held(seat);
             }
             std::mem::swap(&mut self.outbox, &mut seat.outbox);
@@ -143,6 +152,18 @@ impl EventLoop {
         if !self.outbox.is_empty() {
             std::mem::swap(&mut self.outbox, &mut seat.outbox);
         }
+    }
+
+    /// Sends what lies in the outbox before a call that wants to send by itself; what the socket does not take goes along with the
+    /// request. `None`: its client is gone.
+    pub(super) fn clear_way(&mut self, token: Token, seat: &mut Seat) -> Option<()> {
+        self.send_held(seat);
+        let Some(connection) = self.find(token) else {
+            seat.job.link = None;
+            return None;
+        };
+        connection.send_along(&mut seat.job);
+        Some(())
     }
 
     /// Sends what lies in the outbox.

@@ -10,7 +10,7 @@ use crate::sys::time::NS_PER_MS;
 use super::answer::Answer;
 use super::app::{Body, Fate, Peer, Reply, Request, Step};
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
-use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
+use super::job::{Job, Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::output::Output;
 use super::overload::{RETRY_AFTER, Refusal};
@@ -144,13 +144,21 @@ impl Connection {
             0 => 0,
             since => seat.clock.ns().saturating_sub(since),
         };
+        self.send_along(job);
+        self.phase = Phase::Serving;
+        Err(Next::Work(Work::Call))
+    }
+
+    /// What the socket has not taken goes along with the request, so that `write()` goes behind it.
+    pub(super) fn send_along(&mut self, job: &mut Job) {
         job.output = self.output.take();
         job.behind = self.held;
+        if job.behind {
+            self.link.precede(true);
+        }
         if job.output.is_some() {
             self.link.claim.begin();
         }
-        self.phase = Phase::Serving;
-        Err(Next::Work(Work::Call))
     }
 
     /// No slot is free for the work that the connection asked for: it is kept until one is.
@@ -461,11 +469,11 @@ impl Seat {
             body,
             upgrade,
         };
-        let used = job.output.is_some();
-        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used };
+        let waits = job.output.is_some();
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
-        let used = outlet.used;
-        self.writes |= used;
+        self.writes |= outlet.used;
+        let used = waits || outlet.used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();

@@ -93,9 +93,9 @@ impl EventLoop {
         self.world.slots > 1
     }
 
-    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Option<Box<Parcel>> {
+    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
         assert_eq!(seat.job.take(), Some(token));
-        Some(Box::new(Parcel(token)))
+        Box::new(Parcel(token))
     }
 
     pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {

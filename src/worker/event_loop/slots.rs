@@ -5,10 +5,7 @@ use super::{Connection, EventLoop, Member, Refusal, Seat, Stage, Token, Work};
 impl EventLoop {
     /// Whether the work can be done now; parks it otherwise.
     pub(super) fn admit(&mut self, token: Token, work: Work, seat: &mut Seat) -> Option<Work> {
-        if self.has_slot(work.member(), seat) {
-            return Some(work);
-        }
-        if matches!(work, Work::Signals) {
+        if self.is_ready(&work, seat) {
             return Some(work);
         }
         self.send_held(seat);
