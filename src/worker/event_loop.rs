@@ -374,7 +374,7 @@ impl EventLoop {
             return None;
         };
         connection.served(served, seat);
-        seat.crowded = crowded;
+        seat.set_crowded(crowded);
         let next = connection.drive(seat);
         self.follow(token, next, seat)
     }
@@ -454,7 +454,7 @@ impl EventLoop {
     }
 
     fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
-        seat.crowded = self.is_crowded();
+        seat.set_crowded(self.is_crowded());
         let next = self.find(token)?.begin_turn(seat);
         self.follow(token, next, seat)
     }

@@ -422,7 +422,7 @@ impl Seat {
             Served::Ended(_) | Served::Dropped => self.streams -= 1,
             Served::Whole(..) | Served::Step(..) | Served::Handled => {}
         }
-        self.spent = self.clock.ns().saturating_sub(before);
+        self.note_time(self.clock.ns().saturating_sub(before));
         served
     }
 

@@ -103,9 +103,9 @@ pub struct Seat {
     pub out: Vec<u8>,
     /// Whole answers that wait for others, while this thread has the loop.
     pub(super) outbox: Outbox,
-    /// Whether sockets of other connections are ready and wait for this thread.
+    /// Whether sockets of other connections are ready and wait for this thread, and calls are not so quick that this does not matter.
     pub(super) crowded: bool,
-    /// How long the last piece of work took in the application, in nanoseconds.
+    /// How long pieces of work take in the application, in nanoseconds: the last one, or slowly less than those before it.
     pub(super) spent: u64,
     /// Whether the application has ever sent something during a call (`write()`, early hints).
     pub(super) writes: bool,
