@@ -54,6 +54,10 @@ fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
 }
 
 fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) {
+    explore(preemptions, slots, slow, requests, handler, true);
+}
+
+fn explore(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>, puts_off: bool) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
@@ -61,7 +65,7 @@ fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static
         let world = Arc::new(World::new(slots, slow, requests, handler));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let mut places = executor::crew(members, letters, tray).expect("there are no descriptors").into_iter();
+        let mut places = executor::crew(members, letters, tray, puts_off).expect("there are no descriptors").into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {
@@ -99,6 +103,14 @@ fn a_call_is_not_waited_for_although_the_timer_was_put_off_or_fired_too_early() 
 #[test]
 fn a_call_is_not_waited_for_although_the_loop_was_taken_from_the_last_one() {
     model(1, false, &[Kind::UntilTaken, Kind::UntilTaken]);
+}
+
+#[test]
+fn a_call_is_not_waited_for_where_the_timer_is_never_put_off() {
+    for requests in [&[Kind::Quick, Kind::UntilTaken][..], &[Kind::Long, Kind::UntilTaken], &[Kind::UntilTaken, Kind::UntilTaken]]
+    {
+        explore(PREEMPTIONS, 1, false, requests, None, false);
+    }
 }
 
 #[test]

@@ -193,7 +193,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
     children.add_poll(event_loop.as_fd());
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
-    serve(event_loop, &mut seat, seats)?;
+    serve(event_loop, &mut seat, seats, boot.workers == 1)?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
@@ -231,10 +231,10 @@ fn quota(settings: &Settings) -> Option<u64> {
     (settings.max_requests > 0).then_some(settings.max_requests + jitter)
 }
 
-/// Starts the other threads and works until the worker leaves.
-fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats) -> io::Result<()> {
+/// Starts the other threads and works until the worker leaves. `is_alone`: the server has no other worker.
+fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats, is_alone: bool) -> io::Result<()> {
     let (letters, tray) = event_loop.ends();
-    let mut places = executor::crew(seats.settings.members(), letters, tray)?.into_iter();
+    let mut places = executor::crew(seats.settings.members(), letters, tray, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();

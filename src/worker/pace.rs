@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// How long a call may keep the loop: between one and two ticks. The watcher's timer is set to two ticks after the begin of a call, and
-/// put off by the first call that begins less than one before it fires: a call that is back within a tick never wakes the watcher.
+/// put off by the first call that begins less than one before it fires: a call that is back within a tick never wakes the watcher of
+/// a worker that is alone ([`super::executor::crew`]).
 /// Shorter, and ordinary calls of a millisecond lose the loop, which costs two context switches; longer, and the others wait
 /// longer. One millisecond was measured to leave others untouched by slow calls.
 pub const TICK: Duration = Duration::from_millis(1);
