@@ -42,7 +42,7 @@ mod connection {
 }
 
 mod pace {
-    pub const TICK: std::time::Duration = std::time::Duration::from_millis(1);
+    pub const TICK_NS: u64 = 1_000_000;
 }
 
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.

@@ -69,8 +69,8 @@ impl PeerAddr {
 }
 
 impl Stream {
-    /// Writes bytes that the last descriptor's close follows at once: TCP keeps back what fills no segment until then, for about 200 ms
-    /// at most (MSG_MORE, send(2)), so that it leaves with the end. A unix socket sends as ever.
+    /// Writes bytes that [`Stream::shutdown_write`], or the close of the last descriptor, follows at once: TCP keeps back what fills no
+    /// segment until then, for about 200 ms at most (MSG_MORE, send(2)), so that it leaves with the end. A unix socket sends as ever.
     #[inline]
     pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self.as_raw_fd(), bytes, MsgFlags::from_bits_retain(libc::MSG_MORE | libc::MSG_NOSIGNAL))?)

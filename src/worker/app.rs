@@ -221,11 +221,6 @@ pub trait App {
         false
     }
 
-    /// Whether the application has forked while it served, so that a child may have the connections' descriptors too.
-    fn has_forked(&self) -> bool {
-        false
-    }
-
     /// A signal has come: the application's handler for it, if it has one, runs now. Only on the main thread.
     fn signalled(&mut self) {}
 

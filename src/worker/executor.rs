@@ -50,15 +50,12 @@ use super::job::{Letter, Served, Work};
 use super::letter_box::LetterBox;
 use super::mail_box::{Mail, MailBox};
 use super::member::{MAIN, Member};
-use super::pace::TICK;
+use super::pace::TICK_NS;
 use super::seat::Seat;
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use super::sync::{Arc, AtomicCell, AtomicU64, Mutex, PoisonError, fence};
 use super::tray::Tray;
 use super::watch::Watch;
-
-/// [`TICK`] in nanoseconds.
-const TICK_NS: u64 = TICK.as_nanos() as u64;
 
 /// Who is idle.
 #[derive(Debug, Default)]

@@ -1,10 +1,10 @@
 //! The last answer of a connection: it leaves together with the connection's end.
 //!
 //! TCP holds back what is sent with MSG_MORE (send(2)) and does not fill a segment; the shutdown that follows in the same step sends
-//! it with the FIN. That saves a segment, its acknowledgement and a wake-up of the client. It is done only where nothing can
-//! come between the two, or be lost by it:
+//! it with the FIN, whoever else has the socket. That saves a segment, its acknowledgement and a wake-up of the client. It is done only
+//! where nothing can come between the two, or be lost by it:
 //!
-//! - the close must end the connection, so nobody else has the socket: no call, no child that the application has forked;
+//! - no call still has the connection;
 //! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away what was held back. So the client
 //!   has said that nothing follows its request (RFC 9112 section 9.6), nothing does, and the answer was so quick that hardly anything
 //!   can have come meanwhile. For what has all the same, as the empty line of an old client, the shutdown goes before the close.
@@ -19,21 +19,20 @@ use super::app::Fate;
 use super::connection::{Connection, Flow};
 use super::job::deliver_by;
 use super::output::send_last;
-use super::pace::TICK;
+use super::pace::TICK_NS;
 use super::seat::Seat;
 
 impl Seat {
     /// The fate of the connection behind the whole answer to the job in hand.
     #[inline]
     pub(super) fn last_fate(&self, fate: Fate) -> Fate {
-        let Self { job, clock, app, .. } = self;
+        let Self { job, clock, .. } = self;
         let is_last = fate == Fate::Close
             && !job.framing.persistent
             && job.framing.length == Length::None
             // The head was read just before the call.
             && job.own.is_empty()
-            && clock.ns().saturating_sub(job.began) < TICK.as_nanos() as u64
-            && !app.has_forked();
+            && clock.ns().saturating_sub(job.began) < TICK_NS;
         if is_last { Fate::Last } else { fate }
     }
 }

@@ -138,7 +138,7 @@ pub fn send(mut stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     send_by(bytes, |bytes| stream.write(bytes))
 }
 
-/// As [`send`], but what fills no segment may leave only with the close, which must follow at once.
+/// As [`send`], but what fills no segment may leave only with the end of the stream, which must follow at once.
 #[inline]
 pub fn send_last(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     send_by(bytes, |bytes| stream.write_last(bytes))

@@ -9,6 +9,9 @@ use std::time::Duration;
 /// longer. One millisecond was measured to leave others untouched by slow calls.
 pub const TICK: Duration = Duration::from_millis(1);
 
+/// [`TICK`] in nanoseconds.
+pub const TICK_NS: u64 = TICK.as_nanos() as u64;
+
 /// Weight of one slow call against quick ones: with one slow call in four, calls go to other threads, which costs a quick one two
 /// context switches and saves the loop a wait of a tick.
 const SLOW: u8 = 4;

@@ -14,7 +14,7 @@ use super::job::{Job, Letter, Parcel, Served, SocketOutlet, Work};
 use super::member::Member;
 use super::output::Output;
 use super::overload::{RETRY_AFTER, Refusal};
-use super::pace::TICK;
+use super::pace::TICK_NS;
 use super::seat::{Entry, Seat};
 use super::spool::Lease;
 use super::upgrade;
@@ -432,7 +432,7 @@ impl Seat {
         let rest = rest.then(|| self.rest().to_vec());
         self.take_in(&[], false);
         self.end_turn();
-        let slow = self.clock.ns().saturating_sub(self.job.began) > TICK.as_nanos() as u64;
+        let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
         Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow, next: None }
     }
 

@@ -17,7 +17,6 @@ use super::environ::{Builder, Listener, Shared};
 use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
-use super::forks::Forks;
 use super::input::Input;
 use super::signals;
 use super::start_response::{Factory, StartResponse};
@@ -60,8 +59,6 @@ pub struct Plan {
     pub log: Log,
     /// Environ variables for the access log.
     pub environ_names: Vec<String>,
-    /// What the process has forked.
-    pub forks: Forks,
 }
 
 impl Wsgi {
@@ -277,10 +274,6 @@ impl App for Wsgi {
 
     fn is_alone(&self) -> bool {
         self.detached.is_none() && thread::is_only()
-    }
-
-    fn has_forked(&self) -> bool {
-        self.plan.forks.any()
     }
 
     fn signalled(&mut self) {

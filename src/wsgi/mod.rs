@@ -40,7 +40,6 @@ use pyo3::prelude::*;
 use app::Plan;
 pub use app::Wsgi;
 use boot_profile::BootProfile;
-use forks::Forks;
 
 use crate::channel::BootError;
 use crate::config::Settings;
@@ -122,9 +121,8 @@ impl Wsgi {
             .collect();
         let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
         Python::attach(|py| {
-            Forks::watch(py)
-                .map(|forks| Plan { listeners, multithread, multiprocess, log, environ_names, forks })
-                .and_then(|plan| Self::prepare(py, loaded.callable, Arc::new(plan)))
+            let plan = Plan { listeners, multithread, multiprocess, log, environ_names };
+            Self::prepare(py, loaded.callable, Arc::new(plan))
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })

@@ -6,7 +6,7 @@ use super::connection::Token;
 use super::event_loop::NONE;
 use super::job::{Letter, Served, Work};
 use super::member::{MAIN, Member};
-use super::pace::TICK;
+use super::pace::TICK_NS;
 use super::sync::{Arc, Condvar, Mutex};
 
 /// What a request does in the application.
@@ -160,7 +160,7 @@ impl Seat {
         let served = match world.requests[token.0] {
             Kind::Quick => Served::Whole,
             Kind::Long => {
-                self.clock.0 += 2 * TICK.as_nanos() as u64;
+                self.clock.0 += 2 * TICK_NS;
                 Served::Whole
             }
             Kind::UntilTaken => {
