@@ -7,17 +7,16 @@ mod native;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use native::{PATIENCE, Worker, end, summary, until};
+use native::{Blocks, PATIENCE, Worker, end, until};
 use tapster::config::{Bind, Settings};
-use tapster::http::response::{Body as Encoding, Context, Encoder};
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::http::response::{Context, Encoder};
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 
 /// What slow calls wait for.
 #[derive(Default)]
@@ -71,7 +70,9 @@ impl App for Echo {
             while begin.elapsed() < Duration::from_micros(400) {}
         }
         if target.starts_with(b"/blocks") {
-            return Reply::Stream(Box::new(Blocks { encoding: encoder.finish(None), blocks: target }));
+            // Byte by byte.
+            let mut bytes = target.into_iter();
+            return Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || bytes.next().map(|byte| vec![byte]))));
         }
         let mut encoding = encoder.finish(Some(target.len() as u64));
         let size = if target.len() == LARGE { LARGE } else { 3 };
@@ -99,35 +100,6 @@ impl App for Echo {
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
         let app = Self(self.0.clone());
         std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
-    }
-}
-
-/// The target, byte by byte.
-struct Blocks {
-    encoding: Encoding,
-    blocks: Vec<u8>,
-}
-
-impl Stream for Blocks {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
-        if self.blocks.is_empty() {
-            return Step::End(end(&mut self.encoding, out));
-        }
-        let block = self.blocks.remove(0);
-        self.encoding.block(out, &[block]);
-        Step::Rendered
-    }
-
-    fn held(&self) -> (&[u8], &'static [u8]) {
-        unreachable!("it holds nothing")
-    }
-
-    fn file(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
-
-    fn summary(&self) -> Summary {
-        summary(&self.encoding, Fate::Cut)
     }
 }
 

@@ -9,9 +9,9 @@ import time
 from urllib.parse import parse_qs
 from wsgiref.validate import validator
 
-DIR = os.environ.get("CASES_DIR", ".")
-# A gate that nobody opens ends the request, so that a failed test leaves no hanging worker.
-GATE_LIMIT = 20
+from notes import Notes
+
+NOTES = Notes("CASES_DIR")
 TEXT = [("Content-Type", "text/plain")]
 
 
@@ -34,16 +34,10 @@ def case(function):
 
 
 def note(name, line="closed"):
-    with open(os.path.join(DIR, name), "a") as file:
-        file.write(line + "\n")
+    NOTES.note(name, line)
 
 
-def await_gate(name):
-    deadline = time.monotonic() + GATE_LIMIT
-    while not os.path.exists(os.path.join(DIR, name)):
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody opened " + name)
-        time.sleep(0.002)
+await_gate = NOTES.await_gate
 
 
 class Closing:
@@ -412,7 +406,7 @@ def size(environ):
 def file(environ, start_response):
     """A real file from an offset; `length` sets the Content-Length."""
     query = parse_qs(environ["QUERY_STRING"])
-    handle = open(os.path.join(DIR, "large"), "rb")
+    handle = open(NOTES.path("large"), "rb")
     handle.seek(int(query.get("offset", ["0"])[0]))
     fields = list(TEXT)
     if "length" in query:
@@ -460,7 +454,7 @@ def file_closes(environ, start_response):
             super().close()
 
     start_response("200 OK", TEXT)
-    return environ["wsgi.file_wrapper"](Noting(os.path.join(DIR, "large")))
+    return environ["wsgi.file_wrapper"](Noting(NOTES.path("large")))
 
 
 @case

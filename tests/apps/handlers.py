@@ -8,9 +8,10 @@ import threading
 import time
 from urllib.parse import parse_qs
 
-DIR = os.environ.get("HANDLERS_DIR", ".")
-# A gate that nobody opens ends its wait, so that a failed test leaves nothing hanging.
-GATE_LIMIT = 20
+from notes import GATE_LIMIT, Notes
+
+NOTES = Notes("HANDLERS_DIR")
+note, await_gate = NOTES.note, NOTES.await_gate
 # Two that the server does not know.
 KICK, STUCK = signal.SIGRTMIN + 2, signal.SIGRTMIN + 3
 # When the signal on its way was or will be sent.
@@ -24,19 +25,6 @@ def application(environ, start_response):
     body = CASES[environ["PATH_INFO"].strip("/")](query)
     start_response("200 OK", [("Content-Type", "text/plain")])
     return [body.encode()]
-
-
-def note(name, text):
-    with open(os.path.join(DIR, name), "a") as file:
-        file.write(text + "\n")
-
-
-def await_gate(name):
-    deadline = time.monotonic() + GATE_LIMIT
-    while not os.path.exists(os.path.join(DIR, name)):
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody opened " + name)
-        time.sleep(0.002)
 
 
 def handled(number, frame):

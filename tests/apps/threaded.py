@@ -12,9 +12,10 @@ import threading
 import time
 from urllib.parse import parse_qs
 
-DIR = os.environ.get("THREADS_DIR", ".")
-# A gate that nobody opens ends the request, so that a failed test leaves no hanging worker.
-GATE_LIMIT = 20
+from notes import GATE_LIMIT, Notes
+
+NOTES = Notes("THREADS_DIR")
+note, await_gate, is_open = NOTES.note, NOTES.await_gate, NOTES.is_open
 TIMERS = ctypes.CDLL("librt.so.1")
 LOCAL = threading.local()
 KEPT = []
@@ -28,24 +29,7 @@ def application(environ, start_response):
     return [body.encode()] if isinstance(body, str) else body
 
 
-def is_open(name):
-    return os.path.exists(os.path.join(DIR, name))
-
-
-def note(name, text):
-    with open(os.path.join(DIR, name), "a") as file:
-        file.write(text + "\n")
-
-
 signal.signal(signal.SIGUSR2, lambda number, frame: note("signals", threading.current_thread().name))
-
-
-def await_gate(name):
-    deadline = time.monotonic() + GATE_LIMIT
-    while not is_open(name):
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody opened " + name)
-        time.sleep(0.002)
 
 
 def name(query, environ):
