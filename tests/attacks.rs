@@ -4,11 +4,9 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
-
 use common::client::Client;
-use common::server::{Running, Server, signal_to};
-use common::{SOON, procfs, wait_for};
+use common::server::{Running, Server, at_once};
+use common::{SOON, wait_for};
 
 /// Far less than any timeout of the server after which it would close a connection anyway.
 const AT_ONCE: Duration = Duration::from_secs(4);
@@ -20,16 +18,6 @@ def app(environ, start_response):
 ";
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: test\r\n\r\n";
-
-/// Lets the worker see everything that `act` does at once.
-#[track_caller]
-fn at_once(server: &Running, act: impl FnOnce()) {
-    let worker = server.workers()[0];
-    signal_to(worker, Signal::SIGSTOP);
-    wait_for("the worker to stand still", SOON, || procfs::process(worker).filter(|process| process.state == 'T'));
-    act();
-    signal_to(worker, Signal::SIGCONT);
-}
 
 /// A connection that was served once and is registered with the worker's poll.
 #[track_caller]
@@ -44,7 +32,7 @@ fn kept(server: &Running) -> Client {
 fn an_end_that_comes_together_with_a_request_is_seen() {
     let server = Server::source(HELLO).options(["--keep-alive", "60"]).start();
     let mut client = kept(&server);
-    at_once(&server, || {
+    at_once(server.workers()[0], || {
         client.send(GET);
         client.finish_sending();
     });
@@ -58,7 +46,7 @@ fn an_end_that_comes_together_with_a_request_is_seen() {
 fn an_end_that_comes_together_with_a_part_of_a_body_is_seen() {
     let server = Server::source(HELLO).options(["--body-timeout", "60", "--access-logfile", "-"]).start();
     let mut client = kept(&server);
-    at_once(&server, || {
+    at_once(server.workers()[0], || {
         client.send("POST /cut HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nabc");
         client.finish_sending();
     });

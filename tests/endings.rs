@@ -7,14 +7,17 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use common::client::Client;
-use common::server::{Running, Server};
-use common::{SOON, tools, venv, wait_for};
+use common::server::{Running, Server, at_once};
+use common::{SOON, procfs, tools, venv, wait_for};
 
 /// Time for the script that counts segments.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long TCP keeps back at least what is to fill a segment, in milliseconds (tcp(7), TCP_CORK).
 const CORKED_MS: u128 = 200;
+
+/// Time for what must happen while a call waits for its gate: less than it does wait.
+const MEANWHILE: Duration = Duration::from_secs(10);
 
 /// Asks ADDRESS PORT for each of the other arguments once, one after the other, and prints how many TCP segments came until the end.
 const COUNT_SEGMENTS: &str = "
@@ -30,7 +33,7 @@ for head in sys.argv[3:]:
         print(struct.unpack_from('I', info, SEGMENTS_IN)[0])
 ";
 
-/// ENDINGS_DIR has the gate that ends waits, and a note that a call has begun.
+/// ENDINGS_DIR has the gates that end waits, and notes that a call has begun.
 const APP: &str = r#"
 import os
 import time
@@ -40,9 +43,9 @@ DIR = Path(os.environ["ENDINGS_DIR"])
 CHILDREN = []
 
 
-def wait():
+def wait(gate="gate"):
     deadline = time.monotonic() + 20
-    while not (DIR / "gate").exists() and time.monotonic() < deadline:
+    while not (DIR / gate).exists() and time.monotonic() < deadline:
         time.sleep(0.002)
 
 
@@ -59,13 +62,18 @@ def gated():
     wait()
 
 
+def behind():
+    (DIR / "behind").touch()
+    wait("end")
+
+
 def reap():
     while CHILDREN:
         os.waitpid(CHILDREN.pop(), 0)
 
 
 def application(environ, start_response):
-    {"/fork": fork, "/gated": gated, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
+    {"/fork": fork, "/gated": gated, "/behind": behind, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
     start_response("200 OK", [("Content-Length", "6")])
     return [b"hello\n"]
 "#;
@@ -76,8 +84,19 @@ fn server() -> Server {
     server.env("ENDINGS_DIR", temp)
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
+fn open(server: &Running, gate: &str) {
+    fs::write(server.temp().join(gate), "").expect("the temp directory is writable");
+}
+
+fn wait_for_note(server: &Running, note: &str) {
+    wait_for("the call", SOON, || server.temp().join(note).exists().then_some(()));
+}
+
+/// A client that has sent this request and nothing behind it.
+fn last_request(server: &Running, path: &str) -> Client {
+    let mut client = server.connect();
+    client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
+    client
 }
 
 /// The most frequent number of segments of 20 connections with this head: a machine that stands still may divide some.
@@ -122,7 +141,7 @@ fn a_child_of_the_application_does_not_delay_answers() {
         began.elapsed().as_millis()
     };
     let least = clients.iter_mut().map(took).min().expect("there are some");
-    open_gate(&server);
+    open(&server, "gate");
     server.get("/reap");
     assert!(least < CORKED_MS, "{least} ms");
     server.stop();
@@ -131,11 +150,49 @@ fn a_child_of_the_application_does_not_delay_answers() {
 #[test]
 fn a_client_that_sends_on_against_its_word_has_its_answer() {
     let server = server().start();
-    let mut client: Client = server.connect();
-    client.send("GET /gated HTTP/1.0\r\n\r\n");
-    wait_for("the call", SOON, || server.temp().join("entered").exists().then_some(()));
+    let mut client = last_request(&server, "/gated");
+    wait_for_note(&server, "entered");
     client.send("\r\n");
-    open_gate(&server);
+    open(&server, "gate");
     assert_eq!(client.response().text(), "hello\n");
+    server.stop();
+}
+
+#[test]
+fn the_descriptors_of_ended_connections_are_closed_also_before_a_slow_call() {
+    let server = server().workers(1).start();
+    let worker = server.workers()[0];
+    let ask = |path: &str, client: &mut Client| {
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+    };
+    let mut slow = server.connect();
+    slow.get("/");
+    let with_slow = procfs::open_files(worker);
+    let closed = |less: usize| (procfs::open_files(worker) <= with_slow - less).then_some(());
+    for is_behind in [false, true] {
+        let mut clients: Vec<Client> = (0..40).map(|_| server.connect()).collect();
+        for client in &mut clients {
+            // The poll knows of it when it is asked again, and brings what comes then in this order.
+            client.get("/");
+            client.get("/");
+        }
+        // All of them wait, so that they are served and ended in one turn.
+        at_once(worker, || {
+            clients.iter_mut().for_each(|client| ask("/", client));
+            if is_behind {
+                ask("/behind", &mut slow);
+            }
+        });
+        for client in &mut clients {
+            assert_eq!(client.response().text(), "hello\n");
+        }
+        if is_behind {
+            wait_for_note(&server, "behind");
+        }
+        wait_for("the end of all but one", MEANWHILE, || closed(0));
+    }
+    open(&server, "end");
+    assert_eq!(slow.response().text(), "hello\n");
+    wait_for("the end of all", SOON, || closed(1));
     server.stop();
 }

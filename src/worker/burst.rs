@@ -7,7 +7,7 @@
 //! from time to time.
 
 /// Connections taken at one wake at most.
-const MOST: usize = 8;
+const MOST: usize = 16;
 
 /// Wakes that brought what they were meant to, one connection, after which two are tried for.
 const PROBE: i32 = 16;
@@ -88,8 +88,8 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_in_crowds_are_taken_eight_at_a_time() {
-        assert_eq!(tries(100, 1_000), (0, 8_000));
+    fn connections_that_come_in_crowds_are_taken_many_at_a_time() {
+        assert_eq!(tries(100, 1_000), (0, 1_000 * MOST));
     }
 
     #[test]
@@ -97,7 +97,7 @@ mod tests {
         let mut burst = Burst::default();
         (0..20).for_each(|_| burst.note(1, true));
         assert_eq!(burst.size(), 1);
-        (0..PROBE + 2 * ENOUGH + ENOUGH).for_each(|_| burst.note(burst.size(), false));
+        (0..PROBE + 4 * ENOUGH).for_each(|_| burst.note(burst.size(), false));
         assert_eq!(burst.size(), MOST);
     }
 
@@ -105,7 +105,7 @@ mod tests {
     fn crowds_that_now_and_then_are_small_are_still_tried_for() {
         let mut burst = Burst::default();
         for wake in 0..1_000 {
-            let waiting = [8, 8, 5, 8, 3, 8, 7][wake % 7];
+            let waiting = [16, 16, 9, 16, 3, 16, 15][wake % 7];
             burst.note(burst.size().min(waiting), waiting < burst.size());
         }
         assert_eq!(burst.size(), MOST);

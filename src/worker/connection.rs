@@ -81,6 +81,8 @@ impl From<mio::Token> for Token {
 pub enum CloseReason {
     /// The last answer said so.
     Done,
+    /// As [`Self::Done`], and the client has the end already: only the descriptor is left.
+    Ended,
     /// The client closed between requests.
     ClientClosed,
     /// The client left in the middle of a request or an answer.
@@ -98,7 +100,7 @@ pub enum CloseReason {
 impl fmt::Display for CloseReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Done => "done",
+            Self::Done | Self::Ended => "done",
             Self::ClientClosed => "closed by the client",
             Self::ClientGone => "the client left",
             Self::Cut => "answer cut",

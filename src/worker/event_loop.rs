@@ -22,7 +22,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -128,7 +128,7 @@ pub struct EventLoop {
     poll: Poll,
     events: Events,
     turn: Turn,
-    acceptor: Acceptor,
+    pub(super) acceptor: Acceptor,
     control: Control,
     connections: Slab<Connection>,
     generation: u32,
@@ -157,6 +157,8 @@ pub struct EventLoop {
     owner: Member,
     /// Whole answers that wait for others, while the loop lies on the table.
     pub(super) outbox: Outbox,
+    /// Sockets of clients that have their last answer and the end.
+    pub(super) ended: Vec<OwnedFd>,
     /// The stream that its owner asks.
     pub(super) asked: Asked,
     /// Threads that are in the application without owning the loop.
@@ -215,6 +217,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
             outbox: Outbox::default(),
+            ended: Vec::new(),
             asked: Asked::default(),
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),
@@ -333,6 +336,7 @@ impl EventLoop {
                 },
                 Stage::End => {
                     self.send_held(seat);
+                    self.close_ended();
                     self.fill_tray();
                     let slot = seat.slot();
                     slot.set_connections(self.connections.len() as u32);
@@ -556,6 +560,10 @@ impl EventLoop {
         }
         let mut connection = self.connections.remove(token.key());
         connection.sever();
+        if reason == CloseReason::Ended {
+            self.close_later(connection.link);
+            return None;
+        }
         self.acceptor.freed();
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));

@@ -10,17 +10,25 @@
 //!   can have come meanwhile. For what has all the same, as the empty line of an old client, the shutdown goes before the close.
 //!
 //! Everything else is sent first and closed then.
+//!
+//! The descriptors of such connections are closed together at the end of the turn. Those that were accepted in the same turn follow
+//! each other as a rule, and one system call closes them.
 
 use std::sync::Arc;
 
 use crate::http::framing::Length;
+use crate::sys::fd::close_all;
 
 use super::app::Fate;
-use super::connection::{Connection, Flow};
-use super::job::deliver_by;
+use super::connection::{CloseReason, Connection, Flow, Next};
+use super::event_loop::EventLoop;
+use super::job::{Link, deliver_by};
 use super::output::send_last;
 use super::pace::TICK_NS;
 use super::seat::Seat;
+
+/// Descriptors that wait at most: more than a turn accepts at a wake, and few beside those that are spared for the application.
+const ENDED_MAX: usize = 32;
 
 impl Seat {
     /// The fate of the connection behind the whole answer to the job in hand.
@@ -47,7 +55,27 @@ impl Connection {
         let result = deliver_by(&mut self.output, &mut seat.out, |bytes| send_last(&self.link.stream, bytes));
         self.after_send(result, seat)?;
         // A failure is one of the client's, and the close tells it.
-        let _ = self.link.stream.shutdown_write();
-        Ok(())
+        if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
+    }
+}
+
+impl EventLoop {
+    /// The client has the end of this connection: its descriptor is closed with those of others.
+    pub(super) fn close_later(&mut self, link: Arc<Link>) {
+        if let Some(link) = Arc::into_inner(link) {
+            self.ended.push(link.stream.into());
+        }
+        if self.ended.len() >= ENDED_MAX {
+            self.close_ended();
+        }
+    }
+
+    /// Closes what waits for it.
+    #[inline]
+    pub(super) fn close_ended(&mut self) {
+        if !self.ended.is_empty() {
+            close_all(&mut self.ended);
+            self.acceptor.freed();
+        }
     }
 }

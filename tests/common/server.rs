@@ -453,3 +453,12 @@ impl Drop for Running {
 pub fn signal_to(pid: i32, signal: Signal) {
     kill(Pid::from_raw(pid), signal).unwrap_or_else(|error| panic!("cannot send {signal} to {pid}: {error}"));
 }
+
+/// Lets a worker see everything that `act` does at once.
+#[track_caller]
+pub fn at_once(worker: i32, act: impl FnOnce()) {
+    signal_to(worker, Signal::SIGSTOP);
+    wait_for("the worker to stand still", SOON, || procfs::process(worker).filter(|process| process.state == 'T'));
+    act();
+    signal_to(worker, Signal::SIGCONT);
+}
