@@ -24,8 +24,12 @@ use super::upload::Upload;
 
 mod ending;
 mod reading;
+mod refusal;
+mod request;
 mod sending;
+mod serving;
 mod token;
+mod waiting;
 
 use ending::Linger;
 
@@ -260,26 +264,6 @@ impl Connection {
                 self.end(fate, seat)
             }
             &Phase::Linger(linger) => self.linger(linger, seat),
-        }
-    }
-
-    /// The next request begins, or the connection closes.
-    pub(super) fn after_answer(&mut self, fate: Fate, seat: &Seat) {
-        match fate {
-            Fate::Keep => {
-                self.phase = Phase::Head;
-                let wait = if seat.has_input() {
-                    seat.rules.header_timeout
-                } else if seat.draining {
-                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
-                    // way must still be answered.
-                    super::DRAIN_IDLE_MS
-                } else {
-                    seat.rules.keep_alive
-                };
-                self.deadline = seat.clock.ms() + wait;
-            }
-            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
         }
     }
 }
