@@ -31,7 +31,7 @@ mod watch;
 use event_loop::EventLoop;
 use letter_box::LetterBox;
 use member::MAIN;
-use seat::{Kind, Seat, World};
+use seat::{Kind, Plan, Seat, World};
 use sync::Arc;
 use tray::Tray;
 
@@ -48,21 +48,20 @@ mod pace {
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
 const PREEMPTIONS: usize = 2;
 
+/// No slot, no request, no signal.
+const NOTHING: Plan = Plan { slots: 0, slow: false, requests: &[], handlers: &[], handlers_first: false };
+
 /// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
-    model_within(PREEMPTIONS, slots, slow, requests, None);
+    explore(PREEMPTIONS, true, Plan { slots, slow, requests, ..NOTHING });
 }
 
-fn model_within(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) {
-    explore(preemptions, slots, slow, requests, handler, true);
-}
-
-fn explore(preemptions: usize, slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>, puts_off: bool) {
+fn explore(preemptions: usize, puts_off: bool, plan: Plan) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(preemptions);
     builder.check(move || {
-        let members = slots + 1;
-        let world = Arc::new(World::new(slots, slow, requests, handler));
+        let members = plan.slots + 1;
+        let world = Arc::new(World::new(plan));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
         let mut places = executor::crew(members, letters, tray, puts_off).expect("there are no descriptors").into_iter();
@@ -109,13 +108,14 @@ fn a_call_is_not_waited_for_although_the_loop_was_taken_from_the_last_one() {
 fn a_call_is_not_waited_for_where_the_timer_is_never_put_off() {
     for requests in [&[Kind::Quick, Kind::UntilTaken][..], &[Kind::Long, Kind::UntilTaken], &[Kind::UntilTaken, Kind::UntilTaken]]
     {
-        explore(PREEMPTIONS, 1, false, requests, None, false);
+        explore(PREEMPTIONS, false, Plan { slots: 1, requests, ..NOTHING });
     }
 }
 
 #[test]
 fn who_is_sent_away_does_not_take_the_loop() {
-    model_within(1, 2, true, &[Kind::Quick, Kind::Quick, Kind::Opens, Kind::Waits], None);
+    let requests = &[Kind::Quick, Kind::Quick, Kind::Opens, Kind::Waits];
+    explore(1, true, Plan { slots: 2, slow: true, requests, ..NOTHING });
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_call_that_waits_for_another_request_is_not_waited_for() {
 #[test]
 fn the_watch_is_passed_on() {
     // One thread more makes many more orders.
-    model_within(1, 3, false, &[Kind::Waits, Kind::Waits, Kind::Opens], None);
+    explore(1, true, Plan { slots: 3, requests: &[Kind::Waits, Kind::Waits, Kind::Opens], ..NOTHING });
 }
 
 #[test]
@@ -151,12 +151,21 @@ fn a_stream_that_another_thread_has_begun_is_advanced_there() {
 
 #[test]
 fn a_signal_is_handled_on_the_main_thread_wherever_the_loop_is() {
-    model_within(PREEMPTIONS, 1, false, &[Kind::Quick], Some(Kind::Quick));
-    model_within(1, 2, false, &[Kind::UntilTaken, Kind::Quick], Some(Kind::Quick));
+    let handlers = &[Kind::Quick];
+    explore(PREEMPTIONS, true, Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING });
+    explore(1, true, Plan { slots: 2, requests: &[Kind::UntilTaken, Kind::Quick], handlers, ..NOTHING });
 }
 
 #[test]
 fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
-    model_within(PREEMPTIONS, 1, false, &[Kind::Quick], Some(Kind::UntilTaken));
-    model_within(PREEMPTIONS, 2, true, &[Kind::Quick, Kind::Quick], Some(Kind::UntilTaken));
+    let handlers = &[Kind::UntilTaken];
+    explore(PREEMPTIONS, true, Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING });
+    explore(PREEMPTIONS, true, Plan { slots: 2, slow: true, requests: &[Kind::Quick, Kind::Quick], handlers, ..NOTHING });
+}
+
+#[test]
+fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
+    // The first gives the loop away, so that the second is sent to the main thread.
+    let handlers = &[Kind::UntilTaken, Kind::Waits];
+    explore(1, true, Plan { slots: 2, slow: true, requests: &[Kind::Opens], handlers, handlers_first: true });
 }

@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use common::client::Client;
 use common::load::Plan;
-use common::server::{Running, Server};
+use common::server::{Running, Server, at_once, signal_to};
 use common::{SOON, wait_for};
+use nix::sys::signal::Signal;
 
 /// Longest time between a signal and its handler. A switch of threads takes 5 ms (`sys.setswitchinterval`); the rest is for a busy
 /// machine.
@@ -156,6 +157,31 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     open_gate(&server, "gate");
     assert_eq!(waiting.response().text(), "churned");
     server.stop();
+}
+
+#[test]
+fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
+    for threads in [2, 8] {
+        let server = with_handlers(threads).env("HANDLERS_ONE_CPU", "1").start();
+        let worker = server.workers()[0];
+        let mut client = server.connect();
+        // The first call costs the main thread the loop; from then on requests go to the thread that was idle last: this one.
+        for _ in 0..4 {
+            assert_eq!(client.get("/churn?sleep=0.02").text(), "churned");
+        }
+        assert_eq!(client.get("/what?do=wait").text(), "wait");
+        // The loop sends the handler to the main thread, and finds the request before that thread has woken up.
+        at_once(worker, || {
+            signal_to(worker, Signal::SIGALRM);
+            ask(&mut client, "/churn");
+        });
+        let began = Instant::now();
+        assert_eq!(client.response().text(), "churned");
+        assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
+        wait_for("the handler", SOON, || (notes(&server).len() == 1).then_some(()));
+        open_gate(&server, "gate");
+        server.stop();
+    }
 }
 
 #[test]

@@ -35,6 +35,8 @@
 //!   no slot stands empty while two threads wake each other.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
 //!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
+//! - Handlers and the work of streams are mailed to a thread that stays among the idle ones until it reads them, or joins them only
+//!   then. The loop has it as outside, so nobody sends it a request that would wait behind them ([`Place::claim_idle`]).
 //! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams begins no
 //!   other request as long as one with fewer is idle.
 //! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
@@ -49,7 +51,7 @@ use super::event_loop::{EventLoop, Step};
 use super::job::{Letter, Served, Work};
 use super::letter_box::LetterBox;
 use super::mail_box::{Mail, MailBox};
-use super::member::{MAIN, Member};
+use super::member::{MAIN, Member, Members};
 use super::pace::TICK_NS;
 use super::seat::Seat;
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
@@ -299,9 +301,9 @@ impl Place {
     fn helper(&self, event_loop: &EventLoop) -> Option<Member> {
         let own = self.crew.streams(self.me);
         if event_loop.wants_help() {
-            self.claim_idle(own)
+            self.claim_idle(own, &event_loop.outside)
         } else if own > 0 && event_loop.has_helpers() {
-            self.claim_idle(own - 1)
+            self.claim_idle(own - 1, &event_loop.outside)
         } else {
             None
         }
@@ -401,18 +403,22 @@ impl Place {
 
     /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop on the
     /// table there is nothing to watch, and whoever becomes idle next watches again.
-    fn claim_idle(&self, most: u64) -> Option<Member> {
+    ///
+    /// One that is `outside` has work in its mail, or its letter is not read yet. As many others as slots are free are idle or about to be.
+    fn claim_idle(&self, most: u64, outside: &Members) -> Option<Member> {
         let mut idle = self.crew.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = |member: Member| self.crew.streams(member);
-        let last = idle.others.len().checked_sub(1);
-        let best = match last {
-            Some(last) if streams(idle.others[last]) > 0 => (0..=last).min_by_key(|&index| streams(idle.others[index])),
+        let is_free = |member: &Member| !outside.contains(*member);
+        let best = match idle.others.iter().rposition(is_free) {
+            Some(last) if streams(idle.others[last]) > 0 => {
+                (0..=last).filter(|&index| is_free(&idle.others[index])).min_by_key(|&index| streams(idle.others[index]))
+            }
             other => other,
         };
         if let Some(index) = best.filter(|&index| streams(idle.others[index]) <= most) {
             return Some(idle.others.swap_remove(index));
         }
-        idle.watcher.take_if(|watcher| streams(*watcher) <= most)
+        idle.watcher.take_if(|watcher| is_free(watcher) && streams(*watcher) <= most)
     }
 
     /// Leaves the idle threads; another becomes the watcher if this one was.

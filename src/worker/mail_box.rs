@@ -13,7 +13,7 @@ pub enum Mail {
     Watch,
     /// Own the loop.
     Own(Box<EventLoop>),
-    /// Do this work for a stream that began on your thread.
+    /// Do this work: a request, the next blocks of a stream that began on your thread, handlers of signals.
     Help(Token, Work),
     /// The worker leaves; only for the main thread.
     Leave,

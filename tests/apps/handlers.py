@@ -36,6 +36,13 @@ def handled(number, frame):
         await_gate("gate")
 
 
+def what(query):
+    """Says what handlers do from now on."""
+    global WHAT
+    WHAT = query["do"]
+    return WHAT
+
+
 def never_ends(number, frame):
     note("handled", "stuck")
     while True:
@@ -143,10 +150,16 @@ def exit_in_a_child():
     sys.exit(in_a_child())
 
 
+if "HANDLERS_ONE_CPU" in os.environ:
+    # Threads that are woken wait until the one that runs waits: the loop does a whole turn before they see what it has sent them.
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+    os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
 CASES = {
     "churn": churn,
     "alarm": alarm,
     "kick": kick,
+    "what": what,
     "often": often,
     "own": own,
     "child": child,

@@ -33,7 +33,8 @@ pub struct EventLoop {
     letters: LetterBox,
     tray: Tray,
     laid: usize,
-    signals: bool,
+    /// Handlers that were not begun.
+    signals: usize,
     /// Written by whoever has the loop: loom sees two owners that are not ordered, even if they do not meet.
     touched: loom::cell::Cell<usize>,
 }
@@ -43,7 +44,7 @@ impl EventLoop {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
-            signals: world.handler.is_some(),
+            signals: world.plan.handlers.len(),
             world,
             parked: VecDeque::new(),
             streams: VecDeque::new(),
@@ -86,11 +87,11 @@ impl EventLoop {
 
     pub fn wants_help(&self) -> bool {
         self.touch();
-        self.world.slots > 1 && self.world.slow
+        self.world.plan.slots > 1 && self.world.plan.slow
     }
 
     pub fn has_helpers(&self) -> bool {
-        self.world.slots > 1
+        self.world.plan.slots > 1
     }
 
     pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
@@ -111,15 +112,16 @@ impl EventLoop {
             if !seat.may_call && self.outside.is_empty() {
                 return Ok(Step::HandOver(MAIN));
             }
-            if let Some((token, work)) = self.find_work(seat) {
+            let awaited = self.world.plan.handlers_first && self.signals > 0;
+            if !awaited && let Some((token, work)) = self.find_work(seat) {
                 return Ok(Step::Work(token, work));
             }
-            if self.signals && !self.outside.contains(MAIN) {
-                self.signals = false;
+            if self.signals > 0 && !self.outside.contains(MAIN) {
+                self.signals -= 1;
                 return Ok(Step::Work(NONE, Work::Signals));
             }
             self.fill_tray();
-            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && !self.signals {
+            if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && self.signals == 0 {
                 assert!(self.answered.iter().all(|&count| count == 1), "answered twice: {:?}", self.answered);
                 return Ok(Step::Leave);
             }
@@ -153,10 +155,10 @@ impl EventLoop {
     }
 
     fn fill_tray(&mut self) {
-        if self.outside.len() < self.world.slots || !self.wants_help() || !self.streams.is_empty() {
+        if self.outside.len() < self.world.plan.slots || !self.wants_help() || !self.streams.is_empty() {
             return;
         }
-        while self.laid < TRAY.min(self.world.slots)
+        while self.laid < TRAY.min(self.world.plan.slots)
             && let Some(token) = self.parked.pop_front()
         {
             self.laid += 1;
@@ -169,7 +171,7 @@ impl EventLoop {
             Some(member) if member != seat.member => !self.outside.contains(member),
             Some(_) | None => seat.may_call,
         };
-        able && self.outside.len() < self.world.slots
+        able && self.outside.len() < self.world.plan.slots
     }
 
     fn open(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {

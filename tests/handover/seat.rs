@@ -44,47 +44,57 @@ impl Gate {
     }
 }
 
+/// What happens to the worker.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub slots: usize,
+    /// Whether requests go to other threads at once.
+    pub slow: bool,
+    pub requests: &'static [Kind],
+    /// What the handlers of signals do, one after the other.
+    pub handlers: &'static [Kind],
+    /// Whether the requests come when every handler is on its way, or the other way round.
+    pub handlers_first: bool,
+}
+
 /// What all threads see. loom runs one thread at a time and changes only where its own types are used: counters are plain cells.
 pub struct World {
-    pub slots: usize,
-    pub slow: bool,
-    requests: &'static [Kind],
+    pub plan: Plan,
     /// How often each request was begun.
     pub calls: Vec<Cell<usize>>,
     inside: RefCell<Vec<Member>>,
     /// For each request, opened when the loop is taken while it is called; then for the handler, opened whenever it is taken.
     taken: Vec<Gate>,
     gate: Gate,
-    /// What a handler of a signal does, if one comes when every request is on its way, and whether it has run.
-    pub handler: Option<Kind>,
-    handled: Cell<bool>,
+    /// Handlers that have begun.
+    handled: Cell<usize>,
 }
 
 impl World {
-    pub fn new(slots: usize, slow: bool, requests: &'static [Kind], handler: Option<Kind>) -> Self {
-        let calls = requests.iter().map(|_| Cell::new(0)).collect();
-        let taken = (0..=requests.len()).map(|_| Gate::default()).collect();
-        let (inside, handled) = (RefCell::default(), Cell::new(false));
-        Self { slots, slow, requests, calls, inside, taken, gate: Gate::default(), handler, handled }
+    pub fn new(plan: Plan) -> Self {
+        let calls = plan.requests.iter().map(|_| Cell::new(0)).collect();
+        let taken = (0..=plan.requests.len()).map(|_| Gate::default()).collect();
+        let (inside, handled) = (RefCell::default(), Cell::new(0));
+        Self { plan, calls, inside, taken, gate: Gate::default(), handled }
     }
 
     pub fn check(&self) {
         assert!(self.calls.iter().all(|calls| calls.get() == 1), "calls: {:?}", self.calls);
         assert!(self.inside.borrow().is_empty());
-        assert_eq!(self.handled.get(), self.handler.is_some());
+        assert_eq!(self.handled.get(), self.plan.handlers.len());
     }
 
     /// Opened when the loop is taken from this call; from any, for the handler.
     pub fn taken(&self, token: Token) -> &Gate {
-        &self.taken[token.0.min(self.requests.len())]
+        &self.taken[token.0.min(self.plan.requests.len())]
     }
 
     fn enter(&self, member: Member) {
         let mut inside = self.inside.borrow_mut();
         assert!(!inside.contains(&member));
         inside.push(member);
-        assert!(inside.len() <= self.slots, "more calls than slots");
-        assert!(self.slots > 1 || member == MAIN, "the application left the main thread");
+        assert!(inside.len() <= self.plan.slots, "more calls than slots");
+        assert!(self.plan.slots > 1 || member == MAIN, "the application left the main thread");
     }
 
     fn leave(&self, member: Member) {
@@ -119,7 +129,7 @@ pub struct Seat {
 
 impl Seat {
     pub fn new(world: Arc<World>, member: Member) -> Self {
-        let may_call = world.slots > 1 || member == MAIN;
+        let may_call = world.plan.slots > 1 || member == MAIN;
         Self { world, app: App, clock: Clock(0), member, may_call, streams: 0, job: None }
     }
 
@@ -139,10 +149,14 @@ impl Seat {
             }
             Work::Signals => {
                 assert_eq!(self.member, MAIN, "a handler left the main thread");
-                if let Some(Kind::UntilTaken) = self.world.handler {
-                    self.world.taken(NONE).wait();
+                let number = self.world.handled.get();
+                self.world.handled.set(number + 1);
+                match self.world.plan.handlers[number] {
+                    Kind::Quick => {}
+                    Kind::UntilTaken => self.world.taken(NONE).wait(),
+                    Kind::Waits => self.world.gate.wait(),
+                    Kind::Long | Kind::Opens | Kind::Stream => unreachable!("no handler does that"),
                 }
-                assert!(!self.world.handled.replace(true));
                 Served::Handled
             }
         }
@@ -157,7 +171,7 @@ impl Seat {
         let calls = &world.calls[token.0];
         calls.set(calls.get() + 1);
         world.enter(member);
-        let served = match world.requests[token.0] {
+        let served = match world.plan.requests[token.0] {
             Kind::Quick => Served::Whole,
             Kind::Long => {
                 self.clock.0 += 2 * TICK_NS;
