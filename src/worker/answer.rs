@@ -16,8 +16,8 @@ use super::gather::Shelf;
 use super::job::{Link, Served, Work};
 use super::member::Member;
 use super::output;
-use super::request::facts;
 use super::seat::{Entry, Seat};
+use super::serve::facts;
 
 /// Bytes of a file sent before others have their turn.
 const FILE_BURST: u64 = 4 * 1024 * 1024;

@@ -1,6 +1,8 @@
 //! Application slots: whether one is free, and the queue of those who wait for one.
 
-use super::{Connection, EventLoop, Member, Refusal, Seat, Stage, Token, Work};
+use super::turn::Stage;
+use super::{Connection, EventLoop, Member, Seat, Token, Work};
+use crate::worker::overload::Refusal;
 
 impl EventLoop {
     /// Whether the work can be done now; parks it otherwise.

@@ -1,0 +1,145 @@
+//! The end of a connection: why it comes, and in what order.
+
+use std::fmt;
+
+use crate::worker::answer::Answer;
+use crate::worker::app::Fate;
+use crate::worker::seat::{READ_SIZE, Seat};
+
+use super::{Connection, Flow, Next, Phase};
+
+/// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
+/// (RFC 9112 section 9.6), in milliseconds without a byte.
+const LINGER_MS: u64 = 5_000;
+
+/// How long that goes on in all, in milliseconds (nginx has the same): a client that sends a byte now and then must not keep its
+/// connection for ever.
+const LINGER_TOTAL_MS: u64 = 30_000;
+
+/// How long a thread of the application may go on with a socket that it took over when the call has ended, in milliseconds: a WebSocket
+/// that the server has closed is ended when the client's answer to that has come (RFC 6455 section 7.1.1).
+const LAST_WORDS_MS: u64 = 1_000;
+
+/// Bytes read and thrown away while lingering; a client that sends more is cut.
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// The last answer said so.
+    Done,
+    /// As [`Self::Done`], and the client has the end already: only the descriptor is left.
+    Ended,
+    /// The client closed between requests.
+    ClientClosed,
+    /// The client left in the middle of a request or an answer.
+    ClientGone,
+    /// The answer is cut, visibly for the client.
+    Cut,
+    /// No request came in time.
+    Idle,
+    /// The client took no byte of its answer for too long.
+    WriteStall,
+    /// The client went on sending behind a refusal, or said nothing more.
+    Lingered,
+}
+
+impl fmt::Display for CloseReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done | Self::Ended => "done",
+            Self::ClientClosed => "closed by the client",
+            Self::ClientGone => "the client left",
+            Self::Cut => "answer cut",
+            Self::Idle => "idle",
+            Self::WriteStall => "the client does not read",
+            Self::Lingered => "lingered",
+        })
+    }
+}
+
+/// What is left of reading on behind the last answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::worker) struct Linger {
+    /// Bytes.
+    left: u64,
+    /// Latest end, in milliseconds of the loop's clock.
+    until: u64,
+    /// Whether the writing side is closed; before that, nothing is read either.
+    pub(super) shut: bool,
+}
+
+impl Connection {
+    /// Ends the connection behind its last answer.
+    pub(super) fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
+        match fate {
+            Fate::Taken { held: true } => {
+                let now = seat.clock.ms();
+                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: false });
+                self.deadline = now + LAST_WORDS_MS;
+                Ok(())
+            }
+            Fate::Taken { held: false } => self.take_back(seat),
+            Fate::Keep | Fate::Close | Fate::Last => {
+                seat.take_in(&[], false);
+                // A connection that was adopted with its request has not been read from here.
+                let is_empty =
+                    |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
+                if self.has_read_all() || !self.unread && is_empty(self, seat) {
+                    return Err(Next::Close(CloseReason::Done));
+                }
+                if self.link.stream.shutdown_write().is_err() {
+                    return Err(Next::Close(CloseReason::ClientGone));
+                }
+                let now = seat.clock.ms();
+                self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
+                self.deadline = now + LINGER_MS;
+                Ok(())
+            }
+            Fate::Cut => Err(Next::Close(CloseReason::Cut)),
+            Fate::Reset => {
+                // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
+                let _ = self.link.stream.set_linger0();
+                Err(Next::Close(CloseReason::Cut))
+            }
+        }
+    }
+
+    /// The application has done with the socket that it took over.
+    pub(super) fn take_back(&mut self, seat: &mut Seat) -> Flow {
+        // Should it stay blocking, it is not to be touched any more.
+        if self.link.stream.set_nonblocking().is_err() {
+            return Err(Next::Close(CloseReason::Cut));
+        }
+        // Its edges were not seen meanwhile.
+        (self.unread, self.readable) = (true, true);
+        self.end(Fate::Close, seat)
+    }
+
+    /// Throws away what the client still sends.
+    pub(super) fn linger(&mut self, Linger { left, until, shut }: Linger, seat: &mut Seat) -> Flow {
+        if !shut {
+            return if self.ended { self.take_back(seat) } else { Err(Next::Wait) };
+        }
+        if !self.readable {
+            return Err(Next::Wait);
+        }
+        match self.read(&mut seat.space()[..READ_SIZE]) {
+            Ok(0) => Err(Next::Wait),
+            Ok(count) if (count as u64) < left => {
+                self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });
+                self.deadline = until.min(seat.clock.ms() + LINGER_MS);
+                Ok(())
+            }
+            Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
+        }
+    }
+
+    /// Takes the stream out of a connection that ends in the middle of its answer.
+    pub fn take_answer(&mut self) -> Option<Box<Answer>> {
+        match std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
+            Phase::Answer(answer) => Some(answer),
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
+        }
+    }
+}

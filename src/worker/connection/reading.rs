@@ -1,0 +1,88 @@
+//! Reading from a connection's socket: what its edges told, and what a read says of what follows.
+
+use std::io::{self, Read};
+
+use crate::net::stream::Stream;
+use crate::worker::seat::Seat;
+
+use super::{CloseReason, Connection, Flow, Next, Phase};
+
+/// What an edge of the socket told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Edge {
+    /// It may be written.
+    Writable,
+    /// It may be read, and maybe written.
+    Readable,
+    /// As [`Edge::Readable`], and the client sends nothing more: behind the bytes that are there lies the end, or an error.
+    Ended,
+}
+
+impl Connection {
+    /// Notes an edge of the socket.
+    pub fn ready(&mut self, edge: Edge) {
+        self.readable |= edge != Edge::Writable;
+        self.ended |= edge == Edge::Ended;
+    }
+
+    /// Reads what there is to the seat.
+    pub(super) fn read_more(&mut self, seat: &mut Seat) -> Flow {
+        if !self.readable {
+            return Err(Next::Wait);
+        }
+        let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        if let Some(flow) = self.receive_body(seat) {
+            return flow;
+        }
+        match self.read(seat.space()) {
+            Ok(0) => Err(Next::Wait),
+            Ok(count) => {
+                seat.filled(count);
+                if was_idle {
+                    self.deadline = seat.clock.ms() + seat.rules.header_timeout;
+                }
+                Ok(())
+            }
+            Err(reason) => {
+                // A client that has closed its end may still read, and slowly.
+                self.flush(seat)?;
+                Err(Next::Close(self.lost(reason, seat)))
+            }
+        }
+    }
+
+    /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
+    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
+        self.read_with(|mut stream| (buffer.len(), stream.read(buffer)))
+    }
+
+    /// One read by `act`, which returns how many bytes it asked for and what came of it.
+    pub(in crate::worker) fn read_with(
+        &mut self,
+        mut act: impl FnMut(&Stream) -> (usize, io::Result<usize>),
+    ) -> Result<usize, CloseReason> {
+        loop {
+            let (wanted, result) = act(&self.link.stream);
+            match result {
+                Ok(0) => return Err(CloseReason::ClientClosed),
+                Ok(count) => {
+                    // A short read has emptied the socket: the next bytes, or the end, come with a new edge. An end that came
+                    // together with these bytes has had its edge.
+                    self.readable = self.ended || count == wanted;
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(0);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return Err(CloseReason::ClientGone),
+            }
+        }
+    }
+
+    /// Whether no bytes of the client are known to be left unread, so that a plain close ends the connection in order.
+    pub(in crate::worker) fn has_read_all(&self) -> bool {
+        !self.unread && !self.readable
+    }
+}

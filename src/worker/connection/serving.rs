@@ -1,0 +1,110 @@
+//! A request on its way to the application, and what comes back, as the connection sees it.
+
+use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::app::{Body, Fate, Step};
+use crate::worker::job::{Job, Parcel, Served, Work};
+use crate::worker::output::Output;
+use crate::worker::seat::Seat;
+
+use super::{Connection, Flow, Next, Phase};
+
+impl Connection {
+    /// A request is complete: what its call needs goes to the seat's job.
+    pub(super) fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+        if seat.job.framing.upgrade {
+            // A copy: what is no takeover is an ordinary request, and this is the next one.
+            seat.job.early = seat.rest().to_vec();
+        }
+        let job = &mut seat.job;
+        job.link = Some(self.link.clone());
+        job.body = body;
+        job.queued = match std::mem::take(&mut self.since) {
+            0 => 0,
+            since => seat.clock.ns().saturating_sub(since),
+        };
+        self.send_along(job);
+        self.phase = Phase::Serving;
+        Err(Next::Work(Work::Call))
+    }
+
+    /// What the socket has not taken goes along with the request, so that `write()` goes behind it.
+    pub(in crate::worker) fn send_along(&mut self, job: &mut Job) {
+        job.output = self.output.take();
+        job.behind = self.held;
+        if job.behind {
+            self.link.precede(true);
+        }
+        if job.output.is_some() {
+            self.link.claim.begin();
+        }
+    }
+
+    /// Takes the request that it has submitted out of the seat, and its own input too.
+    pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
+        let mut parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
+        if let Some(output) = self.output.take() {
+            parcel.output = Some(output);
+            self.link.claim.begin();
+        }
+        self.stow(seat);
+        parcel
+    }
+
+    /// Takes back what the application's side made.
+    pub fn served(&mut self, served: Served, seat: &mut Seat) {
+        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        self.moves = 0;
+        match served {
+            Served::Whole(output, fate) => {
+                self.keep_behind(output);
+                self.after_answer(fate, seat);
+            }
+            Served::Begun(output, answer) => {
+                self.keep_behind(output);
+                self.phase = Phase::Answer(answer);
+            }
+            Served::Step(answer, step) => {
+                seat.take_in(&self.input, self.partial);
+                self.take_step(answer, step, seat);
+                if step == Step::Rendered {
+                    // It has had its time: what it gave is sent, then others have theirs.
+                    self.turn = 0;
+                }
+            }
+            Served::Ended(fate) => {
+                seat.take_in(&self.input, self.partial);
+                self.after_answer(fate, seat);
+            }
+            Served::Dropped | Served::Handled => {}
+        }
+    }
+
+    /// Keeps what a call has not sent, behind what waits here.
+    pub(super) fn keep_behind(&mut self, output: Option<Box<Output>>) {
+        match (&mut self.output, output) {
+            (Some(first), Some(second)) => first.append(second),
+            (first @ None, second) => *first = second,
+            (Some(_), None) => {}
+        }
+    }
+
+    /// The next request begins, or the connection closes.
+    fn after_answer(&mut self, fate: Fate, seat: &Seat) {
+        match fate {
+            Fate::Keep => {
+                self.phase = Phase::Head;
+                let wait = if seat.has_input() {
+                    seat.rules.header_timeout
+                } else if seat.draining {
+                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
+                    // way must still be answered.
+                    DRAIN_IDLE_MS
+                } else {
+                    seat.rules.keep_alive
+                };
+                self.deadline = seat.clock.ms() + wait;
+            }
+            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! The name of a connection.
+
+/// A connection's name in events and timers: slab key and generation, so that a stale event meets nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(usize);
+
+const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
+
+impl Token {
+    /// Names no connection: generations begin at 1.
+    pub const NONE: Self = Self(0);
+
+    /// The token of `key` in its `generation`.
+    pub fn new(key: u32, generation: u32) -> Self {
+        Self((generation as usize) << 32 | key as usize)
+    }
+
+    /// The slab key.
+    pub fn key(self) -> usize {
+        self.0 & 0xffff_ffff
+    }
+}
+
+impl From<Token> for mio::Token {
+    fn from(token: Token) -> Self {
+        Self(token.0)
+    }
+}
+
+impl From<mio::Token> for Token {
+    fn from(token: mio::Token) -> Self {
+        Self(token.0)
+    }
+}

@@ -1,0 +1,144 @@
+//! The table of connections: how one gets in, is found, is looked at when its deadline has passed, and gets out; and what becomes of
+//! what it asks for.
+//!
+//! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
+//! new connection is read, answered and closed without the poll ever knowing of it.
+
+use std::os::fd::AsRawFd;
+
+use mio::Interest;
+use mio::unix::SourceFd;
+
+use crate::net::stream::{PeerAddr, Stream};
+use crate::worker::app::Peer;
+use crate::worker::connection::{CloseReason, Connection, Next, Token};
+use crate::worker::job::{Link, Work};
+use crate::worker::overload::Refusal;
+use crate::worker::seat::Seat;
+use crate::worker::trust;
+
+use super::EventLoop;
+
+/// Keeps tokens of connections out of the range of the others.
+const GENERATION_MAX: u32 = 0x7fff_ffff;
+
+impl EventLoop {
+    /// A new connection: read at once, for its request is usually there already.
+    pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
+        let token = self.insert(stream, peer, listener, seat);
+        self.begin_turn(token, seat)
+    }
+
+    pub(super) fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        seat.set_crowded(self.is_crowded());
+        let next = self.find(token)?.begin_turn(seat);
+        self.follow(token, next, seat)
+    }
+
+    pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
+        self.generation = self.generation % GENERATION_MAX + 1;
+        let link = Link::new(stream, self.peer(peer), listener);
+        let entry = self.connections.vacant_entry();
+        let token = Token::new(entry.key() as u32, self.generation);
+        entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        token
+    }
+
+    fn peer(&self, peer: PeerAddr) -> Peer {
+        let (addr, port) = peer.text();
+        Peer { addr, port, trusted: peer.ip().is_none_or(|ip| trust::is_trusted(&self.trusted, ip)) }
+    }
+
+    /// The connection of a token, unless it is gone.
+    pub(in crate::worker) fn find(&mut self, token: Token) -> Option<&mut Connection> {
+        self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
+    }
+
+    /// A timer entry has fired; it may be older than the connection's deadline, or than the connection.
+    pub(super) fn expire(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
+        let now = seat.clock.ms();
+        let connection = self.find(token)?;
+        if connection.armed > now {
+            // An entry for a later time was there already when this one was armed; the live one is still in the wheel.
+            return None;
+        }
+        connection.armed = u64::MAX;
+        let due = connection.deadline() <= now;
+        if due && connection.laid {
+            self.withdraw(token);
+        }
+        let connection = self.find(token)?;
+        let waited = due && connection.is_waiting();
+        let next = if due { connection.expire(seat) } else { Next::Wait };
+        if waited {
+            self.overload.count(Refusal::Waited);
+        }
+        self.follow(token, next, seat)
+    }
+
+    /// Does what a step of a connection asked for; passes on what only the application can do.
+    pub(in crate::worker) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+        match next {
+            Next::Wait => {
+                let connection = &mut self.connections[token.key()];
+                if !connection.registered && (!connection.is_serving() || connection.output.is_some()) {
+                    connection.registered = true;
+                    let interest = Interest::READABLE | Interest::WRITABLE;
+                    let fd = connection.link.stream.as_raw_fd();
+                    if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
+                        seat.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
+                        return self.close(token, CloseReason::Cut, seat);
+                    }
+                }
+                self.arm(token.key());
+                None
+            }
+            Next::Yield => {
+                self.runnable.push_back(token);
+                None
+            }
+            Next::Work(work) => {
+                if matches!(work, Work::Call) {
+                    if seat.job.behind && (seat.job.framing.upgrade || seat.writes) {
+                        self.clear_way(token, seat)?;
+                    }
+                    if seat.job.framing.upgrade {
+                        self.unwatch(token);
+                    }
+                }
+                Some((token, work))
+            }
+            Next::Close(reason) => self.close(token, reason, seat),
+        }
+    }
+
+    /// Makes sure that a timer entry fires not later than the connection's deadline needs it.
+    pub(super) fn arm(&mut self, key: usize) {
+        let connection = &mut self.connections[key];
+        if connection.deadline() < connection.armed {
+            connection.armed = self.timers.arm(connection.token, connection.deadline());
+        }
+    }
+
+    /// Ends a connection; a stream that it still had is dropped by the application's side.
+    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+        if self.connections[token.key()].held {
+            // What the client has asked for before it closed its end.
+            self.send_held(seat);
+            self.find(token)?;
+        }
+        if self.connections[token.key()].link.is_taken() {
+            self.take_away(token);
+        }
+        let mut connection = self.connections.remove(token.key());
+        connection.sever();
+        if reason == CloseReason::Ended {
+            self.close_later(connection.link);
+            return None;
+        }
+        self.acceptor.freed();
+        let answer = connection.take_answer()?;
+        seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
+        Some((Token::NONE, Work::Drop(answer)))
+    }
+}

@@ -1,0 +1,132 @@
+//! A piece of work in the application, from its begin to its log line.
+
+use crate::http::head::Head;
+use crate::scoreboard::Facts;
+
+use super::answer::Answer;
+use super::app::{Peer, Reply, Request};
+use super::connection::Token;
+use super::job::{Letter, Served, SocketOutlet, Work};
+use super::pace::TICK_NS;
+use super::seat::{Entry, Seat};
+use super::spool::Lease;
+use super::upgrade;
+
+/// What the flight recorder is told of a request.
+pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
+    let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
+    Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+}
+
+impl Seat {
+    /// Does a piece of work in the application, from its begin to its log line.
+    pub fn serve(&mut self, work: Work) -> Served {
+        let before = self.clock.ns();
+        let served = match work {
+            Work::Call => self.call(),
+            Work::Parcel(parcel) => {
+                // This thread has waited: by its old clock the call would be over its time before it began.
+                self.clock.turn();
+                let mut parcel = *parcel;
+                self.draining = parcel.draining;
+                parcel.stop_waiting(self.clock.ns());
+                self.job.unpack(parcel);
+                self.call()
+            }
+            Work::Advance(answer) => self.advance(answer),
+            Work::Drop(answer) => self.abandon(answer),
+            Work::Signals => self.handle_signals(),
+        };
+        match &served {
+            Served::Begun(..) => self.streams += 1,
+            Served::Ended(_) | Served::Dropped => self.streams -= 1,
+            Served::Whole(..) | Served::Step(..) | Served::Handled => {}
+        }
+        self.note_time(self.clock.ns().saturating_sub(before));
+        served
+    }
+
+    /// What a thread that lost the loop meanwhile tells its owner.
+    /// `rest` says whether the seat has the connection's input.
+    pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
+        let rest = rest.then(|| self.rest().to_vec());
+        self.take_in(&[], false);
+        self.end_turn();
+        let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
+        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow, next: None }
+    }
+
+    /// Calls the application with the job in hand.
+    fn call(&mut self) -> Served {
+        let keeps_alive = self.keeps_alive();
+        let job = &mut self.job;
+        let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };
+        job.began = self.clock.ns();
+        job.rendered = self.out.len();
+        let body = std::mem::take(&mut job.body);
+        job.lease = Lease::default();
+        let upgrade = if job.framing.upgrade {
+            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+        } else {
+            None
+        };
+        let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
+        if job.queued > 0 {
+            self.scoreboard.slot(self.slot).count_wait(job.queued);
+        }
+        let calls = self.scoreboard.call(self.slot, self.member.0);
+        calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
+        let request = Request {
+            bytes,
+            head: &job.head,
+            block: job.block,
+            framing: job.framing,
+            peer: &link.peer,
+            client: link.clone(),
+            listener: link.listener,
+            persistent: keeps_alive,
+            date: self.date.at(self.clock.wall()),
+            body,
+            upgrade,
+        };
+        let waits = job.output.is_some();
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false };
+        let reply = self.app.call(request, &mut self.out, &mut outlet);
+        self.writes |= outlet.used;
+        let used = waits || outlet.used;
+        calls.end();
+        self.clock.tick();
+        let output = self.job.output.take();
+        let late = link.claim.is_late();
+        self.after_call(late);
+        match reply {
+            Reply::Complete(summary) => {
+                if used {
+                    link.claim.end();
+                }
+                if let Some(journal) = self.journal.as_mut().filter(|_| !late) {
+                    let job = &self.job;
+                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let entry = Entry {
+                        peer: &link.peer,
+                        head: Some((&job.head, job.bytes(&self.input))),
+                        status: summary.status,
+                        sent: summary.sent,
+                        response_head: journal.response_head(rendered),
+                        began: Some(job.began),
+                        queued: job.queued,
+                        environ: self.app.logged(),
+                    };
+                    journal.record(&entry, &self.clock);
+                }
+                Served::Whole(output, self.last_fate(summary.fate))
+            }
+            Reply::Stream(stream) => {
+                if self.out.len() > self.job.rendered {
+                    link.claim.begin();
+                }
+                Served::Begun(output, Box::new(Answer::new(stream, link, self)))
+            }
+        }
+    }
+}
