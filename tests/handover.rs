@@ -28,6 +28,9 @@ mod tray;
 #[path = "handover/watch.rs"]
 mod watch;
 
+use std::env;
+use std::process::Command;
+
 use event_loop::EventLoop;
 use letter_box::LetterBox;
 use member::MAIN;
@@ -49,22 +52,52 @@ mod pace {
 const PREEMPTIONS: usize = 2;
 
 /// No slot, no request, no signal.
-const NOTHING: Plan = Plan { slots: 0, slow: false, requests: &[], handlers: &[], handlers_first: false, fails: false };
+const NOTHING: Plan = Plan {
+    preemptions: PREEMPTIONS,
+    puts_off: true,
+    slots: 0,
+    slow: false,
+    requests: &[],
+    handlers: &[],
+    handlers_first: false,
+    fails: false,
+};
+
+/// Set for the process of one test.
+const ALONE: &str = "TAPSTER_TEST_ALONE";
 
 /// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
-    explore(PREEMPTIONS, true, Plan { slots, slow, requests, ..NOTHING });
+    explore(&[Plan { slots, slow, requests, ..NOTHING }]);
 }
 
-fn explore(preemptions: usize, puts_off: bool, plan: Plan) {
+/// Runs these plans in every order, each test in a process of its own: loom maps and unmaps a stack for each thread of each run, which
+/// takes the tests of one process as long beside each other as one after the other.
+fn explore(plans: &[Plan]) {
+    let thread = std::thread::current();
+    // Without others beside it a test is on the main thread.
+    match thread.name().filter(|&name| name != "main" && env::var_os(ALONE).is_none()) {
+        Some(test) => {
+            let program = env::current_exe().expect("it is running");
+            let child = Command::new(program).args([test, "--exact", "--nocapture"]).env(ALONE, "1").output();
+            let output = child.expect("it can be run again");
+            let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+            assert!(output.status.success() && out.contains("1 passed"), "{out}{err}");
+        }
+        None => plans.iter().copied().for_each(check),
+    }
+}
+
+fn check(plan: Plan) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound.get_or_insert(preemptions);
+    builder.preemption_bound.get_or_insert(plan.preemptions);
     builder.check(move || {
         let members = plan.slots + 1;
         let world = Arc::new(World::new(plan));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let mut places = executor::crew(members, letters, tray, puts_off).expect("the model has descriptors").into_iter();
+        let crew = executor::crew(members, letters, tray, plan.puts_off).expect("the model has descriptors");
+        let mut places = crew.into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {
@@ -74,6 +107,8 @@ fn explore(preemptions: usize, puts_off: bool, plan: Plan) {
             .collect();
         main.work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).expect("the model does not fail");
         world.check();
+        // The process would end here: in which order the threads of the model do is nobody's concern.
+        loom::stop_exploring();
         main.dismiss();
         others.into_iter().for_each(|thread| thread.join().expect("it ends"));
     });
@@ -106,16 +141,18 @@ fn a_call_is_not_waited_for_although_the_loop_was_taken_from_the_last_one() {
 
 #[test]
 fn a_call_is_not_waited_for_where_the_timer_is_never_put_off() {
-    for requests in [&[Kind::Quick, Kind::UntilTaken][..], &[Kind::Long, Kind::UntilTaken], &[Kind::UntilTaken, Kind::UntilTaken]]
-    {
-        explore(PREEMPTIONS, false, Plan { slots: 1, requests, ..NOTHING });
-    }
+    let plan = Plan { puts_off: false, slots: 1, ..NOTHING };
+    explore(&[
+        Plan { requests: &[Kind::Quick, Kind::UntilTaken], ..plan },
+        Plan { requests: &[Kind::Long, Kind::UntilTaken], ..plan },
+        Plan { requests: &[Kind::UntilTaken, Kind::UntilTaken], ..plan },
+    ]);
 }
 
 #[test]
 fn who_is_sent_away_does_not_take_the_loop() {
     let requests = &[Kind::Quick, Kind::Quick, Kind::Opens, Kind::Waits];
-    explore(1, true, Plan { slots: 2, slow: true, requests, ..NOTHING });
+    explore(&[Plan { preemptions: 1, slots: 2, slow: true, requests, ..NOTHING }]);
 }
 
 #[test]
@@ -126,7 +163,8 @@ fn a_call_that_waits_for_another_request_is_not_waited_for() {
 #[test]
 fn the_watch_is_passed_on() {
     // One thread more makes many more orders.
-    explore(1, true, Plan { slots: 3, requests: &[Kind::Waits, Kind::Waits, Kind::Opens], ..NOTHING });
+    let requests = &[Kind::Waits, Kind::Waits, Kind::Opens];
+    explore(&[Plan { preemptions: 1, slots: 3, requests, ..NOTHING }]);
 }
 
 #[test]
@@ -152,22 +190,26 @@ fn a_stream_that_another_thread_has_begun_is_advanced_there() {
 #[test]
 fn a_signal_is_handled_on_the_main_thread_wherever_the_loop_is() {
     let handlers = &[Kind::Quick];
-    explore(PREEMPTIONS, true, Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING });
-    explore(1, true, Plan { slots: 2, requests: &[Kind::UntilTaken, Kind::Quick], handlers, ..NOTHING });
+    explore(&[
+        Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING },
+        Plan { preemptions: 1, slots: 2, requests: &[Kind::UntilTaken, Kind::Quick], handlers, ..NOTHING },
+    ]);
 }
 
 #[test]
 fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
     let handlers = &[Kind::UntilTaken];
-    explore(PREEMPTIONS, true, Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING });
-    explore(PREEMPTIONS, true, Plan { slots: 2, slow: true, requests: &[Kind::Quick, Kind::Quick], handlers, ..NOTHING });
+    explore(&[
+        Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING },
+        Plan { slots: 2, slow: true, requests: &[Kind::Quick, Kind::Quick], handlers, ..NOTHING },
+    ]);
 }
 
 #[test]
 fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
     // The first gives the loop away, so that the second is sent to the main thread.
-    let handlers = &[Kind::UntilTaken, Kind::Waits];
-    explore(1, true, Plan { slots: 2, slow: true, requests: &[Kind::Opens], handlers, handlers_first: true, ..NOTHING });
+    let plan = Plan { preemptions: 1, slots: 2, slow: true, requests: &[Kind::Opens], ..NOTHING };
+    explore(&[Plan { handlers: &[Kind::UntilTaken, Kind::Waits], handlers_first: true, ..plan }]);
 }
 
 #[test]

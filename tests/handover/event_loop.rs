@@ -79,9 +79,7 @@ impl EventLoop {
     pub fn taken(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
-        self.world.taken(self.calling).open();
-        // The main thread may have it from another owner, and is not waited for then.
-        self.world.taken(NONE).open();
+        self.world.tell_taken(self.calling);
     }
 
     pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {

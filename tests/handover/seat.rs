@@ -47,6 +47,10 @@ impl Gate {
 /// What happens to the worker.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
+    /// Preemptions of one run at most.
+    pub preemptions: usize,
+    /// Whether a busy owner puts the timer off.
+    pub puts_off: bool,
     pub slots: usize,
     /// Whether requests go to other threads at once.
     pub slow: bool,
@@ -88,8 +92,17 @@ impl World {
         assert_eq!(self.handled.get(), self.plan.handlers.len());
     }
 
-    /// Opened when the loop is taken from this call; from any, for the handler.
-    pub fn taken(&self, token: Token) -> &Gate {
+    /// The loop was taken from this call: tells the call if it waits for that, and handlers, which wait for any.
+    pub fn tell_taken(&self, calling: Token) {
+        if calling != NONE && matches!(self.plan.requests[calling.0], Kind::UntilTaken) {
+            self.taken(calling).open();
+        }
+        if self.plan.handlers.iter().any(|handler| matches!(handler, Kind::UntilTaken)) {
+            self.taken(NONE).open();
+        }
+    }
+
+    fn taken(&self, token: Token) -> &Gate {
         &self.taken[token.0.min(self.plan.requests.len())]
     }
 
