@@ -49,7 +49,7 @@ mod pace {
 const PREEMPTIONS: usize = 2;
 
 /// No slot, no request, no signal.
-const NOTHING: Plan = Plan { slots: 0, slow: false, requests: &[], handlers: &[], handlers_first: false };
+const NOTHING: Plan = Plan { slots: 0, slow: false, requests: &[], handlers: &[], handlers_first: false, fails: false };
 
 /// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
@@ -64,7 +64,7 @@ fn explore(preemptions: usize, puts_off: bool, plan: Plan) {
         let world = Arc::new(World::new(plan));
         let (letters, tray) = (LetterBox::default(), Tray::default());
         let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let mut places = executor::crew(members, letters, tray, puts_off).expect("there are no descriptors").into_iter();
+        let mut places = executor::crew(members, letters, tray, puts_off).expect("the model has descriptors").into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {
@@ -167,5 +167,17 @@ fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
 fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
     // The first gives the loop away, so that the second is sent to the main thread.
     let handlers = &[Kind::UntilTaken, Kind::Waits];
-    explore(1, true, Plan { slots: 2, slow: true, requests: &[Kind::Opens], handlers, handlers_first: true });
+    explore(1, true, Plan { slots: 2, slow: true, requests: &[Kind::Opens], handlers, handlers_first: true, ..NOTHING });
+}
+
+#[test]
+fn a_loop_that_fails_sends_the_answers_that_it_holds_before_the_worker_ends() {
+    loom::model(|| {
+        let world = Arc::new(World::new(Plan { slots: 1, fails: true, ..NOTHING }));
+        let (letters, tray) = (LetterBox::default(), Tray::default());
+        let event_loop = EventLoop::new(world.clone(), 1, letters.clone(), tray.clone());
+        let places = executor::crew(1, letters, tray, true).expect("the model has descriptors");
+        assert!(places[0].work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).is_err());
+        assert!(world.sent.get());
+    });
 }

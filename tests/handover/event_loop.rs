@@ -72,6 +72,10 @@ impl EventLoop {
         self.touch();
     }
 
+    pub fn send_held(&mut self, _: &mut Seat) {
+        self.world.sent.set(true);
+    }
+
     pub fn taken(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
@@ -100,6 +104,9 @@ impl EventLoop {
     }
 
     pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {
+        if self.world.plan.fails {
+            return Err(io::ErrorKind::Other.into());
+        }
         loop {
             self.touch();
             assert_eq!(self.owner, seat.member);

@@ -55,6 +55,8 @@ pub struct Plan {
     pub handlers: &'static [Kind],
     /// Whether the requests come when every handler is on its way, or the other way round.
     pub handlers_first: bool,
+    /// Whether the loop fails at once.
+    pub fails: bool,
 }
 
 /// What all threads see. loom runs one thread at a time and changes only where its own types are used: counters are plain cells.
@@ -68,6 +70,8 @@ pub struct World {
     gate: Gate,
     /// Handlers that have begun.
     handled: Cell<usize>,
+    /// Whether the loop was told to send the answers that it holds.
+    pub sent: Cell<bool>,
 }
 
 impl World {
@@ -75,7 +79,7 @@ impl World {
         let calls = plan.requests.iter().map(|_| Cell::new(0)).collect();
         let taken = (0..=plan.requests.len()).map(|_| Gate::default()).collect();
         let (inside, handled) = (RefCell::default(), Cell::new(0));
-        Self { plan, calls, inside, taken, gate: Gate::default(), handled }
+        Self { plan, calls, inside, taken, gate: Gate::default(), handled, sent: Cell::new(false) }
     }
 
     pub fn check(&self) {
