@@ -13,7 +13,7 @@ use crate::sys::memory::shared_struct;
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
 
-/// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address with its port has 47, a UUID 36.
+/// Longest client address and request id kept, in bytes; the rest is cut. An IPv6 address has at most 39, a UUID 36.
 pub const CLIENT_MAX: usize = 48;
 
 /// See [`CLIENT_MAX`].
@@ -54,7 +54,7 @@ shared_struct! {
 pub struct Facts<'a> {
     /// Request line.
     pub line: &'a [u8],
-    /// Address of the client, with its port; empty for a unix socket.
+    /// Address of the client, without its port; empty for a unix socket.
     pub client: &'a [u8],
     /// Value of X-Request-ID; empty when there is none.
     pub id: &'a [u8],
