@@ -32,7 +32,7 @@ impl Connection {
 
     /// Answers a bad request and closes: nothing behind it can be trusted.
     pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer.addr));
+        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
         self.answer_ourselves(error.status(), &error.to_string(), head, seat);
     }
 

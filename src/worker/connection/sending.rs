@@ -78,7 +78,7 @@ impl Connection {
                 seat.log.error(format_args!(
                     "cannot keep the output that {} has not read: {error}; check the space and the rights of the temporary \
                      directory (TMPDIR)",
-                    self.link.peer.addr
+                    self.link.peer
                 ));
                 Err(Next::Close(CloseReason::Cut))
             }
