@@ -5,172 +5,20 @@
 #[allow(dead_code, reason = "each test binary uses a part of it")]
 mod native;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Shutdown, TcpStream};
+#[path = "outbox/client.rs"]
+mod client;
+#[path = "outbox/echo.rs"]
+mod echo;
+
+use std::io::{Read, Write};
+use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use native::{Blocks, PATIENCE, Worker, end, until};
-use tapster::config::{Bind, Settings};
-use tapster::http::response::{Context, Encoder};
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
-
-/// What slow calls wait for.
-#[derive(Default)]
-struct Gate {
-    open: Mutex<bool>,
-    changed: Condvar,
-    /// Calls that have come there.
-    reached: AtomicUsize,
-}
-
-impl Gate {
-    fn set(&self, open: bool) {
-        *self.open.lock().unwrap() = open;
-        self.changed.notify_all();
-    }
-
-    fn pass(&self) {
-        self.reached.fetch_add(1, SeqCst);
-        let open = self.open.lock().unwrap();
-        let (open, _) = self.changed.wait_timeout_while(open, PATIENCE, |open| !*open).unwrap();
-        assert!(*open, "nobody opened the gate");
-    }
-}
-
-/// Length of a large answer.
-const LARGE: usize = 15_000;
-
-/// Answers with the request's target. How, the target's begin says.
-struct Echo(Arc<Gate>);
-
-impl App for Echo {
-    fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
-        let context = Context {
-            version: request.head.version,
-            head_only: false,
-            persistent: request.persistent && request.framing.persistent,
-            date: request.date,
-        };
-        let mut target = request.head.target.of(request.bytes).to_vec();
-        if target.starts_with(b"/large") {
-            target.resize(LARGE, b'x');
-        }
-        let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
-        if target.starts_with(b"/gate") {
-            self.0.pass();
-            // Longer than any quick call.
-            std::thread::sleep(Duration::from_millis(2));
-        } else if target.starts_with(b"/spin") {
-            // Long enough for other requests to arrive meanwhile, and too short for another thread to take the loop.
-            let begin = Instant::now();
-            while begin.elapsed() < Duration::from_micros(400) {}
-        }
-        if target.starts_with(b"/blocks") {
-            // Byte by byte.
-            let mut bytes = target.into_iter();
-            return Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || bytes.next().map(|byte| vec![byte]))));
-        }
-        let mut encoding = encoder.finish(Some(target.len() as u64));
-        let size = if target.len() == LARGE { LARGE } else { 3 };
-        for part in target.chunks(size) {
-            encoding.block(out, part);
-            if target.starts_with(b"/hint") {
-                // The first part alone; the rest is rendered.
-                if encoding.sent() == 3 {
-                    outlet.push(out).unwrap();
-                    if target.ends_with(b"gate") {
-                        self.0.pass();
-                    }
-                }
-                continue;
-            }
-            if target.starts_with(b"/write") && outlet.push(out).is_err() {
-                return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
-            }
-        }
-        Reply::Complete(end(&mut encoding, out))
-    }
-
-    fn release(&mut self) {}
-
-    fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> std::io::Result<()> {
-        let app = Self(self.0.clone());
-        std::thread::Builder::new().name(name.to_owned()).spawn(move || body(Box::new(app))).map(drop)
-    }
-}
-
-fn start(change: impl FnOnce(&mut Settings)) -> (Worker, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    (Worker::start(Echo(gate.clone()), change), gate)
-}
-
-/// A connection on which requests are written at once and answers read one by one.
-struct Client(BufReader<TcpStream>);
-
-impl Client {
-    fn new(worker: &Worker) -> Self {
-        Self(BufReader::new(worker.connect()))
-    }
-
-    fn send(&mut self, targets: &[&str]) {
-        let requests: String = targets.iter().map(|target| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n")).collect();
-        self.0.get_mut().write_all(requests.as_bytes()).unwrap();
-    }
-
-    /// Status and body of the next answer.
-    fn receive(&mut self) -> (u16, String) {
-        let (status, length, chunked) = self.head();
-        let mut body = vec![0; length];
-        self.0.read_exact(&mut body).unwrap();
-        let mut more = chunked;
-        while more {
-            let size = usize::from_str_radix(&self.line(), 16).unwrap();
-            let start = body.len();
-            body.resize(start + size, 0);
-            self.0.read_exact(&mut body[start..]).unwrap();
-            assert_eq!(self.line(), "");
-            more = size > 0;
-        }
-        (status, String::from_utf8(body).unwrap())
-    }
-
-    fn line(&mut self) -> String {
-        let mut line = String::new();
-        assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "the connection has ended");
-        line.trim_end_matches("\r\n").to_owned()
-    }
-
-    fn head(&mut self) -> (u16, usize, bool) {
-        let status = self.line().split(' ').nth(1).unwrap().parse().unwrap();
-        let (mut length, mut chunked) = (0, false);
-        loop {
-            match self.line().split_once(": ") {
-                None => return (status, length, chunked),
-                Some(("Content-Length", value)) => length = value.parse().unwrap(),
-                Some(("Transfer-Encoding", value)) => chunked = value == "chunked",
-                Some(_) => {}
-            }
-        }
-    }
-
-    #[track_caller]
-    fn expect(&mut self, targets: &[&str]) {
-        for &target in targets {
-            assert_eq!(self.receive(), (200, target.to_owned()));
-        }
-    }
-
-    #[track_caller]
-    fn expect_end(mut self) {
-        let mut rest = Vec::new();
-        self.0.read_to_end(&mut rest).unwrap();
-        assert_eq!(rest, b"");
-    }
-}
+use client::Client;
+use echo::{LARGE, start};
+use native::{PATIENCE, until};
+use tapster::config::Bind;
 
 #[test]
 fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
@@ -181,10 +29,10 @@ fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
             let quick: Vec<String> = (0..round % 4 + 1).map(|n| format!("/{round}/{n}")).collect();
             let mut targets: Vec<&str> = quick.iter().map(String::as_str).collect();
             targets.extend(["/gate", "/behind"]);
-            gate.set(false);
+            gate.close();
             client.send(&targets);
             client.expect(&targets[..quick.len()]);
-            gate.set(true);
+            gate.open();
             client.expect(&["/gate", "/behind"]);
         }
         drop(client);
@@ -196,17 +44,32 @@ fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
 fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
     const CLIENTS: usize = 8;
     for threads in [1, 4] {
-        let (worker, gate) = start(|settings| settings.threads = threads);
-        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| Client::new(&worker)).collect();
-        let mut slow = Client::new(&worker);
-        let mut busy = Client::new(&worker);
+        // What is sent to a unix socket is there. Packets of TCP wait in a queue of the processor that sends them, and those of a
+        // thread that changes processors may overtake each other.
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let (worker, gate) = start(|settings| {
+            settings.threads = threads;
+            settings.binds = vec![Bind::Unix(path.clone())];
+        });
+        let connect = || {
+            let stream = UnixStream::connect(&path).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            Client::over(stream)
+        };
+        let mut clients: Vec<_> = (0..CLIENTS).map(|_| connect()).collect();
+        let (mut slow, mut busy) = (connect(), connect());
         // Accepted and watched, so that requests are seen in the order in which they are sent.
         for client in [&mut busy, &mut slow].into_iter().chain(&mut clients) {
             client.send(&["/"]);
             client.expect(&["/"]);
         }
         for round in 0..50 {
-            gate.set(false);
+            gate.close();
+            // A unix socket tells the worker when its client has read, too. Behind one more answer nothing of that is left that would
+            // put another in front of this one.
+            busy.send(&["/"]);
+            busy.expect(&["/"]);
             // All of them arrive while this one runs, so that they have one turn, the slow one at any place in it.
             busy.send(&["/spin"]);
             for (index, client) in clients.iter_mut().enumerate() {
@@ -219,7 +82,7 @@ fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
             // Those in front of the slow one; with one thread the others wait for it.
             let before = if threads == 1 { round % CLIENTS } else { CLIENTS };
             clients[..before].iter_mut().for_each(|client| client.expect(&["/quick"]));
-            gate.set(true);
+            gate.open();
             slow.expect(&["/gate"]);
             clients[before..].iter_mut().for_each(|client| client.expect(&["/quick"]));
         }
@@ -234,11 +97,11 @@ fn an_answer_in_front_of_half_a_request_does_not_wait_for_its_other_half() {
         let (worker, gate) = start(|settings| settings.threads = threads);
         let mut client = Client::new(&worker);
         for round in 0..12 {
-            gate.set(false);
+            gate.close();
             client.0.get_mut().write_all(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\nGET /ha").unwrap();
             // From a few milliseconds on another thread has the loop, and gives it back behind this answer.
             std::thread::sleep(Duration::from_millis(round));
-            gate.set(true);
+            gate.open();
             client.expect(&["/gate"]);
             client.0.get_mut().write_all(b"lf HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
             client.expect(&["/half"]);
@@ -252,7 +115,7 @@ fn an_answer_in_front_of_half_a_request_does_not_wait_for_its_other_half() {
 fn every_kind_of_answer_keeps_its_place_among_pipelined_ones() {
     for threads in [1, 4] {
         let (worker, gate) = start(|settings| settings.threads = threads);
-        gate.set(true);
+        gate.open();
         let kinds = ["/", "/blocks", "/write", "/spin", "/gate", "/a", "/b", "/blocks-again", "/write-again", "/c"];
         let mut client = Client::new(&worker);
         for turn in 0..200 {
@@ -403,18 +266,18 @@ fn a_client_that_resets_while_its_answer_waits_costs_no_thread() {
     let (worker, gate) = start(|settings| settings.threads = THREADS);
     // Sends the requests, the first of which waits at the gate.
     let enter = |client: &mut Client, targets: &[&str]| {
-        let before = gate.reached.load(SeqCst);
+        let before = gate.reached();
         client.send(targets);
-        until(|| (gate.reached.load(SeqCst) > before).then_some(()));
+        until(|| (gate.reached() > before).then_some(()));
     };
     for _ in 0..2 * THREADS {
-        gate.set(false);
+        gate.close();
         let mut client = Client::new(&worker);
         enter(&mut client, &["/gate", "/behind"]);
         let reset = libc::linger { l_onoff: 1, l_linger: 0 };
         nix::sys::socket::setsockopt(client.0.get_ref(), nix::sys::socket::sockopt::Linger, &reset).unwrap();
         drop(client);
-        gate.set(true);
+        gate.open();
         let mut next = Client::new(&worker);
         next.send(&["/next"]);
         next.expect(&["/next"]);
@@ -422,11 +285,11 @@ fn a_client_that_resets_while_its_answer_waits_costs_no_thread() {
     let mut slow: Vec<Client> = (1..THREADS).map(|_| Client::new(&worker)).collect();
     let mut quick = Client::new(&worker);
     quick.0.get_ref().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-    gate.set(false);
+    gate.close();
     slow.iter_mut().for_each(|client| enter(client, &["/gate"]));
     quick.send(&["/quick"]);
     quick.expect(&["/quick"]);
-    gate.set(true);
+    gate.open();
     slow.iter_mut().for_each(|client| client.expect(&["/gate"]));
     drop((slow, quick));
     worker.stop();
@@ -458,7 +321,7 @@ fn what_a_call_writes_does_not_wait_for_its_end_behind_an_earlier_answer() {
         let mut others: Vec<Client> = (0..8).map(|_| Client::new(&worker)).collect();
         client.0.get_ref().set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         for _ in 0..10 {
-            gate.set(false);
+            gate.close();
             busy.send(&["/spin"]);
             client.send(&["/quick", "/hint-gate"]);
             others.iter_mut().for_each(|other| other.send(&["/other"]));
@@ -466,7 +329,7 @@ fn what_a_call_writes_does_not_wait_for_its_end_behind_an_earlier_answer() {
             assert_eq!(client.head(), (200, "/hint-gate".len(), false));
             let mut body = [0; 10];
             client.0.read_exact(&mut body[..3]).unwrap();
-            gate.set(true);
+            gate.open();
             client.0.read_exact(&mut body[3..]).unwrap();
             assert_eq!(&body, b"/hint-gate");
             busy.expect(&["/spin"]);

@@ -1,10 +1,13 @@
 //! Tapster's worker with an application that is a constant: what the same loop, parser and encoder cost without Python.
 //! Listens at HOST:PORT until it is told to end.
 
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use tapster::channel;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use tapster::channel::{self, MasterEnd, Order, Report};
 use tapster::config::{Bind, LogTarget, Settings};
 use tapster::http::response::{Context, Encoder, End};
 use tapster::log::Level;
@@ -49,6 +52,19 @@ impl App for Hello {
     }
 }
 
+/// A worker passes SIGTERM on to its master, and leaves when that says so.
+fn end_when_told(master: &MasterEnd) {
+    loop {
+        // An error shows at the next step.
+        let _ = poll(&mut [PollFd::new(master.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+        match master.receive() {
+            Ok(Some(Report::Dismissed)) => master.send(Order::Quit).expect("the worker is there"),
+            Ok(_) => {}
+            Err(_) => return,
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let address = std::env::args().nth(1).and_then(|address| {
         let (host, port) = address.rsplit_once(':')?;
@@ -60,7 +76,7 @@ fn main() -> ExitCode {
     };
     let keep_alive = std::time::Duration::from_secs(KEEP_ALIVE);
     let settings = Settings { binds: vec![bind], keep_alive, ..Settings::default() };
-    let (_master, end) = channel::pair().expect("a socketpair");
+    let (master, end) = channel::pair().expect("a socketpair");
     let sink = Sink::open(&LogTarget::Stderr).expect("standard error");
     let members = settings.members();
     let boot = Boot {
@@ -76,6 +92,7 @@ fn main() -> ExitCode {
         log: Log::new(Arc::new(sink), Level::Warning, Who::Worker(0)),
         access: None,
     };
+    std::thread::spawn(move || end_when_told(&master));
     let code = worker::run(boot, |_| Ok((Box::new(Hello) as Box<dyn App>, "native".to_owned())));
     ExitCode::from(code as u8)
 }

@@ -26,7 +26,6 @@ PLOTS = {
 PARTS = {"one": "One worker each", "four": "Several workers"}
 # With whom the others of a part are compared.
 BASES = {"one": "tapster", "four": "tapster x1"}
-YARDSTICKS = ("native", "epoll")
 # Those that the project's first benchmark was about, and how many times their requests/s are asked for.
 SEEDS, TIMES = ("gunicorn", "gunicorn-gthread", "waitress", "cheroot", "tornado", "tornado-executor"), 4
 COLOURS = {"tapster": "#c2410c", "tapster x1": "#c2410c", "tapster x4": "#c2410c", "native": "#a8a29e", "epoll": "#a8a29e"}
@@ -135,7 +134,7 @@ def verdict(results):
     behind, rows_of_one = [], {key: rows for (part, key), rows in results.items() if part == "one"}
     for key, rows in rows_of_one.items():
         for name, runs in rows.items():
-            against = None if name in ("tapster", *YARDSTICKS) or failure(runs) else ratio(runs, rows.get("tapster", []), "cpu")
+            against = None if name in ("tapster", *servers.YARDSTICKS) or failure(runs) else ratio(runs, rows.get("tapster", []), "cpu")
             if against and against[0] < 1:
                 behind.append(f"{WORKLOADS[key].title}: {name} {against[0]:.2f} ({against[1]:.2f}–{against[2]:.2f})")
     failed = [WORKLOADS[key].title for key, rows in rows_of_one.items() if failure(rows.get("tapster", []))]

@@ -16,6 +16,7 @@ import common
 # Seconds. Reaching one of them is an error: nothing here waits for ever.
 START_LIMIT = 60
 STOP_LIMIT = 10
+BUILD_LIMIT = 1200
 
 # Seconds that an idle connection is kept, for servers that have an option for it: longer than any workload leaves one idle.
 KEEP_ALIVE = 300
@@ -125,8 +126,9 @@ KINDS = {
     "epoll": Kind(lambda job: [str(example("epoll")), job.address], workers=False, threads=False, note="an epoll loop with a constant answer"),
 }
 
-# Where the yardsticks are built: without Python, unlike the server beside them.
-YARDSTICKS = common.ROOT / "target/yardsticks"
+# What is no server, and where it is built: without Python, unlike the server beside it.
+YARDSTICKS = ("native", "epoll")
+YARDSTICKS_TARGET = common.ROOT / "target/yardsticks"
 
 _binary = common.ROOT / "target/release/tapster"
 
@@ -136,7 +138,14 @@ def binary():
 
 
 def example(name):
-    return YARDSTICKS / "release/examples" / name
+    return YARDSTICKS_TARGET / "release/examples" / name
+
+
+def build_yardsticks(names):
+    """Builds them if one is among these; they need no Python, and must not be linked with it."""
+    if set(names) & set(YARDSTICKS):
+        command = ["cargo", "build", "--release", "--examples", "--no-default-features", "--locked", "--quiet"]
+        subprocess.run([*command, "--target-dir", str(YARDSTICKS_TARGET)], cwd=common.ROOT, check=True, timeout=BUILD_LIMIT)
 
 
 def has_threads():

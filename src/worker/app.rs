@@ -4,6 +4,7 @@
 //! side, so that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more
 //! comes back as a [`Stream`], which the loop advances one block at a time while nothing waits to be sent.
 
+use std::fmt;
 use std::fs::File;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -24,6 +25,12 @@ pub struct Peer {
     pub port: Text<PORT_MAX>,
     /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
     pub trusted: bool,
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.addr.is_empty() { f.write_str("a client of a unix socket") } else { f.write_str(&self.addr) }
+    }
 }
 
 /// The client's end of a connection, as long as its request lasts.
@@ -249,4 +256,16 @@ pub trait App {
 
     /// The worker leaves: flush the application's output, run its exit handlers.
     fn finish(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_without_an_address_has_a_name_in_messages() {
+        let tcp = Peer { addr: "::1".into(), port: "80".into(), trusted: false };
+        assert_eq!(tcp.to_string(), "::1");
+        assert_eq!(Peer::default().to_string(), "a client of a unix socket");
+    }
 }

@@ -71,7 +71,8 @@ pub(super) enum Phase {
     Answer(Box<Answer>),
     /// The output is the last.
     Closing(Fate),
-    /// Its last answer is sent. What still comes is thrown away, or is the application's for a moment when that had taken the socket over.
+    /// Its last answer is sent. What still comes is thrown away, or is the application's for a moment when that had taken the
+    /// socket over.
     Linger(Linger),
 }
 

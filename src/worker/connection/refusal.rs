@@ -32,7 +32,7 @@ impl Connection {
 
     /// Answers a bad request and closes: nothing behind it can be trusted.
     pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer.addr));
+        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
         self.answer_ourselves(error.status(), &error.to_string(), head, seat);
     }
 
@@ -71,12 +71,13 @@ impl Connection {
         CloseReason::ClientGone
     }
 
-    /// Renders an answer of our own and closes behind it.
+    /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
         self.render_ourselves(status, detail, &[], head, seat);
         self.record_refusal(status, head, 0, seat);
     }
 
+    /// Renders an answer of our own; the connection closes behind it.
     pub(in crate::worker) fn render_ourselves(
         &mut self,
         status: u16,

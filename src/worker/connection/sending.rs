@@ -17,7 +17,8 @@ impl Connection {
         apart || self.output.is_some()
     }
 
-    /// Sends all there is, in order. What waits may never have been tried ([`crate::worker::job::SocketOutlet`]): no edge would ask for it.
+    /// Sends all there is, in order. What waits may never have been tried ([`crate::worker::job::SocketOutlet`]): no edge would ask
+    /// for it.
     pub(super) fn send_all(&mut self, seat: &mut Seat) -> Flow {
         if self.held {
             self.recall(seat);
@@ -77,7 +78,7 @@ impl Connection {
                 seat.log.error(format_args!(
                     "cannot keep the output that {} has not read: {error}; check the space and the rights of the temporary \
                      directory (TMPDIR)",
-                    self.link.peer.addr
+                    self.link.peer
                 ));
                 Err(Next::Close(CloseReason::Cut))
             }

@@ -29,22 +29,27 @@ impl Connection {
 
     /// What the socket has not taken goes along with the request, so that `write()` goes behind it.
     pub(in crate::worker) fn send_along(&mut self, job: &mut Job) {
-        job.output = self.output.take();
+        job.output = self.give_output();
         job.behind = self.held;
         if job.behind {
             self.link.precede(true);
         }
-        if job.output.is_some() {
+    }
+
+    /// What the socket has not taken. The call that gets it has something to send.
+    pub(super) fn give_output(&mut self) -> Option<Box<Output>> {
+        let output = self.output.take();
+        if output.is_some() {
             self.link.claim.begin();
         }
+        output
     }
 
     /// Takes the request that it has submitted out of the seat, and its own input too.
     pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
         let mut parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
-        if let Some(output) = self.output.take() {
+        if let Some(output) = self.give_output() {
             parcel.output = Some(output);
-            self.link.claim.begin();
         }
         self.stow(seat);
         parcel

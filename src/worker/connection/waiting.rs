@@ -68,10 +68,7 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Waiting(mut parcel) => {
                 self.renew_turn(seat);
-                parcel.output = self.output.take();
-                if parcel.output.is_some() {
-                    self.link.claim.begin();
-                }
+                parcel.output = self.give_output();
                 parcel.stop_waiting(seat.clock.ns());
                 seat.job.unpack(*parcel);
                 Next::Work(Work::Call)

@@ -29,12 +29,14 @@ impl EventLoop {
         self.begin_turn(token, seat)
     }
 
+    /// A turn of this connection, unless it is gone.
     pub(super) fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
         seat.set_crowded(self.is_crowded());
         let next = self.find(token)?.begin_turn(seat);
         self.follow(token, next, seat)
     }
 
+    /// Puts a new connection into the table.
     pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
         let link = Link::new(stream, self.peer(peer), listener);

@@ -185,7 +185,7 @@ impl EventLoop {
         if message.kind == Kind::Request {
             let until = (message.time / NS_PER_MS).saturating_add(seat.rules.queue_timeout);
             self.lending.overdue = Some(self.lending.overdue.map_or(until, |other| other.min(until)));
-            seat.log.debug(format_args!("lent a request of {} to other workers", connection.link.peer.addr));
+            seat.log.debug(format_args!("lent a request of {} to other workers", connection.link.peer));
         }
         self.part(token);
         Offer::Lent
