@@ -6,9 +6,10 @@ use std::fs;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
-use common::client::Response;
-use common::server::{Running, Server};
+use common::client::{Client, Response};
+use common::server::{Running, Server, at_once};
 use common::{SOON, procfs, wait_for};
+use tapster::sys::time::monotonic;
 
 /// Size of the file that is sent by file_wrapper, in bytes: far more than all socket buffers.
 const FILE_SIZE: usize = 50 * 1024 * 1024;
@@ -252,5 +253,32 @@ fn answers_of_two_blocks_do_not_wait_for_delayed_acknowledgements() {
     }
     let each = began.elapsed() / REQUESTS;
     assert!(each.as_millis() < 20, "{each:?} for each answer");
+    server.stop();
+}
+
+#[test]
+fn quick_answers_wait_for_each_other_but_not_for_all() {
+    const CLIENTS: usize = 150;
+    // Answers with the time at which the call begins, which takes 300 us.
+    let app = "
+import time
+
+def application(environ, start_response):
+    begin = time.monotonic_ns()
+    while time.monotonic_ns() < begin + 300_000:
+        pass
+    start_response('200 OK', [])
+    return [b'%d' % begin]
+";
+    let server = Server::source(app).workers(1).start();
+    let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+    clients.iter_mut().for_each(|client| drop(client.get("/")));
+    at_once(server.workers()[0], || clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")));
+    let answers: Vec<(u64, u64)> =
+        clients.iter_mut().map(|client| (client.response().text().parse().expect("a number"), monotonic())).collect();
+    let (_, first) = answers[0];
+    let begun = answers.iter().filter(|(begin, _)| *begin < first).count();
+    // A few that were served before, and those of the three milliseconds that answers wait.
+    assert!(begun < CLIENTS / 2, "{begun} calls had begun when the first answer came");
     server.stop();
 }

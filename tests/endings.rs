@@ -67,13 +67,17 @@ def behind():
     wait("end")
 
 
+def look():
+    open("/dev/null").close()
+
+
 def reap():
     while CHILDREN:
         os.waitpid(CHILDREN.pop(), 0)
 
 
 def application(environ, start_response):
-    {"/fork": fork, "/gated": gated, "/behind": behind, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
+    {"/fork": fork, "/gated": gated, "/behind": behind, "/look": look, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
     start_response("200 OK", [("Content-Length", "6")])
     return [b"hello\n"]
 "#;
@@ -194,5 +198,20 @@ fn the_descriptors_of_ended_connections_are_closed_also_before_a_slow_call() {
     open(&server, "end");
     assert_eq!(slow.response().text(), "hello\n");
     wait_for("the end of all", SOON, || closed(1));
+    server.stop();
+}
+
+#[test]
+fn ended_connections_take_no_descriptor_from_the_application() {
+    // A few more than an idle worker has, and fewer than it may accept at a wake.
+    const FILES: u32 = 36;
+    let limit = format!("ulimit -n {FILES}; exec \"$@\"");
+    let server = server().workers(1).launcher(["/bin/sh", "-c", &limit, "sh"]).start();
+    let worker = server.workers()[0];
+    let mut clients = Vec::new();
+    at_once(worker, || clients.extend((0..40).map(|_| last_request(&server, "/look"))));
+    for client in &mut clients {
+        assert_eq!(client.response().text(), "hello\n");
+    }
     server.stop();
 }

@@ -105,11 +105,11 @@ mod tests {
     fn all_are_closed_and_nothing_between_them() {
         use std::io::{Read, Write};
         // Where nobody else takes numbers, so that they follow each other.
-        const FROM: i32 = 700;
+        let from = crate::sys::process::descriptor_limit().min(1024) as i32 - 64;
         let (mut readers, mut fds) = (Vec::new(), Vec::new());
         for _ in 0..6 {
             let (reader, writer) = io::pipe().unwrap();
-            let number = fcntl(&writer, FcntlArg::F_DUPFD_CLOEXEC(FROM)).unwrap();
+            let number = fcntl(&writer, FcntlArg::F_DUPFD_CLOEXEC(from)).unwrap();
             // SAFETY: the number is new.
             fds.push(unsafe { OwnedFd::from_raw_fd(number) });
             readers.push(reader);

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, unbounded};
@@ -17,6 +17,7 @@ use crate::channel::Report;
 use crate::config::{Settings, Trusted};
 use crate::lending::Queue;
 use crate::net::listener::Listener;
+use crate::sys::process::descriptor_limit;
 
 use super::accept::Acceptor;
 use super::calls::Calls;
@@ -24,6 +25,7 @@ use super::connection::{Connection, Token};
 use super::control::Control;
 use super::gather::Asked;
 use super::job::{Letter, Parcel, Served, Work};
+use super::last::Ended;
 use super::letter_box::LetterBox;
 use super::member::{MAIN, Member, Members};
 use super::outbox::Outbox;
@@ -101,8 +103,7 @@ pub struct EventLoop {
     owner: Member,
     /// Whole answers that wait for others, while the loop lies on the table.
     pub(super) outbox: Outbox,
-    /// Sockets of clients that have their last answer and the end.
-    pub(super) ended: Vec<OwnedFd>,
+    pub(super) ended: Ended,
     /// The stream that its owner asks.
     pub(super) asked: Asked,
     /// Threads that are in the application without owning the loop.
@@ -160,7 +161,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
             outbox: Outbox::default(),
-            ended: Vec::new(),
+            ended: Ended::new(descriptor_limit()),
             asked: Asked::default(),
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),

@@ -14,6 +14,7 @@
 //! The descriptors of such connections are closed together at the end of the turn. Those that were accepted in the same turn follow
 //! each other as a rule, and one system call closes them.
 
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::http::framing::Length;
@@ -27,8 +28,34 @@ use super::output::send_last;
 use super::pace::TICK_NS;
 use super::seat::Seat;
 
-/// Descriptors that wait at most: more than a turn accepts at a wake, and few beside those that are spared for the application.
+/// Descriptors that wait at most: more than are accepted at a wake.
 const ENDED_MAX: usize = 32;
+
+/// Numbers below the limit of open descriptors that are left to the application. The kernel gives the lowest number that is free, so a
+/// higher one means that few are left, and nothing waits.
+const SPARED: usize = 2 * ENDED_MAX;
+
+/// Sockets of clients that have their last answer and the end.
+#[derive(Debug)]
+pub struct Ended {
+    fds: Vec<OwnedFd>,
+    /// The first number that does not wait.
+    bound: usize,
+}
+
+impl Ended {
+    /// None yet, in a process that may have so many descriptors.
+    pub fn new(limit: usize) -> Self {
+        Self { fds: Vec::new(), bound: limit.saturating_sub(SPARED) }
+    }
+
+    /// Adds one; whether all are to be closed now.
+    fn add(&mut self, fd: OwnedFd) -> bool {
+        let is_high = fd.as_raw_fd() as usize >= self.bound;
+        self.fds.push(fd);
+        is_high || self.fds.len() >= ENDED_MAX
+    }
+}
 
 impl Seat {
     /// The fate of the connection behind the whole answer to the job in hand.
@@ -62,10 +89,7 @@ impl Connection {
 impl EventLoop {
     /// The client has the end of this connection: its descriptor is closed with those of others.
     pub(super) fn close_later(&mut self, link: Arc<Link>) {
-        if let Some(link) = Arc::into_inner(link) {
-            self.ended.push(link.stream.into());
-        }
-        if self.ended.len() >= ENDED_MAX {
+        if Arc::into_inner(link).is_some_and(|link| self.ended.add(link.stream.into())) {
             self.close_ended();
         }
     }
@@ -73,8 +97,8 @@ impl EventLoop {
     /// Closes what waits for it.
     #[inline]
     pub(super) fn close_ended(&mut self) {
-        if !self.ended.is_empty() {
-            close_all(&mut self.ended);
+        if !self.ended.fds.is_empty() {
+            close_all(&mut self.ended.fds);
             self.acceptor.freed();
         }
     }

@@ -4,8 +4,8 @@
 //! requests wait for the same thread, a finished answer therefore lies here for a moment, and a few leave one after the other;
 //! answers to pipelined requests leave in one send. This is only for answers that are whole and whose connection stays open, and
 //! never for long: they are sent before a call that may end later than [`HOLD_NS`] after the first was laid here, as far as the
-//! last one tells, and at the end of the turn. When a call lasts longer than that, the thread that takes the loop sends them
-//! before anything else ([`super::executor`]).
+//! last one tells, and at the end of the turn. When a call lasts so long that another thread takes the loop, that one sends
+//! them before anything else ([`super::executor`]).
 //!
 //! The outbox is the seat's while its thread has the loop, so that connections can reach it, and lies on the table with the loop
 //! during a call.
