@@ -74,7 +74,7 @@ pub struct EventLoop {
     poll: Poll,
     events: Events,
     turn: Turn,
-    pub(super) acceptor: Acceptor,
+    acceptor: Acceptor,
     control: Control,
     connections: Slab<Connection>,
     generation: u32,
@@ -103,7 +103,7 @@ pub struct EventLoop {
     owner: Member,
     /// Whole answers that wait for others, while the loop lies on the table.
     pub(super) outbox: Outbox,
-    pub(super) ended: Ended,
+    ended: Ended,
     /// The stream that its owner asks.
     pub(super) asked: Asked,
     /// Threads that are in the application without owning the loop.
@@ -133,7 +133,8 @@ impl EventLoop {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let lending = Lending::new(queue, settings, share.is_some(), listeners.len());
+        let room = lend::room(descriptor_limit());
+        let lending = Lending::new(queue, settings, share.is_some(), listeners.len(), room);
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
         let (sender, letters) = unbounded();
@@ -161,7 +162,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
             outbox: Outbox::default(),
-            ended: Ended::new(descriptor_limit()),
+            ended: Ended::new(room),
             asked: Asked::default(),
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),

@@ -22,8 +22,7 @@ use crate::sys::fd::close_all;
 
 use super::app::Fate;
 use super::connection::{CloseReason, Connection, Flow, Next};
-use super::event_loop::EventLoop;
-use super::job::{Link, deliver_by};
+use super::job::deliver_by;
 use super::output::send_last;
 use super::pace::TICK_NS;
 use super::seat::Seat;
@@ -31,29 +30,35 @@ use super::seat::Seat;
 /// Descriptors that wait at most: more than are accepted at a wake.
 const ENDED_MAX: usize = 32;
 
-/// Numbers below the limit of open descriptors that are left to the application. The kernel gives the lowest number that is free, so a
-/// higher one means that few are left, and nothing waits.
-const SPARED: usize = 2 * ENDED_MAX;
-
 /// Sockets of clients that have their last answer and the end.
 #[derive(Debug)]
 pub struct Ended {
     fds: Vec<OwnedFd>,
-    /// The first number that does not wait.
+    /// The first number that does not wait. The kernel gives the lowest one that is free, so a higher one means that few are left.
     bound: usize,
 }
 
 impl Ended {
-    /// None yet, in a process that may have so many descriptors.
-    pub fn new(limit: usize) -> Self {
-        Self { fds: Vec::new(), bound: limit.saturating_sub(SPARED) }
+    /// None yet; the application shall find descriptors from number `bound` on.
+    pub fn new(bound: usize) -> Self {
+        Self { fds: Vec::new(), bound }
     }
 
     /// Adds one; whether all are to be closed now.
-    fn add(&mut self, fd: OwnedFd) -> bool {
+    pub fn add(&mut self, fd: OwnedFd) -> bool {
         let is_high = fd.as_raw_fd() as usize >= self.bound;
         self.fds.push(fd);
         is_high || self.fds.len() >= ENDED_MAX
+    }
+
+    /// Closes them; whether there were any.
+    #[inline]
+    pub fn close(&mut self) -> bool {
+        let any = !self.fds.is_empty();
+        if any {
+            close_all(&mut self.fds);
+        }
+        any
     }
 }
 
@@ -83,23 +88,5 @@ impl Connection {
         self.after_send(result, seat)?;
         // A failure is one of the client's, and the close tells it.
         if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
-    }
-}
-
-impl EventLoop {
-    /// The client has the end of this connection: its descriptor is closed with those of others.
-    pub(super) fn close_later(&mut self, link: Arc<Link>) {
-        if Arc::into_inner(link).is_some_and(|link| self.ended.add(link.stream.into())) {
-            self.close_ended();
-        }
-    }
-
-    /// Closes what waits for it.
-    #[inline]
-    pub(super) fn close_ended(&mut self) {
-        if !self.ended.fds.is_empty() {
-            close_all(&mut self.ended.fds);
-            self.acceptor.freed();
-        }
     }
 }

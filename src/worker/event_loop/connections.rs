@@ -5,6 +5,7 @@
 //! new connection is read, answered and closed without the poll ever knowing of it.
 
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -142,5 +143,20 @@ impl EventLoop {
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
         Some((Token::NONE, Work::Drop(answer)))
+    }
+
+    /// The client has the end of this connection: its descriptor is closed with those of others.
+    fn close_later(&mut self, link: Arc<Link>) {
+        if Arc::into_inner(link).is_some_and(|link| self.ended.add(link.stream.into())) {
+            self.close_ended();
+        }
+    }
+
+    /// Closes what waits for it.
+    #[inline]
+    pub(super) fn close_ended(&mut self) {
+        if self.ended.close() {
+            self.acceptor.freed();
+        }
     }
 }

@@ -21,8 +21,8 @@ use mio::net::{TcpStream, UnixStream};
 use crate::config::Settings;
 use crate::lending::{Kind, Message, Packet, Queue};
 use crate::net::stream::{PeerAddr, Stream};
+use crate::sys::epoll;
 use crate::sys::time::NS_PER_MS;
-use crate::sys::{epoll, process};
 
 use super::{EventLoop, LENDING, Leaving, Seat, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
@@ -88,20 +88,20 @@ enum Offer {
 }
 
 /// Connections for which a process with so many descriptors has room.
-fn room(limit: usize) -> usize {
+pub(super) fn room(limit: usize) -> usize {
     limit.saturating_sub(SPARE_DESCRIPTORS).max(limit / 2)
 }
 
 impl Lending {
-    /// Nothing is lent; `listeners` is the number of sockets that the server listens on.
-    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize) -> Self {
+    /// Nothing is lent; `listeners` is the number of sockets that the server listens on, `room` that of [`room`].
+    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize, room: usize) -> Self {
         Self {
             queue,
             lends: !settings.no_lending,
             shared,
             max_queue: settings.max_queue as u64,
             listeners,
-            room: room(process::descriptor_limit()).min(settings.worker_connections),
+            room: room.min(settings.worker_connections),
             listens: false,
             hands_over: false,
             full_since: None,
