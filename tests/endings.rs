@@ -33,57 +33,8 @@ for head in sys.argv[3:]:
         print(struct.unpack_from('I', info, SEGMENTS_IN)[0])
 ";
 
-/// ENDINGS_DIR has the gates that end waits, and notes that a call has begun.
-const APP: &str = r#"
-import os
-import time
-from pathlib import Path
-
-DIR = Path(os.environ["ENDINGS_DIR"])
-CHILDREN = []
-
-
-def wait(gate="gate"):
-    deadline = time.monotonic() + 20
-    while not (DIR / gate).exists() and time.monotonic() < deadline:
-        time.sleep(0.002)
-
-
-def fork():
-    child = os.fork()
-    if child == 0:
-        wait()
-        os._exit(0)
-    CHILDREN.append(child)
-
-
-def gated():
-    (DIR / "entered").touch()
-    wait()
-
-
-def behind():
-    (DIR / "behind").touch()
-    wait("end")
-
-
-def look():
-    open("/dev/null").close()
-
-
-def reap():
-    while CHILDREN:
-        os.waitpid(CHILDREN.pop(), 0)
-
-
-def application(environ, start_response):
-    {"/fork": fork, "/gated": gated, "/behind": behind, "/look": look, "/reap": reap}.get(environ["PATH_INFO"], lambda: None)()
-    start_response("200 OK", [("Content-Length", "6")])
-    return [b"hello\n"]
-"#;
-
 fn server() -> Server {
-    let server = Server::source(APP);
+    let server = Server::new("endings:application");
     let temp = server.temp().display().to_string();
     server.env("ENDINGS_DIR", temp)
 }

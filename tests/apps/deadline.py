@@ -3,17 +3,13 @@
 import ctypes
 import os
 import time
-from pathlib import Path
 
+from notes import Notes
 from tapster import RequestTimeout
 
-DIR = Path(os.environ["DEADLINE_DIR"])
+NOTES = Notes("DEADLINE_DIR")
+note = NOTES.note
 LONG = 3600
-
-
-def note(name, text):
-    with open(DIR / name, "a") as file:
-        file.write(text + "\n")
 
 
 def spin():
@@ -22,7 +18,7 @@ def spin():
 
 
 def wait_for_gate():
-    while not (DIR / "gate").exists():
+    while not NOTES.is_open("gate"):
         time.sleep(0.01)
 
 

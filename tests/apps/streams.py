@@ -1,26 +1,23 @@
 """Answers that last: events, blocks without bytes, large ones; one case a path. STREAMS_DIR holds gates and notes."""
 
 import hashlib
-import os
 import threading
 import time
 from urllib.parse import parse_qs
 
-DIR = os.environ["STREAMS_DIR"]
+from notes import Notes
+
+NOTES = Notes("STREAMS_DIR")
+note = NOTES.note
 # A gate that nobody opens ends the stream, so that a failed test leaves no hanging worker.
 GATE_LIMIT = 60
 BLOCK = b"x" * (64 * 1024)
-LARGE = os.path.join(DIR, "large")
+LARGE = NOTES.path("large")
 
 
 def application(environ, start_response):
     query = {key: values[0] for key, values in parse_qs(environ["QUERY_STRING"]).items()}
     return CASES[environ["PATH_INFO"].strip("/")](query, environ, start_response)
-
-
-def note(name, text):
-    with open(os.path.join(DIR, name), "a") as file:
-        file.write(text + "\n")
 
 
 def name(query, environ, start_response):
@@ -37,7 +34,7 @@ def events(query, environ, start_response):
 def produce(count, interval):
     yield f"data: {time.time()}\n\n".encode()
     deadline = time.monotonic() + GATE_LIMIT
-    while not os.path.exists(os.path.join(DIR, "gate")) and time.monotonic() < deadline:
+    while not NOTES.is_open("gate") and time.monotonic() < deadline:
         time.sleep(0.05)
     for _ in range(count):
         yield f"data: {time.time()}\n\n".encode()

@@ -2,18 +2,14 @@
 
 import ctypes
 import os
-import time
-from pathlib import Path
 
 import probe
+from notes import Notes
 
-DIR = Path(os.environ.get("UNSTEADY_DIR", "."))
-# A gate that nobody opens ends the request, so that a failed test leaves no hanging worker.
-GATE_LIMIT = 20
+NOTES = Notes("UNSTEADY_DIR")
 
-with open(DIR / "boots", "a") as boots:
-    boots.write("boot\n")
-if (DIR / "broken").exists():
+NOTES.note("boots", "boot")
+if NOTES.is_open("broken"):
     raise RuntimeError("broken after a good start")
 
 
@@ -32,12 +28,8 @@ def abort(environ, query):
 def gated(environ, query):
     """Says that it is running, then waits for the gate."""
     name = query["name"][0]
-    (DIR / ("entered-" + name)).touch()
-    deadline = time.monotonic() + GATE_LIMIT
-    while not (DIR / ("gate-" + name)).exists():
-        if time.monotonic() > deadline:
-            raise TimeoutError("nobody opened the gate " + name)
-        time.sleep(0.002)
+    NOTES.note("entered-" + name, "")
+    NOTES.await_gate("gate-" + name)
     return probe.text(b"passed " + name.encode())
 
 
