@@ -8,10 +8,14 @@ use std::process::Command;
 
 use common::server::Server;
 use common::{SOON, tools, venv};
+use nix::sys::signal::Signal;
 
 /// An application with a module that takes 300 ms to import.
 const SLOW_IMPORT: &str =
     "import slow_part\n\n\ndef application(environ, start_response):\n    start_response('200 OK', [])\n    return []\n";
+
+/// No worker could boot.
+const EXIT_BOOT: i32 = 3;
 
 fn with_slow_import() -> Server {
     let server = Server::source(SLOW_IMPORT);
@@ -91,4 +95,25 @@ fn a_quick_boot_is_not_worth_a_line() {
     assert_eq!(server.log().find(&["slow boot"]), None);
     assert_eq!(server.log().find(&["boot profile"]), None);
     server.stop();
+}
+
+#[test]
+fn a_worker_is_ready_when_nothing_is_left_that_can_fail() {
+    let (mut ready, mut told) = (Vec::new(), false);
+    // From too few for Python to more than an idle worker has.
+    for files in 18..40 {
+        let limit = format!("ulimit -n {files}; exec \"$@\"");
+        let server = Server::new("hello:application").workers(1).options(["--threads", "4"]);
+        let mut server = server.launcher(["/bin/sh", "-c", &limit, "sh"]).start_without_waiting();
+        ready.push(server.becomes_ready());
+        if ready.ends_with(&[true]) {
+            server.signal(Signal::SIGTERM);
+            assert_eq!(server.wait(SOON).code(), Some(0));
+            assert_eq!(server.log().find(&["CRITICAL"]), None, "a worker failed that was ready");
+        } else {
+            assert_eq!(server.wait(SOON).code(), Some(EXIT_BOOT), "{}", server.log().text());
+            told |= server.log().text().contains("cannot set up its event loop and threads: Too many open files");
+        }
+    }
+    assert!(told && ready.is_sorted() && ready.ends_with(&[true]) && !ready[0], "{ready:?}");
 }

@@ -59,10 +59,12 @@ use alarm::Alarms;
 use app::{App, Outlet, Renounce, Reply, Request};
 use control::Control;
 use event_loop::EventLoop;
+use letter_box::LetterBox;
 use member::{MAIN, Member};
 use seat::Seat;
 use share::Share;
 use spool::Budget;
+use tray::Tray;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -190,13 +192,23 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     };
     let mut seat = seats.seat(app, MAIN);
     seat.app.tell_signals(signals);
-    let mut event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, seat.clock.ms())?;
+    let now = seat.clock.ms();
+    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, now);
+    let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
+    let main = crew(event_loop.ends(), &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;
+    // Nothing that can fail for want of descriptors, memory or threads comes after this.
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
-    serve(event_loop, &mut seat, seats, boot.workers == 1)?;
+    main.work(&mut seat, Some(Box::new(event_loop)))?;
     seat.end_turn();
     seat.app.finish();
     Ok(EXIT_OK)
+}
+
+/// The error of a worker for which the operating system has too little.
+fn cannot_set_up(error: io::Error) -> io::Error {
+    let advice = "raise the limits of open files and of threads (ulimit -n, ulimit -u; LimitNOFILE=, TasksMax=)";
+    io::Error::new(error.kind(), format!("cannot set up its event loop and threads: {error}; {advice}"))
 }
 
 /// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
@@ -231,10 +243,9 @@ fn quota(settings: &Settings) -> Option<u64> {
     (settings.max_requests > 0).then_some(settings.max_requests + jitter)
 }
 
-/// Starts the other threads and works until the worker leaves. `is_alone`: the server has no other worker.
-fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats, is_alone: bool) -> io::Result<()> {
-    let (letters, tray) = event_loop.ends();
-    let mut places = executor::crew(seats.settings.members(), letters, tray, is_alone)?.into_iter();
+/// Starts the other threads; the place of this one. `ends` are those of the loop; `is_alone`: the server has no other worker.
+fn crew(ends: (LetterBox, Tray), seat: &Seat, seats: &Seats, is_alone: bool) -> io::Result<executor::Place> {
+    let mut places = executor::crew(seats.settings.members(), ends.0, ends.1, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();
@@ -254,7 +265,7 @@ fn serve(event_loop: EventLoop, seat: &mut Seat, seats: Seats, is_alone: bool) -
             seat.app.spawn(&name, Box::new(body))?;
         }
     }
-    main.work(seat, Some(Box::new(event_loop)))
+    Ok(main)
 }
 
 /// The life of a thread beside the main thread. It ends with the process, or ends the process when its loop fails.

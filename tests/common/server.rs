@@ -398,6 +398,11 @@ impl Running {
         assert!(left.is_empty(), "left behind: {left:#?}");
     }
 
+    /// Waits for the ready line or the end of the start; whether the server is ready.
+    pub fn becomes_ready(&mut self) -> bool {
+        self.ready_line().starts_with("READY")
+    }
+
     /// Reads up to the line end or the end of the pipe, at most [`START_LIMIT`].
     fn ready_line(&mut self) -> String {
         use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
