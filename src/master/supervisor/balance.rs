@@ -82,11 +82,13 @@ impl Supervisor {
         }
     }
 
-    /// Of the workers that serve: a stale one, else the last.
+    /// Of the workers that serve: the stale one that has served longest, else the last. Where workers wear out faster than they are
+    /// replaced, each has its turn all the same.
     fn first_to_leave(&self) -> Option<Slot> {
-        let serves = |place: &Place| place.owed && is_ready(place);
-        let stale = self.places.iter().position(|place| serves(place) && self.is_stale(place));
-        stale.or_else(|| self.places.iter().rposition(serves)).map(Slot)
+        let serving = self.places.iter().enumerate().filter(|(_, place)| place.owed);
+        let serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));
+        let stale = serving.clone().filter(|(_, place, _)| self.is_stale(place)).min_by_key(|(_, _, since)| *since);
+        stale.or_else(|| serving.last()).map(|(slot, _, _)| slot)
     }
 
     fn retire(&mut self, slot: Slot, order: Order, now: Instant) {
@@ -130,5 +132,11 @@ impl Supervisor {
 }
 
 fn is_ready(place: &Place) -> bool {
-    matches!(place.state, State::Ready { .. })
+    ready_since(place).is_some()
+}
+
+/// Since when its worker has served.
+fn ready_since(place: &Place) -> Option<Instant> {
+    let State::Ready { since } = place.state else { return None };
+    Some(since)
 }

@@ -179,6 +179,18 @@ fn workers_are_replaced_at_their_age_one_by_one() {
 }
 
 #[test]
+fn workers_that_wear_out_faster_than_they_are_replaced_all_have_their_turn() {
+    let age = Duration::from_secs(2);
+    let mut server = Server::serving_with(Policy { max_age: Some(age), ..policy(3) });
+    server.after(age);
+    for (successor, replaced) in [(3, 0), (0, 1), (1, 2), (2, 3), (3, 0)] {
+        assert_eq!(server.ready(successor), [retire(replaced)]);
+        assert!(server.leaves(replaced).contains(&fork(replaced)));
+        server.after(age);
+    }
+}
+
+#[test]
 fn a_worker_that_does_not_go_on_is_aborted_then_killed_and_replaced() {
     let hang = Hang::Call(GRACEFUL);
     let told = |slot, exit| Action::Tell(Note::Hung { slot: Slot(slot), hang, exit, fatal: false });
