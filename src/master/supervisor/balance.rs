@@ -86,9 +86,9 @@ impl Supervisor {
     /// replaced, each has its turn all the same.
     fn first_to_leave(&self) -> Option<Slot> {
         let serving = self.places.iter().enumerate().filter(|(_, place)| place.owed);
-        let serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));
+        let mut serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));
         let stale = serving.clone().filter(|(_, place, _)| self.is_stale(place)).min_by_key(|(_, _, since)| *since);
-        stale.or_else(|| serving.last()).map(|(slot, _, _)| slot)
+        stale.or_else(|| serving.next_back()).map(|(slot, _, _)| slot)
     }
 
     fn retire(&mut self, slot: Slot, order: Order, now: Instant) {
