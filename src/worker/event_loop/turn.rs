@@ -97,6 +97,8 @@ impl EventLoop {
                         self.turn.stage = Stage::Parked;
                         if !seat.may_call && self.outside.is_empty() {
                             self.send_held(seat);
+                            // This thread may have no other turn for long.
+                            seat.end_turn();
                             return Ok(Step::HandOver(MAIN));
                         }
                         None
