@@ -240,8 +240,8 @@ impl Place {
     fn own(&self, mut event_loop: Box<EventLoop>, seat: &mut Seat) -> io::Result<Parted> {
         event_loop.own(seat);
         loop {
-            // A loop that fails ends the worker: answers that wait for others are sent before.
-            match event_loop.next(seat).inspect_err(|_| event_loop.send_held(seat))? {
+            // A loop that fails ends the worker.
+            match event_loop.next(seat).inspect_err(|_| event_loop.close_up(seat))? {
                 Step::Work(token, work) => match self.perform(event_loop, token, work, seat) {
                     Performed::Kept(back) => event_loop = back,
                     Performed::Lost(work) => return Ok(Parted::Lost(work)),

@@ -197,7 +197,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
     let main = crew(event_loop.ends(), &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;
-    // Nothing that can fail for want of descriptors, memory or threads comes after this.
+    // What can fail for want of descriptors or threads is done.
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     main.work(&mut seat, Some(Box::new(event_loop)))?;
     seat.end_turn();
@@ -205,11 +205,17 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     Ok(EXIT_OK)
 }
 
-/// The error of a worker for which the operating system has too little.
+/// The error of a worker that has no event loop or not all of its threads.
 fn cannot_set_up(error: io::Error) -> io::Error {
-    let advice = "raise the limits of open files and of threads (ulimit -n, ulimit -u; LimitNOFILE=, TasksMax=)";
-    io::Error::new(error.kind(), format!("cannot set up its event loop and threads: {error}; {advice}"))
+    let mut text = format!("cannot set up its event loop and threads: {error}");
+    if error.raw_os_error().is_some() || text.contains(NO_PYTHON_THREAD) {
+        text += "; raise the limits of open files and of threads (ulimit -n, ulimit -u; LimitNOFILE=, TasksMax=)";
+    }
+    io::Error::new(error.kind(), text)
 }
+
+/// What CPython says when the operating system gives it no thread.
+const NO_PYTHON_THREAD: &str = "can't start new thread";
 
 /// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
 fn renounce(inheritance: Arc<Inheritance>, alarms: Alarms) -> Renounce {

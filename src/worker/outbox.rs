@@ -177,7 +177,7 @@ impl EventLoop {
     pub(super) fn clear_way(&mut self, token: Token, seat: &mut Seat) -> Option<()> {
         self.send_held(seat);
         let Some(connection) = self.find(token) else {
-            seat.job.link = None;
+            seat.forget_job();
             return None;
         };
         connection.send_along(&mut seat.job);

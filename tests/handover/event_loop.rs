@@ -72,7 +72,7 @@ impl EventLoop {
         self.touch();
     }
 
-    pub fn send_held(&mut self, _: &mut Seat) {
+    pub fn close_up(&mut self, _: &mut Seat) {
         self.world.sent.set(true);
     }
 

@@ -71,6 +71,24 @@ impl Connection {
         CloseReason::ClientGone
     }
 
+    /// The connection ends: a request of it that is not in the application is logged.
+    pub(in crate::worker) fn forget(&mut self, seat: &mut Seat) {
+        match std::mem::replace(&mut self.phase, Phase::Head) {
+            Phase::Waiting(mut parcel) => {
+                parcel.stop_waiting(seat.clock.ns());
+                let head = Some((&parcel.head, parcel.bytes.as_slice()));
+                self.record_refusal(CLIENT_CLOSED_REQUEST, head, parcel.queued, seat);
+            }
+            Phase::Body(upload) => {
+                let head = Some((&upload.head, upload.bytes.as_slice()));
+                self.record_refusal(CLIENT_CLOSED_REQUEST, head, 0, seat);
+            }
+            phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
+                self.phase = phase
+            }
+        }
+    }
+
     /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
         self.render_ourselves(status, detail, &[], head, seat);
@@ -97,5 +115,18 @@ impl Connection {
     fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, queued: u64, seat: &mut Seat) {
         let peer = &self.link.peer;
         seat.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
+    }
+}
+
+impl Seat {
+    /// The client of the request in hand is gone before its call.
+    pub(in crate::worker) fn forget_job(&mut self) {
+        let Some(link) = self.job.link.take() else { return };
+        let bytes = self.job.bytes(&self.input).to_vec();
+        let head = std::mem::take(&mut self.job.head);
+        (self.job.body, self.job.lease, self.job.output) = Default::default();
+        let (peer, head, queued) = (&link.peer, Some((&head, bytes.as_slice())), self.job.queued);
+        let status = CLIENT_CLOSED_REQUEST;
+        self.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
     }
 }

@@ -38,7 +38,7 @@ impl Connection {
             }
             Ok(Sent::Blocked { progress }) => {
                 if progress {
-                    self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+                    self.await_reader(seat);
                 }
                 // What the seat has rendered for this connection must not meet the next one there.
                 self.flush(seat)?;
@@ -65,12 +65,20 @@ impl Connection {
         self.output.get_or_insert_default().push(bytes).map_err(Gone::Storage)
     }
 
+    /// From now on the client has the write timeout to read on. A request of it that waits for a slot keeps its own time: it is
+    /// refused in time whatever becomes of the answers before it.
+    fn await_reader(&mut self, seat: &Seat) {
+        if !self.is_waiting() {
+            self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        }
+    }
+
     /// What follows an attempt to send.
     pub(in crate::worker) fn after_send(&mut self, result: Result<(), Gone>, seat: &Seat) -> Flow {
         match result {
             Ok(()) if self.output.is_none() => Ok(()),
             Ok(()) => {
-                self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+                self.await_reader(seat);
                 Err(Next::Wait)
             }
             Err(Gone::Client) => Err(Next::Close(CloseReason::ClientGone)),

@@ -140,6 +140,7 @@ impl EventLoop {
             return None;
         }
         self.acceptor.freed();
+        connection.forget(seat);
         let answer = connection.take_answer()?;
         seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
         Some((Token::NONE, Work::Drop(answer)))

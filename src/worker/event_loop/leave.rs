@@ -49,6 +49,17 @@ impl Leaving {
 }
 
 impl EventLoop {
+    /// The loop has failed, and the worker ends: what is answered goes to its clients as far as their sockets take it, and to the log.
+    #[cold]
+    pub fn close_up(&mut self, seat: &mut Seat) {
+        while let Ok(letter) = self.letters.try_recv() {
+            // What it asks for next is for nobody any more, and a stream belongs to another thread.
+            std::mem::forget(self.open_letter(letter, seat));
+        }
+        self.send_held(seat);
+        seat.end_turn();
+    }
+
     /// The end of a turn: looks after the listeners; whether the worker has nothing left to do.
     pub(super) fn is_done(&mut self, seat: &mut Seat) -> io::Result<bool> {
         let now = seat.clock.ms();

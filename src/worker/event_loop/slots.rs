@@ -16,7 +16,12 @@ impl EventLoop {
             Work::Drop(_) | Work::Signals => self.errands.push_back(work),
             Work::Call | Work::Parcel(_) | Work::Advance(_) => {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
-                self.find(token)?.park(work, seat);
+                let Some(connection) = self.find(token) else {
+                    // What waited to be sent to it has just found its client gone.
+                    seat.forget_job();
+                    return None;
+                };
+                connection.park(work, seat);
                 if self.lend(token, !too_many, seat) {
                     return None;
                 }
