@@ -276,9 +276,21 @@ fn crew(ends: (LetterBox, Tray), seat: &Seat, seats: &Seats, is_alone: bool) -> 
 
 /// The life of a thread beside the main thread. It ends with the process, or ends the process when its loop fails.
 fn keep_working(place: &executor::Place, seat: &mut Seat) {
+    let _worker = EndsWithThread;
     if let Err(error) = place.work(seat, None) {
         seat.log.critical(format_args!("the event loop failed: {error}; the worker ends"));
         exit_now(EXIT_FAILED);
+    }
+}
+
+/// A worker that does not outlive a panic of the thread that has this: the loop may be gone with it, and only a new worker helps.
+struct EndsWithThread;
+
+impl Drop for EndsWithThread {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            exit_now(EXIT_FAILED);
+        }
     }
 }
 
