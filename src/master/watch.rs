@@ -16,8 +16,9 @@ const QUIET_MIN: Duration = Duration::from_millis(100);
 const QUIET_MAX: Duration = Duration::from_secs(10);
 
 /// How long a worker has to give a sign at the deadline of a call, in nanoseconds: its loop answers within a few milliseconds when
-/// it is there and the machine is not worn out.
-const ANSWER: u64 = 500_000_000;
+/// it is there and the machine is not worn out. It is asked twice: where everything stands still for a moment, the master may be the
+/// first to go on, and finds the first question unanswered.
+const ANSWER: u64 = 250_000_000;
 
 /// What can be seen of a worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +52,8 @@ struct Row {
     served: u64,
     /// When it was pinged since then.
     pinged: Option<u64>,
+    /// Whether that ping, at the deadline of a call, was the second one.
+    again: bool,
 }
 
 /// The looks of the past.
@@ -64,7 +67,7 @@ pub struct Watch {
 impl Watch {
     /// A new worker is watched from now on.
     pub fn begin(&mut self, slot: Slot, now: u64) {
-        self.rows.insert(slot, Row { sign: now, served: 0, pinged: None });
+        self.rows.insert(slot, Row { sign: now, served: 0, pinged: None, again: false });
     }
 
     /// The worker is gone.
@@ -119,9 +122,10 @@ impl Row {
     fn judge_overdue(&mut self, deadline: u64, beat: u64, (timeout, quiet): (Duration, u64), now: u64) -> Verdict {
         match self.pinged.filter(|pinged| *pinged >= deadline) {
             Some(pinged) if beat >= pinged && now < pinged + quiet => Verdict::Later(pinged + quiet),
-            Some(pinged) if beat < pinged && now >= pinged + ANSWER => Verdict::Stuck(Hang::Call(timeout)),
-            Some(pinged) if beat < pinged => Verdict::Later(pinged + ANSWER),
-            Some(_) | None => {
+            Some(pinged) if beat < pinged && now < pinged + ANSWER => Verdict::Later(pinged + ANSWER),
+            Some(pinged) if beat < pinged && self.again => Verdict::Stuck(Hang::Call(timeout)),
+            asked => {
+                self.again = asked.is_some_and(|pinged| beat < pinged);
                 self.pinged = Some(now);
                 Verdict::Ping(now + ANSWER)
             }
@@ -166,7 +170,20 @@ mod tests {
         assert_eq!(judge(&mut watch, &calling(101), 105), Verdict::Later(107 * SECOND), "the next quiet look comes first");
         assert_eq!(judge(&mut watch, &calling(101), 108), Verdict::Later(109 * SECOND));
         assert_eq!(judge(&mut watch, &calling(101), 109), Verdict::Ping(109 * SECOND + ANSWER));
-        assert_eq!(judge(&mut watch, &calling(101), 110), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        assert_eq!(judge(&mut watch, &calling(101), 110), Verdict::Ping(110 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &calling(101), 111), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn an_answer_to_the_second_question_is_one() {
+        let mut watch = watch();
+        judge(&mut watch, &calling(101), 109);
+        judge(&mut watch, &calling(101), 110);
+        let answered = Look { calls: vec![101 * SECOND], ..idle(110, 0) };
+        assert_eq!(judge(&mut watch, &answered, 111), Verdict::Later(112 * SECOND));
+        assert_eq!(judge(&mut watch, &answered, 112), Verdict::Ping(112 * SECOND + ANSWER));
+        assert_eq!(judge(&mut watch, &answered, 113), Verdict::Ping(113 * SECOND + ANSWER), "it is asked twice each time");
+        assert_eq!(judge(&mut watch, &answered, 114), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
@@ -177,7 +194,8 @@ mod tests {
         assert_eq!(judge(&mut watch, &look(110), 110), Verdict::Later(111 * SECOND));
         assert_eq!(judge(&mut watch, &look(110), 111), Verdict::Ping(111 * SECOND + ANSWER), "and looked at again");
         assert_eq!(judge(&mut watch, &look(111), 113), Verdict::Ping(113 * SECOND + ANSWER));
-        assert_eq!(judge(&mut watch, &look(111), 114), Verdict::Stuck(Hang::Call(TIMEOUT)), "until it does not any more");
+        judge(&mut watch, &look(111), 114);
+        assert_eq!(judge(&mut watch, &look(111), 115), Verdict::Stuck(Hang::Call(TIMEOUT)), "until it does not any more");
     }
 
     #[test]
@@ -185,7 +203,8 @@ mod tests {
         let look = Look { calls: vec![108 * SECOND, 101 * SECOND], ..idle(108, 9) };
         let mut watch = watch();
         judge(&mut watch, &look, 109);
-        assert_eq!(judge(&mut watch, &look, 110), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        judge(&mut watch, &look, 110);
+        assert_eq!(judge(&mut watch, &look, 111), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
@@ -230,7 +249,8 @@ mod tests {
         assert_eq!(judge(&mut watch, &idle(100, 0), 500), Verdict::Later(502 * SECOND));
         assert_eq!(judge(&mut watch, &calling(101), 507), Verdict::Later(508 * SECOND));
         assert_eq!(judge(&mut watch, &calling(101), 508), Verdict::Ping(508 * SECOND + ANSWER));
-        assert_eq!(judge(&mut watch, &calling(101), 509), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        judge(&mut watch, &calling(101), 509);
+        assert_eq!(judge(&mut watch, &calling(101), 510), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
@@ -240,7 +260,8 @@ mod tests {
         assert!(matches!(judge(&mut watch, &leaving, 300), Verdict::Later(_)));
         let calling = Look { loops: false, ..calling(101) };
         assert!(matches!(judge(&mut watch, &calling, 301), Verdict::Ping(_)));
-        assert_eq!(judge(&mut watch, &calling, 302), Verdict::Stuck(Hang::Call(TIMEOUT)));
+        judge(&mut watch, &calling, 302);
+        assert_eq!(judge(&mut watch, &calling, 303), Verdict::Stuck(Hang::Call(TIMEOUT)));
     }
 
     #[test]
