@@ -243,22 +243,27 @@ fn a_wrong_length_is_cut_or_closed_and_logged() {
 #[test]
 fn answers_of_two_blocks_do_not_wait_for_delayed_acknowledgements() {
     /// Each would take 40 ms if the second block waited for an acknowledgement of the first.
-    const REQUESTS: u32 = 50;
+    const REQUESTS: usize = 50;
     let server = Server::new("probe:application").start();
     let mut client = server.connect();
     client.get("/no-length");
-    let began = std::time::Instant::now();
+    let mut times = Vec::new();
     for _ in 0..REQUESTS {
+        let began = std::time::Instant::now();
         assert_eq!(client.get("/no-length").text(), "one two three");
+        times.push(began.elapsed());
     }
-    let each = began.elapsed() / REQUESTS;
-    assert!(each.as_millis() < 20, "{each:?} for each answer");
+    times.sort();
+    let median = times[REQUESTS / 2];
+    assert!(median.as_millis() < 20, "{median:?} for most answers");
     server.stop();
 }
 
 #[test]
 fn quick_answers_wait_for_each_other_but_not_for_all() {
     const CLIENTS: usize = 150;
+    /// Clients that do not run for a moment see their first answer late; not each time.
+    const ROUNDS: usize = 5;
     // Answers with the time at which the call begins, which takes 300 us.
     let app = "
 import time
@@ -273,11 +278,16 @@ def application(environ, start_response):
     let server = Server::source(app).workers(1).start();
     let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
     clients.iter_mut().for_each(|client| drop(client.get("/")));
-    at_once(server.workers()[0], || clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n")));
-    let answers: Vec<(u64, u64)> =
-        clients.iter_mut().map(|client| (client.response().text().parse().expect("a number"), monotonic())).collect();
-    let (_, first) = answers[0];
-    let begun = answers.iter().filter(|(begin, _)| *begin < first).count();
+    let mut round = || {
+        at_once(server.workers()[0], || {
+            clients.iter_mut().for_each(|client| client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n"));
+        });
+        let answers: Vec<(u64, u64)> =
+            clients.iter_mut().map(|client| (client.response().text().parse().expect("a number"), monotonic())).collect();
+        let (_, first) = answers[0];
+        answers.iter().filter(|(begin, _)| *begin < first).count()
+    };
+    let begun = (0..ROUNDS).map(|_| round()).min().expect("there are rounds");
     // A few that were served before, and those of the three milliseconds that answers wait.
     assert!(begun < CLIENTS / 2, "{begun} calls had begun when the first answer came");
     server.stop();

@@ -273,8 +273,8 @@ fn a_start_that_takes_too_long_leaves_nothing_behind() {
     service.app("import time\ntime.sleep(3600)\n");
     let defaults = service.path("defaults");
     let text = fs::read_to_string(&defaults).expect("it is there");
-    fs::write(&defaults, format!("{text}START_TIMEOUT=1\n")).expect("it is written");
-    assert!(service.expect("start", 1).contains("not ready after 1 seconds"));
+    fs::write(&defaults, format!("{text}START_TIMEOUT=5\n")).expect("it is written");
+    assert!(service.expect("start", 1).contains("not ready after 5 seconds"));
     wait_for("the end of the daemon", SOON, || (!service.path("tapster.pid").exists()).then_some(()));
     service.expect("status", 3);
 }
