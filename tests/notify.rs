@@ -14,12 +14,15 @@ use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use common::client::{Address, Client};
-use common::server::{START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
+use common::server::{START_LIMIT, STOP_LIMIT, Server, at_once, binary, signal_to};
 use common::tools::tool;
 use common::{SOON, apps, procfs, wait_for};
 
-/// What the master sends now and then while its workers boot.
+/// What the master sends now and then while its workers boot, between any two other messages if the machine is slow.
 const MORE_TIME: &str = "EXTEND_TIMEOUT_USEC=15000000";
+
+/// More than [`MORE_TIME`] is sent within [`START_LIMIT`].
+const ASKED_AT_MOST: usize = 20;
 
 /// A service manager's end.
 struct Manager {
@@ -56,14 +59,17 @@ impl Manager {
         }
     }
 
+    /// The next message but those about the time of the boot.
     #[track_caller]
     fn next(&self) -> String {
-        self.next_within(START_LIMIT).expect("a message")
+        let mut messages = std::iter::from_fn(|| self.next_within(START_LIMIT)).take(ASKED_AT_MOST);
+        messages.find(|message| message != MORE_TIME).expect("a message")
     }
 
-    /// Everything that waits.
+    /// Everything that waits, but what is about the time of the boot.
     fn rest(&self) -> Vec<String> {
-        std::iter::from_fn(|| self.next_within(Duration::from_millis(1))).collect()
+        let messages = std::iter::from_fn(|| self.next_within(Duration::from_millis(1)));
+        messages.filter(|message| message != MORE_TIME).collect()
     }
 }
 
@@ -143,10 +149,10 @@ fn a_slow_boot_asks_for_more_time_until_it_is_ready() {
     let source = "import os, time\nwhile not os.path.exists('gate'): time.sleep(0.01)\nfrom probe import application\n";
     let server = Server::source(source).options(["--pythonpath", apps().to_str().expect("UTF-8")]);
     let gate = server.temp().join("gate");
+    let began = Instant::now();
     let server = server.env("NOTIFY_SOCKET", &manager.place).start_without_waiting();
     assert_eq!(manager.next(), "STATUS=starting 1 workers");
-    let began = Instant::now();
-    assert_eq!(manager.next(), MORE_TIME);
+    assert_eq!(manager.next_within(START_LIMIT).as_deref(), Some(MORE_TIME));
     assert!(began.elapsed() > Duration::from_secs(3), "a quick boot needs no more time");
     fs::write(gate, "").expect("it is written");
     assert!(manager.next().starts_with("READY=1\nSTATUS=serving with 1 workers on http://127.0.0.1:"));
@@ -166,16 +172,24 @@ fn the_watchdog_is_fed_while_the_loop_turns_and_a_worker_is_ready() {
     manager.next();
     manager.next();
     let began = Instant::now();
-    for _ in 0..5 {
-        assert_eq!(manager.next_within(INTERVAL).as_deref(), Some("WATCHDOG=1"));
-    }
-    assert!(began.elapsed() > INTERVAL * 2, "at half the interval, not more often");
+    manager.rest();
+    let fed: Vec<Instant> = (0..6)
+        .map(|_| {
+            assert_eq!(manager.next_within(SOON).as_deref(), Some("WATCHDOG=1"));
+            Instant::now()
+        })
+        .collect();
+    // The first may have been due before, and be sent late. Each of the others was due half an interval after the one before was.
+    assert!(began.elapsed() >= INTERVAL * 2, "at half the interval, not more often");
+    // A busy machine makes some of them late, not all.
+    let gaps: Vec<Duration> = fed.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(gaps.iter().any(|gap| *gap < INTERVAL), "well within the interval: {gaps:?}");
 
     // The loop stands still.
-    server.signal(Signal::SIGSTOP);
-    manager.rest();
-    assert_eq!(manager.next_within(INTERVAL), None);
-    server.signal(Signal::SIGCONT);
+    at_once(server.pid(), || {
+        manager.rest();
+        assert_eq!(manager.next_within(INTERVAL), None);
+    });
     assert_eq!(manager.next_within(SOON).as_deref(), Some("WATCHDOG=1"));
 
     // Nobody serves, although the master goes on trying.
@@ -291,8 +305,9 @@ fn passed_sockets_are_served_and_belong_to_who_made_them() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("app.py"), ENVIRONMENT).expect("it is written");
     let path = dir.path().join("socket");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
-    let tcp = format!("127.0.0.1:{port}");
+    // An address of its own: its port is free until systemd-socket-activate binds it, and others take ports of 127.0.0.1 meanwhile.
+    let free = std::net::TcpListener::bind("127.0.0.2:0").and_then(|listener| listener.local_addr());
+    let tcp = free.expect("a free port").to_string();
     let mut server = Activated::start(&tool, dir.path(), &[&path.display().to_string(), &tcp], &[]);
     let expected = r#"{"seen": [], "leaked": false}"#;
     assert_eq!(ask(&Address::Unix(path.clone())), expected);

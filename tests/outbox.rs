@@ -153,9 +153,9 @@ fn a_client_that_has_done_with_sending_has_every_answer_before_the_end() {
 
 #[test]
 fn answers_of_more_requests_than_a_turn_has_room_for_leave_at_its_end() {
-    // Much less than any deadline of the connection, whose passing would send them too.
-    const PROMPT: Duration = Duration::from_secs(2);
-    let (worker, _gate) = start(|_| {});
+    // Less than any deadline of the connection, whose passing would send them too, and enough for a busy machine.
+    const PROMPT: Duration = Duration::from_secs(20);
+    let (worker, _gate) = start(|settings| settings.keep_alive = Duration::from_secs(60));
     let mut client = Client::new(&worker);
     for _ in 0..20 {
         let targets = vec!["/"; 200];

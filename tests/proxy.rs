@@ -15,6 +15,9 @@ const REQUESTS: usize = 300;
 /// A large answer and a large upload, in bytes.
 const LARGE: usize = 5_000_000;
 
+/// Longer than nginx keeps its connections to the server by default (60 s), so that none is closed just when it is used again.
+const KEEP_ALIVE: [&str; 2] = ["--keep-alive", "75"];
+
 /// nginx in front of a server, killed at the end.
 struct Nginx {
     child: Child,
@@ -111,7 +114,7 @@ fn assert_serves_through(nginx: &Nginx) {
 fn nginx_is_served_over_tcp_and_unix_sockets_in_both_versions() {
     for bind in ["127.0.0.1:0", "unix:{temp}/app.sock"] {
         for version in ["1.0", "1.1"] {
-            let server = Server::new("probe").binds([bind]).workers(2).start();
+            let server = Server::new("probe").binds([bind]).workers(2).options(KEEP_ALIVE).start();
             let Some(nginx) = Nginx::start(&server, version) else { return };
             assert_serves_through(&nginx);
             drop(nginx);
@@ -123,7 +126,7 @@ fn nginx_is_served_over_tcp_and_unix_sockets_in_both_versions() {
 #[test]
 fn websockets_pass_through_nginx() {
     for bind in ["127.0.0.1:0", "unix:{temp}/app.sock"] {
-        let server = Server::new("sockets").frameworks().binds([bind]).options(["--threads", "4"]);
+        let server = Server::new("sockets").frameworks().binds([bind]).options(["--threads", "4"]).options(KEEP_ALIVE);
         let temp = server.temp().display().to_string();
         let server = server.env("SOCKETS_DIR", temp).start();
         let Some(nginx) = Nginx::start(&server, "1.1") else { return };

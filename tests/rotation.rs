@@ -102,8 +102,10 @@ fn the_error_log_is_opened_anew_by_master_and_workers() {
     let log = dir.path().join("error.log");
     let server = Server::new("cases").options(["--error-logfile", &log.display().to_string()]).start();
     rotate(&server, &log, 1);
-    server.get("/raises");
     let text = || fs::read_to_string(&log).unwrap_or_default();
+    // Written when every worker has been sent the new file, which it takes before a connection that comes later.
+    wait_for("the end of the rotation", SOON, || text().contains("logs opened anew").then_some(()));
+    server.get("/raises");
     wait_for("the records of both", SOON, || (text().contains("ValueError") && text().contains("[master]")).then_some(()));
     assert!(!fs::read_to_string(dir.path().join("error.log.1")).expect("it was moved").contains("ValueError"));
     server.stop();
