@@ -27,7 +27,7 @@ if MODE == "segfault":
 if MODE == "hang":
     time.sleep(LONG)
 if MODE == "slow":
-    time.sleep(5)
+    time.sleep(3)
 
 HELD = []
 
