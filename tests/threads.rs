@@ -233,11 +233,17 @@ fn a_request_that_an_idle_thread_serves_during_a_drain_says_that_its_connection_
     let mut running = server.connect();
     ask(&mut running, "/gated");
     wait_for_lines(&server, "inside", 1);
+    let mut other = server.connect();
+    assert!(!other.get("/name").closes());
+    // An idle connection is closed soon after the order to leave; one whose head has begun is not.
+    kept.iter_mut().for_each(|client| client.send("GET /local?sleep=0.02 HT"));
     server.signal(Signal::SIGTERM);
-    server.log().wait(&["stopping"]);
-    for client in &mut kept {
-        ask(client, "/local?sleep=0.02");
-    }
+    wait_for("the worker to leave", SOON, || {
+        let sent = other.try_send(b"GET /name HTTP/1.1\r\nHost: test\r\n\r\n");
+        // Closed without an answer: it was idle for too long, and the worker leaves as well.
+        sent.and_then(|()| other.try_response_to("GET")).map_or(Some(()), |response| response.closes().then_some(()))
+    });
+    kept.iter_mut().for_each(|client| client.send("TP/1.1\r\nHost: test\r\n\r\n"));
     let mut answers = kept.iter_mut().map(Client::response);
     assert!(answers.all(|response| response.status == 200 && response.closes()), "the client would send another request");
     open_gate(&server);

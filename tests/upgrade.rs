@@ -2,17 +2,19 @@
 
 mod common;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use common::client::Client;
-use common::load::{Load, Plan, Tally};
+use common::load::{Load, Plan, WORKER_FIELD};
 use common::server::{Running, START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
-use common::{SOON, procfs, wait_for};
+use common::{SOON, procfs, tools, wait_for};
 
 /// Workers of the tests under load.
 const WORKERS: usize = 4;
@@ -56,14 +58,27 @@ impl Loads {
     }
 
     #[track_caller]
-    fn assert_flawless(self) -> [Tally; 2] {
-        let tallies = [self.0.stop(), self.1.stop()];
-        for tally in &tallies {
+    fn assert_flawless(self) {
+        for tally in [self.0.stop(), self.1.stop()] {
             tally.assert_flawless();
             eprintln!("{} answered, the slowest in {:?}", tally.ok, tally.slowest);
         }
-        tallies
     }
+}
+
+/// Makes an executable copy. It is written by a process of its own: one that another test starts meanwhile would inherit the descriptor
+/// from this one for a moment, and what somebody may write to cannot be executed (ETXTBSY).
+#[track_caller]
+fn install(from: &Path, to: &Path) {
+    tools::run(Command::new("install").args(["-m", "755"]).args([from, to]), SOON).succeeded();
+}
+
+/// Makes an executable file of these bytes.
+#[track_caller]
+fn install_bytes(bytes: impl AsRef<[u8]>, to: &Path) {
+    let data = to.with_extension("data");
+    fs::write(&data, bytes).expect("the temp directory is writable");
+    install(&data, to);
 }
 
 /// Waits until none of `before` is left and as many others are there. The master has no other children for long.
@@ -110,8 +125,12 @@ fn five_upgrades_under_load_lose_nothing() {
         upgrade(&server);
     }
     loads.wait();
-    let answered: Vec<i32> = loads.assert_flawless().iter().flat_map(|tally| tally.by_worker.keys().copied()).collect();
-    assert!(server.workers().iter().all(|pid| answered.contains(pid)), "every worker of the last program has served");
+    let mut answered = BTreeSet::new();
+    wait_for("an answer of each worker of the last program", SOON, || {
+        answered.extend(server.get("/").field(WORKER_FIELD).and_then(|pid| pid.parse::<i32>().ok()));
+        server.workers().iter().all(|pid| answered.contains(pid)).then_some(())
+    });
+    loads.assert_flawless();
     // Those of a worker that has just ended go a moment after it.
     wait_for("no descriptor to be left behind", SOON, || (procfs::open_files(server.pid()) <= files).then_some(()));
     assert_eq!(fs::read(format!("/proc/{}/cmdline", server.pid())).expect("it runs"), command_line);
@@ -151,7 +170,7 @@ fn a_program_that_is_not_fit_changes_nothing() {
     };
     for (case, contents, reason) in cases {
         let new = server.temp().join("new");
-        fs::write(&new, contents).and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755))).expect("writable");
+        install_bytes(contents, &new);
         fs::rename(&new, &path).expect("writable");
         try_it(case, reason);
     }
@@ -171,8 +190,7 @@ fn a_program_that_does_not_answer_is_given_up() {
     let (server, path) = linked(unsteady().expect_error(FAILED));
     let server = server.start();
     fs::remove_file(&path).expect("it was there");
-    fs::write(&path, "#!/bin/sh\nexec sleep 600\n").expect("writable");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("writable");
+    install_bytes("#!/bin/sh\nexec sleep 600\n", &path);
     server.signal(Signal::SIGUSR2);
     assert!(server.log().wait(&[FAILED]).text.contains("no answer within 10 s"));
     assert_eq!(server.get("/").status, 200);
@@ -223,12 +241,12 @@ fn workers_that_do_not_boot_in_the_new_program_leave_the_old_ones_serving() {
 fn a_binary_replaced_on_the_disk_is_the_one_that_runs() {
     let server = unsteady().workers(2);
     let path = server.temp().join("tapster");
-    fs::copy(binary(), &path).expect("the temp directory is writable");
+    install(&binary(), &path);
     let server = server.program(&path).start();
     let first = identity(&path);
     assert_eq!(identity(&exe(server.pid())), first);
     let new = server.temp().join("new");
-    fs::copy(binary(), &new).expect("the temp directory is writable");
+    install(&binary(), &new);
     fs::rename(&new, &path).expect("the temp directory is writable");
     assert_ne!(identity(&path), first);
     upgrade(&server);
@@ -285,9 +303,7 @@ fn workers_with_other_messages_in_their_queue_hand_nothing_over_and_empty_it() {
     server.log().wait(&["worker 1 is told to leave (Retire)"]);
 
     let new = server.temp().join("new");
-    fs::write(&new, with_another_queue())
-        .and_then(|()| fs::set_permissions(&new, fs::Permissions::from_mode(0o755)))
-        .expect("writable");
+    install_bytes(with_another_queue(), &new);
     fs::rename(&new, &path).expect("writable");
     server.signal(Signal::SIGUSR2);
     server.log().wait(&["reload done"]);

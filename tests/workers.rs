@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use common::client::Client;
-use common::load::{Plan, Tally, WORKER_FIELD};
+use common::load::{Failure, Plan, Tally, WORKER_FIELD};
 use common::server::{Running, STOP_LIMIT, Server, signal_to};
 use common::{SOON, procfs, wait_for};
 
@@ -21,11 +21,16 @@ const WORKERS: usize = 4;
 /// Load clients; more than workers, so that each worker has some.
 const CLIENTS: usize = 16;
 
-/// A replacement answers within this time and that of one boot.
-const REPLACED_WITHIN: Duration = Duration::from_secs(1);
+/// A replacement answers within this time and that of four boots: the one of the test is without a load, and restarts are two a
+/// second. That it is not put off is seen in the log.
+const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 
-/// Workers whose master was killed are gone within this time once their request ends; twice what is promised, for a busy machine.
-const ORPHANS_LEAVE: Duration = Duration::from_secs(2);
+/// Workers whose master was killed are gone within this time once their request ends; five times what is promised, for a busy
+/// machine.
+const ORPHANS_LEAVE: Duration = Duration::from_secs(5);
+
+/// What a client sees of a worker that has ended, once it is connected.
+const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
 
 /// Pause of a load client, so that the load does not take the processors from what is tested.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -64,13 +69,17 @@ fn wait_for_replacement(server: &Running, before: &[i32]) -> i32 {
     wait_for("an answer of a new worker", SOON, || answering(server).filter(|pid| !before.contains(pid)))
 }
 
-/// Every failure belongs to a connection of a worker that was ended, at most one for each client and end.
+/// Every failure belongs to a connection of a worker that was ended, at most one for each client and end. Whose connection it was is
+/// not known when its first request is lost; most requests are not first ones, so that these are fewer than the clients.
 #[track_caller]
 fn assert_only_in_flight_lost(tally: &Tally, ended: &[i32]) {
     assert!(tally.ok > 0);
-    for failure in &tally.failures {
+    let (known, first): (Vec<&Failure>, Vec<&Failure>) = tally.failures.iter().partition(|failure| failure.worker.is_some());
+    for failure in known {
         assert!(failure.worker.is_some_and(|pid| ended.contains(&pid)), "lost without reason: {failure:?}");
     }
+    let cut = |failure: &Failure| CUT.iter().any(|what| failure.what.starts_with(what));
+    assert!(first.len() <= CLIENTS && first.iter().all(|failure| cut(failure)), "lost without reason: {first:?}");
     for pid in ended {
         let lost = tally.failures.iter().filter(|failure| failure.worker == Some(*pid)).count();
         assert!(lost <= CLIENTS, "{lost} requests lost with worker {pid}, but {CLIENTS} clients have one each");
@@ -92,11 +101,12 @@ fn end_each_worker_under_load(signal: Signal) {
         ended.push(pid);
         wait_for_replacement(&server, &before);
         let away = ended_at.elapsed();
-        assert!(away < REPLACED_WITHIN + boot, "back only after {away:?} (a start takes {boot:?})");
+        assert!(away < REPLACED_WITHIN + 4 * boot, "back only after {away:?} (a start takes {boot:?})");
         let record = server.log().wait(&[&pid.to_string(), signal.as_str()]);
         assert!(record.text.to_lowercase().contains("worker"), "{record:?}");
         load.wait_for_more(500);
     }
+    assert!(server.log().find(&["the next try is in"]).is_none(), "a first failure is made good at once");
     assert_only_in_flight_lost(&load.stop(), &ended);
     assert_eq!(server.workers().len(), WORKERS);
     assert!(ended.iter().all(|pid| !server.workers().contains(pid)));
@@ -180,10 +190,10 @@ fn a_worker_that_cannot_boot_again_is_retried_slowly_until_it_can() {
     signal_to(server.workers()[0], Signal::SIGKILL);
     server.log().wait(&["RuntimeError: broken after a good start"]);
     std::thread::sleep(WATCHED.saturating_sub(began.elapsed()));
-    let tried = boots() - before;
+    let tried = wait_for("a second try", SOON, || Some(boots() - before).filter(|tried| *tried >= 2));
     // The first restart comes at once.
     let most = 1 + MOST_PER_SECOND * (began.elapsed().as_secs() + 1);
-    assert!((2..=most).contains(&tried), "{tried} boots in {:?}", began.elapsed());
+    assert!(tried <= most, "{tried} boots in {:?}", began.elapsed());
     assert!(procfs::alive(server.pid()), "the master goes on");
 
     fs::remove_file(server.temp().join("broken")).expect("it was written");

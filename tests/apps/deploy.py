@@ -27,7 +27,7 @@ if MODE == "segfault":
 if MODE == "hang":
     time.sleep(LONG)
 if MODE == "slow":
-    time.sleep(5)
+    time.sleep(3)
 
 HELD = []
 
@@ -46,7 +46,12 @@ def grow():
     HELD.append(b"x" * (200 << 20))
 
 
-ACTIONS = {"/spin": spin, "/gil": hold_gil, "/grow": grow, "/sleep": lambda: time.sleep(1), "/stuck": lambda: time.sleep(LONG), "/nap": lambda: time.sleep(0.4)}
+def stuck():
+    (DIR / "stuck").touch()
+    time.sleep(LONG)
+
+
+ACTIONS = {"/spin": spin, "/gil": hold_gil, "/grow": grow, "/sleep": lambda: time.sleep(1), "/stuck": stuck, "/nap": lambda: time.sleep(0.4)}
 
 
 def application(environ, start_response):

@@ -19,7 +19,7 @@ def note(name, text):
 
 @app.get("/")
 def hello():
-    return f"hello {threading.current_thread().name}"
+    return f"hello {threading.current_thread().name}", {"X-Worker": str(os.getpid())}
 
 
 @app.get("/wait")

@@ -7,12 +7,20 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::client::{Address, Client};
+use super::clock::Clock;
 
 /// Response field in which the test applications name the worker's process id.
 pub const WORKER_FIELD: &str = "x-worker";
 
 /// Pause after a refused connection, so that a server that is away is not flooded.
 const AFTER_REFUSAL: Duration = Duration::from_millis(2);
+
+/// A connection without a request for so long is not used again: a server that drains closes it soon (after 500 ms without a request),
+/// and a client that did not run for a while would meet that close.
+const UNUSED: Duration = Duration::from_millis(250);
+
+/// Longest wait for any number of answers, as long as they come.
+const ENOUGH: Duration = Duration::from_secs(120);
 
 /// What to send.
 #[derive(Clone, Debug)]
@@ -36,6 +44,8 @@ pub struct Failure {
     pub worker: Option<i32>,
     /// What happened.
     pub what: String,
+    /// How long the server had waited for this request when it was sent: since the connection, or the request before it, was begun.
+    pub late: Duration,
 }
 
 /// What a load was answered with.
@@ -47,32 +57,56 @@ pub struct Tally {
     pub failures: Vec<Failure>,
     /// Right answers by worker.
     pub by_worker: BTreeMap<i32, u64>,
-    /// Longest wait for an answer.
+    /// Longest wait for an answer, by a [`Clock`].
     pub slowest: Duration,
-    /// Longest time in which no client was answered.
+    /// Longest time in which no client was answered, by a [`Clock`].
     pub gap: Duration,
 }
 
 /// When the last right answer came, and the longest time between two.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Gaps {
-    last: Instant,
+    last: Duration,
     longest: Duration,
 }
 
 impl Gaps {
-    fn look(&mut self) {
-        let now = Instant::now();
-        self.longest = self.longest.max(now.duration_since(self.last));
+    fn look(&mut self, clock: &Clock) {
+        let now = clock.now();
+        self.longest = self.longest.max(now.saturating_sub(self.last));
         self.last = now;
     }
 }
 
+/// What the clients of a load share.
+#[derive(Debug)]
+struct Shared {
+    stop: AtomicBool,
+    served: AtomicU64,
+    clock: Arc<Clock>,
+    gaps: Mutex<Gaps>,
+}
+
+impl Shared {
+    fn look(&self) -> Duration {
+        let mut gaps = self.gaps.lock().expect("nobody panics with it");
+        gaps.look(&self.clock);
+        gaps.longest
+    }
+}
+
+/// A connection between two requests.
+struct Open {
+    client: Client,
+    /// The worker that has answered on it.
+    worker: Option<i32>,
+    /// When it, or the last request on it, was begun.
+    since: Instant,
+}
+
 /// A load that runs until it is stopped.
 pub struct Load {
-    stop: Arc<AtomicBool>,
-    served: Arc<AtomicU64>,
-    gaps: Arc<Mutex<Gaps>>,
+    shared: Arc<Shared>,
     threads: Vec<JoinHandle<Tally>>,
 }
 
@@ -84,49 +118,56 @@ impl Plan {
 
     /// Starts it.
     pub fn start(self) -> Load {
-        let (stop, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let gaps = Arc::new(Mutex::new(Gaps { last: Instant::now(), longest: Duration::ZERO }));
+        let shared = Arc::new(Shared {
+            stop: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            clock: Clock::start(),
+            gaps: Mutex::new(Gaps::default()),
+        });
         let client = |_| {
-            let (plan, stop, served, gaps) = (self.clone(), stop.clone(), served.clone(), gaps.clone());
-            thread::spawn(move || plan.client(&stop, &served, &gaps))
+            let (plan, shared) = (self.clone(), shared.clone());
+            thread::spawn(move || plan.client(&shared))
         };
         let threads = (0..self.clients).map(client).collect();
-        Load { stop, served, gaps, threads }
+        Load { shared, threads }
     }
 
-    fn client(&self, stop: &AtomicBool, served: &AtomicU64, gaps: &Mutex<Gaps>) -> Tally {
+    fn client(&self, shared: &Shared) -> Tally {
         let close = if self.keep_alive { "" } else { "Connection: close\r\n" };
         let request = format!("GET {} HTTP/1.1\r\nHost: load\r\n{close}\r\n", self.target);
         let mut tally = Tally::default();
-        let mut open: Option<(Client, Option<i32>)> = None;
-        while !stop.load(Ordering::Relaxed) {
-            let began = Instant::now();
-            let (mut client, known) = match open.take().map_or_else(|| Client::try_connect(&self.address).map(|c| (c, None)), Ok)
-            {
-                Ok(connection) => connection,
+        let mut kept: Option<Open> = None;
+        while !shared.stop.load(Ordering::Relaxed) {
+            let (began, asked) = (Instant::now(), shared.clock.now());
+            let connect = || Client::try_connect(&self.address).map(|client| Open { client, worker: None, since: began });
+            let usable = kept.take().filter(|open| open.since.elapsed() < UNUSED);
+            let Open { mut client, worker: known, since } = match usable.map_or_else(connect, Ok) {
+                Ok(open) => open,
                 Err(error) => {
-                    tally.failures.push(Failure { worker: None, what: format!("connect: {error}") });
+                    tally.failures.push(Failure { worker: None, what: format!("connect: {error}"), late: Duration::ZERO });
                     thread::sleep(AFTER_REFUSAL);
                     continue;
                 }
             };
-            let answer = client.try_send(request.as_bytes()).and_then(|()| client.try_response_to("GET"));
-            tally.slowest = tally.slowest.max(began.elapsed());
+            let sent = client.try_send(request.as_bytes());
+            let late = since.elapsed();
+            let answer = sent.and_then(|()| client.try_response_to("GET"));
+            tally.slowest = tally.slowest.max(shared.clock.now().saturating_sub(asked));
             match answer {
                 Ok(response) if response.status == 200 && response.complete => {
                     let worker = response.field(WORKER_FIELD).and_then(|pid| pid.parse().ok());
                     tally.ok += 1;
-                    served.fetch_add(1, Ordering::Relaxed);
-                    gaps.lock().expect("nobody panics with it").look();
+                    shared.served.fetch_add(1, Ordering::Relaxed);
+                    shared.look();
                     if let Some(pid) = worker {
                         *tally.by_worker.entry(pid).or_default() += 1;
                     }
                     if self.keep_alive && !response.closes() {
-                        open = Some((client, worker));
+                        kept = Some(Open { client, worker, since: began });
                     }
                 }
-                Ok(response) => tally.failures.push(Failure { worker: known, what: format!("{response:?}") }),
-                Err(error) => tally.failures.push(Failure { worker: known, what: error.to_string() }),
+                Ok(response) => tally.failures.push(Failure { worker: known, what: format!("{response:?}"), late }),
+                Err(error) => tally.failures.push(Failure { worker: known, what: error.to_string(), late }),
             }
             if !self.pause.is_zero() {
                 thread::sleep(self.pause);
@@ -137,19 +178,30 @@ impl Plan {
 }
 
 impl Load {
-    /// Waits until `count` more requests were answered rightly.
+    /// Requests that were answered rightly so far.
+    fn served(&self) -> u64 {
+        self.shared.served.load(Ordering::Relaxed)
+    }
+
+    /// Waits until `count` more requests were answered rightly; how long that takes is the machine's, as long as answers come.
     #[track_caller]
     pub fn wait_for_more(&self, count: u64) {
-        let target = self.served.load(Ordering::Relaxed) + count;
-        let served = || (self.served.load(Ordering::Relaxed) >= target).then_some(());
-        super::wait_for("answers under load", super::SOON, served);
+        let target = self.served() + count;
+        let (mut seen, mut at) = (self.served(), Instant::now());
+        super::wait_for("answers under load", ENOUGH, || {
+            let served = self.served();
+            if served != seen {
+                (seen, at) = (served, Instant::now());
+            }
+            assert!(at.elapsed() < super::SOON, "no answer under load for {:?}", super::SOON);
+            (served >= target).then_some(())
+        });
     }
 
     /// Stops it and adds up.
     pub fn stop(self) -> Tally {
-        self.stop.store(true, Ordering::Relaxed);
-        self.gaps.lock().expect("nobody panics with it").look();
-        let mut sum = Tally { gap: self.gaps.lock().expect("nobody panics with it").longest, ..Tally::default() };
+        self.shared.stop.store(true, Ordering::Relaxed);
+        let mut sum = Tally { gap: self.shared.look(), ..Tally::default() };
         for thread in self.threads {
             let tally = thread.join().expect("a load client does not panic");
             sum.ok += tally.ok;

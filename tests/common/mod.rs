@@ -5,6 +5,7 @@
 #![allow(dead_code, reason = "every test binary compiles the whole harness and uses a part of it")]
 
 pub mod client;
+pub mod clock;
 pub mod deploy;
 pub mod errorlog;
 pub mod load;

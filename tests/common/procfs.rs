@@ -21,6 +21,16 @@ pub struct Process {
     pub group: i32,
     /// User and system time in clock ticks.
     pub ticks: u64,
+    /// Threads that have not ended.
+    pub threads: u64,
+}
+
+impl Process {
+    /// Whether only its parent still waits for it. One whose first thread has ended is a zombie as well, but while others of its
+    /// threads are on their way out they have its descriptors.
+    pub fn is_gone(&self) -> bool {
+        self.state == 'Z' && self.threads <= 1
+    }
 }
 
 /// Reads one process; `None` when it is gone.
@@ -37,6 +47,7 @@ pub fn process(pid: i32) -> Option<Process> {
         parent: number(1)? as i32,
         group: number(2)? as i32,
         ticks: number(11)? + number(12)?,
+        threads: number(17)?,
     })
 }
 
@@ -48,19 +59,19 @@ pub fn all() -> Vec<Process> {
 
 /// Living children of a process, oldest first as far as process ids tell.
 pub fn children(parent: i32) -> Vec<i32> {
-    let mut found: Vec<i32> = all().iter().filter(|p| p.parent == parent && p.state != 'Z').map(|p| p.pid).collect();
+    let mut found: Vec<i32> = all().iter().filter(|p| p.parent == parent && !p.is_gone()).map(|p| p.pid).collect();
     found.sort_unstable();
     found
 }
 
 /// Members of a process group that are alive (a zombie awaits only its parent).
 pub fn group(id: i32) -> Vec<Process> {
-    all().into_iter().filter(|p| p.group == id && p.state != 'Z').collect()
+    all().into_iter().filter(|p| p.group == id && !p.is_gone()).collect()
 }
 
-/// Whether the process is there and not a zombie.
+/// Whether the process is there, with any of its threads.
 pub fn alive(pid: i32) -> bool {
-    process(pid).is_some_and(|p| p.state != 'Z')
+    process(pid).is_some_and(|p| !p.is_gone())
 }
 
 /// Resident memory in bytes that belongs to this process alone or to its share of it (PSS); 0 when it is gone.

@@ -22,9 +22,6 @@ pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// Time for a graceful stop of a server that has nothing long to finish.
 pub const STOP_LIMIT: Duration = Duration::from_secs(30);
 
-/// Time between the end of the master and that of what the interpreters started.
-const HELPERS_LEAVE: Duration = Duration::from_secs(2);
-
 /// Descriptor that the server writes its ready line to.
 const READY_FD: &str = "3";
 
@@ -391,7 +388,7 @@ impl Running {
     #[track_caller]
     fn assert_empty_group(&self) {
         let began = Instant::now();
-        while !procfs::group(self.pid()).is_empty() && began.elapsed() < HELPERS_LEAVE {
+        while !procfs::group(self.pid()).is_empty() && began.elapsed() < SOON {
             std::thread::sleep(LOOK_EVERY);
         }
         let left = procfs::group(self.pid());
