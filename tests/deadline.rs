@@ -14,14 +14,20 @@ use common::load::{Load, Plan};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
 
-/// `--timeout` of these tests.
+/// `--timeout` of the tests whose calls never end in time.
 const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// `--timeout-grace` of those that do not set another.
-const GRACE: Duration = Duration::from_millis(300);
+/// `--timeout` of those with calls that are to end in time: above what they take by more than a busy machine stands still.
+const ROOMY: Duration = Duration::from_secs(2);
 
-/// An answer at the deadline is there within this time: the grace, and what a busy machine takes.
-const NEAR: Duration = Duration::from_secs(3);
+/// `--timeout-grace` of those that do not set another: a call that notices the exception does so within it, even when the machine
+/// stands still between the two.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// An answer at the deadline is there within this time: the grace, and what a busy machine takes; a time in which everything stood
+/// still is forgiven, which puts the deadline off. It may be wide, because nothing but the deadline is answered 504, and shorter
+/// than the patience of a client, so that this is what fails.
+const NEAR: Duration = Duration::from_secs(10);
 
 /// The record of a request that is answered without the application.
 const GIVEN_UP: &str = "a request does not end within --timeout";
@@ -33,9 +39,13 @@ const ENDED: &str = "does not go on and was ended";
 const INTERRUPTED: &str = "interrupted at --timeout";
 
 fn server(threads: usize, grace: Duration) -> Server {
-    let grace = format!("{}ms", grace.as_millis());
-    let server =
-        Server::new("deadline").options(["--threads", &threads.to_string(), "--timeout", "1s", "--timeout-grace", &grace]);
+    server_with(TIMEOUT, threads, grace)
+}
+
+fn server_with(timeout: Duration, threads: usize, grace: Duration) -> Server {
+    let [timeout, grace] = [timeout, grace].map(|time| format!("{}ms", time.as_millis()));
+    let threads = threads.to_string();
+    let server = Server::new("deadline").options(["--threads", &threads, "--timeout", &timeout, "--timeout-grace", &grace]);
     let dir = server.temp().display().to_string();
     server.env("DEADLINE_DIR", dir)
 }
@@ -63,6 +73,16 @@ fn times_out(server: &Running, target: &str) {
     let began = Instant::now();
     ask(&mut client, target);
     timed_out(&mut client, began);
+}
+
+/// Checks how long the call had lasted that this text is about: `GET /x HTTP/1.1 for 1.0 s`. A time in which everything stood still
+/// is forgiven and yet in the figure.
+#[track_caller]
+fn assert_lasted(text: &str, target: &str) {
+    let start = format!("GET {target} HTTP/1.1 for ");
+    let seconds: Option<f64> = text.split_once(&start).and_then(|(_, rest)| rest.split_once(' ')?.0.parse().ok());
+    let lasted = seconds.map(Duration::from_secs_f64);
+    assert!(lasted.is_some_and(|lasted| (TIMEOUT..TIMEOUT + NEAR).contains(&lasted)), "{lasted:?} behind {start:?} in {text}");
 }
 
 /// Clients of quick requests, which are being served.
@@ -146,8 +166,8 @@ fn unwinds(threads: usize) {
     let before = server.workers();
     times_out(&server, "/hang");
     let report = server.log().wait(&[INTERRUPTED]);
-    for part in ["GET /hang HTTP/1.1 for 1.", "from 127.0.0.1", "id-of-hang", "deadline.py", "in spin", "tapster.RequestTimeout"]
-    {
+    assert_lasted(&report.text, "/hang");
+    for part in ["from 127.0.0.1", "id-of-hang", "deadline.py", "in spin", "tapster.RequestTimeout"] {
         assert!(report.text.contains(part), "no {part:?} in {report:?}");
     }
     // On every thread.
@@ -180,7 +200,8 @@ fn an_application_that_catches_the_exception_may_still_answer() {
         ask(&mut client, "/caught");
         let response = client.response();
         assert_eq!(response.status, 200);
-        assert!(response.text().starts_with("caught: GET /caught HTTP/1.1 for 1."), "{}", response.text());
+        assert!(response.text().starts_with("caught: GET /caught "), "{}", response.text());
+        assert_lasted(&response.text(), "/caught");
         assert_eq!(client.get("/quick").text(), "quick", "the connection goes on");
     }
     server.log().wait(&["WARNING", "went on to answer", "GET /caught"]);
@@ -193,8 +214,9 @@ fn an_application_that_swallows_the_exception_is_done_without() {
     let server = server(4, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
     times_out(&server, "/stubborn");
-    assert_eq!(notes(&server, "swallowed"), 1, "the exception comes once");
+    wait_for("the exception", SOON, || (notes(&server, "swallowed") >= 1).then_some(()));
     replaced(&server, &before);
+    assert_eq!(notes(&server, "swallowed"), 1, "the exception comes once");
     server.stop();
 }
 
@@ -259,7 +281,8 @@ fn with_one_thread_and_another_worker_a_stuck_call_costs_nobody_else_anything() 
     load.wait_for_more(100);
     let tally = load.stop();
     tally.assert_flawless();
-    assert!(tally.slowest < TIMEOUT, "somebody waited for the stuck one: {:?}", tally.slowest);
+    // Who waits for the stuck one waits for almost all of TIMEOUT + GRACE; others wait for as long as the machine stands still.
+    assert!(tally.slowest < (TIMEOUT + GRACE) * 7 / 8, "somebody waited for the stuck one: {:?}", tally.slowest);
     server.stop();
 }
 
@@ -301,14 +324,16 @@ fn a_late_write_fails_and_the_answer_that_had_begun_is_cut() {
 
 #[test]
 fn the_time_in_which_everything_stood_still_counts_for_no_call() {
-    let server = server(4, GRACE).start();
+    let server = server_with(ROOMY, 4, GRACE).start();
     let before = server.workers();
     let mut client = server.connect();
     ask(&mut client, "/steps");
     wait_for("the call", SOON, || (notes(&server, "stepping") == 1).then_some(()));
     let group = Pid::from_raw(server.pid());
     killpg(group, Signal::SIGSTOP).expect("the group is there");
-    thread::sleep(3 * TIMEOUT);
+    thread::sleep(2 * ROOMY);
+    // Not before, so that the call has not ended when everything stands still.
+    open_gate(&server);
     killpg(group, Signal::SIGCONT).expect("the group is there");
     assert_eq!(client.response().text(), "walked");
     assert_eq!(server.workers(), before);
@@ -317,15 +342,15 @@ fn the_time_in_which_everything_stood_still_counts_for_no_call() {
 
 #[test]
 fn each_block_of_a_stream_has_the_whole_time_and_a_stuck_one_is_cut() {
-    let server = server(2, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
+    let server = server_with(ROOMY, 2, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
     let mut client = server.connect();
     ask(&mut client, "/blocks");
-    assert_eq!(client.response().text(), "block\n".repeat(5), "longer than --timeout in all");
+    assert_eq!(client.response().text(), "block\n".repeat(8), "longer than --timeout in all");
     let mut client = server.connect();
     ask(&mut client, "/blocks?hang");
     let response = client.try_response_to("GET").expect("an answer without its end");
-    assert!(!response.complete && response.text() == "block\n".repeat(5), "{response:?}");
+    assert!(!response.complete && response.text() == "block\n".repeat(8), "{response:?}");
     replaced(&server, &before);
     server.stop();
 }

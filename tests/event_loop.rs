@@ -23,6 +23,15 @@ use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summ
 /// Bytes of one large block; more than any socket buffer takes at once.
 const LARGE: usize = 32 * 1024 * 1024;
 
+/// The loop's clock may be behind by so much: it stands still within a turn.
+const CLOCK: Duration = Duration::from_millis(50);
+
+/// A drain leaves idle connections so much time, for requests that are on their way.
+const IDLE_AT_DRAIN: Duration = Duration::from_millis(500);
+
+/// Attempts at a drain; in one of them the machine does not stand still for most of [`IDLE_AT_DRAIN`].
+const DRAINS: usize = 10;
+
 /// What the application has seen.
 #[derive(Default)]
 struct Seen {
@@ -208,12 +217,22 @@ impl Served {
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
 
+/// Checks that the server closes the connection and sends nothing more. A single read would not do: it ends in EINTR when the
+/// machine freezes the process, as it has a timeout (signal(7)).
+#[track_caller]
+fn assert_closed(stream: &mut TcpStream) {
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).unwrap();
+    assert!(rest.is_empty(), "{}", rest.escape_ascii());
+}
+
 /// Reads one answer that has a Content-Length.
 fn read_answer(stream: &mut TcpStream) -> (String, Vec<u8>) {
     let mut head = Vec::new();
     let mut byte = [0];
     while !head.ends_with(b"\r\n\r\n") {
-        assert_eq!(stream.read(&mut byte).unwrap(), 1, "the connection ended in a head: {}", head.escape_ascii());
+        let read = stream.read_exact(&mut byte);
+        assert!(read.is_ok(), "{read:?} in a head: {}", head.escape_ascii());
         head.push(byte[0]);
     }
     let head = String::from_utf8(head).unwrap();
@@ -346,7 +365,7 @@ fn half_a_head_is_answered_with_408_and_silence_is_closed() {
     let mut half = worker.send("GET / HTTP/1.1\r\nHos");
     let mut silent = worker.connect();
     assert!(read_answer(&mut half).0.starts_with("HTTP/1.1 408 "));
-    assert_eq!(silent.read(&mut [0; 16]).unwrap(), 0);
+    assert_closed(&mut silent);
     worker.stop();
 }
 
@@ -361,16 +380,19 @@ fn half_a_body_is_answered_with_408() {
 
 #[test]
 fn an_idle_connection_is_closed_after_its_keep_alive_time_only() {
-    let worker = start(|settings| settings.keep_alive = Duration::from_millis(400));
+    // More than a busy machine stands still between two requests.
+    let keep_alive = Duration::from_secs(2);
+    let worker = start(|settings| settings.keep_alive = keep_alive);
     let mut stream = worker.connect();
     let mut last = Instant::now();
     for _ in 0..5 {
+        // The server counts from the turn in which it answers, which may be long over when the answer is read.
+        last = Instant::now();
         stream.write_all(GET.as_bytes()).unwrap();
         read_answer(&mut stream);
-        last = Instant::now();
     }
-    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
-    assert!(last.elapsed() >= Duration::from_millis(350), "closed after {:?}", last.elapsed());
+    assert_closed(&mut stream);
+    assert!(last.elapsed() >= keep_alive - CLOCK, "closed after {:?}", last.elapsed());
     worker.stop();
 }
 
@@ -380,7 +402,7 @@ fn a_body_over_the_limit_is_refused_before_it_is_read_and_the_client_sees_why() 
     let mut stream = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3000000\r\n\r\n");
     stream.write_all(&vec![b'x'; 3_000_000]).unwrap();
     assert!(read_answer(&mut stream).0.starts_with("HTTP/1.1 413 "));
-    assert_eq!(stream.read(&mut [0; 16]).unwrap(), 0);
+    assert_closed(&mut stream);
     assert_eq!(worker.seen.calls.load(Ordering::SeqCst), 0);
     worker.stop();
 }
@@ -403,19 +425,23 @@ fn continue_is_sent_once_and_only_to_a_client_that_waits() {
     worker.stop();
 }
 
-#[test]
-fn a_drain_answers_what_was_accepted_and_what_is_queued() {
+/// Drains a worker; whether that went so quickly that the request on an idle connection was still on its way in time.
+fn drain() -> bool {
     let worker = start(|settings| settings.defer_accept = Duration::ZERO);
     let mut kept = worker.send(GET);
     read_answer(&mut kept);
     let mut half = worker.send("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n");
     let queued: Vec<TcpStream> = (0..20).map(|_| worker.send(GET)).collect();
+    let began = Instant::now();
     worker.worker.master.send(Order::Drain).unwrap();
     until(|| match worker.worker.master.receive().unwrap() {
         Some(Report::Draining) => Some(()),
         Some(other) => panic!("{other:?}"),
         None => None,
     });
+    // Fails when the server has closed it, for which it had reason then.
+    let sent = kept.write_all(GET.as_bytes());
+    let in_time = began.elapsed() < IDLE_AT_DRAIN - CLOCK;
     half.write_all(b"body").unwrap();
     let (head, body) = read_answer(&mut half);
     assert!(head.contains("Connection: close\r\n"), "{head}");
@@ -423,9 +449,17 @@ fn a_drain_answers_what_was_accepted_and_what_is_queued() {
     for mut stream in queued {
         assert_eq!(read_answer(&mut stream).1, b"hello");
     }
-    kept.write_all(GET.as_bytes()).unwrap();
-    assert!(read_answer(&mut kept).0.contains("Connection: close\r\n"), "a request on its way is answered");
+    if in_time {
+        sent.unwrap();
+        assert!(read_answer(&mut kept).0.contains("Connection: close\r\n"), "a request on its way is answered");
+    }
     worker.worker.ended();
+    in_time
+}
+
+#[test]
+fn a_drain_answers_what_was_accepted_and_what_is_queued() {
+    assert!((0..DRAINS).any(|_| drain()), "in {DRAINS} drains the machine was too slow");
 }
 
 #[test]

@@ -17,9 +17,10 @@ const ROUNDS: usize = 450;
 /// Rounds after which everything that is kept for good is there: caches, buffers, free lists of the allocators.
 const WARM: usize = 100;
 
-/// Memory that may come on top in the other rounds, in bytes: pages that the allocators of two languages touch late.
-/// A leak of 20 bytes for a request is above.
-const GROWTH_MAX: u64 = 1024 * 1024;
+/// Memory that may come on top in one half of the other rounds, in bytes: pages that the allocators of two languages touch late.
+/// A leak of 20 bytes for a request is above, in both halves; what comes once, such as an arena of a thread or a huge page, may be
+/// more and is in one of them.
+const GROWTH_MAX: u64 = 512 * 1024;
 
 /// Requests of one pipelined batch.
 const BATCH: usize = 300;
@@ -64,17 +65,14 @@ fn round(address: &Address, number: usize) {
 fn memory_does_not_grow_with_the_number_of_requests() {
     let server = Server::new("probe").options(["--log-level", "error"]).start();
     let worker = server.workers()[0];
-    for number in 0..WARM {
-        round(server.address(), number);
-    }
-    let warm = procfs::resident(worker);
-    for number in WARM..ROUNDS {
-        round(server.address(), number);
-    }
-    let end = procfs::resident(worker);
-    let requests = (ROUNDS - WARM) * (BATCH + 2);
-    eprintln!("{} KiB after the warm-up, {} KiB {requests} requests later", warm / 1024, end / 1024);
-    assert!(end <= warm + GROWTH_MAX, "{warm} bytes became {end} in {requests} requests");
+    let middle = WARM.midpoint(ROUNDS);
+    let sizes = [0..WARM, WARM..middle, middle..ROUNDS].map(|rounds| {
+        rounds.for_each(|number| round(server.address(), number));
+        procfs::resident(worker)
+    });
+    eprintln!("{:?} KiB after {:?} rounds of {} requests", sizes.map(|size| size / 1024), [WARM, middle, ROUNDS], BATCH + 2);
+    let [first, second] = [sizes[1].saturating_sub(sizes[0]), sizes[2].saturating_sub(sizes[1])];
+    assert!(first.min(second) <= GROWTH_MAX, "it grew by {first} and {second} bytes");
     server.stop();
 }
 
@@ -110,7 +108,7 @@ fn a_request_costs_the_same_beside_idle_connections() {
     let count = IDLE.min((most as usize).saturating_sub(OTHER_FILES));
     assert!(count >= IDLE / 10, "too few open files are allowed here: {most} (ulimit -Hn)");
     let quiet = Server::new("hello").start();
-    let crowded = Server::new("hello").options(["--keep-alive", "120"]).start();
+    let crowded = Server::new("hello").options(["--keep-alive", "600"]).start();
     let idle: Vec<Client> = (0..count)
         .map(|_| {
             let mut client = crowded.connect();

@@ -62,9 +62,9 @@ def blocks(environ, start_response):
 
 def pieces(hang):
     try:
-        for _ in range(5):
+        for _ in range(8):
             yield b"block\n"
-            time.sleep(0.6)
+            time.sleep(0.3)
         if hang:
             time.sleep(LONG)
     finally:
@@ -77,7 +77,8 @@ def hang(environ, start_response):
 
 def steps(environ, start_response):
     note("stepping", "one")
-    for _ in range(16):
+    wait_for_gate()
+    for _ in range(6):
         time.sleep(0.05)
     return answer(start_response, "walked")
 
