@@ -306,9 +306,16 @@ impl Client {
     /// Reads once; returns how many bytes came, 0 at the end.
     pub fn fill(&mut self) -> io::Result<usize> {
         let mut block = [0; READ_SIZE];
-        let count = match &mut self.socket {
-            Socket::Tcp(stream) => stream.read(&mut block)?,
-            Socket::Unix(stream) => stream.read(&mut block)?,
+        let count = loop {
+            let read = match &mut self.socket {
+                Socket::Tcp(stream) => stream.read(&mut block),
+                Socket::Unix(stream) => stream.read(&mut block),
+            };
+            match read {
+                // A read with a timeout ends so when the process was stopped for a moment (signal(7)).
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                read => break read?,
+            }
         };
         self.buffer.extend_from_slice(&block[..count]);
         Ok(count)
