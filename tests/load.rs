@@ -51,7 +51,8 @@ fn ab(server: &Running, options: &[&str]) -> Option<String> {
 fn for_each_size(test: impl Fn(&Running)) {
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
     for workers in [1, 4] {
-        let server = Server::new("hello").workers(workers).start();
+        // A client that does not run for a while keeps its connections.
+        let server = Server::new("hello").workers(workers).options(["--keep-alive", "60"]).start();
         test(&server);
         server.stop();
     }
