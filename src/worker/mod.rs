@@ -59,12 +59,10 @@ use alarm::Alarms;
 use app::{App, Outlet, Renounce, Reply, Request};
 use control::Control;
 use event_loop::EventLoop;
-use letter_box::LetterBox;
 use member::{MAIN, Member};
 use seat::Seat;
 use share::Share;
 use spool::Budget;
-use tray::Tray;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -196,7 +194,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, now);
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
-    let main = crew(event_loop.ends(), &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;
+    let main = crew(&event_loop, &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;
     // What can fail for want of descriptors or threads is done.
     event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
     main.work(&mut seat, Some(Box::new(event_loop)))?;
@@ -249,9 +247,10 @@ fn quota(settings: &Settings) -> Option<u64> {
     (settings.max_requests > 0).then_some(settings.max_requests + jitter)
 }
 
-/// Starts the other threads; the place of this one. `ends` are those of the loop; `is_alone`: the server has no other worker.
-fn crew(ends: (LetterBox, Tray), seat: &Seat, seats: &Seats, is_alone: bool) -> io::Result<executor::Place> {
-    let mut places = executor::crew(seats.settings.members(), ends.0, ends.1, is_alone)?.into_iter();
+/// Starts the other threads for this loop; the place of this one. `is_alone`: the server has no other worker.
+fn crew(event_loop: &EventLoop, seat: &Seat, seats: &Seats, is_alone: bool) -> io::Result<executor::Place> {
+    let (letters, tray) = event_loop.ends();
+    let mut places = executor::crew(seats.settings.members(), letters, tray, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();
