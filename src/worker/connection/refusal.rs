@@ -2,7 +2,7 @@
 
 use crate::http::error::{self, Error};
 use crate::http::head::Head;
-use crate::worker::app::Fate;
+use crate::worker::app::{Fate, Peer};
 use crate::worker::job::Parcel;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
 use crate::worker::seat::{Entry, Seat};
@@ -40,7 +40,7 @@ impl Connection {
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, parcel: &Parcel, seat: &mut Seat) {
         let head = Some((&parcel.head, parcel.bytes.as_slice()));
         self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, seat);
-        self.record_refusal(503, head, parcel.queued, seat);
+        seat.record_refusal(&self.link.peer, 503, head, parcel.queued);
     }
 
     /// The client took too long: 408. The application did: 503.
@@ -57,17 +57,14 @@ impl Connection {
         }
     }
 
-    /// The client is gone; a request that it had begun is logged.
-    pub(in crate::worker) fn lost(&mut self, reason: CloseReason, seat: &mut Seat) -> CloseReason {
-        let phase = std::mem::replace(&mut self.phase, Phase::Head);
-        let head = match &phase {
-            Phase::Body(upload) => Some((&upload.head, upload.bytes.as_slice())),
-            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => None,
-        };
-        if head.is_none() && seat.rest().is_empty() {
-            return reason;
+    /// The client is gone: why the connection ends. Half a head is logged here, as the seat has it; [`Self::forget`] logs the rest.
+    pub(in crate::worker) fn lost(&self, reason: CloseReason, seat: &mut Seat) -> CloseReason {
+        if !matches!(self.phase, Phase::Body(_)) {
+            if seat.rest().is_empty() {
+                return reason;
+            }
+            seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0);
         }
-        self.record_refusal(CLIENT_CLOSED_REQUEST, head, 0, seat);
         CloseReason::ClientGone
     }
 
@@ -76,12 +73,11 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Waiting(mut parcel) => {
                 parcel.stop_waiting(seat.clock.ns());
-                let head = Some((&parcel.head, parcel.bytes.as_slice()));
-                self.record_refusal(CLIENT_CLOSED_REQUEST, head, parcel.queued, seat);
+                seat.record_gone(&parcel);
             }
             Phase::Body(upload) => {
                 let head = Some((&upload.head, upload.bytes.as_slice()));
-                self.record_refusal(CLIENT_CLOSED_REQUEST, head, 0, seat);
+                seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0);
             }
             phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
                 self.phase = phase
@@ -92,7 +88,7 @@ impl Connection {
     /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
         self.render_ourselves(status, detail, &[], head, seat);
-        self.record_refusal(status, head, 0, seat);
+        seat.record_refusal(&self.link.peer, status, head, 0);
     }
 
     /// Renders an answer of our own; the connection closes behind it.
@@ -111,22 +107,24 @@ impl Connection {
         self.unread = true;
         self.phase = Phase::Closing(Fate::Close);
     }
-
-    fn record_refusal(&self, status: u16, head: Option<(&Head, &[u8])>, queued: u64, seat: &mut Seat) {
-        let peer = &self.link.peer;
-        seat.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
-    }
 }
 
 impl Seat {
+    /// Logs a request that the application never has.
+    fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64) {
+        self.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
+    }
+
+    fn record_gone(&mut self, parcel: &Parcel) {
+        let head = Some((&parcel.head, parcel.bytes.as_slice()));
+        self.record_refusal(&parcel.link.peer, CLIENT_CLOSED_REQUEST, head, parcel.queued);
+    }
+
     /// The client of the request in hand is gone before its call.
     pub(in crate::worker) fn forget_job(&mut self) {
-        let Some(link) = self.job.link.take() else { return };
-        let bytes = self.job.bytes(&self.input).to_vec();
-        let head = std::mem::take(&mut self.job.head);
-        (self.job.body, self.job.lease, self.job.output) = Default::default();
-        let (peer, head, queued) = (&link.peer, Some((&head, bytes.as_slice())), self.job.queued);
-        let status = CLIENT_CLOSED_REQUEST;
-        self.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
+        if self.job.link.is_some() {
+            let parcel = self.job.pack(&self.input, self.draining);
+            self.record_gone(&parcel);
+        }
     }
 }
