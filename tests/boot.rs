@@ -104,9 +104,8 @@ fn a_worker_is_ready_when_nothing_is_left_that_can_fail() {
     let (mut ready, mut told) = (Vec::new(), false);
     // From too few for Python to more than an idle worker has.
     for files in 18..40 {
-        let limit = format!("ulimit -n {files}; exec \"$@\"");
         let server = Server::new("hello:application").workers(1).options(["--threads", "4"]);
-        let mut server = server.launcher(["/bin/sh", "-c", &limit, "sh"]).start_without_waiting();
+        let mut server = server.open_files(files).start_without_waiting();
         ready.push(server.becomes_ready());
         if ready.ends_with(&[true]) {
             server.signal(Signal::SIGTERM);

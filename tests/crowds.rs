@@ -5,8 +5,6 @@ mod common;
 use std::sync::Mutex;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use common::client::Client;
 use common::load::{Load, Plan, Tally};
 use common::server::{Running, Server};
@@ -78,9 +76,7 @@ fn memory(server: &Running) -> u64 {
 
 /// Raises the limit of open files for this process and the servers it starts; returns how many a crowd may have.
 fn most_connections(wanted: usize) -> usize {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-    let needed = (wanted as u64 + SPARE_FILES).min(hard);
-    setrlimit(Resource::RLIMIT_NOFILE, needed.max(hard), hard).expect("up to the hard limit is allowed");
+    let hard = common::raise_open_files();
     let possible = (hard.saturating_sub(SPARE_FILES) as usize).min(wanted);
     if possible < wanted {
         tools::skip(&format!("{possible} instead of {wanted} connections: the hard limit of open files is {hard}"));
@@ -203,8 +199,7 @@ fn more_clients_than_descriptors_are_served_when_others_leave() {
     /// Processor time that waiting for a descriptor may cost in all, in milliseconds.
     const WAITING_COST: u64 = 300;
     let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let limit = format!("ulimit -n {FILES}; exec \"$@\"");
-    let server = Server::new("probe").launcher(["/bin/sh", "-c", &limit, "sh"]).options(["--keep-alive", "300"]);
+    let server = Server::new("probe").open_files(FILES).options(["--keep-alive", "300"]);
     let server = server.expect_error("open files").start();
     let mut clients: Vec<Client> = (0..FILES * 2).map(|_| server.connect()).collect();
     for client in &mut clients {

@@ -99,10 +99,6 @@ fn notes(server: &Running, name: &str) -> usize {
     fs::read_to_string(server.temp().join(name)).map_or(0, |text| text.lines().count())
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
-}
-
 /// A connection for which a worker that leaves stays: its request is not complete.
 #[track_caller]
 fn keep_busy(server: &Running) -> Client {
@@ -292,7 +288,7 @@ fn a_late_answer_is_dropped_and_told() {
     let before = server.workers();
     let busy = keep_busy(&server);
     times_out(&server, "/gated");
-    open_gate(&server);
+    server.open_gate("gate");
     server.log().wait(&["WARNING", "has ended", "GET /gated", "id-of-gated"]);
     assert_eq!(notes(&server, "passed"), 1);
     drop(busy);
@@ -315,7 +311,7 @@ fn a_late_write_fails_and_the_answer_that_had_begun_is_cut() {
         assert!(!response.complete && response.text() == "one", "{response:?}");
     }
     server.log().wait(&[GIVEN_UP, "was cut", "GET /written HTTP/1.0"]);
-    open_gate(&server);
+    server.open_gate("gate");
     wait_for("the writes", SOON, || (notes(&server, "refused") == 6).then_some(()));
     drop(busy);
     replaced(&server, &before);
@@ -333,7 +329,7 @@ fn the_time_in_which_everything_stood_still_counts_for_no_call() {
     killpg(group, Signal::SIGSTOP).expect("the group is there");
     thread::sleep(2 * ROOMY);
     // Not before, so that the call has not ended when everything stands still.
-    open_gate(&server);
+    server.open_gate("gate");
     killpg(group, Signal::SIGCONT).expect("the group is there");
     assert_eq!(client.response().text(), "walked");
     assert_eq!(server.workers(), before);

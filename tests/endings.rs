@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -38,10 +37,6 @@ fn server() -> Server {
     let server = Server::new("endings:application");
     let temp = server.temp().display().to_string();
     server.env("ENDINGS_DIR", temp)
-}
-
-fn open(server: &Running, gate: &str) {
-    fs::write(server.temp().join(gate), "").expect("the temp directory is writable");
 }
 
 fn wait_for_note(server: &Running, note: &str) {
@@ -98,7 +93,7 @@ fn a_child_of_the_application_does_not_delay_answers() {
         began.elapsed().as_millis()
     };
     let least = clients.iter_mut().map(took).min().expect("there are some");
-    open(&server, "gate");
+    server.open_gate("gate");
     server.get("/reap");
     assert!(least < CORKED_MS, "{least} ms");
     server.stop();
@@ -110,7 +105,7 @@ fn a_client_that_sends_on_against_its_word_has_its_answer() {
     let mut client = last_request(&server, "/gated");
     wait_for_note(&server, "entered");
     client.send("\r\n");
-    open(&server, "gate");
+    server.open_gate("gate");
     assert_eq!(client.response().text(), "hello\n");
     server.stop();
 }
@@ -148,7 +143,7 @@ fn the_descriptors_of_ended_connections_are_closed_also_before_a_slow_call() {
         }
         wait_for("the end of all but one", MEANWHILE, || closed(0));
     }
-    open(&server, "end");
+    server.open_gate("end");
     assert_eq!(slow.response().text(), "hello\n");
     wait_for("the end of all", SOON, || closed(1));
     server.stop();
@@ -157,14 +152,12 @@ fn the_descriptors_of_ended_connections_are_closed_also_before_a_slow_call() {
 #[test]
 fn ended_connections_take_no_descriptor_from_the_application() {
     // A few more than an idle worker has, and fewer than it may accept at a wake.
-    const FILES: u32 = 36;
+    const FILES: usize = 36;
     const TRIES: usize = 5;
-    let limit = format!("ulimit -n {FILES}; exec \"$@\"");
     // Where a call is interrupted for longer than a tick, connections that wait for it take the descriptors; that shows nothing.
     let logged = ["--access-logfile", "-", "--access-logformat", "%(Q)s"];
     let is_served = |_| {
-        let server = server().workers(1).options(logged);
-        let mut server = server.launcher(["/bin/sh", "-c", &limit, "sh"]).start();
+        let mut server = server().workers(1).options(logged).open_files(FILES).start();
         let worker = server.workers()[0];
         let mut clients = Vec::new();
         at_once(worker, || clients.extend((0..40).map(|_| last_request(&server, "/look"))));

@@ -5,8 +5,6 @@ mod common;
 
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use common::client::{Address, Client};
 use common::procfs;
 use common::server::{Running, Server};
@@ -103,8 +101,7 @@ fn assert_same(what: &str, mut ratio: impl FnMut() -> f64) {
 
 #[test]
 fn a_request_costs_the_same_beside_idle_connections() {
-    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit of open files can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, most, most).expect("the limit may be raised to the highest one");
+    let most = common::raise_open_files();
     let count = IDLE.min((most as usize).saturating_sub(OTHER_FILES));
     assert!(count >= IDLE / 10, "too few open files are allowed here: {most} (ulimit -Hn)");
     let quiet = Server::new("hello").start();

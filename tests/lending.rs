@@ -6,7 +6,6 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 
 use common::client::{Address, Client};
@@ -27,10 +26,6 @@ fn server(workers: usize, options: &[&str]) -> Server {
     let temp = server.temp().display().to_string();
     // The variable gives way to the option of a test. By default a client that waits for the others of its test may lose its connection.
     server.env("LENDING_DIR", temp).env("TAPSTER_KEEP_ALIVE", "60")
-}
-
-fn open_gate(server: &Running, name: &str) {
-    std::fs::write(server.temp().join(name), "").expect("the temp directory is writable");
 }
 
 /// Waits until so many calls of a worker are at their gate.
@@ -161,7 +156,7 @@ fn a_waiting_request_is_served_by_an_idle_worker_with_its_body_and_those_behind_
                     }
                 }
             }
-            open_gate(&server, &gate);
+            server.open_gate(&gate);
             for client in &mut slow {
                 assert_eq!(worker_of(&client.response()), busy);
             }
@@ -192,12 +187,12 @@ fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_cr
         client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     }
     wait_for("seven in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 7).then_some(()));
-    open_gate(&server, "one");
+    server.open_gate("one");
     assert!(ones[0].is_closed(), "its worker is dead");
     for client in &mut ones[1..8] {
         assert_ne!(worker_of(&client.response()), first);
     }
-    open_gate(&server, "two");
+    server.open_gate("two");
     assert_eq!(worker_of(&others[0].response()), second);
     // Answers leave before their lines are written.
     let waits: Vec<u64> = wait_for("seven lines", SOON, || {
@@ -230,7 +225,7 @@ fn what_is_in_the_queue_is_answered_at_a_stop() {
     wait_for("ten in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 10).then_some(()));
     server.signal(Signal::SIGTERM);
     wait_for_last_calls(&address);
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     for client in &mut slow {
         assert_eq!(client.response().status, 200);
     }
@@ -264,7 +259,7 @@ fn what_is_in_the_queue_at_a_stop_is_answered_by_workers_without_connections_of_
     wait_for("four in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 4).then_some(()));
     server.signal(Signal::SIGTERM);
     wait_for_last_calls(&address);
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     for (client, _) in &mut clients {
         let response = client.response();
         assert!(response.status == 200 && response.closes(), "{response:?}");
@@ -301,7 +296,7 @@ fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
     let text = server.log().text();
     let lent = text.matches("lent a request").count();
     assert!((5..40).contains(&lent), "as many as may wait are lent, some are lent again: {lent}");
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     for clients in &mut by_worker {
         assert_eq!(clients[0].response().status, 200);
     }
@@ -346,10 +341,7 @@ fn recycled_workers_close_no_connection() {
     let server = server(WORKERS, &["--max-requests", "100", "--max-requests-jitter", "50"]).start();
     let before = server.workers();
     let loads = crowd(&server);
-    wait_for("the replacement of every worker", SOON, || {
-        let now = server.workers();
-        before.iter().all(|pid| !now.contains(pid)).then_some(())
-    });
+    server.wait_for_end_of(&before);
     assert_kept(loads);
     server.stop();
 }
@@ -378,7 +370,7 @@ fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too
     server.signal(Signal::SIGWINCH);
     // It is told before the other one, which has nothing to do.
     wait_for("the end of the other worker", SOON, || (server.workers() == [pid]).then_some(()));
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     assert_eq!(worker_of(&client.response()), pid);
     assert!(client.is_closed(), "nobody is there to take the connection");
     wait_for("the end of the workers", SOON, || server.workers().is_empty().then_some(()));
@@ -407,7 +399,7 @@ fn a_busy_worker_that_leaves_takes_no_connection_from_others() {
     wait_for("closed listeners", SOON, || (procfs::open_files(leaves) < files).then_some(()));
     signal_to(stays, Signal::SIGCONT);
     assert_eq!(worker_of(&waiting.response()), stays);
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     assert_eq!(worker_of(&client.response()), leaves);
     server.stop();
 }
@@ -428,8 +420,7 @@ fn an_upgrade_closes_no_connection() {
 fn ten_thousand_idle_connections_are_handed_over_in_seconds() {
     /// Beyond what is allowed, so that a failure tells how long it took.
     const PATIENCE: Duration = Duration::from_secs(120);
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+    let hard = common::raise_open_files();
     let count = usize::try_from(hard).unwrap_or(usize::MAX).min(10_500) - 500;
     let server = server(2, &["--keep-alive", "600", "--header-timeout", "300", "--graceful-timeout", "120"]).start();
     let began = Instant::now();

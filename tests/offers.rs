@@ -5,8 +5,6 @@ mod common;
 use std::fs;
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
-
 use common::client::Client;
 use common::server::{Running, Server};
 use common::{SOON, procfs, wait_for};
@@ -98,9 +96,7 @@ fn a_stream_can_ask_whether_its_client_has_left_and_a_finished_request_has_none(
 
 #[test]
 fn a_crowd_of_clients_that_left_costs_nothing() {
-    // The server raises its own limit; the clients are sockets of this process.
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+    common::raise_open_files();
     for threads in [1, 4] {
         let server = threaded(threads).start();
         let worker = server.workers()[0];

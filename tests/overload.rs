@@ -33,10 +33,6 @@ fn occupy(server: &Running, slots: usize) -> Vec<Client> {
     clients
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
-}
-
 /// Status, path and queue wait in microseconds of every line.
 fn access(server: &Running, count: usize) -> Vec<(String, String, u64)> {
     wait_for("the access log", SOON, || {
@@ -71,7 +67,7 @@ fn a_request_that_waits_too_long_is_answered_503_and_logged() {
         assert_eq!((status.as_str(), path.as_str()), ("503", "/name"));
         assert!((300_000..20_000_000).contains(&queued), "{queued}");
         server.log().wait(&["WARNING", "1 requests were answered 503 (1 had waited for --queue-timeout"]);
-        open_gate(&server);
+        server.open_gate("gate");
         for client in &mut busy {
             assert_eq!(client.response().status, 200);
             assert_eq!(client.get("/name").status, 200, "the connection serves on");
@@ -95,7 +91,7 @@ fn no_more_requests_wait_than_may() {
         client.response_to("HEAD")
     };
     assert_eq!((head.status, head.field("retry-after")), (503, Some("5")));
-    open_gate(&server);
+    server.open_gate("gate");
     for client in busy.iter_mut().chain(&mut waiting) {
         assert_eq!(client.response().status, 200);
     }
@@ -110,7 +106,7 @@ fn refusals_are_summed_up_in_the_error_log() {
     for _ in 0..200 {
         assert_refused(&server.get("/name"));
     }
-    open_gate(&server);
+    server.open_gate("gate");
     assert_eq!(busy[0].response().status, 200);
     let lines = access(&server, 201);
     assert_eq!(lines.iter().filter(|(status, ..)| status == "503").count(), 200, "each is in the access log");
@@ -132,7 +128,7 @@ fn the_wait_for_the_application_is_in_the_access_log() {
     let mut first = occupy(&server, 1).remove(0);
     let mut second = ask(&server, "/name");
     std::thread::sleep(HELD);
-    open_gate(&server);
+    server.open_gate("gate");
     assert_eq!(first.response().status, 200);
     assert_eq!(second.response().status, 200);
     let lines = access(&server, 2);

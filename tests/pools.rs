@@ -42,10 +42,6 @@ fn ask(client: &mut Client, target: &str) {
 }
 
 /// Lets children that live on end.
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
-}
-
 fn pid(text: &str) -> i32 {
     text.parse().unwrap_or_else(|_| panic!("a process id, not {text:?}"))
 }
@@ -118,7 +114,7 @@ fn a_child_that_lives_on_keeps_no_client_waiting_for_the_end_of_its_connection()
     signal_to(server.workers()[0], Signal::SIGKILL);
     assert!(clients.iter_mut().all(Client::is_closed), "the clients of a dead worker are told");
     assert!(procfs::alive(child));
-    open_gate(&server);
+    server.open_gate("gate");
     wait_for("the child's end", SOON, || (!procfs::alive(child)).then_some(()));
     wait_for("another worker", SOON, || (!server.workers().is_empty()).then_some(()));
     assert_eq!(server.get("/work?kind=run").text(), SUM);
@@ -146,7 +142,7 @@ fn a_child_that_outlives_the_server_has_nothing_of_it() {
     assert!(Client::try_connect(&address).is_err(), "nobody listens any more");
     let Address::Tcp(address) = address else { unreachable!("the first bind is TCP") };
     drop(std::net::TcpListener::bind(address).expect("the next server can have the address"));
-    open_gate(&server);
+    server.open_gate("gate");
     server.wait_for_empty_group(SOON);
     server.finish();
 }
@@ -169,7 +165,7 @@ fn a_worker_leaves_at_a_reload_although_its_children_live() {
         let began = std::time::Instant::now();
         assert_eq!(kept.get("/work?kind=pool-fork").text(), SUM);
         assert!(began.elapsed() < Duration::from_secs(10), "{target}: {:?}", began.elapsed());
-        open_gate(&server);
+        server.open_gate("gate");
         wait_for("the child's end", SOON, || (!procfs::alive(child)).then_some(()));
         server.stop();
     }

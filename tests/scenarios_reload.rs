@@ -24,10 +24,7 @@ const RELOADS: usize = 20;
 fn replace_all(server: &Running, nth: usize) {
     let before = server.workers();
     reload(server, "reload done", nth);
-    wait_for("the old workers to leave", common::SOON, || {
-        let now = server.workers();
-        before.iter().all(|pid| !now.contains(pid)).then_some(())
-    });
+    server.wait_for_end_of(&before);
 }
 
 #[test]

@@ -52,10 +52,6 @@ fn churn(clients: &mut [Client]) {
     clients.iter_mut().for_each(|client| assert_eq!(client.response().text(), "churned"));
 }
 
-fn open_gate(server: &Running, name: &str) {
-    fs::write(server.temp().join(name), "").expect("the temp directory is writable");
-}
-
 #[test]
 fn a_handler_runs_soon_while_the_worker_is_idle() {
     for threads in [1, 8] {
@@ -117,7 +113,7 @@ fn an_exception_of_a_handler_is_logged_and_concerns_no_request() {
             churn(&mut clients);
             assert_eq!(server.get(target).text(), "armed");
             if target.starts_with("/kick") {
-                open_gate(&server, "answered");
+                server.open_gate("answered");
             }
             expect_prompt(&server, before + 1);
         }
@@ -138,18 +134,18 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     let mut clients: Vec<Client> = (0..12).map(|_| server.connect()).collect();
     churn(&mut clients);
     assert_eq!(server.get("/kick?after=0&what=wait").text(), "armed");
-    open_gate(&server, "answered");
+    server.open_gate("answered");
     expect_prompt(&server, 1);
     let began = Instant::now();
     churn(&mut clients);
     assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     server.stop();
 
     // The only thread is in the handler: what needs no application goes on.
     let server = with_handlers(1).options(["--header-timeout", "300ms"]).start();
     assert_eq!(server.get("/kick?after=0&what=wait").text(), "armed");
-    open_gate(&server, "answered");
+    server.open_gate("answered");
     expect_prompt(&server, 1);
     let began = Instant::now();
     assert_eq!(server.exchange("NO HTTP\r\n\r\n").status, 400);
@@ -157,7 +153,7 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     let mut waiting = server.connect();
     ask(&mut waiting, "/churn");
     assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
-    open_gate(&server, "gate");
+    server.open_gate("gate");
     assert_eq!(waiting.response().text(), "churned");
     server.stop();
 }
@@ -182,7 +178,7 @@ fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
         assert_eq!(client.response().text(), "churned");
         assert!(began.elapsed() < BESIDE, "waited {:?} beside a handler", began.elapsed());
         wait_for("the handler", SOON, || (notes(&server).len() == 1).then_some(()));
-        open_gate(&server, "gate");
+        server.open_gate("gate");
         server.stop();
     }
 }
@@ -193,7 +189,7 @@ fn a_handler_that_does_not_end_is_interrupted_at_the_timeout() {
         let mut server = with_handlers(threads).options(["--timeout", "2s"]).start();
         server.expect_error("RequestTimeout");
         assert_eq!(server.get("/kick?after=0&signal=stuck").text(), "armed");
-        open_gate(&server, "answered");
+        server.open_gate("answered");
         let record = server.log().wait(&["a signal handler of the application raised an exception", "RequestTimeout"]);
         assert!(record.text.contains("signal handlers of the application"), "{}", record.text);
         assert_eq!(server.get("/churn").text(), "churned");

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 use common::client::Client;
 use common::server::{Running, Server};
 use common::{SOON, procfs, wait_for};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Clients of server-sent events.
 const LISTENERS: usize = 200;
@@ -98,15 +97,9 @@ fn two_hundred_clients_have_their_events_in_time_from_four_workers() {
     events_are_in_time(4, 64);
 }
 
-/// As far as it goes, for this process and the servers that it starts: the usual 1,024 are too few for two tests at once.
-fn raise_limit_of_open_files() {
-    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
-    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
-}
-
 #[test]
 fn standing_connections_take_no_thread() {
-    raise_limit_of_open_files();
+    common::raise_open_files();
     let server = streams(2).options(["--keep-alive", "300", "--header-timeout", "300"]).start();
     let worker = server.workers()[0];
     server.get("/name");

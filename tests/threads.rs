@@ -35,10 +35,6 @@ fn wait_for_lines(server: &Running, note: &str, count: usize) -> Vec<String> {
     wait_for(note, SOON, || Some(lines(server, note)).filter(|lines| lines.len() >= count))
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
-}
-
 #[test]
 fn multithread_and_the_main_thread_are_told_as_they_are() {
     let server = threaded(1).start();
@@ -58,7 +54,7 @@ fn requests_beside_each_other_are_on_named_threads_with_a_context_of_their_own()
         ask(client, &format!("/gated?id={id}"));
     }
     wait_for_lines(&server, "inside", 4);
-    open_gate(&server);
+    server.open_gate("gate");
     let mut names = HashSet::new();
     for (id, client) in clients.iter_mut().enumerate() {
         let text = client.response().text();
@@ -175,7 +171,7 @@ fn a_call_that_keeps_the_interpreter_busy_does_not_stop_other_requests() {
         assert!(quick.get("/name").text().ends_with(" True"));
         assert!(began.elapsed() < BESIDE, "waited {:?}", began.elapsed());
     }
-    open_gate(&server);
+    server.open_gate("gate");
     assert_eq!(spinner.response().text(), "span");
     server.stop();
 }
@@ -188,7 +184,7 @@ fn a_call_that_keeps_the_only_thread_does_not_stop_refusals_and_timeouts() {
     wait_for_lines(&server, "inside", 1);
     assert_eq!(server.exchange("NO HTTP\r\n\r\n").status, 400);
     assert_eq!(server.exchange("GET / HTTP/1.1\r\nHo").status, 408);
-    open_gate(&server);
+    server.open_gate("gate");
     assert_eq!(spinner.response().text(), "span");
     server.stop();
 }
@@ -246,7 +242,7 @@ fn a_request_that_an_idle_thread_serves_during_a_drain_says_that_its_connection_
     kept.iter_mut().for_each(|client| client.send("TP/1.1\r\nHost: test\r\n\r\n"));
     let mut answers = kept.iter_mut().map(Client::response);
     assert!(answers.all(|response| response.status == 200 && response.closes()), "the client would send another request");
-    open_gate(&server);
+    server.open_gate("gate");
     assert_eq!(running.response().status, 200);
     assert_eq!(server.wait(SOON).code(), Some(0));
     server.finish();

@@ -2,53 +2,15 @@
 
 mod common;
 
-use std::fs;
-
+use common::client::Client;
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
 use nix::sys::signal::Signal;
 
-/// `/slow` waits for the file `gate`; `/wait` waits for `/break`, which takes the event loop's poll away behind its own call.
-const APP: &str = "
-import os
-import threading
-import time
-
-GO = threading.Event()
-
-
-def poll():
-    for number in os.listdir('/proc/self/fd'):
-        try:
-            if 'eventpoll' in os.readlink('/proc/self/fd/' + number):
-                return int(number)
-        except OSError:
-            pass
-
-
-def application(environ, start_response):
-    path = environ['PATH_INFO']
-    if path == '/slow':
-        open('inside', 'w').close()
-        while not os.path.exists('gate'):
-            time.sleep(0.002)
-    elif path == '/wait':
-        open('inside', 'w').close()
-        GO.wait()
-    elif path == '/break':
-        number, null = poll(), os.open('/dev/null', os.O_RDONLY)
-        GO.set()
-        # For the other call to end, and no tick of the loop.
-        time.sleep(0.0003)
-        os.dup2(null, number)
-    start_response('200 OK', [('Content-Length', '2')])
-    return [b'ok']
-";
-
 fn server(threads: &str) -> Server {
-    let server = Server::source(APP).workers(1).options(["--threads", threads, "--access-logfile", "-"]);
-    let temp = server.temp().to_owned();
-    server.dir(&temp)
+    let server = Server::new("unserved").workers(1).options(["--threads", threads, "--access-logfile", "-"]);
+    let temp = server.temp().display().to_string();
+    server.env("UNSERVED_DIR", temp)
 }
 
 /// Waits until the call runs and another thread has the loop: only that one can refuse anything.
@@ -57,29 +19,28 @@ fn wait_for_call(server: &Running) {
     assert_eq!(server.exchange("GET /probe HTTP/9\r\n\r\n").status, 400);
 }
 
-fn open_gate(server: &Running) {
-    fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
+/// A call that waits for its gate, and a client that has sent this request behind it.
+fn behind_a_slow_call(request: &str) -> (Running, Client) {
+    let server = server("1").start();
+    let mut client = server.connect();
+    client.send(format!("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n{request}"));
+    wait_for_call(&server);
+    (server, client)
 }
 
 #[test]
 fn a_pipelined_request_whose_client_has_left_is_logged() {
-    let server = server("1").start();
-    let mut client = server.connect();
-    client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\nGET /behind HTTP/1.1\r\nHost: test\r\n\r\n");
-    wait_for_call(&server);
+    let (server, client) = behind_a_slow_call("GET /behind HTTP/1.1\r\nHost: test\r\n\r\n");
     client.reset();
-    open_gate(&server);
+    server.open_gate("gate");
     wait_for("its line", SOON, || server.stdout().contains("\"GET /behind HTTP/1.1\" 499").then_some(()));
     server.stop();
 }
 
 #[test]
 fn a_refusal_behind_a_slow_call_is_logged_at_once() {
-    let server = server("1").start();
-    let mut client = server.connect();
-    client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\nGET /bad x\r\n\r\n");
-    wait_for_call(&server);
-    open_gate(&server);
+    let (server, mut client) = behind_a_slow_call("GET /bad x\r\n\r\n");
+    server.open_gate("gate");
     assert_eq!(client.response().status, 200);
     assert_eq!(client.response().status, 400);
     wait_for("both lines", SOON, || (server.stdout().matches(" 400 ").count() == 2).then_some(()));

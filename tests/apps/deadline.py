@@ -17,11 +17,6 @@ def spin():
         pass
 
 
-def wait_for_gate():
-    while not NOTES.is_open("gate"):
-        time.sleep(0.01)
-
-
 def caught(environ, start_response):
     try:
         spin()
@@ -40,7 +35,7 @@ def stubborn(environ, start_response):
 def written(environ, start_response):
     write = start_response("200 OK", [("Content-Type", "text/plain")])
     write(b"one")
-    wait_for_gate()
+    NOTES.await_gate("gate")
     for _ in range(3):
         try:
             write(b"two")
@@ -50,7 +45,7 @@ def written(environ, start_response):
 
 
 def gated(environ, start_response):
-    wait_for_gate()
+    NOTES.await_gate("gate")
     note("passed", "one")
     return answer(start_response, "late")
 
@@ -77,7 +72,7 @@ def hang(environ, start_response):
 
 def steps(environ, start_response):
     note("stepping", "one")
-    wait_for_gate()
+    NOTES.await_gate("gate")
     for _ in range(6):
         time.sleep(0.05)
     return answer(start_response, "walked")

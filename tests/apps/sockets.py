@@ -7,14 +7,13 @@ import time
 
 from flask import Flask, request
 from flask_sock import Sock
+from notes import Notes
 
 app = Flask(__name__)
 sock = Sock(app)
 
 
-def note(name, text):
-    with open(os.path.join(os.environ["SOCKETS_DIR"], name), "a") as file:
-        file.write(text + "\n")
+note = Notes("SOCKETS_DIR").note
 
 
 @app.get("/")

@@ -18,6 +18,8 @@ pub mod venv;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// Longest wait for something that is expected to happen at once. Generous, because the machine may be busy with other tests;
 /// reaching it is a failure, so that no test gets faster or slower by it.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -28,6 +30,14 @@ pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// The directory of the Python test applications.
 pub fn apps() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/apps")
+}
+
+/// Raises the limit of open files as far as it goes, for this process and the servers that it starts; returns it. The usual 1,024
+/// are few where the clients of a test are sockets of this process.
+pub fn raise_open_files() -> u64 {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("the limit can be read");
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+    hard
 }
 
 /// Looks every few milliseconds until `look` returns something; fails after `limit`, naming `what` was awaited.

@@ -137,6 +137,12 @@ impl Server {
         self
     }
 
+    /// Lets it have so many open files.
+    pub fn open_files(self, limit: usize) -> Self {
+        let script = format!("ulimit -n {limit}; exec \"$@\"");
+        self.launcher(["/bin/sh", "-c", &script, "sh"])
+    }
+
     /// Runs this file instead of the binary under test, such as a link to it that the test will change.
     pub fn program(mut self, path: &Path) -> Self {
         self.program = path.to_owned();
@@ -299,6 +305,20 @@ impl Running {
     /// The workers' process ids.
     pub fn workers(&self) -> Vec<i32> {
         procfs::children(self.pid())
+    }
+
+    /// Makes the file in its directory that a call of the test application waits for (tests/apps/notes.py).
+    pub fn open_gate(&self, name: &str) {
+        std::fs::write(self.temp().join(name), "").expect("the temp directory is writable");
+    }
+
+    /// Waits until these workers are gone. One that gives way may still be leaving when the log says that its successor is there.
+    #[track_caller]
+    pub fn wait_for_end_of(&self, workers: &[i32]) {
+        wait_for("the old workers to leave", SOON, || {
+            let now = self.workers();
+            workers.iter().all(|pid| !now.contains(pid)).then_some(())
+        });
     }
 
     /// A URL of the first address.
