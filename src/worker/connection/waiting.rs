@@ -31,9 +31,10 @@ impl Connection {
         self.keep_behind(parcel.output.take());
         self.link.claim.end();
         parcel.since = seat.clock.ns();
-        let waited = parcel.queued / NS_PER_MS;
+        // Rounded up: it is not refused before its time.
+        let since = parcel.since.saturating_sub(parcel.queued).div_ceil(NS_PER_MS);
         self.phase = Phase::Waiting(parcel);
-        self.deadline = seat.clock.ms().saturating_sub(waited).saturating_add(seat.rules.queue_timeout);
+        self.deadline = since.saturating_add(seat.rules.queue_timeout);
     }
 
     /// Its request was parked and may not wait: 503.
