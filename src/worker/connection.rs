@@ -229,6 +229,7 @@ impl Connection {
             // Answers that were rendered for a client that is gone.
             seat.out.clear();
         }
+        debug_assert!(seat.out.is_empty(), "all that was rendered is sent, kept with the connection or held in the outbox");
         next
     }
 

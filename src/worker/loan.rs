@@ -20,7 +20,7 @@ const MOVES_MAX: u8 = 8;
 impl Connection {
     /// What another worker needs to go on with it; `None` when it cannot go now.
     pub fn loan(&self) -> Option<Message> {
-        if self.output.is_some() || self.moves >= MOVES_MAX {
+        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
         let (kind, time, input, owners) = match &self.phase {

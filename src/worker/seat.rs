@@ -29,8 +29,8 @@ pub const READ_SIZE: usize = 64 * 1024;
 /// Access-log lines are written when so many bytes wait, or at the end of the loop's turn.
 const LOG_BATCH: usize = 32 * 1024;
 
-/// Capacity that the output buffer keeps between turns, in bytes: enough for pipelined small answers.
-const OUT_KEEP: usize = 256 * 1024;
+/// Memory that a buffer of the seat keeps between turns, in bytes: enough for pipelined small answers.
+const KEEP_MAX: usize = 256 * 1024;
 
 /// Milliseconds per second.
 const MS: u64 = 1_000;
@@ -262,10 +262,24 @@ impl Seat {
     pub fn end_turn(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.flush();
+            give_back(&mut journal.lines);
         }
-        if self.out.capacity() > OUT_KEEP {
-            self.out = Vec::with_capacity(READ_SIZE);
-        }
+        give_back(&mut self.out);
+        give_back(&mut self.gathered);
+    }
+
+    /// Takes over what another thread has rendered.
+    pub(super) fn take_output(&mut self, out: Vec<u8>) {
+        debug_assert!(self.out.is_empty(), "what was rendered for one connection must not meet the next one");
+        self.out = out;
+    }
+}
+
+/// Gives back memory that a buffer has beyond what it may keep. What is in it stays: bytes that are rendered and not sent belong to
+/// somebody, whenever this is called.
+fn give_back(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEEP_MAX {
+        buffer.shrink_to(READ_SIZE);
     }
 }
 

@@ -50,10 +50,11 @@ impl Seat {
     /// `rest` says whether the seat has the connection's input.
     pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
         let rest = rest.then(|| self.rest().to_vec());
+        let out = std::mem::take(&mut self.out);
         self.take_in(&[], false);
         self.end_turn();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
-        Letter { from: self.member, token, served, out: std::mem::take(&mut self.out), rest, slow, next: None }
+        Letter { from: self.member, token, served, out, rest, slow, next: None }
     }
 
     /// Calls the application with the job in hand.

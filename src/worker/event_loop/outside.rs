@@ -40,7 +40,7 @@ impl EventLoop {
                 }
             }
         }
-        seat.out = letter.out;
+        seat.take_output(letter.out);
         self.go_on(letter.token, letter.served, seat)
     }
 }
