@@ -302,9 +302,18 @@ fn odd_methods_reach_the_application() {
     }
     client.send("PROPFIND /dav HTTP/1.1\r\nHost: test\r\nDepth: 1\r\nContent-Length: 4\r\n\r\n<a/>");
     assert_eq!(client.response().json()["body"], "<a/>");
-    client.send("OPTIONS * HTTP/1.1\r\nHost: test\r\n\r\n");
-    let seen = client.response().json();
-    assert_eq!((seen["REQUEST_METHOD"].as_str(), seen["RAW_URI"].as_str()), (Some("OPTIONS"), Some("*")), "{seen}");
+    server.stop();
+}
+
+/// `validated` refuses any other PATH_INFO than an empty one and one that begins with a slash.
+#[test]
+fn options_for_the_whole_server_have_an_empty_path() {
+    let server = probe();
+    for (target, host) in [("*", "test"), ("http://example.org", "example.org"), ("http://example.org:81", "example.org:81")] {
+        let seen = environ(&server, format!("OPTIONS {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let of = |name: &str| seen[name].as_str().map(str::to_owned).unwrap_or_default();
+        assert_eq!((of("PATH_INFO"), of("RAW_URI"), of("HTTP_HOST")), (String::new(), target.into(), host.into()), "{seen}");
+    }
     server.stop();
 }
 

@@ -40,11 +40,62 @@ fn request_bytes() -> impl Strategy<Value = Vec<u8>> {
     vec(pieces, 0..16).prop_map(|pieces| pieces.concat())
 }
 
+/// Chunk extensions by the grammar of RFC 9112 section 7.1.1, maybe none.
+fn extensions() -> impl Strategy<Value = String> {
+    let quoted =
+        vec(prop_oneof![4 => "[\t !#-\\[\\]-~]", 1 => "\\\\[\t -~]"], 0..6).prop_map(|parts| format!("\"{}\"", parts.concat()));
+    let value = prop_oneof![token().boxed(), quoted.boxed()];
+    let value = ("[ \t]{0,2}", "[ \t]{0,2}", value).prop_map(|(before, behind, value)| format!("{before}={behind}{value}"));
+    let extension = ("[ \t]{0,2}", "[ \t]{0,2}", token(), proptest::option::of(value));
+    let extension =
+        extension.prop_map(|(before, behind, name, value)| format!("{before};{behind}{name}{}", value.unwrap_or_default()));
+    vec(extension, 0..3).prop_map(|all| all.concat())
+}
+
+/// What a chunk extension is made of and what it is not, in any order.
+fn extension_bytes() -> impl Strategy<Value = String> {
+    vec(prop_oneof![4 => ";", 4 => "[a-z]{1,3}", 2 => "=", 2 => "[ \t]", 2 => "\"", 1 => "\\\\", 1 => "[!-/:-@]"], 0..8)
+        .prop_map(|parts| parts.concat())
+}
+
+/// The same grammar, read by another hand: what is left of a line when its extensions are taken off; `None` when one is broken.
+fn without_extensions(line: &str) -> Option<&str> {
+    let trim = |text| str::trim_start_matches(text, [' ', '\t']);
+    let token =
+        |text: &str| text.find(|c: char| !(c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c))).unwrap_or(text.len());
+    let mut rest = line;
+    while let Some(behind) = trim(rest).strip_prefix(';') {
+        let behind = trim(behind);
+        let len = token(behind);
+        if len == 0 {
+            return None;
+        }
+        rest = &behind[len..];
+        let Some(value) = trim(rest).strip_prefix('=') else { continue };
+        let value = trim(value);
+        rest = match value.strip_prefix('"') {
+            Some(text) => {
+                let mut escaped = false;
+                let end = text.find(|c| {
+                    let ends = c == '"' && !escaped;
+                    escaped = c == '\\' && !escaped;
+                    ends
+                })?;
+                &text[end + 1..]
+            }
+            None if token(value) == 0 => return None,
+            None => &value[token(value)..],
+        };
+    }
+    Some(rest)
+}
+
 /// One or more whole requests with a body, in order.
 fn good_requests() -> impl Strategy<Value = Vec<u8>> {
-    let request =
-        ("[A-Z]{1,10}", "/[!-~]{0,40}", vec(("X-[A-Za-z]{1,8}", "[!-~]{0,20}"), 0..40), vec(any::<u8>(), 0..64), any::<bool>());
-    let request = request.prop_map(|(method, target, fields, body, chunked)| {
+    let fields = vec(("X-[A-Za-z]{1,8}", "[!-~]{0,20}"), 0..40);
+    let body = (vec(any::<u8>(), 0..64), any::<bool>(), extensions());
+    let request = ("[A-Z]{1,10}", "/[!\"$-~]{0,40}", fields, body);
+    let request = request.prop_map(|(method, target, fields, (body, chunked, extension))| {
         let method = if method == "CONNECT" { "GET".into() } else { method };
         let mut bytes = format!("{method} {target} HTTP/1.1\r\nHost: a\r\n").into_bytes();
         for (name, value) in fields {
@@ -53,7 +104,7 @@ fn good_requests() -> impl Strategy<Value = Vec<u8>> {
         if chunked {
             bytes.extend(b"Transfer-Encoding: chunked\r\n\r\n");
             for piece in body.chunks(7) {
-                bytes.extend(format!("{:X};x\r\n", piece.len()).bytes().chain(piece.iter().copied()).chain(*b"\r\n"));
+                bytes.extend(format!("{:X}{extension}\r\n", piece.len()).bytes().chain(piece.iter().copied()).chain(*b"\r\n"));
             }
             bytes.extend(b"0\r\nX-Sum: 1\r\n\r\n");
         } else {
@@ -76,7 +127,10 @@ fn heads() -> impl Strategy<Value = Vec<u8>> {
         Just("Host: example.org\r\n"),
         Just("Accept: */*\r\nHost: example.org\r\n"),
         Just("Accept: */*\r\n"),
-        Just("X-Request-ID: 7\r\nHost: example.org\r\nx-request-id: 8\r\n")
+        Just("X-Request-ID: 7\r\nHost: example.org\r\nx-request-id: 8\r\n"),
+        Just("Authorization: a\r\nHost: example.org\r\n"),
+        Just("Authorization: a\r\nHost: example.org\r\nAuthorization: b\r\n"),
+        Just("Host: example.org\r\nIf-Modified-Since: a\r\nif-modified-since: a\r\n")
     ];
     (line, fields, "[a-b]{0,1}").prop_map(|(line, fields, value)| format!("{line}\r\nX: {value}\r\n{fields}\r\n").into_bytes())
 }
@@ -213,7 +267,7 @@ proptest! {
     #[test]
     fn a_rendered_request_head_reads_as_it_was_meant(
         method in "[!#$%&'*+.^_`|~0-9A-Za-z-]{1,32}",
-        target in vec(prop_oneof![0x21..=0x7eu8, 0x80..=0xffu8], 1..80),
+        target in vec(prop_oneof![0x21..=0x22u8, 0x24..=0x7eu8, 0x80..=0xffu8], 1..80),
         fields in vec((token(), value()), 0..40),
     ) {
         let mut bytes = [method.as_bytes(), b" ", &target, b" HTTP/1.1\r\n"].concat();
@@ -309,6 +363,22 @@ proptest! {
         }
         prop_assert!(done);
         prop_assert_eq!(data, blocks.concat());
+    }
+
+    #[test]
+    fn chunk_extensions_are_taken_as_the_grammar_says(
+        good in extensions(), any in prop_oneof![extension_bytes(), extensions()], places in vec(any::<usize>(), 0..8),
+    ) {
+        prop_assert_eq!(without_extensions(&good), Some(""));
+        let body = format!("3{any}\r\nabc\r\n0{good}\r\n\r\n");
+        let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
+        let (messages, end) = read(cut(request.as_bytes(), &places), &LIMITS);
+        if without_extensions(&any) == Some("") {
+            prop_assert_eq!((messages.len(), end), (1, End::Idle));
+            prop_assert_eq!(&messages[0].body, b"abc");
+        } else {
+            prop_assert!(matches!(end, End::Refused(_)), "{:?}", end);
+        }
     }
 
     #[test]

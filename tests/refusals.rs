@@ -88,6 +88,9 @@ fn malformed_chunks_are_refused() {
         "5\r\nhello\n0\r\n\r\n",
         "5\r\nhelloXX0\r\n\r\n",
         "5;a\nb\r\nhello\r\n0\r\n\r\n",
+        "5;\r\nhello\r\n0\r\n\r\n",
+        "5;a b\r\nhello\r\n0\r\n\r\n",
+        "5;a=\"b\r\nhello\r\n0\r\n\r\n",
         "FFFFFFFFFFFFFFFFF\r\nhello\r\n0\r\n\r\n",
         "\r\nhello\r\n0\r\n\r\n",
         "g\r\nhello\r\n0\r\n\r\n",
@@ -102,13 +105,15 @@ fn malformed_chunks_are_refused() {
 #[test]
 fn malformed_heads_are_refused() {
     let server = probe().start();
-    let lines: [&[u8]; 8] = [
+    let lines: [&[u8]; 10] = [
         b"GET /\r\nHost: test",
         b"GET  / HTTP/1.1\r\nHost: test",
         b"GET / x HTTP/1.1\r\nHost: test",
         b"GET / HTTP/1.1 \r\nHost: test",
         b"G@T / HTTP/1.1\r\nHost: test",
         b"GET path HTTP/1.1\r\nHost: test",
+        b"GET test:80 HTTP/1.1\r\nHost: test",
+        b"GET /#fragment HTTP/1.1\r\nHost: test",
         b"GET /\x00 HTTP/1.1\r\nHost: test",
         b"GET / http/1.1\r\nHost: test",
     ];
@@ -132,6 +137,55 @@ fn malformed_heads_are_refused() {
     }
     for field in fields {
         assert_refused(&server, &[b"GET / HTTP/1.1\r\n", field, b"\r\n\r\n"].concat(), 400);
+    }
+    server.stop();
+}
+
+/// A 2xx would be a tunnel to the proxy in front, past all its rules (RFC 9110 section 9.3.6).
+#[test]
+fn connect_is_refused_whatever_its_target_and_the_connection_ends() {
+    let server = probe().start();
+    for target in ["test:443", "/echo", "http://test/echo", "*", "test"] {
+        assert_refused(&server, format!("CONNECT {target} HTTP/1.1\r\nHost: test\r\n\r\n").as_bytes(), 501);
+        assert_refused(&server, format!("CONNECT {target} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").as_bytes(), 501);
+    }
+    server.stop();
+}
+
+/// RFC 9110 section 5.3: only fields that are lists may come in several lines. The second of three requests makes the block of
+/// fields a known one, if it is not refused.
+#[test]
+fn a_field_that_may_come_once_is_refused_when_it_comes_twice_and_lists_are_joined() {
+    let server = probe().start();
+    for (name, values) in [
+        ("Authorization", ["Basic YTpi", "Basic YTpj"]),
+        ("Proxy-Authorization", ["Basic YTpi", "Basic YTpi"]),
+        ("Content-Type", ["text/plain", "text/html"]),
+        ("Content-Range", ["bytes 0-1/2", "bytes 0-1/3"]),
+        ("Content-Location", ["/a", "/b"]),
+        ("If-Modified-Since", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:38 GMT"]),
+        ("If-Unmodified-Since", ["Sun, 06 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMT"]),
+        ("If-Range", ["\"a\"", "\"b\""]),
+        ("Range", ["bytes=0-1", "bytes=0-2"]),
+        ("Max-Forwards", ["0", "1"]),
+        ("Origin", ["http://a", "http://b"]),
+    ] {
+        let [first, second] = values;
+        let twice =
+            format!("GET / HTTP/1.1\r\nHost: test\r\n{name}: {first}\r\nX: y\r\n{}: {second}\r\n\r\n", name.to_lowercase());
+        for _ in 0..3 {
+            assert_refused(&server, twice.as_bytes(), 400);
+        }
+        let response = server.exchange(twice.as_bytes());
+        assert!(response.text().contains(&format!("{name} comes more than once")), "{}", response.text());
+    }
+    let mut client = server.connect();
+    for _ in 0..3 {
+        client.send(
+            "GET /environ HTTP/1.1\r\nHost: test\r\nIf-Match: \"a\"\r\nVia: 1.1 a\r\nif-match: \"b\"\r\nVia: 1.1 b\r\n\r\n",
+        );
+        let seen = client.response().json();
+        assert_eq!((seen["HTTP_IF_MATCH"].as_str(), seen["HTTP_VIA"].as_str()), (Some("\"a\",\"b\""), Some("1.1 a,1.1 b")));
     }
     server.stop();
 }

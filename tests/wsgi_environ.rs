@@ -148,7 +148,11 @@ fn the_forms_of_a_target_are_understood() {
     with_python(|| {
         let mut server =
             Server::new("def app(e, s):\n    s('200 OK', [])\n    return [repr((e['PATH_INFO'], e['RAW_URI'])).encode()]\n");
-        server.get("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('*', '*')");
+        server.get("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('', '*')");
+        server.get("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/', 'http://a')");
+        server.get("OPTIONS http://a HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('', 'http://a')");
+        server.get("GET http://a HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/', 'http://a')");
+        server.get("OPTIONS http://a?b HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/', 'http://a?b')");
         server.get("GET / HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/', '/')");
         server.get("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/x', '/x')");
         server.get("GET /x HTTP/1.1\r\nHost: a\r\n\r\n").expect_ok("('/x', '/x')");

@@ -222,7 +222,9 @@ def app(environ, start_response):
             ("PURGE http://other/x?y ", "PURGE|/x|y|http://other/x?y|http://other/x?y|other"),
             ("GET http://other/x?y ", "GET|/x|y|http://other/x?y|http://other/x?y|other"),
             ("GET /x?y ", "GET|/x|y|/x?y|/x?y|a"),
-            ("OPTIONS * ", "OPTIONS|*||*|*|a"),
+            ("OPTIONS * ", "OPTIONS|||*|*|a"),
+            ("OPTIONS http://other ", "OPTIONS|||http://other|http://other|other"),
+            ("GET http://other ", "GET|/||http://other|http://other|other"),
             ("GET /x ", "GET|/x||/x|/x|a"),
         ];
         for (first, _) in requests {

@@ -2,8 +2,13 @@
 //!
 //! ```text
 //! SizeStart --digit--> Size --CR--> SizeLf --LF--> Data --all--> DataCr --CR--> DataLf --LF--> SizeStart
-//!                      Size --';'--> Extension --CR--> SizeLf
+//!                      Size --';' or blank--> Extension --CR--> SizeLf
 //!                                           SizeLf --LF, size 0--> TrailerStart
+//!
+//! Extension, at the end of each line blanks may stand in between but for the last CR (RFC 9112 section 7.1.1):
+//! Size ... ';' --> NameStart --token--> Name --';'--> NameStart
+//!                                       Name --'='--> ValueStart --token--> Value --';'--> NameStart
+//!                                                     ValueStart --'"'--> Quoted --'"'--> QuotedEnd --';'--> NameStart
 //! TrailerStart --token--> TrailerName --':'--> TrailerValue --CR--> TrailerLf --LF--> TrailerStart
 //! TrailerStart --CR--> FinalLf --LF--> Done
 //! ```
@@ -39,7 +44,7 @@ pub struct Decoder {
 enum State {
     SizeStart,
     Size,
-    Extension,
+    Extension(Extension),
     SizeLf,
     Data,
     DataCr,
@@ -50,6 +55,24 @@ enum State {
     TrailerLf,
     FinalLf,
     Done,
+}
+
+/// `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, where a value is a token or a quoted string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    /// Blanks behind a size or a value: only `;` may follow. A line that ends here is refused as one with a blank at its end:
+    /// the grammar has none there, and readers differ in what they make of it.
+    Blank,
+    NameStart,
+    Name,
+    /// Blanks behind a name.
+    NameEnd,
+    ValueStart,
+    Value,
+    Quoted,
+    /// Behind a backslash in a quoted string.
+    Escaped,
+    QuotedEnd,
 }
 
 impl Decoder {
@@ -92,21 +115,10 @@ impl Decoder {
             }
             State::Size => match byte {
                 b'\r' => Ok(State::SizeLf),
-                b';' => Ok(State::Extension),
+                b';' | b' ' | b'\t' => self.extension(Extension::Blank, byte),
                 _ => self.digit(byte),
             },
-            State::Extension => match byte {
-                b'\r' => Ok(State::SizeLf),
-                _ if !is_value_byte(byte) => Err(Error::ChunkExtension),
-                _ => {
-                    self.extension_debt += 1;
-                    if self.extension_debt > MAX_EXTENSION_DEBT {
-                        Err(Error::ChunkExtensionTooLong)
-                    } else {
-                        Ok(State::Extension)
-                    }
-                }
-            },
+            State::Extension(at) => self.extension(at, byte),
             State::SizeLf if byte != b'\n' => Err(Error::LineEnd),
             State::SizeLf if self.left == 0 => Ok(State::TrailerStart),
             State::SizeLf => {
@@ -134,6 +146,31 @@ impl Decoder {
         // Sixteen digits of four bits fit exactly.
         self.left = self.left << 4 | u64::from(digit);
         Ok(State::Size)
+    }
+
+    fn extension(&mut self, at: Extension, byte: u8) -> Result<State, Error> {
+        use Extension::{Blank, Escaped, Name, NameEnd, NameStart, Quoted, QuotedEnd, Value, ValueStart};
+        let (blank, token) = (matches!(byte, b' ' | b'\t'), TOKEN[byte as usize]);
+        let next = match (at, byte) {
+            (Name | Value | QuotedEnd, b'\r') => return Ok(State::SizeLf),
+            (Blank | Name | NameEnd | Value | QuotedEnd, b';') => NameStart,
+            (Name | NameEnd, b'=') => ValueStart,
+            (ValueStart, b'"') => Quoted,
+            (Quoted, b'"') => QuotedEnd,
+            (Quoted, b'\\') => Escaped,
+            (NameStart | Name, _) if token => Name,
+            (ValueStart | Value, _) if token => Value,
+            (Quoted | Escaped, _) if is_value_byte(byte) => Quoted,
+            (NameStart | ValueStart, _) if blank => at,
+            (Name | NameEnd, _) if blank => NameEnd,
+            (Blank | Value | QuotedEnd, _) if blank => Blank,
+            _ => return Err(Error::ChunkExtension),
+        };
+        self.extension_debt += 1;
+        if self.extension_debt > MAX_EXTENSION_DEBT {
+            return Err(Error::ChunkExtensionTooLong);
+        }
+        Ok(State::Extension(next))
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<State, Error> {

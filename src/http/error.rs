@@ -23,6 +23,10 @@ pub enum Error {
     TargetMissing,
     /// A control character in the target; the byte.
     TargetByte(u8),
+    /// A fragment in the target: it is the client's own affair (RFC 9110 section 4.2.5), and readers differ in where the path ends.
+    TargetFragment,
+    /// CONNECT, which is for proxies.
+    Connect,
     /// A target whose form its method does not allow (RFC 9112 section 3.2).
     TargetForm,
     /// A target with an authority that is no `host[:port]`.
@@ -51,16 +55,12 @@ pub enum Error {
     HeadTooLong(usize),
     /// No Host in HTTP/1.1.
     HostMissing,
-    /// More than one Host.
-    HostTwice,
     /// A Host that is no `host[:port]`.
     Host,
     /// A Content-Length that is no plain decimal number.
     Length,
-    /// More than one Content-Length.
-    LengthTwice,
-    /// Two Content-Type fields, equal or not.
-    TypeTwice,
+    /// Two fields with this name, which is no list; equal or not (RFC 9110 section 5.3).
+    Twice(&'static str),
     /// Both Transfer-Encoding and Content-Length.
     LengthAndCoding,
     /// Transfer-Encoding in HTTP/1.0.
@@ -73,7 +73,7 @@ pub enum Error {
     Expectation,
     /// A chunk size that is no plain hexadecimal number of 64 bits.
     ChunkSize,
-    /// A control character in a chunk extension.
+    /// A chunk extension that does not follow the grammar (RFC 9112 section 7.1.1), or a blank behind a size without one.
     ChunkExtension,
     /// More chunk extensions than are tolerated.
     ChunkExtensionTooLong,
@@ -106,6 +106,8 @@ impl Error {
             Self::MethodTooLong => (501, "the method is longer than any known one"),
             Self::TargetMissing => (400, "the request target is missing or more than one space precedes it"),
             Self::TargetByte(_) => (400, "the request target has a control character"),
+            Self::TargetFragment => (400, "the request target has a fragment"),
+            Self::Connect => (501, "CONNECT is for proxies, and this is none"),
             Self::TargetForm => (400, "the request target has a form that the method does not allow"),
             Self::TargetAuthority => (400, "the request target has an invalid authority"),
             Self::VersionMissing => (400, "the request line has no HTTP version"),
@@ -120,18 +122,16 @@ impl Error {
             Self::TooManyFields(_) => (431, "the request has more header fields than"),
             Self::HeadTooLong(_) => (431, "the request's head is longer than"),
             Self::HostMissing => (400, "the Host header field is missing"),
-            Self::HostTwice => (400, "the Host header field comes more than once"),
             Self::Host => (400, "the Host header field is not a host with an optional port"),
             Self::Length => (400, "Content-Length is not a decimal number of 64 bits"),
-            Self::LengthTwice => (400, "Content-Length comes more than once"),
-            Self::TypeTwice => (400, "Content-Type comes more than once"),
+            Self::Twice(_) => (400, "comes more than once"),
             Self::LengthAndCoding => (400, "Content-Length and Transfer-Encoding exclude each other"),
             Self::CodingInHttp10 => (400, "HTTP/1.0 has no Transfer-Encoding"),
             Self::Coding => (400, "Transfer-Encoding is malformed, or chunked is not its last coding exactly once"),
             Self::CodingUnknown => (501, "the only transfer coding known here is chunked"),
             Self::Expectation => (417, "the only expectation that can be met is 100-continue"),
             Self::ChunkSize => (400, "a chunk size is not a hexadecimal number of 64 bits"),
-            Self::ChunkExtension => (400, "a chunk extension has a control character"),
+            Self::ChunkExtension => (400, "a chunk extension is malformed, or a blank follows a chunk size that has none"),
             Self::ChunkExtensionTooLong => (400, "the chunk extensions are too long for the data they come with"),
             Self::ChunkEnd => (400, "a chunk's data does not end with CR LF"),
             Self::Trailer => (400, "a trailer field is malformed"),
@@ -145,6 +145,9 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Self::Twice(name) = self {
+            write!(f, "{name} ")?;
+        }
         f.write_str(self.entry().1)?;
         match *self {
             Self::Method(byte) | Self::TargetByte(byte) | Self::FieldValue(byte) => write!(f, " (byte 0x{byte:02x})"),
@@ -318,6 +321,8 @@ mod tests {
             Error::FieldTooLong(1),
             Error::TooManyFields(1),
             Error::Expectation,
+            Error::Connect,
+            Error::Twice("Range"),
             Error::CodingUnknown,
             Error::BodyTooLong(1),
             Error::HeadTimeout,

@@ -3,7 +3,8 @@
 use super::bytes::{decimal, is_token, same, trim};
 use super::error::Error;
 use super::head::{Head, Version};
-use super::target::{Target, authority};
+use super::once::Once;
+use super::target::{Target, is_authority};
 
 /// How the body of a request is delimited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,13 +38,13 @@ struct Connection {
     upgrade: bool,
 }
 
-/// Reads the framing of a complete head and refuses what is ambiguous: two framings, an invalid Host, a target whose form the
-/// method does not allow.
+/// Reads the framing of a complete head and refuses what is ambiguous: two framings, an invalid Host, a second field that may
+/// come once, a target whose form the method does not allow.
 #[inline]
 pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     let old = head.version == Version::Http10;
+    let mut once = Once::default();
     let mut host = false;
-    let mut kind = false;
     let mut known = None;
     let mut coding = Coding::default();
     let mut connection = Connection::default();
@@ -52,33 +53,25 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
 
     Target::check(head, bytes)?;
     for field in &head.fields {
+        once.note(field.name.of(bytes))?;
         // Length and first letter single out the few names that matter before the others are looked at.
         let (len, first) = (field.name.len(), bytes[field.name.start as usize] | 0x20);
-        if !matches!((len, first), (4, b'h') | (6, b'e') | (7, b'u') | (10 | 12 | 14, b'c') | (17, b't')) {
+        if !matches!((len, first), (4, b'h') | (6, b'e') | (7, b'u') | (10 | 14, b'c') | (17, b't')) {
             continue;
         }
         let (name, value) = (field.name.of(bytes), field.value.of(bytes));
         match len {
             4 if same(name, b"host") => {
-                if std::mem::replace(&mut host, true) {
-                    return Err(Error::HostTwice);
-                }
+                host = true;
                 // An empty Host is what a client sends whose target has no authority (RFC 9112 section 3.2).
-                if !value.is_empty() && authority(value).is_none() {
+                if !value.is_empty() && !is_authority(value) {
                     return Err(Error::Host);
                 }
             }
             6 if same(name, b"expect") && !old => expect |= expects_continue(value)?,
             7 if same(name, b"upgrade") => upgrade |= !value.is_empty(),
             10 if same(name, b"connection") => connection.read(value),
-            // Two of them are read as the first, the last or both by different readers (RFC 9110 section 8.3).
-            12 if same(name, b"content-type") && std::mem::replace(&mut kind, true) => return Err(Error::TypeTwice),
-            14 if same(name, b"content-length") => {
-                if known.is_some() {
-                    return Err(Error::LengthTwice);
-                }
-                known = Some(decimal(value).ok_or(Error::Length)?);
-            }
+            14 if same(name, b"content-length") => known = Some(decimal(value).ok_or(Error::Length)?),
             17 if same(name, b"transfer-encoding") => coding.read(value)?,
             _ => {}
         }

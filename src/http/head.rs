@@ -213,6 +213,7 @@ impl Head {
             Some(b' ') if at == target => return Err(Error::TargetMissing),
             Some(b' ') => {}
             Some(b'\r' | b'\n') => return Err(Error::VersionMissing),
+            Some(b'#') => return Err(Error::TargetFragment),
             Some(&b) => return Err(Error::TargetByte(b)),
         }
         self.target = Span::new(target, at);
@@ -324,10 +325,11 @@ fn method_fault(at_start: bool, byte: u8) -> Error {
     }
 }
 
-/// Bytes before the first space or control character. Bytes from 0x80 pass: clients send raw UTF-8.
+/// Bytes before the first space, control character or `#`: a fragment is no part of any form. Bytes from 0x80 pass: clients send
+/// raw UTF-8.
 #[inline]
 fn target_len(bytes: &[u8]) -> usize {
-    let ends = |b: u8| b <= b' ' || b == 0x7f;
+    let ends = |b: u8| b <= b' ' || b == b'#' || b == 0x7f;
     // Fixed-size chunks without an early exit become vector instructions.
     let clean = bytes.as_chunks::<16>().0.iter().take_while(|chunk| !chunk.iter().fold(false, |end, &b| end | ends(b))).count();
     let clean = clean * 16;

@@ -14,6 +14,7 @@ pub mod date;
 pub mod error;
 pub mod framing;
 pub mod head;
+mod once;
 mod progress;
 pub mod response;
 pub mod target;

@@ -1,4 +1,7 @@
-//! The parts of a request target in its four forms (RFC 9112 section 3.2), and percent-decoding (RFC 3986 section 2.1).
+//! The parts of a request target (RFC 9112 section 3.2), and percent-decoding (RFC 3986 section 2.1).
+//!
+//! Of the four forms three are served. The authority form is that of CONNECT, which only a proxy can mean: a 2xx to it would make
+//! a proxy in front open a tunnel, past all its rules (RFC 9110 section 9.3.6). So it is refused before any application sees it.
 
 use std::net::Ipv6Addr;
 
@@ -12,8 +15,6 @@ pub enum Form {
     Origin,
     /// `http://host/path?query`
     Absolute,
-    /// `host:port`, CONNECT only.
-    Authority,
     /// `*`, OPTIONS only.
     Asterisk,
 }
@@ -23,13 +24,15 @@ pub enum Form {
 pub struct Target {
     /// The form.
     pub form: Form,
-    /// Path as sent, still percent-encoded. Empty in the authority form and in `http://host`: see [`Target::path`].
+    /// Path as sent, still percent-encoded. Empty in the asterisk form and in `http://host`: see [`Target::path`].
     pub path: Span,
-    /// Query without its question mark. A fragment, which no client should send, belongs neither to path nor to query.
+    /// Query without its question mark.
     pub query: Span,
-    /// Authority (`host[:port]`) of the absolute or authority form. It takes the place of the Host field (RFC 9112 section
-    /// 3.2.2).
+    /// Authority (`host[:port]`) of the absolute form. It takes the place of the Host field (RFC 9112 section 3.2.2).
     pub authority: Span,
+    /// Whether it names the server and no resource of it: the asterisk form, and in OPTIONS an absolute form with neither path
+    /// nor query (RFC 9112 section 3.2.4).
+    pub server: bool,
 }
 
 impl Target {
@@ -46,23 +49,20 @@ impl Target {
     #[inline]
     pub fn of(head: &Head, bytes: &[u8]) -> Result<Self, Error> {
         let target = head.target.of(bytes);
-        let connect = head.method.of(bytes) == b"CONNECT";
+        let method = head.method.of(bytes);
+        if method == b"CONNECT" {
+            return Err(Error::Connect);
+        }
         let nothing = Span { start: head.target.end, end: head.target.end };
-        if target.first() == Some(&b'/') && !connect {
+        if target.first() == Some(&b'/') {
             let (path, query) = split(target, head.target.start as usize);
-            return Ok(Self { form: Form::Origin, path, query, authority: nothing });
+            return Ok(Self { form: Form::Origin, path, query, authority: nothing, server: false });
         }
-        if connect {
-            let (_, port) = authority(target).ok_or(Error::TargetForm)?;
-            return match port {
-                Some(_) => Ok(Self { form: Form::Authority, path: nothing, query: nothing, authority: head.target }),
-                None => Err(Error::TargetForm),
-            };
-        }
+        let options = method == b"OPTIONS";
         if target == b"*" {
-            return match head.method.of(bytes) {
-                b"OPTIONS" => Ok(Self { form: Form::Asterisk, path: head.target, query: nothing, authority: nothing }),
-                _ => Err(Error::TargetForm),
+            return match options {
+                true => Ok(Self { form: Form::Asterisk, path: nothing, query: nothing, authority: nothing, server: true }),
+                false => Err(Error::TargetForm),
             };
         }
         let scheme = ["http://", "https://"]
@@ -70,52 +70,50 @@ impl Target {
             .find(|scheme| target.len() >= scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme.as_bytes()))
             .ok_or(Error::TargetForm)?;
         let rest = &target[scheme.len()..];
-        let len = rest.iter().position(|b| matches!(b, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+        let len = rest.iter().position(|b| matches!(b, b'/' | b'?')).unwrap_or(rest.len());
         // Userinfo fails here too: RFC 9110 section 4.2.4 calls it an attempt to obscure the authority.
-        authority(&rest[..len]).ok_or(Error::TargetAuthority)?;
+        if !is_authority(&rest[..len]) {
+            return Err(Error::TargetAuthority);
+        }
         let start = head.target.start as usize + scheme.len();
         let (path, query) = split(&rest[len..], start + len);
-        Ok(Self { form: Form::Absolute, path, query, authority: Span::new(start, start + len) })
+        let server = options && len == rest.len();
+        Ok(Self { form: Form::Absolute, path, query, authority: Span::new(start, start + len), server })
     }
 
-    /// The path, still percent-encoded: `/` for an absolute form without one, `*` for the asterisk form, empty for the
-    /// authority form.
+    /// The path, still percent-encoded: it begins with a slash, which an absolute form may leave out, or is empty when the server
+    /// as a whole is meant.
     pub fn path<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
-        match self.form {
-            Form::Absolute if self.path.is_empty() => b"/",
-            Form::Origin | Form::Absolute | Form::Authority | Form::Asterisk => self.path.of(bytes),
-        }
+        if self.path.is_empty() && !self.server { b"/" } else { self.path.of(bytes) }
     }
 }
 
-/// Path and query of what begins at `offset`; a fragment is left out.
+/// Path and query of what begins at `offset`.
 fn split(text: &[u8], offset: usize) -> (Span, Span) {
-    let end = memchr::memchr(b'#', text).unwrap_or(text.len());
-    let mark = memchr::memchr(b'?', &text[..end]);
+    let end = text.len();
+    let mark = memchr::memchr(b'?', text);
     let path = Span::new(offset, offset + mark.unwrap_or(end));
     let query = Span::new(offset + mark.map_or(end, |mark| mark + 1), offset + end);
     (path, query)
 }
 
-/// Host and port of `host[:port]` without userinfo (RFC 3986 section 3.2), with a host that is not empty; `None` when it is not
-/// of that form. The port is `None` when it is missing or empty.
-pub fn authority(text: &[u8]) -> Option<(&[u8], Option<u16>)> {
-    let host_len = match text.first()? {
-        b'[' => {
-            let end = memchr::memchr(b']', text)?;
-            let address = std::str::from_utf8(&text[1..end]).ok()?;
-            address.parse::<Ipv6Addr>().ok()?;
-            end + 1
-        }
-        _ => reg_name_len(text)?,
+/// Whether it is `host[:port]` without userinfo (RFC 3986 section 3.2), with a host that is not empty. The port may be empty.
+pub fn is_authority(text: &[u8]) -> bool {
+    let host_len = match text.first() {
+        Some(b'[') => memchr::memchr(b']', text).filter(|end| is_ipv6(&text[1..*end])).map(|end| end + 1),
+        Some(_) => reg_name_len(text),
+        None => None,
     };
-    let (host, rest) = text.split_at(host_len);
-    let port = match rest {
-        [] | [b':'] => None,
-        [b':', digits @ ..] => Some(u16::try_from(super::bytes::decimal(digits)?).ok()?),
-        _ => return None,
-    };
-    (!host.is_empty()).then_some((host, port))
+    let Some(len) = host_len.filter(|len| *len > 0) else { return false };
+    match &text[len..] {
+        [] | [b':'] => true,
+        [b':', digits @ ..] => super::bytes::decimal(digits).is_some_and(|port| u16::try_from(port).is_ok()),
+        _ => false,
+    }
+}
+
+fn is_ipv6(text: &[u8]) -> bool {
+    std::str::from_utf8(text).is_ok_and(|text| text.parse::<Ipv6Addr>().is_ok())
 }
 
 /// Bytes of a registered name but for percent-encodings: unreserved and sub-delims (RFC 3986 section 3.2.2).

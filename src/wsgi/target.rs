@@ -25,6 +25,8 @@ pub struct Uri {
     path: Py<PyString>,
     query: Py<PyString>,
     host: Option<Py<PyString>>,
+    /// Whether the path depends on the method too.
+    by_method: bool,
 }
 
 impl Uri {
@@ -40,6 +42,7 @@ impl Uri {
             path,
             query: text::key(py, "")?,
             host: None,
+            by_method: false,
         })
     }
 
@@ -47,10 +50,11 @@ impl Uri {
         let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
         let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
-        // The parser refuses what has none of the four forms.
+        // The parser refuses what has none of the forms.
         let Ok(parts) = Target::of(head, bytes) else {
-            let path = uri.clone().unbind();
-            return Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query: string(b"")?, host: None });
+            let (path, query) = (string(b"")?, string(b"")?);
+            let uri = uri.unbind();
+            return Ok(Self { serial, target: target.to_vec(), uri, path, query, host: None, by_method: false });
         };
         let mut path = Vec::with_capacity(target.len());
         percent_decode(parts.path(bytes), &mut path);
@@ -58,9 +62,11 @@ impl Uri {
         let query = string(parts.query.of(bytes))?;
         let host = match parts.form {
             Form::Absolute => Some(string(parts.authority.of(bytes))?),
-            Form::Origin | Form::Authority | Form::Asterisk => None,
+            Form::Origin | Form::Asterisk => None,
         };
-        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host })
+        // OPTIONS for the server as a whole, or any other method for its root.
+        let by_method = parts.form == Form::Absolute && parts.path.is_empty();
+        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host, by_method })
     }
 
     /// Whether it sets the host in the place of the field.
@@ -104,7 +110,7 @@ impl Targets {
             return Ok(&self.root);
         }
         let slot = if target.len() > LONGEST { &mut self.long } else { &mut self.slots[index(target)] };
-        if slot.as_ref().is_none_or(|uri| uri.target != target) {
+        if slot.as_ref().is_none_or(|uri| uri.target != target || uri.by_method) {
             self.serial += 1;
             *slot = Some(Uri::new(py, head, bytes, self.serial)?);
         }

@@ -41,6 +41,8 @@ fuzz_target!(|bytes: &[u8]| {
             let mut path = Vec::new();
             percent_decode(target.path(bytes), &mut path);
             assert!(path.len() <= target.path(bytes).len());
+            assert!(path.is_empty() == target.server && (path.is_empty() || path[0] == b'/'));
+            assert!(!head.target.of(bytes).contains(&b'#') && head.method.of(bytes) != b"CONNECT");
         }
     }
 });

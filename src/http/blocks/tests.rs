@@ -197,7 +197,7 @@ fn a_bad_request_line_is_refused_before_a_known_block() {
         name(&mut blocks, "GET / HTTP/1.1\r\nHost: example.org\r\n\r\n");
     }
     assert_eq!(ask(&mut blocks, b"GET nowhere HTTP/1.1\r\nHost: example.org\r\n\r\n"), Err(Error::TargetForm));
-    assert_eq!(ask(&mut blocks, b"CONNECT / HTTP/1.1\r\nHost: example.org\r\n\r\n"), Err(Error::TargetForm));
+    assert_eq!(ask(&mut blocks, b"CONNECT / HTTP/1.1\r\nHost: example.org\r\n\r\n"), Err(Error::Connect));
 }
 
 #[test]

@@ -51,9 +51,7 @@ fn one_chunk_is_one_step() {
 
 #[test]
 fn a_size_is_plain_hexadecimal() {
-    for size in
-        ["", "+5", "-5", " 5", "5 ", "5\t", "0x5", "g", "5_0", "5,", "\u{ff15}", "5 ;a", "10000000000000000", "00000000000000005"]
-    {
+    for size in ["", "+5", "-5", " 5", "0x5", "g", "5_0", "5,", "\u{ff15}", "10000000000000000", "00000000000000005"] {
         assert_eq!(refused(&format!("{size}\r\nhello\r\n0\r\n\r\n")), Error::ChunkSize, "{size:?}");
     }
     assert_eq!(verdict(b"FFFFFFFFFFFFFFFF\r\nx"), Ok(None));
@@ -77,12 +75,73 @@ fn lines_end_with_crlf_only() {
 }
 
 #[test]
-fn extensions_are_skipped_and_bounded() {
-    assert_eq!(data("5;a\r\nhello\r\n0;b=\"c;\\\"d\" ; e\r\n\r\n"), "hello");
-    assert_eq!(refused("5;a\0\r\nhello\r\n0\r\n\r\n"), Error::ChunkExtension);
+fn extensions_are_tokens_or_quoted_strings_with_blanks_between() {
+    for extension in [
+        ";a",
+        " ;a",
+        "\t ; a",
+        ";a;b",
+        ";a ; b",
+        ";a=b",
+        ";a = b",
+        ";a= b;c",
+        ";a=\"\"",
+        ";a=\"b;c=\t\u{e9}\"",
+        ";a=\"\\\"\\\\\"",
+        " ;\ta =\t\"b\" ;c",
+        ";!#$%&'*+-.^_`|~=0",
+    ] {
+        assert_eq!(data(&format!("5{extension}\r\nhello\r\n0{extension}\r\n\r\n")), "hello", "{extension:?}");
+    }
+    for extension in [
+        " ",
+        "\t",
+        ";",
+        " ;",
+        "; ",
+        ";;a",
+        ";a;",
+        ";a ",
+        ";a=",
+        ";a= ",
+        ";a=b ",
+        ";a=\"b\" ",
+        ";=b",
+        ";a b",
+        ";a=b c",
+        ";a=\"b\"c",
+        ";a==b",
+        ";\"a\"",
+        ";a=\"b",
+        ";a=b\"",
+        ";a=\"b\\",
+        ";a@b",
+        ";a=b@c",
+        ";a,b",
+        " a",
+        "=a",
+        ";a\0",
+        ";a=\"\0\"",
+        ";a=\"\\\0\"",
+        ";a=\u{e9}",
+        ";\u{e9}",
+        ";a=\"\x7f\"",
+    ] {
+        let refusal = if matches!(extension, "=a") { Error::ChunkSize } else { Error::ChunkExtension };
+        assert_eq!(refused(&format!("5{extension}\r\nhello\r\n0\r\n\r\n")), refusal, "{extension:?}");
+        assert_eq!(refused(&format!("5\r\nhello\r\n0{extension}\r\n\r\n")), refusal, "{extension:?}");
+    }
+}
+
+#[test]
+fn extensions_are_skipped_and_bounded_with_their_blanks() {
+    // Each byte behind the size counts, up to the CR.
     let debt = MAX_EXTENSION_DEBT as usize;
-    assert_eq!(data(&format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(debt))), "x");
-    assert_eq!(refused(&format!("1;{}", "a".repeat(debt + 1))), Error::ChunkExtensionTooLong);
+    assert_eq!(data(&format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(debt - 1))), "x");
+    assert_eq!(refused(&format!("1;{}", "a".repeat(debt))), Error::ChunkExtensionTooLong);
+    assert_eq!(refused(&format!("1{}", " ".repeat(debt + 1))), Error::ChunkExtensionTooLong);
+    assert_eq!(refused(&format!("1;a=\"{}", "\\\"".repeat(debt))), Error::ChunkExtensionTooLong);
+    assert_eq!(refused(&";a".repeat(debt / 2 + 1).replacen(';', "1;", 1)), Error::ChunkExtensionTooLong);
     let padded = format!("1;{}\r\nx\r\n", "a".repeat(100));
     assert_eq!(refused(&padded.repeat(50)), Error::ChunkExtensionTooLong);
     let paid = format!("64;{}\r\n{}\r\n", "a".repeat(100), "x".repeat(100));

@@ -30,14 +30,6 @@ fn origin_form_is_path_and_query() {
 }
 
 #[test]
-fn a_fragment_is_neither_path_nor_query() {
-    is("GET", "/a#b", Form::Origin, "/a", "", "");
-    is("GET", "/a?b#c?d", Form::Origin, "/a", "b", "");
-    is("GET", "/a#b?c", Form::Origin, "/a", "", "");
-    is("GET", "http://h#b", Form::Absolute, "/", "", "h");
-}
-
-#[test]
 fn absolute_form_names_the_authority() {
     is("GET", "http://example.org:81/a?b", Form::Absolute, "/a", "b", "example.org:81");
     is("GET", "HTTPS://[::1]/", Form::Absolute, "/", "", "[::1]");
@@ -46,29 +38,40 @@ fn absolute_form_names_the_authority() {
     for target in ["http:///a", "http://u@h/", "http://h:x/", "http://h:70000/", "http://", "http://[1]/", "http://\u{e9}/"] {
         assert_eq!(parts("GET", target), Err(Error::TargetAuthority), "{target}");
     }
-    for target in ["ftp://h/", "http:/h/", "http:h", "mailto:x", "a/b", "?q", "#", "://h/", "h"] {
+    for target in ["ftp://h/", "http:/h/", "http:h", "mailto:x", "a/b", "?q", "h:443", "://h/", "h"] {
         assert_eq!(parts("GET", target), Err(Error::TargetForm), "{target}");
     }
 }
 
 #[test]
-fn authority_form_is_for_connect_and_asterisk_for_options() {
-    is("CONNECT", "h:443", Form::Authority, "", "", "h:443");
-    is("OPTIONS", "*", Form::Asterisk, "*", "", "");
-    for (method, target) in
-        [("CONNECT", "h"), ("CONNECT", "h:"), ("CONNECT", "http://h:1/"), ("GET", "h:443"), ("GET", "*"), ("OPTIONS", "*?")]
-    {
+fn the_asterisk_form_is_for_options_and_has_an_empty_path() {
+    is("OPTIONS", "*", Form::Asterisk, "", "", "");
+    for (method, target) in [("GET", "*"), ("OPTIONS", "*?"), ("OPTIONS", "**"), ("options", "*")] {
         assert_eq!(parts(method, target), Err(Error::TargetForm), "{method} {target}");
     }
+    is("OPTIONS", "http://h", Form::Absolute, "", "", "h");
+    is("OPTIONS", "http://h?", Form::Absolute, "/", "", "h");
+    is("OPTIONS", "http://h/", Form::Absolute, "/", "", "h");
+    is("options", "http://h", Form::Absolute, "/", "", "h");
 }
 
 #[test]
-fn an_authority_is_host_and_port() {
-    assert_eq!(authority(b"a:80"), Some((&b"a"[..], Some(80))));
-    assert_eq!(authority(b"[2001:db8::1]:65535"), Some((&b"[2001:db8::1]"[..], Some(65535))));
-    assert_eq!(authority(b"a:"), Some((&b"a"[..], None)));
-    for bad in [&b""[..], b":80", b"a:65536", b"a:+1", b"[::1%25eth0]", b"[::1]80", b"a%2", b"a%", b"a b"] {
-        assert_eq!(authority(bad), None, "{}", bad.escape_ascii());
+fn connect_is_not_implemented_whatever_its_target() {
+    for target in ["h:443", "h", "h:", "http://h:1/", "/", "/a", "*"] {
+        assert_eq!(parts("CONNECT", target), Err(Error::Connect), "{target}");
+    }
+    assert_eq!(Error::Connect.status(), 501);
+    is("connect", "/", Form::Origin, "/", "", "");
+}
+
+#[test]
+fn an_authority_is_a_host_and_maybe_a_port() {
+    for good in [&b"a:80"[..], b"[2001:db8::1]:65535", b"[::1]", b"a:", b"a", b"a%20b"] {
+        assert!(is_authority(good), "{}", good.escape_ascii());
+    }
+    for bad in [&b""[..], b":80", b"a:65536", b"a:+1", b"[::1%25eth0]", b"[::1]80", b"[::1", b"[]", b"a%2", b"a%", b"a b", b"a#b"]
+    {
+        assert!(!is_authority(bad), "{}", bad.escape_ascii());
     }
 }
 
