@@ -20,7 +20,8 @@ enum Step {
     Ready(usize),
     BootFailed(usize, bool),
     Draining(usize),
-    Ends(usize, Exit),
+    /// And whether a client had reached it.
+    Ends(usize, Exit, bool),
     Stuck(usize),
     Worn(usize),
     RefuseNextFork,
@@ -47,22 +48,22 @@ fn step() -> impl Strategy<Value = Step> {
         1 => slot.clone().prop_map(Step::Draining),
         1 => slot.clone().prop_map(Step::Stuck),
         1 => slot.clone().prop_map(Step::Worn),
-        8 => (slot, exit).prop_map(|(slot, exit)| Step::Ends(slot, exit)),
+        8 => (slot, exit, any::<bool>()).prop_map(|(slot, exit, reached)| Step::Ends(slot, exit, reached)),
         1 => Just(Step::RefuseNextFork),
         1 => Just(Step::RefuseNextConfiguration),
         3 => other.prop_map(Step::Asked),
     ]
 }
 
-/// What goes wrong without anybody's doing.
-fn failure() -> impl Strategy<Value = Step> {
+/// What goes wrong without anybody's doing, or, in workers that clients had `reached`, by theirs.
+fn failure(reached: bool) -> impl Strategy<Value = Step> {
     let slot = 0usize..8;
     let milliseconds = prop_oneof![0u64..50, 100u64..2_000];
     prop_oneof![
         2 => milliseconds.prop_map(|time| Step::Wait(Duration::from_millis(time))),
         2 => slot.clone().prop_map(Step::Ready),
         2 => slot.clone().prop_map(|slot| Step::BootFailed(slot, true)),
-        8 => slot.clone().prop_map(|slot| Step::Ends(slot, CRASH)),
+        8 => slot.clone().prop_map(move |slot| Step::Ends(slot, CRASH, reached)),
         1 => slot.prop_map(Step::Stuck),
         1 => Just(Step::RefuseNextFork),
     ]
@@ -95,6 +96,8 @@ struct World {
     alive: Vec<Option<Worker>>,
     /// Whether nothing but failures makes the supervisor fork: then each fork is a restart.
     only_failures: bool,
+    /// Whether clients may have caused all failures: then half of the workers may boot at once besides.
+    only_crashes: bool,
     /// Restarts of the last moments.
     restarts: VecDeque<Instant>,
     /// Workers wanted now.
@@ -116,6 +119,7 @@ impl World {
             now: Instant::now(),
             alive: vec![None; CAPACITY],
             only_failures: false,
+            only_crashes: false,
             restarts: VecDeque::new(),
             wanted: workers,
             current: Generation(1),
@@ -154,6 +158,13 @@ impl World {
                 if self.only_failures {
                     self.count_restart();
                 }
+                if self.only_crashes {
+                    let booting = self.alive.iter().flatten().filter(|worker| !worker.ready && !worker.doomed).count();
+                    self.restarts.retain(|at| *at + RESTART_WINDOW > self.now);
+                    if booting >= self.wanted.div_ceil(2) {
+                        self.count_restart();
+                    }
+                }
                 if std::mem::take(&mut self.refuse_fork) {
                     events.push_back(Event::ForkFailed { slot, why: "refused".into() });
                 } else {
@@ -175,7 +186,7 @@ impl World {
             Action::Kill(slot) => {
                 assert!(self.alive[slot.0].is_some(), "only the living are killed");
                 self.alive[slot.0] = None;
-                events.push_back(Event::Ended { slot, exit: KILLED });
+                events.push_back(Event::Ended { slot, exit: KILLED, reached: false });
             }
             Action::Abort(slot) => self.alive[slot.0].as_mut().expect("only the living are aborted").doomed = true,
             Action::Read(generation) => {
@@ -240,9 +251,9 @@ impl World {
                 }
             }
             Step::Worn(slot) => self.event(Event::Worn { slot: Slot(slot), wear: Wear::Memory(1) }),
-            Step::Ends(slot, exit) => {
+            Step::Ends(slot, exit, reached) => {
                 if self.alive[slot].take().is_some() {
-                    self.event(Event::Ended { slot: Slot(slot), exit });
+                    self.event(Event::Ended { slot: Slot(slot), exit, reached });
                 }
             }
             Step::RefuseNextFork => self.refuse_fork = true,
@@ -288,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_fails_is_tried_at_most_twice_a_second(workers in 1usize..6, steps in prop::collection::vec(failure(), 0..200)) {
+    fn whatever_fails_is_tried_at_most_twice_a_second(workers in 1usize..6, steps in prop::collection::vec(failure(false), 0..200)) {
         let mut world = World::start(workers);
         for slot in 0..workers {
             world.step(Step::Ready(slot));
@@ -296,6 +307,34 @@ proptest! {
         world.only_failures = true;
         for step in steps {
             world.step(step);
+        }
+    }
+
+    #[test]
+    fn whoever_crashes_workers_makes_at_most_half_of_them_boot_and_two_more_a_second(
+        workers in 1usize..6,
+        steps in prop::collection::vec(failure(true), 0..200)
+    ) {
+        let mut world = World::start(workers);
+        for slot in 0..workers {
+            world.step(Step::Ready(slot));
+        }
+        world.only_crashes = true;
+        for step in steps {
+            world.step(step);
+        }
+    }
+
+    #[test]
+    fn nobody_waits_for_a_worker_that_a_client_has_crashed(workers in 1usize..6, slots in prop::collection::vec(0usize..6, 0..200)) {
+        let mut world = World::start(workers);
+        for slot in 0..workers {
+            world.step(Step::Ready(slot));
+        }
+        for slot in slots {
+            world.step(Step::Ends(slot % workers, CRASH, true));
+            prop_assert_eq!(world.serving(|_| true), workers);
+            world.step(Step::Ready(slot % workers));
         }
     }
 

@@ -162,6 +162,8 @@ pub enum Event {
         slot: Slot,
         /// How.
         exit: Exit,
+        /// Whether a client had reached it: it had served a request, or had a connection or a request when it ended.
+        reached: bool,
     },
     /// The fork for `slot` failed.
     ForkFailed {

@@ -240,7 +240,8 @@ impl Server {
             self.hear(slot)?;
             self.patrol.end(slot);
             self.scoreboard.slot(slot.0).set_accepts(false);
-            self.feed(Event::Ended { slot, exit })?;
+            let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));
+            self.feed(Event::Ended { slot, exit, reached })?;
         }
         process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));
         Continue(())
@@ -356,6 +357,7 @@ impl Server {
                 let settings = &kit.settings;
                 let mut child = Child::new(pid, self.pace.now(), master, stacks);
                 child.logs = Some(kit.logs.clone());
+                child.count_from(&self.scoreboard, slot);
                 (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
                 self.table.put(slot, child);
                 if let Some(reader) = reader {

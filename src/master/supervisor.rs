@@ -10,7 +10,7 @@
 //! ```
 //!
 //! While the server starts, a worker that cannot boot ends it: a restart loop would hide the reason. Later a worker that dies is
-//! replaced in its place, at once for the first time, then with growing pauses, and never more than [`RESTARTS`] a second.
+//! replaced in its place. How soon is in `restart`.
 //!
 //! How many workers there are, and which of them give way to others, is decided in one place, `balance`, whatever the cause: a
 //! reload, a signal, a worn worker. The gate that a new generation must pass is in `reload`, the end of the server in `stop`.
@@ -23,29 +23,16 @@ use super::event::{Action, Event, Exit, Generation, Hang, Note, Policy, Request,
 
 mod balance;
 mod reload;
+mod restart;
 mod stop;
 mod upgrade;
 
 use reload::Reload;
+pub use restart::{BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, RESTART_WINDOW, RESTARTS};
 use stop::Stage;
 pub use stop::{BOOT_GRACE, QUIT_GRACE, QUIT_GRACE_AFTER_DRAIN};
 pub use upgrade::TRIAL_TIMEOUT;
 use upgrade::Upgrade;
-
-/// Most replacements of failed workers that start within [`RESTART_WINDOW`]: a crash loop must not become the machine's main work.
-pub const RESTARTS: usize = 2;
-
-/// See [`RESTARTS`].
-pub const RESTART_WINDOW: Duration = Duration::from_secs(1);
-
-/// Pause before the second restart of a place in a row; it doubles with each further one.
-pub const BACKOFF_FIRST: Duration = Duration::from_millis(500);
-
-/// Longest pause: a repaired application is back within this time.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-/// A worker that was ready for this long was well; its death is a first one.
-pub const HEALTHY_AFTER: Duration = Duration::from_secs(10);
 
 /// Time between SIGABRT and SIGKILL: for the stacks of a few hundred threads, and for a small core file.
 pub const ABORT_GRACE: Duration = Duration::from_millis(1_500);
@@ -58,8 +45,8 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 enum State {
     /// Nothing, for good.
     Empty,
-    /// Nothing until then.
-    Waiting { until: Instant },
+    /// Nothing until then; a `prompt` one takes the place of a worker that was well.
+    Waiting { until: Instant, prompt: bool },
     /// A worker that loads, until then at the latest.
     Booting { until: Option<Instant> },
     /// A worker that could not boot and is about to end.
@@ -89,8 +76,17 @@ struct Place {
     owed: bool,
     /// Whether its worker is to give way to a new one of the same generation.
     worn: bool,
-    /// Restarts in a row without a healthy life between them.
+    /// When its worker was ready.
+    ready: Option<Instant>,
+    /// Restarts in a row without a worker that was well between them.
     failures: u32,
+}
+
+impl Place {
+    /// Nobody is in it.
+    fn empty(generation: Generation) -> Self {
+        Self { state: State::Empty, generation, owed: false, worn: false, ready: None, failures: 0 }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +113,8 @@ pub struct Supervisor {
     stopped: bool,
     reload: Reload,
     degraded: bool,
+    /// Whether the last boot that has ended failed.
+    boots_fail: bool,
     /// When the last restarts began, the oldest first.
     restarts: [Option<Instant>; RESTARTS],
     upgrade: Upgrade,
@@ -136,6 +134,7 @@ impl Supervisor {
             stopped: false,
             reload: Reload::new(Generation(1)),
             degraded: false,
+            boots_fail: false,
             restarts: [None; RESTARTS],
             upgrade: Upgrade::Idle,
             actions: Vec::new(),
@@ -148,7 +147,7 @@ impl Supervisor {
             Event::Start => self.start(now),
             Event::Asked(request) => self.asked(request, now),
             Event::Reported { slot, report } => self.reported(slot, report, now),
-            Event::Ended { slot, exit } => self.ended(slot, exit, now),
+            Event::Ended { slot, exit, reached } => self.ended(slot, exit, reached, now),
             Event::ForkFailed { slot, why } => self.fork_failed(slot, why, now),
             Event::Read(result) => self.configuration_read(result, now),
             Event::Stuck { slot, hang } => self.stuck(slot, hang, now),
@@ -185,7 +184,7 @@ impl Supervisor {
 
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
-            State::Waiting { until } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
+            State::Waiting { until, .. } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
             State::Booting { until } | State::Leaving { until, .. } => until,
             State::Failed { kill_at } => Some(kill_at),
             State::Aborted { kill_at, .. } => kill_at,
@@ -198,10 +197,6 @@ impl Supervisor {
     fn age_limit(&self, place: &Place, since: Instant) -> Option<Instant> {
         let limited = self.phase == Phase::Serving && place.owed && !place.worn && place.generation == self.current;
         self.policy.max_age.filter(|_| limited).map(|age| since + age.min(LONGEST))
-    }
-
-    fn restart_allowed_at(&self) -> Option<Instant> {
-        self.restarts[0].map(|oldest| oldest + RESTART_WINDOW)
     }
 
     fn start(&mut self, now: Instant) {
@@ -218,7 +213,7 @@ impl Supervisor {
         let place = &mut self.places[slot.0];
         place.state = State::Booting { until };
         place.generation = generation;
-        place.worn = false;
+        (place.worn, place.ready) = (false, None);
         self.actions.push(Action::Fork(slot, generation));
     }
 
@@ -226,7 +221,7 @@ impl Supervisor {
     fn free_place(&mut self) -> Option<Slot> {
         let empty = self.places.iter().position(|place| place.state == State::Empty);
         let index = empty.or((self.places.len() < self.capacity).then_some(self.places.len()))?;
-        let place = Place { state: State::Empty, generation: self.current, owed: false, worn: false, failures: 0 };
+        let place = Place::empty(self.current);
         if index == self.places.len() {
             self.places.push(place)
         } else {
@@ -294,6 +289,8 @@ impl Supervisor {
             }
             (Report::Ready(_), State::Booting { .. }) => {
                 place.state = State::Ready { since: now };
+                place.ready = Some(now);
+                self.boots_fail = false;
                 self.ready(slot);
             }
             (Report::BootFailed(why), State::Booting { .. }) => {
@@ -335,11 +332,11 @@ impl Supervisor {
         }
     }
 
-    fn ended(&mut self, slot: Slot, exit: Exit, now: Instant) {
+    fn ended(&mut self, slot: Slot, exit: Exit, reached: bool, now: Instant) {
         let starting = self.phase == Phase::Starting;
         let stopping = matches!(self.phase, Phase::Stopping { .. });
         let Some(place) = self.place(slot) else { return };
-        let (state, owed) = (place.state, place.owed);
+        let (state, owed, ready) = (place.state, place.owed, place.ready);
         if !state.lives() {
             // Not a worker of this server.
             return;
@@ -359,19 +356,20 @@ impl Supervisor {
             }
             // Whoever leaves in order says so first.
             State::Leaving { .. } if exit == Exit::Code(0) => {}
-            State::Ready { since } => {
-                self.forgive(slot, since, now);
+            State::Ready { .. } => {
                 self.tell(Note::Died { slot, exit, booting: false, fatal: false });
             }
             State::Leaving { .. } => self.tell(Note::Died { slot, exit, booting: false, fatal: false }),
             State::Failed { .. } | State::Killed | State::Empty | State::Waiting { .. } => {}
         }
+        // Of a canary its generation knows.
+        self.boots_fail |= ready.is_none() && owed;
         if fatal {
             self.stop(code::BOOT, Order::Quit, now);
         } else if self.reload.canary() == Some(slot) {
             self.canary_failed();
         } else if owed {
-            self.restart(slot, now);
+            self.restart(slot, restart::was_well(ready, reached, now), now);
         }
     }
 
@@ -385,30 +383,8 @@ impl Supervisor {
         } else if self.reload.canary() == Some(slot) {
             self.canary_failed();
         } else if owed {
-            self.restart(slot, now);
-        }
-    }
-
-    /// A worker that was ready since then ends: earlier failures of its place count only if it did not live long.
-    fn forgive(&mut self, slot: Slot, since: Instant, now: Instant) {
-        if now.duration_since(since) >= HEALTHY_AFTER {
-            self.places[slot.0].failures = 0;
-        }
-    }
-
-    /// Plans a replacement: at once after the first failure, later with a pause that doubles.
-    fn restart(&mut self, slot: Slot, now: Instant) {
-        let place = &mut self.places[slot.0];
-        let wait = match place.failures {
-            0 => Duration::ZERO,
-            failures => BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX),
-        };
-        place.failures = place.failures.saturating_add(1);
-        place.state = State::Waiting { until: now + wait };
-        place.generation = self.current;
-        place.owed = true;
-        if !wait.is_zero() {
-            self.tell(Note::Pause { slot, wait });
+            self.boots_fail = true;
+            self.restart(slot, false, now);
         }
     }
 
@@ -478,25 +454,6 @@ impl Supervisor {
                 | State::Killed => {}
             }
         }
-    }
-
-    /// Forks again where a pause is over, the longest first, as often as the limit allows.
-    fn restart_the_waiting(&mut self, now: Instant) {
-        while self.restart_allowed_at().is_none_or(|allowed| allowed <= now) {
-            let Some(slot) = self.longest_waiting(now) else { break };
-            self.restarts.rotate_left(1);
-            self.restarts[RESTARTS - 1] = Some(now);
-            self.fork(slot, self.current, self.policy.boot_timeout, now);
-        }
-    }
-
-    /// The place whose pause was over first.
-    fn longest_waiting(&self, now: Instant) -> Option<Slot> {
-        let pause_over = |(index, place): (usize, &Place)| {
-            if let State::Waiting { until } = place.state { Some((until, Slot(index))) } else { None }
-        };
-        let first = self.places.iter().enumerate().filter_map(pause_over).min();
-        first.filter(|(until, _)| *until <= now).map(|(_, slot)| slot)
     }
 }
 

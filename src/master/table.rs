@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Report};
+use crate::scoreboard::Scoreboard;
 use crate::sys::process::{self, Exit, Pid};
 
 use super::event::Slot;
@@ -32,6 +33,9 @@ pub struct Child {
     pub other_queue: bool,
     ready: bool,
     ended: bool,
+    /// What the workers of the slot before it had served, and taken over from others. Of one that was forked before exec both are 0:
+    /// it counts as one that had served.
+    before: (u64, u64),
 }
 
 /// Most bytes of stacks that are read: a hundred threads.
@@ -46,7 +50,31 @@ impl Child {
     /// A worker that was forked before exec, without limits; its channel may be closed already.
     pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>, stacks: File) -> Self {
         let (timeout, max_memory) = (Duration::ZERO, 0);
-        Self { pid, born, channel, timeout, max_memory, stacks, logs: None, other_queue: false, ready: false, ended: false }
+        Self {
+            pid,
+            born,
+            channel,
+            timeout,
+            max_memory,
+            stacks,
+            logs: None,
+            other_queue: false,
+            ready: false,
+            ended: false,
+            before: (0, 0),
+        }
+    }
+
+    /// What the slot shows now was there before this worker.
+    pub fn count_from(&mut self, scoreboard: &Scoreboard, slot: Slot) {
+        self.before = (scoreboard.requests(slot.0), scoreboard.slot(slot.0).adopted());
+    }
+
+    /// Whether a client had reached this worker, which has died: it had served a request, or had a connection or a request.
+    pub fn was_reached(&self, scoreboard: &Scoreboard, slot: Slot) -> bool {
+        let row = scoreboard.slot(slot.0);
+        let counts = (scoreboard.requests(slot.0), row.adopted());
+        counts != self.before || row.connections() > 0 || !scoreboard.in_flight(slot.0).is_empty()
     }
 
     /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.

@@ -109,7 +109,7 @@ impl Supervisor {
     /// Says when fewer workers serve than wanted because new ones fail, and when that is over.
     fn watch_degradation(&mut self, wanted: usize, now: Instant) {
         let ready = self.count(is_ready);
-        let failing = |place: &Place| matches!(place.state, State::Waiting { until } if until > now);
+        let failing = |place: &Place| matches!(place.state, State::Waiting { until, .. } if until > now);
         if ready >= wanted && self.degraded {
             self.degraded = false;
             self.tell(Note::Recovered(ready));

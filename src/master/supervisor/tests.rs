@@ -77,8 +77,14 @@ impl Server {
         self.report(slot, Report::Ready("Python 3.11.7".into()))
     }
 
+    /// A worker ends that no client had reached.
     fn ended(&mut self, slot: usize, exit: Exit) -> Vec<Action> {
-        self.event(Event::Ended { slot: Slot(slot), exit })
+        self.event(Event::Ended { slot: Slot(slot), exit, reached: false })
+    }
+
+    /// A worker crashes that a client had reached.
+    fn crashed(&mut self, slot: usize) -> Vec<Action> {
+        self.event(Event::Ended { slot: Slot(slot), exit: CRASH, reached: true })
     }
 
     fn after(&mut self, time: Duration) -> Vec<Action> {
@@ -231,6 +237,57 @@ fn many_deaths_at_once_are_replaced_two_a_second() {
     assert_eq!(server.after(RESTART_WINDOW), [fork(2), fork(3)]);
     assert_eq!(server.after(RESTART_WINDOW / 2), []);
     assert_eq!(server.after(RESTART_WINDOW / 2), [fork(4)]);
+}
+
+#[test]
+fn a_worker_that_a_client_had_reached_is_replaced_at_once_however_often() {
+    let mut server = Server::serving(4);
+    for _ in 0..50 {
+        assert_eq!(server.crashed(1), [died(1, CRASH), fork(1)]);
+        assert_eq!(server.ready(1), [], "nobody was degraded");
+    }
+}
+
+#[test]
+fn a_request_that_hangs_is_as_little_a_reason_for_a_pause_as_one_that_crashes() {
+    let mut server = Server::serving(2);
+    for _ in 0..5 {
+        let hang = Hang::Call(Duration::from_secs(1));
+        assert_eq!(server.event(Event::Stuck { slot: Slot(0), hang }), [Action::Abort(Slot(0))]);
+        let hung = Action::Tell(Note::Hung { slot: Slot(0), hang, exit: CRASH, fatal: false });
+        assert_eq!(server.crashed(0), [hung, fork(0)]);
+        server.ready(0);
+    }
+}
+
+#[test]
+fn half_of_the_workers_boot_at_once_in_the_place_of_those_that_were_well() {
+    let mut server = Server::serving(5);
+    for slot in 0..5 {
+        let forked = server.crashed(slot).contains(&fork(slot));
+        // Beyond three, two more may begin within a second, as all failures may.
+        assert!(forked, "{slot}");
+    }
+    for slot in 0..5 {
+        server.ready(slot);
+    }
+    for slot in 0..5 {
+        assert_eq!(server.crashed(slot).contains(&fork(slot)), slot < 3);
+    }
+    assert_eq!(server.ready(0), [fork(3)], "as soon as one is ready");
+    assert_eq!(server.after(RESTART_WINDOW), [fork(4)]);
+}
+
+#[test]
+fn while_boots_fail_a_crash_is_as_slow_as_they_are() {
+    let mut server = Server::serving(5);
+    server.crashed(0);
+    server.report(0, Report::BootFailed(app_error()));
+    server.ended(0, Exit::Code(4));
+    for slot in 1..5 {
+        assert_eq!(server.crashed(slot).contains(&fork(slot)), slot < 3, "two a second");
+    }
+    assert_eq!(server.ready(1), [fork(3), fork(4)], "boots do not fail any more");
 }
 
 #[test]

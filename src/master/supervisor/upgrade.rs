@@ -55,7 +55,7 @@ impl Supervisor {
     }
 
     fn take_over(&mut self, worker: &WorkerLife, now: Instant) {
-        let empty = Place { state: State::Empty, generation: self.current, owed: false, worn: false, failures: 0 };
+        let empty = Place::empty(self.current);
         let index = worker.slot.0;
         if index >= self.places.len() {
             self.places.resize(index + 1, empty);
@@ -67,7 +67,8 @@ impl Supervisor {
             Life::Leaving { left, hurried } => State::Leaving { until: left.map(after), hurried },
             Life::Ending { left } => State::Failed { kill_at: after(left) },
         };
-        self.places[index] = Place { state, generation: worker.generation, owed: worker.owed, worn: worker.worn, ..empty };
+        let ready = if let State::Ready { since } = state { Some(since) } else { None };
+        self.places[index] = Place { state, generation: worker.generation, owed: worker.owed, worn: worker.worn, ready, ..empty };
     }
 
     /// The generation that serves and the last one that was begun.
