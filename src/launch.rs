@@ -105,14 +105,6 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
     use crate::log::error::{Log, Who};
     use crate::log::sink::Sink;
 
-    let sink = match Sink::open(&LogTarget::Stderr) {
-        Ok(sink) => sink,
-        Err(_) => return code::FAILED,
-    };
-    let log = Log::new(Arc::new(sink), settings.log_level, Who::Master);
-    for warning in warnings {
-        log.warning(format_args!("{warning}"));
-    }
     // The application has to be readable for whom it will run as.
     let identity = match master::privileges::resolve(settings) {
         Ok(identity) => identity,
@@ -121,7 +113,16 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
             return code::USAGE;
         }
     };
-    let assumed = identity.map_or(Ok(()), |identity| identity.assume());
+    let assumed = identity.map_or(Ok(()), |identity| identity.assume_for_check());
+    // Behind the change of the user, who is not to read the terminal that standard error may be.
+    let sink = match Sink::open(&LogTarget::Stderr) {
+        Ok(sink) => sink,
+        Err(_) => return code::FAILED,
+    };
+    let log = Log::new(Arc::new(sink), settings.log_level, Who::Master);
+    for warning in warnings {
+        log.warning(format_args!("{warning}"));
+    }
     match assumed.and_then(|()| settle(settings)).and_then(|()| crate::wsgi::check(settings, &log)) {
         Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
         Err(error) => {

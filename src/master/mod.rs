@@ -31,6 +31,7 @@ mod start;
 mod state;
 pub mod supervisor;
 mod table;
+mod terminal;
 mod trial;
 mod upgrade;
 mod watch;

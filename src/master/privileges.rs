@@ -3,7 +3,7 @@
 //! The master stays root, for that is what it needs to open logs anew, to remove the pid file and the files of unix sockets, to bind
 //! privileged ports at a reload, and to signal its workers. It runs none of the application's code.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -14,6 +14,40 @@ use crate::config::Settings;
 use crate::sys::privileges::{Gid, Ids, Uid, become_for_good};
 use crate::sys::process::{self, Pid};
 
+use super::terminal;
+
+/// The home directory of a user that the user database does not have, as containers set it: `~` and `Path.home()` work, and what is
+/// written there is refused.
+const NO_HOME: &str = "/";
+
+/// Variables of a login that name its person.
+const NAMES: [&str; 4] = ["USER", "LOGNAME", "USERNAME", "LNAME"];
+
+/// The mailbox of a login.
+const MAILBOX: &str = "MAIL";
+
+/// Variables of a login whose values are, or may be, in directories of its person: of root's they are closed to everybody else. What an
+/// operator has set to another place stays.
+const PLACES: [&str; 14] = [
+    "XDG_RUNTIME_DIR",
+    "XDG_CONFIG_HOME",
+    "XDG_CACHE_HOME",
+    "XDG_DATA_HOME",
+    "XDG_STATE_HOME",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "XAUTHORITY",
+    "SSH_AUTH_SOCK",
+    "TMPDIR",
+    "TMP",
+    "TEMP",
+    "TEMPDIR",
+    "SHELL",
+    "HISTFILE",
+];
+
+/// Directories with a subdirectory for each user that is logged in, by number (pam_systemd(8), pam_tmpdir).
+const BY_NUMBER: [&str; 2] = ["/run/user", "/tmp/user"];
+
 /// Another user for the workers.
 #[derive(Clone, Debug)]
 pub struct Identity {
@@ -21,6 +55,8 @@ pub struct Identity {
     pub ids: Ids,
     /// Name and home directory, if the user database has the user.
     account: Option<(String, PathBuf)>,
+    /// Whether it is another user than the master, and not only another group.
+    is_other: bool,
 }
 
 /// The identity that the settings ask for; `None` when the workers stay who the master is. The error is one line.
@@ -52,7 +88,7 @@ pub fn resolve(settings: &Settings) -> Result<Option<Identity>, String> {
         None => vec![gid],
     };
     let account = found.map(|user| (user.name, user.dir));
-    Ok(Some(Identity { ids: Ids { uid, gid, groups }, account }))
+    Ok(Some(Identity { ids: Ids { uid, gid, groups }, account, is_other: uid != geteuid() }))
 }
 
 fn user(text: &str) -> Result<(Uid, Option<User>), String> {
@@ -104,15 +140,48 @@ impl Identity {
         Ok(())
     }
 
+    /// Turns this process, which only tries to load the application, into the user, for good.
+    pub fn assume_for_check(&self) -> Result<(), BootError> {
+        terminal::give_up().map_err(|error| self.failed(error))?;
+        self.assume()
+    }
+
     /// Turns this process into the user, for good.
-    pub fn assume(&self) -> Result<(), BootError> {
-        if let Some((name, home)) = &self.account {
-            // What a login would set: programs look for their files in the home directory, and root's is closed to them now.
-            let home = home.to_string_lossy().into_owned();
-            let variables = [("HOME", home), ("USER", name.clone()), ("LOGNAME", name.clone())];
-            process::set_env(&variables.map(|(name, value)| (name.to_owned(), value))).map_err(|error| self.failed(error))?;
-        }
+    fn assume(&self) -> Result<(), BootError> {
+        self.set_environment().map_err(|error| self.failed(error))?;
         become_for_good(&self.ids).map_err(|error| self.failed(error))
+    }
+
+    /// What the operator should know of it before the start.
+    pub fn warning(&self) -> Option<String> {
+        let unknown = self.is_other && self.account.is_none();
+        unknown.then(|| {
+            format!(
+                "--user {}: the user database has no such user, so HOME is {NO_HOME} and USER and LOGNAME are not set; give what the \
+                 application needs by --env",
+                self.ids.uid
+            )
+        })
+    }
+
+    /// Sets what a login would set, and takes out what the login of the master's user has left: programs look for their files in the
+    /// home directory and in others that are closed to them now.
+    fn set_environment(&self) -> std::io::Result<()> {
+        if self.is_other {
+            let closed = places_of_master();
+            let names_closed = |name: &&str| std::env::var(name).is_ok_and(|value| is_in(&value, &closed));
+            let gone: Vec<&str> = PLACES.into_iter().filter(names_closed).chain(NAMES).chain([MAILBOX]).collect();
+            process::unset_env(&gone)?;
+        }
+        let variables = match &self.account {
+            Some((name, home)) => {
+                vec![("HOME", home.to_string_lossy().into_owned()), ("USER", name.clone()), ("LOGNAME", name.clone())]
+            }
+            None if self.is_other => vec![("HOME", NO_HOME.to_owned())],
+            None => return Ok(()),
+        };
+        let variables: Vec<_> = variables.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        process::set_env(&variables)
     }
 
     fn failed(&self, error: std::io::Error) -> BootError {
@@ -120,9 +189,36 @@ impl Identity {
     }
 }
 
+/// Directories that are the master's user's own.
+fn places_of_master() -> Vec<PathBuf> {
+    let uid = geteuid();
+    // Without the user database there still is the variable.
+    let account = User::from_uid(uid).ok().flatten().map(|user| user.dir);
+    let home = std::env::var_os("HOME").map(PathBuf::from);
+    // A home directory at the root is everybody's.
+    let homes = account.into_iter().chain(home).filter(|dir| dir.is_absolute() && dir.parent().is_some());
+    homes.chain(BY_NUMBER.iter().map(|dir| Path::new(dir).join(uid.to_string()))).collect()
+}
+
+/// Whether a value names something in one of the directories: a path, a list of paths, an address such as `unix:path=/run/user/0/bus`.
+fn is_in(value: &str, dirs: &[PathBuf]) -> bool {
+    value.split(['=', ':', ',', ';']).any(|part| dirs.iter().any(|dir| Path::new(part).starts_with(dir)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_value_is_in_a_directory_by_whole_names() {
+        let dirs = ["/root", "/run/user/0"].map(PathBuf::from);
+        for value in ["/root", "/root/.config", "unix:path=/run/user/0/bus,guid=1", "/x:/root/y"] {
+            assert!(is_in(value, &dirs), "{value}");
+        }
+        for value in ["", "/rootless", "/srv/root", "/run/user/01", "unix:path=/run/dbus/bus"] {
+            assert!(!is_in(value, &dirs), "{value}");
+        }
+    }
 
     fn settings(user: Option<&str>, group: Option<&str>) -> Settings {
         Settings { user: user.map(Into::into), group: group.map(Into::into), ..Settings::default() }

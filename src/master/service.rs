@@ -7,7 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::getpid;
+use nix::unistd::{fchown, getpid};
 
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
@@ -22,6 +22,7 @@ use super::notify::{self, Notifier};
 use super::pidfile::Pidfile;
 use super::privileges::Identity;
 use super::start::complain;
+use super::terminal;
 use super::watchdog::Watchdog;
 
 /// How often a service manager is asked for more time while the workers boot: well within the shortest start timeout that anybody
@@ -234,6 +235,14 @@ impl Service {
         process::unset_env(&notify::VARIABLES).map_err(|error| failed("cannot clean the environment", error))?;
         if self.is_daemon {
             daemon::leave_streams().map_err(|error| failed("cannot leave the caller's streams", error))?;
+        }
+        if let Some(identity) = &self.identity {
+            terminal::leave().map_err(|error| failed("cannot leave the terminal", error))?;
+            if let Some(output) = &output {
+                // /dev/stdout and /dev/stderr are opened by the owner of the pipe (proc_pid_fd(5)).
+                let given = fchown(output, Some(identity.ids.uid), Some(identity.ids.gid));
+                given.map_err(|errno| failed("cannot give the captured output to its user", errno.into()))?;
+            }
         }
         if let Some(output) = output {
             let redirected = nix::unistd::dup2_stdout(&output).and_then(|()| nix::unistd::dup2_stderr(&output));

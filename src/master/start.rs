@@ -19,13 +19,14 @@ use super::notify::Notifier;
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
-use super::privileges;
+use super::privileges::{self, Identity};
 use super::ready::ReadyFd;
 use super::server::Server;
 use super::service::Service;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::table::Table;
+use super::terminal;
 
 /// Why the server cannot start.
 #[derive(Debug)]
@@ -60,6 +61,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     }
     masks::ignore_write_errors();
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
+    let terminal = identity.as_ref().map_or(Ok(()), |_| terminal::keep_for_writing());
     let kit = Kit::open(settings.clone(), None)?;
     let log = &kit.log;
     let refusal = |why: String| {
@@ -74,6 +76,14 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     }
     for warning in kit.logs.unread(&settings) {
         complain(&warning);
+    }
+    if let Err(error) = terminal {
+        log.warning(format_args!(
+            "workers can read what is typed into the terminal: it cannot be opened for writing only: {error}"
+        ));
+    }
+    if let Some(warning) = identity.as_ref().and_then(Identity::warning) {
+        log.warning(format_args!("{warning}"));
     }
     for exposed in identity.iter().flat_map(|_| kit.logs.exposed()) {
         log.warning(format_args!("{exposed}"));

@@ -52,6 +52,7 @@ use super::start::{self, Refusal, Reread, refuse};
 use super::state::{self, State};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
+use super::terminal;
 use super::trial::Trial;
 
 /// Names the descriptor of the state to the new program, which removes it from its environment.
@@ -195,6 +196,10 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
+    if identity.is_some() {
+        // A program before this one may have left it open for reading. If that stays so, it was said at the start.
+        let _ = terminal::keep_for_writing();
+    }
     // The logs are opened and not inherited: they may be others now.
     let kit = Kit::open(settings.clone(), None)?;
     for warning in warnings {

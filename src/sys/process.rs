@@ -2,14 +2,16 @@
 
 use std::fmt;
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 
+use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::Signal;
 use nix::sys::stat::{Mode, umask};
 pub use nix::unistd::Pid;
-use nix::unistd::{ForkResult, getpid, getppid};
+use nix::unistd::{ForkResult, getpid, getppid, getsid};
 
 use super::signals::{self, Blocked};
 
@@ -62,6 +64,23 @@ pub fn split() -> io::Result<Option<Pid>> {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Gives up the controlling terminal of this process, if it has one (TIOCNOTTY, ioctl_tty(2)). A process that leads its session keeps
+/// it: there is no shell in that session whose terminal it could be.
+pub fn leave_terminal() -> io::Result<()> {
+    if getsid(None)? == getpid() {
+        return Ok(());
+    }
+    let terminal = match std::fs::File::open("/dev/tty") {
+        Ok(terminal) => terminal,
+        // ENXIO: there is none. ENOENT: a directory tree without devices, in which nobody gets at it by name.
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    // SAFETY: TIOCNOTTY takes no argument, and the descriptor is open.
+    Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) })?;
+    Ok(())
 }
 
 fn refuse_threads() -> io::Result<()> {
