@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{BootError, Order, Report};
+use crate::channel::{BootError, Breach, Order, Report};
 pub use crate::config::signals::Request;
 pub use crate::sys::process::Exit;
 
@@ -183,6 +183,13 @@ pub enum Event {
         /// How that shows.
         hang: Hang,
     },
+    /// The worker in `slot` says what no worker of this server says.
+    Broken {
+        /// Which worker.
+        slot: Slot,
+        /// What.
+        breach: Breach,
+    },
     /// The worker in `slot` takes too much.
     Worn {
         /// Which worker.
@@ -287,6 +294,15 @@ pub enum Note {
     DrainTimeout(Duration),
     /// The worker is ended by SIGKILL.
     Killing(Slot),
+    /// The worker is ended by SIGKILL, because it does not keep to the rules of its channel.
+    Broken {
+        /// Which worker.
+        slot: Slot,
+        /// How that shows.
+        breach: Breach,
+        /// Whether the server ends for it.
+        fatal: bool,
+    },
     /// The upgrade is carried out later.
     UpgradeQueued,
     /// The upgrade failed.

@@ -30,6 +30,7 @@ pub fn subject(note: &Note) -> Option<Slot> {
         Note::BootFailed { slot, .. }
         | Note::Died { slot, .. }
         | Note::Hung { slot, .. }
+        | Note::Broken { slot, .. }
         | Note::Left(slot)
         | Note::ForkFailed { slot, .. }
         | Note::Pause { slot, .. }
@@ -64,10 +65,14 @@ const KILLED: Exit = Exit::Signal { number: libc::SIGKILL, core: false };
 /// How severe a note is; a critical one ends the server.
 pub fn level(note: &Note) -> Level {
     match note {
-        Note::BootFailed { fatal: true, .. } | Note::Died { fatal: true, .. } | Note::Hung { fatal: true, .. } => Level::Critical,
+        Note::BootFailed { fatal: true, .. }
+        | Note::Died { fatal: true, .. }
+        | Note::Hung { fatal: true, .. }
+        | Note::Broken { fatal: true, .. } => Level::Critical,
         Note::BootFailed { fatal: false, .. }
         | Note::Died { fatal: false, .. }
         | Note::Hung { fatal: false, .. }
+        | Note::Broken { fatal: false, .. }
         | Note::ReloadFailed { .. }
         | Note::UpgradeFailed { .. }
         | Note::ForkFailed { .. } => Level::Error,
@@ -96,6 +101,11 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::BootFailed { slot, why, .. } => format!("{} cannot boot: {}", worker(*slot, about), why.text.trim_end()),
         Note::Died { slot, exit, booting, .. } => died(*slot, *exit, *booting, about),
         Note::Hung { slot, hang, exit, .. } => hung(*slot, *hang, *exit, about),
+        Note::Broken { slot, breach, .. } => format!(
+            "{} is killed, because it sends the master what no worker sends: {breach}; its application, or who has broken into it, \
+             writes to descriptors that are the server's",
+            worker(*slot, about)
+        ),
         Note::Left(slot) => format!("{} leaves by itself; it is replaced", worker(*slot, about)),
         Note::ForkFailed { slot, why } => format!("cannot fork worker {}: {why}", slot.0),
         Note::Pause { slot, wait } => format!("worker {} failed again; the next try is in {}", slot.0, seconds(*wait)),

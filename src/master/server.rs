@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use crate::channel::{self, Order, Report, WorkerEnd};
+use crate::channel::{self, Breach, Order, Report, WorkerEnd};
 use crate::lending::Queue;
 use crate::log::Level;
 use crate::log::error::{Log, Who};
@@ -126,7 +126,8 @@ impl Server {
             }
             let mut dismissed = Vec::new();
             for slot in woken.talkers {
-                dismissed.extend(self.hear(slot)?);
+                let heard = self.table.reports(slot);
+                dismissed.extend(self.hear(slot, heard)?);
             }
             if woken.signals {
                 self.obey()?;
@@ -199,9 +200,9 @@ impl Server {
     }
 
     /// Takes in what a worker has to say; returns it when it was dismissed.
-    fn hear(&mut self, slot: Slot) -> ControlFlow<End, Option<Slot>> {
+    fn hear(&mut self, slot: Slot, (reports, breach): (Vec<Report>, Option<Breach>)) -> ControlFlow<End, Option<Slot>> {
         let mut dismissed = None;
-        for report in self.table.reports(slot) {
+        for report in reports {
             match &report {
                 Report::Ready(python) => {
                     self.python.clone_from(python);
@@ -216,6 +217,9 @@ impl Server {
                 Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Stuck | Report::Stranded => {}
             }
             self.feed(Event::Reported { slot, report })?;
+        }
+        if let Some(breach) = breach {
+            self.feed(Event::Broken { slot, breach })?;
         }
         Continue(dismissed)
     }
@@ -237,7 +241,8 @@ impl Server {
         // What they said before, so that the log has it in order.
         self.service.listen_to_workers(&self.generations.current().log);
         for (slot, exit) in ended {
-            self.hear(slot)?;
+            let heard = self.table.last_words(slot);
+            self.hear(slot, heard)?;
             self.patrol.end(slot);
             self.scoreboard.slot(slot.0).set_accepts(false);
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));

@@ -17,7 +17,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::channel::{Order, Report};
+use crate::channel::{Breach, Order, Report};
 
 use super::event::{Action, Event, Exit, Generation, Hang, Note, Policy, Request, Slot, Wear, code};
 
@@ -151,6 +151,7 @@ impl Supervisor {
             Event::ForkFailed { slot, why } => self.fork_failed(slot, why, now),
             Event::Read(result) => self.configuration_read(result, now),
             Event::Stuck { slot, hang } => self.stuck(slot, hang, now),
+            Event::Broken { slot, breach } => self.broken(slot, breach, now),
             Event::Worn { slot, wear } => self.wear_out(slot, wear),
             Event::Tried(outcome) => self.tried(outcome),
             Event::Tick => {}
@@ -397,6 +398,21 @@ impl Supervisor {
                 self.actions.push(Action::Abort(slot));
             }
             State::Empty | State::Waiting { .. } | State::Failed { .. } | State::Aborted { .. } | State::Killed => {}
+        }
+    }
+
+    /// A worker does not keep to the rules of its channel: nothing that it would do before its end is wanted.
+    fn broken(&mut self, slot: Slot, breach: Breach, now: Instant) {
+        let fatal = self.phase == Phase::Starting;
+        let Some(place) = self.place(slot) else { return };
+        if !place.state.lives() || place.state == State::Killed {
+            return;
+        }
+        place.state = State::Killed;
+        self.tell(Note::Broken { slot, breach, fatal });
+        self.actions.push(Action::Kill(slot));
+        if fatal {
+            self.stop(code::BOOT, Order::Quit, now);
         }
     }
 

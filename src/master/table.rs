@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::channel::{MasterEnd, Report};
+use crate::channel::{Breach, Conduct, Heard, MasterEnd, REPORTS_MAX, Report};
 use crate::scoreboard::Scoreboard;
 use crate::sys::process::{self, Exit, Pid};
 
@@ -31,12 +31,17 @@ pub struct Child {
     pub logs: Option<Arc<Logs>>,
     /// Whether it lends its connections through another queue than the server's.
     pub other_queue: bool,
+    /// What it has said.
+    conduct: Conduct,
     ready: bool,
     ended: bool,
     /// What the workers of the slot before it had served, and taken over from others. Of one that was forked before exec both are 0:
     /// it counts as one that had served.
     before: (u64, u64),
 }
+
+/// Most reports of one worker taken in one turn of the master's loop, so that no worker keeps it from its duties.
+const REPORTS_PER_TURN: usize = 4;
 
 /// Most bytes of stacks that are read: a hundred threads.
 const STACKS_MAX: usize = 40 * 1024;
@@ -50,6 +55,7 @@ impl Child {
     /// A worker that was forked before exec, without limits; its channel may be closed already.
     pub fn adopted(pid: Pid, born: Instant, channel: Option<MasterEnd>, stacks: File) -> Self {
         let (timeout, max_memory) = (Duration::ZERO, 0);
+        let conduct = Conduct::default();
         Self {
             pid,
             born,
@@ -59,6 +65,7 @@ impl Child {
             stacks,
             logs: None,
             other_queue: false,
+            conduct,
             ready: false,
             ended: false,
             before: (0, 0),
@@ -108,13 +115,22 @@ impl Table {
         if slot.0 >= self.rows.len() {
             self.rows.resize_with(slot.0 + 1, || None);
         }
-        self.rows[slot.0] = Some(child);
+        if let Some(channel) = self.rows[slot.0].replace(child).and_then(|old| old.channel) {
+            channel.close();
+        }
     }
 
     /// The slot's worker has said that it is ready.
     pub fn set_ready(&mut self, slot: Slot) {
         if let Some(Some(child)) = self.rows.get_mut(slot.0) {
             child.ready = true;
+        }
+    }
+
+    /// The slot's worker had said that it is ready to the program that this process was before.
+    pub fn set_ready_before(&mut self, slot: Slot) {
+        if let Some(Some(child)) = self.rows.get_mut(slot.0) {
+            (child.ready, child.conduct) = (true, Conduct::of_ready());
         }
     }
 
@@ -154,18 +170,42 @@ impl Table {
         self.child(slot)?.channel.as_ref()
     }
 
-    /// What the worker has said since the last call. A closed or broken channel is forgotten: the end of the process tells the rest.
-    pub fn reports(&mut self, slot: Slot) -> Vec<Report> {
-        let Some(Some(child)) = self.rows.get_mut(slot.0) else { return Vec::new() };
+    /// What the worker has said since the last call, [`REPORTS_PER_TURN`] reports at most: the rest waits for the next turn of the
+    /// loop. A closed or broken channel is forgotten: the end of the process tells the rest. A worker that says what no worker does
+    /// is not listened to any more; how it did so comes behind its reports.
+    pub fn reports(&mut self, slot: Slot) -> (Vec<Report>, Option<Breach>) {
+        self.hear(slot, REPORTS_PER_TURN)
+    }
+
+    /// What a worker that is dead has said since the last call.
+    pub fn last_words(&mut self, slot: Slot) -> (Vec<Report>, Option<Breach>) {
+        self.hear(slot, REPORTS_MAX as usize + 1)
+    }
+
+    fn hear(&mut self, slot: Slot, most: usize) -> (Vec<Report>, Option<Breach>) {
         let mut reports = Vec::new();
-        while let Some(channel) = &child.channel {
-            match channel.receive() {
-                Ok(Some(report)) => reports.push(report),
-                Ok(None) => break,
-                Err(_) => child.channel = None,
+        let Some(Some(child)) = self.rows.get_mut(slot.0) else { return (reports, None) };
+        let mut breach = None;
+        while reports.len() < most
+            && let Some(channel) = &child.channel
+        {
+            breach = match channel.receive() {
+                Heard::Report(report) => match child.conduct.take(&report) {
+                    Ok(()) => {
+                        reports.push(report);
+                        continue;
+                    }
+                    Err(breach) => Some(breach),
+                },
+                Heard::Breach(breach) => Some(breach),
+                Heard::Nothing => break,
+                Heard::End => None,
+            };
+            if let Some(channel) = child.channel.take() {
+                channel.close();
             }
         }
-        reports
+        (reports, breach)
     }
 
     /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that a process
@@ -196,7 +236,7 @@ mod tests {
         let alone = alone_in_test();
         let mut table = Table::new();
         let (master, worker) = pair().unwrap();
-        let pid = fork_in_test(&alone, |_| worker.send(&Report::Draining).map_or(1, |()| 3));
+        let pid = fork_in_test(&alone, |_| worker.send(&Report::Ready(String::new())).map_or(1, |()| 3));
         drop(worker);
         table.put(Slot(1), Child::new(pid, Instant::now(), master, tempfile::tempfile().unwrap()));
         let stranger = fork_in_test(&alone, |_| 0);
@@ -204,7 +244,7 @@ mod tests {
         assert_eq!(table.reap(), [(Slot(1), Exit::Code(3))]);
         assert_eq!(table.reap(), []);
         assert!(table.living(Slot(1)).is_none() && table.child(Slot(1)).is_some());
-        assert_eq!(table.reports(Slot(1)), [Report::Draining]);
+        assert_eq!(table.last_words(Slot(1)), (vec![Report::Ready(String::new())], None));
         assert!(table.channel(Slot(1)).is_none(), "the other end is closed");
         assert_eq!(table.channels().count(), 0);
         assert_eq!(wait_in_test(stranger), Exit::Code(0), "a stranger is left to others");

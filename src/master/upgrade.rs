@@ -227,7 +227,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         }
         table.put(slot, adopted);
         if let Life::Ready { .. } | Life::Leaving { .. } = child.life.life {
-            table.set_ready(slot);
+            table.set_ready_before(slot);
             patrol.begin(slot, time::monotonic());
         }
     }

@@ -40,6 +40,11 @@ pub fn keep_from_programs(number: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Leaves a descriptor open for good; its number is never used again.
+pub fn forget(fd: OwnedFd) {
+    let _ = fd.into_raw_fd();
+}
+
 /// Closes all of them, those whose numbers follow each other by one call (close_range(2)); leaves the list empty.
 pub fn close_all(fds: &mut Vec<OwnedFd>) {
     fds.sort_unstable_by_key(AsRawFd::as_raw_fd);

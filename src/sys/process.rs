@@ -1,8 +1,8 @@
 //! fork, wait, parent-death signal, environment, process facts.
 
 use std::fmt;
-use std::io;
-use std::os::fd::AsRawFd;
+use std::io::{self, Read};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
@@ -81,6 +81,33 @@ pub fn leave_terminal() -> io::Result<()> {
     // SAFETY: TIOCNOTTY takes no argument, and the descriptor is open.
     Errno::result(unsafe { libc::ioctl(terminal.as_raw_fd(), libc::TIOCNOTTY) })?;
     Ok(())
+}
+
+/// Closes a descriptor by the end of a process made for it, so that this one never waits for what the last close of a file may bring
+/// (a socket that lingers, a file system that does not answer). Refused as by [`fork`]; then the descriptor comes back.
+pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
+    let forked = io::pipe().and_then(|(reader, writer)| Ok((split()?, reader, writer)));
+    match forked {
+        Ok((Some(middle), _, writer)) => {
+            drop(fd);
+            // Its end is what the last process waits for.
+            drop(writer);
+            // It ends at once.
+            while nix::sys::wait::waitpid(middle, None) == Err(Errno::EINTR) {}
+            Ok(())
+        }
+        Ok((None, mut reader, writer)) => {
+            // A process that nobody has to wait for.
+            if !matches!(split(), Ok(None)) {
+                exit_now(0);
+            }
+            drop(writer);
+            let _ = reader.read(&mut [0]);
+            // What the kernel closes at the end of a process it does not linger for.
+            exit_now(0)
+        }
+        Err(error) => Err((fd, error)),
+    }
 }
 
 fn refuse_threads() -> io::Result<()> {

@@ -3,8 +3,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use nix::cmsg_space;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, recvmsg, sendmsg};
 
 /// Most descriptors in one message.
 pub const DESCRIPTORS_MAX: usize = 8;
@@ -18,23 +18,90 @@ pub fn send(socket: &impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) ->
     Ok(sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
-/// Receives a message into `buffer`: how many bytes, and the descriptors that came with them, close-on-exec.
+/// Room for control messages, aligned as they must be: descriptors, and more of them than [`DESCRIPTORS_MAX`] only by its alignment.
+#[repr(C, align(8))]
+struct Control([u8; CONTROL]);
+
+/// Size of a control message with [`DESCRIPTORS_MAX`] descriptors.
+// SAFETY: the macro computes a size and touches nothing.
+const CONTROL: usize = unsafe { libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) } as usize;
+
+/// Receives a message into `buffer`: how many bytes, and the descriptors that came with them, close-on-exec. Those beyond
+/// [`DESCRIPTORS_MAX`] are closed by the kernel; the receiver sees that there are others than it expects.
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut room = cmsg_space!([RawFd; DESCRIPTORS_MAX]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, Some(&mut room), flags)?;
+    let mut room = Control([0; CONTROL]);
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeros are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut slice, 1);
+    (message.msg_control, message.msg_controllen) = (room.0.as_mut_ptr().cast(), CONTROL as _);
+    // SAFETY: the message names one buffer and room for control messages with their sizes, which outlive the call.
+    let count = unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+    let count = Errno::result(count)?;
     let mut descriptors = Vec::new();
-    // A control message that was cut has closed what it could not deliver; the receiver sees that some are missing.
-    for control in message.cmsgs()? {
-        if let ControlMessageOwned::ScmRights(numbers) = control {
-            for number in numbers {
-                // SAFETY: the kernel has just opened the number for this process in this call, so nobody else owns it.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(number) });
+    // SAFETY: the kernel has filled the room as the message says now.
+    let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
+    // nix refuses to go over control messages that were cut, and would leave the descriptors in them open.
+    // SAFETY: the macros give a header within the room, or none.
+    while let Some(header) = unsafe { next.as_ref() } {
+        if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            // SAFETY: as above; a size and an address within the room.
+            let (empty, data) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_DATA(header).cast::<RawFd>()) };
+            let numbers = (header.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
+            for index in 0..numbers.min(DESCRIPTORS_MAX + 1) {
+                // SAFETY: the message holds so many numbers, which the kernel has just opened for this process in this call, so
+                // nobody else owns them.
+                descriptors.push(unsafe { OwnedFd::from_raw_fd(data.add(index).read_unaligned()) });
             }
         }
+        // SAFETY: as above.
+        next = unsafe { libc::CMSG_NXTHDR(&raw const message, next) };
     }
-    Ok((message.bytes, descriptors))
+    Ok((count as usize, descriptors))
+}
+
+/// What [`peek`] has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peeked {
+    /// Length of the packet, also if that is more than the buffer took; 0 for an empty packet, and at the end.
+    pub len: usize,
+    /// Whether descriptors came with it.
+    pub descriptors: bool,
+}
+
+/// Looks at the next packet of a socket that keeps packets apart, without waiting. It stays in the queue, and its descriptors are
+/// neither opened in this process nor closed.
+pub fn peek(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Peeked> {
+    let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, None, flags)?;
+    // There is no room for control messages, so one that is there was cut.
+    Ok(Peeked { len: message.bytes, descriptors: message.flags.contains(MsgFlags::MSG_CTRUNC) })
+}
+
+/// Throws the next packet away, without waiting; its descriptors are closed by this process.
+pub fn skip(socket: &impl AsFd) -> io::Result<()> {
+    recv(socket.as_fd().as_raw_fd(), &mut [], MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
+/// Lets nobody send descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
+pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
+    /// From the kernel's asm-generic/socket.h; the C library does not name it yet.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let value: libc::c_int = 0;
+    // SAFETY: the option's value is one int, which outlives the call; its size is given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const value).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        )
+    };
+    Errno::result(result)?;
+    Ok(())
 }
 
 #[cfg(test)]
@@ -71,7 +138,7 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let file = File::open("/dev/null").unwrap();
         send(&ours, b"x", &[file.as_fd(); DESCRIPTORS_MAX + 4]).unwrap();
-        let received = receive(&theirs, &mut [0; 1]);
-        assert!(received.is_err() || received.is_ok_and(|(_, descriptors)| descriptors.len() <= DESCRIPTORS_MAX));
+        let (len, descriptors) = receive(&theirs, &mut [0; 1]).unwrap();
+        assert_eq!((len, descriptors.len()), (1, DESCRIPTORS_MAX));
     }
 }

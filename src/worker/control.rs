@@ -10,7 +10,7 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
 
-use crate::channel::{LogName, Message, Order, Report, WorkerEnd};
+use crate::channel::{DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
 use crate::log::sink::Sink;
 
 /// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
@@ -27,6 +27,8 @@ pub struct Control {
     signals: UnixStream,
     /// The sinks of the error log and the access log, which the master gives new files.
     logs: (Arc<Sink>, Option<Arc<Sink>>),
+    /// How often SIGTERM was passed on.
+    dismissals: u32,
     /// Whether the master's end of the channel is closed.
     orphaned: bool,
 }
@@ -42,7 +44,7 @@ impl Control {
         signals.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         let (dismissed, quit) = (self_pipe(SIGTERM)?, self_pipe(SIGQUIT)?);
-        Ok((Self { channel, dismissed, quit, signals, logs, orphaned: false }, writer.into()))
+        Ok((Self { channel, dismissed, quit, signals, logs, dismissals: 0, orphaned: false }, writer.into()))
     }
 
     /// Registers everything under one token.
@@ -67,7 +69,8 @@ impl Control {
     pub fn orders(&mut self) -> Option<Order> {
         let mut strongest = None;
         let mut take = |order| strongest = strongest.max(Some(order));
-        if has_byte(&mut self.dismissed) {
+        if has_byte(&mut self.dismissed) && self.dismissals < DISMISSALS_MAX {
+            self.dismissals += 1;
             // A service manager that ends a server sends it to all processes: only the master knows what it means. A failure tells
             // that the master is gone, which the channel tells below.
             let _ = self.channel.send(&Report::Dismissed);

@@ -1,0 +1,155 @@
+//! What a worker may say in its life, whatever it has become: pure.
+//!
+//! ```text
+//! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Stuck and Stranded once each, Dismissed some times, in any state
+//!    └──BootFailed──▶ Failed                             but Failed, in which nothing follows
+//! ```
+//! So a worker sends one text at most, and no more than [`REPORTS_MAX`] reports. One that says anything else does not run the server's
+//! code any more, or its application has got hold of the channel.
+
+use std::fmt;
+
+use super::Report;
+
+/// Most reports of a worker in its life: those that come once, and one for each SIGTERM that somebody sends to it, of which it
+/// passes on no more than [`DISMISSALS_MAX`].
+pub const REPORTS_MAX: u32 = 32;
+
+/// Most SIGTERMs that a worker passes on. The first has it replaced, unless the server is still starting.
+pub const DISMISSALS_MAX: u32 = 16;
+
+/// How a worker broke the rules of its channel. `Display` is a clause: `it has sent descriptors`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// The packet is none that a worker sends; why.
+    Unknown(String),
+    /// The packet is longer than any report.
+    TooLong,
+    /// It came with descriptors.
+    Descriptors,
+    /// The report does not fit what was said before.
+    OutOfOrder,
+    /// There were more than [`REPORTS_MAX`].
+    TooMany,
+}
+
+impl fmt::Display for Breach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown(why) => f.write_str(why),
+            Self::TooLong => f.write_str("a message longer than any report"),
+            Self::Descriptors => f.write_str("descriptors, which workers never send"),
+            Self::OutOfOrder => f.write_str("a report that does not fit what it has said before"),
+            Self::TooMany => write!(f, "more than {REPORTS_MAX} reports"),
+        }
+    }
+}
+
+/// How far a worker is by its own account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+enum Stage {
+    #[default]
+    Silent,
+    Serving,
+    Leaving,
+    Failed,
+}
+
+/// What a worker has said so far.
+#[derive(Clone, Debug, Default)]
+pub struct Conduct {
+    stage: Stage,
+    reports: u32,
+    worn: bool,
+    stuck: bool,
+    stranded: bool,
+}
+
+impl Conduct {
+    /// Of a worker that was ready before, when another program watched it: what else it has said is not known.
+    pub fn of_ready() -> Self {
+        Self { stage: Stage::Serving, ..Self::default() }
+    }
+
+    /// Takes in the next report.
+    pub fn take(&mut self, report: &Report) -> Result<(), Breach> {
+        self.reports += 1;
+        if self.reports > REPORTS_MAX {
+            // The count stays where it is, however often it is asked.
+            self.reports = REPORTS_MAX;
+            return Err(Breach::TooMany);
+        }
+        let first = |said: &mut bool| !std::mem::replace(said, true);
+        let (stage, fits) = match (report, self.stage) {
+            (Report::Ready(_), stage) => (Stage::Serving, stage == Stage::Silent),
+            (Report::BootFailed(_), stage) => (Stage::Failed, stage == Stage::Silent),
+            (Report::Draining, stage) => (Stage::Leaving, stage == Stage::Serving),
+            (Report::Worn, stage) => (stage, first(&mut self.worn)),
+            (Report::Stuck, stage) => (stage, first(&mut self.stuck)),
+            (Report::Stranded, stage) => (stage, first(&mut self.stranded)),
+            (Report::Dismissed, stage) => (stage, true),
+        };
+        if !fits || self.stage == Stage::Failed {
+            return Err(Breach::OutOfOrder);
+        }
+        self.stage = stage;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::BootError;
+
+    fn ready() -> Report {
+        Report::Ready("Python 3.11.7".into())
+    }
+
+    fn failed() -> Report {
+        Report::BootFailed(BootError { app: true, text: "no".into() })
+    }
+
+    fn after(said: &[Report]) -> Conduct {
+        let mut conduct = Conduct::default();
+        said.iter().for_each(|report| conduct.take(report).unwrap());
+        conduct
+    }
+
+    #[test]
+    fn a_worker_may_say_what_the_server_says() {
+        after(&[Report::Dismissed, ready(), Report::Worn, Report::Dismissed, Report::Stuck, Report::Draining, Report::Stranded]);
+        after(&[ready(), Report::Draining, Report::Dismissed]);
+        after(&[failed()]);
+    }
+
+    #[test]
+    fn a_text_comes_once_in_a_life_and_nothing_follows_a_failed_boot() {
+        for (said, next) in [
+            (vec![ready()], ready()),
+            (vec![ready()], failed()),
+            (vec![ready(), Report::Draining], ready()),
+            (vec![failed()], failed()),
+            (vec![failed()], ready()),
+            (vec![failed()], Report::Dismissed),
+            (vec![ready(), Report::Draining], Report::Draining),
+            (vec![], Report::Draining),
+            (vec![Report::Worn], Report::Worn),
+            (vec![ready(), Report::Stuck], Report::Stuck),
+            (vec![Report::Stranded], Report::Stranded),
+        ] {
+            assert_eq!(after(&said).take(&next), Err(Breach::OutOfOrder), "{next:?} behind {said:?}");
+        }
+        assert_eq!(Conduct::of_ready().take(&ready()), Err(Breach::OutOfOrder));
+        assert_eq!(Conduct::of_ready().take(&Report::Draining), Ok(()));
+    }
+
+    #[test]
+    fn there_is_a_last_report() {
+        let mut conduct = after(&[ready()]);
+        let taken = (0..1_000).filter(|_| conduct.take(&Report::Dismissed).is_ok()).count();
+        assert_eq!(taken + 1, REPORTS_MAX as usize);
+        assert_eq!(conduct.take(&Report::Worn), Err(Breach::TooMany));
+        assert!(DISMISSALS_MAX + 6 <= REPORTS_MAX, "an honest worker stays below it");
+    }
+}

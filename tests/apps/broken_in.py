@@ -1,0 +1,211 @@
+"""An application that somebody has broken into: each path does its worst to descriptors that a worker has. Everything ends by itself."""
+import array
+import fcntl
+import mmap
+import os
+import random
+import socket
+import struct
+import time
+
+# Longest attack in seconds, and most messages of one: nothing here runs for ever, whatever the server does.
+SECONDS = 10
+MESSAGES = 20_000
+
+F_ADD_SEALS, F_SEAL_FUTURE_WRITE = 1033, 0x10
+# Room that the worker's end of its channel has, as the kernel counts it; the queue of the workers has another.
+CHANNEL_BUFFER = 2 * 2 * 64 * 1024
+
+
+def descriptors():
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:
+            pass
+    return found
+
+
+def sockets():
+    for number, name in descriptors().items():
+        if name.startswith("socket:"):
+            yield socket.socket(fileno=os.dup(number))
+
+
+def channel():
+    for found in sockets():
+        if found.type == socket.SOCK_SEQPACKET and found.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == CHANNEL_BUFFER:
+            return found
+    raise LookupError("the channel to the master")
+
+
+def flood(message, ancillary=()):
+    end, to = time.monotonic() + SECONDS, channel()
+    for _ in range(MESSAGES):
+        if time.monotonic() > end:
+            break
+        try:
+            to.sendmsg([message], ancillary)
+        except BlockingIOError:
+            time.sleep(0)
+
+
+def texts():
+    flood(b"A" + b"x" * 60_000)
+
+
+def dismissals():
+    flood(b"T")
+
+
+def garbage():
+    flood(b"\x00\x1b]0;owned\x07\n2026-01-01 [1] [master] CRITICAL forged")
+
+
+def empty():
+    flood(b"")
+
+
+def long():
+    flood(b"A" * 100_000)
+
+
+def rights():
+    """A connection that takes a minute to close, if the last to close it is somebody else."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    stream = socket.create_connection(listener.getsockname())
+    kept = listener.accept()
+    stream.setblocking(False)
+    try:
+        while True:
+            stream.send(b"x" * 65536)
+    except BlockingIOError:
+        stream.setblocking(True)
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+    try:
+        channel().sendmsg([b"T"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [stream.fileno()]))])
+    except PermissionError:
+        channel().send(b"what a kernel that lets nobody send descriptors makes of it")
+    globals()["kept"] = kept
+
+
+def deaf():
+    """Never reads the channel again."""
+    time.sleep(SECONDS)
+
+
+def shared():
+    return [number for number, name in descriptors().items() if name.startswith("/memfd:")]
+
+
+def scribble():
+    """Random bytes, and then the largest numbers, wherever memory is shared."""
+    for number in shared():
+        size = os.fstat(number).st_size
+        if size:
+            memory = mmap.mmap(number, size)
+            memory[:] = random.Random(1).randbytes(size)
+            memory[:] = b"\xff" * size
+
+
+def lines():
+    """A request line that would be records of the log, in every call of the scoreboard."""
+    for number in shared():
+        size = os.fstat(number).st_size
+        if size:
+            memory = mmap.mmap(number, size)
+            memory[:] = (b"\n2026-01-01 [1] [master] CRITICAL forged \x1b[31m\x00" * size)[:size]
+    os.kill(os.getpid(), 9)
+
+
+def seal():
+    for number in shared():
+        try:
+            fcntl.fcntl(number, F_ADD_SEALS, F_SEAL_FUTURE_WRITE)
+        except OSError:
+            pass
+
+
+def grow():
+    """As much memory as it gets, that would outlive the worker."""
+    for number in shared():
+        try:
+            os.pwrite(number, b"x" * 50_000_000, 0)
+            os.ftruncate(number, 150_000_000)
+        except OSError:
+            pass
+
+
+def listeners():
+    for found in sockets():
+        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            found.shutdown(socket.SHUT_RDWR)
+
+
+def everything():
+    """Blocking, truncated, moved, shut down; then garbage to all of it; then closed."""
+    own = descriptors()
+    for number in own:
+        try:
+            fcntl.fcntl(number, fcntl.F_SETFL, os.O_NONBLOCK)
+            os.lseek(number, 1 << 40, os.SEEK_SET)
+        except OSError:
+            pass
+    for number in own:
+        for act in (lambda: os.write(number, b"\xff" * 5000), lambda: os.ftruncate(number, 0)):
+            try:
+                act()
+            except OSError:
+                pass
+    for found in sockets():
+        try:
+            found.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+    os.closerange(0, 4096)
+
+
+def syslog():
+    """The system log's socket goes to one that nobody reads, is full, and waits."""
+    full = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    full.bind(f"\0tapster-test-{os.getpid()}")
+    for found in sockets():
+        if found.type == socket.SOCK_DGRAM:
+            found.connect(full.getsockname())
+            try:
+                while True:
+                    found.send(b"x", socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                found.setblocking(True)
+    globals()["kept"] = full
+
+
+def pipes():
+    """Every pipe that the worker writes to is full, and waits."""
+    for number, name in descriptors().items():
+        if name.startswith("pipe:"):
+            try:
+                fcntl.fcntl(number, fcntl.F_SETFL, os.O_NONBLOCK)
+                while True:
+                    os.write(number, b"x" * 4096)
+            except BlockingIOError:
+                fcntl.fcntl(number, fcntl.F_SETFL, 0)
+            except OSError:
+                pass
+
+
+def files():
+    """No flag of the log files is left."""
+    for number, name in descriptors().items():
+        if name.endswith(".log"):
+            fcntl.fcntl(number, fcntl.F_SETFL, 0)
+            os.lseek(number, 0, os.SEEK_SET)
+
+
+def app(environ, start_response):
+    act = globals().get(environ["PATH_INFO"].strip("/"))
+    if act is not None:
+        act()
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    return [str(os.getpid()).encode()]

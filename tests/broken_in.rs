@@ -1,0 +1,71 @@
+//! A worker that somebody has broken into, which runs as another user: whatever it does to what it shares with the master, the master
+//! obeys signals, stays small and replaces it (tests/apps/broken_in.py).
+
+mod common;
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use common::server::{Running, STOP_LIMIT, Server};
+use common::{SOON, procfs, user, wait_for};
+
+/// Most resident memory that the master may have had, in bytes.
+const MASTER_MAX: u64 = 20 << 20;
+
+/// What the log says of a worker that misuses its channel.
+const BREACH: &str = "sends the master what no worker sends";
+
+/// How long the master may take for a signal: a second, with room for a machine that is busy with other tests.
+const OBEYS: Duration = Duration::from_secs(5);
+
+/// A server with two workers that run as www-data; `None` where that cannot be.
+fn server(options: &[&str]) -> Option<Server> {
+    let other = user::other()?;
+    let mut server = Server::new("broken_in").workers(2).options(["--user", user::NAME]).options(options);
+    user::open_to_all(server.temp());
+    if let Some(home) = other.python_home() {
+        // The directory must outlive the server.
+        server = server.env("PYTHONHOME", home.to_str().expect("UTF-8"));
+        std::mem::forget(other);
+    }
+    Some(server)
+}
+
+/// Has a worker do this; whether and how it answers is up to it.
+fn attack(server: &Running, path: &str) {
+    let mut client = server.connect();
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+    // Until it ends, in whatever way.
+    while client.fill().is_ok_and(|count| count > 0) {}
+}
+
+/// The master has not grown, and takes signals.
+#[track_caller]
+fn is_well(server: &Running, what: &str) {
+    let peak = procfs::peak_memory(server.pid());
+    assert!(peak < MASTER_MAX, "{what}: the master had {} MB", peak >> 20);
+    let count = |server: &Running| server.log().text().matches("logs opened anew").count();
+    let (before, began) = (count(server), Instant::now());
+    server.signal(Signal::SIGUSR1);
+    wait_for("the master to obey", SOON, || (count(server) > before).then_some(()));
+    assert!(began.elapsed() < OBEYS, "{what}: the master took {:?} for a signal", began.elapsed());
+}
+
+#[test]
+fn a_worker_that_misuses_its_channel_is_killed_and_replaced() {
+    for path in ["/texts", "/dismissals", "/garbage", "/empty", "/long", "/rights"] {
+        let Some(server) = server(&[]) else { return };
+        let server = server.expect_error(BREACH).start();
+        let before = server.workers();
+        attack(&server, path);
+        server.log().wait(&[BREACH]);
+        is_well(&server, path);
+        let new = |_: ()| server.workers().iter().filter(|pid| !before.contains(pid)).count();
+        wait_for("another worker", SOON, || (server.workers().len() == 2 && new(()) == 1).then_some(()));
+        assert_eq!(server.get("/").status, 200);
+        let log = server.stop();
+        assert_eq!(log.text().matches(BREACH).count(), 1, "{path}: one line");
+        assert!(!log.text().contains("\n2026-01-01"), "{path}: a forged record");
+    }
+}
