@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use common::server::{Running, STOP_LIMIT, Server};
+use common::server::{Running, Server};
 use common::{SOON, procfs, user, wait_for};
 
 /// Most resident memory that the master may have had, in bytes.
@@ -59,8 +59,8 @@ fn a_worker_that_misuses_its_channel_is_killed_and_replaced() {
         let server = server.expect_error(BREACH).start();
         let before = server.workers();
         attack(&server, path);
-        server.log().wait(&[BREACH]);
         is_well(&server, path);
+        server.log().wait(&[BREACH]);
         let new = |_: ()| server.workers().iter().filter(|pid| !before.contains(pid)).count();
         wait_for("another worker", SOON, || (server.workers().len() == 2 && new(()) == 1).then_some(()));
         assert_eq!(server.get("/").status, 200);
