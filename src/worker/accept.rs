@@ -57,6 +57,8 @@ pub struct Acceptor {
     share: Option<Share>,
     /// Connections since the last change of place.
     placed: usize,
+    /// Whether what is taken now may have waited while nobody took anything.
+    late: bool,
     burst: Burst,
     /// What the present wake has brought.
     taken: usize,
@@ -76,7 +78,7 @@ impl Acceptor {
         let burst = Burst::default();
         let state = State::Full;
         let mut acceptor =
-            Self { listeners, state, share, placed: 0, burst, taken: 0, in_vain: false, complained: 0, first_token };
+            Self { listeners, state, share, placed: 0, late: false, burst, taken: 0, in_vain: false, complained: 0, first_token };
         acceptor.open(poll)?;
         Ok(acceptor)
     }
@@ -139,10 +141,25 @@ impl Acceptor {
             self.close(State::Aside(now + ASIDE_MS), poll);
         } else if self.is_shared() && self.placed >= ROTATE {
             self.placed = 0;
+            // Nobody waits meanwhile.
+            let late = self.late;
             self.close(State::Full, poll);
             self.open(poll)?;
+            self.late = late;
         }
         Ok(())
+    }
+
+    /// The poll has told of the sockets: whether one of them has connections. Without any the next ones come fresh.
+    #[inline]
+    pub fn polled(&mut self, has_some: bool) {
+        self.late &= has_some || self.state != State::Open;
+    }
+
+    /// Whether a connection that is taken now may have waited for long, so that its client may have left: the worker has had no room
+    /// for it, or no descriptor, or was not there.
+    pub fn is_late(&self) -> bool {
+        self.late
     }
 
     /// Whether other workers accept from the same sockets.
@@ -212,6 +229,7 @@ impl Acceptor {
         for (index, listener) in self.listeners.iter().enumerate() {
             epoll::add_exclusive(poll, listener.as_fd(), (self.first_token + index) as u64)?;
         }
+        self.late |= matches!(self.state, State::Full | State::Starved(_));
         self.enter(State::Open);
         Ok(())
     }

@@ -110,6 +110,8 @@ pub struct Connection {
     pub(super) turn: u8,
     /// Since when its request waits, if another worker has lent it: nanoseconds of the loop's clock; 0: it has not.
     pub(super) since: u64,
+    /// Whether its next request has waited for its turn here or elsewhere, so that its client may have left.
+    pub(super) waited: bool,
     /// How often the request was lent.
     pub(super) moves: u8,
     /// When it is to be looked at, in milliseconds of the loop's clock.
@@ -138,6 +140,7 @@ impl Connection {
             unread: false,
             turn: TURN,
             since: 0,
+            waited: false,
             moves: 0,
             deadline,
             armed: u64::MAX,
@@ -256,6 +259,8 @@ impl Connection {
                 self.pass_on(seat)?;
                 if seat.has_input() { self.consume(seat) } else { self.read_more(seat) }
             }
+            // Its place in the queue is for those who are there.
+            Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
             Phase::Answer(_) => self.go_on_answering(seat),
             &Phase::Closing(fate) => {

@@ -205,7 +205,12 @@ impl EventLoop {
         self.send_held(seat);
         match self.find(token) {
             Some(connection) => connection.pack(seat),
-            None => Box::new(seat.job.pack(&seat.input, seat.draining)),
+            None => {
+                seat.forget_followers();
+                // Its thread sees it.
+                seat.job.waited = true;
+                Box::new(seat.job.pack(&seat.input, seat.draining))
+            }
         }
     }
 
@@ -235,9 +240,13 @@ impl EventLoop {
             seat.out.clear();
             return None;
         };
-        connection.served(served, seat);
-        seat.set_crowded(crowded);
-        let next = connection.drive(seat);
+        let next = if matches!(served, Served::Gone) {
+            connection.desert(seat)
+        } else {
+            connection.served(served, seat);
+            seat.set_crowded(crowded);
+            connection.drive(seat)
+        };
         self.follow(token, next, seat)
     }
 }

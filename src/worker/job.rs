@@ -116,6 +116,8 @@ pub struct Job {
     pub behind: bool,
     /// How long the request waited for a free slot, in nanoseconds.
     pub queued: u64,
+    /// Whether it has waited for anything, so that its client may have left meanwhile.
+    pub waited: bool,
     /// When the call began, nanoseconds of the loop's clock.
     pub began: u64,
     /// Length of the seat's output before the call.
@@ -138,6 +140,7 @@ impl Job {
             output: None,
             behind: false,
             queued: 0,
+            waited: false,
             began: 0,
             rendered: 0,
         }
@@ -170,6 +173,8 @@ pub struct Parcel {
     pub output: Option<Box<Output>>,
     /// How long it has waited for a free slot, in nanoseconds.
     pub queued: u64,
+    /// Whether it has waited for anything.
+    pub waited: bool,
     /// Whether the worker was leaving: the thread that serves it may not know.
     pub draining: bool,
     /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
@@ -181,7 +186,7 @@ impl Parcel {
     pub fn stop_waiting(&mut self, now: u64) {
         if self.since > 0 {
             self.queued += now.saturating_sub(self.since);
-            self.since = 0;
+            (self.since, self.waited) = (0, true);
         }
     }
 }
@@ -200,6 +205,7 @@ impl Job {
             early: std::mem::take(&mut self.early),
             output: self.output.take(),
             queued: self.queued,
+            waited: self.waited,
             draining,
             since: 0,
         }
@@ -219,6 +225,7 @@ impl Job {
         self.output = parcel.output;
         self.behind = false;
         self.queued = parcel.queued;
+        self.waited = parcel.waited;
     }
 }
 
@@ -263,6 +270,8 @@ pub enum Served {
     Dropped,
     /// The handlers have run.
     Handled,
+    /// The request was not begun: its client has left while it waited. It is logged.
+    Gone,
 }
 
 impl Served {
@@ -270,7 +279,7 @@ impl Served {
     pub fn into_answer(self) -> Option<Box<Answer>> {
         match self {
             Self::Begun(_, answer) | Self::Step(answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(_) | Self::Dropped | Self::Handled => None,
+            Self::Whole(..) | Self::Ended(_) | Self::Dropped | Self::Handled | Self::Gone => None,
         }
     }
 }

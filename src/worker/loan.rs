@@ -53,7 +53,7 @@ impl Connection {
     pub fn adopt(&mut self, message: Message) {
         self.input = message.input;
         match message.kind {
-            Kind::Request => (self.since, self.moves) = (message.time, message.moves),
+            Kind::Request => (self.since, self.waited, self.moves) = (message.time, true, message.moves),
             Kind::Idle => {
                 self.partial = !self.input.is_empty();
                 self.deadline = message.time / NS_PER_MS;
@@ -116,6 +116,7 @@ mod tests {
             output: None,
             early: Vec::new(),
             queued: 7,
+            waited: false,
             draining: false,
             since: 100,
         };

@@ -177,7 +177,7 @@ impl EventLoop {
     pub(super) fn clear_way(&mut self, token: Token, seat: &mut Seat) -> Option<()> {
         self.send_held(seat);
         let Some(connection) = self.find(token) else {
-            seat.forget_job();
+            seat.forget_input();
             return None;
         };
         connection.send_along(&mut seat.job);

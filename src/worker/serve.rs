@@ -40,7 +40,7 @@ impl Seat {
         match &served {
             Served::Begun(..) => self.streams += 1,
             Served::Ended(_) | Served::Dropped => self.streams -= 1,
-            Served::Whole(..) | Served::Step(..) | Served::Handled => {}
+            Served::Whole(..) | Served::Step(..) | Served::Handled | Served::Gone => {}
         }
         self.note_time(self.clock.ns().saturating_sub(before));
         served
@@ -57,8 +57,23 @@ impl Seat {
         Letter { from: self.member, token, served, out, rest, slow, next: None }
     }
 
+    /// Whether the client of the request in hand, which has waited, is gone for certain; the request is logged then. One that waits
+    /// for nothing is not looked at, which saves a system call.
+    #[cold]
+    fn is_deserted(&mut self) -> bool {
+        let gone = self.job.link.as_ref().is_some_and(|link| link.is_reset());
+        if gone {
+            self.job.began = self.clock.ns();
+            self.forget_job();
+        }
+        gone
+    }
+
     /// Calls the application with the job in hand.
     fn call(&mut self) -> Served {
+        if self.job.waited && self.is_deserted() {
+            return Served::Gone;
+        }
         let keeps_alive = self.keeps_alive();
         let job = &mut self.job;
         let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };

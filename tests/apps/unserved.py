@@ -1,4 +1,4 @@
-"""`/slow` waits for its gate; `/wait` waits for `/break`, which takes the event loop's poll away behind its own call. UNSERVED_DIR has
+"""`/slow` waits for its gate; `/counted` is noted; `/wait` waits for `/break`, which takes the event loop's poll away behind its own call. UNSERVED_DIR has
 the gate, and notes that a call has begun."""
 
 import os
@@ -25,6 +25,10 @@ def slow():
     NOTES.await_gate("gate")
 
 
+def counted():
+    NOTES.note("counted", "one")
+
+
 def wait():
     NOTES.note("inside", "wait")
     GO.wait()
@@ -38,7 +42,7 @@ def take_away():
     os.dup2(null, number)
 
 
-CASES = {"/slow": slow, "/wait": wait, "/break": take_away}
+CASES = {"/kept": lambda: None, "/slow": slow, "/counted": counted, "/wait": wait, "/break": take_away}
 
 
 def application(environ, start_response):

@@ -1,7 +1,8 @@
 //! Answers that the server gives itself instead of the application, behind which a connection closes; and requests that get none.
 
 use crate::http::error::{self, Error};
-use crate::http::head::Head;
+use crate::http::framing::{self, Length};
+use crate::http::head::{Head, Parsed};
 use crate::worker::app::{Fate, Peer};
 use crate::worker::job::Parcel;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
@@ -79,6 +80,10 @@ impl Connection {
                 let head = Some((&upload.head, upload.bytes.as_slice()));
                 seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0);
             }
+            Phase::Head if !self.partial => {
+                let input = std::mem::take(&mut self.input);
+                seat.forget_pipelined(&self.link.peer, &input);
+            }
             phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
                 self.phase = phase
             }
@@ -120,11 +125,47 @@ impl Seat {
         self.record_refusal(&parcel.link.peer, CLIENT_CLOSED_REQUEST, head, parcel.queued);
     }
 
+    /// Logs the requests that came whole and had no turn; behind one whose body did not the rest cannot be told apart.
+    fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
+        let mut head = Head::default();
+        while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
+            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some((&head, input)), 0);
+            let body = match framing::of(&head, input).map(|framing| framing.length) {
+                Ok(Length::None) => 0,
+                Ok(Length::Known(length)) => usize::try_from(length).unwrap_or(usize::MAX),
+                Ok(Length::Chunked) | Err(_) => return,
+            };
+            let Some(rest) = input.get(head.len.saturating_add(body)..) else { return };
+            input = rest;
+        }
+    }
+
     /// The client of the request in hand is gone before its call.
     pub(in crate::worker) fn forget_job(&mut self) {
         if self.job.link.is_some() {
             let parcel = self.job.pack(&self.input, self.draining);
             self.record_gone(&parcel);
         }
+    }
+
+    /// As [`Self::forget_job`], when its connection is gone too: what came with the request is still here.
+    pub(in crate::worker) fn forget_input(&mut self) {
+        if let Some(link) = self.job.link.clone() {
+            self.forget_job();
+            self.forget_rest(&link.peer);
+        }
+    }
+
+    /// The connection of the request in hand is gone: what came with the request is here, and gets no turn.
+    pub(in crate::worker) fn forget_followers(&mut self) {
+        if let Some(link) = self.job.link.clone() {
+            self.forget_rest(&link.peer);
+        }
+    }
+
+    fn forget_rest(&mut self, peer: &Peer) {
+        let input = self.rest().to_vec();
+        self.forget_pipelined(peer, &input);
+        self.unused = 0..0;
     }
 }

@@ -6,7 +6,7 @@ use crate::worker::job::{Job, Parcel, Served, Work};
 use crate::worker::output::Output;
 use crate::worker::seat::Seat;
 
-use super::{Connection, Flow, Next, Phase};
+use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
     /// A request is complete: what its call needs goes to the seat's job.
@@ -22,6 +22,7 @@ impl Connection {
             0 => 0,
             since => seat.clock.ns().saturating_sub(since),
         };
+        job.waited = std::mem::take(&mut self.waited);
         self.send_along(job);
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
@@ -80,8 +81,14 @@ impl Connection {
                 seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }
-            Served::Dropped | Served::Handled => {}
+            Served::Dropped | Served::Handled | Served::Gone => {}
         }
+    }
+
+    /// Its client left before its request was begun: those that came with it are not begun either.
+    pub fn desert(&mut self, seat: &mut Seat) -> Next {
+        self.phase = Phase::Head;
+        self.leave(Next::Close(CloseReason::ClientGone), seat)
     }
 
     /// Keeps what a call has not sent, behind what waits here.

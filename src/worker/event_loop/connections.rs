@@ -43,7 +43,8 @@ impl EventLoop {
         let link = Link::new(stream, self.peer(peer), listener);
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
-        entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        let connection = entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        connection.waited = self.acceptor.is_late();
         // Before its first byte is looked at, so that the master knows whether a client was there when the worker dies.
         seat.slot().set_connections(self.connections.len() as u32);
         token

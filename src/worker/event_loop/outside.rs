@@ -40,6 +40,10 @@ impl EventLoop {
                 }
             }
         }
+        if let Some(connection) = self.find(letter.token) {
+            // What came with the request has waited for it.
+            connection.waited = true;
+        }
         seat.take_output(letter.out);
         self.go_on(letter.token, letter.served, seat)
     }

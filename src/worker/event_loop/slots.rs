@@ -18,7 +18,7 @@ impl EventLoop {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
                 let Some(connection) = self.find(token) else {
                     // What waited to be sent to it has just found its client gone.
-                    seat.forget_job();
+                    seat.forget_input();
                     return None;
                 };
                 connection.park(work, seat);

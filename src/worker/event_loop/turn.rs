@@ -197,6 +197,7 @@ impl EventLoop {
             }
         }
         self.turn.sockets.reverse();
+        self.acceptor.polled(!self.turn.accepting.is_empty());
         if ordered {
             self.obey(seat);
         }
