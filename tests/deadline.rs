@@ -200,7 +200,10 @@ fn an_application_that_catches_the_exception_may_still_answer() {
         assert_lasted(&response.text(), "/caught");
         assert_eq!(client.get("/quick").text(), "quick", "the connection goes on");
     }
-    server.log().wait(&["WARNING", "went on to answer", "GET /caught"]);
+    let warning = server.log().wait(&["WARNING", "went on to answer", "GET /caught"]);
+    for part in ["deadline.py", "in caught", "in spin"] {
+        assert!(warning.text.contains(part), "no {part:?}, where it was slow, in {warning:?}");
+    }
     assert_eq!(server.workers(), before);
     server.stop();
 }

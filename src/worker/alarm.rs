@@ -10,7 +10,7 @@ use std::thread;
 use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
-use super::app::Interrupter;
+use super::app::{Interrupter, Stacks};
 use super::member::Member;
 
 /// Name of the thread that raises (pthread_setname_np(3): at most 15 bytes).
@@ -25,8 +25,8 @@ pub struct Alarm {
     interrupter: OnceLock<Arc<dyn Interrupter>>,
     /// Whether the exception was raised in the call that runs.
     raised: AtomicBool,
-    /// The stacks of all threads before that, until they are told.
-    stacks: Mutex<String>,
+    /// Where the threads were then, until it is told.
+    stacks: Mutex<Stacks>,
     /// Whether this process is a child that the application has forked: no call of it may return.
     stray: AtomicBool,
 }
@@ -77,12 +77,17 @@ impl Alarm {
     /// The call has ended, and with it what the alarm knows of it.
     pub fn clear(&self) {
         self.raised.store(false, Relaxed);
-        self.stacks.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        *self.stacks.lock().unwrap_or_else(PoisonError::into_inner) = Stacks::default();
+    }
+
+    /// The stack of the thread itself at that moment, once; empty when the exception could not be raised.
+    pub fn own_stack(&self) -> String {
+        std::mem::take(&mut self.stacks.lock().unwrap_or_else(PoisonError::into_inner).own)
     }
 
     /// The stacks of all threads as they were when the exception was raised; empty when it could not be.
     pub fn stacks(&self) -> String {
-        std::mem::take(&mut *self.stacks.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.stacks.lock().unwrap_or_else(PoisonError::into_inner).all)
     }
 }
 

@@ -196,8 +196,17 @@ pub enum Gone {
 pub trait Interrupter: Send + Sync {
     /// Raises the exception of the deadline in the thread's call, which serves `request` (words for its text). It waits for the
     /// application's runtime, which may last for ever, and then asks `runs` whether the call is still there; `raising` is told the
-    /// stacks of all threads just before.
-    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String));
+    /// stacks just before, while no thread moves.
+    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks));
+}
+
+/// Where the application's threads were when one of them was interrupted, as text without a final line end.
+#[derive(Debug, Default)]
+pub struct Stacks {
+    /// The one that was interrupted.
+    pub own: String,
+    /// All of them, that one too.
+    pub all: String,
 }
 
 /// What a child does that the application has forked, before anything of the application runs in it: it gives up what is the

@@ -125,6 +125,7 @@ impl Seat {
             exit_now(EXIT_FAILED);
         }
         let told = alarm.is_raised() && self.app.settle();
+        let stack = alarm.own_stack();
         alarm.clear();
         let call = self.scoreboard.call(self.slot, self.member.0).last();
         let request = self.describe(&call);
@@ -132,7 +133,8 @@ impl Seat {
             self.log.warning(format_args!("a request that was answered without the application has ended: {request}"));
         } else if !told {
             self.log.warning(format_args!(
-                "a request was interrupted at --timeout, and the application went on to answer: {request}"
+                "a request was interrupted at --timeout, and the application went on to answer: {request}\n\
+                 where it was interrupted:\n{stack}"
             ));
         }
     }

@@ -24,6 +24,7 @@ mod names;
 mod offers;
 mod ready;
 mod signals;
+mod stacks;
 mod start_response;
 mod target;
 mod text;

@@ -7,9 +7,9 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::failure;
+use super::{failure, stacks};
 use crate::log::error::Log;
-use crate::worker::app::Interrupter;
+use crate::worker::app::{Interrupter, Stacks};
 
 /// Name of the module that applications import.
 const MODULE: &CStr = c"tapster";
@@ -50,13 +50,12 @@ impl Interrupt {
         raised.is_some_and(|class| class.bind(py).getattr("_came_out").is_ok_and(|came| came.is_truthy().unwrap_or(false)))
     }
 
-    fn raise(&self, py: Python<'_>, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String)) -> PyResult<()> {
-        let module = py.import("tapster")?;
-        let stacks = module.getattr("_stacks")?.call0()?.extract()?;
-        let class = module.getattr("_exception")?.call1((request,))?;
-        // Python code ran, and with it other threads: only from here to the end nothing moves.
+    fn raise(&self, py: Python<'_>, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks)) -> PyResult<()> {
+        let class = py.import("tapster")?.getattr("_exception")?.call1((request,))?;
+        // Python code ran, and with it other threads: only from here to the end nothing moves. Python's own formatting of stacks reads
+        // the sources, and lets the others run at each file: the exception would come later by many of their turns.
         if runs() {
-            raising(stacks);
+            raising(stacks::now(py, self.ident)?);
             // SAFETY: the thread is attached, as `py` shows; the class is one of exceptions; the call takes its own reference.
             unsafe { ffi::PyThreadState_SetAsyncExc(self.ident, class.as_ptr()) };
             *self.raised.lock().unwrap_or_else(PoisonError::into_inner) = Some(class.unbind());
@@ -66,7 +65,7 @@ impl Interrupt {
 }
 
 impl Interrupter for Interrupt {
-    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(String)) {
+    fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks)) {
         Python::attach(|py| {
             if runs()
                 && let Err(error) = self.raise(py, request, runs, raising)
