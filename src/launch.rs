@@ -55,13 +55,18 @@ fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<String>), String
     }
 }
 
-/// Makes the process what the application expects: `--env`, then `--chdir`. Log and socket paths were opened before and are
-/// relative to the directory that the server was started in.
+/// Makes the process what the application expects: `--env`. The working directory is that of its generation already.
 fn settle(settings: &Settings) -> Result<(), BootError> {
-    let failed = |what: String, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
-    process::set_env(&settings.env).map_err(|error| failed("cannot set the variables of --env".to_owned(), error))?;
+    let failed = |error| BootError { app: false, text: format!("cannot set the variables of --env: {error}") };
+    process::set_env(&settings.env).map_err(failed)
+}
+
+/// Enters `--chdir`, where no master has done so.
+#[cfg(feature = "python")]
+fn enter(settings: &Settings) -> Result<(), BootError> {
     let Some(dir) = &settings.chdir else { return Ok(()) };
-    std::env::set_current_dir(dir).map_err(|error| failed(format!("cannot change to --chdir {}", dir.display()), error))
+    let failed = |error| BootError { app: false, text: format!("cannot change to --chdir {}: {error}", dir.display()) };
+    std::env::set_current_dir(dir).map_err(failed)
 }
 
 #[cfg(feature = "python")]
@@ -123,7 +128,8 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
     for warning in warnings {
         log.warning(format_args!("{warning}"));
     }
-    match assumed.and_then(|()| settle(settings)).and_then(|()| crate::wsgi::check(settings, &log)) {
+    match assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings)).and_then(|()| crate::wsgi::check(settings, &log))
+    {
         Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
         Err(error) => {
             complain(error.text.trim_end());

@@ -1,6 +1,7 @@
-//! What belongs to a generation: its settings and its logs. The sockets belong to all.
+//! What belongs to a generation: its settings, its logs and its directories. The sockets belong to all.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +12,7 @@ use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
 use crate::sys::process;
 
+use super::directory::Directories;
 use super::event::{Generation, Policy, code};
 use super::logs::Logs;
 use super::start::{Refusal, check_paths, refuse};
@@ -26,19 +28,23 @@ pub struct Kit {
     pub logs: Arc<Logs>,
     /// Access log and its compiled format.
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
+    /// Where its workers load the application.
+    pub directories: Arc<Directories>,
 }
 
 impl Kit {
-    /// Opens what the settings name. A log that is where the `old` generation has it is the same log.
-    pub fn open(settings: Arc<Settings>, old: Option<&Self>) -> Result<Self, Refusal> {
+    /// Opens what the settings name, in the working directory, which is known as `start`. A log that is where the `old` generation has
+    /// it is the same log.
+    pub fn open(settings: Arc<Settings>, old: Option<&Self>, start: &Path) -> Result<Self, Refusal> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
         check_paths(&settings)?;
+        let directories = Directories::open(start, settings.chdir.as_deref()).or_else(|why| refuse(code::USAGE, why))?;
         let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
         let error = logs.sink(LogName::Error).expect("there always is an error log");
         let log = Log::new(error, settings.log_level, Who::Master);
         let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
-        Ok(Self { settings, log, logs: Arc::new(logs), access })
+        Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
     }
 
     /// Workers wanted.

@@ -13,6 +13,7 @@ use crate::worker;
 mod capture;
 mod command;
 mod daemon;
+mod directory;
 pub mod event;
 mod generations;
 mod logs;

@@ -12,7 +12,8 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
-use crate::channel::{self, Breach, Order, Report, WorkerEnd};
+use crate::channel::{self, BootError, Breach, Order, Report, WorkerEnd};
+use crate::config::Settings;
 use crate::lending::Queue;
 use crate::log::Level;
 use crate::log::error::{Log, Who};
@@ -26,6 +27,7 @@ use crate::worker::Boot;
 
 use super::Outcome;
 use super::command::Command;
+use super::directory;
 use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
 use super::generations::{Generations, Kit};
 use super::logs::Logs;
@@ -84,6 +86,8 @@ struct Birth {
     signals: Blocked,
     /// Where it prints to, if that is captured.
     output: Option<OwnedFd>,
+    /// Those of its generation, as they concern it.
+    settings: Option<Arc<Settings>>,
 }
 
 /// What woke the loop.
@@ -98,7 +102,7 @@ impl Server {
     pub fn run(mut self) -> Outcome {
         match self.serve() {
             Break(End::Exit(code)) => Outcome::Exit(code),
-            Break(End::Born(mut birth)) => match self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED) {
+            Break(End::Born(mut birth)) => match self.enter_worker(&mut birth) {
                 Ok(()) => Outcome::Worker(Box::new(self.into_boot(birth))),
                 Err(error) => {
                     // The master waits for it; without a master there is nobody to tell.
@@ -108,6 +112,25 @@ impl Server {
             },
             Continue(never) => match never {},
         }
+    }
+
+    /// Makes this process, just forked, what a worker of its generation is.
+    fn enter_worker(&mut self, birth: &mut Birth) -> Result<(), BootError> {
+        let kit = self.generations.kit(birth.generation);
+        let (directories, log) = (kit.directories.clone(), kit.log.of(Who::Worker(birth.slot.0)));
+        let failed = |text: String| BootError { app: false, text };
+        birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
+        let start = directories.enter_start().map_err(failed)?;
+        self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
+        let chdir = directories.enter_chdir().map_err(failed)?;
+        if let Some(name) = start.or(chdir) {
+            log.warning(format_args!(
+                "the directory of this generation is gone: the application is loaded from what {} is now; a reload makes all \
+                 workers the same",
+                name.display()
+            ));
+        }
+        Ok(())
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
@@ -285,7 +308,10 @@ impl Server {
             }
             Action::Read(generation) => return Continue(Some(Event::Read(self.read(generation)))),
             Action::Adopt(generation) => self.generations.adopt(generation),
-            Action::Discard(generation) => self.generations.discard(generation),
+            Action::Discard(generation) => {
+                self.generations.discard(generation);
+                self.generations.current().directories.return_to();
+            }
             // A stopped process gets the first signal only when it goes on.
             Action::Abort(slot) => self.send(slot, &[Signal::SIGABRT, Signal::SIGCONT]),
             Action::Kill(slot) => self.send(slot, &[Signal::SIGKILL]),
@@ -328,8 +354,17 @@ impl Server {
         self.listeners.clear();
     }
 
-    /// Reads the configuration and opens what it names, for a new generation.
+    /// Reads the configuration and opens what it names, for a new generation, in what the directory of the start is now.
     fn read(&mut self, generation: Generation) -> Result<Policy, String> {
+        directory::follow(self.command.dir())?;
+        let policy = self.read_here(generation);
+        if policy.is_err() {
+            self.generations.current().directories.return_to();
+        }
+        policy
+    }
+
+    fn read_here(&mut self, generation: Generation) -> Result<Policy, String> {
         let (mut settings, warnings) = (self.reread)()?;
         let current = self.generations.current();
         if !settings.binds_given {
@@ -337,7 +372,7 @@ impl Server {
             settings.binds.clone_from(&current.settings.binds);
         }
         let fixed = settings.keep_fixed(&current.settings);
-        let kit = Kit::open(Arc::new(settings), Some(current)).map_err(|refusal| refusal.why)?;
+        let kit = Kit::open(Arc::new(settings), Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
         for warning in &warnings {
             kit.log.warning(format_args!("{warning}"));
         }
@@ -371,7 +406,9 @@ impl Server {
                 self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
                 Ok(None)
             }
-            Fork::Child(signals) => Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output })),
+            Fork::Child(signals) => {
+                Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output, settings: None }))
+            }
         }
     }
 
@@ -384,7 +421,7 @@ impl Server {
         Boot {
             workers: kit.workers(),
             log: kit.log.of(Who::Worker(slot)),
-            settings: kit.settings,
+            settings: birth.settings.unwrap_or(kit.settings),
             access: kit.access,
             listeners: self.listeners,
             queue: self.queue,

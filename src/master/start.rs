@@ -62,7 +62,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     masks::ignore_write_errors();
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let terminal = identity.as_ref().map_or(Ok(()), |_| terminal::keep_for_writing());
-    let kit = Kit::open(settings.clone(), None)?;
+    let kit = Kit::open(settings.clone(), None, command.dir())?;
     let log = &kit.log;
     let refusal = |why: String| {
         // Whoever reads the log wants to know as well as whoever reads standard error.

@@ -184,9 +184,9 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
 pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
     // All that could keep it from going on. What cannot be undone is not done.
     privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
-    Kit::open(Arc::new(settings.clone()), None)?;
-    let state = State::read(source);
-    state.map(drop).or_else(|why| refuse(code::FAILED, why.to_string()))
+    let (state, _) = State::read(source).or_else(|why| refuse(code::FAILED, why.to_string()))?;
+    Kit::open(Arc::new(settings.clone()), None, state.command.dir())?;
+    Ok(())
 }
 
 /// Goes on with a server whose state was inherited.
@@ -201,7 +201,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         let _ = terminal::keep_for_writing();
     }
     // The logs are opened and not inherited: they may be others now.
-    let kit = Kit::open(settings.clone(), None)?;
+    let kit = Kit::open(settings.clone(), None, state.command.dir())?;
     for warning in warnings {
         kit.log.warning(format_args!("{warning}"));
     }
