@@ -41,8 +41,9 @@ const SECONDS: &str = "POISON_SECONDS";
 const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Longest wait of 99 of 100 requests, on a busy machine that boots workers beside them; POISON_P99_MS names another one.
-const P99: Duration = Duration::from_millis(1_000);
+/// Longest wait of 99 of 100 requests, where the machine may be busy with anything; POISON_P99_MS names another one. A free one needs
+/// less than 20 ms.
+const P99: Duration = Duration::from_secs(3);
 
 /// Forks a second of a crash loop.
 const MOST_PER_SECOND: usize = 2;
