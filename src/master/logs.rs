@@ -2,7 +2,6 @@
 
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,9 +11,6 @@ use crate::log::sink::Sink;
 
 use super::daemon;
 use super::start::reason;
-
-/// Mode bits that let the group or everybody write.
-const WRITABLE_FOR_OTHERS: u32 = 0o022;
 
 /// One log.
 #[derive(Clone, Debug)]
@@ -81,25 +77,12 @@ impl Logs {
         self.all.iter().filter(lost).map(|log| text(log).to_owned()).collect()
     }
 
-    /// Files that root writes in directories where others can put links in their places, one line each.
-    pub fn exposed(&self) -> Vec<String> {
-        let file = |log: &Opened| match &log.target {
-            LogTarget::File(path) => std::path::absolute(path).ok(),
+    /// The files that are written.
+    pub fn files(&self) -> impl Iterator<Item = &Path> {
+        self.all.iter().filter_map(|log| match &log.target {
+            LogTarget::File(path) => Some(path.as_path()),
             LogTarget::Stdout | LogTarget::Stderr | LogTarget::Syslog(_) => None,
-        };
-        let foreign = |path: &PathBuf| {
-            let meta = path.parent().and_then(|dir| dir.metadata().ok());
-            meta.is_some_and(|meta| meta.uid() != 0 || meta.mode() & WRITABLE_FOR_OTHERS != 0)
-        };
-        let text = |path: PathBuf| {
-            format!("{}: others may write to its directory, and could have root write elsewhere by a link", path.display())
-        };
-        self.all
-            .iter()
-            .filter_map(file)
-            .filter(|path| path.parent() != Some(Path::new("/dev")) && foreign(path))
-            .map(text)
-            .collect()
+        })
     }
 
     /// Opens files anew and connects to the system log again. Standard streams stay what they are.

@@ -15,6 +15,7 @@ mod command;
 mod daemon;
 mod directory;
 pub mod event;
+mod exposed;
 mod generations;
 mod logs;
 mod memory;

@@ -14,6 +14,7 @@ use crate::sys::{privileges as rights, process, signals as masks};
 
 use super::command::Command;
 use super::event::{Generation, Policy, code};
+use super::exposed;
 use super::generations::{Generations, Kit};
 use super::notify::Notifier;
 use super::pace::Pace;
@@ -85,8 +86,10 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     if let Some(warning) = identity.as_ref().and_then(Identity::warning) {
         log.warning(format_args!("{warning}"));
     }
-    for exposed in identity.iter().flat_map(|_| kit.logs.exposed()) {
-        log.warning(format_args!("{exposed}"));
+    if identity.is_some() {
+        for warning in exposed::warnings(&settings, kit.logs.files()) {
+            log.warning(format_args!("{warning}"));
+        }
     }
     if rights::is_root() && settings.user.is_none() {
         log.warning(format_args!("the application runs as root, and so does whoever breaks into it; give --user"));
@@ -104,13 +107,8 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     let capacity = capacity(&policy);
     let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
-    let listeners = listener::bind_all(&settings).map_err(|error| refusal(error.0))?;
-    if let Some(identity) = &identity {
-        for listener in &listeners {
-            let given = listener.give_to(identity.ids.uid, identity.ids.gid);
-            given.map_err(|error| refusal(format!("cannot give {} to its user: {}", listener.address(), reason(&error))))?;
-        }
-    }
+    let owner = identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid));
+    let listeners = listener::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
     let queue = Queue::new();
     let queue = queue.or_else(|error| refuse(code::FAILED, format!("cannot make the queue of the workers: {error}")))?;
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;

@@ -21,6 +21,7 @@ use nix::sys::socket::{
 
 use crate::config::{Bind, Settings};
 use crate::sys::fd::inherited;
+use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::{listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
@@ -41,21 +42,27 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them.
+/// Binds every address of the settings, or none, as [`bind_all_for`] does. The files of unix sockets belong to the user of this process.
 pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
+    bind_all_for(settings, None)
+}
+
+/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them. New ones belong to
+/// `owner`, which only root can give; without one to the user of this process.
+pub fn bind_all_for(settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Vec<Listener>, BindError> {
     // What was bound before a failure is closed, and its files removed, by dropping it.
     settings.binds.iter().enumerate().try_fold(Vec::new(), |mut bound, (index, wanted)| {
         let repeated = settings.binds[..index].contains(wanted) && !matches!(wanted, Bind::Tcp { port: 0, .. });
-        let result = if repeated { Err("it is given twice".into()) } else { bind_one(wanted, settings) };
+        let result = if repeated { Err("it is given twice".into()) } else { bind_one(wanted, settings, owner) };
         bound.push(result.map_err(|why| BindError(format!("cannot listen on {}: {why}", shown(wanted))))?);
         Ok(bound)
     })
 }
 
-fn bind_one(wanted: &Bind, settings: &Settings) -> Result<Listener, String> {
+fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
     match wanted {
         Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
-        Bind::Unix(path) => unix::bind(path, settings),
+        Bind::Unix(path) => unix::bind(path, settings, owner),
         Bind::Fd(number) => take_over(*number, settings).map(|listener| listener.owned(false)),
     }
 }

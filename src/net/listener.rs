@@ -6,9 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-use crate::sys::privileges::{Gid, Uid};
-
-pub use super::bind::{BindError, adopt, bind_all};
+pub use super::bind::{BindError, adopt, bind_all, bind_all_for};
 use super::stream::{PeerAddr, Stream};
 pub use super::unix::FileMark;
 use super::unix::UnixFile;
@@ -96,14 +94,6 @@ impl Listener {
         self.address = Address::Unix(file.mark().path.clone());
         self.file = Some(file);
         self
-    }
-
-    /// Gives the file of a unix socket to this user and group; of other sockets, and of what was inherited, nothing.
-    pub fn give_to(&self, uid: Uid, gid: Gid) -> io::Result<()> {
-        match (&self.address, &self.file) {
-            (Address::Unix(path), Some(_)) => std::os::unix::fs::lchown(path, Some(uid.as_raw()), Some(gid.as_raw())),
-            (Address::Unix(_) | Address::Tcp(_), _) => Ok(()),
-        }
     }
 
     /// Accepts one connection (accept4 with SOCK_NONBLOCK and SOCK_CLOEXEC). `WouldBlock` when none waits; errors of the

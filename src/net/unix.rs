@@ -2,19 +2,24 @@
 //!
 //! The file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory decides who
 //! gets that far. Relative paths start at the directory that the server was started in.
+//!
+//! The directory may be one where others can write, and root must do nothing there that they can turn to another file: mode and owner
+//! are those of the creation, and nothing is changed by a path after it.
 
-use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, connect};
+use nix::sys::stat::SFlag;
 use nix::unistd::{Pid, getpid};
 
 use crate::config::Settings;
+use crate::sys::creation::create_as;
+use crate::sys::entry::{self, Entry, Mark};
+use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::listen;
 
 use super::bind::{explain, lower};
@@ -23,20 +28,19 @@ use super::listener::{Address, Listener, Socket};
 /// Longest path of a unix socket in bytes: `sun_path` without its final NUL (unix(7)).
 const UNIX_PATH_MAX: usize = 107;
 
-/// Binds and listens.
-pub(super) fn bind(path: &Path, settings: &Settings) -> Result<Listener, String> {
+/// Binds and listens. The file belongs to `owner`, or to the user of this process.
+pub(super) fn bind(path: &Path, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
     let length = path.as_os_str().len();
     if length > UNIX_PATH_MAX {
         return Err(format!("the path has {length} bytes, and a unix socket's may have {UNIX_PATH_MAX}; choose a shorter one"));
     }
     let place = UnixAddr::new(path).map_err(|errno| explain(errno, 0))?;
-    remove_stale(path, &place)?;
+    let entry = Entry::of(path).map_err(|error| lower(&error))?;
+    remove_stale(path, &entry)?;
     let socket = unix_socket().map_err(|errno| explain(errno, 0))?;
-    socket::bind(socket.as_raw_fd(), &place).map_err(|errno| explain(errno, 0))?;
-    let file = UnixFile::made(path).map_err(|error| lower(&error))?;
-    // Nobody can connect before `listen`, so the mode need not be right from the first moment.
-    let mode = 0o777 & !settings.umask.unwrap_or(0);
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(|error| lower(&error))?;
+    let bound = create_as(owner, settings.umask.unwrap_or(0), || socket::bind(socket.as_raw_fd(), &place));
+    bound.map_err(|error| lower(&error))?.map_err(|errno| explain(errno, 0))?;
+    let file = UnixFile::made(path, &entry)?;
     listen(&socket, settings.backlog).map_err(|error| lower(&error))?;
     let address = Address::Unix(file.mark.path.clone());
     Ok(Listener::new(Socket::Unix(mio::net::UnixListener::from_std(UnixListener::from(socket))), address, Some(file)))
@@ -47,18 +51,19 @@ fn unix_socket() -> nix::Result<OwnedFd> {
 }
 
 /// Makes way for a new socket: removes one that a dead server has left behind, and nothing else.
-fn remove_stale(path: &Path, place: &UnixAddr) -> Result<(), String> {
-    let kind = match fs::symlink_metadata(path) {
-        Ok(meta) => meta.file_type(),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(lower(&error)),
-    };
-    if !kind.is_socket() {
+fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
+    let Some(found) = entry.look().map_err(|error| lower(&error))? else { return Ok(()) };
+    if !entry::is(&found, SFlag::S_IFSOCK) {
         return Err("the path exists and is not a socket; remove it or choose another".into());
     }
     let probe = unix_socket().map_err(|errno| explain(errno, 0))?;
-    match connect(probe.as_raw_fd(), place) {
-        Err(Errno::ECONNREFUSED) => fs::remove_file(path).map_err(|error| format!("its stale socket stays: {}", lower(&error))),
+    // By the directory that was looked at, unless there is no /proc or the name is too long for both.
+    let place = UnixAddr::new(&entry.path()).ok().filter(|_| entry.path().symlink_metadata().is_ok());
+    let place = place.map_or_else(|| UnixAddr::new(path), Ok).map_err(|errno| explain(errno, 0))?;
+    match connect(probe.as_raw_fd(), &place) {
+        Err(Errno::ECONNREFUSED) => {
+            entry.remove(Mark::of(&found)).map_err(|error| format!("its stale socket stays: {}", lower(&error)))
+        }
         // Somebody listens, whether there is room in the queue (EAGAIN) and whether it is a stream socket (EPROTOTYPE) or not.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
             Err(format!("address already in use; another process listens there (try: ss -lxp src {})", path.display()))
@@ -87,10 +92,16 @@ pub(super) struct UnixFile {
 }
 
 impl UnixFile {
-    fn made(path: &Path) -> io::Result<Self> {
-        let path = std::path::absolute(path)?;
-        let meta = fs::symlink_metadata(&path)?;
-        Ok(Self::of(FileMark { path, device: meta.dev(), inode: meta.ino() }))
+    fn made(path: &Path, entry: &Entry) -> Result<Self, String> {
+        let path = std::path::absolute(path).map_err(|error| lower(&error))?;
+        match entry.look() {
+            Ok(Some(stat)) if entry::is(&stat, SFlag::S_IFSOCK) => {
+                let Mark { device, inode } = Mark::of(&stat);
+                Ok(Self::of(FileMark { path, device, inode }))
+            }
+            Ok(_) => Err("the socket was moved away as soon as it was made; others may write to its directory".into()),
+            Err(error) => Err(lower(&error)),
+        }
     }
 
     /// The file that this process made before exec.
@@ -102,23 +113,25 @@ impl UnixFile {
         &self.mark
     }
 
-    fn is_ours(&self) -> bool {
-        let same = |meta: fs::Metadata| meta.dev() == self.mark.device && meta.ino() == self.mark.inode;
-        self.maker == getpid() && fs::symlink_metadata(&self.mark.path).is_ok_and(same)
+    fn remove(&self) -> io::Result<()> {
+        let mark = Mark { device: self.mark.device, inode: self.mark.inode };
+        Entry::of(&self.mark.path)?.remove(mark)
     }
 }
 
 impl Drop for UnixFile {
     fn drop(&mut self) {
-        if self.is_ours() {
+        if self.maker == getpid() {
             // Nobody could be told, and a socket left behind is replaced at the next start.
-            let _ = fs::remove_file(&self.mark.path);
+            let _ = self.remove();
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::UnixStream;
 
     use super::*;
@@ -136,17 +149,14 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_open_to_all_or_as_the_umask_says() {
+    fn a_unix_socket_is_open_to_all_without_a_umask() {
         let dir = tempfile::tempdir().unwrap();
-        for (umask, mode) in [(None, 0o777), (Some(0o027), 0o750)] {
-            let path = dir.path().join(format!("{mode:o}"));
-            let settings = Settings { umask, ..settings(&path) };
-            let bound = bind_all(&settings).unwrap();
-            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, mode);
-            assert_eq!(bound[0].address().to_string(), format!("unix:{}", path.display()));
-            UnixStream::connect(&path).unwrap();
-            assert_eq!(bound[0].accept().unwrap().1, crate::net::stream::PeerAddr::Unix);
-        }
+        let path = dir.path().join("s");
+        let bound = bind_all(&settings(&path)).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
+        assert_eq!(bound[0].address().to_string(), format!("unix:{}", path.display()));
+        UnixStream::connect(&path).unwrap();
+        assert_eq!(bound[0].accept().unwrap().1, crate::net::stream::PeerAddr::Unix);
     }
 
     #[test]

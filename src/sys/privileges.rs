@@ -19,12 +19,15 @@ struct CapabilityHeader {
 
 /// `struct __user_cap_data_struct`: one half of the sets.
 #[repr(C)]
-#[derive(Clone, Copy)]
-struct CapabilityData {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct CapabilityData {
     effective: u32,
     permitted: u32,
     inheritable: u32,
 }
+
+/// The effective, permitted and inheritable capabilities of a thread.
+pub(super) type CapabilitySets = [CapabilityData; 2];
 
 /// Who a process becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -67,11 +70,25 @@ pub fn become_for_good(ids: &Ids) -> io::Result<()> {
 /// Empties the effective, permitted, inheritable and ambient sets.
 fn drop_capabilities() -> io::Result<()> {
     // An ambient capability needs an inheritable one, so that emptying that set empties both (capabilities(7)).
+    set_capabilities(&CapabilitySets::default())
+}
+
+/// The capabilities of this thread (capget(2)).
+pub(super) fn capabilities() -> io::Result<CapabilitySets> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
-    let none = [CapabilityData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    let mut sets = CapabilitySets::default();
+    // SAFETY: the header and the two halves are laid out as the kernel declares them for this version, and outlive the call, which
+    // reads the one and writes the others; pid 0 is this thread.
+    Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
+    Ok(sets)
+}
+
+/// Gives this thread these capabilities (capset(2)).
+pub(super) fn set_capabilities(sets: &CapabilitySets) -> io::Result<()> {
+    let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     // SAFETY: the header and the two halves are laid out as the kernel declares them for this version, and outlive the call,
     // which only reads them; pid 0 is this thread.
-    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) })?;
+    Errno::result(unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) })?;
     Ok(())
 }
 

@@ -1,0 +1,124 @@
+//! A name in a directory that is held open. Whoever may write to a directory on the way can put a link in its place between two
+//! calls that take a path; calls that begin at this directory stay in it.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, open};
+use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// Which file it is, wherever it is: device and number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// Device of its file system.
+    pub device: u64,
+    /// Its number there.
+    pub inode: u64,
+}
+
+impl Mark {
+    /// Of a file that was looked at.
+    pub fn of(stat: &FileStat) -> Self {
+        Self { device: stat.st_dev, inode: stat.st_ino }
+    }
+}
+
+/// Whether this is a file of that type.
+pub fn is(stat: &FileStat, kind: SFlag) -> bool {
+    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind
+}
+
+/// The name, whether there is a file or not. Links in the path to the directory are followed once, here; one under the name itself
+/// never is.
+#[derive(Debug)]
+pub struct Entry {
+    dir: OwnedFd,
+    name: OsString,
+}
+
+impl Entry {
+    /// Opens the directory of a path.
+    pub fn of(path: &Path) -> io::Result<Self> {
+        let name = path.file_name().ok_or_else(|| io::Error::from(Errno::EISDIR))?.to_owned();
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let dir = open(dir, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        Ok(Self { dir, name })
+    }
+
+    /// What is there; `None` if nothing is.
+    pub fn look(&self) -> io::Result<Option<FileStat>> {
+        match fstatat(&self.dir, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+            Ok(stat) => Ok(Some(stat)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether it is this file.
+    pub fn is(&self, mark: Mark) -> bool {
+        self.look().is_ok_and(|found| found.is_some_and(|stat| Mark::of(&stat) == mark))
+    }
+
+    /// Removes the name if it is this file's. Whoever may write to this very directory may still put another file there in between,
+    /// and could as well remove it.
+    pub fn remove(&self, mark: Mark) -> io::Result<()> {
+        if self.is(mark) {
+            unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+        }
+        Ok(())
+    }
+
+    /// A path that leads there by the open directory, for calls that take nothing else. It needs /proc.
+    pub fn path(&self) -> PathBuf {
+        Path::new("/proc/self/fd").join(self.dir.as_raw_fd().to_string()).join(&self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn it_stays_in_its_directory_whatever_becomes_of_the_path() {
+        let temp = tempfile::tempdir().unwrap();
+        let (dir, moved, other) = (temp.path().join("dir"), temp.path().join("moved"), temp.path().join("other"));
+        fs::create_dir(&dir).and_then(|()| fs::create_dir(&other)).unwrap();
+        let entry = Entry::of(&dir.join("file")).unwrap();
+        assert!(entry.look().unwrap().is_none());
+        fs::write(dir.join("file"), "ours").and_then(|()| fs::write(other.join("file"), "theirs")).unwrap();
+        let mark = Mark::of(&entry.look().unwrap().unwrap());
+        fs::rename(&dir, &moved).and_then(|()| symlink(&other, &dir)).unwrap();
+        assert_eq!(fs::read_to_string(entry.path()).unwrap(), "ours");
+        entry.remove(mark).unwrap();
+        assert!(!moved.join("file").exists());
+        entry.remove(mark).unwrap();
+        assert_eq!(fs::read_to_string(other.join("file")).unwrap(), "theirs");
+    }
+
+    #[test]
+    fn another_file_under_the_name_and_a_link_are_left_alone() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, "").unwrap();
+        let entry = Entry::of(&path).unwrap();
+        let mark = Mark::of(&entry.look().unwrap().unwrap());
+        fs::rename(&path, temp.path().join("target")).and_then(|()| symlink("target", &path)).unwrap();
+        assert!(!entry.is(mark) && is(&entry.look().unwrap().unwrap(), SFlag::S_IFLNK));
+        entry.remove(mark).unwrap();
+        assert!(path.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn a_path_without_a_directory_is_in_the_working_one_and_the_root_is_no_name() {
+        assert!(Entry::of(Path::new("Cargo.toml")).unwrap().look().unwrap().is_some());
+        assert!(Entry::of(Path::new("/")).is_err());
+        assert!(Entry::of(Path::new("/nonexistent/x")).is_err());
+    }
+}
