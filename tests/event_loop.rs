@@ -434,11 +434,7 @@ fn drain() -> bool {
     let queued: Vec<TcpStream> = (0..20).map(|_| worker.send(GET)).collect();
     let began = Instant::now();
     worker.worker.master.send(Order::Drain).unwrap();
-    until(|| match worker.worker.master.receive().unwrap() {
-        Some(Report::Draining) => Some(()),
-        Some(other) => panic!("{other:?}"),
-        None => None,
-    });
+    worker.worker.await_report(&Report::Draining);
     // Fails when the server has closed it, for which it had reason then.
     let sent = kept.write_all(GET.as_bytes());
     let in_time = began.elapsed() < IDLE_AT_DRAIN - CLOCK;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use tapster::channel::{self, MasterEnd, Order, Report};
+use tapster::channel::{self, Heard, MasterEnd, Order, Report};
 use tapster::config::{Bind, LogTarget, Settings};
 use tapster::http::response::{Context, Encoder, End};
 use tapster::log::Level;
@@ -15,7 +15,7 @@ use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::listener;
 use tapster::scoreboard::Scoreboard;
-use tapster::sys::memory::anonymous_file;
+use tapster::sys::memory::file_of;
 use tapster::sys::signals::Blocked;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 use tapster::worker::{self, Boot};
@@ -58,9 +58,9 @@ fn end_when_told(master: &MasterEnd) {
         // An error shows at the next step.
         let _ = poll(&mut [PollFd::new(master.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
         match master.receive() {
-            Ok(Some(Report::Dismissed)) => master.send(Order::Quit).expect("the worker is there"),
-            Ok(_) => {}
-            Err(_) => return,
+            Heard::Report(Report::Dismissed) => master.send(Order::Quit).expect("the worker is there"),
+            Heard::Report(_) | Heard::Nothing => {}
+            Heard::End | Heard::Breach(_) => return,
         }
     }
 }
@@ -80,7 +80,7 @@ fn main() -> ExitCode {
     let sink = Sink::open(&LogTarget::Stderr).expect("standard error");
     let members = settings.members();
     let boot = Boot {
-        stacks: anonymous_file(c"stacks").expect("a file in memory"),
+        stacks: file_of(c"stacks", b"").expect("a file in memory"),
         listeners: listener::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),
         queue: tapster::lending::Queue::new().expect("a socketpair"),

@@ -19,7 +19,6 @@ use crate::log::Level;
 use crate::log::error::{Log, Who};
 use crate::net::listener::Listener;
 use crate::scoreboard::{InFlight, Scoreboard};
-use crate::sys::memory;
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::Blocked;
 use crate::sys::time;
@@ -39,7 +38,7 @@ use super::service::{self, Service};
 use super::signals::{Meaning, Signals, kept_in_workers};
 use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
-use super::table::{Child, Table};
+use super::table::{self, Child, Table};
 use super::trial::Trial;
 
 /// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order to
@@ -389,7 +388,7 @@ impl Server {
     fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();
-        let stacks = memory::anonymous_file(c"stacks")?;
+        let stacks = table::stacks_file()?;
         let copy = stacks.try_clone()?;
         match process::fork(MASTER_DIED, &kept_in_workers())? {
             Fork::Parent(pid) => {

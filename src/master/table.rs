@@ -1,12 +1,14 @@
 //! What the master knows of its workers: process, channel, birth and death.
 
 use std::fs::File;
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{Breach, Conduct, Heard, MasterEnd, REPORTS_MAX, Report};
 use crate::scoreboard::Scoreboard;
+use crate::sys::memory;
 use crate::sys::process::{self, Exit, Pid};
 
 use super::event::Slot;
@@ -43,8 +45,13 @@ pub struct Child {
 /// Most reports of one worker taken in one turn of the master's loop, so that no worker keeps it from its duties.
 const REPORTS_PER_TURN: usize = 4;
 
-/// Most bytes of stacks that are read: a hundred threads.
+/// Room for stacks in bytes: a hundred threads.
 const STACKS_MAX: usize = 40 * 1024;
+
+/// The file for the stacks of a new worker. It cannot grow, for it lives as long as the master remembers the worker.
+pub fn stacks_file() -> io::Result<File> {
+    memory::file_of_size(c"stacks", STACKS_MAX as u64)
+}
 
 impl Child {
     /// A worker just forked, without limits.
@@ -94,6 +101,8 @@ impl Child {
                 Ok(_) | Err(_) => break,
             }
         }
+        // What was not written is zero.
+        let len = text[..len].iter().position(|byte| *byte == 0).unwrap_or(len);
         String::from_utf8_lossy(&text[..len]).trim_end().to_owned()
     }
 }

@@ -209,7 +209,8 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
     let policy = kit.policy();
-    let capacity = start::capacity(&policy).max(state.slots);
+    // The scoreboard cannot grow.
+    let capacity = state.slots;
     let [slots, calls] = state.scoreboard.map(inherited);
     let memory = slots.and_then(|slots| Ok([slots, calls?]));
     let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, capacity, settings.members()));

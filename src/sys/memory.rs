@@ -12,15 +12,23 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// A file without a place, in memory, close-on-exec; `name` shows in /proc. Two processes that share it exchange more than a pipe
-/// holds, and nobody has to read in time.
-pub fn anonymous_file(name: &CStr) -> io::Result<File> {
-    Ok(memfd_create(name, MFdFlags::MFD_CLOEXEC)?.into())
+/// Seals of memory that is shared with processes which may turn against this one: its size stays, and so do the seals. Whoever
+/// shortened it would make all others fail with SIGBUS; whoever made it longer would fill memory that outlives him; and a seal against
+/// writing would keep the next program of this process from mapping it.
+const FIXED: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
+
+/// A file without a place, in memory, of so many zeros, whose size nobody can change; close-on-exec. `name` shows in /proc. Two
+/// processes that share it exchange more than a pipe holds, and nobody has to read in time.
+pub fn file_of_size(name: &CStr, bytes: u64) -> io::Result<File> {
+    let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.set_len(bytes)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED))?;
+    Ok(file)
 }
 
-/// An anonymous file with these contents, positioned at its start.
+/// An anonymous file with these contents, positioned at its start, close-on-exec.
 pub fn file_of(name: &CStr, contents: &[u8]) -> io::Result<File> {
-    let mut file = anonymous_file(name)?;
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC)?);
     file.write_all(contents)?;
     file.rewind()?;
     Ok(file)
@@ -57,7 +65,7 @@ macro_rules! shared_struct {
 pub(crate) use shared_struct;
 
 /// Name of the memory in /proc/PID/maps.
-const NAME: &str = "tapster-shared";
+const NAME: &CStr = c"tapster-shared";
 
 /// A fixed number of values, zeroed at first, in a mapping that every process forked later shares.
 #[derive(Debug)]
@@ -65,32 +73,31 @@ pub struct SharedSlice<T: Shared> {
     /// Start of a mapping of `len` values, which lives as long as `self`.
     start: NonNull<T>,
     len: usize,
-    /// The memory, which cannot shrink.
+    /// The memory, sealed as [`FIXED`].
     memory: OwnedFd,
 }
 
 impl<T: Shared> SharedSlice<T> {
     /// Maps `len` values (at least one).
     pub fn new(len: usize) -> io::Result<Self> {
-        let memory = memfd_create(NAME, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        // A process that shortened it would make all others fail with SIGBUS.
-        fcntl(&memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK))?;
-        Self::of(memory, len)
+        let bytes = Self::bytes(len).and_then(|bytes| u64::try_from(bytes).ok());
+        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
+        let memory = file_of_size(NAME, bytes.filter(|&bytes| bytes > 0).ok_or_else(invalid)?)?;
+        Self::of(memory.into(), len)
     }
 
-    /// Maps memory made by [`Self::new`] before exec, with the values that are in it; made longer by zeroed values where it has
-    /// less than `len`. Whoever shares it must mean the same type.
+    /// Maps memory made by [`Self::new`] before exec, with the values that are in it, `len` of them or fewer. Whoever shares it must
+    /// mean the same type.
     pub fn of(memory: OwnedFd, len: usize) -> io::Result<Self> {
-        let invalid = || io::Error::from(io::ErrorKind::InvalidInput);
-        let bytes = Self::bytes(len).filter(|&bytes| bytes > 0).ok_or_else(invalid)?;
+        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
+        let bytes = Self::bytes(len).filter(|&bytes| bytes > 0).ok_or_else(|| invalid("no such size"))?;
         let seals = SealFlag::from_bits_retain(fcntl(&memory, FcntlArg::F_GET_SEALS)?);
-        if !seals.contains(SealFlag::F_SEAL_SHRINK) {
-            return Err(invalid());
+        if !seals.contains(FIXED) {
+            return Err(invalid("its memory is not sealed"));
         }
         let file = File::from(memory);
-        let length = u64::try_from(bytes).map_err(|_| invalid())?;
-        if file.metadata()?.len() < length {
-            file.set_len(length)?;
+        if usize::try_from(file.metadata()?.len()).is_ok_and(|length| length < bytes) {
+            return Err(invalid("its memory is too small"));
         }
         // SAFETY: a new mapping at an address of the kernel's choice overlaps nothing.
         let start = unsafe {
@@ -160,20 +167,34 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_can_be_mapped_again_and_longer() {
+    fn the_memory_can_be_mapped_again_but_not_longer() {
         let slice = SharedSlice::<AtomicU64>::new(2).unwrap();
         slice[1].store(7, Relaxed);
-        let again = SharedSlice::<AtomicU64>::of(slice.as_fd().try_clone_to_owned().unwrap(), 2000).unwrap();
-        assert_eq!((again[1].load(Relaxed), again[1999].load(Relaxed)), (7, 0));
-        again[0].store(8, Relaxed);
+        let again = |len| SharedSlice::<AtomicU64>::of(slice.as_fd().try_clone_to_owned().unwrap(), len);
+        let same = again(2).unwrap();
+        assert_eq!(same[1].load(Relaxed), 7);
+        same[0].store(8, Relaxed);
         assert_eq!(slice[0].load(Relaxed), 8);
-        let shorter = SharedSlice::<AtomicU64>::of(again.as_fd().try_clone_to_owned().unwrap(), 1).unwrap();
-        assert_eq!(again[1999].load(Relaxed), 0);
+        let shorter = again(1).unwrap();
         assert_eq!((shorter.len(), shorter[0].load(Relaxed)), (1, 8));
+        assert!(again(3).unwrap_err().to_string().contains("too small"));
     }
 
     #[test]
-    fn memory_that_could_shrink_is_not_mapped() {
+    fn nobody_changes_the_size_of_the_memory_or_seals_it() {
+        let slice = SharedSlice::<AtomicU64>::new(2).unwrap();
+        let file = File::from(slice.as_fd().try_clone_to_owned().unwrap());
+        for length in [0, 1 << 20] {
+            assert_eq!(file.set_len(length).unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+        for seal in [libc::F_SEAL_FUTURE_WRITE, libc::F_SEAL_WRITE] {
+            let seal = FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(seal));
+            assert_eq!(fcntl(&file, seal), Err(nix::errno::Errno::EPERM));
+        }
+    }
+
+    #[test]
+    fn memory_that_is_not_sealed_is_not_mapped() {
         assert!(SharedSlice::<AtomicU64>::of(file_of(c"x", &[0; 64]).unwrap().into(), 1).is_err());
         assert!(SharedSlice::<AtomicU64>::new(0).is_err());
     }

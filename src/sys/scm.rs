@@ -47,7 +47,7 @@ pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<
         if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: as above; a size and an address within the room.
             let (empty, data) = unsafe { (libc::CMSG_LEN(0) as usize, libc::CMSG_DATA(header).cast::<RawFd>()) };
-            let numbers = (header.cmsg_len as usize).saturating_sub(empty) / size_of::<RawFd>();
+            let numbers = header.cmsg_len.saturating_sub(empty) / size_of::<RawFd>();
             for index in 0..numbers.min(DESCRIPTORS_MAX + 1) {
                 // SAFETY: the message holds so many numbers, which the kernel has just opened for this process in this call, so
                 // nobody else owns them.
