@@ -130,7 +130,7 @@ struct Large {
 }
 
 impl Stream for Large {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
         if self.given {
             return Step::End(end(&mut self.encoding, out));
         }
@@ -163,7 +163,7 @@ struct FileStream {
 }
 
 impl Stream for FileStream {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
         if self.given {
             return Step::End(end(&mut self.encoding, out));
         }

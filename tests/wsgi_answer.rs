@@ -100,11 +100,13 @@ fn a_generator_gives_one_block_a_step() {
         assert!(out.is_empty());
         assert_eq!(stream.summary().status, 0);
         for block in ["1\r\n1\r\n", "1\r\n2\r\n", "1\r\n3\r\n"] {
-            assert_eq!(stream.advance(&mut out), Step::Rendered);
+            assert_eq!(stream.advance(&mut out, &mut sent), Step::Rendered);
             assert!(out.ends_with(block.as_bytes()));
             assert_eq!(stream.summary().status, 200);
         }
-        assert!(matches!(stream.advance(&mut out), Step::End(summary) if summary.sent == 3 && summary.fate == Fate::Keep));
+        assert!(
+            matches!(stream.advance(&mut out, &mut sent), Step::End(summary) if summary.sent == 3 && summary.fate == Fate::Keep)
+        );
     });
 }
 

@@ -119,14 +119,15 @@ impl Seat {
     /// Asks a stream for its next blocks; the last step closes it.
     pub(super) fn advance(&mut self, mut answer: Box<Answer>) -> Served {
         self.go_on(&answer);
-        let step = self.gather(&mut answer);
+        let mut output = None;
+        let step = self.gather(&mut answer, &mut output);
         let late = answer.link.claim.is_late();
         let served = match step {
             Step::Rendered | Step::Held | Step::File { .. } => {
-                if !self.out.is_empty() || step != Step::Rendered {
+                if !self.out.is_empty() || output.is_some() || step != Step::Rendered {
                     answer.link.claim.begin();
                 }
-                Served::Step(answer, step)
+                Served::Step(output, answer, step)
             }
             Step::End(summary) => {
                 answer.link.claim.end();
@@ -134,7 +135,7 @@ impl Seat {
                     answer.record(summary, self);
                 }
                 drop(answer);
-                Served::Ended(summary.fate)
+                Served::Ended(output, summary.fate)
             }
         };
         self.scoreboard.call(self.slot, self.member.0).pause();
@@ -194,7 +195,7 @@ impl Connection {
     /// Takes back a stream that was asked for a block.
     pub(super) fn take_step(&mut self, mut answer: Box<Answer>, step: Step, seat: &Seat) {
         answer.pending = match step {
-            Step::Rendered if seat.out.is_empty() => Pending::Empty,
+            Step::Rendered if seat.out.is_empty() && self.output.is_none() => Pending::Empty,
             Step::Rendered | Step::End(_) => Pending::Nothing,
             Step::Held => Pending::Held(0),
             Step::File { offset, len } => Pending::File { offset, left: len },

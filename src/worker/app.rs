@@ -152,8 +152,9 @@ pub enum Reply {
 
 /// The rest of an answer. Dropping it closes the application's iterable (PEP 3333: `close()` exactly once on every path).
 pub trait Stream: Send {
-    /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending.
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step;
+    /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending. What
+    /// `write()` is given meanwhile goes to `outlet`, with all that is in `out` before it.
+    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step;
 
     /// The block that [`Step::Held`] announced: bytes to send behind `out`, and framing to send behind them.
     fn held(&self) -> (&[u8], &'static [u8]);
@@ -213,9 +214,9 @@ pub struct Stacks {
 /// server's.
 pub type Renounce = Arc<dyn Fn() + Send + Sync>;
 
-/// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call still runs.
+/// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call, or a step of its stream, still runs.
 pub trait Outlet {
-    /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks.
+    /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks for long.
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone>;
 }
 

@@ -7,6 +7,8 @@
 //! system call. When it does not, the watcher takes the loop after one to two ticks, as from every call that lasts
 //! ([`super::executor`]), and the new owner sends what lies on the shelf before anything else.
 //!
+//! What the application gives to `write()` while it is asked for a block goes the same ways ([`Gathering`]).
+//!
 //! A shelf is open only while the loop lies on the table, since only then somebody watches. A stream that is asked by a thread
 //! without the loop has no open shelf, and its blocks are sent by that thread, each at once.
 
@@ -14,8 +16,8 @@ use super::answer::Answer;
 use super::app::Step;
 use super::connection::{Connection, Next, Token};
 use super::event_loop::EventLoop;
-use super::job::{Work, deliver};
-use super::output;
+use super::job::{SocketOutlet, Work, deliver};
+use super::output::{self, Output};
 use super::seat::Seat;
 use super::sync::{Arc, Mutex, PoisonError};
 
@@ -79,6 +81,19 @@ impl Shelf {
         })
     }
 
+    /// Closes it and brings what lies there in front of `out`, unless it was taken.
+    fn withdraw(&self, out: &mut Vec<u8>) -> Way {
+        self.with(|lying| {
+            if lying.state == State::Taken {
+                return Way::Taken;
+            }
+            lying.state = State::Closed;
+            lying.bytes.append(out);
+            std::mem::swap(&mut lying.bytes, out);
+            Way::Free
+        })
+    }
+
     /// Closes it and brings what lies there in front of `out`; `spare` is the memory for the next time.
     fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
         self.with(|lying| {
@@ -112,20 +127,58 @@ impl Shelf {
     }
 }
 
+/// The shelf of the stream that is asked, for `write()`.
+pub struct Gathering<'a> {
+    shelf: &'a Shelf,
+    /// Whether the first block is sent, or may wait as the others do.
+    begun: &'a mut bool,
+}
+
+/// How bytes of `write()` go on.
+pub enum Way {
+    /// They lie on the shelf, and somebody sees to it that they are sent.
+    Lies,
+    /// The caller sends them: nothing is before them.
+    Free,
+    /// Behind what the thread that has taken the shelf sends.
+    Taken,
+}
+
+impl Gathering<'_> {
+    /// Takes the bytes out of `out` if they may lie; else what lay there is before them in it. With bytes that the caller then keeps the
+    /// shelf stays as empty as it is, since nothing more is laid there.
+    pub fn lay(&mut self, out: &mut Vec<u8>) -> Way {
+        if !std::mem::replace(self.begun, true) {
+            return Way::Free;
+        }
+        match self.shelf.put(out) {
+            Put::Lies(bytes) if bytes < GATHER_MAX => Way::Lies,
+            Put::Lies(_) => self.shelf.withdraw(out),
+            Put::Closed => Way::Free,
+            Put::Taken => Way::Taken,
+        }
+    }
+}
+
 impl Seat {
-    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `out`.
-    pub(super) fn gather(&mut self, answer: &mut Answer) -> Step {
+    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `output` and behind
+    /// that in `out`.
+    pub(super) fn gather(&mut self, answer: &mut Answer, output: &mut Option<Box<Output>>) -> Step {
         let until = self.clock.ns() + GATHER_NS;
         let before = self.out.len();
         answer.shelf.lend(&mut self.gathered);
         self.app.enter();
+        // While others wait, the first block may as well: see `outbox`.
+        answer.begun |= self.crowded;
         let step = loop {
-            let step = answer.stream.advance(&mut self.out);
+            let gathering = Gathering { shelf: &answer.shelf, begun: &mut answer.begun };
+            let mut outlet = SocketOutlet { link: &answer.link, output, behind: false, used: false, gathering: Some(gathering) };
+            let step = answer.stream.advance(&mut self.out, &mut outlet);
             self.clock.tick();
             if answer.response_head.is_empty() {
                 answer.response_head = self.response_head(&self.out[before.min(self.out.len())..]).to_vec();
             }
-            if step != Step::Rendered || self.clock.ns() >= until || !self.pass_on(answer) {
+            if step != Step::Rendered || output.is_some() || self.clock.ns() >= until || !self.pass_on(answer) {
                 break step;
             }
         };
@@ -139,8 +192,7 @@ impl Seat {
             return true;
         }
         let claim = &answer.link.claim;
-        // While others wait, the first one may as well: see `outbox`.
-        if std::mem::replace(&mut answer.begun, true) || self.crowded {
+        if std::mem::replace(&mut answer.begun, true) {
             match answer.shelf.put(&mut self.out) {
                 Put::Lies(bytes) => return bytes < GATHER_MAX,
                 Put::Taken => return false,
@@ -184,11 +236,10 @@ impl EventLoop {
     /// The loop was taken while a stream was asked for its next block: sends the blocks that it has given.
     pub(super) fn send_gathered(&mut self, seat: &mut Seat) {
         let Some((token, shelf)) = self.asked.0.take() else { return };
-        let mut bytes = shelf.take();
-        if bytes.is_empty() {
-            return;
-        }
         let Some(connection) = self.find(token) else { return };
+        // Before the shelf is empty: what `write()` sends from then on must not overtake what lay there.
+        connection.link.precede(true);
+        let mut bytes = shelf.take();
         let next = connection.send_gathered(&mut bytes, seat);
         let work = self.follow(token, next, seat);
         debug_assert!(work.is_none(), "its stream is with the application");
@@ -197,7 +248,14 @@ impl EventLoop {
 
 impl Connection {
     fn send_gathered(&mut self, bytes: &mut Vec<u8>, seat: &Seat) -> Next {
+        if bytes.is_empty() {
+            self.link.precede(false);
+            return Next::Wait;
+        }
+        self.link.claim.begin();
         let result = deliver(&self.link.stream, &mut self.output, bytes);
-        self.after_send(result, seat).err().unwrap_or(Next::Wait)
+        let sent = self.after_send(result, seat);
+        self.link.precede(sent.is_err());
+        sent.err().unwrap_or(Next::Wait)
     }
 }

@@ -23,6 +23,7 @@ use super::answer::Answer;
 use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::claim::Claim;
 use super::connection::Token;
+use super::gather::{Gathering, Way};
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
 use super::pace::TICK;
@@ -66,6 +67,11 @@ impl Link {
     /// The loop has something to send first, or has sent it.
     pub fn precede(&self, waits: bool) {
         self.preceded.store(waits, Release);
+    }
+
+    /// Whether the loop has, or may have, something that goes before what the call sends.
+    pub fn is_preceded(&self) -> bool {
+        self.preceded.load(Acquire)
     }
 
     /// The application takes the socket over; the connection serves no other request.
@@ -262,10 +268,10 @@ pub enum Served {
     Whole(Option<Box<Output>>, Fate),
     /// The call returned a stream.
     Begun(Option<Box<Output>>, Box<Answer>),
-    /// The stream took a step that is not its last.
-    Step(Box<Answer>, Step),
-    /// The stream has ended and is closed.
-    Ended(Fate),
+    /// The stream took a step that is not its last; what `write()` left over goes before what it rendered.
+    Step(Option<Box<Output>>, Box<Answer>, Step),
+    /// The stream has ended and is closed; likewise.
+    Ended(Option<Box<Output>>, Fate),
     /// The stream is dropped.
     Dropped,
     /// The handlers have run.
@@ -278,8 +284,8 @@ impl Served {
     /// The stream in it, which must be dropped by the application's side.
     pub fn into_answer(self) -> Option<Box<Answer>> {
         match self {
-            Self::Begun(_, answer) | Self::Step(answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(_) | Self::Dropped | Self::Handled | Self::Gone => None,
+            Self::Begun(_, answer) | Self::Step(_, answer, _) => Some(answer),
+            Self::Whole(..) | Self::Ended(..) | Self::Dropped | Self::Handled | Self::Gone => None,
         }
     }
 }
@@ -303,7 +309,7 @@ pub struct Letter {
     pub next: Option<Token>,
 }
 
-/// `write()`'s way to the client while the call runs.
+/// `write()`'s way to the client while the application works for it.
 pub struct SocketOutlet<'a> {
     /// The connection.
     pub link: &'a Link,
@@ -313,10 +319,22 @@ pub struct SocketOutlet<'a> {
     pub behind: bool,
     /// Whether anything was written.
     pub used: bool,
+    /// Where the blocks of the stream lie that it is asked for; `None` during a call.
+    pub gathering: Option<Gathering<'a>>,
 }
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if let Some(gathering) = &mut self.gathering
+            && self.output.is_none()
+            && !self.behind
+        {
+            match gathering.lay(out) {
+                Way::Lies => return Ok(()),
+                Way::Free => {}
+                Way::Taken => self.behind = true,
+            }
+        }
         if self.behind && self.is_preceded() {
             return self.keep(out);
         }
@@ -336,7 +354,7 @@ impl SocketOutlet<'_> {
         let patience = if self.used { Duration::ZERO } else { OVERTAKEN };
         let begin = Instant::now();
         self.behind = loop {
-            if !self.link.preceded.load(Acquire) {
+            if !self.link.is_preceded() {
                 break false;
             }
             if begin.elapsed() >= patience {

@@ -39,7 +39,7 @@ impl Seat {
         };
         match &served {
             Served::Begun(..) => self.streams += 1,
-            Served::Ended(_) | Served::Dropped => self.streams -= 1,
+            Served::Ended(..) | Served::Dropped => self.streams -= 1,
             Served::Whole(..) | Served::Step(..) | Served::Handled | Served::Gone => {}
         }
         self.note_time(self.clock.ns().saturating_sub(before));
@@ -106,7 +106,7 @@ impl Seat {
             upgrade,
         };
         let waits = job.output.is_some();
-        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false };
+        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, gathering: None };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.writes |= outlet.used;
         let used = waits || outlet.used;

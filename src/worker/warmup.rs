@@ -64,7 +64,7 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
         Reply::Complete(summary) => summary.status,
         Reply::Stream(mut stream) => loop {
             out.clear();
-            if let Step::End(Summary { status, .. }) = stream.advance(&mut out) {
+            if let Step::End(Summary { status, .. }) = stream.advance(&mut out, &mut Nowhere) {
                 break status;
             }
         },

@@ -4,12 +4,14 @@
 //! Blocks --block--> Blocks    Blocks --StopIteration, failure--> Done
 //! Whole file (one Step::File) --> Tail --> Done
 //! ```
-//! `close()` of the iterable is called once: on the way to Done, or when the answer is dropped before.
+//! `close()` of the iterable is called once: on the way to Done, before the end is rendered, since it may call `write()`; or when the
+//! answer is dropped before.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use pyo3::exceptions::PyConnectionResetError;
 use pyo3::prelude::*;
 use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyList, PyMemoryView, PyTuple};
 
@@ -20,7 +22,7 @@ use crate::http::error;
 use crate::http::head::Version;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
-use crate::worker::app::{Fate, Step, Stream, Summary};
+use crate::worker::app::{Fate, Outlet, Step, Stream, Summary};
 
 /// Blocks up to this size are copied behind the head, so that they leave in one send; copying more costs more than a second
 /// buffer in the send. In bytes.
@@ -60,17 +62,11 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// An answer from what the application returned. The iterable is closed also when this fails.
-    pub fn new(
-        py: Python<'_>,
-        start_response: StartResponse,
-        result: Bound<'_, PyAny>,
-        line: String,
-        log: Log,
-    ) -> (Self, Option<Failure>) {
-        let mut answer = Self {
+    /// An answer without a body.
+    pub fn none(start_response: StartResponse, line: String, log: Log) -> Self {
+        Self {
             start_response: Some(start_response),
-            iterable: Some(result.clone().unbind()),
+            iterable: None,
             source: Source::Done,
             held: None,
             file: None,
@@ -78,12 +74,18 @@ impl Answer {
             summary: Summary::default(),
             line,
             log,
-        };
-        let failure = answer.prepare(py, &result).err();
-        (answer, failure)
+        }
     }
 
-    fn prepare(&mut self, py: Python<'_>, result: &Bound<'_, PyAny>) -> Result<(), Failure> {
+    /// Makes what the application returned the body. It is closed also when this fails.
+    pub fn prepare(
+        &mut self,
+        py: Python<'_>,
+        result: &Bound<'_, PyAny>,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<(), Failure> {
+        self.iterable = Some(result.clone().unbind());
         if let Some(misuse) = failure::of_result(result) {
             return Err(Failure::Misuse(misuse));
         }
@@ -94,7 +96,8 @@ impl Answer {
             return Ok(());
         }
         self.known = known_length(result);
-        let iterator = result.try_iter().map_err(|error| {
+        let start_response = self.start_response.as_ref().ok_or_else(failure::no_start_response)?;
+        let iterator = start_response.lend(py, out, outlet, || result.try_iter()).map_err(|error| {
             if result.hasattr("__iter__").unwrap_or(true) {
                 Failure::Raised(error)
             } else {
@@ -106,24 +109,33 @@ impl Answer {
     }
 
     /// Advances by one block.
-    pub fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>) -> Step {
+    fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step {
         self.held = None;
         self.file = None;
         let mark = out.len();
         let step = match std::mem::replace(&mut self.source, Source::Done) {
-            Source::Blocks(iterator) => self.block(py, iterator, out),
-            Source::File(extent) => self.whole_file(py, extent, out),
+            Source::Blocks(iterator) => self.block(py, iterator, out, outlet),
+            Source::File(extent) => self.whole_file(py, extent, out, outlet),
             Source::Tail(suffix) => {
                 out.extend_from_slice(suffix);
-                self.end(py, out)
+                self.end(py, out, outlet)
             }
             Source::Done => Ok(Step::End(self.summary)),
         };
         step.unwrap_or_else(|failure| Step::End(self.fail(py, &failure, out, mark)))
     }
 
-    fn block(&mut self, py: Python<'_>, iterator: Py<PyIterator>, out: &mut Vec<u8>) -> Result<Step, Failure> {
-        let Some(item) = iterator.bind(py).clone().next() else { return self.end(py, out) };
+    fn block(
+        &mut self,
+        py: Python<'_>,
+        iterator: Py<PyIterator>,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Step, Failure> {
+        let start_response = self.start_response.as_ref().ok_or_else(failure::no_start_response)?;
+        let item = start_response.lend(py, out, outlet, || iterator.bind(py).clone().next());
+        self.count_written(py)?;
+        let Some(item) = item else { return self.end(py, out, outlet) };
         let item = as_bytes(item?)?;
         let data = item.as_bytes();
         if data.is_empty() {
@@ -137,7 +149,7 @@ impl Answer {
         self.summary.status = body.status;
         if !body.is_sent() {
             drop(exchange);
-            return self.end(py, out);
+            return self.end(py, out, outlet);
         }
         if data.len() <= COPY_MAX {
             let fit = body.block(out, data);
@@ -150,7 +162,7 @@ impl Answer {
                 }
                 Fit::Cut(excess) => {
                     log_excess(&self.log, &self.line, excess);
-                    self.end(py, out)
+                    self.end(py, out, outlet)
                 }
             };
         }
@@ -163,7 +175,7 @@ impl Answer {
             log_excess(&self.log, &self.line, (data.len() - len) as u64);
             self.source = Source::Tail(b"");
             if len == 0 {
-                return self.end(py, out);
+                return self.end(py, out, outlet);
             }
         } else {
             self.source = Source::Blocks(iterator);
@@ -172,20 +184,41 @@ impl Answer {
         Ok(Step::Held)
     }
 
-    fn whole_file(&mut self, py: Python<'_>, extent: Extent, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    /// What `write()` was given meanwhile belongs to the answer. An error: some of it is lost, so that nothing may follow.
+    fn count_written(&mut self, py: Python<'_>) -> Result<(), Failure> {
+        let Some(start_response) = &self.start_response else { return Ok(()) };
+        let mut exchange = start_response.exchange(py).borrow_mut();
+        if let Some(body) = exchange.body() {
+            (self.summary.status, self.summary.sent) = (body.status, body.sent());
+        }
+        // The application may have caught the exception of `write()`; the client must see the cut all the same.
+        match exchange.lost() {
+            Some(why) => Err(Failure::Misuse(format!("the answer is cut: {why}"))),
+            None => Ok(()),
+        }
+    }
+
+    fn whole_file(
+        &mut self,
+        py: Python<'_>,
+        extent: Extent,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Step, Failure> {
+        self.count_written(py)?;
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
         let mut exchange = exchange.borrow_mut();
         let body = exchange.head(Some(extent.len), out).ok_or_else(failure::no_start_response)?;
         self.summary.status = body.status;
         if !body.is_sent() || extent.len == 0 {
             drop(exchange);
-            return self.end(py, out);
+            return self.end(py, out, outlet);
         }
         let (len, suffix) = body.around(out, extent.len);
         self.summary.sent = body.sent();
         drop(exchange);
         if len == 0 {
-            return self.end(py, out);
+            return self.end(py, out, outlet);
         }
         // No word about an excess: a Content-Length below the size is how an application answers a range request.
         self.source = Source::Tail(suffix);
@@ -193,15 +226,15 @@ impl Answer {
         Ok(Step::File { offset: extent.offset, len })
     }
 
-    /// The body is complete.
-    fn end(&mut self, py: Python<'_>, out: &mut Vec<u8>) -> Result<Step, Failure> {
+    /// The body is complete, but for what `close()` may write.
+    fn end(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Result<Step, Failure> {
         self.source = Source::Done;
+        if let (Some(iterable), Some(start_response)) = (self.iterable.take(), &self.start_response) {
+            start_response.lend(py, out, outlet, || self.close_iterable(py, iterable));
+        }
+        self.count_written(py)?;
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
         let mut exchange = exchange.borrow_mut();
-        // The application may have caught the exception of `write()`; the client must see the cut all the same.
-        if let Some(why) = exchange.lost() {
-            return Err(Failure::Misuse(format!("the answer is cut: {why}")));
-        }
         let excess = exchange.excess();
         // A head that is not sent by now belongs to a body without a byte.
         let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;
@@ -214,7 +247,7 @@ impl Answer {
         if let End::Short(missing) = end {
             log_short(&self.log, &self.line, missing);
         }
-        self.close(py);
+        self.start_response = None;
         Ok(Step::End(self.summary))
     }
 
@@ -249,11 +282,21 @@ impl Answer {
         self.summary
     }
 
+    fn close_iterable(&self, py: Python<'_>, iterable: Py<PyAny>) {
+        let Err(error) = close(iterable.bind(py)) else { return };
+        let is_gone = |start_response: &StartResponse| start_response.exchange(py).borrow().is_gone();
+        if error.is_instance_of::<PyConnectionResetError>(py) && self.start_response.as_ref().is_some_and(is_gone) {
+            self.log.debug(format_args!("{}: the client left: close(): {}", self.line, failure::traceback(py, &error)));
+        } else {
+            log_close(py, &error, &self.line, &self.log);
+        }
+    }
+
     /// Closes the iterable and lets go of the request.
     fn close(&mut self, py: Python<'_>) {
         self.source = Source::Done;
         if let Some(iterable) = self.iterable.take() {
-            close_result(&iterable.into_bound(py), &self.line, &self.log);
+            self.close_iterable(py, iterable);
         }
         self.start_response = None;
     }
@@ -262,9 +305,13 @@ impl Answer {
 /// Closes what the application returned for the request of this line.
 pub fn close_result(iterable: &Bound<'_, PyAny>, line: &str, log: &Log) {
     if let Err(error) = close(iterable) {
-        let failure = failure::traceback(iterable.py(), &error);
-        log.error(format_args!("{line}: close() of the application's iterable raised an exception\n{failure}"));
+        log_close(iterable.py(), &error, line, log);
     }
+}
+
+fn log_close(py: Python<'_>, error: &PyErr, line: &str, log: &Log) {
+    let failure = failure::traceback(py, error);
+    log.error(format_args!("{line}: close() of the application's iterable raised an exception\n{failure}"));
 }
 
 /// Calls `close()` if there is one.
@@ -351,8 +398,8 @@ fn as_bytes(item: Bound<'_, PyAny>) -> Result<Bound<'_, PyBytes>, Failure> {
 }
 
 impl Stream for Answer {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
-        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.step(py, out))));
+    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step {
+        let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.step(py, out, outlet))));
         result.unwrap_or_else(|_| {
             self.source = Source::Done;
             self.log.critical(format_args!("{}: the server failed while it answered; the connection is closed", self.line));
@@ -395,6 +442,10 @@ impl Drop for Answer {
         let closed = catch_unwind(AssertUnwindSafe(|| {
             Python::attach(|py| {
                 self.held = None;
+                // What is dropped before its end has lost its client.
+                if let Some(start_response) = &self.start_response {
+                    start_response.exchange(py).borrow_mut().lose_client();
+                }
                 self.close(py);
             });
         }));

@@ -5,7 +5,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::ptr::NonNull;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
@@ -121,8 +120,7 @@ impl Wsgi {
         let result = match result {
             Ok(result) => result,
             Err(failure) => {
-                let (mut answer, _) =
-                    Answer::new(py, start_response, PyTuple::empty(py).into_any(), line(request), self.log.clone());
+                let mut answer = Answer::none(start_response, line(request), self.log.clone());
                 // Pushed output took the earlier answers with it.
                 let mark = mark.min(out.len());
                 return Reply::Complete(answer.fail(py, &failure, out, mark));
@@ -132,13 +130,13 @@ impl Wsgi {
             self.spare = start_response.retire(py);
             return Reply::Complete(summary);
         }
-        let (mut answer, failure) = Answer::new(py, start_response, result, line(request), self.log.clone());
-        match failure {
-            Some(failure) => {
+        let mut answer = Answer::none(start_response, line(request), self.log.clone());
+        match answer.prepare(py, &result, out, outlet) {
+            Err(failure) => {
                 let mark = mark.min(out.len());
                 Reply::Complete(answer.fail(py, &failure, out, mark))
             }
-            None => Reply::Stream(Box::new(answer)),
+            Ok(()) => Reply::Stream(Box::new(answer)),
         }
     }
 
@@ -159,38 +157,13 @@ impl Wsgi {
         {
             self.offer = Some(self.upgrades.offer(&environ, takeover)?);
         }
-        let outlet = NonNull::from(outlet);
-        // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
-        let outlet: NonNull<dyn Outlet + 'static> =
-            unsafe { std::mem::transmute::<NonNull<dyn Outlet + '_>, NonNull<dyn Outlet>>(outlet) };
-        let lent = Lent { start_response, py };
-        // SAFETY: `out` and `outlet` are borrowed by this function and used by nothing else in it until `lent` is dropped,
-        // which reclaims them, also on a panic.
-        unsafe { start_response.exchange(py).borrow_mut().lend(NonNull::from(out), outlet) };
-        let result = self.callable.bind(py).call1((&environ, start_response.callable(py)));
-        drop(lent);
+        let callable = self.callable.bind(py);
+        let result = start_response.lend(py, out, outlet, || callable.call1((&environ, start_response.callable(py))));
         if !self.names.is_empty() {
             self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
         }
         self.environ.take_back(&environ);
         Ok(result?)
-    }
-}
-
-/// Takes the output back from `write()`.
-struct Lent<'a, 'py> {
-    start_response: &'a StartResponse,
-    py: Python<'py>,
-}
-
-impl Drop for Lent<'_, '_> {
-    fn drop(&mut self) {
-        match self.start_response.exchange(self.py).try_borrow_mut() {
-            Ok(mut exchange) => exchange.reclaim(),
-            // Nobody runs Python code while the exchange is borrowed, so that nobody else can have it here. If somebody had, the
-            // application could write through pointers to what is gone: better no worker than such a one.
-            Err(_) => std::process::abort(),
-        }
     }
 }
 

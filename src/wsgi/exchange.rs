@@ -15,7 +15,7 @@ use crate::http::head::Version;
 use crate::http::response::{self, Body, Facts, Fit, Refused};
 use crate::worker::app::{Client, Gone, Outlet};
 
-/// Where `write()` puts its bytes while the application is called.
+/// Where `write()` puts its bytes while the application, or its iterable, is called.
 ///
 /// Invariant: both pointers are valid, and used by nobody else, as long as [`Exchange::outlet`] holds them; it is emptied
 /// before the call that lent them returns.
@@ -28,7 +28,7 @@ struct Pipe {
 /// Why `write()` cannot write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotWrite {
-    /// The application has returned; its iterable is the only way now.
+    /// The application has returned, and it is not its iterable that calls.
     Returned,
     /// Another thread than the one that runs the application calls.
     OtherThread,
@@ -127,6 +127,11 @@ impl Exchange {
     /// Whether `write()` found that the client has left.
     pub fn is_gone(&self) -> bool {
         self.gone
+    }
+
+    /// There is no client any more.
+    pub fn lose_client(&mut self) {
+        self.gone = true;
     }
 
     /// Why bytes that `write()` was given are lost, if some are: the body cannot be completed.

@@ -17,6 +17,7 @@ mod file_wrapper;
 mod forks;
 mod input;
 mod interpreter;
+mod lent;
 mod literals;
 mod load;
 mod memo;

@@ -187,9 +187,10 @@ impl Write {
         };
         let mut exchange = exchange_of(py, &self.owner).try_borrow_mut().map_err(|_| busy())?;
         exchange.write(bytes.as_bytes()).map_err(|reason| match reason {
-            CannotWrite::Returned => {
-                PyRuntimeError::new_err("write() called after the application returned: yield the data from the iterable instead")
-            }
+            CannotWrite::Returned => PyRuntimeError::new_err(
+                "write() called after the application returned: then only its iterable may, in __next__ and close() of the same \
+                     request",
+            ),
             CannotWrite::OtherThread => {
                 PyRuntimeError::new_err("write() called by another thread than the one that runs the application")
             }

@@ -15,7 +15,7 @@ use tapster::log::sink::Sink;
 use tapster::net::listener::{self, Address};
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::signals::Blocked;
-use tapster::worker::app::{App, Fate, Step, Stream, Summary};
+use tapster::worker::app::{App, Fate, Outlet, Step, Stream, Summary};
 use tapster::worker::{self, Boot};
 
 /// Longest time that a step of such a test may take.
@@ -163,7 +163,7 @@ impl<F: FnMut() -> Option<Vec<u8>> + Send> Blocks<F> {
 }
 
 impl<F: FnMut() -> Option<Vec<u8>> + Send> Stream for Blocks<F> {
-    fn advance(&mut self, out: &mut Vec<u8>) -> Step {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
         let Some(block) = (self.next)() else {
             return Step::End(end(&mut self.encoding, out));
         };

@@ -135,7 +135,7 @@ impl Server {
                     drop(stream);
                     break summary;
                 }
-                match stream.advance(&mut out) {
+                match stream.advance(&mut out, &mut sent) {
                     Step::Rendered => {}
                     Step::Held => {
                         held += 1;

@@ -69,7 +69,8 @@ impl Connection {
                 self.keep_behind(output);
                 self.phase = Phase::Answer(answer);
             }
-            Served::Step(answer, step) => {
+            Served::Step(output, answer, step) => {
+                self.keep_behind(output);
                 seat.take_in(&self.input, self.partial);
                 self.take_step(answer, step, seat);
                 if step == Step::Rendered {
@@ -77,7 +78,8 @@ impl Connection {
                     self.turn = 0;
                 }
             }
-            Served::Ended(fate) => {
+            Served::Ended(output, fate) => {
+                self.keep_behind(output);
                 seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }

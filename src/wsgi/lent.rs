@@ -1,0 +1,42 @@
+//! The output that `write()` has while code of the application runs.
+
+use std::ptr::NonNull;
+
+use pyo3::prelude::*;
+
+use super::start_response::StartResponse;
+use crate::worker::app::Outlet;
+
+impl StartResponse {
+    /// Runs `act`, which runs code of the application; what that gives to `write()` goes to `outlet`, with all that is in `out` before it.
+    pub fn lend<T>(&self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet, act: impl FnOnce() -> T) -> T {
+        let outlet = NonNull::from(outlet);
+        // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
+        let outlet: NonNull<dyn Outlet + 'static> =
+            unsafe { std::mem::transmute::<NonNull<dyn Outlet + '_>, NonNull<dyn Outlet>>(outlet) };
+        let lent = Lent { start_response: self, py };
+        // SAFETY: `out` and `outlet` are borrowed by this function and used by nothing else in it until `lent` is dropped,
+        // which reclaims them, also on a panic; `act` cannot have them.
+        unsafe { self.exchange(py).borrow_mut().lend(NonNull::from(out), outlet) };
+        let result = act();
+        drop(lent);
+        result
+    }
+}
+
+/// Takes the output back from `write()`.
+struct Lent<'a, 'py> {
+    start_response: &'a StartResponse,
+    py: Python<'py>,
+}
+
+impl Drop for Lent<'_, '_> {
+    fn drop(&mut self) {
+        match self.start_response.exchange(self.py).try_borrow_mut() {
+            Ok(mut exchange) => exchange.reclaim(),
+            // Nobody runs Python code while the exchange is borrowed, so that nobody else can have it here. If somebody had, the
+            // application could write through pointers to what is gone: better no worker than such a one.
+            Err(_) => std::process::abort(),
+        }
+    }
+}
