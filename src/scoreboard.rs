@@ -16,7 +16,7 @@ pub use slot::{Slot, WAIT_BOUNDS_MS};
 
 /// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of
 /// the new one.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 
 /// What all workers tell of themselves.
 #[derive(Debug)]
@@ -86,6 +86,11 @@ impl Scoreboard {
         let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).sum::<u64>();
         let adopted = sum(Slot::adopted);
         sum(Slot::lent).saturating_sub(adopted)
+    }
+
+    /// Bytes that all workers have in temporary files.
+    pub fn spooled(&self) -> u64 {
+        (0..self.slots()).fold(0, |sum: u64, slot| sum.saturating_add(self.slot(slot).spooled()))
     }
 
     /// A new worker takes the slot: what the last one was doing is forgotten, the counters are kept.

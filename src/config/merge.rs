@@ -115,7 +115,7 @@ mod tests {
         );
         assert_eq!((settings.limit_request_line, settings.limit_request_fields), (8190, 100));
         assert_eq!((settings.limit_request_field_size, settings.limit_request_body), (8190, 1 << 30));
-        assert_eq!(settings.body_buffer, 2 << 20);
+        assert_eq!((settings.limit_spool, settings.body_buffer), (4 << 30, 2 << 20));
         assert_eq!((settings.chdir, settings.umask, settings.ready_fd, settings.env), (None, None, None, vec![]));
         assert_eq!(settings.python, Default::default());
         assert_eq!((settings.daemon, settings.capture_output, settings.syslog, settings.pid_file), (false, false, None, None));

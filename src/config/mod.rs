@@ -119,6 +119,8 @@ pub struct Settings {
     pub limit_request_field_size: usize,
     /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
     pub limit_request_body: u64,
+    /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no limit.
+    pub limit_spool: u64,
     /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 2 MiB, what a worker's budget
     /// for bodies has for 32 connections at once.
     pub body_buffer: usize,
@@ -206,6 +208,7 @@ impl Settings {
             limit_request_fields: 0,
             limit_request_field_size: 0,
             limit_request_body: 0,
+            limit_spool: 0,
             body_buffer: 0,
             chdir: None,
             python: PythonSettings::default(),

@@ -115,6 +115,7 @@ mod tests {
             given("limit-request-fields", &["7"]),
             given("limit-request-field_size", &["1k"]),
             given("limit-request-body", &["9223372036854775807"]),
+            given("limit-spool", &["2G"]),
             given("body-buffer", &["1M"]),
             given("access-logfile", &["-"]),
             given("access-logformat", &["%(h)s '%(r)s' \"%(a)s\" \\ \t"]),

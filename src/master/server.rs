@@ -267,6 +267,7 @@ impl Server {
             self.hear(slot, heard)?;
             self.patrol.end(slot);
             self.scoreboard.slot(slot.0).set_accepts(false);
+            self.scoreboard.slot(slot.0).forget_spooled();
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));
             self.feed(Event::Ended { slot, exit, reached })?;
         }

@@ -27,6 +27,8 @@ shared_struct! {
         adopts: AtomicU32,
         /// 1 while the worker takes new connections, else 0.
         accepts: AtomicU32,
+        /// Bytes that the worker has in temporary files.
+        spooled: AtomicU64,
         /// Requests that have waited for a free slot, by how long.
         waits: [AtomicU64; WAIT_BOUNDS_MS.len() + 1],
     }
@@ -75,6 +77,26 @@ impl Slot {
         self.waits.each_ref().map(|count| count.load(Relaxed))
     }
 
+    /// The worker has written so many bytes more to temporary files. Any thread of the worker may say it.
+    pub fn add_spooled(&self, bytes: u64) {
+        self.spooled.fetch_add(bytes, Relaxed);
+    }
+
+    /// Files with so many bytes, which were added before, are gone.
+    pub fn remove_spooled(&self, bytes: u64) {
+        self.spooled.fetch_sub(bytes, Relaxed);
+    }
+
+    /// The worker is dead, and its files with it.
+    pub fn forget_spooled(&self) {
+        self.spooled.store(0, Relaxed);
+    }
+
+    /// Bytes that the worker has in temporary files.
+    pub fn spooled(&self) -> u64 {
+        self.spooled.load(Relaxed)
+    }
+
     /// Whether the worker takes over connections from now on.
     pub fn set_adopts(&self, adopts: bool) {
         self.adopts.store(adopts.into(), Relaxed);
@@ -116,6 +138,7 @@ impl Slot {
         self.connections.store(0, Relaxed);
         self.adopts.store(0, Relaxed);
         self.accepts.store(0, Relaxed);
+        self.spooled.store(0, Relaxed);
         self.pid.store(pid, Relaxed);
     }
 }

@@ -64,9 +64,25 @@ pub enum Body {
     Empty,
     /// In memory.
     Memory(Vec<u8>),
-    /// Spooled to an unlinked temporary file, read from its start; the number is its length in bytes.
-    File(File, u64),
+    /// In a temporary file.
+    File(BodyFile),
 }
+
+/// A body in an unlinked temporary file, read from its start.
+#[derive(Debug)]
+pub struct BodyFile {
+    /// The file.
+    pub file: File,
+    /// Length in bytes.
+    pub len: u64,
+    /// What the file holds, to be dropped with it.
+    pub held: Box<dyn Held>,
+}
+
+/// Something that only has to be dropped in time.
+pub trait Held: fmt::Debug + Send + Sync {}
+
+impl<T: fmt::Debug + Send + Sync> Held for T {}
 
 impl Body {
     /// Length in bytes, transfer coding removed.
@@ -74,7 +90,7 @@ impl Body {
         match self {
             Self::Empty => 0,
             Self::Memory(bytes) => bytes.len() as u64,
-            Self::File(_, len) => *len,
+            Self::File(file) => file.len,
         }
     }
 
@@ -190,7 +206,22 @@ pub enum Gone {
     /// The client has left, or stopped taking bytes for longer than allowed.
     Client,
     /// Bytes that the client has not read yet cannot be kept in a temporary file: they are lost.
-    Storage(io::Error),
+    Storage(StorageError),
+}
+
+/// Why bytes cannot be kept in a temporary file.
+#[derive(Debug)]
+pub struct StorageError {
+    /// What failed, where, and what to do.
+    pub text: String,
+    /// Whether it may go better later: there is no room at present.
+    pub passing: bool,
+}
+
+impl fmt::Display for StorageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
 }
 
 /// Interrupts the thread that it was made on, from another one.

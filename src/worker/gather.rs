@@ -253,7 +253,7 @@ impl Connection {
             return Next::Wait;
         }
         self.link.claim.begin();
-        let result = deliver(&self.link.stream, &mut self.output, bytes);
+        let result = deliver(&self.link, &mut self.output, bytes);
         let sent = self.after_send(result, seat);
         self.link.precede(sent.is_err());
         sent.err().unwrap_or(Next::Wait)

@@ -23,6 +23,7 @@ use super::answer::Answer;
 use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
 use super::claim::Claim;
 use super::connection::Token;
+use super::disk::Disk;
 use super::gather::{Gathering, Way};
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
@@ -44,6 +45,8 @@ pub struct Link {
     pub listener: usize,
     /// Whether a call may still write to it.
     pub claim: Claim,
+    /// Where output goes that its client does not read.
+    pub disk: Disk,
     /// Whether the application has taken the socket over.
     taken: AtomicBool,
     /// Whether the loop has answers that go before what the call sends.
@@ -52,8 +55,16 @@ pub struct Link {
 
 impl Link {
     /// The ends of a connection that was just accepted.
-    pub fn new(stream: Stream, peer: Peer, listener: usize) -> Self {
-        Self { stream, peer, listener, claim: Claim::default(), taken: AtomicBool::new(false), preceded: AtomicBool::new(false) }
+    pub fn new(stream: Stream, peer: Peer, listener: usize, disk: Disk) -> Self {
+        Self {
+            stream,
+            peer,
+            listener,
+            claim: Claim::default(),
+            disk,
+            taken: AtomicBool::new(false),
+            preceded: AtomicBool::new(false),
+        }
     }
 
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
@@ -370,7 +381,7 @@ impl SocketOutlet<'_> {
             return Err(Gone::Client);
         }
         self.used = true;
-        self.output.get_or_insert_default().push(out).map_err(Gone::Storage)?;
+        self.output.get_or_insert_default().push(out, &self.link.disk).map_err(Gone::Storage)?;
         out.clear();
         Ok(())
     }
@@ -382,18 +393,19 @@ impl SocketOutlet<'_> {
         {
             *self.output = None;
         }
-        deliver(stream, self.output, out)
+        deliver(self.link, self.output, out)
     }
 }
 
 /// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
-pub fn deliver(stream: &Stream, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
-    deliver_by(output, out, |bytes| output::send(stream, bytes))
+pub fn deliver(link: &Link, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
+    deliver_by(&link.disk, output, out, |bytes| output::send(&link.stream, bytes))
 }
 
 /// As [`deliver`], with `send`, which returns how many bytes the socket took.
 #[inline]
 pub fn deliver_by(
+    disk: &Disk,
     output: &mut Option<Box<Output>>,
     out: &mut Vec<u8>,
     send: impl FnOnce(&[u8]) -> io::Result<usize>,
@@ -403,7 +415,7 @@ pub fn deliver_by(
         None => send(out).map_err(|_| Gone::Client)?,
     };
     if sent < out.len() {
-        output.get_or_insert_default().push(&out[sent..]).map_err(Gone::Storage)?;
+        output.get_or_insert_default().push(&out[sent..], disk).map_err(Gone::Storage)?;
     }
     out.clear();
     Ok(())

@@ -84,7 +84,7 @@ impl Connection {
         if !self.has_read_all() || seat.has_input() || Arc::strong_count(&self.link) > 1 {
             return Ok(());
         }
-        let result = deliver_by(&mut self.output, &mut seat.out, |bytes| send_last(&self.link.stream, bytes));
+        let result = deliver_by(&self.link.disk, &mut self.output, &mut seat.out, |bytes| send_last(&self.link.stream, bytes));
         self.after_send(result, seat)?;
         // A failure is one of the client's, and the close tells it.
         if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }

@@ -68,7 +68,7 @@ fn raw(parcel: &Parcel) -> Option<Vec<u8>> {
     let body: &[u8] = match &parcel.body {
         Body::Empty => &[],
         Body::Memory(bytes) if bytes.len() <= INPUT_MAX => bytes,
-        Body::Memory(_) | Body::File(..) => return None,
+        Body::Memory(_) | Body::File(_) => return None,
     };
     match parcel.framing.length {
         Length::None | Length::Known(_) => raw.extend_from_slice(body),
@@ -91,15 +91,18 @@ mod tests {
     use crate::config::Settings;
     use crate::http::head::{Head, Limits};
     use crate::net::stream::Stream;
+    use crate::scoreboard::Scoreboard;
     use crate::worker::app::Peer;
     use crate::worker::connection::Token;
+    use crate::worker::disk::Disk;
     use crate::worker::seat::Rules;
     use crate::worker::spool::{Budget, Lease};
     use crate::worker::upload::Upload;
 
     fn waiting(head: &str, body: Body) -> Connection {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3);
+        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX);
+        let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
         let mut connection = Connection::new(Token::new(0, 1), link, 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
         let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
@@ -143,13 +146,14 @@ mod tests {
             let connection = waiting(head, kept);
             let message = connection.loan().unwrap();
             let Phase::Waiting(parcel) = &connection.phase else { unreachable!("it was made so") };
-            let mut upload = Upload::new(parcel.framing, &Rules::of(&Settings::default()), &Budget::new(0)).unwrap();
+            let mut upload =
+                Upload::new(parcel.framing, &Rules::of(&Settings::default()), &Budget::new(0, parcel.link.disk.clone())).unwrap();
             let fed = upload.feed(&message.input[head.len()..]).unwrap();
             assert!(fed.done && fed.used == message.input.len() - head.len());
             match upload.finish().unwrap() {
                 Body::Empty => assert!(body.is_empty()),
                 Body::Memory(bytes) => assert_eq!(bytes, body),
-                Body::File(..) => panic!("a file for {} bytes", body.len()),
+                Body::File(_) => panic!("a file for {} bytes", body.len()),
             }
         }
     }

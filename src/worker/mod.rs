@@ -10,6 +10,7 @@ mod claim;
 mod clock;
 mod connection;
 mod control;
+mod disk;
 mod event_loop;
 mod executor;
 mod gather;
@@ -58,6 +59,7 @@ use crate::sys::signals::Blocked;
 use alarm::Alarms;
 use app::{App, Outlet, Renounce, Reply, Request};
 use control::Control;
+use disk::Disk;
 use event_loop::EventLoop;
 use member::{MAIN, Member};
 use seat::Seat;
@@ -179,13 +181,15 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         }
     };
     let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
+    let limit = if boot.settings.limit_spool == 0 { u64::MAX } else { boot.settings.limit_spool };
+    let disk = Disk::new(boot.scoreboard.clone(), boot.slot, limit);
     let seats = Seats {
         settings: boot.settings.clone(),
         log: boot.log,
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
-        bodies: Budget::new(boot.settings.body_buffer),
+        bodies: Budget::new(boot.settings.body_buffer, disk),
         alarms,
     };
     let mut seat = seats.seat(app, MAIN);
@@ -316,9 +320,7 @@ impl Seats {
         }
         let (log, access) = (self.log.clone(), self.access.clone());
         let alarms = self.alarms.clone();
-        let mut seat = Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms));
-        seat.bodies = self.bodies.clone();
-        seat
+        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms, self.bodies.clone()))
     }
 }
 

@@ -1,16 +1,17 @@
 //! Bytes of an answer that the socket did not take at once.
 //!
 //! The loop advances an application only while nothing waits here, so that memory stays bounded by one block. `write()` alone can
-//! produce while the client does not read: what it adds beyond [`MEMORY_MAX`] goes to an unlinked temporary file, so that
-//! neither memory grows nor the application waits.
+//! produce while the client does not read: what it adds beyond [`MEMORY_MAX`] goes to a temporary file, so that neither memory grows
+//! nor the application waits.
 
-use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 
 use crate::net::stream::Stream;
 use crate::sys::sendfile::sendfile;
+
+use super::app::StorageError;
+use super::disk::{Disk, TempFile};
 
 /// Bytes of `write()` kept in memory for one connection before they go to a file.
 const MEMORY_MAX: usize = 256 * 1024;
@@ -40,36 +41,38 @@ pub struct Output {
 /// The part of the output that lies in a file, behind `bytes`.
 #[derive(Debug)]
 struct Overflow {
-    file: File,
+    file: TempFile,
     read: u64,
-    written: u64,
 }
 
 impl Output {
-    /// Appends bytes, to memory or behind the limit to the file.
-    pub fn push(&mut self, data: &[u8]) -> io::Result<()> {
+    /// Appends bytes: to memory, or behind the limit, and when there is no memory, to a file on this disk.
+    pub fn push(&mut self, data: &[u8], disk: &Disk) -> Result<(), StorageError> {
         if let Some(behind) = &mut self.behind {
-            return behind.push(data);
+            return behind.push(data, disk);
         }
-        if self.overflow.is_none() && self.bytes.len() - self.at + data.len() > MEMORY_MAX {
-            self.overflow = Some(Overflow { file: tempfile::tempfile()?, read: 0, written: 0 });
+        if self.overflow.is_none() && !self.has_memory(data.len()) {
+            self.overflow = Some(Overflow { file: disk.file()?, read: 0 });
         }
         match &mut self.overflow {
-            Some(overflow) => {
-                overflow.file.write_all_at(data, overflow.written)?;
-                overflow.written += data.len() as u64;
-            }
-            None => {
-                // Bytes that were sent go before the rest grows, or a client that keeps up but never catches up would cost the
-                // whole answer. Moved are fewer bytes than were sent since the last time.
-                if self.at > self.bytes.len() / 2 {
-                    self.bytes.drain(..self.at);
-                    self.at = 0;
-                }
-                self.bytes.extend_from_slice(data);
-            }
+            Some(overflow) => overflow.file.append(data)?,
+            None => self.bytes.extend_from_slice(data),
         }
         Ok(())
+    }
+
+    /// Whether so many bytes more may stay in memory, and there is as much.
+    fn has_memory(&mut self, more: usize) -> bool {
+        if self.bytes.len() - self.at + more > MEMORY_MAX {
+            return false;
+        }
+        // Bytes that were sent go before the rest grows, or a client that keeps up but never catches up would cost the whole
+        // answer. Moved are fewer bytes than were sent since the last time.
+        if self.at > self.bytes.len() / 2 {
+            self.bytes.drain(..self.at);
+            self.at = 0;
+        }
+        self.bytes.try_reserve(more).is_ok()
     }
 
     /// Puts bytes before all others.
@@ -97,9 +100,9 @@ impl Output {
             progress = true;
         }
         if let Some(overflow) = &mut self.overflow {
-            while overflow.read < overflow.written {
-                let left = overflow.written - overflow.read;
-                match sendfile(stream.as_fd(), overflow.file.as_fd(), overflow.read, left) {
+            while overflow.read < overflow.file.len() {
+                let left = overflow.file.len() - overflow.read;
+                match sendfile(stream.as_fd(), overflow.file.file().as_fd(), overflow.read, left) {
                     Ok(sent) => overflow.read += sent,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Sent::Blocked { progress }),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,

@@ -67,6 +67,9 @@ pub struct Rules {
 impl Rules {
     /// The rules of these settings.
     pub fn of(settings: &Settings) -> Self {
+        // A body that no file may hold, and no memory, could never be taken.
+        let most = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let stored = most(settings.limit_spool).max(settings.body_buffer as u64);
         let head = Limits {
             request_line: settings.limit_request_line,
             fields: settings.limit_request_fields,
@@ -76,7 +79,7 @@ impl Rules {
         Self {
             head,
             head_max: head.head_max(),
-            body_max: if settings.limit_request_body == 0 { u64::MAX } else { settings.limit_request_body },
+            body_max: most(settings.limit_request_body).min(stored),
             body_buffer: settings.body_buffer,
             header_timeout: ms(settings.header_timeout),
             body_timeout: ms(settings.body_timeout),
@@ -148,7 +151,7 @@ impl Seat {
         access: Option<(Arc<Sink>, Arc<Format>)>,
         scoreboard: Arc<Scoreboard>,
         slot: usize,
-        (member, alarms): (Member, Alarms),
+        (member, alarms, bodies): (Member, Alarms, Budget),
     ) -> Self {
         let rules = Rules::of(settings);
         Self {
@@ -168,7 +171,7 @@ impl Seat {
             clock: Clock::new(),
             date: date::Cache::new(),
             rules,
-            bodies: Budget::new(settings.body_buffer),
+            bodies,
             log,
             journal: access.map(|(sink, format)| Journal {
                 sink,

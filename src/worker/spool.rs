@@ -1,14 +1,16 @@
-//! A request body on its way to the application: in memory up to a limit, then in an unlinked temporary file.
+//! A request body on its way to the application: in memory up to a limit, then in a temporary file.
+//!
+//! Memory whose size a client has a say in is asked for and may be refused; then the body goes to the file too.
 
-use std::fs::File;
-use std::io::{self, BufWriter, Seek, SeekFrom, Write};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::sys::read::read_behind;
 
-use super::app::Body;
+use super::app::{Body, StorageError};
+use super::disk::{Disk, TempFile};
 
 /// Memory that every body may have, in bytes: a client that announces much and sends nothing must not make us allocate it.
 const RESERVE_MAX: usize = 64 * 1024;
@@ -24,14 +26,18 @@ const READ_MAX: usize = 256 * 1024;
 /// pieces is written without being copied.
 const FILE_BUFFER: usize = 16 * 1024;
 
-/// What is left of a worker's memory for bodies.
+/// What is left of a worker's memory for bodies, and where they go beyond it.
 #[derive(Clone, Debug)]
-pub struct Budget(Arc<AtomicUsize>);
+pub struct Budget {
+    memory: Arc<AtomicUsize>,
+    /// The temporary files.
+    pub disk: Disk,
+}
 
 impl Budget {
     /// A budget that is not touched. One body may have its `buffer` in any case.
-    pub fn new(buffer: usize) -> Self {
-        Self(Arc::new(AtomicUsize::new(BUDGET.max(buffer))))
+    pub fn new(buffer: usize, disk: Disk) -> Self {
+        Self { memory: Arc::new(AtomicUsize::new(BUDGET.max(buffer))), disk }
     }
 }
 
@@ -43,19 +49,63 @@ impl Lease {
     /// Takes so many bytes more; says whether there were as many.
     fn grow(&mut self, budget: &Budget, bytes: usize) -> bool {
         let less = |left: usize| left.checked_sub(bytes);
-        if budget.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
+        if budget.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
             return false;
         }
         self.0.get_or_insert_with(|| (budget.clone(), 0)).1 += bytes;
         true
+    }
+
+    /// Gives so many of its bytes back.
+    fn shrink(&mut self, bytes: usize) {
+        if let Some((budget, held)) = &mut self.0 {
+            *held -= bytes;
+            budget.memory.fetch_add(bytes, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some((budget, bytes)) = &self.0 {
-            budget.0.fetch_add(*bytes, Ordering::Relaxed);
+            budget.memory.fetch_add(*bytes, Ordering::Relaxed);
         }
+    }
+}
+
+/// A file with what is gathered before it is written.
+#[derive(Debug)]
+struct Gathered {
+    file: TempFile,
+    /// Written when its capacity is used up. Without memory for it everything is written at once.
+    pending: Vec<u8>,
+}
+
+impl Gathered {
+    fn new(disk: &Disk) -> Result<Self, StorageError> {
+        let file = disk.file()?;
+        let mut pending = Vec::new();
+        let _none_is_as_good = pending.try_reserve_exact(FILE_BUFFER);
+        Ok(Self { file, pending })
+    }
+
+    fn push(&mut self, data: &[u8]) -> Result<(), StorageError> {
+        if data.len() > self.pending.capacity() - self.pending.len() {
+            self.flush()?;
+        }
+        if data.len() >= self.pending.capacity() {
+            return self.file.append(data);
+        }
+        self.pending.extend_from_slice(data);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> Result<(), StorageError> {
+        if !self.pending.is_empty() {
+            self.file.append(&self.pending)?;
+            self.pending.clear();
+        }
+        Ok(())
     }
 }
 
@@ -63,7 +113,7 @@ impl Drop for Lease {
 #[derive(Debug)]
 pub struct Spool {
     memory: Vec<u8>,
-    file: Option<BufWriter<File>>,
+    file: Option<Gathered>,
     len: u64,
     /// Bytes kept in memory (`--body-buffer`).
     buffer: usize,
@@ -76,10 +126,12 @@ impl Spool {
     pub fn new(buffer: usize, budget: &Budget, expected: Option<u64>) -> Self {
         let reserve = expected.unwrap_or(0).min(RESERVE_MAX.min(buffer) as u64) as usize;
         let (budget, lease) = (budget.clone(), Lease::default());
-        Self { memory: Vec::with_capacity(reserve), file: None, len: 0, buffer, budget, lease }
+        let mut memory = Vec::new();
+        let _asked_again_when_needed = memory.try_reserve_exact(reserve);
+        Self { memory, file: None, len: 0, buffer, budget, lease }
     }
 
-    /// Makes room for so many bytes more in memory, if they may stay there.
+    /// Makes room for so many bytes more in memory, if they may stay there and there is as much.
     fn reserve(&mut self, more: usize) -> bool {
         let needed = self.memory.len() + more;
         if needed <= self.memory.capacity() {
@@ -91,11 +143,15 @@ impl Spool {
         // Doubled, so that a body is moved a few times only while it grows.
         let capacity = needed.max(self.memory.capacity() * 2).min(self.buffer);
         let lent = self.memory.capacity().max(RESERVE_MAX);
-        if capacity > lent && !self.lease.grow(&self.budget, capacity - lent) {
+        let lease = capacity.saturating_sub(lent);
+        if lease > 0 && !self.lease.grow(&self.budget, lease) {
             return false;
         }
-        self.memory.reserve_exact(capacity - self.memory.len());
-        true
+        let reserved = self.memory.try_reserve_exact(capacity - self.memory.len()).is_ok();
+        if !reserved && lease > 0 {
+            self.lease.shrink(lease);
+        }
+        reserved
     }
 
     /// Whether what comes next can be read straight to memory.
@@ -106,7 +162,7 @@ impl Spool {
     /// Reads at most `left` bytes straight to memory, after [`Spool::takes_more`]; returns how many were asked for and came.
     pub fn read(&mut self, fd: BorrowedFd<'_>, left: u64) -> (usize, io::Result<usize>) {
         let most = READ_MAX.min(self.buffer - self.memory.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
-        let max = if self.reserve(most) { most } else { self.memory.capacity() - self.memory.len() };
+        let max = if self.reserve(most) { most } else { most.min(self.memory.capacity() - self.memory.len()) };
         let result = read_behind(fd, &mut self.memory, max);
         if let Ok(count) = result {
             self.len += count as u64;
@@ -124,32 +180,31 @@ impl Spool {
         self.len
     }
 
-    /// Appends data; fails when the temporary file cannot be made or written (a full disk).
-    pub fn push(&mut self, data: &[u8]) -> io::Result<()> {
+    /// Appends data; fails when the temporary file cannot be made or written.
+    pub fn push(&mut self, data: &[u8]) -> Result<(), StorageError> {
         self.len += data.len() as u64;
         if let Some(file) = &mut self.file {
-            return file.write_all(data);
+            return file.push(data);
         }
         if self.reserve(data.len()) {
             self.memory.extend_from_slice(data);
             return Ok(());
         }
-        let mut file = BufWriter::with_capacity(FILE_BUFFER, tempfile::tempfile()?);
-        file.write_all(&self.memory)?;
-        file.write_all(data)?;
+        let mut file = Gathered::new(&self.budget.disk)?;
+        file.push(&self.memory)?;
+        file.push(data)?;
         self.memory = Vec::new();
         self.lease = Lease::default();
         self.file = Some(file);
         Ok(())
     }
 
-    /// The complete body, a file rewound to its start.
-    pub fn finish(self) -> io::Result<Body> {
+    /// The complete body, a file at its start.
+    pub fn finish(self) -> Result<Body, StorageError> {
         match self.file {
-            Some(file) => {
-                let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-                file.seek(SeekFrom::Start(0))?;
-                Ok(Body::File(file, self.len))
+            Some(mut file) => {
+                file.flush()?;
+                Ok(Body::File(file.file.into_body()))
             }
             None if self.memory.is_empty() => Ok(Body::Empty),
             None => Ok(Body::Memory(self.memory)),
@@ -159,12 +214,17 @@ impl Spool {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
 
     use super::*;
+    use crate::scoreboard::Scoreboard;
+
+    fn budget(buffer: usize) -> Budget {
+        Budget::new(buffer, Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX))
+    }
 
     fn spool(buffer: usize, expected: Option<u64>) -> Spool {
-        Spool::new(buffer, &Budget::new(buffer), expected)
+        Spool::new(buffer, &budget(buffer), expected)
     }
 
     #[test]
@@ -186,10 +246,10 @@ mod tests {
         }
         assert_eq!(spool.len(), 16);
         match spool.finish().unwrap() {
-            Body::File(mut file, len) => {
+            Body::File(mut body) => {
                 let mut text = String::new();
-                file.read_to_string(&mut text).unwrap();
-                assert_eq!((text.as_str(), len), ("abcdefghijklmnop", 16));
+                body.file.read_to_string(&mut text).unwrap();
+                assert_eq!((text.as_str(), body.len), ("abcdefghijklmnop", 16));
             }
             other => panic!("{other:?}"),
         }
@@ -205,10 +265,10 @@ mod tests {
             expected.extend_from_slice(&piece);
         }
         match spool.finish().unwrap() {
-            Body::File(mut file, len) => {
+            Body::File(mut body) => {
                 let mut bytes = Vec::new();
-                file.read_to_end(&mut bytes).unwrap();
-                assert!(bytes == expected && len == expected.len() as u64);
+                body.file.read_to_end(&mut bytes).unwrap();
+                assert!(bytes == expected && body.len == expected.len() as u64);
             }
             other => panic!("{other:?}"),
         }
@@ -225,9 +285,20 @@ mod tests {
     }
 
     #[test]
+    fn a_body_that_gets_no_memory_goes_to_a_file_and_holds_no_part_of_the_budget() {
+        // More than any address space has: the memory is refused, as it is when little is left.
+        let buffer = usize::MAX / 4;
+        let budget = budget(buffer);
+        let mut spool = Spool::new(buffer, &budget, None);
+        spool.push(b"abc").unwrap();
+        assert!(!spool.reserve(buffer - 100));
+        assert_eq!(budget.memory.load(Ordering::Relaxed), buffer);
+    }
+
+    #[test]
     fn bodies_share_a_budget_and_go_to_files_when_it_is_used_up() {
         const MB: usize = 1024 * 1024;
-        let budget = Budget::new(MB);
+        let budget = budget(MB);
         let mut lent = Vec::new();
         for _ in 0..200 {
             let mut body = Spool::new(MB, &budget, None);
@@ -238,7 +309,7 @@ mod tests {
         let in_memory = lent.iter().filter(|(body, _)| matches!(body, Body::Memory(_))).count();
         assert!((BUDGET / MB..BUDGET / MB + 10).contains(&in_memory), "{in_memory} bodies are in memory");
         drop(lent);
-        assert_eq!(budget.0.load(Ordering::Relaxed), BUDGET, "all of it is given back");
+        assert_eq!(budget.memory.load(Ordering::Relaxed), BUDGET, "all of it is given back");
     }
 
     #[test]
@@ -266,7 +337,7 @@ mod tests {
             let mut got = Vec::new();
             match body.finish().unwrap() {
                 Body::Memory(bytes) => got = bytes,
-                Body::File(mut file, _) => drop(file.read_to_end(&mut got).unwrap()),
+                Body::File(mut body) => drop(body.file.read_to_end(&mut got).unwrap()),
                 Body::Empty => {}
             }
             assert!(got == sent, "buffer of {buffer}");

@@ -2,7 +2,6 @@
 //!
 //! A body of known length is read straight to where it stays, once the read buffer is used up.
 
-use std::io;
 use std::os::fd::AsFd;
 
 use crate::http::body::Decoder;
@@ -10,7 +9,7 @@ use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
 
-use super::app::Body;
+use super::app::{Body, StorageError};
 use super::connection::{Connection, Flow, Next, Phase};
 use super::seat::{Rules, Seat};
 use super::spool::{Budget, Lease, Spool};
@@ -48,15 +47,18 @@ pub enum UploadError {
     Bad(Error),
     /// The body exceeds `--limit-request-body`.
     TooLarge,
-    /// The spool file cannot be written.
-    Spool(io::Error),
+    /// The body cannot be stored.
+    Spool(StorageError),
 }
 
 impl Upload {
-    /// A body with this framing; refused at once when its announced length is too large.
+    /// A body with this framing; refused at once when its announced length is too large, or has no room at present.
     pub fn new(framing: Framing, rules: &Rules, budget: &Budget) -> Result<Self, UploadError> {
         let expected = match framing.length {
             Length::Known(length) if length > rules.body_max => return Err(UploadError::TooLarge),
+            Length::Known(length) if length > rules.body_buffer as u64 && !budget.disk.has_room(length) => {
+                return Err(UploadError::Spool(budget.disk.full()));
+            }
             Length::Known(length) => Some(length),
             Length::None | Length::Chunked => None,
         };

@@ -65,7 +65,7 @@ impl Wsgi {
     pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
         let errors = Lines::new(plan.log.clone());
         let shared = Shared {
-            empty_input: Bound::new(py, Input::new(Body::Empty)?)?.into_any(),
+            empty_input: Bound::new(py, Input::new(Body::Empty))?.into_any(),
             errors: Bound::new(py, Errors(errors.clone()))?.into_any(),
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
             multithread: plan.multithread,
@@ -150,7 +150,7 @@ impl Wsgi {
         outlet: &mut dyn Outlet,
     ) -> Result<Bound<'py, PyAny>, Failure> {
         let body_len = body.len();
-        let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body).map_err(PyErr::from)?)?.into_any()) };
+        let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body))?.into_any()) };
         let environ = self.environ.build(py, request, body_len, input.as_ref(), start_response.offers())?;
         if let Some(takeover) = &request.upgrade
             && self.plan.multithread

@@ -252,10 +252,7 @@ impl Exchange {
                 CannotWrite::Gone
             }
             Gone::Storage(error) => {
-                let why = format!(
-                    "cannot keep the output that the client has not read: {error}; check the space and the rights of the temporary \
-                     directory (TMPDIR)"
-                );
+                let why = format!("cannot keep the output that the client has not read: {error}");
                 self.lost = Some(why.clone());
                 CannotWrite::Lost(why)
             }

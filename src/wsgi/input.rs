@@ -1,28 +1,25 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): a binary stream over the complete body, with its end where the body ends.
+//!
+//! How much is read at once is up to client and application: without memory for it a call raises MemoryError.
 
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, Read, Seek, Take};
+use std::io;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PySlice};
 
+use super::spooled::Spooled;
+use super::text;
 use crate::worker::app::Body;
-
-/// Buffer of a spooled body, in bytes: big enough that short lines cost few system calls.
-const FILE_BUFFER: usize = 64 * 1024;
 
 /// Reads of a spooled body from this size on let other Python threads run, in bytes: below it, giving the GIL up and taking
 /// it again costs more than copying from the page cache.
-const DETACH_MIN: usize = 64 * 1024;
-
-/// Most bytes allocated before any of them is read: `read(n)` with a huge `n` must not allocate `n`.
-const READ_STEP: u64 = 1024 * 1024;
+const DETACH_MIN: u64 = 64 * 1024;
 
 enum Source {
     Empty,
     Memory { bytes: Vec<u8>, at: usize },
-    File(Take<BufReader<File>>),
+    File(Spooled),
 }
 
 impl Source {
@@ -31,7 +28,7 @@ impl Source {
         match self {
             Self::Empty => 0,
             Self::Memory { bytes, at } => (bytes.len() - at) as u64,
-            Self::File(file) => file.limit(),
+            Self::File(file) => file.left(),
         }
     }
 }
@@ -44,17 +41,14 @@ pub struct Input {
 
 impl Input {
     /// A stream over a body. The one over an empty body can be shared by many requests: nothing changes it.
-    pub fn new(body: Body) -> io::Result<Self> {
+    pub fn new(body: Body) -> Self {
         let source = match body {
             Body::Empty => Source::Empty,
             Body::Memory(bytes) if bytes.is_empty() => Source::Empty,
             Body::Memory(bytes) => Source::Memory { bytes, at: 0 },
-            Body::File(mut file, len) => {
-                file.rewind()?;
-                Source::File(BufReader::with_capacity(FILE_BUFFER, file).take(len))
-            }
+            Body::File(file) => Source::File(Spooled::new(file)),
         };
-        Ok(Self { source })
+        Self { source }
     }
 
     /// How many bytes a call that asks for `size` gets at most: everything for a missing or negative size.
@@ -74,26 +68,30 @@ impl Input {
                 let rest = &bytes[*at..];
                 let rest = &rest[..rest.len().min(max)];
                 let len = memchr::memchr(b'\n', rest).map_or(rest.len(), |end| end + 1);
+                let line = text::bytes(py, &rest[..len])?;
                 *at += len;
-                Ok(PyBytes::new(py, &rest[..len]))
+                Ok(line)
             }
             Source::File(file) => {
-                let mut line = Vec::new();
-                file.take(max)
-                    .read_until(b'\n', &mut line)
-                    .and_then(|read| check(read as u64 == max || line.ends_with(b"\n"), file))?;
-                Ok(PyBytes::new(py, &line))
+                let len = file.line(max)?;
+                take(py, file, len)
             }
         }
     }
 }
 
-/// A spooled body is complete, so a read that ends early means that the file was damaged.
-fn check(complete: bool, file: &Take<BufReader<File>>) -> io::Result<()> {
-    if complete || file.limit() == 0 {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the spooled request body ended early"))
+/// The next `len` bytes, of which there are as many.
+fn take<'py>(py: Python<'py>, file: &mut Spooled, len: u64) -> PyResult<Bound<'py, PyBytes>> {
+    let size = usize::try_from(len).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    PyBytes::new_with(py, size, |memory| {
+        let mut read = || file.read(memory);
+        if len >= DETACH_MIN {
+            py.detach(read)?
+        } else {
+            read()?
+        }
+        Ok(())
+    })
 }
 
 #[pymethods]
@@ -106,7 +104,7 @@ impl Input {
             Source::Memory { bytes, at } => {
                 // `wanted` is at most the rest of a Vec.
                 let end = *at + wanted as usize;
-                let data = PyBytes::new(py, &bytes[*at..end]);
+                let data = text::bytes(py, &bytes[*at..end])?;
                 *at = end;
                 if end == bytes.len() {
                     // The application has its own copy now.
@@ -114,15 +112,7 @@ impl Input {
                 }
                 Ok(data)
             }
-            Source::File(file) => {
-                let read = |file: &mut Take<BufReader<File>>| {
-                    let mut data = Vec::with_capacity(wanted.min(READ_STEP) as usize);
-                    let read = file.take(wanted).read_to_end(&mut data)?;
-                    check(read as u64 == wanted, file).map(|()| data)
-                };
-                let data = if wanted >= DETACH_MIN as u64 { py.detach(|| read(file))? } else { read(file)? };
-                Ok(PyBytes::new(py, &data))
-            }
+            Source::File(file) => take(py, file, wanted),
         }
     }
 

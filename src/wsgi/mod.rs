@@ -25,6 +25,7 @@ mod names;
 mod offers;
 mod ready;
 mod signals;
+mod spooled;
 mod stacks;
 mod start_response;
 mod target;

@@ -1,7 +1,8 @@
-//! Between bytes and Python's `str` as PEP 3333 wants them: native strings whose code points are the bytes (latin-1).
+//! Between bytes and Python's `str` as PEP 3333 wants them: native strings whose code points are the bytes (latin-1). Whatever has no
+//! memory is a MemoryError.
 
 use pyo3::prelude::*;
-use pyo3::types::PyString;
+use pyo3::types::{PyBytes, PyString};
 use pyo3::{Borrowed, ffi};
 
 /// Code point that makes `PyUnicode_New` choose the ASCII representation (unicodeobject.h).
@@ -27,6 +28,18 @@ pub fn from_latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, Py
     };
     // SAFETY: both calls return a new reference to a str, or null with an exception set.
     unsafe { Bound::from_owned_ptr_or_err(py, string).map(|string| string.cast_into_unchecked()) }
+}
+
+/// Python's copy of `bytes`.
+pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    // A slice has at most isize::MAX bytes, so that the length fits.
+    let len = bytes.len() as ffi::Py_ssize_t;
+    // SAFETY: the thread is attached; pointer and length are those of a live slice, which is copied. The call returns a new
+    // reference to a bytes object, or null with an exception set.
+    unsafe {
+        let bytes = ffi::PyBytes_FromStringAndSize(bytes.as_ptr().cast(), len);
+        Bound::from_owned_ptr_or_err(py, bytes).map(|bytes| bytes.cast_into_unchecked())
+    }
 }
 
 /// The bytes of a string all of whose code points are below 256, else `None`.

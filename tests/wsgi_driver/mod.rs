@@ -17,7 +17,7 @@ use tapster::http::head::{Head, Limits, Parsed, Progress};
 use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, Body, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Step, Summary};
+use tapster::worker::app::{App, Body, BodyFile, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Step, Summary};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.
@@ -175,7 +175,7 @@ impl Server {
                 let mut file = tempfile::tempfile().expect("a temporary file");
                 // Left at its end, as by somebody who has just written it.
                 file.write_all(body).expect("writable");
-                Body::File(file, body.len() as u64)
+                Body::File(BodyFile { file, len: body.len() as u64, held: Box::new(()) })
             }
         };
         let request = Request {

@@ -3,7 +3,7 @@
 use crate::http::error::{self, Error};
 use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
-use crate::worker::app::{Fate, Peer};
+use crate::worker::app::{Fate, Peer, StorageError};
 use crate::worker::job::Parcel;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
 use crate::worker::seat::{Entry, Seat};
@@ -21,14 +21,25 @@ impl Connection {
             UploadError::Bad(error) => self.refuse(error, Some(head), seat),
             UploadError::TooLarge => self.refuse(Error::BodyTooLong(seat.rules.body_max), Some(head), seat),
             UploadError::Spool(error) => {
-                let line = head.0.line.of(head.1).escape_ascii();
-                seat.log.error(format_args!(
-                    "cannot spool the body of {line}: {error}; check the space and the rights of the temporary directory (TMPDIR)"
-                ));
-                self.answer_ourselves(500, "the request body could not be stored", Some(head), seat);
+                self.note_spool_error(&error, head, seat);
+                if error.passing {
+                    let fields: &[error::Field<'_>] = &[(b"Retry-After", RETRY_AFTER)];
+                    self.render_ourselves(503, "there is no room for the request body at present", fields, Some(head), seat);
+                    seat.record_refusal(&self.link.peer, 503, Some(head), 0);
+                } else {
+                    self.answer_ourselves(500, "the request body could not be stored", Some(head), seat);
+                }
             }
         }
         Ok(())
+    }
+
+    /// Logs that a body could not be stored, once in a while: a disk that is full must not be filled by the log.
+    fn note_spool_error(&self, error: &StorageError, head: (&Head, &[u8]), seat: &Seat) {
+        let Some(count) = seat.bodies.disk.count_refusal(seat.clock.ms()) else { return };
+        let line = head.0.line.of(head.1).escape_ascii();
+        let others = if count > 1 { format!(" ({} others since the last record)", count - 1) } else { String::new() };
+        seat.log.error(format_args!("cannot spool the body of {line}{others}: {error}"));
     }
 
     /// Answers a bad request and closes: nothing behind it can be trusted.

@@ -56,13 +56,13 @@ impl Connection {
         if seat.out.is_empty() {
             return Ok(());
         }
-        let result = deliver(&self.link.stream, &mut self.output, &mut seat.out);
+        let result = deliver(&self.link, &mut self.output, &mut seat.out);
         self.after_send(result, seat)
     }
 
     /// Keeps bytes that the socket did not take.
     pub(in crate::worker) fn keep_waiting(&mut self, bytes: &[u8]) -> Result<(), Gone> {
-        self.output.get_or_insert_default().push(bytes).map_err(Gone::Storage)
+        self.output.get_or_insert_default().push(bytes, &self.link.disk).map_err(Gone::Storage)
     }
 
     /// From now on the client has the write timeout to read on. A request of it that waits for a slot keeps its own time: it is
@@ -83,11 +83,7 @@ impl Connection {
             }
             Err(Gone::Client) => Err(Next::Close(CloseReason::ClientGone)),
             Err(Gone::Storage(error)) => {
-                seat.log.error(format_args!(
-                    "cannot keep the output that {} has not read: {error}; check the space and the rights of the temporary \
-                     directory (TMPDIR)",
-                    self.link.peer
-                ));
+                seat.log.error(format_args!("cannot keep the output that {} has not read: {error}", self.link.peer));
                 Err(Next::Close(CloseReason::Cut))
             }
         }

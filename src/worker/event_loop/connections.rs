@@ -40,7 +40,7 @@ impl EventLoop {
     /// Puts a new connection into the table.
     pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link::new(stream, self.peer(peer), listener);
+        let link = Link::new(stream, self.peer(peer), listener, seat.bodies.disk.clone());
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         let connection = entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));

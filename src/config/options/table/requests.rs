@@ -150,6 +150,18 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "limit-spool",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("4G"),
+        help: "Most bytes in temporary files (TMPDIR) of all workers together: bodies beyond --body-buffer, and what write() made faster \
+               than its client reads. Beyond it requests with such a body are answered 503 with Retry-After, and such an answer is cut. \
+               A body that is larger is answered 413. 0 is no limit.",
+        section: Section::Limits,
+        set: Some(|s, v| value::size(v, 0, BODY_MAX).map(|n| s.limit_spool = n)),
+        ..ROW
+    },
+    Opt {
         name: "body-buffer",
         value: "SIZE",
         kind: Kind::Number,

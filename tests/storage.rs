@@ -1,0 +1,261 @@
+//! Where request bodies and unread output are kept, when there is no more room for them: memory that is used up, temporary files
+//! that have reached their limit, disks that are full. The requests in question are refused, and nobody else notices.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::client::{Client, Response};
+use common::server::{Running, Server};
+use common::tools::{self, tool};
+use common::{SOON, wait_for};
+use nix::sys::signal::Signal;
+
+const KB: usize = 1024;
+
+const MB: usize = 1024 * KB;
+
+/// Says how long a body was, which it reads in the way that the path says. `/memory` limits the address space to 32 MiB more than
+/// there is, takes all of it but some pieces of less than 32 KiB and keeps it, `/back` gives it back.
+const APP: &str = "
+import resource
+
+kept = []
+
+def limit():
+    pages = int(open('/proc/self/statm').read().split()[0])
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20), -1))
+
+def application(environ, start_response):
+    path, body = environ['PATH_INFO'], environ['wsgi.input']
+    answer = b'none'
+    if path == '/memory':
+        limit()
+        for size in (1 << 24, 1 << 20, 1 << 16, 1 << 15):
+            try:
+                while True:
+                    kept.append(bytearray(size))
+            except MemoryError:
+                pass
+        answer = b'taken'
+    elif path == '/back':
+        kept.clear()
+    elif path == '/lines':
+        answer = b'%d' % sum(len(line) for line in body)
+    elif path == '/line':
+        answer = b'%d' % len(body.readline())
+    elif path == '/whole':
+        answer = b'%d' % len(body.read())
+    else:
+        length = 0
+        while True:
+            piece = body.read(1000)
+            if not piece:
+                break
+            length += len(piece)
+        answer = b'%d' % length
+    start_response('200 OK', [('Content-Length', str(len(answer)))])
+    return [answer]
+";
+
+/// A request with a body of `size` bytes without a line end, its answer, which may come before all is sent.
+#[track_caller]
+fn upload(server: &Running, path: &str, size: usize, chunked: bool) -> Response {
+    let mut client = server.connect();
+    send_part(&mut client, path, size, size, chunked);
+    client.response()
+}
+
+/// The head of a request with a body of `size` bytes, and so many of them. What is not taken is not sent.
+fn send_part(client: &mut Client, path: &str, size: usize, part: usize, chunked: bool) {
+    let framing = if chunked { "Transfer-Encoding: chunked".to_owned() } else { format!("Content-Length: {size}") };
+    client.send(format!("POST {path} HTTP/1.1\r\nHost: test\r\n{framing}\r\n\r\n"));
+    let body = vec![b'x'; part];
+    let bytes = match chunked {
+        true => [format!("{part:x}\r\n").as_bytes(), &body, if part == size { b"\r\n0\r\n\r\n" } else { b"" }].concat(),
+        false => body,
+    };
+    client.send_while_taken(&bytes, SOON);
+}
+
+#[track_caller]
+fn assert_unavailable(response: &Response) {
+    assert_eq!((response.status, response.closes()), (503, true), "{response:?}");
+    assert!(response.field("Retry-After").is_some_and(|value| value.parse::<u32>().is_ok()), "{response:?}");
+}
+
+#[test]
+fn the_temporary_files_of_all_workers_together_have_a_limit() {
+    let server = Server::source(APP)
+        .workers(2)
+        .options(["--body-buffer", "64k", "--limit-spool", "4M", "--limit-request-body", "3M"])
+        .options(["--access-logfile", "-", "--access-logformat", "%(s)s %(U)s"])
+        .expect_error("--limit-spool")
+        .start();
+    let mut open: Vec<Client> = (0..2).map(|_| server.connect()).collect();
+    for client in &mut open {
+        send_part(client, "/open", 3 * MB, 3 * MB - 512 * KB, false);
+    }
+    // One that has to wait for no byte, since there cannot be so much room, and one whose length nobody knows before.
+    for chunked in [false, true] {
+        let refused = wait_for("a refusal", SOON, || Some(upload(&server, "/more", 2 * MB, chunked)).filter(|r| r.status != 200));
+        assert_unavailable(&refused);
+    }
+    assert_eq!(upload(&server, "/small", 60 * KB, true).text(), (60 * KB).to_string(), "what stays in memory is served");
+    let temp = std::env::temp_dir();
+    assert!(server.log().find(&["/more", temp.to_str().unwrap(), "--limit-spool"]).is_some(), "{}", server.log().text());
+    let mut finished = 0;
+    for client in &mut open {
+        client.send_while_taken(&vec![b'x'; 512 * KB], SOON);
+        finished += usize::from(client.try_response_to("POST").is_ok_and(|response| response.text() == (3 * MB).to_string()));
+    }
+    assert!(finished <= 1, "both together are more than the limit");
+    drop(open);
+    let stored =
+        wait_for("room for a large body", SOON, || Some(upload(&server, "/more", 3 * MB, true)).filter(|r| r.status == 200));
+    assert_eq!(stored.text(), (3 * MB).to_string());
+    wait_for("the refusal in the access log", SOON, || server.stdout().contains("503 /more\n").then_some(()));
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_dies_takes_its_files_along() {
+    let mut server = Server::source(APP)
+        .workers(2)
+        .options(["--body-buffer", "64k", "--limit-spool", "2M"])
+        .expect_error("--limit-spool")
+        .start();
+    let mut client = server.connect();
+    send_part(&mut client, "/open", 2 * MB, 2 * MB - KB, false);
+    let full = || Some(upload(&server, "/more", MB, false)).filter(|response| response.status == 503);
+    assert_unavailable(&wait_for("a refusal", SOON, full));
+    for pid in server.workers() {
+        common::server::signal_to(pid, Signal::SIGKILL);
+    }
+    server.expect_error("killed");
+    wait_for("room for a body", SOON, || {
+        let mut client = Client::try_connect(server.address()).ok()?;
+        send_part(&mut client, "/more", 2 * MB, 2 * MB, true);
+        client.try_response_to("POST").ok().filter(|response| response.text() == (2 * MB).to_string())
+    });
+    server.stop();
+}
+
+/// A client that does not read can make `write()` keep as much as a body.
+#[test]
+fn output_that_waits_in_a_file_counts_as_well() {
+    let app = "
+def application(environ, start_response):
+    write = start_response('200 OK', [])
+    try:
+        for _ in range(1024):
+            write(b'x' * 65536)
+    finally:
+        open('written', 'w').close()
+    return []
+";
+    let server = Server::source(app).options(["--limit-spool", "4M"]).expect_error("--limit-spool").start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_for("the end of the call", SOON, || server.temp().join("written").exists().then_some(()));
+    assert!(!client.response().complete);
+    server.stop();
+}
+
+#[test]
+fn a_body_that_is_larger_than_any_file_may_be_is_answered_413() {
+    let server =
+        Server::source(APP).options(["--body-buffer", "64k", "--limit-spool", "1M", "--limit-request-body", "0"]).start();
+    for chunked in [false, true] {
+        let response = upload(&server, "/", 2 * MB, chunked);
+        assert_eq!((response.status, response.closes()), (413, true), "{response:?}");
+    }
+    server.stop();
+}
+
+/// A disk of one MiB.
+fn on_small_disk() -> Option<Server> {
+    let unshare = tool("unshare")?;
+    let unshare = unshare.to_str().expect("the path is UTF-8");
+    let script = r#"mount -t tmpfs -o size=1m none "$TMPDIR" && exec "$@""#;
+    let launcher = [unshare, "-rm", "/bin/sh", "-c", script, "sh"];
+    let place = tempfile::tempdir().expect("the temp directory is writable");
+    if !Command::new(launcher[0]).args(&launcher[1..]).arg("true").env("TMPDIR", place.path()).status().is_ok_and(|s| s.success())
+    {
+        tools::skip("a file system cannot be mounted in a namespace of its own");
+        return None;
+    }
+    let server = Server::source(APP).launcher(launcher).options(["--body-buffer", "64k"]);
+    let disk = server.temp().join("disk");
+    std::fs::create_dir(&disk).expect("the temp directory is writable");
+    Some(server.env("TMPDIR", disk.to_str().expect("the path is UTF-8")))
+}
+
+#[test]
+fn a_full_disk_refuses_what_would_need_it_and_names_the_directory() {
+    let Some(server) = on_small_disk() else { return };
+    let disk = server.temp().join("disk").display().to_string();
+    let server = server.expect_error("cannot spool the body of POST /big HTTP/1.1").start();
+    let worker = server.workers();
+    for chunked in [false, true] {
+        assert_unavailable(&upload(&server, "/big", 2 * MB, chunked));
+        assert_eq!(upload(&server, "/", 900 * KB, chunked).text(), (900 * KB).to_string(), "its file is gone");
+    }
+    assert!(server.log().find(&["/big", &disk, "TMPDIR"]).is_some(), "{}", server.log().text());
+    assert_eq!(server.workers(), worker);
+    server.stop();
+}
+
+#[test]
+fn many_refusals_for_want_of_room_are_few_lines_in_the_log() {
+    const UPLOADS: usize = 50;
+    let server = Server::source(APP).options(["--body-buffer", "64k", "--limit-spool", "1M"]);
+    let server = server.env("TMPDIR", "/dev/shm").expect_error("--limit-spool").start();
+    let mut open = server.connect();
+    send_part(&mut open, "/open", MB, MB - KB, false);
+    wait_for("a refusal", SOON, || Some(upload(&server, "/more", MB, false)).filter(|response| response.status == 503));
+    let began = std::time::Instant::now();
+    for _ in 0..UPLOADS {
+        assert_unavailable(&upload(&server, "/more", MB, false));
+    }
+    let most = began.elapsed().as_secs() as usize + 3;
+    let lines = server.log().text().matches("cannot spool").count();
+    assert!(Path::new("/dev/shm").exists() && (1..=most).contains(&lines), "{lines} lines for {UPLOADS} refusals");
+    drop(open);
+    server.stop();
+}
+
+#[test]
+fn memory_that_is_used_up_refuses_bodies_and_ends_no_worker() {
+    let server = Server::source(APP).options(["--body-buffer", "1M"]).expect_error("MemoryError").start();
+    let workers = server.workers();
+    // Before the memory is gone: a connection whose body is under way, and one that is kept.
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/").text(), "0");
+    let mut open = server.connect();
+    send_part(&mut open, "/", 900 * KB, 10 * KB, false);
+    assert_eq!(server.get("/memory").text(), "taken");
+    for size in [70 * KB, 300 * KB, 900 * KB, 3 * MB] {
+        for path in ["/", "/whole", "/line", "/lines"] {
+            for chunked in [false, true] {
+                let response = upload(&server, path, size, chunked);
+                let right = response.status == 200 && response.text() == size.to_string();
+                assert!(right || matches!(response.status, 500 | 503), "{path}, {size} bytes: {response:?}");
+                assert_eq!(kept.get("/").text(), "0", "others are answered");
+            }
+        }
+    }
+    open.send_while_taken(&vec![b'x'; 890 * KB], SOON);
+    let response = open.response();
+    assert!(response.text() == (900 * KB).to_string() || matches!(response.status, 500 | 503), "{response:?}");
+    assert_eq!(
+        upload(&server, "/", 70 * KB, false).text(),
+        (70 * KB).to_string(),
+        "a body that is read in pieces is served from a file"
+    );
+    assert_eq!(kept.get("/back").text(), "none");
+    assert_eq!(upload(&server, "/whole", 3 * MB, false).text(), (3 * MB).to_string());
+    assert_eq!(server.workers(), workers, "nobody died");
+    server.stop();
+}
