@@ -294,6 +294,27 @@ fn a_killed_server_is_reported_dead_and_can_be_started() {
 }
 
 #[test]
+fn another_program_whose_number_is_in_the_pid_file_is_neither_taken_for_the_server_nor_ended() {
+    let Some(service) = service() else { return };
+    let log = service.path("tapster.log");
+    fs::write(&log, "").expect("it is written");
+    let mut viewer = Command::new("tail").arg("-f").arg(&log).spawn().expect("tail can be run");
+    let number = format!("{}\n", viewer.id());
+    let stale = || fs::write(service.path("tapster.pid"), &number).expect("it is written");
+    stale();
+    let status = service.act("status").0;
+    service.expect("stop", 0);
+    let lives = viewer.try_wait().expect("it is ours").is_none();
+    stale();
+    service.expect("start", 0);
+    let answer = service.answer();
+    service.expect("stop", 0);
+    viewer.kill().and_then(|()| viewer.wait()).expect("it is ours");
+    assert!(lives && status == 1, "status {status}, and the log viewer lives: {lives}");
+    assert!(answer.ends_with("served\n"));
+}
+
+#[test]
 fn what_cannot_be_done_is_refused_with_its_code() {
     let Some(service) = service() else { return };
     service.expect("explode", 2);

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -104,9 +103,9 @@ impl Service {
         service
     }
 
-    /// Where the pid file is.
-    pub fn pidfile(&self) -> Option<&Path> {
-        self.pidfile.as_ref().map(Pidfile::path)
+    /// The pid file.
+    pub fn pidfile(&self) -> Option<&Pidfile> {
+        self.pidfile.as_ref()
     }
 
     /// The pipes of captured output: slot and process id of the worker, and the master's end.

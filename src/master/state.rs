@@ -70,6 +70,9 @@ pub struct State {
     pub outputs: Vec<Output>,
     /// The pid file, absolute.
     pub pid_file: Option<OsString>,
+    /// The descriptor that holds its lock. A program that knows no lock leaves none.
+    #[serde(default)]
+    pub pid_lock: Option<i32>,
 }
 
 /// A listening socket.
@@ -215,6 +218,7 @@ mod tests {
             threads: 1,
             outputs: vec![Output { slot: 1, pid: 101, fd: 9 }],
             pid_file: Some("/run/x.pid".into()),
+            pid_lock: Some(16),
         }
     }
 

@@ -112,6 +112,7 @@ impl Server {
             fds.push(child.stacks.as_fd());
         }
         fds.extend(self.service.outputs().map(|(.., reader)| reader));
+        fds.extend(self.service.pidfile().map(AsFd::as_fd));
         fds
     }
 
@@ -141,7 +142,8 @@ impl Server {
             slots: self.scoreboard.slots(),
             threads: self.generations.current().settings.threads,
             outputs: self.service.outputs().map(output).collect(),
-            pid_file: self.service.pidfile().map(|path| path.into()),
+            pid_file: self.service.pidfile().map(|file| file.path().into()),
+            pid_lock: self.service.pidfile().map(|file| file.as_fd().as_raw_fd()),
         }
     }
 
@@ -236,7 +238,10 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         kit.log.warning(format_args!("{why}"));
         Notifier::nobody()
     });
-    let pidfile = state.pid_file.and_then(|path| Pidfile::adopt(Path::new(&path)));
+    let pidfile = adopt_pidfile(state.pid_file, state.pid_lock).unwrap_or_else(|error| {
+        kit.log.warning(format_args!("the pid file does not keep a second server from starting: it cannot be locked: {error}"));
+        None
+    });
     let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
     let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
     let signals = start::catch_signals().map_err(|error| failed("the signals", error))?;
@@ -277,6 +282,11 @@ fn adopt_queue(queue: &state::Queue) -> io::Result<Queue> {
     let [sender, receiver] = queue.ends.map(inherited);
     let ends = [sender?, receiver?];
     if queue.version == lending::VERSION { Ok(Queue::adopt(ends)) } else { Queue::new() }
+}
+
+fn adopt_pidfile(path: Option<OsString>, lock: Option<i32>) -> io::Result<Option<Pidfile>> {
+    let Some(path) = path else { return Ok(None) };
+    Pidfile::adopt(Path::new(&path), lock.map(inherited).transpose()?)
 }
 
 fn adopt_child(child: &state::Child, settings: &Settings) -> io::Result<Child> {

@@ -2,14 +2,15 @@
 //! calls that take a path; calls that begin at this directory stay in it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open};
+use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
 /// Which file it is, wherever it is: device and number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,9 +68,37 @@ impl Entry {
     /// and could as well remove it.
     pub fn remove(&self, mark: Mark) -> io::Result<()> {
         if self.is(mark) {
-            unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?;
+            self.unlink()?;
         }
         Ok(())
+    }
+
+    /// Opens the file that is there, or makes it, without waiting; an error (ELOOP) if it is a link. The descriptor closes on exec.
+    pub fn open(&self, flags: OFlag, mode: Mode) -> io::Result<File> {
+        let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        Ok(openat(&self.dir, self.name.as_os_str(), flags, mode)?.into())
+    }
+
+    /// Another name in the same directory: this one and an `ending`.
+    pub fn beside(&self, ending: &str) -> io::Result<Self> {
+        let mut name = self.name.clone();
+        name.push(ending);
+        Ok(Self { dir: self.dir.try_clone()?, name })
+    }
+
+    /// Gives the file one more name, this one: an error (EEXIST) if that has a file.
+    pub fn link_from(&self, other: &Self) -> io::Result<()> {
+        Ok(linkat(&other.dir, other.name.as_os_str(), &self.dir, self.name.as_os_str(), AtFlags::empty())?)
+    }
+
+    /// Moves the file from another name to this one, in place of the one that has it.
+    pub fn replace_by(&self, other: &Self) -> io::Result<()> {
+        Ok(renameat(&other.dir, other.name.as_os_str(), &self.dir, self.name.as_os_str())?)
+    }
+
+    /// Removes the name, whatever file has it.
+    pub fn unlink(&self) -> io::Result<()> {
+        Ok(unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
     }
 
     /// A path that leads there by the open directory, for calls that take nothing else. It needs /proc.

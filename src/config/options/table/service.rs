@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "pid",
         short: Some('p'),
         value: "FILE",
-        help: "Write the process id of the master to this file, and remove it at the end. If it names a running server, the start \
+        help: "Write the process id of the master to this file, and remove it at the end. If a running server has it, the start \
                is refused.",
         section: Section::Service,
         set: Some(|s, v| value::path(v).map(|path| s.pid_file = Some(path))),
