@@ -161,7 +161,7 @@ impl Terminal {
         if let Some(home) = other.python_home() {
             command.arg(format!("PYTHONHOME={}", home.display()));
         }
-        command.arg(binary()).args(["--workers", "2", "--pid", "pid", "--bind", "unix:socket"]).args(options).arg("app");
+        command.arg(binary()).args(["--workers", "1", "--pid", "pid", "--bind", "unix:socket"]).args(options).arg("app");
         for name in ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "WEB_CONCURRENCY", "NOTIFY_SOCKET"] {
             command.env_remove(name);
         }
@@ -174,8 +174,8 @@ impl Terminal {
     #[track_caller]
     fn start(other: &user::Other, options: &[&str]) -> Self {
         let started = Self::run(other, TYPIST, options);
-        wait_for("two workers that serve", START_LIMIT, || {
-            (procfs::children(started.master()?).len() == 2 && started.path("socket").exists()).then_some(())
+        wait_for("a worker", START_LIMIT, || {
+            (procfs::children(started.master()?).len() == 1 && started.path("socket").exists()).then_some(())
         });
         started
     }

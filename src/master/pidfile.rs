@@ -300,7 +300,7 @@ mod tests {
     fn what_is_no_pid_file_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("x.pid");
-        for text in ["precious", "-1", "0", "12 13", "12\013"] {
+        for text in ["precious", "-1", "0", "12 13", "12\x0013"] {
             fs::write(&path, text).unwrap();
             assert!(Pidfile::create(&path).unwrap_err().contains("holds no process id"), "{text}");
             assert_eq!(fs::read_to_string(&path).unwrap(), text);
