@@ -2,6 +2,10 @@
 //! their worker with plain stores, read by the master at any time, also after the worker's death.
 //!
 //! A worker has one [`Slot`] and for each of its threads one [`Call`].
+//!
+//! A worker that was broken into may write anything anywhere in it. So it is only told and compared: nobody takes an index, a length or a
+//! process id from it, counts may go round, a reader tries a bounded number of times, and times to come count as now (`Scoreboard` cannot
+//! know the time: `master::watch` sees to that).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -72,7 +76,7 @@ impl Scoreboard {
 
     /// Requests served in this slot since the start of the server.
     pub fn requests(&self, slot: usize) -> u64 {
-        self.calls(slot).map(Call::requests).sum()
+        self.calls(slot).map(Call::requests).fold(0, u64::wrapping_add)
     }
 
     /// Whether a worker of another slot takes over connections now.
@@ -83,7 +87,7 @@ impl Scoreboard {
     /// Connections that were lent and not taken over yet, or were lost on the way with a worker that died in between.
     pub fn on_loan(&self) -> u64 {
         // What was adopted was lent before: read in this order, none is missed.
-        let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).sum::<u64>();
+        let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).fold(0, u64::wrapping_add);
         let adopted = sum(Slot::adopted);
         sum(Slot::lent).saturating_sub(adopted)
     }

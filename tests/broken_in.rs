@@ -69,3 +69,56 @@ fn a_worker_that_misuses_its_channel_is_killed_and_replaced() {
         assert!(!log.text().contains("\n2026-01-01"), "{path}: a forged record");
     }
 }
+
+#[test]
+fn what_a_worker_writes_into_shared_memory_ends_neither_the_master_nor_its_upgrade() {
+    let died = "was killed by SIGKILL";
+    let Some(server) = server(&["--timeout", "30"]) else { return };
+    let server = server.expect_error(died).start();
+    let before = procfs::resident(server.pid());
+    for path in ["/grow", "/scribble"] {
+        attack(&server, path);
+        is_well(&server, path);
+    }
+    // Its own slot is read at its death.
+    attack(&server, "/lines");
+    server.log().wait(&[died]);
+    is_well(&server, "/lines");
+    assert!(procfs::resident(server.pid()) < before + MASTER_MAX, "nothing is left of what a worker has filled");
+    attack(&server, "/seal");
+    let shared = shared_memory(server.pid());
+    assert!(shared < MASTER_MAX, "{} MB of shared memory stay", shared >> 20);
+    for round in 0..2 {
+        server.signal(Signal::SIGUSR2);
+        let done = |text: String| text.matches("reload done").count() > round;
+        wait_for("the upgrade", SOON, || done(server.log().text()).then_some(()));
+        assert_eq!(server.get("/").status, 200);
+    }
+    let log = server.stop();
+    assert!(!log.text().contains("\n2026-01-01"), "a forged record");
+    assert!(!log.text().contains('\x1b'), "bytes that steer a terminal");
+}
+
+/// Bytes of the files in memory that this process has open.
+fn shared_memory(pid: i32) -> u64 {
+    use std::os::unix::fs::MetadataExt;
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it lives").flatten();
+    let names = entries.filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|name| name.starts_with("/memfd:")));
+    names.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|meta| meta.blocks() * 512).sum()
+}
+
+#[test]
+fn an_upgrade_of_a_server_whose_listening_sockets_a_worker_has_ended_does_not_end_it() {
+    for path in ["/listeners", "/connected_listeners"] {
+        let Some(server) = server(&[]) else { return };
+        let server = server.start();
+        attack(&server, path);
+        server.signal(Signal::SIGUSR2);
+        // What becomes of the sockets is another matter; here they may be sound again by then, or not.
+        let ended = ["upgrade failed", "reload done", "reload failed"];
+        let text = || server.log().text();
+        wait_for("the end of the upgrade", SOON, || ended.iter().any(|end| text().contains(end)).then_some(()));
+        is_well(&server, path);
+        assert!(procfs::alive(server.pid()));
+    }
+}

@@ -140,7 +140,7 @@ fn five_upgrades_under_load_lose_nothing() {
 #[test]
 fn a_program_that_is_not_fit_changes_nothing() {
     let script = |text: &str| format!("#!/bin/sh\n{text}\n").into_bytes();
-    let refusal = "tapster: state version 1 is not known here (2 is): stop and start the server instead";
+    let refusal = "tapster: state version 1 is not known here (3 is): stop and start the server instead";
     let mut binary = fs::read(binary()).expect("it is there");
     // Enough for the kernel, which reads the heads, and nothing of the code.
     binary.truncate(64 * 1024);

@@ -206,11 +206,8 @@ fn append_stacks(text: &mut String, about: Option<&About>) {
 }
 
 fn serving(about: Option<&About>) -> Option<String> {
-    let calls: Vec<_> = about?
-        .serving
-        .iter()
-        .map(|(request, time)| format!("\"{}\" for {}", String::from_utf8_lossy(&request.line), seconds(*time)))
-        .collect();
+    let calls: Vec<_> =
+        about?.serving.iter().map(|(request, time)| format!("\"{}\" for {}", request.line(), seconds(*time))).collect();
     (!calls.is_empty()).then(|| format!(", serving {}", calls.join(", ")))
 }
 

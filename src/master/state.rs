@@ -16,7 +16,7 @@ use super::command::Command;
 use super::event::{Generation, WorkerLife};
 
 /// Version of [`State`]. It changes when a field is added that must be known, or gets another meaning.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Largest state read, in bytes: some hundred for each of thousands of workers.
 const SIZE_MAX: u64 = 16 * 1024 * 1024;
@@ -236,8 +236,8 @@ mod tests {
     fn other_versions_are_refused_before_anything_else_is_looked_at() {
         for (what, header) in [
             ("state version 9 is", r#"{"tapster":1,"state":9,"channel":2,"scoreboard":2,"more":0}"#),
-            ("message version 9 is", r#"{"tapster":1,"state":2,"channel":9,"scoreboard":2}"#),
-            ("scoreboard version 0 is", r#"{"tapster":1,"state":2,"channel":2,"scoreboard":0}"#),
+            ("message version 9 is", r#"{"tapster":1,"state":3,"channel":9,"scoreboard":2}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":3,"channel":2,"scoreboard":0}"#),
         ] {
             let why = refused(format!("{header}\nanything\n").as_bytes());
             assert!(why.starts_with(what), "{why}");

@@ -8,6 +8,7 @@ use std::process::{self, Child, ExitStatus, Stdio};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+use crate::sys::exec::passing;
 use crate::sys::memory;
 use crate::sys::process::Pid;
 
@@ -33,8 +34,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Starts the program of `command` on the state of this process.
-    pub fn start(command: &Command, state: &State) -> Result<Self, String> {
+    /// Starts the program of `command` on the state of this process, which names these `descriptors`: the program has them as well.
+    pub fn start(command: &Command, state: &State, descriptors: &[BorrowedFd<'_>]) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", command.program().display());
         let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
         let (words, writer) = io::pipe().map_err(failed)?;
@@ -45,7 +46,7 @@ impl Trial {
         std::os::unix::process::CommandExt::arg0(&mut program, &argv[0]);
         program.args(&argv[1..]).current_dir(command.dir()).stdin(Stdio::from(state));
         program.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
-        let child = program.spawn().map_err(failed)?;
+        let child = passing(descriptors, || program.spawn()).map_err(failed)?;
         Ok(Self { child, words: Some(words), text: Vec::new() })
     }
 

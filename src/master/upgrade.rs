@@ -20,7 +20,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
@@ -62,7 +62,7 @@ impl Server {
     /// Starts the trial of the program that the server was started with, as it is now on the disk.
     pub(super) fn try_upgrade(&mut self) -> Option<Event> {
         self.log().info(format_args!("upgrade: trying {}", self.command.program().display()));
-        match Trial::start(&self.command, &self.state()) {
+        match Trial::start(&self.command, &self.state(), &self.descriptors()) {
             Ok(trial) => {
                 self.trial = Some(trial);
                 None
@@ -88,6 +88,10 @@ impl Server {
     }
 
     fn exec(&mut self) -> io::Result<std::convert::Infallible> {
+        // Since the trial a worker may have ended one.
+        for listener in &self.listeners {
+            listener::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.address())))?;
+        }
         let blocked = Blocked::all()?;
         // What was caught and not yet looked at would be forgotten with this program's memory.
         self.signals.give_back()?;
@@ -182,20 +186,61 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
     Ok(Some(state))
 }
 
-/// Whether a server with this state, read from `source`, could go on with these settings in this program.
+/// Whether a server with this state, read from `source`, could go on with these settings in this program. Its descriptors are open here
+/// too, and everything that [`adopt`] does to take them over is done, but nothing that the server would notice: a worker may have
+/// changed what it shares with the master.
 pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
-    // All that could keep it from going on. What cannot be undone is not done.
     privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
     let (state, _) = State::read(source).or_else(|why| refuse(code::FAILED, why.to_string()))?;
-    Kit::open(Arc::new(settings.clone()), None, state.command.dir())?;
-    Ok(())
+    let mut settings = settings.clone();
+    keep_shape(&mut settings, &state);
+    let settings = Arc::new(settings);
+    let kit = Kit::open(settings.clone(), None, state.command.dir())?;
+    for socket in &state.listeners {
+        listener::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
+    }
+    claim(&state, &kit).map(drop)
+}
+
+/// Sockets and the shape of the scoreboard stay; what the settings say of them now is told by the reload that follows.
+fn keep_shape(settings: &mut Settings, state: &State) {
+    settings.threads = state.threads;
+    settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
+}
+
+/// What is taken over besides the listening sockets, which other processes may look at.
+struct Estate {
+    scoreboard: Scoreboard,
+    queue: Queue,
+    same_queue: bool,
+    children: Vec<Child>,
+    outputs: Vec<(usize, Pid, OwnedFd)>,
+}
+
+/// Takes over the descriptors of a state, without using any of them.
+fn claim(state: &State, kit: &Kit) -> Result<Estate, Refusal> {
+    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
+    let [slots, calls] = state.scoreboard.map(inherited);
+    let memory = slots.and_then(|slots| Ok([slots, calls?]));
+    // The scoreboard cannot grow.
+    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, state.slots, kit.settings.members()));
+    let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
+    let same_queue = state.queue.version == lending::VERSION;
+    let queue = adopt_queue(&state.queue).map_err(|error| failed("the queue of the workers", error))?;
+    let children = state.children.iter().map(|child| {
+        let mut adopted = adopt_child(child, &kit.settings)?;
+        (adopted.logs, adopted.other_queue) = (Some(kit.logs.clone()), !same_queue);
+        Ok(adopted)
+    });
+    let children = children.collect::<io::Result<_>>().map_err(|error| failed("a worker", error))?;
+    let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
+    let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
+    Ok(Estate { scoreboard, queue, same_queue, children, outputs })
 }
 
 /// Goes on with a server whose state was inherited.
 pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
-    // Sockets and the shape of the scoreboard stay; what the settings say of them now is told by the reload that follows.
-    settings.threads = state.threads;
-    settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
+    keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     if identity.is_some() {
@@ -207,24 +252,16 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     for warning in warnings {
         kit.log.warning(format_args!("{warning}"));
     }
-    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
+    let estate = claim(&state, &kit)?;
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
-    let policy = kit.policy();
-    // The scoreboard cannot grow.
-    let capacity = state.slots;
-    let [slots, calls] = state.scoreboard.map(inherited);
-    let memory = slots.and_then(|slots| Ok([slots, calls?]));
-    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, capacity, settings.members()));
-    let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
-    let same_queue = state.queue.version == lending::VERSION;
-    let queue = adopt_queue(&state.queue).map_err(|error| failed("the queue of the workers", error))?;
+    let (policy, capacity) = (kit.policy(), state.slots);
     let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
-    for child in &state.children {
+    for (child, adopted) in state.children.iter().zip(estate.children) {
         let slot = child.life.slot;
-        let mut adopted = adopt_child(child, &settings).map_err(|error| failed("a worker", error))?;
-        (adopted.logs, adopted.other_queue) = (Some(kit.logs.clone()), !same_queue);
-        if let (Life::Leaving { hurried: false, .. }, false, Some(channel)) = (child.life.life, same_queue, &adopted.channel) {
+        if let (Life::Leaving { hurried: false, .. }, false, Some(channel)) =
+            (child.life.life, estate.same_queue, &adopted.channel)
+        {
             // What it hands over, no worker of this program takes. It fails only for a worker that is gone.
             let _ = channel.send(Order::Vacate);
         }
@@ -242,9 +279,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         kit.log.warning(format_args!("the pid file does not keep a second server from starting: it cannot be locked: {error}"));
         None
     });
-    let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
-    let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
-    let signals = start::catch_signals().map_err(|error| failed("the signals", error))?;
+    let signals = start::catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     kit.log.info(format_args!(
         "upgrade: this is tapster {} now, with the sockets and {} workers of before",
         env!("CARGO_PKG_VERSION"),
@@ -254,11 +289,11 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
-        service: Service::adopt(&settings, identity, pidfile, notifier, outputs),
+        service: Service::adopt(&settings, identity, pidfile, notifier, estate.outputs),
         generations: Generations::new(state.current, kit),
         listeners,
-        queue,
-        scoreboard: Arc::new(scoreboard),
+        queue: estate.queue,
+        scoreboard: Arc::new(estate.scoreboard),
         signals,
         table,
         reread,

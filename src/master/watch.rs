@@ -87,15 +87,17 @@ impl Watch {
     pub fn judge(&mut self, slot: Slot, timeout: Duration, look: &Look, now: u64) -> Option<Verdict> {
         let limit = nanos(timeout);
         let row = self.rows.get_mut(&slot)?;
-        let first = look.calls.iter().map(|&entered| entered.max(self.woke)).min();
+        // The worker writes these times: one that is still to come is no better than now.
+        let beat = look.beat.min(now);
+        let first = look.calls.iter().map(|&entered| entered.min(now).max(self.woke)).min();
         let quiet = nanos((timeout / 4).clamp(QUIET_MIN, QUIET_MAX));
         if let Some(deadline) = first.map(|entered| entered + limit).filter(|deadline| *deadline <= now) {
-            return Some(row.judge_overdue(deadline, look.beat, (timeout, quiet), now));
+            return Some(row.judge_overdue(deadline, beat, (timeout, quiet), now));
         }
         if first.is_some() || look.served != row.served {
             (row.sign, row.served) = (now, look.served);
         }
-        let sign = row.sign.max(look.beat).max(self.woke);
+        let sign = row.sign.max(beat).max(self.woke);
         if row.pinged.is_some_and(|pinged| pinged <= sign) {
             row.pinged = None;
         }
@@ -262,6 +264,24 @@ mod tests {
         assert!(matches!(judge(&mut watch, &calling, 301), Verdict::Ping(_)));
         judge(&mut watch, &calling, 302);
         assert_eq!(judge(&mut watch, &calling, 303), Verdict::Stuck(Hang::Call(TIMEOUT)));
+    }
+
+    #[test]
+    fn times_to_come_are_no_better_than_now_and_overflow_nothing() {
+        let mut watch = watch();
+        for second in 101..140 {
+            for time in [second + 1_000_000, u64::MAX, u64::MAX - 1, u64::MAX / 2] {
+                for look in [calling(0), idle(0, 0)] {
+                    let calls = look.calls.iter().map(|_| time).collect();
+                    judge(&mut watch, &Look { calls, beat: time, ..look }, second);
+                }
+            }
+        }
+        let mut honest = super::tests::watch();
+        let lying = Look { beat: u64::MAX, ..idle(0, 0) };
+        judge(&mut honest, &lying, 101);
+        judge(&mut honest, &idle(0, 0), 110);
+        assert!(matches!(judge(&mut honest, &idle(0, 0), 140), Verdict::Stuck(Hang::Silent(_))), "it has stopped since");
     }
 
     #[test]

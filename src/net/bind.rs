@@ -22,7 +22,7 @@ use nix::sys::socket::{
 use crate::config::{Bind, Settings};
 use crate::sys::fd::inherited;
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::{listen, set_defer_accept};
+use crate::sys::socket::{disconnect, listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
 use super::unix::{self, FileMark, UnixFile};
@@ -63,7 +63,10 @@ fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Re
     match wanted {
         Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
         Bind::Unix(path) => unix::bind(path, settings, owner),
-        Bind::Fd(number) => take_over(*number, settings).map(|listener| listener.owned(false)),
+        Bind::Fd(number) => inherited(*number)
+            .map_err(|error| lower(&error))
+            .and_then(|socket| take_over(socket, settings))
+            .map(|listener| listener.owned(false)),
     }
 }
 
@@ -134,24 +137,52 @@ fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
 
 /// Takes over a listening socket of the program that this process was before exec: its own or not, with the file made for it.
 pub fn adopt(number: i32, own: bool, file: Option<FileMark>, settings: &Settings) -> Result<Listener, BindError> {
-    let listener = take_over(number, settings).map_err(|why| BindError(format!("cannot go on listening on {number}: {why}")))?;
-    let listener = listener.owned(own);
+    let failed = |why: String| BindError(format!("cannot go on listening on {number}: {why}"));
+    let socket = inherited(number).map_err(|error| failed(lower(&error)))?;
+    if own && check(&socket).is_err() {
+        // A worker has ended it since the trial, or connected it to somebody.
+        let before = port_of(&socket);
+        let _ = disconnect(&socket);
+        let _ = listen(&socket, settings.backlog);
+        if port_of(&socket) != before {
+            return Err(failed("a worker has ended it, and the port that the kernel had chosen is lost".into()));
+        }
+    }
+    let listener = take_over(socket, settings).map_err(failed)?.owned(own);
     Ok(match file {
         Some(mark) => listener.with_file(UnixFile::of(mark)),
         None => listener,
     })
 }
 
-/// Takes over a listening socket that the parent process (systemd, a test) has opened.
-fn take_over(number: i32, settings: &Settings) -> Result<Listener, String> {
-    let socket = inherited(number).map_err(|error| lower(&error))?;
-    let kind = getsockopt(&socket, sockopt::SockType).map_err(|errno| match errno {
+/// The port of a TCP socket; `None` for others.
+fn port_of(socket: &OwnedFd) -> Option<u16> {
+    let name = getsockname::<SockaddrStorage>(socket.as_raw_fd()).ok()?;
+    let (v4, v6) = (name.as_sockaddr_in().map(|name| name.port()), name.as_sockaddr_in6().map(|name| name.port()));
+    v4.or(v6)
+}
+
+/// Whether [`adopt`] could take this descriptor, which is left as it is but for its number: it cannot be looked at twice.
+pub fn examine(number: i32) -> Result<(), BindError> {
+    let socket = inherited(number).map_err(|error| lower(&error));
+    socket.and_then(|socket| check(&socket)).map_err(|why| BindError(format!("cannot go on listening on {number}: {why}")))
+}
+
+/// Whether this is a listening stream socket; why not.
+pub fn check(socket: &impl AsFd) -> Result<(), String> {
+    let kind = getsockopt(socket, sockopt::SockType).map_err(|errno| match errno {
         Errno::ENOTSOCK => "the descriptor is not a socket".into(),
         errno => explain(errno, 0),
     })?;
-    if kind != SockType::Stream || !getsockopt(&socket, sockopt::AcceptConn).map_err(|errno| explain(errno, 0))? {
+    if kind != SockType::Stream || !getsockopt(socket, sockopt::AcceptConn).map_err(|errno| explain(errno, 0))? {
         return Err("the descriptor is not a listening stream socket".into());
     }
+    Ok(())
+}
+
+/// Takes over a listening socket that the parent process (systemd, a test) has opened.
+fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
+    check(&socket)?;
     set_nonblocking(&socket).map_err(|errno| explain(errno, 0))?;
     let name: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(|errno| explain(errno, 0))?;
     match name.family() {
@@ -337,6 +368,32 @@ mod tests {
         assert_eq!(bound[0].address(), &Address::Unix(path.clone()));
         drop(bound);
         assert!(path.exists(), "it belongs to who made it");
+    }
+
+    #[test]
+    fn a_socket_that_a_worker_has_ended_fails_the_trial_and_listens_again_when_it_is_adopted() {
+        use nix::sys::socket::{Shutdown, shutdown};
+        for connected in [false, true] {
+            let chosen = TcpListener::bind("127.0.0.1:0").unwrap();
+            let address = chosen.local_addr().unwrap();
+            shutdown(chosen.as_raw_fd(), Shutdown::Both).unwrap();
+            assert!(adopt(pass(chosen), true, None, &settings(vec![])).is_err(), "it would get another port");
+            let given = TcpListener::bind(address).unwrap();
+            let other = TcpListener::bind("127.0.0.1:0").unwrap();
+            shutdown(given.as_raw_fd(), Shutdown::Both).unwrap();
+            if connected {
+                let to = SockaddrStorage::from(other.local_addr().unwrap());
+                nix::sys::socket::connect(given.as_raw_fd(), &to).unwrap();
+            }
+            let copy = given.try_clone().unwrap();
+            assert!(examine(pass(copy)).unwrap_err().0.ends_with("is not a listening stream socket"));
+            let settings = settings(vec![]);
+            let listener = adopt(pass(given.try_clone().unwrap()), true, None, &settings).unwrap();
+            assert_eq!(listener.address(), &Address::Tcp(address));
+            TcpStream::connect(address).unwrap();
+            shutdown(given.as_raw_fd(), Shutdown::Both).unwrap();
+            assert!(adopt(pass(given), false, None, &settings).is_err(), "another server may use what is not ours");
+        }
     }
 
     #[test]

@@ -78,14 +78,27 @@ pub struct InFlight {
 impl InFlight {
     /// The request in words, with the time that it took: `GET / HTTP/1.1 for 1.0 s, from 127.0.0.1, request id 7f`.
     pub fn describe(&self, time: Duration) -> String {
-        let mut text = format!("{} for {:.1} s", String::from_utf8_lossy(&self.line), time.as_secs_f64());
+        let mut text = format!("{} for {:.1} s", self.line(), time.as_secs_f64());
         for (what, value) in [("from", &self.client), ("request id", &self.id)] {
             if !value.is_empty() {
-                let _ = write!(text, ", {what} {}", String::from_utf8_lossy(value));
+                let _ = write!(text, ", {what} {}", plain(value));
             }
         }
         text
     }
+
+    /// The request line as text of one line.
+    pub fn line(&self) -> String {
+        plain(&self.line)
+    }
+}
+
+/// Bytes as text of one line. A worker's own code keeps no line with control characters, but others may write here.
+fn plain(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let escaped =
+        |character: char| if character.is_control() { character.escape_default().to_string() } else { character.into() };
+    text.chars().map(escaped).collect()
 }
 
 /// Stores bytes as words; returns how many were kept.
@@ -150,7 +163,7 @@ impl Call {
     #[inline]
     pub fn end(&self) {
         self.since.store(0, Relaxed);
-        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
     /// The application goes on at `now` with the answer to a request that began at `since`.

@@ -47,12 +47,12 @@ impl Slot {
 
     /// One more connection was given away.
     pub fn count_lent(&self) {
-        self.lent.store(self.lent() + 1, Relaxed);
+        self.lent.store(self.lent().wrapping_add(1), Relaxed);
     }
 
     /// One more connection was taken over.
     pub fn count_adopted(&self) {
-        self.adopted.store(self.adopted() + 1, Relaxed);
+        self.adopted.store(self.adopted().wrapping_add(1), Relaxed);
     }
 
     /// Connections that were given away in this slot since the start of the server.

@@ -29,6 +29,14 @@ pub fn exec(program: &Path, argv: &[OsString], variable: (&str, &OsStr), keep: &
     }
 }
 
+/// Starts a program that gets these descriptors under their numbers, besides its standard streams. This process must have no other
+/// thread that starts one at the same time.
+pub fn passing<T>(fds: &[BorrowedFd<'_>], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let started = set_close_on_exec(fds, false).and_then(|()| start());
+    set_close_on_exec(fds, true)?;
+    started
+}
+
 type Prepared = (CString, Vec<CString>, Vec<CString>);
 
 fn prepare(program: &Path, argv: &[OsString], variable: (&str, &OsStr)) -> io::Result<Prepared> {

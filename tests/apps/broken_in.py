@@ -1,5 +1,6 @@
 """An application that somebody has broken into: each path does its worst to descriptors that a worker has. Everything ends by itself."""
 import array
+import ctypes
 import fcntl
 import mmap
 import os
@@ -141,6 +142,18 @@ def listeners():
     for found in sockets():
         if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
             found.shutdown(socket.SHUT_RDWR)
+
+
+def connected_listeners():
+    """The listening sockets become connections to somebody who says nothing."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    silent = socket.create_server(("127.0.0.1", 0))
+    for found in sockets():
+        if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            libc.connect(found.fileno(), bytes(16), 16)
+            found.setblocking(True)
+            found.connect(silent.getsockname())
+    globals()["kept"] = silent
 
 
 def everything():
