@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
+use nix::sys::socket::{MsgFlags, send, sendmsg, setsockopt, sockopt};
 
 use crate::sys::socket::disconnect;
 
@@ -131,15 +131,14 @@ impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => (&*stream).write(bytes),
-            Stream::Unix(stream) => (&*stream).write(bytes),
+            // The standard library's write does not say MSG_NOSIGNAL for all sockets.
+            Stream::Unix(_) => Ok(send(self.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?),
         }
     }
 
     fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-        match self {
-            Stream::Tcp(stream) => (&*stream).write_vectored(slices),
-            Stream::Unix(stream) => (&*stream).write_vectored(slices),
-        }
+        // writev(2) would be a signal when the client has left, if the application has set SIGPIPE to end the process.
+        Ok(sendmsg::<()>(self.as_raw_fd(), slices, &[], MsgFlags::MSG_NOSIGNAL, None)?)
     }
 
     fn flush(&mut self) -> io::Result<()> {

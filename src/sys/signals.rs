@@ -26,6 +26,24 @@ impl Drop for Blocked {
     }
 }
 
+/// Runs a system call that has no MSG_NOSIGNAL: a SIGPIPE of it comes to nothing, whatever its action is.
+pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let mut pipe = SigSet::empty();
+    pipe.add(Signal::SIGPIPE);
+    let before = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    let result = call();
+    if !before.contains(Signal::SIGPIPE) {
+        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+            // The signal is for this thread (signal(7)): it is taken, lest it strikes as soon as it may.
+            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+            // SAFETY: the set and the time outlive the call, which only reads them; no information is asked for.
+            unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
+        }
+        before.thread_set_mask()?;
+    }
+    result
+}
+
 /// Unblocks every signal of the calling thread: a mask survives exec, and some supervisors leave one behind.
 pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{failure, signals, timeout};
+use super::{failure, signals, timeout, write_errors};
 use crate::channel::BootError;
 use crate::config::PythonSettings;
 
@@ -77,6 +77,7 @@ pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpret
             PyModule::from_code(py, CHILDREN, c"children.py", c"tapster_children")
                 .map(drop)
                 .and_then(|()| signals::install(py))
+                .and_then(|()| write_errors::install(py))
                 .and_then(|()| timeout::install(py))
                 .map_err(|error| failed(format!("cannot prepare Python's modules: {}", failure::traceback(py, &error))))
         })?;

@@ -34,6 +34,7 @@ mod thread;
 mod timeout;
 mod upgrade;
 mod welcome;
+mod write_errors;
 
 use std::sync::Arc;
 use std::time::Instant;
