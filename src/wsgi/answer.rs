@@ -17,6 +17,7 @@ use pyo3::types::{PyByteArray, PyBytes, PyIterator, PyList, PyMemoryView, PyTupl
 
 use super::failure::{self, Failure};
 use super::file_wrapper::{Extent, FileWrapper};
+use super::forks;
 use super::start_response::StartResponse;
 use crate::http::error;
 use crate::http::head::Version;
@@ -255,6 +256,9 @@ impl Answer {
     /// began in `out`.
     pub fn fail(&mut self, py: Python<'_>, failure: &Failure, out: &mut Vec<u8>, mark: usize) -> Summary {
         self.source = Source::Done;
+        if let Failure::Raised(error) = failure {
+            forks::end_child(py, error);
+        }
         if let Some(start_response) = &self.start_response {
             // Before the exchange is borrowed: it runs code of the application (`__str__` of its exceptions).
             let text = failure.describe(py);
@@ -310,6 +314,7 @@ pub fn close_result(iterable: &Bound<'_, PyAny>, line: &str, log: &Log) {
 }
 
 fn log_close(py: Python<'_>, error: &PyErr, line: &str, log: &Log) {
+    forks::end_child(py, error);
     let failure = failure::traceback(py, error);
     log.error(format_args!("{line}: close() of the application's iterable raised an exception\n{failure}"));
 }

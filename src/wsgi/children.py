@@ -1,4 +1,5 @@
 import os
+import sys
 
 # Not `signal`, whose enums take as long to make as all else that is loaded here.
 import _signal as signal
@@ -33,12 +34,37 @@ def release_signals():
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
 
 
+# Whether this process is a child that the application has forked.
+is_child = False
+
+
 def forget_the_worker():
+    global is_child
+    is_child = True
     for number in OURS:
         # None: a handler that is not Python's, so not the application's.
         if signal.getsignal(number) is None:
             signal.signal(number, signal.SIG_DFL)
     release_signals()
+
+
+def end(error):
+    """A child ends by this SystemExit as Python ends a program, but for the handlers of `atexit`: they are the worker's."""
+    code = error.code
+    if code is None:
+        code = 0
+    elif isinstance(code, int):
+        code &= 0xFF
+    else:
+        print(code, file=sys.stderr)
+        code = 1
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError, ValueError):
+            # Missing, closed, or nobody reads.
+            pass
+    os._exit(code)
 
 
 # Registered first: the hook before a fork runs last, the others first.

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyList, PyModule, PyString, PyTuple};
 
-use super::{failure, literals, welcome};
+use super::{failure, forks, literals, welcome};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Callable, Code};
 
@@ -54,6 +54,7 @@ pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<Loaded, Bo
 
 /// Turns an exception of the application's own code into a message.
 fn app_failed(py: Python<'_>, text: &str, doing: &str, error: &PyErr) -> BootError {
+    forks::end_child(py, error);
     let traceback = failure::traceback(py, error);
     if error.is_instance_of::<PySystemExit>(py) {
         return failed(format!("cannot load {text}: {doing} called sys.exit()\n{traceback}"));

@@ -7,7 +7,7 @@ use std::os::fd::{IntoRawFd, OwnedFd};
 
 use pyo3::prelude::*;
 
-use super::{failure, timeout};
+use super::{failure, forks, timeout};
 use crate::log::error::Log;
 
 /// Name of the module that decides whose descriptor Python's handler writes to.
@@ -32,6 +32,7 @@ pub fn tell(py: Python<'_>, pipe: OwnedFd) -> PyResult<()> {
 /// Runs the handlers of signals that have come; the calling thread must be the main one.
 pub fn handle(py: Python<'_>, log: &Log) {
     if let Err(error) = py.check_signals() {
+        forks::end_child(py, &error);
         // Says that the log has it, if the handler was interrupted at its deadline.
         timeout::request_of(py, &error);
         let error = failure::traceback(py, &error);

@@ -15,6 +15,7 @@ use pyo3::types::PyDict;
 
 use super::answer;
 use super::failure::{self, Failure};
+use super::forks;
 use super::start_response::references;
 use crate::log::error::Log;
 use crate::worker::app::{Fate, Summary, Takeover};
@@ -96,6 +97,9 @@ impl Offer {
                 log.error(format_args!("{line}: cannot close {SOCKET}: {}", failure::traceback(py, &error)));
             }
             return Err(result);
+        }
+        if let Err(Failure::Raised(error)) = &result {
+            forks::end_child(py, error);
         }
         match result {
             Ok(result) => answer::close_result(&result, line, log),
