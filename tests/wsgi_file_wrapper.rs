@@ -30,7 +30,7 @@ fn fetch(code: &'static str, headers: &'static str) -> (bool, Answer) {
         let answer = server.get(GET);
         let (mut out, mut sent) = (Vec::new(), Sent { wire: Vec::new(), pushes: 0, left: None });
         let by_kernel = match server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) {
-            Reply::Stream(mut stream) => matches!(stream.advance(&mut out), Step::File { .. }),
+            Reply::Stream(mut stream) => matches!(stream.advance(&mut out, &mut sent), Step::File { .. }),
             Reply::Complete(_) => false,
         };
         assert!(!server.log().contains("ERROR"), "{}", server.log());
