@@ -17,11 +17,17 @@ const KB: usize = 1024;
 const MB: usize = 1024 * KB;
 
 /// Says how long a body was, which it reads in the way that the path says. `/memory` limits the address space to 32 MiB more than
-/// there is, takes all of it but some pieces of less than 32 KiB and keeps it, `/back` gives it back.
+/// there is, takes all of it but less than 64 KiB and keeps it, `/back` gives it back.
 const APP: &str = "
 import resource
 
 kept = []
+BLOCK = b'y' * 4000
+LARGE = b'z' * (1 << 20)
+
+def blocks():
+    for _ in range(200):
+        yield BLOCK
 
 def limit():
     pages = int(open('/proc/self/statm').read().split()[0])
@@ -30,6 +36,13 @@ def limit():
 def application(environ, start_response):
     path, body = environ['PATH_INFO'], environ['wsgi.input']
     answer = b'none'
+    if path == '/blocks':
+        start_response('200 OK', [])
+        return blocks()
+    if path == '/write':
+        write = start_response('200 OK', [])
+        write(LARGE)
+        return [BLOCK]
     if path == '/memory':
         limit()
         for size in (1 << 24, 1 << 20, 1 << 16, 1 << 15):
@@ -38,6 +51,7 @@ def application(environ, start_response):
                     kept.append(bytearray(size))
             except MemoryError:
                 pass
+        del kept[-1]
         answer = b'taken'
     elif path == '/back':
         kept.clear()
@@ -226,9 +240,11 @@ fn many_refusals_for_want_of_room_are_few_lines_in_the_log() {
     server.stop();
 }
 
+/// One arena, or each thread would have memory of its own to allocate from that it does not use (mallopt(3)).
 #[test]
 fn memory_that_is_used_up_refuses_bodies_and_ends_no_worker() {
-    let server = Server::source(APP).options(["--body-buffer", "1M"]).expect_error("MemoryError").start();
+    let server = Server::source(APP).options(["--body-buffer", "1M"]).env("MALLOC_ARENA_MAX", "1");
+    let server = server.expect_error("MemoryError").start();
     let workers = server.workers();
     // Before the memory is gone: a connection whose body is under way, and one that is kept.
     let mut kept = server.connect();
@@ -256,6 +272,32 @@ fn memory_that_is_used_up_refuses_bodies_and_ends_no_worker() {
     );
     assert_eq!(kept.get("/back").text(), "none");
     assert_eq!(upload(&server, "/whole", 3 * MB, false).text(), (3 * MB).to_string());
+    assert_eq!(server.workers(), workers, "nobody died");
+    server.stop();
+}
+
+/// What an application gives is copied where it is small or comes by `write()`. Its large block here is there before the memory is gone.
+#[test]
+fn answers_without_memory_are_errors_of_their_own_request() {
+    let server = Server::source(APP).options(["--access-logfile", "-"]).env("MALLOC_ARENA_MAX", "1");
+    let server = server.expect_error("MemoryError").start();
+    let workers = server.workers();
+    let mut kept = server.connect();
+    assert_eq!(kept.get("/memory").text(), "taken");
+    let long = "x".repeat(7000);
+    for _ in 0..20 {
+        let response = server.get("/write");
+        assert_eq!(response.status, 500, "there is no memory for the block: {response:?}");
+        let streamed = server.get("/blocks");
+        assert!(streamed.status == 500 || !streamed.complete || streamed.body.len() == 200 * 4000, "{streamed:?}");
+        kept.send(format!("GET /{long} HTTP/1.1\r\nHost: test\r\nCookie: {long}\r\nX: {long}\r\n\r\n"));
+        assert!(matches!(kept.response().status, 200 | 500));
+        kept.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n".repeat(20));
+        (0..20).for_each(|_| assert_eq!(kept.response().text(), "0"));
+    }
+    assert_eq!(kept.get("/back").text(), "none");
+    assert_eq!(server.get("/write").body.len(), (1 << 20) + 4000);
+    assert_eq!(server.get("/blocks").body.len(), 200 * 4000);
     assert_eq!(server.workers(), workers, "nobody died");
     server.stop();
 }

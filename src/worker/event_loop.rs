@@ -57,6 +57,9 @@ pub use turn::Step;
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
 
+/// Connections that have their places from the start: as many as `--worker-connections` are by default.
+const CONNECTIONS: usize = 16_384;
+
 /// Poll token of the channel and the signal pipes; connections count from 0 and never get there.
 const CONTROL: usize = usize::MAX;
 
@@ -144,7 +147,8 @@ impl EventLoop {
             turn: Turn::new(),
             acceptor,
             control,
-            connections: Slab::new(),
+            // Memory that nobody has touched costs nothing; when it is used up, connections must not have to move.
+            connections: Slab::with_capacity(settings.worker_connections.min(CONNECTIONS)),
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),

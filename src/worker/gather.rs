@@ -25,6 +25,9 @@ use super::sync::{Arc, Mutex, PoisonError};
 /// for so many costs little beside the copy.
 pub const GATHER_MAX: usize = 64 * 1024;
 
+/// Room for the block that goes beyond that: what an answer copies at most, with its framing.
+const ROOM: usize = 17 * 1024;
+
 /// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
 const GATHER_NS: u64 = 250_000;
 
@@ -117,11 +120,14 @@ impl Shelf {
         })
     }
 
-    /// Lends it memory.
+    /// Lends it memory. Without any it is closed, and each block is sent at once.
     fn lend(&self, spare: &mut Vec<u8>) {
         self.with(|lying| {
             if lying.state == State::Open && lying.bytes.capacity() == 0 {
                 lying.bytes = std::mem::take(spare);
+                if lying.bytes.try_reserve_exact(GATHER_MAX + ROOM).is_err() {
+                    lying.state = State::Closed;
+                }
             }
         });
     }

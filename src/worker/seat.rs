@@ -176,7 +176,7 @@ impl Seat {
             journal: access.map(|(sink, format)| Journal {
                 sink,
                 format,
-                lines: Vec::new(),
+                lines: Vec::with_capacity(LOG_BATCH + READ_SIZE),
                 time: Time::default(),
                 pid: std::process::id(),
             }),

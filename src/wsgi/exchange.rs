@@ -25,6 +25,9 @@ struct Pipe {
     thread: ThreadId,
 }
 
+/// Bytes around a block: an ordinary head, and the framing of a chunk.
+const AROUND: usize = 1024;
+
 /// Why `write()` cannot write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotWrite {
@@ -36,6 +39,8 @@ pub enum CannotWrite {
     Gone,
     /// What the client has not read could not be kept, as the text says.
     Lost(String),
+    /// There is no memory for the block. Nothing of it is sent, and the answer may go on.
+    Memory,
 }
 
 /// Why early hints cannot be sent.
@@ -200,6 +205,9 @@ impl Exchange {
         self.with_pipe(|exchange, out| {
             if data.is_empty() {
                 return Ok(());
+            }
+            if out.try_reserve(data.len() + AROUND).is_err() {
+                return Err(CannotWrite::Memory);
             }
             let Some(body) = exchange.head(None, out) else { return Err(CannotWrite::Returned) };
             if let Fit::Cut(bytes) = body.block(out, data) {

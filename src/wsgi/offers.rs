@@ -1,7 +1,7 @@
 //! What the environ offers beyond PEP 3333: `wsgi.early_hints` and `tapster.client_disconnected`. Both belong to a
 //! `start_response` object, like `write`, and are used again with it.
 
-use pyo3::exceptions::{PyConnectionResetError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{PyConnectionResetError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyString;
 
@@ -42,6 +42,7 @@ impl EarlyHints {
             CannotHint::Refused(refused) => PyValueError::new_err(format!("early_hints(): {refused}")),
             CannotHint::Write(CannotWrite::Gone) => PyConnectionResetError::new_err("the client has closed the connection"),
             CannotHint::Write(CannotWrite::Lost(why)) => PyRuntimeError::new_err(why),
+            CannotHint::Write(CannotWrite::Memory) => PyMemoryError::new_err("early_hints(): no memory for the fields"),
             CannotHint::Write(CannotWrite::Returned) => {
                 PyRuntimeError::new_err("early_hints() called after the application returned")
             }

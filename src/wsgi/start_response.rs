@@ -10,7 +10,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::ptr;
 use std::sync::Arc;
 
-use pyo3::exceptions::{PyAssertionError, PyConnectionResetError, PyOSError, PyRuntimeError, PyTypeError, PyValueError};
+use pyo3::exceptions::{
+    PyAssertionError, PyConnectionResetError, PyMemoryError, PyOSError, PyRuntimeError, PyTypeError, PyValueError,
+};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTuple, PyType};
 use pyo3::{Borrowed, ffi};
@@ -196,6 +198,7 @@ impl Write {
             }
             CannotWrite::Gone => PyConnectionResetError::new_err("the client has closed the connection"),
             CannotWrite::Lost(why) => PyOSError::new_err(why),
+            CannotWrite::Memory => PyMemoryError::new_err("write(): no memory for the block"),
         })?;
         Ok(())
     }
