@@ -5,6 +5,8 @@
 //! is never woken ends in a deadlock, which loom reports; a loop that two threads touch without one coming before the other is
 //! reported as a race; the rest is asserted here. `LOOM_MAX_PREEMPTIONS` raises the bound.
 
+#[path = "../src/worker/desk.rs"]
+mod desk;
 #[path = "handover/event_loop.rs"]
 mod event_loop;
 #[path = "../src/worker/executor.rs"]
@@ -31,10 +33,11 @@ mod watch;
 use std::env;
 use std::process::Command;
 
+use desk::Desks;
 use event_loop::EventLoop;
 use letter_box::LetterBox;
 use member::MAIN;
-use seat::{Kind, Plan, Seat, World};
+use seat::{Desked, Kind, Plan, Seat, World};
 use sync::Arc;
 use tray::Tray;
 
@@ -61,6 +64,7 @@ const NOTHING: Plan = Plan {
     handlers: &[],
     handlers_first: false,
     fails: false,
+    desks: Desked::Wait,
 };
 
 /// Set for the process of one test.
@@ -94,9 +98,9 @@ fn check(plan: Plan) {
     builder.check(move || {
         let members = plan.slots + 1;
         let world = Arc::new(World::new(plan));
-        let (letters, tray) = (LetterBox::default(), Tray::default());
-        let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone());
-        let crew = executor::crew(members, letters, tray, plan.puts_off).expect("the model has descriptors");
+        let (letters, tray, desks) = (LetterBox::default(), Tray::default(), Desks::new(members));
+        let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone(), desks.clone());
+        let crew = executor::crew(members, letters, tray, desks, plan.puts_off).expect("the model has descriptors");
         let mut places = crew.into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
@@ -213,12 +217,30 @@ fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
 }
 
 #[test]
+fn a_request_that_waits_for_the_interpreter_is_another_workers_or_its_threads_and_never_both() {
+    let plan = Plan { preemptions: 1, slots: 2, desks: Desked::Lent, ..NOTHING };
+    explore(&[
+        Plan { requests: &[Kind::Holds, Kind::Quick], ..plan },
+        Plan { requests: &[Kind::Holds, Kind::Quick, Kind::Quick], slow: true, ..plan },
+    ]);
+}
+
+#[test]
+fn a_request_that_is_taken_back_from_one_thread_is_run_once_by_another() {
+    let plan = Plan { slots: 2, desks: Desked::Requeued, ..NOTHING };
+    explore(&[
+        Plan { requests: &[Kind::UntilTaken, Kind::Quick], ..plan },
+        Plan { preemptions: 1, requests: &[Kind::Quick, Kind::Quick, Kind::Quick], slow: true, ..plan },
+    ]);
+}
+
+#[test]
 fn a_loop_that_fails_sends_the_answers_that_it_holds_before_the_worker_ends() {
     loom::model(|| {
         let world = Arc::new(World::new(Plan { slots: 1, fails: true, ..NOTHING }));
-        let (letters, tray) = (LetterBox::default(), Tray::default());
-        let event_loop = EventLoop::new(world.clone(), 1, letters.clone(), tray.clone());
-        let places = executor::crew(1, letters, tray, true).expect("the model has descriptors");
+        let (letters, tray, desks) = (LetterBox::default(), Tray::default(), Desks::new(1));
+        let event_loop = EventLoop::new(world.clone(), 1, letters.clone(), tray.clone(), desks.clone());
+        let places = executor::crew(1, letters, tray, desks, true).expect("the model has descriptors");
         assert!(places[0].work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).is_err());
         assert!(world.sent.get());
     });

@@ -17,6 +17,10 @@ const STOOD_STILL: u64 = 500_000_000;
 /// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
 const AGAIN_MS: u64 = 20;
 
+/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python lets go of it
+/// every 5 ms.
+const LOCKED_MS: u64 = 1_000;
+
 /// How far a call is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -26,6 +30,8 @@ enum Stage {
     Interrupted(u64),
     /// Its client was answered without it.
     Late,
+    /// Its request was taken back before it was begun: its thread still waits for the interpreter.
+    TakenBack,
 }
 
 #[derive(Debug)]
@@ -33,6 +39,10 @@ struct Row {
     member: Member,
     token: Token,
     stage: Stage,
+    /// Since when it is in the list, in milliseconds of the loop's clock.
+    since: u64,
+    /// Whether its request may still lie on the desk of its thread.
+    desk: bool,
 }
 
 /// A call whose time is over.
@@ -79,9 +89,9 @@ impl Calls {
         Self { limit, grace: ms(grace), rows: Vec::new(), next: u64::MAX, woke: 0 }
     }
 
-    /// A call goes on without the loop, or is about to begin.
-    pub fn add(&mut self, member: Member, token: Token, now: u64) {
-        self.rows.push(Row { member, token, stage: Stage::Runs });
+    /// A call goes on without the loop, or is about to begin; `desk`: with the request on its thread's desk.
+    pub fn add(&mut self, member: Member, token: Token, now: u64, desk: bool) {
+        self.rows.push(Row { member, token, stage: Stage::Runs, since: now, desk });
         if let Some(limit) = self.limit {
             self.next = self.next.min(now + limit);
         }
@@ -119,9 +129,9 @@ impl Calls {
         let Some(limit) = self.limit else { return found };
         for index in 0..self.rows.len() {
             let (done, rest) = self.rows.split_at_mut(index + 1);
-            let Some(Row { member, token, stage }) = done.last_mut() else { break };
+            let Some(Row { member, token, stage, .. }) = done.last_mut() else { break };
             // Whoever has begun another call has ended this one; the letter is on its way.
-            if *stage == Stage::Late || rest.iter().any(|row| row.member == *member) {
+            if matches!(stage, Stage::Late | Stage::TakenBack) || rest.iter().any(|row| row.member == *member) {
                 continue;
             }
             let Some(entered) = entered(*member) else {
@@ -132,7 +142,7 @@ impl Calls {
             let deadline = match *stage {
                 Stage::Runs => (entered / NS_PER_MS).max(self.woke) + limit,
                 Stage::Interrupted(at) => at.max(self.woke) + self.grace,
-                Stage::Late => continue,
+                Stage::Late | Stage::TakenBack => continue,
             };
             if now < deadline {
                 self.next = self.next.min(deadline);
@@ -158,7 +168,41 @@ impl Calls {
         }
     }
 
-    /// How many such calls have not ended yet.
+    /// The calls whose requests may lie on desks, those that have for some time: since `before` or longer.
+    pub fn on_desks(&self, before: u64) -> Vec<(Member, Token)> {
+        self.rows.iter().filter(|row| row.desk && row.since <= before).map(|row| (row.member, row.token)).collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_desks(&self) -> bool {
+        self.rows.iter().any(|row| row.desk)
+    }
+
+    /// Its thread has taken the request from its desk.
+    pub fn begun(&mut self, member: Member, token: Token) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.member == member && row.token == token) {
+            row.desk = false;
+        }
+    }
+
+    /// The request was taken back: its thread has nothing to do when it has the interpreter.
+    pub fn took_back(&mut self, member: Member, token: Token) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.member == member && row.token == token) {
+            (row.stage, row.desk) = (Stage::TakenBack, false);
+        }
+    }
+
+    /// Whether nothing that is here will go on: calls that were given up, and threads that have waited for the interpreter, which one of
+    /// those keeps.
+    pub fn is_locked(&self, now: u64) -> bool {
+        let stands = |row: &Row| match row.stage {
+            Stage::Late | Stage::TakenBack => true,
+            Stage::Runs | Stage::Interrupted(_) => row.desk && row.since + LOCKED_MS <= now,
+        };
+        self.late() > 0 && self.rows.iter().all(stands)
+    }
+
+    /// How many calls that were given up have not ended yet.
     pub fn late(&self) -> usize {
         self.rows.iter().filter(|row| row.stage == Stage::Late).count()
     }
@@ -192,7 +236,7 @@ mod tests {
     #[test]
     fn a_call_is_interrupted_at_its_deadline_and_given_up_after_the_grace() {
         let mut calls = calls(200);
-        calls.add(FIRST, token(1), 5_001);
+        calls.add(FIRST, token(1), 5_001, false);
         assert_eq!(calls.next(), Some(6_001));
         assert_eq!(look(&mut calls, 5_999, 5_000), []);
         assert_eq!(calls.next(), Some(6_000), "by the time that it was entered");
@@ -209,23 +253,23 @@ mod tests {
     #[test]
     fn without_a_grace_it_is_given_up_at_once() {
         let mut calls = calls(0);
-        calls.add(FIRST, token(1), 5_000);
+        calls.add(FIRST, token(1), 5_000, false);
         assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, Verdict::GiveUp)]);
     }
 
     #[test]
     fn without_a_timeout_nothing_is_ever_due() {
         let mut calls = Calls::new(Duration::ZERO, Duration::from_secs(1));
-        calls.add(FIRST, token(1), 0);
+        calls.add(FIRST, token(1), 0, false);
         assert_eq!((calls.next(), look(&mut calls, u64::MAX / 2, 1)), (None, vec![]));
     }
 
     #[test]
     fn a_thread_is_judged_by_its_last_call_alone() {
         let mut calls = calls(0);
-        calls.add(FIRST, token(1), 0);
-        calls.add(SECOND, token(2), 10);
-        calls.add(FIRST, token(3), 900);
+        calls.add(FIRST, token(1), 0, false);
+        calls.add(SECOND, token(2), 10, false);
+        calls.add(FIRST, token(3), 900, false);
         let found = calls.overdue(1_500, |member| (member == FIRST).then_some(900 * NS_PER_MS));
         assert_eq!((found, calls.next()), (vec![], Some(1_900)));
         let found = calls.overdue(1_900, |_| Some(900 * NS_PER_MS));
@@ -235,7 +279,7 @@ mod tests {
     #[test]
     fn what_passed_while_the_process_stood_still_counts_for_no_call() {
         let mut calls = calls(0);
-        calls.add(FIRST, token(1), 5_000);
+        calls.add(FIRST, token(1), 5_000, false);
         let mut slept = |from: u64, patience: Option<u64>, to: u64| {
             calls.woken(from * NS_PER_MS, patience.map(Duration::from_millis), to * NS_PER_MS);
             calls.woke

@@ -18,6 +18,7 @@ use crate::http::head::Progress;
 use super::answer::Answer;
 use super::app::Fate;
 use super::job::{Link, Parcel, Work};
+use super::member::Member;
 use super::output::Output;
 use super::seat::Seat;
 use super::upload::Upload;
@@ -104,6 +105,8 @@ pub struct Connection {
     pub queued: bool,
     /// Whether its request lies on the tray, as far as the loop knows.
     pub laid: bool,
+    /// On whose desk its request lies, as far as the loop knows.
+    pub desk: Option<Member>,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Steps left of its turn.
@@ -137,6 +140,7 @@ impl Connection {
             registered: false,
             queued: false,
             laid: false,
+            desk: None,
             unread: false,
             turn: TURN,
             since: 0,

@@ -23,6 +23,7 @@ use super::accept::Acceptor;
 use super::calls::Calls;
 use super::connection::{Connection, Token};
 use super::control::Control;
+use super::desk::Desks;
 use super::gather::Asked;
 use super::job::{Letter, Parcel, Served, Work};
 use super::last::Ended;
@@ -39,6 +40,7 @@ use super::tray::Tray;
 mod ahead;
 mod connections;
 mod deadlines;
+mod desks;
 mod leave;
 mod lend;
 mod outside;
@@ -88,6 +90,8 @@ pub struct EventLoop {
     /// Where requests lie that come next, and how many the loop has not heard of again.
     tray: Tray,
     laid: usize,
+    /// Where requests lie until their threads have the interpreter.
+    desks: Desks,
     /// Work for no connection that waits for an application slot: drops of streams whose clients are gone, and handlers of signals.
     errands: VecDeque<Work>,
     /// Requests that may wait for one.
@@ -113,8 +117,9 @@ pub struct EventLoop {
     pub outside: Members,
     /// Their calls.
     calls: Calls,
-    /// The connection for which the owner calls the application.
+    /// The connection for which the owner calls the application, and whether its request lies on the owner's desk.
     pub(super) calling: Token,
+    pub(super) kept_back: bool,
     /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
     reported: (bool, bool),
     /// Requests that may be in the application at once.
@@ -154,6 +159,7 @@ impl EventLoop {
             parked: VecDeque::new(),
             tray: Tray::default(),
             laid: 0,
+            desks: Desks::new(settings.members()),
             errands: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
@@ -171,6 +177,7 @@ impl EventLoop {
             outside: Members::none(settings.members()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),
             calling: Token::NONE,
+            kept_back: false,
             reported: (false, false),
             slots: settings.threads,
             pace: Pace::default(),
@@ -179,9 +186,9 @@ impl EventLoop {
         })
     }
 
-    /// Where threads without the loop leave their letters, and where they find their next request.
-    pub fn ends(&self) -> (LetterBox, Tray) {
-        (self.letter_box.clone(), self.tray.clone())
+    /// Where threads without the loop leave their letters, and where they find their next request and the one that is theirs.
+    pub fn ends(&self) -> (LetterBox, Tray, Desks) {
+        (self.letter_box.clone(), self.tray.clone(), self.desks.clone())
     }
 
     /// A thread begins to own the loop.
@@ -204,9 +211,8 @@ impl EventLoop {
         self.slots > 1
     }
 
-    /// The request that this connection has submitted, for another thread. Its client may have left just now, as it may in the call.
-    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
-        self.send_held(seat);
+    /// The request that this connection has submitted. Its client may have left just now, as it may in the call.
+    fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
         match self.find(token) {
             Some(connection) => connection.pack(seat),
             None => {
@@ -226,8 +232,11 @@ impl EventLoop {
     }
 
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
-    /// for it.
-    pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+    /// for it. `rest`: whether the seat has the connection's input.
+    pub fn resume(&mut self, token: Token, served: Served, rest: bool, seat: &mut Seat) -> Option<(Token, Work)> {
+        if !rest && let Some(connection) = self.find(token) {
+            connection.renew_turn(seat);
+        }
         self.take_outbox(seat);
         self.pace.note(false);
         self.asked.end();
@@ -236,6 +245,12 @@ impl EventLoop {
     }
 
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+        if matches!(served, Served::TakenBack) {
+            // Its connection has gone on without this thread.
+            seat.take_in(&[], false);
+            seat.out.clear();
+            return None;
+        }
         let crowded = self.is_crowded();
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.

@@ -43,10 +43,13 @@
 //!   back as soon as the main thread is idle.
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
 //!   the table.
+//! - A request that begins while others are in the application lies on the desk of its thread ([`super::desk`]) until that has the
+//!   interpreter: the owner of the loop can take it back until then. The thread, which then finds nothing there, says so in its letter.
 
 use std::io;
 
 use super::connection::Token;
+use super::desk::Desks;
 use super::event_loop::{EventLoop, Step};
 use super::job::{Letter, Served, Work};
 use super::letter_box::LetterBox;
@@ -83,6 +86,7 @@ pub struct Crew {
     mail: Vec<MailBox>,
     letters: LetterBox,
     tray: Tray,
+    desks: Desks,
 }
 
 /// One thread's end of the crew.
@@ -120,7 +124,7 @@ enum Performed {
     Lost(Option<(Token, Work)>),
 }
 
-/// A crew of `members` threads, whose letters go to `letters` and whose next work lies on `tray`.
+/// A crew of `members` threads, whose letters go to `letters`, whose next work lies on `tray`, and whose own requests lie on `desks`.
 ///
 /// `puts_off`: a busy owner puts the timer off before it fires, and the watcher sleeps. Otherwise the timer fires every other tick. Where
 /// workers and clients share cores the watcher's wake is what lets the kernel spread them: without it some of four workers were
@@ -128,7 +132,7 @@ enum Performed {
 ///
 /// # Errors
 /// When there are no descriptors left.
-pub fn crew(members: usize, letters: LetterBox, tray: Tray, puts_off: bool) -> io::Result<Vec<Place>> {
+pub fn crew(members: usize, letters: LetterBox, tray: Tray, desks: Desks, puts_off: bool) -> io::Result<Vec<Place>> {
     let mail = (0..members).map(|_| MailBox::default()).collect();
     let crew = Arc::new(Crew {
         table: AtomicCell::new(None),
@@ -142,6 +146,7 @@ pub fn crew(members: usize, letters: LetterBox, tray: Tray, puts_off: bool) -> i
         mail,
         letters,
         tray,
+        desks,
     });
     Ok((0..members).map(|index| Place { crew: crew.clone(), me: Member(index) }).collect())
 }
@@ -264,33 +269,39 @@ impl Place {
                 self.send(member, Mail::Help(token, work));
                 return Performed::Kept(event_loop);
             }
-            if matches!(work, Work::Call)
-                && let Some(member) = self.helper(&event_loop)
-            {
-                let parcel = event_loop.pack(token, seat);
-                event_loop.send_out(member, token, seat);
-                self.send(member, Mail::Help(token, Work::Parcel(parcel)));
-                return Performed::Kept(event_loop);
+            let mut work = work;
+            if matches!(work, Work::Call) {
+                if let Some(member) = self.helper(&event_loop) {
+                    event_loop.hand_out(member, token, seat);
+                    self.send(member, Mail::Help(token, Work::Desk));
+                    return Performed::Kept(event_loop);
+                }
+                if !event_loop.outside.is_empty() {
+                    // One of them may have the interpreter, and keep it.
+                    event_loop.keep_back(token, seat);
+                    work = Work::Desk;
+                }
             }
+            let rest = !matches!(work, Work::Desk);
             event_loop.lay_down(token, &work, seat);
             let turn = self.publish(event_loop, seat.clock.ns());
             let served = self.serve(work, seat);
             let Some(back) = self.crew.take(turn) else {
-                return Performed::Lost(self.post(seat.letter(token, served, true)));
+                return Performed::Lost(self.post(seat.letter(token, served, rest)));
             };
             event_loop = back;
             if !event_loop.outside.is_empty() {
                 // The others need the interpreter more than this thread, which reads and writes now.
                 seat.app.release();
             }
-            next = event_loop.resume(token, served, seat);
+            next = event_loop.resume(token, served, rest, seat);
         }
         Performed::Kept(event_loop)
     }
 
     /// Does the work, and says how many streams this thread has now.
     fn serve(&self, work: Work, seat: &mut Seat) -> Served {
-        let served = seat.serve(work);
+        let served = seat.serve(work, || self.crew.desks.take(self.me));
         let streams = &self.crew.streams[self.me.0];
         if streams.load(Relaxed) != seat.streams {
             streams.store(seat.streams, Relaxed);
@@ -335,7 +346,10 @@ impl Place {
     fn post(&self, mut letter: Letter) -> Option<(Token, Work)> {
         // Another call would keep the streams of this thread waiting.
         let laid = if self.crew.streams(self.me) == 0 { self.crew.tray.take() } else { None };
-        let next = laid.map(|(token, parcel)| (token, Work::Parcel(parcel)));
+        let next = laid.map(|(token, parcel)| {
+            self.crew.desks.lay(self.me, token, parcel);
+            (token, Work::Desk)
+        });
         letter.next = next.as_ref().map(|(token, _)| *token);
         self.crew.letters.post(letter);
         next

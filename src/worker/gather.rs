@@ -228,7 +228,7 @@ impl Asked {
                 answer.shelf.open();
                 Some((token, answer.shelf.clone()))
             }
-            Work::Call | Work::Parcel(_) | Work::Drop(_) | Work::Signals => None,
+            Work::Call | Work::Desk | Work::Drop(_) | Work::Signals => None,
         };
     }
 

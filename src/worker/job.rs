@@ -27,7 +27,7 @@ use super::disk::Disk;
 use super::gather::{Gathering, Way};
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
-use super::pace::TICK;
+use super::pace::{TICK, TICK_NS};
 use super::spool::Lease;
 
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
@@ -196,6 +196,12 @@ pub struct Parcel {
     pub draining: bool,
     /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
     pub since: u64,
+    /// When it was laid on a desk, in the same unit.
+    pub given: u64,
+    /// Name of the head's block in the cache of the thread that takes it from there, if it is the same thread.
+    pub block: Option<BlockId>,
+    /// See [`Job::behind`].
+    pub behind: bool,
 }
 
 impl Parcel {
@@ -205,6 +211,14 @@ impl Parcel {
             self.queued += now.saturating_sub(self.since);
             (self.since, self.waited) = (0, true);
         }
+    }
+
+    /// It is taken from a desk. The wait for the interpreter counts as one for a slot, unless it is as short as it always is.
+    pub fn leave_desk(&mut self, now: u64) {
+        if self.since == 0 && now.saturating_sub(self.given) > TICK_NS {
+            self.since = self.given;
+        }
+        self.stop_waiting(now);
     }
 }
 
@@ -225,14 +239,16 @@ impl Job {
             waited: self.waited,
             draining,
             since: 0,
+            given: 0,
+            block: None,
+            behind: false,
         }
     }
 
     /// Puts a request into the seat.
     pub fn unpack(&mut self, parcel: Parcel) {
         self.link = Some(parcel.link);
-        // The cache that knows its block is another thread's.
-        self.block = None;
+        self.block = parcel.block;
         self.own = parcel.bytes;
         self.head = parcel.head;
         self.framing = parcel.framing;
@@ -240,7 +256,7 @@ impl Job {
         self.lease = parcel.lease;
         self.early = parcel.early;
         self.output = parcel.output;
-        self.behind = false;
+        self.behind = parcel.behind;
         self.queued = parcel.queued;
         self.waited = parcel.waited;
     }
@@ -251,8 +267,8 @@ impl Job {
 pub enum Work {
     /// Call it with the seat's job.
     Call,
-    /// Call it with this request, on a thread that does not have the connection's input.
-    Parcel(Box<Parcel>),
+    /// Call it with the request on the thread's desk, if it still lies there.
+    Desk,
     /// Ask a stream for its next block.
     Advance(Box<Answer>),
     /// Drop a stream whose client is gone: its `close()` runs.
@@ -265,7 +281,7 @@ impl Work {
     /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one. `None`: any.
     pub fn member(&self) -> Option<Member> {
         match self {
-            Self::Call | Self::Parcel(_) => None,
+            Self::Call | Self::Desk => None,
             Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
             Self::Signals => Some(MAIN),
         }
@@ -289,6 +305,8 @@ pub enum Served {
     Handled,
     /// The request was not begun: its client has left while it waited. It is logged.
     Gone,
+    /// The request was taken back from the thread's desk before it was begun.
+    TakenBack,
 }
 
 impl Served {
@@ -296,7 +314,7 @@ impl Served {
     pub fn into_answer(self) -> Option<Box<Answer>> {
         match self {
             Self::Begun(_, answer) | Self::Step(_, answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(..) | Self::Dropped | Self::Handled | Self::Gone => None,
+            Self::Whole(..) | Self::Ended(..) | Self::Dropped | Self::Handled | Self::Gone | Self::TakenBack => None,
         }
     }
 }

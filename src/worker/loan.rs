@@ -25,9 +25,7 @@ impl Connection {
         }
         let (kind, time, input, owners) = match &self.phase {
             Phase::Waiting(parcel) => {
-                let mut input = raw(parcel)?;
-                input.extend_from_slice(&self.input);
-                (Kind::Request, parcel.since.saturating_sub(parcel.queued), input, 2)
+                return self.loan_of(parcel);
             }
             // What is not partial has its turn here.
             Phase::Head if self.partial || self.input.is_empty() => {
@@ -37,6 +35,24 @@ impl Connection {
                 return None;
             }
         };
+        self.message(kind, time, input, owners)
+    }
+
+    /// Whether another worker may have this request of the connection, which lies on a desk.
+    pub fn may_lend(&self, parcel: &Parcel) -> bool {
+        parcel.output.is_none() && self.loan_of(parcel).is_some()
+    }
+
+    fn loan_of(&self, parcel: &Parcel) -> Option<Message> {
+        if self.output.is_some() || self.moves >= MOVES_MAX {
+            return None;
+        }
+        let mut input = raw(parcel)?;
+        input.extend_from_slice(&self.input);
+        self.message(Kind::Request, parcel.since.saturating_sub(parcel.queued), input, 2)
+    }
+
+    fn message(&self, kind: Kind, time: u64, input: Vec<u8>, owners: usize) -> Option<Message> {
         // The application may keep a request's `tapster.client_disconnected`.
         if Arc::strong_count(&self.link) > owners || input.len() > INPUT_MAX {
             return None;
@@ -122,6 +138,9 @@ mod tests {
             waited: false,
             draining: false,
             since: 100,
+            given: 0,
+            block: None,
+            behind: false,
         };
         connection.phase = Phase::Waiting(Box::new(parcel));
         connection

@@ -10,6 +10,7 @@ mod claim;
 mod clock;
 mod connection;
 mod control;
+mod desk;
 mod disk;
 mod event_loop;
 mod executor;
@@ -253,8 +254,8 @@ fn quota(settings: &Settings) -> Option<u64> {
 
 /// Starts the other threads for this loop; the place of this one. `is_alone`: the server has no other worker.
 fn crew(event_loop: &EventLoop, seat: &Seat, seats: &Seats, is_alone: bool) -> io::Result<executor::Place> {
-    let (letters, tray) = event_loop.ends();
-    let mut places = executor::crew(seats.settings.members(), letters, tray, is_alone)?.into_iter();
+    let (letters, tray, desks) = event_loop.ends();
+    let mut places = executor::crew(seats.settings.members(), letters, tray, desks, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let seats = seats.clone();

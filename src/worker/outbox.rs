@@ -161,6 +161,7 @@ impl EventLoop {
             std::mem::swap(&mut self.outbox, &mut seat.outbox);
         }
         self.calling = token;
+        self.kept_back = matches!(work, Work::Desk);
         self.asked.begin(token, work);
     }
 

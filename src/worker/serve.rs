@@ -6,7 +6,7 @@ use crate::scoreboard::Facts;
 use super::answer::Answer;
 use super::app::{Peer, Reply, Request};
 use super::connection::Token;
-use super::job::{Letter, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
 use super::pace::TICK_NS;
 use super::seat::{Entry, Seat};
 use super::spool::Lease;
@@ -20,18 +20,16 @@ pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'
 
 impl Seat {
     /// Does a piece of work in the application, from its begin to its log line.
-    pub fn serve(&mut self, work: Work) -> Served {
+    /// `desk` takes the request from the thread's desk.
+    pub fn serve(&mut self, work: Work, desk: impl FnOnce() -> Option<Box<Parcel>>) -> Served {
         let before = self.clock.ns();
         let served = match work {
             Work::Call => self.call(),
-            Work::Parcel(parcel) => {
-                // This thread has waited: by its old clock the call would be over its time before it began.
+            Work::Desk => {
+                // The wait for the interpreter is no part of the call, and its time begins behind it.
+                self.app.enter();
                 self.clock.turn();
-                let mut parcel = *parcel;
-                self.draining = parcel.draining;
-                parcel.stop_waiting(self.clock.ns());
-                self.job.unpack(parcel);
-                self.call()
+                self.serve_parcel(desk())
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
@@ -40,10 +38,21 @@ impl Seat {
         match &served {
             Served::Begun(..) => self.streams += 1,
             Served::Ended(..) | Served::Dropped => self.streams -= 1,
-            Served::Whole(..) | Served::Step(..) | Served::Handled | Served::Gone => {}
+            Served::Whole(..) | Served::Step(..) | Served::Handled | Served::Gone | Served::TakenBack => {}
         }
         self.note_time(self.clock.ns().saturating_sub(before));
         served
+    }
+
+    fn serve_parcel(&mut self, parcel: Option<Box<Parcel>>) -> Served {
+        let Some(mut parcel) = parcel else {
+            self.job.began = self.clock.ns();
+            return Served::TakenBack;
+        };
+        self.draining = parcel.draining;
+        parcel.leave_desk(self.clock.ns());
+        self.job.unpack(*parcel);
+        self.call()
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.

@@ -84,7 +84,20 @@ def sleep(environ, start_response):
 
 def hold_gil(environ, start_response):
     # Unlike CDLL, PyDLL keeps the GIL while it calls.
-    ctypes.PyDLL(None).sleep(LONG)
+    note("holding", "one")
+    ctypes.PyDLL(None).sleep(int(environ["QUERY_STRING"] or LONG))
+    return answer(start_response, "held")
+
+
+def hold_gil_and_spin(environ, start_response):
+    hold_gil(environ, start_response)
+    spin()
+
+
+def counted(environ, start_response):
+    body = environ["wsgi.input"].read()
+    note("counted", environ["QUERY_STRING"])
+    return answer(start_response, environ["QUERY_STRING"] + body.decode())
 
 
 def quick(environ, start_response):

@@ -4,10 +4,11 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::connection::Token;
+use super::desk::{Desks, Look};
 use super::job::{Letter, Parcel, Served, Work};
 use super::letter_box::LetterBox;
 use super::member::{MAIN, Member, Members};
-use super::seat::{Seat, World};
+use super::seat::{Desked, Seat, World};
 use super::sync::Arc;
 use super::tray::{TRAY, Tray};
 
@@ -33,6 +34,13 @@ pub struct EventLoop {
     letters: LetterBox,
     tray: Tray,
     laid: usize,
+    desks: Desks,
+    /// Requests that may lie on desks.
+    given: Vec<(Member, Token)>,
+    /// Those that were taken back.
+    requeued: Vec<Token>,
+    /// Whether the request that the owner calls with lies on its desk.
+    kept_back: bool,
     /// Handlers that were not begun.
     signals: usize,
     /// Written by whoever has the loop: loom sees two owners that are not ordered, even if they do not meet.
@@ -40,7 +48,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    pub fn new(world: Arc<World>, members: usize, letters: LetterBox, tray: Tray) -> Self {
+    pub fn new(world: Arc<World>, members: usize, letters: LetterBox, tray: Tray, desks: Desks) -> Self {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
@@ -54,6 +62,10 @@ impl EventLoop {
             letters,
             tray,
             laid: 0,
+            desks,
+            given: Vec::new(),
+            requeued: Vec::new(),
+            kept_back: false,
             touched: loom::cell::Cell::new(0),
         }
     }
@@ -67,8 +79,9 @@ impl EventLoop {
         self.owner = seat.member;
     }
 
-    pub fn lay_down(&mut self, token: Token, _: &Work, _: &mut Seat) {
+    pub fn lay_down(&mut self, token: Token, work: &Work, _: &mut Seat) {
         self.calling = token;
+        self.kept_back = matches!(work, Work::Desk);
         self.touch();
     }
 
@@ -79,6 +92,9 @@ impl EventLoop {
     pub fn taken(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
+        if self.kept_back {
+            self.given.push((self.owner, self.calling));
+        }
         self.world.tell_taken(self.calling);
     }
 
@@ -96,9 +112,63 @@ impl EventLoop {
         self.world.plan.slots > 1
     }
 
-    pub fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
+    pub fn hand_out(&mut self, member: Member, token: Token, seat: &mut Seat) {
+        self.lay_on_desk(member, token, seat);
+        self.outside.insert(member);
+        self.given.push((member, token));
+    }
+
+    pub fn keep_back(&mut self, token: Token, seat: &mut Seat) {
+        self.lay_on_desk(seat.member, token, seat);
+    }
+
+    fn lay_on_desk(&mut self, member: Member, token: Token, seat: &mut Seat) {
+        self.touch();
         assert_eq!(seat.job.take(), Some(token));
-        Box::new(Parcel(token))
+        self.desks.lay(member, token, Box::new(Parcel(token)));
+    }
+
+    /// What waits for the interpreter is another worker's, or waits for a slot again; says whether anything was.
+    fn clear_desks(&mut self) -> bool {
+        let mut cleared = false;
+        for (member, token) in std::mem::take(&mut self.given) {
+            let wanted = match self.world.plan.desks {
+                Desked::Wait => false,
+                Desked::Lent => true,
+                Desked::Requeued => !self.requeued.contains(&token),
+            };
+            match self.desks.take_back(member, token, |_| wanted) {
+                Look::Begun => {}
+                Look::Lies => self.given.push((member, token)),
+                Look::Back(_) if self.world.plan.desks == Desked::Lent => (cleared, _) = (true, self.lend(token)),
+                Look::Back(parcel) => {
+                    self.requeued.push(token);
+                    self.parked.push_front(parcel.0);
+                    cleared = true;
+                }
+            }
+        }
+        if self.world.plan.desks == Desked::Lent && self.outside.len() == self.world.plan.slots {
+            while let Some((token, _)) = self.tray.take_last() {
+                self.laid -= 1;
+                self.parked.push_front(token);
+            }
+            while let Some(token) = self.parked.pop_front() {
+                self.lend(token);
+                cleared = true;
+            }
+        }
+        cleared
+    }
+
+    fn lend(&mut self, token: Token) {
+        self.world.lend(token);
+        self.answer(token);
+    }
+
+    fn answer(&mut self, token: Token) {
+        self.answered[token.0] += 1;
+        self.world.tell_answered(&self.answered);
     }
 
     pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {
@@ -129,6 +199,9 @@ impl EventLoop {
             if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && self.signals == 0 {
                 assert!(self.answered.iter().all(|&count| count == 1), "answered twice: {:?}", self.answered);
                 return Ok(Step::Leave);
+            }
+            if self.clear_desks() {
+                continue;
             }
             self.letters.wait();
         }
@@ -181,13 +254,16 @@ impl EventLoop {
 
     fn open(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
         match letter.next {
-            Some(_) => self.laid -= 1,
+            Some(next) => {
+                self.laid -= 1;
+                self.given.push((letter.from, next));
+            }
             None => self.outside.remove(letter.from),
         }
         self.go_on(letter.token, letter.served, seat)
     }
 
-    pub fn resume(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub fn resume(&mut self, token: Token, served: Served, _: bool, seat: &mut Seat) -> Option<(Token, Work)> {
         self.touch();
         assert_eq!(self.owner, seat.member);
         self.go_on(token, served, seat)
@@ -196,7 +272,7 @@ impl EventLoop {
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         match served {
             Served::Whole => {
-                self.answered[token.0] += 1;
+                self.answer(token);
                 None
             }
             Served::Begun(member) if self.has_slot(Some(member), seat) => Some((token, Work::Advance(member))),
@@ -204,7 +280,7 @@ impl EventLoop {
                 self.streams.push_back((token, member));
                 None
             }
-            Served::Handled => None,
+            Served::Handled | Served::TakenBack => None,
         }
     }
 }

@@ -9,7 +9,7 @@ pub struct Parcel(pub Token);
 #[derive(Debug)]
 pub enum Work {
     Call,
-    Parcel(Box<Parcel>),
+    Desk,
     Advance(Member),
     Signals,
 }
@@ -17,7 +17,7 @@ pub enum Work {
 impl Work {
     pub fn member(&self) -> Option<Member> {
         match self {
-            Self::Call | Self::Parcel(_) => None,
+            Self::Call | Self::Desk => None,
             Self::Advance(member) => Some(*member),
             Self::Signals => Some(MAIN),
         }
@@ -28,6 +28,7 @@ pub enum Served {
     Whole,
     Begun(Member),
     Handled,
+    TakenBack,
 }
 
 pub struct Letter {

@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 
 use super::connection::Token;
 use super::event_loop::NONE;
-use super::job::{Letter, Served, Work};
+use super::job::{Letter, Parcel, Served, Work};
 use super::member::{MAIN, Member};
 use super::pace::TICK_NS;
 use super::sync::{Arc, Condvar, Mutex};
@@ -22,6 +22,8 @@ pub enum Kind {
     Opens,
     /// One block more after the call.
     Stream,
+    /// Keeps the interpreter until every other request is answered.
+    Holds,
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +63,19 @@ pub struct Plan {
     pub handlers_first: bool,
     /// Whether the loop fails at once.
     pub fails: bool,
+    /// What the loop does with requests that wait for the interpreter.
+    pub desks: Desked,
+}
+
+/// What becomes of a request that waits for the interpreter when the loop has nothing else to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Desked {
+    /// It waits on.
+    Wait,
+    /// Another worker has it.
+    Lent,
+    /// It is taken back once, and waits for a slot again.
+    Requeued,
 }
 
 /// What all threads see. loom runs one thread at a time and changes only where its own types are used: counters are plain cells.
@@ -72,6 +87,11 @@ pub struct World {
     /// For each request, opened when the loop is taken while it is called; then for the handler, opened whenever it is taken.
     taken: Vec<Gate>,
     gate: Gate,
+    /// Whether a call keeps the interpreter, and who waits for it.
+    kept: Mutex<bool>,
+    free: Condvar,
+    /// Opened when every request is answered but those that keep the interpreter.
+    served: Gate,
     /// Handlers that have begun.
     handled: Cell<usize>,
     /// Whether the loop was told to send the answers that it holds.
@@ -83,7 +103,37 @@ impl World {
         let calls = plan.requests.iter().map(|_| Cell::new(0)).collect();
         let taken = (0..=plan.requests.len()).map(|_| Gate::default()).collect();
         let (inside, handled) = (RefCell::default(), Cell::new(0));
-        Self { plan, calls, inside, taken, gate: Gate::default(), handled, sent: Cell::new(false) }
+        let (gate, served, kept, free) = (Gate::default(), Gate::default(), Mutex::new(false), Condvar::default());
+        Self { plan, calls, inside, taken, gate, kept, free, served, handled, sent: Cell::new(false) }
+    }
+
+    /// Waits for the interpreter.
+    fn wait_for_interpreter(&self) {
+        let mut kept = self.kept.lock().expect("no panic");
+        while *kept {
+            kept = self.free.wait(kept).expect("no panic");
+        }
+    }
+
+    fn keep_interpreter(&self) {
+        *self.kept.lock().expect("no panic") = true;
+        self.served.wait();
+        *self.kept.lock().expect("no panic") = false;
+        self.free.notify_all();
+    }
+
+    /// Another worker serves this request.
+    pub fn lend(&self, token: Token) {
+        let calls = &self.calls[token.0];
+        calls.set(calls.get() + 1);
+    }
+
+    /// So many answers were given to each request.
+    pub fn tell_answered(&self, answered: &[usize]) {
+        let keeps = |index: usize| matches!(self.plan.requests[index], Kind::Holds);
+        if (0..answered.len()).any(keeps) && (0..answered.len()).all(|index| keeps(index) || answered[index] > 0) {
+            self.served.open();
+        }
     }
 
     pub fn check(&self) {
@@ -150,13 +200,16 @@ impl Seat {
         Self { world, app: App, clock: Clock(0), member, may_call, streams: 0, job: None }
     }
 
-    pub fn serve(&mut self, work: Work) -> Served {
+    pub fn serve(&mut self, work: Work, desk: impl FnOnce() -> Option<Box<Parcel>>) -> Served {
         match work {
             Work::Call => {
                 let token = self.job.take().expect("a call has a job");
                 self.call(token)
             }
-            Work::Parcel(parcel) => self.call(parcel.0),
+            Work::Desk => {
+                self.world.wait_for_interpreter();
+                desk().map_or(Served::TakenBack, |parcel| self.call(parcel.0))
+            }
             Work::Advance(member) => {
                 assert_eq!(member, self.member, "a stream left its thread");
                 self.world.enter(self.member);
@@ -172,7 +225,7 @@ impl Seat {
                     Kind::Quick => {}
                     Kind::UntilTaken => self.world.taken(NONE).wait(),
                     Kind::Waits => self.world.gate.wait(),
-                    Kind::Long | Kind::Opens | Kind::Stream => unreachable!("no handler does that"),
+                    Kind::Long | Kind::Opens | Kind::Stream | Kind::Holds => unreachable!("no handler does that"),
                 }
                 Served::Handled
             }
@@ -204,6 +257,10 @@ impl Seat {
             }
             Kind::Opens => {
                 world.gate.open();
+                Served::Whole
+            }
+            Kind::Holds => {
+                world.keep_interpreter();
                 Served::Whole
             }
             Kind::Stream => {

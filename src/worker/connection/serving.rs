@@ -59,6 +59,7 @@ impl Connection {
     /// Takes back what the application's side made.
     pub fn served(&mut self, served: Served, seat: &mut Seat) {
         self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+        self.desk = None;
         self.moves = 0;
         match served {
             Served::Whole(output, fate) => {
@@ -83,7 +84,7 @@ impl Connection {
                 seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }
-            Served::Dropped | Served::Handled | Served::Gone => {}
+            Served::Dropped | Served::Handled | Served::Gone | Served::TakenBack => {}
         }
     }
 

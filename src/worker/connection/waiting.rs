@@ -16,13 +16,12 @@ impl Connection {
                 let parcel = self.pack(seat);
                 self.queue(parcel, seat);
             }
-            Work::Parcel(parcel) => self.queue(parcel, seat),
             Work::Advance(answer) | Work::Drop(answer) => {
                 self.phase = Phase::Answer(answer);
                 self.deadline = u64::MAX;
             }
             // No connection asks for it.
-            Work::Signals => {}
+            Work::Signals | Work::Desk => {}
         }
     }
 
@@ -31,10 +30,22 @@ impl Connection {
         self.keep_behind(parcel.output.take());
         self.link.claim.end();
         parcel.since = seat.clock.ns();
-        // Rounded up: it is not refused before its time.
-        let since = parcel.since.saturating_sub(parcel.queued).div_ceil(NS_PER_MS);
+        self.deadline = time_of(parcel.since, &parcel, seat);
         self.phase = Phase::Waiting(parcel);
-        self.deadline = since.saturating_add(seat.rules.queue_timeout);
+    }
+
+    /// Its request is given to this thread, which may have to wait for the interpreter: for as long as for a slot.
+    pub fn lie_on_desk(&mut self, member: Member, parcel: &Parcel, seat: &Seat) {
+        self.desk = Some(member);
+        self.deadline = time_of(parcel.given, parcel, seat);
+    }
+
+    /// Its request comes back from a desk: it waits on for a slot.
+    pub fn leave_desk(&mut self, mut parcel: Box<Parcel>, seat: &Seat) {
+        self.desk = None;
+        parcel.leave_desk(seat.clock.ns());
+        parcel.block = None;
+        self.queue(parcel, seat);
     }
 
     /// Its request was parked and may not wait: 503.
@@ -103,4 +114,9 @@ impl Connection {
         self.laid = false;
         self.phase = Phase::Waiting(parcel);
     }
+}
+
+/// When a request that waits since `since` is refused, in milliseconds of the loop's clock. Rounded up: not before its time.
+fn time_of(since: u64, parcel: &Parcel, seat: &Seat) -> u64 {
+    since.saturating_sub(parcel.queued).div_ceil(NS_PER_MS).saturating_add(seat.rules.queue_timeout)
 }

@@ -72,6 +72,8 @@ impl EventLoop {
         let due = connection.deadline() <= now;
         if due && connection.laid {
             self.withdraw(token);
+        } else if due && let Some(member) = connection.desk {
+            self.clear_desk(member, token, seat);
         }
         let connection = self.find(token)?;
         let waited = due && connection.is_waiting();

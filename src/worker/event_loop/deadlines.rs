@@ -3,7 +3,7 @@
 
 use crate::channel::Report;
 
-use super::{EventLoop, Seat};
+use super::{EventLoop, Seat, Token};
 use crate::worker::alarm::{self, Target};
 use crate::worker::calls::{Overdue, Verdict};
 use crate::worker::late::Outcome;
@@ -46,6 +46,10 @@ impl EventLoop {
             None => Outcome::NoClient,
         };
         self.calls.gave_up(overdue.member, overdue.token);
+        if self.lending.hands_over {
+            // What cannot be lent may have nobody now.
+            self.lending.retry.get_or_insert(seat.clock.ms());
+        }
         let request = seat.describe(&call);
         let stacks = seat.alarms[overdue.member.0].stacks();
         let stacks = if stacks.is_empty() { stacks } else { format!("\nwhen it was interrupted:\n{stacks}") };
@@ -56,9 +60,10 @@ impl EventLoop {
         }
     }
 
-    /// Whether every slot is taken by a call that was given up: nothing that waits for one can be served here.
-    pub(super) fn is_blocked(&self) -> bool {
-        self.calls.late() >= self.slots
+    /// Whether every slot is taken by a call that was given up, or one of those keeps the interpreter from the others: nothing that waits
+    /// can be served here.
+    pub(super) fn is_blocked(&self, now: u64) -> bool {
+        self.calls.late() >= self.slots || self.calls.is_locked(now)
     }
 
     /// Whether there are no connections but those whose call was given up: they have their answers, and at most linger.
@@ -67,10 +72,9 @@ impl EventLoop {
     }
 
     /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
-    pub(super) fn tell_if_stranded(&mut self) {
-        let late = self.calls.late();
+    pub(super) fn tell_if_stranded(&mut self, now: u64) {
         let waits = self.errands.iter().any(|work| work.member().is_some_and(|member| !self.calls.is_late(member)));
-        let stranded = late > 0 && late == self.outside.len() && !waits;
+        let stranded = self.calls.is_locked(now) && !waits;
         if stranded && !std::mem::replace(&mut self.reported.1, true) {
             // As above.
             let _ = self.control.report(&Report::Stranded);
@@ -80,10 +84,16 @@ impl EventLoop {
     /// Complete requests that wait for a slot that will not be free any more are answered 503 at once, so that the worker can leave.
     pub(super) fn turn_waiting_away(&mut self, seat: &Seat) {
         let now = seat.clock.ms();
-        let waiting: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid).map(|(key, _)| key).collect();
-        for key in waiting {
-            self.connections[key].hurry(now);
-            self.arm(key);
+        let waiting: Vec<Token> =
+            self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid || c.desk.is_some()).map(|(_, c)| c.token).collect();
+        waiting.into_iter().for_each(|token| self.refuse_soon(token, now));
+    }
+
+    /// The wait of this connection's request is over.
+    pub(super) fn refuse_soon(&mut self, token: Token, now: u64) {
+        if let Some(connection) = self.find(token) {
+            connection.hurry(now);
+            self.arm(token.key());
         }
     }
 }

@@ -81,19 +81,19 @@ impl EventLoop {
             }
             Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
             Leaving::Drained => {
-                if self.is_blocked() && !self.lending.hands_over {
+                if self.is_blocked(now) && !self.lending.hands_over {
                     self.turn_waiting_away(seat);
                 }
-                Ok(self.only_late_ones() && self.has_left() && self.connections.is_empty() && self.is_queue_empty(seat))
+                Ok(self.only_late_ones() && self.has_left(now) && self.connections.is_empty() && self.is_queue_empty(seat))
             }
-            Leaving::Now => Ok(self.has_left()),
+            Leaving::Now => Ok(self.has_left(now)),
         }
     }
 
     /// Whether nothing of the worker is in the application; tells the master when only what never ends is.
-    fn has_left(&mut self) -> bool {
+    fn has_left(&mut self, now: u64) -> bool {
         if !self.is_quiet() {
-            self.tell_if_stranded();
+            self.tell_if_stranded(now);
             return false;
         }
         true
@@ -101,7 +101,7 @@ impl EventLoop {
 
     /// While all its slots are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = (self.acceptor.is_shared() && self.is_full()) || self.is_blocked();
+        let full = (self.acceptor.is_shared() && self.is_full()) || self.is_blocked(now);
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
@@ -144,7 +144,7 @@ impl EventLoop {
             // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now. One whose slots
             // are taken is off the listeners, and would keep from others what it cannot serve.
             Leaving::Drained => {
-                let wakes = self.acceptor.is_open() && !self.is_blocked();
+                let wakes = self.acceptor.is_open() && !self.is_blocked(seat.clock.ms());
                 self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, seat);
             }
             Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),

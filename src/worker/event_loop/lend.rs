@@ -66,7 +66,9 @@ pub(super) struct Lending {
     /// Since when all slots are taken, in milliseconds of the loop's clock; `None`: they were not at the end of a turn.
     full_since: Option<u64>,
     /// When what was kept for now is offered, in milliseconds of the loop's clock; `None`: nothing was.
-    retry: Option<u64>,
+    pub(super) retry: Option<u64>,
+    /// When to look at the requests that wait for the interpreter, in milliseconds of the loop's clock; `None`: none does.
+    pub(super) desks: Option<u64>,
     /// When a request that was lent has waited too long, in milliseconds of the loop's clock.
     overdue: Option<u64>,
     /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of the
@@ -106,6 +108,7 @@ impl Lending {
             hands_over: false,
             full_since: None,
             retry: None,
+            desks: None,
             overdue: None,
             aside: None,
             adopted: Vec::new(),
@@ -114,15 +117,23 @@ impl Lending {
 
     /// When there is something to do without an event, in milliseconds of the loop's clock.
     pub(super) fn wants(&self) -> Option<u64> {
-        self.retry.into_iter().chain(self.overdue).chain(self.aside).min()
+        self.retry.into_iter().chain(self.desks).chain(self.overdue).chain(self.aside).min()
+    }
+
+    /// Whether there may be another worker for what is not in sight here: on the tray, on desks.
+    pub(super) fn has_others(&self) -> bool {
+        self.lends && (self.shared || self.hands_over)
     }
 
     /// The worker leaves. It hands its connections over if somebody is there to take them.
     pub(super) fn leave(&mut self, to_others: bool) {
         self.lends &= to_others;
         self.hands_over = self.lends;
-        if !self.lends {
-            (self.retry, self.overdue) = (None, None);
+        if self.lends {
+            // Somebody is there now, also for what had nobody else so far.
+            (self.retry, self.desks) = (Some(0), Some(0));
+        } else {
+            (self.retry, self.desks, self.overdue) = (None, None, None);
         }
     }
 }
@@ -157,6 +168,11 @@ impl EventLoop {
             self.lending.retry = Some(seat.clock.ms() + RETRY_MS);
         }
         offer == Offer::Lent
+    }
+
+    /// Offers a connection; whether it is gone.
+    pub(super) fn offers(&mut self, token: Token, seat: &mut Seat) -> bool {
+        self.offer(token, seat) == Offer::Lent
     }
 
     fn offer(&mut self, token: Token, seat: &mut Seat) -> Offer {
@@ -206,6 +222,7 @@ impl EventLoop {
             self.lending.retry = None;
             self.offer_parked(now, seat);
         }
+        self.lend_desks(now, seat);
         if self.lending.hands_over && self.lending.retry.is_none() {
             self.hand_over(now, seat);
         }
@@ -230,7 +247,7 @@ impl EventLoop {
 
     /// Offers the requests that wait, in order.
     fn offer_parked(&mut self, now: u64, seat: &mut Seat) {
-        if self.laid > 0 && self.lending.shared {
+        if self.laid > 0 && self.lending.has_others() {
             // What lies on the tray is out of sight: it is looked after until a thread has taken it.
             self.lending.retry = Some(now + RETRY_MS);
             if seat.scoreboard.others_adopt(seat.slot) {
@@ -241,7 +258,14 @@ impl EventLoop {
         while self.lending.lends && self.is_full() && index < self.parked.len() {
             match self.offer(self.parked[index], seat) {
                 Offer::Lent => drop(self.parked.remove(index)),
-                Offer::Kept => index += 1,
+                Offer::Kept => {
+                    let token = self.parked[index];
+                    if self.lending.hands_over && self.is_blocked(now) {
+                        // Nobody can have it, and nobody here will run it.
+                        self.refuse_soon(token, now);
+                    }
+                    index += 1;
+                }
                 Offer::NoRoom => {
                     self.lending.retry = Some(now + RETRY_MS);
                     return;

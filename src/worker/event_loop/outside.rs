@@ -10,15 +10,23 @@ use super::{EventLoop, Seat};
 impl EventLoop {
     /// The loop was taken from its owner, who is in the application.
     pub fn taken(&mut self) {
+        let now = monotonic() / NS_PER_MS;
         self.outside.insert(self.owner);
-        self.calls.add(self.owner, self.calling, monotonic() / NS_PER_MS);
+        self.calls.add(self.owner, self.calling, now, self.kept_back);
+        if self.kept_back
+            && let Some(connection) = self.find(self.calling)
+        {
+            let key = connection.token.key();
+            self.arm(key);
+            self.look_at_desks(now);
+        }
         self.pace.note(true);
     }
 
     /// Another thread is about to work in the application for this connection.
     pub fn send_out(&mut self, member: Member, token: Token, seat: &Seat) {
         self.outside.insert(member);
-        self.calls.add(member, token, seat.clock.ms());
+        self.calls.add(member, token, seat.clock.ms(), false);
     }
 
     /// Reads what a thread without the loop has done.
@@ -29,7 +37,11 @@ impl EventLoop {
         }
         self.calls.remove(letter.from, letter.token);
         if let Some(next) = letter.next {
-            self.calls.add(letter.from, next, seat.clock.ms());
+            self.calls.add(letter.from, next, seat.clock.ms(), true);
+            self.look_at_desks(seat.clock.ms());
+            if let Some(connection) = self.find(next) {
+                connection.desk = Some(letter.from);
+            }
         }
         self.pace.note(letter.slow);
         match &letter.rest {

@@ -24,7 +24,7 @@ impl EventLoop {
     pub(super) fn is_ready(&self, work: &Work, seat: &Seat) -> bool {
         match work {
             Work::Signals => !self.outside.contains(MAIN),
-            Work::Call | Work::Parcel(_) | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.member(), seat),
+            Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.member(), seat),
         }
     }
 }

@@ -14,7 +14,7 @@ impl EventLoop {
         self.note_taken(seat);
         match work {
             Work::Drop(_) | Work::Signals => self.errands.push_back(work),
-            Work::Call | Work::Parcel(_) | Work::Advance(_) => {
+            Work::Call | Work::Desk | Work::Advance(_) => {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
                 let Some(connection) = self.find(token) else {
                     // What waited to be sent to it has just found its client gone.
