@@ -17,8 +17,8 @@ const STOOD_STILL: u64 = 500_000_000;
 /// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
 const AGAIN_MS: u64 = 20;
 
-/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python lets go of it
-/// every 5 ms.
+/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python lets go of
+/// it every 5 ms.
 const LOCKED_MS: u64 = 1_000;
 
 /// How far a call is.
@@ -192,8 +192,8 @@ impl Calls {
         }
     }
 
-    /// Whether nothing that is here will go on: calls that were given up, and threads that have waited for the interpreter, which one of
-    /// those keeps.
+    /// Whether nothing that is here will go on: calls that were given up, and threads that have waited for the interpreter, which one
+    /// of those keeps.
     pub fn is_locked(&self, now: u64) -> bool {
         let stands = |row: &Row| match row.stage {
             Stage::Late | Stage::TakenBack => true,
@@ -255,6 +255,37 @@ mod tests {
         let mut calls = calls(0);
         calls.add(FIRST, token(1), 5_000, false);
         assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, Verdict::GiveUp)]);
+    }
+
+    #[test]
+    fn what_waits_for_the_interpreter_has_no_deadline_and_counts_as_locked_beside_a_late_call() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0, false);
+        calls.add(SECOND, token(2), 0, true);
+        let entered = |member: Member| (member == FIRST).then_some(1);
+        let late = calls.overdue(1_000, entered);
+        assert_eq!(late.iter().map(|found| found.token).collect::<Vec<_>>(), [token(1)]);
+        assert!(!calls.is_locked(1_000), "no call is given up");
+        calls.gave_up(FIRST, token(1));
+        assert!(calls.is_locked(1_000) && !calls.is_locked(999), "it has not waited for long");
+        assert_eq!(calls.overdue(9_000, entered), []);
+        assert_eq!((calls.on_desks(0), calls.has_desks()), (vec![(SECOND, token(2))], true));
+        calls.begun(SECOND, token(2));
+        assert!(!calls.is_locked(9_000) && !calls.has_desks(), "it runs");
+        assert_eq!(calls.overdue(9_000, |_| Some(NS_PER_MS)).len(), 1, "and has a deadline");
+    }
+
+    #[test]
+    fn a_thread_whose_request_was_taken_back_has_nothing_to_be_late_with() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0, true);
+        calls.took_back(FIRST, token(1));
+        assert_eq!((look(&mut calls, 9_000, 1), calls.late(), calls.has_desks()), (vec![], 0, false));
+        calls.add(SECOND, token(1), 0, false);
+        calls.gave_up(SECOND, token(1));
+        assert!(calls.is_locked(0));
+        calls.remove(FIRST, token(1));
+        assert_eq!(calls.late(), 1, "the letter of the first");
     }
 
     #[test]

@@ -43,8 +43,8 @@
 //!   back as soon as the main thread is idle.
 //! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
 //!   the table.
-//! - A request that begins while others are in the application lies on the desk of its thread ([`super::desk`]) until that has the
-//!   interpreter: the owner of the loop can take it back until then. The thread, which then finds nothing there, says so in its letter.
+//! - A request that begins while others are in the application lies on the desk of its thread ([`super::desk`]) until that has
+//!   the interpreter: the owner of the loop can take it back until then. The thread, which finds nothing there, says so in its letter.
 
 use std::io;
 
@@ -124,7 +124,7 @@ enum Performed {
     Lost(Option<(Token, Work)>),
 }
 
-/// A crew of `members` threads, whose letters go to `letters`, whose next work lies on `tray`, and whose own requests lie on `desks`.
+/// A crew of `members` threads, whose letters go to `letters`, whose next work lies on `tray` and what they were given on `desks`.
 ///
 /// `puts_off`: a busy owner puts the timer off before it fires, and the watcher sleeps. Otherwise the timer fires every other tick. Where
 /// workers and clients share cores the watcher's wake is what lets the kernel spread them: without it some of four workers were

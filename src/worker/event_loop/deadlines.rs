@@ -60,10 +60,19 @@ impl EventLoop {
         }
     }
 
-    /// Whether every slot is taken by a call that was given up, or one of those keeps the interpreter from the others: nothing that waits
-    /// can be served here.
-    pub(super) fn is_blocked(&self, now: u64) -> bool {
-        self.calls.late() >= self.slots || self.calls.is_locked(now)
+    /// Whether every slot is taken by a call that was given up, or one of those keeps the interpreter from the others: nothing that
+    /// waits can be served here.
+    pub(super) fn is_blocked(&mut self, now: u64) -> bool {
+        self.calls.late() >= self.slots || self.is_locked(now)
+    }
+
+    /// Whether nothing that is in the application, or waits for it with a thread, will go on.
+    fn is_locked(&mut self, now: u64) -> bool {
+        if self.calls.late() == 0 {
+            return false;
+        }
+        self.note_begun(now);
+        self.calls.is_locked(now)
     }
 
     /// Whether there are no connections but those whose call was given up: they have their answers, and at most linger.
@@ -74,7 +83,7 @@ impl EventLoop {
     /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
     pub(super) fn tell_if_stranded(&mut self, now: u64) {
         let waits = self.errands.iter().any(|work| work.member().is_some_and(|member| !self.calls.is_late(member)));
-        let stranded = self.calls.is_locked(now) && !waits;
+        let stranded = self.is_locked(now) && !waits;
         if stranded && !std::mem::replace(&mut self.reported.1, true) {
             // As above.
             let _ = self.control.report(&Report::Stranded);

@@ -1,5 +1,5 @@
-//! What the loop does with the desks of its threads ([`super::super::desk`]): puts requests there, and takes back those that wait for the
-//! interpreter for too long.
+//! What the loop does with the desks of its threads ([`super::super::desk`]): puts requests there, and takes back those that wait for
+//! the interpreter for too long.
 
 use crate::worker::connection::Token;
 use crate::worker::desk::Look;
@@ -9,8 +9,8 @@ use crate::worker::seat::Seat;
 
 use super::EventLoop;
 
-/// How long a request waits for the interpreter before another worker may have it, in milliseconds: threads of Python let go of it that
-/// often (`sys.getswitchinterval`).
+/// How long a request waits for the interpreter before another worker may have it, in milliseconds: threads of Python let go of it
+/// that often (`sys.getswitchinterval`).
 const PATIENCE_MS: u64 = 5;
 
 /// Pause between two looks at what waits, in milliseconds.
@@ -31,8 +31,8 @@ impl EventLoop {
         }
     }
 
-    /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may lie in the outbox,
-    /// and its cache knows the block of the request.
+    /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may lie in the
+    /// outbox, and its cache knows the block of the request.
     pub fn keep_back(&mut self, token: Token, seat: &mut Seat) {
         let (block, behind) = (seat.job.block, seat.job.behind);
         let mut parcel = self.pack(token, seat);
@@ -74,6 +74,15 @@ impl EventLoop {
             }
         }
         self.lending.desks = (self.lending.has_others() && self.calls.has_desks()).then_some(now + AGAIN_MS);
+    }
+
+    /// Looks which requests have left their desks.
+    pub(super) fn note_begun(&mut self, now: u64) {
+        for (member, token) in self.calls.on_desks(now) {
+            if matches!(self.desks.take_back(member, token, |_| false), Look::Begun) {
+                self.calls.begun(member, token);
+            }
+        }
     }
 
     fn lend_from_desk(&mut self, (member, token): (Member, Token), parcel: Box<Parcel>, seat: &mut Seat) {
