@@ -79,6 +79,20 @@ fn end_of(server: &Running, slow: Vec<Client>) {
     }
 }
 
+/// So many connections of each worker.
+fn kept_of_each_worker(server: &Running, each: usize) -> Vec<Vec<Client>> {
+    let workers = server.workers();
+    let mut found: Vec<Vec<Client>> = workers.iter().map(|_| Vec::new()).collect();
+    wait_for("connections of each worker", SOON, || {
+        let mut client = server.connect();
+        let worker = client.get("/kept").field("x-worker").and_then(|pid| pid.parse::<i32>().ok());
+        let index = workers.iter().position(|pid| Some(*pid) == worker).expect("the application names its worker");
+        found[index].push(client);
+        found.iter().all(|clients| clients.len() >= each).then_some(())
+    });
+    found
+}
+
 fn send_counted(client: &mut Client) {
     client.send(COUNTED);
 }
@@ -126,8 +140,16 @@ fn a_request_whose_client_left_while_it_waited_in_the_queue_of_all_workers_is_no
 fn a_request_whose_client_left_while_it_waited_to_be_accepted_is_not_run() {
     let server = server(2, 1).start();
     for (round, address) in server.addresses().iter().enumerate() {
-        // Who has no slot free accepts nothing.
+        let mut probes = kept_of_each_worker(&server, 2);
         let slow = occupy(&server, 2);
+        // Who has no slot free accepts nothing from the end of the turn on in which that is noticed: a later one answers the second probe.
+        for _ in 0..2 {
+            for clients in &mut probes {
+                let mut client = clients.pop().expect("there are two");
+                client.send("GET /probe HTTP/9\r\n\r\n");
+                assert_eq!(client.response().status, 400);
+            }
+        }
         let mut clients: Vec<Client> = (0..WAITING).map(|_| Client::connect(address)).collect();
         clients.iter_mut().for_each(send_counted);
         let stayed = half_leave(address, clients);

@@ -47,5 +47,5 @@ CASES = {"/kept": lambda: None, "/slow": slow, "/counted": counted, "/wait": wai
 
 def application(environ, start_response):
     CASES[environ["PATH_INFO"]]()
-    start_response("200 OK", [("Content-Length", "2")])
+    start_response("200 OK", [("Content-Length", "2"), ("X-Worker", str(os.getpid()))])
     return [b"ok"]
