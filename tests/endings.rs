@@ -174,3 +174,24 @@ fn ended_connections_take_no_descriptor_from_the_application() {
         eprintln!("this machine is too slow to tell");
     }
 }
+
+#[test]
+fn a_cut_answer_takes_none_with_it_that_is_on_its_way() {
+    // More than a read takes: some of it is unread at the end.
+    const UNREAD: usize = 300_000;
+    let server = server().options(["--access-logfile", "-"]).expect_error("on purpose").start();
+    let mut client = server.connect();
+    client.shrink_receive_buffer(16 * 1024);
+    let behind = format!("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: {UNREAD}\r\n\r\n{}", "u".repeat(UNREAD));
+    client.send_while_taken(
+        format!("GET /large HTTP/1.1\r\nHost: test\r\n\r\nGET /broken HTTP/1.1\r\nHost: test\r\n\r\n{behind}").as_bytes(),
+        MEANWHILE / 10,
+    );
+    wait_for("the end of both", SOON, || server.stdout().contains("GET /broken").then_some(()));
+    let large = client.response();
+    assert_eq!((large.body.len(), large.complete), (65_536, true));
+    let broken = client.response();
+    assert_eq!((broken.text().as_str(), broken.complete), ("begun", false));
+    drop(client);
+    server.stop();
+}

@@ -37,10 +37,19 @@ def reap():
         os.waitpid(CHILDREN.pop(), 0)
 
 
+def broken():
+    yield b"begun"
+    raise RuntimeError("on purpose")
+
+
+ANSWERS = {"/large": lambda: [b"x" * 65536], "/broken": broken}
 CASES = {"/fork": fork, "/gated": gated, "/behind": behind, "/look": look, "/reap": reap}
 
 
 def application(environ, start_response):
+    if answer := ANSWERS.get(environ["PATH_INFO"]):
+        start_response("200 OK", [])
+        return answer()
     CASES.get(environ["PATH_INFO"], lambda: None)()
     start_response("200 OK", [("Content-Length", "6")])
     return [b"hello\n"]

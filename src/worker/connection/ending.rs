@@ -80,13 +80,15 @@ impl Connection {
                 Ok(())
             }
             Fate::Taken { held: false } => self.take_back(seat),
-            Fate::Keep | Fate::Close | Fate::Last => {
+            // A cut answer too: those before it may still be on their way, and a close that meets unread bytes destroys them.
+            Fate::Keep | Fate::Close | Fate::Last | Fate::Cut => {
+                let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
                 seat.take_in(&[], false);
                 // A connection that was adopted with its request has not been read from here.
                 let is_empty =
                     |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
                 if self.has_read_all() || !self.unread && is_empty(self, seat) {
-                    return Err(Next::Close(CloseReason::Done));
+                    return Err(Next::Close(reason));
                 }
                 if self.link.stream.shutdown_write().is_err() {
                     return Err(Next::Close(CloseReason::ClientGone));
@@ -96,7 +98,6 @@ impl Connection {
                 self.deadline = now + LINGER_MS;
                 Ok(())
             }
-            Fate::Cut => Err(Next::Close(CloseReason::Cut)),
             Fate::Reset => {
                 // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
                 let _ = self.link.stream.set_linger0();
