@@ -195,3 +195,19 @@ fn a_cut_answer_takes_none_with_it_that_is_on_its_way() {
     drop(client);
     server.stop();
 }
+
+#[test]
+fn an_answer_arrives_whose_client_sends_on_because_nothing_told_it_not_to() {
+    let server = server().options(["--access-logfile", "-"]).start();
+    let mut client = server.connect();
+    client.shrink_receive_buffer(16 * 1024);
+    client.send("GET /closing HTTP/1.1\r\nHost: test\r\n\r\n");
+    wait_for("the end", SOON, || server.stdout().contains("GET /closing").then_some(()));
+    // The worker has nothing else to do, so it has ended the connection.
+    server.get("/look");
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    let closing = client.response();
+    assert_eq!((closing.body.len(), closing.complete), (65_536, true));
+    assert!(client.is_closed());
+    server.stop();
+}

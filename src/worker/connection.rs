@@ -109,6 +109,8 @@ pub struct Connection {
     pub desk: Option<Member>,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
+    /// Whether the client has said that nothing follows its request.
+    is_last: bool,
     /// Steps left of its turn.
     pub(super) turn: u8,
     /// Since when its request waits, if another worker has lent it: nanoseconds of the loop's clock; 0: it has not.
@@ -142,6 +144,7 @@ impl Connection {
             laid: false,
             desk: None,
             unread: false,
+            is_last: false,
             turn: TURN,
             since: 0,
             waited: false,

@@ -42,13 +42,18 @@ def broken():
     raise RuntimeError("on purpose")
 
 
-ANSWERS = {"/large": lambda: [b"x" * 65536], "/broken": broken}
+def large():
+    return [b"x" * 65536]
+
+
+ANSWERS = {"/large": ([], large), "/closing": ([("Connection", "close")], large), "/broken": ([], broken)}
 CASES = {"/fork": fork, "/gated": gated, "/behind": behind, "/look": look, "/reap": reap}
 
 
 def application(environ, start_response):
-    if answer := ANSWERS.get(environ["PATH_INFO"]):
-        start_response("200 OK", [])
+    if environ["PATH_INFO"] in ANSWERS:
+        fields, answer = ANSWERS[environ["PATH_INFO"]]
+        start_response("200 OK", fields)
         return answer()
     CASES.get(environ["PATH_INFO"], lambda: None)()
     start_response("200 OK", [("Content-Length", "6")])

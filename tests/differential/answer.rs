@@ -107,7 +107,8 @@ impl Answer {
             let Some(end) = find(&bytes[at..], b"\r\n") else { return Ok(false) };
             let line = &bytes[at..at + end];
             let size = std::str::from_utf8(line).ok().and_then(|line| usize::from_str_radix(line, 16).ok());
-            let size = size.ok_or_else(|| format!("no chunk size behind {} bytes: \"{}\"", self.body.len(), line.escape_ascii()))?;
+            let size =
+                size.ok_or_else(|| format!("no chunk size behind {} bytes: \"{}\"", self.body.len(), line.escape_ascii()))?;
             at += end + 2;
             let data = &bytes[at..bytes.len().min(at + size)];
             self.body.extend_from_slice(data);

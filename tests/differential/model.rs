@@ -18,8 +18,8 @@ pub struct Expected {
     pub hints: usize,
     /// How often `close()` is noted, when the request reaches the application and is answered to its end.
     pub closes: usize,
-    /// Whether the error log has a record of it.
-    pub is_error: bool,
+    /// Records of it in the error log.
+    pub errors: usize,
 }
 
 /// How an answer ends.
@@ -57,15 +57,7 @@ impl Plan {
         };
         let mut model = Model {
             plan: self,
-            expected: Expected {
-                status: 500,
-                body: None,
-                field: None,
-                end: End::Close,
-                hints: 0,
-                closes: 0,
-                is_error: false,
-            },
+            expected: Expected { status: 500, body: None, field: None, end: End::Close, hints: 0, closes: 0, errors: 0 },
             number: 0,
             body: Vec::new(),
             length: None,
@@ -119,7 +111,7 @@ impl Model<'_> {
                 Step::Length(length) => self.length = Some(length),
                 Step::Close => self.close = true,
                 Step::Start(status) | Step::Restart(status) => self.expected.status = status,
-                Step::CloseFails => self.expected.is_error = true,
+                Step::CloseFails => self.expected.errors += 1,
                 Step::Write(_) => self.take(step),
                 Step::Raise => return true,
                 Step::Return(_) | Step::Block(_) | Step::Echo | Step::Sum => unreachable!("{step} is no step of the call"),
@@ -149,7 +141,7 @@ impl Model<'_> {
     }
 
     fn fail(mut self) -> Expected {
-        self.expected.is_error = true;
+        self.expected.errors += 1;
         if !self.sent {
             self.expected.status = 500;
             self.expected.field = None;
@@ -174,7 +166,7 @@ impl Model<'_> {
             _ if self.close || until_close => End::Close,
             _ => End::Keep,
         };
-        self.expected.is_error |= self.expected.end == End::Cut;
+        self.expected.errors += usize::from(self.expected.end == End::Cut);
         if let Some(length) = self.length {
             self.body.truncate(length);
         }

@@ -134,7 +134,7 @@ impl Plan {
         let dull = flavour == Flavour::Quick && random.percent(95);
         // Old clients do not pipeline: a reset, the only way to show them a cut, destroys what is on its way.
         let old = !pipelined && random.percent(10);
-        let keep = if old { random.percent(70) } else { !random.percent(if dull { 1 } else { 4 }) };
+        let keep = if old { random.percent(70) } else { !random.percent(if dull { 0 } else { 4 }) };
         let upload = (!dull && random.percent(20)).then(|| Upload::random(old, flavour, random));
         let method = match upload {
             Some(_) => "POST",
@@ -152,7 +152,8 @@ impl Plan {
     }
 
     fn make_steps(&mut self, flavour: Flavour, random: &mut Random) {
-        let slow = |chance: u64, random: &mut Random| random.percent(chance).then(|| Step::Sleep(random.pick(&[1, 2, 4, 10, 10, 30])));
+        let slow =
+            |chance: u64, random: &mut Random| random.percent(chance).then(|| Step::Sleep(random.pick(&[1, 2, 4, 10, 10, 30])));
         let mut steps = Vec::new();
         let read = self.upload.is_some() && random.percent(80);
         if read {

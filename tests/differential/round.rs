@@ -19,15 +19,8 @@ use super::session::{Fault, Leaving, Seen, Session};
 const IDS: u32 = 1 << 20;
 
 /// Reloads, upgrades and the like in the life of one server.
-const DISTURBANCES: [Signal; 7] = [
-    Signal::SIGHUP,
-    Signal::SIGHUP,
-    Signal::SIGUSR2,
-    Signal::SIGUSR1,
-    Signal::SIGTTIN,
-    Signal::SIGTTIN,
-    Signal::SIGTTOU,
-];
+const DISTURBANCES: [Signal; 7] =
+    [Signal::SIGHUP, Signal::SIGHUP, Signal::SIGUSR2, Signal::SIGUSR1, Signal::SIGTTIN, Signal::SIGTTIN, Signal::SIGTTOU];
 
 /// A server, its clients, and what happens meanwhile.
 #[derive(Debug)]
@@ -227,7 +220,10 @@ impl Round {
     fn fail(&self, failure: &Failure) -> ! {
         let Failure { client, session, what } = failure;
         let request = session.as_ref().map_or_else(String::new, |(_, request)| format!("\nclient {client}, {request}"));
-        panic!("{what}{request}\nround: {self}\nto run it again: TAPSTER_DIFFERENTIAL_SEED={} (timing may need some tries)", self.seed);
+        panic!(
+            "{what}{request}\nround: {self}\nto run it again: TAPSTER_DIFFERENTIAL_SEED={} (timing may need some tries)",
+            self.seed
+        );
     }
 }
 

@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const READ_SIZE: usize = 256 * 1024;
 
 /// Receive buffer of a client that stalls, in bytes: little, so that the server feels it.
-const SMALL_BUFFER: usize = 16 * 1024;
+const SMALL_BUFFER: usize = 128 * 1024;
 
 /// Receive buffer of the same client when it has done with its pauses, in bytes: the kernel sends to a small one five times a second.
 const LARGE_BUFFER: usize = 2 * 1024 * 1024;
@@ -110,7 +110,11 @@ impl Session {
             (_, 2..=7) => random.between(2, 8),
             (_, _) => random.between(10, 30),
         };
-        let plans: Vec<Plan> = (0..count).map(|n| Plan::random(id + n as u32, flavour, window > 1, random)).collect();
+        let mut plans: Vec<Plan> = (0..count).map(|n| Plan::random(id + n as u32, flavour, window > 1, random)).collect();
+        // A client that has said so sends nothing more (RFC 9112 section 9.6).
+        if let Some(last) = plans.iter().position(|plan| !plan.keep) {
+            plans.truncate(last + 1);
+        }
         let total = {
             let mut bytes = Vec::new();
             plans.iter().for_each(|plan| plan.render(&mut bytes));
@@ -410,7 +414,10 @@ impl Run<'_> {
             return Ok(());
         }
         let expected: Expected = plan.expected();
-        answer.check(plan, &expected, expected.end == End::Reset)?;
+        answer.check(plan, &expected, expected.end == End::Reset).map_err(|what| match self.ended {
+            None => what,
+            Some(ended) => format!("{what}; the connection has ended ({ended:?}, broken: {})", self.broken),
+        })?;
         if answer.closes() != (expected.end == End::Close || (matches!(expected.end, End::Cut | End::Reset) && answer.closes())) {
             return Err(format!("the answer says that it closes: {}, expected is {:?}", answer.closes(), expected.end));
         }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::answer::Answer;
 use crate::worker::app::Fate;
 use crate::worker::seat::{READ_SIZE, Seat};
@@ -84,10 +85,7 @@ impl Connection {
             Fate::Keep | Fate::Close | Fate::Last | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
                 seat.take_in(&[], false);
-                // A connection that was adopted with its request has not been read from here.
-                let is_empty =
-                    |own: &mut Self, seat: &mut Seat| matches!(own.read(&mut seat.space()[..READ_SIZE]), Ok(0) | Err(_));
-                if self.has_read_all() || !self.unread && is_empty(self, seat) {
+                if self.is_silent(seat) {
                     return Err(Next::Close(reason));
                 }
                 if self.link.stream.shutdown_write().is_err() {
@@ -95,7 +93,8 @@ impl Connection {
                 }
                 let now = seat.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
-                self.deadline = now + LINGER_MS;
+                // A client that has sent nothing more may keep an idle connection open, and the worker waits for it.
+                self.deadline = now + if seat.draining && !self.unread { DRAIN_IDLE_MS } else { LINGER_MS };
                 Ok(())
             }
             Fate::Reset => {
@@ -103,6 +102,23 @@ impl Connection {
                 let _ = self.link.stream.set_linger0();
                 Err(Next::Close(CloseReason::Cut))
             }
+        }
+    }
+
+    /// Whether a plain close ends the connection in order: all was read, and nothing will come behind it. What comes behind a close
+    /// resets the connection, and the answer that is on its way is lost (RFC 9112 section 9.6).
+    fn is_silent(&mut self, seat: &mut Seat) -> bool {
+        if self.unread {
+            return false;
+        }
+        if self.has_read_all() {
+            return self.is_last;
+        }
+        // A connection that was adopted with its request has not been read from here.
+        match self.read(&mut seat.space()[..READ_SIZE]) {
+            Ok(0) => self.is_last,
+            Ok(_) => false,
+            Err(_) => true,
         }
     }
 

@@ -16,6 +16,7 @@ impl Connection {
             seat.job.early = seat.rest().to_vec();
         }
         let job = &mut seat.job;
+        self.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
         job.body = body;
         job.queued = match std::mem::take(&mut self.since) {
