@@ -70,3 +70,25 @@ fn answers_that_are_ready_when_the_loop_fails_are_sent() {
     eprintln!("{answered} of {TRIES} were answered");
     assert!(answered * 2 > TRIES, "{answered} of {TRIES}");
 }
+
+/// More than sockets keep, so that the returned iterable is never asked.
+const WRITES: &str = r#"
+def application(environ, start_response):
+    write = start_response("200 OK", [])
+    write(b"x" * 20_000_000)
+    return iter([b"end"])
+"#;
+
+#[test]
+fn what_was_written_is_logged_when_the_client_leaves_before_the_rest() {
+    let options = ["--access-logfile", "-", "--access-logformat", "%(s)s %(B)s"];
+    let server = Server::source(WRITES).options(options).start();
+    let mut client = server.connect();
+    client.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+    client.fill().expect("the answer begins");
+    client.reset();
+    let line = wait_for("its line", SOON, || server.stdout().lines().next().map(str::to_owned));
+    let bytes = line.strip_prefix("200 ").and_then(|bytes| bytes.parse::<u64>().ok());
+    assert!(bytes.is_some_and(|bytes| bytes > 0), "{line}");
+    server.stop();
+}

@@ -109,6 +109,13 @@ pub struct Facts {
     upgrade: bool,
 }
 
+impl Facts {
+    /// Status code.
+    pub fn status(&self) -> u16 {
+        self.status
+    }
+}
+
 /// Renders one head into a buffer. On an error the caller truncates the buffer to where it began.
 #[derive(Debug)]
 pub struct Encoder<'o> {

@@ -11,7 +11,7 @@ use crate::http::head::Head;
 use crate::sys::sendfile::sendfile;
 
 use super::app::{Step, Stream, Summary};
-use super::connection::{CloseReason, Connection, Flow, Next, Phase};
+use super::connection::{CLIENT_CLOSED_REQUEST, CloseReason, Connection, Flow, Next, Phase};
 use super::gather::Shelf;
 use super::job::{Link, Served, Work};
 use super::member::Member;
@@ -148,6 +148,10 @@ impl Seat {
         self.go_on(&answer);
         let mut summary = answer.stream.summary();
         summary.sent = summary.sent.saturating_sub(answer.unsent());
+        if summary.status == 0 {
+            // The application has not said one yet.
+            summary.status = CLIENT_CLOSED_REQUEST;
+        }
         // A late one was recorded when its client was answered.
         if !answer.link.claim.is_late() {
             answer.record(summary, self);

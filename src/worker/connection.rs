@@ -36,6 +36,7 @@ use ending::Linger;
 
 pub use ending::CloseReason;
 pub use reading::Edge;
+pub(super) use refusal::CLIENT_CLOSED_REQUEST;
 pub use token::Token;
 
 /// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.

@@ -425,7 +425,10 @@ impl Stream for Answer {
     }
 
     fn summary(&self) -> Summary {
-        self.summary
+        let Some(start_response) = &self.start_response else { return self.summary };
+        // What `write()` has sent counts as well, whether a block follows or not.
+        let (status, sent) = Python::attach(|py| start_response.exchange(py).borrow().begun());
+        Summary { status, sent, ..self.summary }
     }
 }
 

@@ -119,6 +119,12 @@ impl Exchange {
         self.body.is_some() || self.draft.is_begun()
     }
 
+    /// Status and bytes of the body so far; both 0 before `start_response`.
+    pub fn begun(&self) -> (u16, u64) {
+        let draft = || self.draft.rendered().map_or(0, |(_, facts)| facts.status());
+        self.body.as_ref().map_or_else(|| (draft(), 0), |body| (body.status, body.sent()))
+    }
+
     /// The body, once the head is sent.
     pub fn body(&mut self) -> Option<&mut Body> {
         self.body.as_mut()

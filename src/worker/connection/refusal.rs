@@ -12,7 +12,7 @@ use crate::worker::upload::UploadError;
 use super::{CloseReason, Connection, Flow, Phase};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
-const CLIENT_CLOSED_REQUEST: u16 = 499;
+pub(in crate::worker) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Connection {
     /// Answers a request whose body cannot be taken.
