@@ -39,6 +39,7 @@ class Call:
         self.fields = [("X-Id", ident)]
         self.number = 0
         self.upload = b""
+        self.write = None
         self.close_fails = False
 
     def mark(self, letter):
@@ -51,15 +52,14 @@ class Call:
     def run(self):
         """The steps up to the return."""
         self.mark(b"E")
-        write = None
         for step in self.steps:
             kind, rest = step[0], step[1:]
             if kind == "s":
-                write = self.start_response(rest + " OK", self.fields)
+                self.write = self.start_response(rest + " OK", self.fields)
             elif kind == "t":
                 time.sleep(int(rest) / 1000)
             elif kind == "w":
-                write(self.block(int(rest)))
+                self.write(self.block(int(rest)))
             elif kind == "h":
                 self.fields.append(("X-Big", piece(self.ident, 0xFFE, int(rest)).decode()))
             elif kind == "c":
@@ -76,7 +76,7 @@ class Call:
                 try:
                     raise Failed("caught")
                 except Failed:
-                    write = self.start_response(rest + " Again", self.fields, sys.exc_info())
+                    self.write = self.start_response(rest + " Again", self.fields, sys.exc_info())
             elif kind == "!":
                 raise Failed("on purpose")
             else:
@@ -99,6 +99,8 @@ class Call:
             kind, rest = step[0], step[1:]
             if kind == "b":
                 yield self.block(int(rest))
+            elif kind == "w":
+                self.write(self.block(int(rest)))
             elif kind == "e":
                 yield self.upload
             elif kind == "u":

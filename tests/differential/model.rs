@@ -126,6 +126,7 @@ impl Model<'_> {
             match step {
                 Step::Raise => return true,
                 Step::Sleep(_) => {}
+                Step::Write(_) => self.take(step),
                 Step::Block(_) | Step::Echo | Step::Sum => {
                     let before = self.body.len();
                     self.take(step);

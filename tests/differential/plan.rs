@@ -213,6 +213,7 @@ impl Plan {
                 1 | 2 if read => Step::Sum,
                 3 => Step::Block(0),
                 4..=7 => Step::Block(random.between(0, 300)),
+                8 if lazy && random.percent(30) => Step::Write(size(flavour, random)),
                 _ => Step::Block(size(flavour, random)),
             };
             blocks += self.bytes_of(step).len();
