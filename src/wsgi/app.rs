@@ -19,6 +19,7 @@ use super::file_wrapper::FileWrapper;
 use super::input::Input;
 use super::signals;
 use super::start_response::{Factory, StartResponse};
+use super::stdlib;
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
 use super::upgrade::{Offer, Upgrades};
@@ -299,7 +300,7 @@ impl App for Wsgi {
         Python::attach(|py| {
             // The order of Py_FinalizeEx: first the threads (and what they registered), then atexit, then the streams.
             for (module, function) in [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")] {
-                let ran = py.import(module).and_then(|module| module.call_method0(function));
+                let ran = stdlib::import(py, module).and_then(|module| module.call_method0(function));
                 if let Err(error) = ran {
                     let text = failure::traceback(py, &error);
                     self.log.error(format_args!("an exit handler of the application raised an exception\n{text}"));

@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyAttributeError, PyTypeError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList, PyString, PyTraceback};
 
-use super::timeout;
+use super::{stdlib, timeout};
 
 /// Why an answer failed.
 pub enum Failure {
@@ -65,21 +65,71 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
             }
             first = frame.getattr("tb_next")?.cast_into::<PyTraceback>().ok();
         }
-        let lines = py.import("traceback")?.getattr("format_exception")?.call1((error.get_type(py), error.value(py), first))?;
+        let lines =
+            stdlib::import(py, "traceback")?.getattr("format_exception")?.call1((error.get_type(py), error.value(py), first))?;
         let mut text = String::new();
         for line in lines.try_iter()? {
             text.push_str(&line?.cast::<PyString>()?.to_string_lossy());
         }
         Ok(text)
     };
-    // The exception's own __str__ or __repr__ may raise.
-    let text = formatted().unwrap_or_else(|_| {
+    // The exception's own __str__ or __repr__ may raise; what is imported as `traceback` by now may be the application's own.
+    let text = formatted().or_else(|_| plain(py, error)).unwrap_or_else(|_| {
         error
             .get_type(py)
             .qualname()
             .map_or_else(|_| "an exception that cannot be shown".to_owned(), |name| name.to_string_lossy().into_owned())
     });
     text.trim_end().to_owned()
+}
+
+/// Exceptions of a chain that [`plain`] tells.
+const CHAIN_MAX: usize = 10;
+
+/// As [`traceback`], by the interpreter's own means, which need no module: less is said of syntax errors and groups.
+fn plain(py: Python<'_>, error: &PyErr) -> PyResult<String> {
+    let mut parts = Vec::new();
+    let mut next = Some((error.value(py).clone().into_any(), ""));
+    while let Some((value, link)) = next.take().filter(|_| parts.len() < CHAIN_MAX) {
+        let file = py.import("io")?.getattr("StringIO")?.call0()?;
+        let frames = match error.traceback(py) {
+            Some(own) if parts.is_empty() => own.into_any(),
+            Some(_) | None => value.getattr("__traceback__")?,
+        };
+        if !frames.is_none() {
+            // SAFETY: the thread is attached; both are live objects, the first a traceback, as the interpreter sees to.
+            if unsafe { pyo3::ffi::PyTraceBack_Print(frames.as_ptr(), file.as_ptr()) } != 0 {
+                return Err(PyErr::fetch(py));
+            }
+        }
+        let mut text: String = file.call_method0("getvalue")?.extract()?;
+        let class = value.get_type();
+        let module: String = class.getattr("__module__")?.extract()?;
+        if module != "builtins" {
+            text.push_str(&module);
+            text.push('.');
+        }
+        text.push_str(&class.qualname()?.to_string_lossy());
+        let words = value.str().map(|words| words.to_string_lossy().into_owned());
+        match words.as_deref() {
+            Ok("") => {}
+            Ok(words) => _ = write!(text, ": {words}"),
+            Err(_) => text.push_str(": <exception str() failed>"),
+        }
+        text.push('\n');
+        text.push_str(link);
+        parts.push(text);
+        let [cause, context] = [value.getattr("__cause__")?, value.getattr("__context__")?];
+        next = if !cause.is_none() {
+            Some((cause, "\nThe above exception was the direct cause of the following exception:\n\n"))
+        } else if !context.is_none() && !value.getattr("__suppress_context__")?.is_truthy()? {
+            Some((context, "\nDuring handling of the above exception, another exception occurred:\n\n"))
+        } else {
+            None
+        };
+    }
+    parts.reverse();
+    Ok(parts.concat())
 }
 
 /// A guess at the cause of an exception that a wrong call convention leads to.

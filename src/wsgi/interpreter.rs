@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use pyo3::ffi;
 use pyo3::prelude::*;
 
-use super::{failure, signals, timeout, write_errors};
+use super::{failure, signals, stdlib, timeout, write_errors};
 use crate::channel::BootError;
 use crate::config::PythonSettings;
 
@@ -198,11 +198,13 @@ fn prepare(py: Python<'_>, settings: &PythonSettings, stacks: Option<i32>) -> Py
     let path = sys.getattr("path")?;
     let directory = std::env::current_dir()?;
     let wanted = std::iter::once(directory.clone()).chain(settings.pythonpath.iter().map(|entry| directory.join(entry)));
-    for (index, entry) in wanted.enumerate() {
+    let wanted: Vec<PathBuf> = wanted.collect();
+    stdlib::keep(py, &wanted)?;
+    // `threading` takes the thread that imports it first for the main one.
+    stdlib::import(py, "threading")?;
+    for (index, entry) in wanted.into_iter().enumerate() {
         path.call_method1("insert", (index, entry.into_os_string()))?;
     }
-    // `threading` takes the thread that imports it first for the main one.
-    py.import("threading")?;
     // A pipe would make print() wait for a full buffer, so that nothing of a living worker is seen.
     for name in ["stdout", "stderr"] {
         let stream = sys.getattr(name)?;

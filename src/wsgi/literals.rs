@@ -4,11 +4,12 @@
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use super::stdlib;
+
 /// Positional and named arguments of `arguments`, the source between the parentheses. The error is one clause.
 pub fn parse<'py>(py: Python<'py>, arguments: &str) -> Result<(Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>), String> {
     let refused = |reason: &str| format!("the arguments ({arguments}) {reason}");
-    let tree = py
-        .import("ast")
+    let tree = stdlib::import(py, "ast")
         .and_then(|ast| ast.call_method1("parse", (format!("f({arguments})"), "<arguments>", "eval")))
         .map_err(|error| refused(&format!("are no valid Python: {}", error.value(py))))?;
     let parsed = literals(py, &tree).map_err(|error| refused(&format!("must be literals: {}", error.value(py))))?;
@@ -19,7 +20,7 @@ type Arguments<'py> = (Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>);
 
 /// `None` when the tree is something else than one call `f(...)` with plain arguments.
 fn literals<'py>(py: Python<'py>, tree: &Bound<'py, PyAny>) -> PyResult<Option<Arguments<'py>>> {
-    let ast = py.import("ast")?;
+    let ast = stdlib::import(py, "ast")?;
     let is = |node: &Bound<'py, PyAny>, class: &str| node.is_instance(&ast.getattr(class)?);
     let call = tree.getattr("body")?;
     if !is(&call, "Call")? || !is(&call.getattr("func")?, "Name")? {

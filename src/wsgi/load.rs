@@ -6,7 +6,7 @@ use pyo3::exceptions::{PyModuleNotFoundError, PySystemExit};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyFunction, PyList, PyModule, PyString, PyTuple};
 
-use super::{failure, forks, literals, welcome};
+use super::{failure, forks, literals, stdlib, welcome};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Callable, Code};
 
@@ -141,7 +141,7 @@ fn listed(names: &[String]) -> String {
 }
 
 fn similar(py: Python<'_>, name: &str, candidates: &[String]) -> Option<String> {
-    let matches = py.import("difflib").ok()?.call_method1("get_close_matches", (name, candidates, 1, SIMILAR)).ok()?;
+    let matches = stdlib::import(py, "difflib").ok()?.call_method1("get_close_matches", (name, candidates, 1, SIMILAR)).ok()?;
     matches.get_item(0).ok()?.extract().ok()
 }
 
@@ -157,14 +157,15 @@ fn import_file<'py>(py: Python<'py>, path: &Path, text: &str) -> Result<Bound<'p
         let parent = path.parent().map_or_else(PathBuf::new, Path::to_path_buf);
         let search = sys.getattr("path")?.cast_into::<PyList>()?;
         if !search.contains(parent.as_os_str())? {
+            stdlib::keep(py, std::slice::from_ref(&parent))?;
             search.insert(0, parent.as_os_str())?;
         }
         let modules = sys.getattr("modules")?.cast_into::<PyDict>()?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         // A file may have the name of a module that is imported already (code.py, signal.py), which must not be replaced.
         let name = if modules.contains(&stem)? { format!("tapster_app_{stem}") } else { stem };
-        let loader = py.import("importlib.machinery")?.getattr("SourceFileLoader")?.call1((&name, path.as_os_str()))?;
-        let util = py.import("importlib.util")?;
+        let loader = stdlib::import(py, "importlib.machinery")?.getattr("SourceFileLoader")?.call1((&name, path.as_os_str()))?;
+        let util = stdlib::import(py, "importlib.util")?;
         let spec = util.call_method1("spec_from_loader", (&name, &loader))?;
         let module = util.call_method1("module_from_spec", (&spec,))?;
         modules.set_item(&name, &module)?;
@@ -294,7 +295,7 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
         return Ok(accepted);
     }
     let is_async = |object: &Bound<'_, PyAny>| {
-        let inspect = py.import("inspect")?;
+        let inspect = stdlib::import(py, "inspect")?;
         inspect.call_method1("iscoroutinefunction", (object,))?.is_truthy()
     };
     let call = object.getattr("__call__").ok();
@@ -339,7 +340,7 @@ fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
 }
 
 fn parameters(object: &Bound<'_, PyAny>) -> PyResult<Vec<String>> {
-    let signature = object.py().import("inspect")?.call_method1("signature", (object,))?;
+    let signature = stdlib::import(object.py(), "inspect")?.call_method1("signature", (object,))?;
     signature.getattr("parameters")?.try_iter()?.map(|name| name?.extract()).collect()
 }
 

@@ -28,6 +28,7 @@ mod signals;
 mod spooled;
 mod stacks;
 mod start_response;
+mod stdlib;
 mod target;
 mod text;
 mod thread;

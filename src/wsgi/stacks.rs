@@ -8,6 +8,7 @@ use std::ffi::c_long;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::stdlib;
 use crate::worker::app::Stacks;
 
 /// Frames of a thread that are told, from the innermost: a deep recursion would fill the log and the time with one place.
@@ -21,7 +22,7 @@ pub fn now(py: Python<'_>, own: c_long) -> PyResult<Stacks> {
     // SAFETY: needs nothing; it names the calling thread.
     let here = unsafe { pyo3::ffi::PyThread_get_thread_ident() } as c_long;
     let frames = py.import("sys")?.getattr("_current_frames")?.call0()?.cast_into::<PyDict>()?;
-    let threads = py.import("threading")?.getattr("_active")?;
+    let threads = stdlib::import(py, "threading")?.getattr("_active")?;
     let mut stacks = Stacks::default();
     for (ident, frame) in frames {
         let ident: c_long = ident.extract()?;

@@ -11,6 +11,8 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyCFunction, PyDict, PyTuple};
 
+use super::stdlib;
+
 /// The calling thread without the GIL; takes it back when dropped. Not for another thread.
 pub struct Detached {
     state: *mut ffi::PyThreadState,
@@ -83,6 +85,6 @@ pub fn start(py: Python<'_>, name: &str, body: impl FnOnce() + Send + 'static) -
     kwargs.set_item("target", target)?;
     kwargs.set_item("name", name)?;
     kwargs.set_item("daemon", true)?;
-    py.import("threading")?.getattr("Thread")?.call((), Some(&kwargs))?.call_method0("start")?;
+    stdlib::import(py, "threading")?.getattr("Thread")?.call((), Some(&kwargs))?.call_method0("start")?;
     Ok(())
 }
