@@ -29,6 +29,8 @@ pub enum Report {
     Dismissed,
     /// A request does not end within its time; its client was answered without it. The worker goes on until it is told to leave.
     Stuck,
+    /// The worker cannot go on, and ends; the text says why. Nothing follows.
+    Failed(String),
     /// The worker has nothing left but such requests, for which it cannot leave: it is to be ended.
     Stranded,
 }
@@ -59,7 +61,7 @@ pub enum Order {
 
 /// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program talk to a
 /// master of the other.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,6 +100,7 @@ impl Report {
             Self::Ready(text) => (b'R', text.as_str()),
             Self::BootFailed(BootError { app: true, text }) => (b'A', text.as_str()),
             Self::BootFailed(BootError { app: false, text }) => (b'F', text.as_str()),
+            Self::Failed(text) => (b'E', text.as_str()),
             Self::Draining => (b'D', ""),
             Self::Worn => (b'W', ""),
             Self::Dismissed => (b'T', ""),
@@ -135,6 +138,7 @@ impl Report {
             b'R' if text.len() <= DESCRIPTION_MAX && !text.contains(char::is_control) => Ok(Self::Ready(text)),
             b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),
+            b'E' => Ok(Self::Failed(text)),
             b'D' if text.is_empty() => Ok(Self::Draining),
             b'W' if text.is_empty() => Ok(Self::Worn),
             b'T' if text.is_empty() => Ok(Self::Dismissed),

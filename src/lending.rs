@@ -9,6 +9,7 @@ mod message;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 
 use crate::sys::scm;
@@ -58,6 +59,13 @@ impl Queue {
         [self.sender.as_fd(), self.receiver.as_fd()]
     }
 
+    /// Whether somebody has shut it down (shutdown(2)), for all who have it.
+    pub fn is_shut_down(&self) -> bool {
+        let hang_up = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = self.ends().map(|end| PollFd::new(end, hang_up));
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
     /// Puts a connection into the queue; the caller's descriptor is to be closed then. `false`: there is no room for it now, or
     /// never will be.
     pub fn send(&self, message: &Message, connection: BorrowedFd<'_>) -> io::Result<bool> {
@@ -72,13 +80,17 @@ impl Queue {
         }
     }
 
-    /// Takes a connection out of the queue; `None` when there is none. An error is that of one packet, whose connection is closed.
+    /// Takes a connection out of the queue; `None` when there is none. An error is that of one packet, whose connection
+    /// is closed; `UnexpectedEof`: somebody has shut the queue down.
     pub fn receive(&self, packet: &mut Packet) -> io::Result<Option<(Message, OwnedFd)>> {
         let (len, mut descriptors) = match scm::receive(&self.receiver, &mut packet.0) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
+        if len == 0 && descriptors.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
         let message = Message::decode(&packet.0[..len]).map_err(|Unknown(why)| invalid(why.to_owned()))?;
         match (descriptors.pop(), descriptors.is_empty()) {

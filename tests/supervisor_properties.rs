@@ -273,7 +273,7 @@ impl World {
             Report::BootFailed(_) => worker.doomed = true,
             Report::Draining if !worker.ready => return,
             Report::Draining => worker.leaving = true,
-            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded => {}
+            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded | Report::Failed(_) => {}
         }
         self.event(Event::Reported { slot: Slot(slot), report });
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Stuck and Stranded once each, Dismissed some times, in any state
-//!    └──BootFailed──▶ Failed                             but Failed, in which nothing follows
+//!    └──BootFailed──▶ Failed ◀──Failed──┴─────────┘      but Failed, in which nothing follows
 //! ```
 //! So a worker sends one text at most, and no more than [`REPORTS_MAX`] reports. One that says anything else does not run the server's
 //! code any more, or its application has got hold of the channel.
@@ -83,6 +83,7 @@ impl Conduct {
         let (stage, fits) = match (report, self.stage) {
             (Report::Ready(_), stage) => (Stage::Serving, stage == Stage::Silent),
             (Report::BootFailed(_), stage) => (Stage::Failed, stage == Stage::Silent),
+            (Report::Failed(_), stage) => (Stage::Failed, stage != Stage::Silent),
             (Report::Draining, stage) => (Stage::Leaving, stage == Stage::Serving),
             (Report::Worn, stage) => (stage, first(&mut self.worn)),
             (Report::Stuck, stage) => (stage, first(&mut self.stuck)),

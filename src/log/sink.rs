@@ -88,6 +88,11 @@ impl Sink {
         Ok(())
     }
 
+    /// Whether it stays one file until it is replaced: the system log is connected anew.
+    pub fn is_file(&self) -> bool {
+        self.syslog.is_none()
+    }
+
     /// The system log, which gets each record with a header of its own.
     pub(super) fn syslog(&self) -> Option<&Syslog> {
         self.syslog.as_ref()

@@ -78,6 +78,10 @@ pub enum Wear {
     Memory(u64),
     /// It has lived for this long.
     Age(Duration),
+    /// Its channel to the master is closed.
+    Cut,
+    /// It listens on a socket in whose place there is another.
+    Socket,
 }
 
 /// Why a reload failed.
@@ -197,6 +201,12 @@ pub enum Event {
         /// Of what.
         wear: Wear,
     },
+    /// The worker's end of its channel is closed.
+    Cut(Slot),
+    /// A listening socket was made anew, which the workers do not have.
+    NewSocket,
+    /// A listening socket is lost, and cannot be made anew.
+    Deaf,
     /// A deadline may have passed.
     Tick,
 }
@@ -258,6 +268,13 @@ pub enum Note {
         booting: bool,
         /// Whether the server ends for it.
         fatal: bool,
+    },
+    /// A worker cannot go on, and ends.
+    Failed {
+        /// Which worker.
+        slot: Slot,
+        /// Why, in its words.
+        why: String,
     },
     /// A worker left in order, having said so, without having been asked by the master.
     Left(Slot),

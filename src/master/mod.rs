@@ -17,6 +17,7 @@ mod directory;
 pub mod event;
 mod exposed;
 mod generations;
+mod listening;
 mod logs;
 mod memory;
 mod notes;

@@ -31,6 +31,7 @@ pub fn subject(note: &Note) -> Option<Slot> {
         | Note::Died { slot, .. }
         | Note::Hung { slot, .. }
         | Note::Broken { slot, .. }
+        | Note::Failed { slot, .. }
         | Note::Left(slot)
         | Note::ForkFailed { slot, .. }
         | Note::Pause { slot, .. }
@@ -73,6 +74,7 @@ pub fn level(note: &Note) -> Level {
         | Note::Died { fatal: false, .. }
         | Note::Hung { fatal: false, .. }
         | Note::Broken { fatal: false, .. }
+        | Note::Failed { .. }
         | Note::ReloadFailed { .. }
         | Note::UpgradeFailed { .. }
         | Note::ForkFailed { .. } => Level::Error,
@@ -106,6 +108,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
              writes to descriptors that are the server's",
             worker(*slot, about)
         ),
+        Note::Failed { slot, why } => format!("{} fails: {}", worker(*slot, about), why.trim_end()),
         Note::Left(slot) => format!("{} leaves by itself; it is replaced", worker(*slot, about)),
         Note::ForkFailed { slot, why } => format!("cannot fork worker {}: {why}", slot.0),
         Note::Pause { slot, wait } => format!("worker {} failed again; the next try is in {}", slot.0, seconds(*wait)),
@@ -136,6 +139,8 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
             let why = match wear {
                 Wear::Requests => "has served --max-requests".into(),
                 Wear::Dismissed => "was sent SIGTERM".into(),
+                Wear::Cut => "has lost its channel, which the application has closed as a rule".into(),
+                Wear::Socket => "listens on a socket that was shut down".into(),
                 Wear::Stuck => "has a request that does not end".into(),
                 Wear::Memory(bytes) => format!("takes {} MiB, more than --max-worker-rss", bytes >> 20),
                 Wear::Age(age) => format!("has served for {}, as long as --max-worker-age allows", seconds(*age)),

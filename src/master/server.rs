@@ -66,10 +66,12 @@ pub struct Server {
     pub(super) command: Command,
     /// The program that the master is to become.
     pub(super) trial: Option<Trial>,
+    /// When a listening socket was last made to listen again.
+    pub(super) mended: Option<Instant>,
 }
 
 /// Why the loop is left.
-enum End {
+pub(super) enum End {
     /// The server is over.
     Exit(i32),
     /// This process is a new worker.
@@ -77,7 +79,7 @@ enum End {
 }
 
 /// What a worker has of its own.
-struct Birth {
+pub(super) struct Birth {
     slot: Slot,
     generation: Generation,
     stacks: File,
@@ -94,6 +96,7 @@ struct Woken {
     talkers: Vec<Slot>,
     signals: bool,
     service: bool,
+    listeners: bool,
 }
 
 impl Server {
@@ -154,6 +157,9 @@ impl Server {
             if woken.signals {
                 self.obey()?;
             }
+            if woken.listeners {
+                self.mend_listeners()?;
+            }
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
             }
@@ -179,6 +185,8 @@ impl Server {
         let talkers_end = fds.len();
         fds.extend(self.service.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         fds.extend(self.trial.as_ref().and_then(Trial::words).map(|words| PollFd::new(words, PollFlags::POLLIN)));
+        let service_end = fds.len();
+        fds.extend(self.ears());
         let planned = self.until_next();
         let began = Instant::now();
         // Rounded up: a millisecond too early would be a turn for nothing.
@@ -192,11 +200,12 @@ impl Server {
         let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
         let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
         let signals = woken(&fds[0]);
-        let service = fds[talkers_end..].iter().any(woken);
+        let service = fds[talkers_end..service_end].iter().any(woken);
+        let listeners = fds[service_end..].iter().any(woken);
         if self.pace.woken(began, planned) {
             self.patrol.overslept(time::monotonic());
         }
-        Ok(Woken { talkers, signals, service })
+        Ok(Woken { talkers, signals, service, listeners })
     }
 
     /// How long until something is due.
@@ -204,7 +213,7 @@ impl Server {
         let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
         let service = self.service.next_deadline(self.supervisor.ready_workers());
         let service = service.map(|at| at.saturating_duration_since(Instant::now()));
-        deadline.into_iter().chain(service).chain(self.patrol.wait(time::monotonic())).min()
+        deadline.into_iter().chain(service).chain(self.until_listening()).chain(self.patrol.wait(time::monotonic())).min()
     }
 
     /// Looks for workers that do not go on or take too much.
@@ -236,12 +245,19 @@ impl Server {
                     dismissed = Some(slot);
                     continue;
                 }
-                Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Stuck | Report::Stranded => {}
+                Report::BootFailed(_)
+                | Report::Draining
+                | Report::Worn
+                | Report::Stuck
+                | Report::Stranded
+                | Report::Failed(_) => {}
             }
             self.feed(Event::Reported { slot, report })?;
         }
         if let Some(breach) = breach {
             self.feed(Event::Broken { slot, breach })?;
+        } else if self.table.living(slot).is_some_and(|child| child.channel.is_none()) {
+            self.feed(Event::Cut(slot))?;
         }
         Continue(dismissed)
     }
@@ -276,7 +292,7 @@ impl Server {
     }
 
     /// Hands one event to the supervisor and does what it says.
-    fn feed(&mut self, event: Event) -> ControlFlow<End> {
+    pub(super) fn feed(&mut self, event: Event) -> ControlFlow<End> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.supervisor.handle(event, self.pace.now()) {
@@ -301,9 +317,11 @@ impl Server {
                 // What a worker with another queue puts there, nobody takes out.
                 let strange = self.table.child(slot).is_some_and(|child| child.other_queue);
                 let order = if strange { order.max(Order::Vacate) } else { order };
-                if let Some(channel) = self.table.channel(slot) {
+                match self.table.channel(slot) {
                     // It fails only for a worker that is gone, whose end is about to be told.
-                    let _ = channel.send(order);
+                    Some(channel) => _ = channel.send(order),
+                    // A worker that cannot ask what the signal means leaves.
+                    None => self.send(slot, &[Signal::SIGTERM]),
                 }
             }
             Action::Read(generation) => return Continue(Some(Event::Read(self.read(generation)))),
@@ -387,6 +405,7 @@ impl Server {
 
     /// Forks a worker; `Some` in the new process.
     fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
+        self.mend_queue()?;
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();
         let stacks = table::stacks_file()?;

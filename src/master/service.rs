@@ -11,6 +11,7 @@ use nix::unistd::{fchown, getpid};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
 use crate::log::error::Log;
+use crate::sys::privileges::{Gid, Uid};
 use crate::sys::process::{self, Pid};
 use crate::sys::title::Title;
 
@@ -223,6 +224,11 @@ impl Service {
         if let Some(captures) = &mut self.captures {
             captures.add(slot, pid, reader);
         }
+    }
+
+    /// To whom the files of unix sockets belong; `None`: the user of this process.
+    pub fn owner(&self) -> Option<(Uid, Gid)> {
+        self.identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid))
     }
 
     /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.

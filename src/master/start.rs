@@ -128,6 +128,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         python: String::new(),
         command,
         trial: None,
+        mended: None,
     })
 }
 

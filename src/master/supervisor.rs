@@ -37,6 +37,9 @@ use upgrade::Upgrade;
 /// Time between SIGABRT and SIGKILL: for the stacks of a few hundred threads, and for a small core file.
 pub const ABORT_GRACE: Duration = Duration::from_millis(1_500);
 
+/// How long a worker whose channel is closed has to end: the kernel closes the descriptors of a process before it tells of its end.
+pub const CUT_GRACE: Duration = Duration::from_millis(500);
+
 /// Longest timeout, so that a deadline can always be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -78,6 +81,8 @@ struct Place {
     worn: bool,
     /// When its worker was ready.
     ready: Option<Instant>,
+    /// When its worker is replaced because its channel is closed, unless it has ended by then.
+    cut: Option<Instant>,
     /// Restarts in a row without a worker that was well between them.
     failures: u32,
 }
@@ -85,7 +90,7 @@ struct Place {
 impl Place {
     /// Nobody is in it.
     fn empty(generation: Generation) -> Self {
-        Self { state: State::Empty, generation, owed: false, worn: false, ready: None, failures: 0 }
+        Self { state: State::Empty, generation, owed: false, worn: false, ready: None, cut: None, failures: 0 }
     }
 }
 
@@ -153,6 +158,9 @@ impl Supervisor {
             Event::Stuck { slot, hang } => self.stuck(slot, hang, now),
             Event::Broken { slot, breach } => self.broken(slot, breach, now),
             Event::Worn { slot, wear } => self.wear_out(slot, wear),
+            Event::Cut(slot) => self.cut(slot, now),
+            Event::NewSocket => self.replace_all(),
+            Event::Deaf => self.deaf(now),
             Event::Tried(outcome) => self.tried(outcome),
             Event::Tick => {}
         }
@@ -189,7 +197,7 @@ impl Supervisor {
             State::Booting { until } | State::Leaving { until, .. } => until,
             State::Failed { kill_at } => Some(kill_at),
             State::Aborted { kill_at, .. } => kill_at,
-            State::Ready { since } => self.age_limit(place, since),
+            State::Ready { since } => self.age_limit(place, since).into_iter().chain(place.cut).min(),
             State::Empty | State::Killed => None,
         }
     }
@@ -214,7 +222,7 @@ impl Supervisor {
         let place = &mut self.places[slot.0];
         place.state = State::Booting { until };
         place.generation = generation;
-        (place.worn, place.ready) = (false, None);
+        (place.worn, place.ready, place.cut) = (false, None, None);
         self.actions.push(Action::Fork(slot, generation));
     }
 
@@ -311,13 +319,14 @@ impl Supervisor {
                 place.owed = false;
                 self.tell(Note::Left(slot));
             }
+            (Report::Failed(why), State::Ready { .. } | State::Leaving { .. }) => self.tell(Note::Failed { slot, why }),
             (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
             (Report::Dismissed, State::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
             (Report::Stuck, State::Ready { .. }) => self.wear_out(slot, Wear::Stuck),
             (Report::Stranded, State::Ready { .. } | State::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
             // What crossed an order on its way, or is said twice.
             (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
-            (Report::Stuck | Report::Stranded, _) => {}
+            (Report::Stuck | Report::Stranded | Report::Failed(_), _) => {}
         }
     }
 
@@ -416,10 +425,34 @@ impl Supervisor {
         }
     }
 
+    /// The channel of a worker is closed. One that is about to end needs no other care.
+    fn cut(&mut self, slot: Slot, now: Instant) {
+        let Some(place) = self.place(slot) else { return };
+        if place.state.lives() {
+            place.cut = Some(now + CUT_GRACE);
+        }
+    }
+
+    /// A listening socket was made anew: all workers have the old one, and those that boot too.
+    fn replace_all(&mut self) {
+        for index in 0..self.places.len() {
+            self.wear_out(Slot(index), Wear::Socket);
+            let place = &mut self.places[index];
+            place.worn |= matches!(place.state, State::Booting { .. });
+        }
+    }
+
+    /// A listening socket is lost for good.
+    fn deaf(&mut self, now: Instant) {
+        if matches!(self.phase, Phase::Starting | Phase::Serving) {
+            self.stop(code::FAILED, Order::Drain, now);
+        }
+    }
+
     /// A worker has had its share; who gives way when is up to `balance`.
     fn wear_out(&mut self, slot: Slot, wear: Wear) {
         // What does not end does so also before the last worker is ready.
-        let serving = self.phase == Phase::Serving || (wear == Wear::Stuck && self.phase == Phase::Starting);
+        let serving = self.phase == Phase::Serving || (matches!(wear, Wear::Stuck | Wear::Cut) && self.phase == Phase::Starting);
         let Some(place) = self.place(slot) else { return };
         if serving && place.owed && !place.worn && matches!(place.state, State::Ready { .. }) {
             place.worn = true;
@@ -457,6 +490,10 @@ impl Supervisor {
                 State::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot),
                 State::Failed { kill_at } if kill_at <= now => self.kill(slot),
                 State::Aborted { kill_at: Some(at), .. } if at <= now => self.kill(slot),
+                State::Ready { .. } if place.cut.is_some_and(|at| at <= now) => {
+                    self.places[index].cut = None;
+                    self.wear_out(slot, Wear::Cut);
+                }
                 State::Ready { since } if self.age_limit(&place, since).is_some_and(|at| at <= now) => {
                     self.wear_out(slot, Wear::Age(now.duration_since(since)));
                 }

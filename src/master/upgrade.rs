@@ -304,6 +304,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         python: state.python,
         command: state.command,
         trial: None,
+        mended: None,
     })
 }
 

@@ -112,7 +112,7 @@ fn listen_tcp(addr: SocketAddr, settings: &Settings) -> nix::Result<OwnedFd> {
 }
 
 /// Options that accepted connections inherit, or that concern accepting.
-fn set_tcp_options(socket: &OwnedFd, settings: &Settings) -> nix::Result<()> {
+pub(super) fn set_tcp_options(socket: &impl AsFd, settings: &Settings) -> nix::Result<()> {
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
     let seconds = u32::try_from(settings.defer_accept.as_secs()).unwrap_or(u32::MAX);
     if seconds > 0 {

@@ -3,6 +3,7 @@
 pub mod activation;
 pub mod bind;
 pub mod listener;
+pub mod mend;
 pub mod stream;
 pub mod text;
 mod unix;

@@ -33,6 +33,27 @@ pub fn replace(target: &impl AsFd, with: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
+/// Device and number of a file: what tells it from others.
+pub type Identity = (u64, u64);
+
+/// Which file is behind descriptor `number` (fstat(2)).
+pub fn identity(number: i32) -> io::Result<Identity> {
+    let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: the call reads nothing of this process and fails for a number that names nothing; it writes one `stat` to a place of its
+    // size.
+    Errno::result(unsafe { libc::fstat(number, stat.as_mut_ptr()) })?;
+    // SAFETY: it was written, since the call has not failed.
+    let stat = unsafe { stat.assume_init() };
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// Puts /dev/null under `number`, whatever is there, in a process that is about to end: what its owner still writes goes nowhere.
+pub fn silence(number: i32) {
+    let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") else { return };
+    // SAFETY: dup3 takes any numbers. The owner of this one goes on owning it; the process ends before it could miss what was there.
+    unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
+}
+
 /// Marks the inherited descriptor `number` close-on-exec, without taking it over.
 pub fn keep_from_programs(number: i32) -> io::Result<()> {
     // SAFETY: F_SETFD changes nothing but the flags of whatever the number names, and fails if it names nothing.

@@ -10,14 +10,16 @@
 //! back behind the others. So nothing is left in the queue that nobody was woken for.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 use crate::sys::epoll;
+use crate::sys::fd::{Identity, identity};
 
 use super::burst::Burst;
+use super::descriptors::taken;
 use super::share::Share;
 
 /// Connections between two changes of place in the kernel's queue of waiting workers.
@@ -30,6 +32,9 @@ const ASIDE_MS: u64 = 2;
 /// Pause after the process ran out of descriptors, in milliseconds; a closed connection ends it earlier.
 const NO_DESCRIPTOR_MS: u64 = 250;
 
+/// Pause after a listening socket was found shut down, in milliseconds: the master mends it in less.
+const SHUT_DOWN_MS: u64 = 50;
+
 /// Least time between two log lines about missing descriptors, in milliseconds.
 const COMPLAIN_MS: u64 = 10_000;
 
@@ -40,7 +45,7 @@ enum State {
     Open,
     /// As many connections as allowed.
     Full,
-    /// No descriptor, until this time in milliseconds.
+    /// No descriptor, or no socket that listens, until this time in milliseconds.
     Starved(u64),
     /// The others are to take what comes, until this time in milliseconds.
     Aside(u64),
@@ -65,6 +70,10 @@ pub struct Acceptor {
     /// Whether its last try was in vain.
     in_vain: bool,
     complained: u64,
+    /// Which socket each listener was at the beginning.
+    known: Vec<Identity>,
+    /// Why a listener cannot be accepted from any more.
+    failure: Option<io::Error>,
     /// First of the poll tokens, one per listener.
     first_token: usize,
 }
@@ -77,10 +86,28 @@ impl Acceptor {
     pub fn new(listeners: Vec<Listener>, share: Option<Share>, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
         let burst = Burst::default();
         let state = State::Full;
-        let mut acceptor =
-            Self { listeners, state, share, placed: 0, late: false, burst, taken: 0, in_vain: false, complained: 0, first_token };
+        let known = listeners.iter().map(|listener| identity(listener.as_raw_fd())).collect::<io::Result<_>>()?;
+        let mut acceptor = Self {
+            listeners,
+            state,
+            share,
+            placed: 0,
+            late: false,
+            burst,
+            taken: 0,
+            in_vain: false,
+            complained: 0,
+            known,
+            failure: None,
+            first_token,
+        };
         acceptor.open(poll)?;
         Ok(acceptor)
+    }
+
+    /// Those of the listeners.
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.listeners.iter().map(AsFd::as_fd)
     }
 
     /// The listener that a poll token names.
@@ -120,6 +147,10 @@ impl Acceptor {
                         return None;
                     }
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
+                    Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP) => {
+                        self.fail(index, &error, now, poll, log);
+                        return None;
+                    }
                     _ => {
                         self.in_vain = true;
                         return None;
@@ -129,9 +160,25 @@ impl Acceptor {
         }
     }
 
+    /// A listener cannot be accepted from. If it is still the socket that it was, somebody has shut it down, which the master mends;
+    /// otherwise it is lost to this worker.
+    #[cold]
+    fn fail(&mut self, index: usize, error: &io::Error, now: u64, poll: BorrowedFd<'_>, log: &Log) {
+        let listener = &self.listeners[index];
+        if identity(listener.as_raw_fd()).ok() != Some(self.known[index]) {
+            self.failure = Some(taken(&format_args!("cannot accept on {} ({error})", listener.address())));
+            return;
+        }
+        log.debug(format_args!("{} does not listen ({error})", listener.address()));
+        self.close(State::Starved(now + SHUT_DOWN_MS), poll);
+    }
+
     /// A wake of a listener is dealt with, and `open` connections are there: changes places with the other workers from time to
     /// time, and leaves the next ones to them when this worker is above its share.
     pub fn woken(&mut self, open: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         self.placed += self.taken;
         self.burst.note(std::mem::take(&mut self.taken), std::mem::take(&mut self.in_vain));
         if self.state != State::Open {

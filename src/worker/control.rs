@@ -1,7 +1,7 @@
 //! What tells a worker to leave: orders of the master, signals, the master's death.
 
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -12,6 +12,8 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SI
 
 use crate::channel::{DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
 use crate::log::sink::Sink;
+
+use super::descriptors::{Purpose, is_taken};
 
 /// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
 /// their default would kill. They are caught, not ignored, so that programs which the application starts get their defaults.
@@ -31,6 +33,10 @@ pub struct Control {
     dismissals: u32,
     /// Whether the master's end of the channel is closed.
     orphaned: bool,
+    /// Why it cannot be read, if it is not closed.
+    failure: Option<io::Error>,
+    /// Whether the logs were opened anew since the last look.
+    new_logs: bool,
 }
 
 impl Control {
@@ -44,7 +50,9 @@ impl Control {
         signals.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         let (dismissed, quit) = (self_pipe(SIGTERM)?, self_pipe(SIGQUIT)?);
-        Ok((Self { channel, dismissed, quit, signals, logs, dismissals: 0, orphaned: false }, writer.into()))
+        let control =
+            Self { channel, dismissed, quit, signals, logs, dismissals: 0, orphaned: false, failure: None, new_logs: false };
+        Ok((control, writer.into()))
     }
 
     /// Registers everything under one token.
@@ -58,6 +66,24 @@ impl Control {
     /// Tells the master something; a master that is gone shows in [`Self::orders`].
     pub fn report(&self, report: &Report) -> io::Result<()> {
         self.channel.send(report)
+    }
+
+    /// Why the channel cannot be read, once, unless the master is gone.
+    pub fn take_failure(&mut self) -> Option<io::Error> {
+        self.failure.take()
+    }
+
+    /// Whether the logs were opened anew since the last call.
+    pub fn has_new_logs(&mut self) -> bool {
+        std::mem::take(&mut self.new_logs)
+    }
+
+    /// The descriptors that live as long as it, but the system log, which is connected anew.
+    pub fn descriptors(&self) -> Vec<(BorrowedFd<'_>, Purpose)> {
+        let logs = [Some(&self.logs.0), self.logs.1.as_ref()].into_iter().flatten();
+        let logs = logs.filter(|sink| sink.is_file()).map(|sink| (sink.as_fd(), Purpose::Log));
+        let pipes = [&self.dismissed, &self.quit, &self.signals].map(|pipe| (pipe.as_fd(), Purpose::Signals));
+        [(self.channel.as_fd(), Purpose::Channel)].into_iter().chain(pipes).chain(logs).collect()
     }
 
     /// Whether signals that the application handles have come since the last look.
@@ -82,6 +108,7 @@ impl Control {
             match self.channel.receive() {
                 Ok(Some(Message::Order(order))) => take(order),
                 Ok(Some(Message::Logs(files))) => {
+                    self.new_logs = true;
                     for (name, file) in files {
                         let sink = match name {
                             LogName::Error => Some(&self.logs.0),
@@ -92,8 +119,11 @@ impl Control {
                     }
                 }
                 Ok(None) => break,
-                Err(_) => {
+                Err(error) => {
                     self.orphaned = true;
+                    if is_taken(&error) {
+                        self.failure = Some(error);
+                    }
                     take(Order::Quit);
                 }
             }

@@ -16,6 +16,7 @@ use slab::Slab;
 use crate::channel::Report;
 use crate::config::{Settings, Trusted};
 use crate::lending::Queue;
+use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::sys::process::descriptor_limit;
 
@@ -23,6 +24,7 @@ use super::accept::Acceptor;
 use super::calls::Calls;
 use super::connection::{Connection, Token};
 use super::control::Control;
+use super::descriptors::{Descriptors, Purpose, taken};
 use super::desk::Desks;
 use super::gather::Asked;
 use super::job::{Letter, Parcel, Served, Work};
@@ -122,6 +124,9 @@ pub struct EventLoop {
     pub(super) kept_back: bool,
     /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
     reported: (bool, bool),
+    /// Its own descriptors and those of its parts, and the second of the wall clock in which they were looked at.
+    descriptors: Descriptors,
+    looked: u64,
     /// Requests that may be in the application at once.
     slots: usize,
     pace: Pace,
@@ -130,14 +135,15 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners; `share`: among other workers that accept from them.
+    /// A loop over these listeners, with the time in milliseconds and the worker's log; `share`: among other workers that accept from
+    /// them.
     pub fn new(
         listeners: Vec<Listener>,
         control: Control,
         queue: Queue,
         settings: &Settings,
         share: Option<Share>,
-        now: u64,
+        (now, log): (u64, &Log),
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
@@ -179,10 +185,12 @@ impl EventLoop {
             calling: Token::NONE,
             kept_back: false,
             reported: (false, false),
+            descriptors: Descriptors::default(),
+            looked: 0,
             slots: settings.threads,
             pace: Pace::default(),
             letters,
-            letter_box: LetterBox { letters: sender, waker },
+            letter_box: LetterBox { letters: sender, waker, log: log.clone() },
         })
     }
 
@@ -228,7 +236,19 @@ impl EventLoop {
     /// worker asks to be replaced is `quota`; `None`: never.
     pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
         self.quota = quota;
+        self.know_descriptors().map_err(|error| taken(&format_args!("a descriptor is not there ({error})")))?;
         self.control.report(&Report::Ready(description))
+    }
+
+    /// Remembers which files are behind the descriptors that live as long as the worker.
+    fn know_descriptors(&mut self) -> io::Result<()> {
+        let mut known = Descriptors::default();
+        known.add(borrow(&self.poll), Purpose::Poll)?;
+        self.acceptor.descriptors().try_for_each(|fd| known.add(fd, Purpose::Listener))?;
+        self.control.descriptors().into_iter().try_for_each(|(fd, purpose)| known.add(fd, purpose))?;
+        self.lending.descriptors().into_iter().try_for_each(|fd| known.add(fd, Purpose::Queue))?;
+        self.descriptors = known;
+        Ok(())
     }
 
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot

@@ -246,7 +246,7 @@ impl Place {
         event_loop.own(seat);
         loop {
             // A loop that fails ends the worker.
-            match event_loop.next(seat).inspect_err(|_| event_loop.close_up(seat))? {
+            match event_loop.next(seat).inspect_err(|error| event_loop.close_up(error, seat))? {
                 Step::Work(token, work) => match self.perform(event_loop, token, work, seat) {
                     Performed::Kept(back) => event_loop = back,
                     Performed::Lost(work) => return Ok(Parted::Lost(work)),

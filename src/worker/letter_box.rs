@@ -5,6 +5,11 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 use mio::Waker;
 
+use crate::log::error::Log;
+use crate::sys::process::exit_now;
+
+use super::EXIT_FAILED;
+use super::descriptors::taken;
 use super::job::Letter;
 
 /// The way to the loop; clones are the same one.
@@ -14,6 +19,8 @@ pub struct LetterBox {
     pub letters: Sender<Letter>,
     /// Wakes the loop's poll.
     pub waker: Arc<Waker>,
+    /// For why the worker ends.
+    pub log: Log,
 }
 
 impl LetterBox {
@@ -21,7 +28,11 @@ impl LetterBox {
     pub fn post(&self, letter: Letter) {
         // The receiver is in the loop, which outlives every call.
         let _ = self.letters.send(letter);
-        // Fails only when the poll is gone, with the loop.
-        let _ = self.waker.wake();
+        if let Err(error) = self.waker.wake() {
+            // Whoever has the loop may sleep for ever without it.
+            let why = taken(&format_args!("the loop cannot be woken ({error})"));
+            self.log.critical(format_args!("the event loop failed: {why}; the worker ends"));
+            exit_now(EXIT_FAILED);
+        }
     }
 }

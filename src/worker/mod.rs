@@ -10,6 +10,7 @@ mod claim;
 mod clock;
 mod connection;
 mod control;
+mod descriptors;
 mod desk;
 mod disk;
 mod event_loop;
@@ -196,7 +197,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let mut seat = seats.seat(app, MAIN);
     seat.app.tell_signals(signals);
     let now = seat.clock.ms();
-    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, now);
+    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &seats.log));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
     let main = crew(&event_loop, &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;

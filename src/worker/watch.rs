@@ -8,6 +8,8 @@
 
 use std::io;
 use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -17,6 +19,7 @@ use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFl
 
 use crate::sys::time::monotonic;
 
+use super::descriptors::taken;
 use super::member::Member;
 
 /// The timer and the bells of a worker's threads.
@@ -25,6 +28,8 @@ pub struct Watch {
     timer: TimerFd,
     bells: Vec<EventFd>,
     process: u32,
+    /// Whether a descriptor was found to be something else.
+    broken: AtomicBool,
 }
 
 impl Watch {
@@ -33,7 +38,7 @@ impl Watch {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let bell = |_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
         let bells = (0..members).map(bell).collect::<Result<_, Errno>>()?;
-        Ok(Self { timer, bells, process: std::process::id() })
+        Ok(Self { timer, bells, process: std::process::id(), broken: AtomicBool::new(false) })
     }
 
     /// Nanoseconds of the timer's clock: the monotonic one.
@@ -45,15 +50,28 @@ impl Watch {
     pub fn set(&self, at: u64) {
         if std::process::id() == self.process {
             let at = Expiration::OneShot(Duration::from_nanos(at).into());
-            // Fails only when the application has closed the descriptor, which ends the next wait.
-            let _ = self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME);
+            if self.timer.set(at, TimerSetTimeFlags::TFD_TIMER_ABSTIME).is_err() {
+                self.fail();
+            }
         }
     }
 
     /// Ends the wait of this thread, the present one or else the next.
     pub fn ring(&self, member: Member) {
-        // Fails only when it has been rung 2^64 - 2 times, or as above.
-        let _ = self.bells[member.0].write(1);
+        // EAGAIN: it has been rung 2^64 - 2 times.
+        if self.bells[member.0].write(1).is_err_and(|error| error != Errno::EAGAIN) {
+            self.fail();
+        }
+    }
+
+    /// The application has closed or replaced a descriptor: whoever waits learns it, and ends the worker.
+    #[cold]
+    fn fail(&self) {
+        self.broken.store(true, SeqCst);
+        for bell in &self.bells {
+            // A bell that is gone too wakes nobody; the others do.
+            let _ = bell.write(1);
+        }
     }
 
     /// Waits for the timer and for this thread's bell. Says whether the timer has fired, which it goes on saying to everybody
@@ -66,6 +84,10 @@ impl Watch {
         let mut fds = [self.timer.as_fd(), bell.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         if let Err(error) = poll(&mut fds, PollTimeout::NONE) {
             return if error == Errno::EINTR { Ok(false) } else { Err(error.into()) };
+        }
+        let closed = fds.iter().any(|fd| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLNVAL)));
+        if closed || self.broken.load(SeqCst) {
+            return Err(taken(&"a thread cannot be woken any more"));
         }
         let [fired, rung] = fds.map(|fd| fd.any() == Some(true));
         if rung {

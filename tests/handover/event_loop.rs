@@ -85,7 +85,7 @@ impl EventLoop {
         self.touch();
     }
 
-    pub fn close_up(&mut self, _: &mut Seat) {
+    pub fn close_up(&mut self, _: &io::Error, _: &mut Seat) {
         self.world.sent.set(true);
     }
 

@@ -14,8 +14,10 @@ use std::io;
 
 use crate::channel::{Order, Report};
 
-use super::{EventLoop, Seat, borrow};
-use crate::worker::DRAIN_IDLE_MS;
+use super::{EventLoop, Seat, borrow, taken};
+use crate::sys::process::exit_now;
+use crate::worker::descriptors::is_taken;
+use crate::worker::{DRAIN_IDLE_MS, EXIT_FAILED};
 
 /// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
 /// way, and for the first bytes of connections that the kernel holds back for them (TCP_DEFER_ACCEPT). New ones are held off by then.
@@ -49,20 +51,42 @@ impl Leaving {
 }
 
 impl EventLoop {
-    /// The loop has failed, and the worker ends: what is answered goes to its clients as far as their sockets take it, and to the log.
+    /// The loop has failed, and the worker ends: what is answered goes to its clients as far as their sockets take it, and to the log;
+    /// the master gets the reason. Nothing is dropped: by then other files may be behind the numbers that would be closed.
     #[cold]
-    pub fn close_up(&mut self, seat: &mut Seat) {
+    pub fn close_up(&mut self, why: &io::Error, seat: &mut Seat) {
         while let Ok(letter) = self.letters.try_recv() {
             // What it asks for next is for nobody any more, and a stream belongs to another thread.
             std::mem::forget(self.open_letter(letter, seat));
         }
         self.send_held(seat);
         seat.end_turn();
+        // The last three are those of a poll that is asked for what is not in it, or cannot be (epoll_ctl(2)).
+        let is_taken = is_taken(why) || matches!(why.raw_os_error(), Some(libc::EPERM | libc::ENOENT | libc::EEXIST));
+        let why =
+            if is_taken { taken(&format_args!("the event loop cannot go on ({why})")).to_string() } else { why.to_string() };
+        if self.control.report(&Report::Failed(why.clone())).is_err() {
+            seat.log.critical(format_args!("worker failed: {why}"));
+        }
+        exit_now(EXIT_FAILED);
+    }
+
+    /// Looks whether the worker's descriptors are its own. One that leaves has closed some.
+    #[cold]
+    fn look_at_descriptors(&mut self) -> io::Result<()> {
+        if self.control.has_new_logs() {
+            self.descriptors.renew_logs();
+        }
+        if self.leaving == Leaving::No { self.descriptors.look() } else { Ok(()) }
     }
 
     /// The end of a turn: looks after the listeners; whether the worker has nothing left to do.
     pub(super) fn is_done(&mut self, seat: &mut Seat) -> io::Result<bool> {
         let now = seat.clock.ms();
+        if self.looked != seat.clock.wall() {
+            self.looked = seat.clock.wall();
+            self.look_at_descriptors()?;
+        }
         if let Leaving::LastCall(until) = self.leaving
             && until <= now
         {
@@ -111,7 +135,12 @@ impl EventLoop {
         if self.control.has_signals() {
             self.note_signals();
         }
-        match self.control.orders() {
+        let order = self.control.orders();
+        if let Some(error) = self.control.take_failure() {
+            let why = taken(&format_args!("the channel to the master cannot be read ({error})"));
+            seat.log.error(format_args!("{why}; the worker leaves"));
+        }
+        match order {
             Some(order @ (Order::Retire | Order::Vacate)) if self.leaving == Leaving::No => {
                 self.lending.leave(order == Order::Retire);
                 self.begin_to_leave(Leaving::Drained, seat);

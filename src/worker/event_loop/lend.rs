@@ -14,7 +14,7 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use mio::net::{TcpStream, UnixStream};
 
@@ -26,6 +26,7 @@ use crate::sys::time::NS_PER_MS;
 
 use super::{EventLoop, LENDING, Leaving, Seat, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::descriptors::{is_taken, taken};
 use crate::worker::overload::Refusal;
 
 /// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
@@ -76,6 +77,10 @@ pub(super) struct Lending {
     aside: Option<u64>,
     /// What was adopted and not looked at, in reverse order.
     pub(super) adopted: Vec<Token>,
+    /// Why the queue cannot be used any more.
+    failure: Option<io::Error>,
+    /// Whether somebody has shut the queue down.
+    ended: bool,
 }
 
 /// What came of an offer.
@@ -112,7 +117,14 @@ impl Lending {
             overdue: None,
             aside: None,
             adopted: Vec::new(),
+            failure: None,
+            ended: false,
         }
+    }
+
+    /// Those of the queue.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        self.queue.ends()
     }
 
     /// When there is something to do without an event, in milliseconds of the loop's clock.
@@ -191,6 +203,10 @@ impl EventLoop {
         match self.lending.queue.send(&message, connection.link.stream.as_fd()) {
             Ok(true) => {}
             Ok(false) => return Offer::NoRoom,
+            Err(error) if is_taken(&error) => {
+                self.lending.failure = Some(error);
+                return Offer::Kept;
+            }
             Err(error) => {
                 seat.log.error(format_args!("cannot lend a connection to other workers: {error}; this worker keeps its own"));
                 self.lending.leave(false);
@@ -218,6 +234,9 @@ impl EventLoop {
     /// The end of a turn: offers what is left, listens to the queue or not.
     pub(super) fn lend_on(&mut self, seat: &mut Seat) -> io::Result<()> {
         let now = seat.clock.ms();
+        if let Some(error) = self.lending.failure.take() {
+            return Err(taken(&format_args!("the queue of lent connections cannot be used ({error})")));
+        }
         if self.lending.retry.is_some_and(|at| at <= now) {
             self.lending.retry = None;
             self.offer_parked(now, seat);
@@ -230,7 +249,7 @@ impl EventLoop {
         if !self.is_full() {
             self.lending.full_since = None;
         }
-        let able = !self.is_full() && self.connections.len() < self.lending.room;
+        let able = !self.is_full() && !self.lending.ended && self.connections.len() < self.lending.room;
         let adopts = able && !self.lending.hands_over && self.lending.aside.is_none();
         if adopts != self.lending.listens {
             let [_, receiver] = self.lending.queue.ends();
@@ -326,6 +345,20 @@ impl EventLoop {
                     }
                 }
                 Ok(None) => break,
+                Err(error) if is_taken(&error) => {
+                    self.lending.failure = Some(error);
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    if !std::mem::replace(&mut self.lending.ended, true) {
+                        seat.log.error(format_args!(
+                            "the queue of lent connections was shut down, by the application as a rule; this worker keeps its own \
+                             until it is replaced (SIGHUP)"
+                        ));
+                    }
+                    self.lending.leave(false);
+                    break;
+                }
                 Err(error) => seat.log.error(format_args!("a connection that was lent is lost: {error}")),
             }
         }

@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{EventLoop, Seat};
+use super::{EventLoop, Seat, taken};
 
 /// How long a wait goes on without letting go of the runtime. A thread that another language starts in this moment waits as long,
 /// which is what the interpreter itself lets it wait for a thread that computes (`sys.getswitchinterval`). It is longer than the
@@ -62,7 +62,8 @@ impl EventLoop {
                 self.note_signals();
                 Ok(())
             }
-            other => other,
+            Err(error) => Err(taken(&format_args!("the loop cannot wait for events ({error})"))),
+            Ok(()) => Ok(()),
         }
     }
 }

@@ -16,6 +16,48 @@ fn a_worker_with_a_stuck_request_gives_way_to_a_successor_and_is_ended_when_noth
 }
 
 #[test]
+fn a_worker_whose_channel_is_closed_is_replaced_unless_it_is_about_to_end() {
+    let mut server = Server::serving(2);
+    assert_eq!(server.event(Event::Cut(Slot(1))), []);
+    assert_eq!(server.crashed(1), [died(1, CRASH), fork(1)], "that was why");
+    server.ready(1);
+    assert_eq!(server.wait(), None);
+    server.event(Event::Cut(Slot(1)));
+    assert_eq!(server.wait(), Some(CUT_GRACE));
+    let told = Action::Tell(Note::Recycling { slot: Slot(1), wear: Wear::Cut });
+    assert_eq!(server.after(CUT_GRACE), [told, fork(2)]);
+    assert_eq!(server.ready(2), [retire(1)]);
+    assert_eq!(server.ended(1, Exit::Code(0)), []);
+}
+
+#[test]
+fn a_socket_that_was_made_anew_replaces_all_workers_one_by_one_those_that_boot_too() {
+    let mut server = Server::serving(2);
+    server.crashed(1);
+    let told = |slot| Action::Tell(Note::Recycling { slot: Slot(slot), wear: Wear::Socket });
+    assert_eq!(server.event(Event::NewSocket), [told(0), fork(2)]);
+    assert_eq!(server.ready(2), []);
+    assert_eq!(server.ready(1), [retire(0)], "three are ready, and the oldest of the two stale ones goes");
+    assert_eq!(server.leaves(0), [fork(0)]);
+    assert_eq!(server.ready(0), [retire(1)]);
+}
+
+#[test]
+fn a_socket_that_is_lost_ends_the_server_with_1_when_everything_is_answered() {
+    let mut server = Server::serving(1);
+    assert_eq!(server.event(Event::Deaf), stop(Order::Drain, &[0]));
+    assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::FAILED)]);
+}
+
+#[test]
+fn why_a_worker_fails_is_told_before_its_end() {
+    let mut server = Server::serving(2);
+    let why = "descriptor 7 is another file".to_owned();
+    let told = Action::Tell(Note::Failed { slot: Slot(1), why: why.clone() });
+    assert_eq!(server.report(1, Report::Failed(why)), [told]);
+}
+
+#[test]
 fn a_stuck_request_is_known_before_the_last_worker_is_ready() {
     let mut server = Server::starting(2);
     server.ready(0);

@@ -1,0 +1,125 @@
+//! A listening socket that somebody has shut down. shutdown(2) acts on the socket and not on a descriptor, so whoever has one, such as
+//! an application that closes a number once too often, shuts it down for all processes: it listens no more, and accept(2) fails with
+//! EINVAL.
+//!
+//! A TCP socket can listen again: it is unbound or bound as before, and every process goes on with the descriptor that it has. A unix
+//! socket stays shut down for ever, so another one is made in its place, with another file, and processes that have the old one must
+//! be replaced.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{SockaddrStorage, bind};
+
+use crate::config::Settings;
+use crate::sys::privileges::{Gid, Uid};
+use crate::sys::socket::listen;
+
+use super::bind::{BindError, explain, lower, set_tcp_options};
+use super::listener::{Address, Listener};
+use super::unix;
+
+/// What poll(2) is asked for to learn of a shutdown, and nothing of connections.
+pub const SHUT_DOWN: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+/// What became of the socket.
+#[derive(Debug)]
+pub enum Mended {
+    /// It listens again, in every process that has it.
+    Again(Listener),
+    /// Another socket listens at its address.
+    Anew(Listener),
+}
+
+/// Whether the socket was shut down.
+pub fn is_shut_down(listener: &Listener) -> bool {
+    let mut fds = [PollFd::new(listener.as_fd(), SHUT_DOWN)];
+    // An interrupted look has seen nothing; the next one will.
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+}
+
+/// Listens where the socket, which was shut down, has listened. The file of a unix socket belongs to `owner`, or to the user of this
+/// process.
+pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Mended, BindError> {
+    let address = listener.address().clone();
+    let failed = |why: String| BindError(format!("cannot listen on {address} any more, where the socket was shut down: {why}"));
+    match &address {
+        Address::Tcp(_) => listen_again(&listener, settings).map(|()| Mended::Again(listener)).map_err(failed),
+        Address::Unix(_) if !listener.is_own() => Err(failed(
+            "it was inherited, and only who has made it can make it anew (systemctl restart of its socket unit)".into(),
+        )),
+        Address::Unix(path) => {
+            // Before the new one is made, or its file could go with the old one.
+            drop(listener);
+            unix::bind(path, settings, owner).map(Mended::Anew).map_err(failed)
+        }
+    }
+}
+
+fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> {
+    let Address::Tcp(addr) = listener.address() else { return Ok(()) };
+    let words = |errno: Errno| explain(errno, addr.port());
+    match bind(listener.as_raw_fd(), &SockaddrStorage::from(*addr)) {
+        // A port that the kernel had chosen was given back to it, though getsockname(2) still shows it; another one is kept (EINVAL).
+        Ok(()) | Err(Errno::EINVAL) => {}
+        Err(errno) => return Err(words(errno)),
+    }
+    set_tcp_options(listener, settings).map_err(words)?;
+    listen(listener, settings.backlog).map_err(|error| lower(&error))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+    use std::os::unix::net::UnixStream;
+
+    use nix::sys::socket::{Shutdown, shutdown};
+
+    use super::*;
+    use crate::config::Bind;
+    use crate::net::listener::bind_all;
+    use crate::sys::process::FORKS;
+
+    fn bound(bind: Bind) -> (Settings, Listener) {
+        let settings = Settings { binds: vec![bind], ..Settings::default() };
+        let listener = bind_all(&settings).unwrap().remove(0);
+        (settings, listener)
+    }
+
+    #[test]
+    fn a_tcp_socket_listens_again_at_the_same_address() {
+        let _undisturbed = FORKS.read();
+        let (mut settings, mut listener) = bound(Bind::Tcp { host: "127.0.0.1".into(), port: 0 });
+        let Address::Tcp(addr) = *listener.address() else { panic!("no TCP socket") };
+        for _ in 0..2 {
+            assert!(!is_shut_down(&listener));
+            shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+            assert!(is_shut_down(&listener));
+            assert_eq!(listener.accept().unwrap_err().raw_os_error(), Some(libc::EINVAL));
+            assert!(TcpStream::connect(addr).is_err());
+            let Ok(Mended::Again(again)) = mend(listener, &settings, None) else { panic!("it does not listen again") };
+            TcpStream::connect(addr).unwrap();
+            listener = again;
+            // The next time with a port that was asked for.
+            drop(listener);
+            (settings, listener) = bound(Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() });
+        }
+    }
+
+    #[test]
+    fn a_unix_socket_is_made_anew_with_its_file() {
+        let _undisturbed = FORKS.read();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let (settings, listener) = bound(Bind::Unix(path.clone()));
+        assert!(!is_shut_down(&listener));
+        shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
+        assert!(is_shut_down(&listener) && UnixStream::connect(&path).is_err());
+        let Ok(Mended::Anew(listener)) = mend(listener, &settings, None) else { panic!("it is not made anew") };
+        UnixStream::connect(&path).unwrap();
+        shutdown(listener.as_raw_fd(), Shutdown::Read).unwrap();
+        let why = mend(listener.owned(false), &settings, None).unwrap_err().to_string();
+        assert!(why.starts_with(&format!("cannot listen on unix:{} any more", path.display())), "{why}");
+    }
+}
