@@ -145,3 +145,41 @@ fn the_cost_of_a_body_grows_with_its_size_and_not_faster() {
     });
     server.stop();
 }
+
+/// A request line or a field of this size is within the highest limits, in bytes.
+const LONG_LINE: usize = 1_000_000;
+
+/// Bytes that follow one by one.
+const TRICKLED: usize = 200;
+
+#[test]
+fn the_cost_of_a_byte_does_not_grow_with_the_part_of_the_head_before_it() {
+    let limits = ["--limit-request-line", "0", "--limit-request-field_size", "0", "--limit-request-head", "0"];
+    let server = Server::new("hello").options(limits).options(["--header-timeout", "600", "--keep-alive", "600"]).start();
+    let worker = server.workers()[0];
+    let field = format!("X: {}\r\n", "x".repeat(LONG_LINE));
+    let fields = |count: usize| format!("GET / HTTP/1.1\r\nHost: x\r\n{}X: ", field.repeat(count));
+    let mut witness = server.connect();
+    let mut trickle = |start: &str| {
+        let mut client = server.connect();
+        client.send(start);
+        // Each answer shows that the worker has looked at what came before.
+        for _ in 0..50 {
+            witness.get("/");
+        }
+        let before = procfs::cpu_time(worker);
+        for _ in 0..TRICKLED {
+            client.send("x");
+            witness.get("/");
+        }
+        (procfs::cpu_time(worker) - before).as_secs_f64()
+    };
+    trickle("GET /");
+    for (what, long) in [("fields", fields(14)), ("line", format!("GET /{}", "x".repeat(LONG_LINE)))] {
+        assert_same(&format!("cost of a byte behind long {what} to one behind a short one"), || {
+            let short = trickle("GET /");
+            trickle(&long) / short
+        });
+    }
+    server.stop();
+}

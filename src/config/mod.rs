@@ -117,6 +117,8 @@ pub struct Settings {
     pub limit_request_fields: usize,
     /// `--limit-request-field_size` (also spelled `--limit-request-field-size`): bytes; default 8190.
     pub limit_request_field_size: usize,
+    /// `--limit-request-head`: bytes of request line and header fields together; default 64 KiB.
+    pub limit_request_head: usize,
     /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
     pub limit_request_body: u64,
     /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no limit.
@@ -207,6 +209,7 @@ impl Settings {
             limit_request_line: 0,
             limit_request_fields: 0,
             limit_request_field_size: 0,
+            limit_request_head: 0,
             limit_request_body: 0,
             limit_spool: 0,
             body_buffer: 0,

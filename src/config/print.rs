@@ -114,6 +114,7 @@ mod tests {
             given("limit-request-line", &["0"]),
             given("limit-request-fields", &["7"]),
             given("limit-request-field_size", &["1k"]),
+            given("limit-request-head", &["32k"]),
             given("limit-request-body", &["9223372036854775807"]),
             given("limit-spool", &["2G"]),
             given("body-buffer", &["1M"]),

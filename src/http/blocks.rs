@@ -100,6 +100,7 @@ impl Blocks {
             return head.resume(bytes, limits, progress);
         }
         if head.request_line(bytes, limits)? == Parsed::Partial {
+            progress.wait_for_line(bytes);
             return Ok(Parsed::Partial);
         }
         let rest = &bytes[head.block.start as usize..];

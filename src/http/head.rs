@@ -15,8 +15,8 @@ pub const MAX_METHOD: usize = 32;
 /// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
 pub const MAX_EMPTY_LINES: usize = 4;
 
-/// Longest head in bytes, whatever the limits of its parts multiply to: a reader has room for so much, and spans count in 32 bits.
-/// Twenty times what the default limits allow.
+/// Longest head in bytes, whatever the limits of its parts multiply to: spans count in 32 bits. Twenty times what the default limits
+/// of its parts allow.
 pub const MAX_HEAD: usize = 16 * 1024 * 1024;
 
 /// Where a piece of the head lies in the bytes it was parsed from.
@@ -149,10 +149,11 @@ impl Head {
     /// (one per connection, reset to its default when a head is complete or the bytes move on) remembers how much of it is
     /// known to be good.
     pub fn resume(&mut self, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
-        if progress.is_started() && progress.scan(bytes, limits)? == Parsed::Partial {
+        if progress.is_started() && progress.go_on(bytes, limits)? == Some(Parsed::Partial) {
             return Ok(Parsed::Partial);
         }
         if self.request_line(bytes, limits)? == Parsed::Partial {
+            progress.wait_for_line(bytes);
             return Ok(Parsed::Partial);
         }
         self.resume_fields(bytes, limits, progress)
@@ -328,7 +329,7 @@ fn method_fault(at_start: bool, byte: u8) -> Error {
 /// Bytes before the first space, control character or `#`: a fragment is no part of any form. Bytes from 0x80 pass: clients send
 /// raw UTF-8.
 #[inline]
-fn target_len(bytes: &[u8]) -> usize {
+pub(super) fn target_len(bytes: &[u8]) -> usize {
     let ends = |b: u8| b <= b' ' || b == b'#' || b == 0x7f;
     // Fixed-size chunks without an early exit become vector instructions.
     let clean = bytes.as_chunks::<16>().0.iter().take_while(|chunk| !chunk.iter().fold(false, |end, &b| end | ends(b))).count();

@@ -1,4 +1,5 @@
-//! How far the field lines of an incomplete head are known to be good: a byte-wise automaton (RFC 9112 section 5).
+//! How far an incomplete head is known to be good: whether it is in its target, and for the field lines a byte-wise automaton
+//! (RFC 9112 section 5).
 //!
 //! ```text
 //! Start --token--> Name --':'--> Value --CR--> LineCr --LF--> Start
@@ -7,7 +8,7 @@
 
 use super::bytes::{TOKEN, is_value_byte};
 use super::error::Error;
-use super::head::{Limits, Parsed};
+use super::head::{Limits, Parsed, target_len};
 
 /// Memory of [`Head::resume`](super::head::Head::resume) between two reads of one head; 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,10 +24,12 @@ pub struct Progress {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// The request line is not complete: [`Head::request_line`](super::head::Head::request_line) looks at all of it each time,
-    /// which its limit bounds.
+    /// The request line is not complete, and [`Head::request_line`](super::head::Head::request_line) looks at all of it: its method
+    /// and its version have a few bytes each.
     #[default]
     Idle,
+    /// It is complete up to some byte of the target, which may be long: nothing but its end or a fault is worth another look.
+    Target,
     Start,
     Name,
     Value,
@@ -39,6 +42,30 @@ impl Progress {
         self.state != State::Idle
     }
 
+    /// The request line of `bytes` is good so far, and not complete.
+    #[cold]
+    pub(super) fn wait_for_line(&mut self, bytes: &[u8]) {
+        let is_in_target = memchr::memchr_iter(b' ', bytes).take(2).count() == 1;
+        let (state, next) = if is_in_target { (State::Target, bytes.len() as u32) } else { (State::Idle, 0) };
+        *self = Self { state, next, ..Self::default() };
+    }
+
+    /// As [`Self::scan`], also while the request line is not complete: `None` when it must be looked at as a whole.
+    pub(super) fn go_on(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Parsed>, Error> {
+        match self.state {
+            State::Start | State::Name | State::Value | State::LineCr | State::FinalCr => self.scan(bytes, limits).map(Some),
+            State::Idle | State::Target => {
+                let new = bytes.get(self.next as usize..).unwrap_or_default();
+                if self.state == State::Target && bytes.len() <= limits.request_line && target_len(new) == new.len() {
+                    self.next = bytes.len() as u32;
+                    return Ok(Some(Parsed::Partial));
+                }
+                *self = Self::default();
+                Ok(None)
+            }
+        }
+    }
+
     /// Begins at the first byte behind the request line.
     pub(super) fn start(&mut self, block: u32) {
         *self = Self { state: State::Start, next: block, line: block, fields: 0 };
@@ -48,9 +75,9 @@ impl Progress {
     pub(super) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         for &byte in bytes.get(self.next as usize..).unwrap_or_default() {
             self.state = match (self.state, byte) {
-                (State::Idle | State::Start, b'\r') => State::FinalCr,
-                (State::Idle | State::Start, b'\n') => return Err(Error::LineEnd),
-                (State::Idle | State::Start, _) => {
+                (State::Idle | State::Target | State::Start, b'\r') => State::FinalCr,
+                (State::Idle | State::Target | State::Start, b'\n') => return Err(Error::LineEnd),
+                (State::Idle | State::Target | State::Start, _) => {
                     self.line = self.next;
                     if self.fields as usize >= limits.fields {
                         return Err(Error::TooManyFields(limits.fields));

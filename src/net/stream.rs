@@ -8,7 +8,10 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::socket::{MsgFlags, send, sendmsg, setsockopt, sockopt};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt, send, sendmsg,
+    setsockopt, sockopt,
+};
 
 use crate::sys::socket::disconnect;
 
@@ -69,6 +72,33 @@ impl PeerAddr {
 }
 
 impl Stream {
+    /// The connection with this descriptor, which another process says is one with this peer.
+    ///
+    /// # Errors
+    /// When it is anything else than a stream socket of that family, or one of another client.
+    pub fn adopt(descriptor: OwnedFd, peer: PeerAddr) -> io::Result<Self> {
+        let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
+        let family = getsockname::<SockaddrStorage>(descriptor.as_raw_fd())?.family();
+        let is_stream = getsockopt(&descriptor, sockopt::SockType)? == SockType::Stream;
+        let stream = match (peer, family) {
+            (PeerAddr::Tcp(_), Some(AddressFamily::Inet | AddressFamily::Inet6)) if is_stream => {
+                Self::Tcp(mio::net::TcpStream::from(descriptor))
+            }
+            (PeerAddr::Unix, Some(AddressFamily::Unix)) if is_stream => Self::Unix(mio::net::UnixStream::from(descriptor)),
+            _ => return Err(invalid("its descriptor is not the socket that it is said to be")),
+        };
+        // Whoever has reset the connection has no address any more.
+        if let Ok(found) = getpeername::<SockaddrStorage>(stream.as_raw_fd())
+            && let PeerAddr::Tcp(addr) = peer
+            && address(&found)
+                .is_some_and(|found| (found.ip().to_canonical(), found.port()) != (addr.ip().to_canonical(), addr.port()))
+        {
+            return Err(invalid("its client is not the one that it is said to be"));
+        }
+        stream.set_nonblocking()?;
+        Ok(stream)
+    }
+
     /// Writes bytes that [`Stream::shutdown_write`], or the close of the last descriptor, follows at once: TCP keeps back what fills no
     /// segment until then, for about 200 ms at most (MSG_MORE, send(2)), so that it leaves with the end. A unix socket sends as ever.
     #[inline]
@@ -103,7 +133,9 @@ impl Stream {
     /// Makes it non-blocking again, behind somebody who had made it blocking (O_NONBLOCK belongs to all descriptors of it).
     pub fn set_nonblocking(&self) -> io::Result<()> {
         let flags = OFlag::from_bits_retain(fcntl(self, FcntlArg::F_GETFL)?);
-        fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        if !flags.contains(OFlag::O_NONBLOCK) {
+            fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        }
         Ok(())
     }
 
@@ -114,6 +146,11 @@ impl Stream {
             Self::Unix(_) => Ok(()),
         }
     }
+}
+
+fn address(found: &SockaddrStorage) -> Option<SocketAddr> {
+    let v4 = found.as_sockaddr_in().map(|found| SocketAddr::V4((*found).into()));
+    v4.or_else(|| found.as_sockaddr_in6().map(|found| SocketAddr::V6((*found).into())))
 }
 
 impl Read for &Stream {

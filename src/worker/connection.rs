@@ -13,17 +13,17 @@
 
 use std::sync::Arc;
 
-use crate::http::head::Progress;
-
 use super::answer::Answer;
 use super::app::Fate;
 use super::job::{Link, Parcel, Work};
+use super::kept::Kept;
 use super::member::Member;
 use super::output::Output;
 use super::seat::Seat;
 use super::upload::Upload;
 
 mod ending;
+mod keeping;
 mod reading;
 mod refusal;
 mod request;
@@ -86,12 +86,8 @@ pub struct Connection {
     /// Its socket and client.
     pub link: Arc<Link>,
     pub(super) phase: Phase,
-    /// Bytes that were read and not used, while the seat has them not.
-    pub(super) input: Vec<u8>,
-    /// How much of a head that is not complete was looked at.
-    pub(super) progress: Progress,
-    /// Whether `input` needs more bytes to mean anything, and not merely its turn.
-    pub(super) partial: bool,
+    /// What was read and not used, while the seat has it not. In a box: most connections keep nothing.
+    pub(super) kept: Option<Box<Kept>>,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
@@ -133,9 +129,7 @@ impl Connection {
             token,
             link: Arc::new(link),
             phase: Phase::Head,
-            input: Vec::new(),
-            progress: Progress::default(),
-            partial: false,
+            kept: None,
             output: None,
             readable: true,
             ended: false,
@@ -162,12 +156,12 @@ impl Connection {
 
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.input.is_empty() && self.output.is_none()
+        matches!(self.phase, Phase::Head) && self.kept.is_none() && self.output.is_none()
     }
 
     /// Whether it waits for a request, of which a part may have come.
     pub fn is_between_requests(&self) -> bool {
-        matches!(self.phase, Phase::Head) && (self.partial || self.input.is_empty()) && self.output.is_none()
+        matches!(self.phase, Phase::Head) && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && self.output.is_none()
     }
 
     /// Whether the application has its request or its stream.
@@ -180,16 +174,19 @@ impl Connection {
         self.deadline = self.deadline.min(deadline);
     }
 
-    /// A new turn: takes its bytes to the seat and goes on.
+    /// A new turn: goes on.
     pub fn begin_turn(&mut self, seat: &mut Seat) -> Next {
         self.renew_turn(seat);
         self.drive(seat)
     }
 
-    /// Takes its bytes to the seat.
+    /// Takes its bytes to the seat, if they can be used now.
     pub(super) fn renew_turn(&mut self, seat: &mut Seat) {
         self.turn = TURN;
-        seat.take_in(&self.input, self.partial);
+        seat.take_in(&[]);
+        if matches!(self.phase, Phase::Head) {
+            self.take_kept(seat);
+        }
     }
 
     /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
@@ -216,7 +213,7 @@ impl Connection {
             }
             Phase::Answer(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
             Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
-            Phase::Head if self.input.is_empty() => Next::Close(CloseReason::Idle),
+            Phase::Head if self.kept.is_none() => Next::Close(CloseReason::Idle),
             Phase::Linger(Linger { shut: false, .. }) => match self.take_back(seat) {
                 Ok(()) => self.begin_turn(seat),
                 Err(next) => next,
@@ -224,7 +221,7 @@ impl Connection {
             Phase::Linger(_) => Next::Close(CloseReason::Lingered),
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) => {
                 self.time_out(seat);
-                self.input = Vec::new();
+                self.kept = None;
                 self.begin_turn(seat)
             }
         }
@@ -242,19 +239,6 @@ impl Connection {
         }
         debug_assert!(seat.out.is_empty(), "all that was rendered is sent, kept with the connection or held in the outbox");
         next
-    }
-
-    /// Moves what is left of the input from the seat to the connection; gives the memory back when that is nothing.
-    pub(super) fn stow(&mut self, seat: &mut Seat) {
-        let rest = seat.rest();
-        self.partial = seat.partial;
-        if !rest.is_empty() {
-            self.input.clear();
-            self.input.extend_from_slice(rest);
-        } else if self.input.capacity() > 0 {
-            self.input = Vec::new();
-        }
-        seat.take_in(&[], false);
     }
 
     fn step(&mut self, seat: &mut Seat) -> Flow {

@@ -267,7 +267,7 @@ impl EventLoop {
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
         if matches!(served, Served::TakenBack) {
             // Its connection has gone on without this thread.
-            seat.take_in(&[], false);
+            seat.take_in(&[]);
             seat.out.clear();
             return None;
         }
@@ -275,7 +275,7 @@ impl EventLoop {
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.errands.extend(served.into_answer().map(Work::Drop));
-            seat.take_in(&[], false);
+            seat.take_in(&[]);
             seat.out.clear();
             return None;
         };

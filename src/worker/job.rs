@@ -167,6 +167,12 @@ impl Job {
     pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
         if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
     }
+
+    /// Takes out the head and its bytes.
+    pub fn take_head(&mut self, input: &[u8]) -> (Head, Vec<u8>) {
+        let bytes = if self.own.is_empty() { input[self.at.clone()].to_vec() } else { std::mem::take(&mut self.own) };
+        (std::mem::take(&mut self.head), bytes)
+    }
 }
 
 /// A request that leaves its seat: for another thread, or to wait for a free slot.

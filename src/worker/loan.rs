@@ -9,9 +9,15 @@ use crate::http::framing::Length;
 use crate::lending::{INPUT_MAX, Kind, Message};
 use crate::sys::time::NS_PER_MS;
 
+use super::DRAIN_IDLE_MS;
 use super::app::Body;
 use super::connection::{Connection, Phase};
 use super::job::{Link, Parcel};
+use super::kept::{Kept, Memory};
+use super::seat::{READ_SIZE, Rules};
+
+// What was lent is taken to the seat as what one read brings.
+const _: () = assert!(INPUT_MAX <= READ_SIZE);
 
 /// How often a request may be lent before it waits where it is: each time it met a worker that had just become busy, and a copy of
 /// it is made.
@@ -27,11 +33,16 @@ impl Connection {
             Phase::Waiting(parcel) => {
                 return self.loan_of(parcel);
             }
-            // What is not partial has its turn here.
-            Phase::Head if self.partial || self.input.is_empty() => {
-                (Kind::Idle, self.deadline.saturating_mul(NS_PER_MS), self.input.clone(), 1)
+            Phase::Head => {
+                let input = match self.kept.as_deref() {
+                    None => Vec::new(),
+                    Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes.to_vec(),
+                    // What is a request has its turn here.
+                    Some(Kept::Head(..) | Kept::Rest(_) | Kept::Refused) => return None,
+                };
+                (Kind::Idle, self.deadline.saturating_mul(NS_PER_MS), input, 1)
             }
-            Phase::Head | Phase::Body(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Body(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 return None;
             }
         };
@@ -44,11 +55,16 @@ impl Connection {
     }
 
     fn loan_of(&self, parcel: &Parcel) -> Option<Message> {
-        if self.output.is_some() || self.moves >= MOVES_MAX {
+        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
         let mut input = raw(parcel)?;
-        input.extend_from_slice(&self.input);
+        match self.kept.as_deref() {
+            Some(Kept::Rest(rest)) => input.extend_from_slice(rest),
+            // It is refused here, behind the answer.
+            Some(Kept::Refused | Kept::Head(..)) => return None,
+            None => {}
+        }
         self.message(Kind::Request, parcel.since.saturating_sub(parcel.queued), input, 2)
     }
 
@@ -65,15 +81,19 @@ impl Connection {
         Some(Message { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, time, input })
     }
 
-    /// Takes over where another worker was.
-    pub fn adopt(&mut self, message: Message) {
-        self.input = message.input;
+    /// Takes over where another worker was. That one had other limits, maybe, and nobody knows whether it was in order: its input is
+    /// read as if it came from the client now, and no time is longer than this worker would have given.
+    /// `now`: nanoseconds of the loop's clock.
+    pub fn adopt(&mut self, message: Message, now: u64, rules: &Rules, memory: &Memory) {
         match message.kind {
-            Kind::Request => (self.since, self.waited, self.moves) = (message.time, true, message.moves),
+            Kind::Request => (self.since, self.waited, self.moves) = (message.time.min(now), true, message.moves),
             Kind::Idle => {
-                self.partial = !self.input.is_empty();
-                self.deadline = message.time / NS_PER_MS;
+                let longest = if message.input.is_empty() { rules.keep_alive.max(DRAIN_IDLE_MS) } else { rules.header_timeout };
+                self.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
             }
+        }
+        if !message.input.is_empty() {
+            self.kept = Some(Kept::rest(&message.input, memory));
         }
     }
 }
@@ -105,13 +125,13 @@ fn raw(parcel: &Parcel) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
     use crate::config::Settings;
-    use crate::http::head::{Head, Limits};
+    use crate::http::head::{Head, Limits, Progress};
     use crate::net::stream::Stream;
     use crate::scoreboard::Scoreboard;
     use crate::worker::app::Peer;
     use crate::worker::connection::Token;
     use crate::worker::disk::Disk;
-    use crate::worker::seat::Rules;
+    use crate::worker::kept::Leased;
     use crate::worker::spool::{Budget, Lease};
     use crate::worker::upload::Upload;
 
@@ -150,7 +170,7 @@ mod tests {
     fn a_waiting_request_goes_with_its_body_and_what_follows_it() {
         let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
         let mut connection = waiting(head, Body::Memory(b"hello".to_vec()));
-        connection.input = b"GET /next".to_vec();
+        connection.kept = Some(Kept::rest(b"GET /next", &Memory::default()));
         let message = connection.loan().unwrap();
         assert_eq!(message.input, format!("{head}helloGET /next").into_bytes());
         assert_eq!((message.kind, message.listener, message.peer, message.moves), (Kind::Request, 3, None, 1));
@@ -190,23 +210,55 @@ mod tests {
         weary.moves = MOVES_MAX - 1;
         let message = weary.loan().unwrap();
         let mut next = waiting(head, Body::Empty);
-        next.adopt(message);
-        next.phase = Phase::Head;
-        assert_eq!((next.since, next.moves, next.partial), (93, MOVES_MAX, false));
+        take_over(&mut next, message);
+        assert_eq!((next.since, next.moves), (93, MOVES_MAX));
+        assert!(matches!(next.kept.as_deref(), Some(Kept::Rest(bytes)) if **bytes == *head.as_bytes()));
     }
 
     #[test]
     fn an_idle_connection_goes_with_its_deadline_and_half_a_head() {
         let mut connection = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Body::Empty);
         connection.phase = Phase::Head;
+        let memory = Memory::default();
         for input in [&b""[..], b"GET / HT"] {
-            (connection.input, connection.partial) = (input.to_vec(), !input.is_empty());
+            if !input.is_empty() {
+                connection.kept = Some(Box::new(Kept::Head(Leased::copy(input, &memory).unwrap(), Progress::default())));
+            }
             let message = connection.loan().unwrap();
+            assert_eq!(message.input, input);
             let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Body::Empty);
-            next.adopt(message);
-            assert_eq!((next.deadline(), next.input.as_slice(), next.partial), (5_000, input, !input.is_empty()));
+            take_over(&mut next, message);
+            // It is looked at where it arrives: there the limits may be others.
+            let kept = next
+                .kept
+                .as_deref()
+                .map_or(&b""[..], |kept| if let Kept::Rest(bytes) = kept { bytes } else { b"not to be read" });
+            assert_eq!((next.deadline(), kept), (5_000, input));
         }
-        connection.partial = false;
+        connection.kept = Some(Kept::rest(b"GET / HTTP/1.1\r\n\r\n", &memory));
         assert_eq!(connection.loan(), None, "a request that has its turn here");
+        (connection.kept, connection.held) = (None, true);
+        assert_eq!(connection.loan(), None, "an answer of it waits to be sent");
+    }
+
+    #[test]
+    fn times_and_input_of_another_worker_are_bounded() {
+        let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Body::Empty);
+        let message =
+            |kind, input: &[u8]| Message { kind, moves: 0, listener: 0, peer: None, time: u64::MAX, input: input.to_vec() };
+        let rules = Rules::of(&Settings::default());
+        take_over(&mut next, message(Kind::Idle, b""));
+        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.keep_alive);
+        take_over(&mut next, message(Kind::Idle, b"GET"));
+        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.header_timeout);
+        take_over(&mut next, message(Kind::Request, b"GET"));
+        assert_eq!(next.since, NOW);
+    }
+
+    /// What the clock of the worker that takes over shows, in nanoseconds.
+    const NOW: u64 = 4_000 * NS_PER_MS;
+
+    fn take_over(connection: &mut Connection, message: Message) {
+        connection.adopt(message, NOW, &Rules::of(&Settings::default()), &Memory::default());
     }
 }

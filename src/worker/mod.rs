@@ -17,6 +17,7 @@ mod event_loop;
 mod executor;
 mod gather;
 mod job;
+mod kept;
 mod last;
 mod late;
 mod letter_box;
@@ -63,6 +64,7 @@ use app::{App, Outlet, Renounce, Reply, Request};
 use control::Control;
 use disk::Disk;
 use event_loop::EventLoop;
+use kept::Memory;
 use member::{MAIN, Member};
 use seat::Seat;
 use share::Share;
@@ -192,6 +194,7 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
         scoreboard: boot.scoreboard,
         slot: boot.slot,
         bodies: Budget::new(boot.settings.body_buffer, disk),
+        memory: Memory::default(),
         alarms,
     };
     let mut seat = seats.seat(app, MAIN);
@@ -311,6 +314,7 @@ struct Seats {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
     bodies: Budget,
+    memory: Memory,
     alarms: Alarms,
 }
 
@@ -322,7 +326,17 @@ impl Seats {
         }
         let (log, access) = (self.log.clone(), self.access.clone());
         let alarms = self.alarms.clone();
-        Seat::new(app, &self.settings, log, access, self.scoreboard.clone(), self.slot, (member, alarms, self.bodies.clone()))
+        let mut seat = Seat::new(
+            app,
+            &self.settings,
+            log,
+            access,
+            self.scoreboard.clone(),
+            self.slot,
+            (member, alarms, self.bodies.clone()),
+        );
+        seat.memory = self.memory.clone();
+        seat
     }
 }
 

@@ -19,6 +19,7 @@ use super::alarm::Alarms;
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
+use super::kept::Memory;
 use super::member::Member;
 use super::outbox::Outbox;
 use super::spool::Budget;
@@ -46,7 +47,7 @@ const MICROS: u64 = 1_000_000;
 pub struct Rules {
     /// Limits of a head.
     pub head: Limits,
-    /// Bytes of a head that may wait for their end.
+    /// Bytes of a whole head.
     pub head_max: usize,
     /// Bytes of a body (u64::MAX: no limit).
     pub body_max: u64,
@@ -78,7 +79,7 @@ impl Rules {
         let ms = |duration: std::time::Duration| duration.as_secs() * MS + u64::from(duration.subsec_millis());
         Self {
             head,
-            head_max: head.head_max(),
+            head_max: head.head_max().min(settings.limit_request_head),
             body_max: most(settings.limit_request_body).min(stored),
             body_buffer: settings.body_buffer,
             header_timeout: ms(settings.header_timeout),
@@ -98,8 +99,6 @@ pub struct Seat {
     pub input: Vec<u8>,
     /// The part of `input` that the connection in hand has not used.
     pub(super) unused: Range<usize>,
-    /// Whether that part needs more bytes to mean anything.
-    pub partial: bool,
     /// Header blocks that this thread has seen.
     pub(super) blocks: Blocks,
     /// Where answers are rendered to.
@@ -124,6 +123,8 @@ pub struct Seat {
     pub rules: Rules,
     /// The worker's memory for bodies, shared by its seats.
     pub bodies: Budget,
+    /// The worker's memory for input that connections keep, shared by its seats.
+    pub memory: Memory,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -156,10 +157,8 @@ impl Seat {
         let rules = Rules::of(settings);
         Self {
             app,
-            // A head that waits for its end is copied here before the next read.
-            input: vec![0; READ_SIZE + rules.head_max],
+            input: vec![0; READ_SIZE],
             unused: 0..0,
-            partial: false,
             blocks: Blocks::new(member.0),
             out: Vec::with_capacity(READ_SIZE),
             outbox: Outbox::default(),
@@ -172,6 +171,7 @@ impl Seat {
             date: date::Cache::new(),
             rules,
             bodies,
+            memory: Memory::default(),
             log,
             journal: access.map(|(sink, format)| Journal {
                 sink,
@@ -205,16 +205,16 @@ impl Seat {
         self.scoreboard.calls(self.slot).filter(|call| call.is_held()).count()
     }
 
-    /// Takes over the bytes that a connection has kept.
-    pub fn take_in(&mut self, bytes: &[u8], partial: bool) {
+    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], what one read brought here or to another worker.
+    #[inline]
+    pub fn take_in(&mut self, bytes: &[u8]) {
         self.input[..bytes.len()].copy_from_slice(bytes);
         self.unused = 0..bytes.len();
-        self.partial = partial;
     }
 
     /// Whether there are bytes that may be a request.
     pub fn has_input(&self) -> bool {
-        !self.unused.is_empty() && !self.partial
+        !self.unused.is_empty()
     }
 
     /// The bytes that are not used.
@@ -227,21 +227,16 @@ impl Seat {
         self.unused.start += count;
     }
 
-    /// Room for a read behind the unused bytes, which are moved to the front: at most one partial head, so at least
-    /// [`READ_SIZE`] bytes.
+    /// Room for a read of [`READ_SIZE`] bytes. All that was read before is used, or kept with its connection.
     pub fn space(&mut self) -> &mut [u8] {
-        if self.unused.start > 0 {
-            self.input.copy_within(self.unused.clone(), 0);
-            self.unused = 0..self.unused.len();
-        }
-        let start = self.unused.end;
-        &mut self.input[start..start + READ_SIZE]
+        debug_assert!(self.unused.is_empty(), "what was read must not be written over");
+        self.unused = 0..0;
+        &mut self.input
     }
 
     /// So many bytes were read to the space.
     pub fn filled(&mut self, count: usize) {
         self.unused.end += count;
-        self.partial = false;
     }
 
     /// Whether an answer may leave its connection open.

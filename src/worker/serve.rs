@@ -60,7 +60,7 @@ impl Seat {
     pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
         let rest = rest.then(|| self.rest().to_vec());
         let out = std::mem::take(&mut self.out);
-        self.take_in(&[], false);
+        self.take_in(&[]);
         self.end_turn();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
         Letter { from: self.member, token, served, out, rest, slow, next: None }

@@ -11,6 +11,7 @@ use crate::http::head::Head;
 
 use super::app::{Body, StorageError};
 use super::connection::{Connection, Flow, Next, Phase};
+use super::kept::Leased;
 use super::seat::{Rules, Seat};
 use super::spool::{Budget, Lease, Spool};
 
@@ -21,7 +22,7 @@ const TRAILER_MAX: usize = 8 * 1024;
 #[derive(Debug)]
 pub struct Upload {
     /// The head's bytes, empty while they are still in the read buffer.
-    pub bytes: Vec<u8>,
+    pub bytes: Leased,
     /// The head, its spans relative to `bytes`.
     pub head: Head,
     /// The head's framing.
@@ -63,7 +64,7 @@ impl Upload {
             Length::None | Length::Chunked => None,
         };
         Ok(Self {
-            bytes: Vec::new(),
+            bytes: Leased::default(),
             head: Head::default(),
             framing,
             decoder: Decoder::new(framing.length, TRAILER_MAX),

@@ -27,6 +27,8 @@ pub(super) const LINE_MIN: u64 = 16;
 /// Longest line of a head in bytes, and the meaning of 0, which is "unlimited" in gunicorn: an unlimited head would let one
 /// client take all memory.
 pub(super) const LINE_MAX: u64 = 1 << 20;
+/// Longest head in bytes, and the meaning of 0: what the parser's spans and a reader's patience are made for.
+pub(super) const HEAD_MAX: u64 = 16 << 20;
 /// Most header fields, and the meaning of 0, as in gunicorn.
 pub(super) const FIELDS_MAX: u64 = 32_768;
 /// Largest body in bytes: the largest offset of a file.

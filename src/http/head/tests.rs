@@ -215,6 +215,27 @@ fn the_request_line_alone_tells_where_the_block_begins() {
 }
 
 #[test]
+fn trickled_bytes_of_a_target_are_looked_at_once() {
+    let (mut head, mut progress) = (Head::default(), Progress::default());
+    let mut seen = b"\r\nGET /".to_vec();
+    assert_eq!(head.resume(&seen, &LIMITS, &mut progress), Ok(Parsed::Partial));
+    for _ in 0..8_000 {
+        seen.push(b'x');
+        assert_eq!(head.resume(&seen, &LIMITS, &mut progress), Ok(Parsed::Partial));
+        // A second look would be refused.
+        *seen.last_mut().unwrap() = 0;
+    }
+    seen.iter_mut().filter(|byte| **byte == 0).for_each(|byte| *byte = b'x');
+    for byte in *b" HTTP/1.1" {
+        seen.push(byte);
+        assert_eq!(head.resume(&seen, &LIMITS, &mut progress), Ok(Parsed::Partial));
+    }
+    seen.extend_from_slice(b"\r\n\r\n");
+    assert_eq!(head.resume(&seen, &LIMITS, &mut progress), Ok(Parsed::Complete));
+    assert_eq!((head.target.len(), head.len, progress), (8_001, seen.len(), Progress::default()));
+}
+
+#[test]
 fn trickled_bytes_are_looked_at_once() {
     let input = format!("GET / HTTP/1.1\r\n{}", "Name: value\r\n".repeat(50));
     let block = input.find('\n').unwrap() + 1;

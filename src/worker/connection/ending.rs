@@ -5,7 +5,7 @@ use std::fmt;
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::answer::Answer;
 use crate::worker::app::Fate;
-use crate::worker::seat::{READ_SIZE, Seat};
+use crate::worker::seat::Seat;
 
 use super::{Connection, Flow, Next, Phase};
 
@@ -84,7 +84,7 @@ impl Connection {
             // A cut answer too: those before it may still be on their way, and a close that meets unread bytes destroys them.
             Fate::Keep | Fate::Close | Fate::Last | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
-                seat.take_in(&[], false);
+                seat.take_in(&[]);
                 if self.is_silent(seat) {
                     return Err(Next::Close(reason));
                 }
@@ -115,7 +115,7 @@ impl Connection {
             return self.is_last;
         }
         // A connection that was adopted with its request has not been read from here.
-        match self.read(&mut seat.space()[..READ_SIZE]) {
+        match self.read(seat.space()) {
             Ok(0) => self.is_last,
             Ok(_) => false,
             Err(_) => true,
@@ -141,7 +141,7 @@ impl Connection {
         if !self.readable {
             return Err(Next::Wait);
         }
-        match self.read(&mut seat.space()[..READ_SIZE]) {
+        match self.read(seat.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
                 self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });

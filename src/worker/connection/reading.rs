@@ -25,12 +25,12 @@ impl Connection {
         self.ended |= edge == Edge::Ended;
     }
 
-    /// Reads what there is to the seat.
+    /// Reads what there is to the seat and uses it.
     pub(super) fn read_more(&mut self, seat: &mut Seat) -> Flow {
         if !self.readable {
             return Err(Next::Wait);
         }
-        let was_idle = matches!(self.phase, Phase::Head) && seat.rest().is_empty();
+        let was_idle = matches!(self.phase, Phase::Head) && self.kept.is_none();
         if let Some(flow) = self.receive_body(seat) {
             return flow;
         }
@@ -41,7 +41,8 @@ impl Connection {
                 if was_idle {
                     self.deadline = seat.clock.ms() + seat.rules.header_timeout;
                 }
-                Ok(())
+                // At once, so that a turn never ends with a piece of a body in hand.
+                self.consume(seat)
             }
             Err(reason) => {
                 // A client that has closed its end may still read, and slowly.

@@ -5,6 +5,7 @@ use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
 use crate::worker::app::{Fate, Peer, StorageError};
 use crate::worker::job::Parcel;
+use crate::worker::kept::Kept;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
 use crate::worker::seat::{Entry, Seat};
 use crate::worker::upload::UploadError;
@@ -55,6 +56,13 @@ impl Connection {
         seat.record_refusal(&self.link.peer, 503, head, parcel.queued);
     }
 
+    /// The worker has no memory to keep what the client has sent: 503.
+    pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
+        seat.memory.note_refused(seat.clock.ms(), &seat.log);
+        self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, seat);
+        seat.record_refusal(&self.link.peer, 503, head, 0);
+    }
+
     /// The client took too long: 408. The application did: 503.
     pub(super) fn time_out(&mut self, seat: &mut Seat) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
@@ -69,10 +77,10 @@ impl Connection {
         }
     }
 
-    /// The client is gone: why the connection ends. Half a head is logged here, as the seat has it; [`Self::forget`] logs the rest.
+    /// The client is gone: why the connection ends. Half a head is logged here; [`Self::forget`] logs the rest.
     pub(in crate::worker) fn lost(&self, reason: CloseReason, seat: &mut Seat) -> CloseReason {
         if !matches!(self.phase, Phase::Body(_)) {
-            if seat.rest().is_empty() {
+            if self.kept.is_none() {
                 return reason;
             }
             seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0);
@@ -88,16 +96,15 @@ impl Connection {
                 seat.record_gone(&parcel);
             }
             Phase::Body(upload) => {
-                let head = Some((&upload.head, upload.bytes.as_slice()));
+                let head = Some((&upload.head, &*upload.bytes));
                 seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0);
-            }
-            Phase::Head if !self.partial => {
-                let input = std::mem::take(&mut self.input);
-                seat.forget_pipelined(&self.link.peer, &input);
             }
             phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
                 self.phase = phase
             }
+        }
+        if let Some(Kept::Rest(bytes)) = self.kept.take().map(|kept| *kept) {
+            seat.forget_pipelined(&self.link.peer, &bytes);
         }
     }
 

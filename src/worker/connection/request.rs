@@ -2,9 +2,10 @@
 
 use crate::http::error::Error;
 use crate::http::framing::Length;
-use crate::http::head::Parsed;
+use crate::http::head::{Parsed, Progress};
 use crate::http::response::CONTINUE;
 use crate::worker::app::Body;
+use crate::worker::kept::{Kept, Leased};
 use crate::worker::seat::Seat;
 use crate::worker::upload::{Fed, Upload};
 
@@ -23,71 +24,110 @@ impl Connection {
 
     /// A head, and as much of its body as is there.
     fn take_head(&mut self, seat: &mut Seat) -> Flow {
+        if let Some(kept) = self.kept.take() {
+            return self.take_more_head(kept, seat);
+        }
         let rest = &seat.input[seat.unused.clone()];
-        let (limits, job) = (&seat.rules, &mut seat.job);
-        let parsed = match seat.blocks.resume(&mut job.head, rest, &limits.head, &mut self.progress) {
-            Ok(Parsed::Partial) if rest.len() >= limits.head_max => Err((Error::HeadTooLong(limits.head_max), false)),
+        let (rules, job) = (&seat.rules, &mut seat.job);
+        // Where the input was cut says nothing about the verdict.
+        let window = &rest[..rest.len().min(rules.head_max)];
+        let mut progress = Progress::default();
+        match seat.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
+            Ok(Parsed::Complete) => {
+                let (start, end) = (seat.unused.start, seat.unused.start + job.head.len);
+                job.own.clear();
+                job.at = start..end;
+                seat.unused.start = end;
+                return self.begin_request(seat);
+            }
+            Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
+            Ok(Parsed::Partial) => match Leased::copy(window, &seat.memory) {
+                Some(bytes) => {
+                    self.kept = Some(Box::new(Kept::Head(bytes, progress)));
+                    seat.unused = 0..0;
+                }
+                None => self.refuse_kept(None, seat),
+            },
+            Err(error) => self.refuse(error, None, seat),
+        }
+        Ok(())
+    }
+
+    /// More of a head whose beginning is kept; it is complete with these bytes, or they are kept too.
+    #[cold]
+    fn take_more_head(&mut self, mut kept: Box<Kept>, seat: &mut Seat) -> Flow {
+        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the seat first") };
+        let (rules, job, before) = (&seat.rules, &mut seat.job, bytes.len());
+        let more = &seat.input[seat.unused.clone()];
+        let more = &more[..more.len().min(rules.head_max - before)];
+        if !bytes.push(more, &seat.memory) {
+            self.refuse_kept(None, seat);
+            return Ok(());
+        }
+        match seat.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
+            Ok(Parsed::Complete) => {
+                seat.unused.start += job.head.len - before;
+                job.own = std::mem::take(bytes).into_bytes();
+                job.own.truncate(job.head.len);
+                return self.begin_request(seat);
+            }
+            Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
             Ok(Parsed::Partial) => {
-                seat.partial = true;
+                self.kept = Some(kept);
+                seat.unused = 0..0;
+            }
+            Err(error) => self.refuse(error, None, seat),
+        }
+        Ok(())
+    }
+
+    /// The head in the job is complete, and what follows it is in the seat.
+    fn begin_request(&mut self, seat: &mut Seat) -> Flow {
+        let job = &mut seat.job;
+        match seat.blocks.framing(&job.head, job.bytes(&seat.input)) {
+            Ok((framing, block)) => (job.framing, job.block) = (framing, block),
+            Err(error) => {
+                let (head, bytes) = job.take_head(&seat.input);
+                self.refuse(error, Some((&head, &bytes)), seat);
                 return Ok(());
             }
-            Ok(Parsed::Complete) => seat.blocks.framing(&job.head, rest).map_err(|error| (error, true)),
-            Err(error) => Err((error, false)),
-        };
-        let (framing, block) = match parsed {
-            Ok(found) => found,
-            Err((error, whole)) => {
-                let (head, bytes) = (std::mem::take(&mut job.head), rest.to_vec());
-                self.refuse(error, whole.then_some((&head, &bytes)), seat);
-                seat.job.head = head;
-                return Ok(());
-            }
-        };
-        let (start, end) = (seat.unused.start, seat.unused.start + job.head.len);
-        job.framing = framing;
-        job.block = block;
-        job.own.clear();
-        job.at = start..end;
+        }
+        let framing = job.framing;
         if matches!(framing.length, Length::None | Length::Known(0)) {
-            seat.unused.start = end;
             return self.submit(Body::Empty, seat);
         }
-        let head = std::mem::take(&mut job.head);
-        let rest = seat.rest();
-        let body = &rest[head.len..];
+        let body = seat.rest();
         let wants_continue = framing.expect_continue && body.is_empty();
         let started = Upload::new(framing, &seat.rules, &seat.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
-        match started {
+        let error = match started {
             Ok((Fed { used, done: true }, upload)) => {
-                seat.used(head.len + used);
+                seat.used(used);
                 match upload.finish() {
-                    Ok(body) => {
-                        seat.job.head = head;
-                        self.submit(body, seat)
-                    }
-                    Err(error) => {
-                        let bytes = seat.input[start..end].to_vec();
-                        self.refuse_body(error, (&head, &bytes), seat)
-                    }
+                    Ok(body) => return self.submit(body, seat),
+                    Err(error) => error,
                 }
             }
             Ok((Fed { used, done: false }, mut upload)) => {
-                upload.bytes = rest[..head.len].to_vec();
-                seat.used(head.len + used);
-                seat.partial = true;
-                upload.head = head;
+                seat.used(used);
+                let (head, bytes) = seat.job.take_head(&seat.input);
+                match Leased::own(bytes, &seat.memory) {
+                    Ok(bytes) => (upload.head, upload.bytes) = (head, bytes),
+                    Err(bytes) => {
+                        self.refuse_kept(Some((&head, &bytes)), seat);
+                        return Ok(());
+                    }
+                }
                 self.phase = Phase::Body(Box::new(upload));
                 self.deadline = seat.clock.ms() + seat.rules.body_timeout;
                 if wants_continue {
                     seat.out.extend_from_slice(CONTINUE);
                 }
-                Ok(())
+                return Ok(());
             }
-            Err(error) => {
-                let bytes = rest[..head.len].to_vec();
-                self.refuse_body(error, (&head, &bytes), seat)
-            }
-        }
+            Err(error) => error,
+        };
+        let (head, bytes) = seat.job.take_head(&seat.input);
+        self.refuse_body(error, (&head, &bytes), seat)
     }
 
     /// More of a body.
@@ -98,13 +138,12 @@ impl Connection {
         };
         seat.used(fed.used);
         if !fed.done {
-            seat.partial = true;
             self.phase = Phase::Body(upload);
             self.deadline = seat.clock.ms() + seat.rules.body_timeout;
             return Ok(());
         }
         let mut upload = *upload;
-        seat.job.own = std::mem::take(&mut upload.bytes);
+        seat.job.own = std::mem::take(&mut upload.bytes).into_bytes();
         seat.job.head = std::mem::take(&mut upload.head);
         seat.job.framing = upload.framing;
         seat.job.block = None;
@@ -112,7 +151,7 @@ impl Connection {
         match upload.finish() {
             Ok(body) => self.submit(body, seat),
             Err(error) => {
-                let (head, bytes) = (std::mem::take(&mut seat.job.head), std::mem::take(&mut seat.job.own));
+                let (head, bytes) = seat.job.take_head(&seat.input);
                 self.refuse_body(error, (&head, &bytes), seat)
             }
         }

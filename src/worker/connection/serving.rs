@@ -73,7 +73,6 @@ impl Connection {
             }
             Served::Step(output, answer, step) => {
                 self.keep_behind(output);
-                seat.take_in(&self.input, self.partial);
                 self.take_step(answer, step, seat);
                 if step == Step::Rendered {
                     // It has had its time: what it gave is sent, then others have theirs.
@@ -82,7 +81,6 @@ impl Connection {
             }
             Served::Ended(output, fate) => {
                 self.keep_behind(output);
-                seat.take_in(&self.input, self.partial);
                 self.after_answer(fate, seat);
             }
             Served::Dropped | Served::Handled | Served::Gone | Served::TakenBack => {}
@@ -105,11 +103,11 @@ impl Connection {
     }
 
     /// The next request begins, or the connection closes.
-    fn after_answer(&mut self, fate: Fate, seat: &Seat) {
+    fn after_answer(&mut self, fate: Fate, seat: &mut Seat) {
         match fate {
             Fate::Keep => {
                 self.phase = Phase::Head;
-                let wait = if seat.has_input() {
+                let wait = if seat.has_input() || self.kept.is_some() {
                     seat.rules.header_timeout
                 } else if seat.draining {
                     // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
@@ -119,8 +117,12 @@ impl Connection {
                     seat.rules.keep_alive
                 };
                 self.deadline = seat.clock.ms() + wait;
+                self.take_kept(seat);
             }
-            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => self.phase = Phase::Closing(fate),
+            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => {
+                self.phase = Phase::Closing(fate);
+                self.kept = None;
+            }
         }
     }
 }

@@ -53,7 +53,7 @@ impl Connection {
         if let Phase::Waiting(parcel) = std::mem::replace(&mut self.phase, Phase::Head) {
             self.refuse_overload(refusal, &parcel, seat);
         }
-        self.input = Vec::new();
+        self.kept = None;
         self.begin_turn(seat)
     }
 

@@ -108,7 +108,10 @@ impl EventLoop {
                 if self.is_blocked(now) && !self.lending.hands_over {
                     self.turn_waiting_away(seat);
                 }
-                Ok(self.only_late_ones() && self.has_left(now) && self.connections.is_empty() && self.is_queue_empty(seat))
+                let is_done =
+                    self.only_late_ones() && self.has_left(now) && self.connections.is_empty() && self.is_queue_empty(seat);
+                debug_assert!(!is_done || seat.memory.is_whole(), "without a connection nothing is kept");
+                Ok(is_done)
             }
             Leaving::Now => Ok(self.has_left(now)),
         }

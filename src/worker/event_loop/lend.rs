@@ -12,11 +12,10 @@
 //! queue for longer than `--queue-timeout` is taken back by a worker that has lent something, and refused. As many requests may
 //! wait there as in one worker (`--max-queue`).
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-use mio::net::{TcpStream, UnixStream};
 
 use crate::config::Settings;
 use crate::lending::{Kind, Message, Packet, Queue};
@@ -367,19 +366,20 @@ impl EventLoop {
 
     fn take_in(&mut self, message: Message, descriptor: OwnedFd, seat: &mut Seat) {
         seat.slot().count_adopted();
+        let lost = |why: &dyn fmt::Display| seat.log.error(format_args!("a connection that was lent is lost: {why}"));
         let listener = usize::from(message.listener);
         if listener >= self.lending.listeners {
-            seat.log.error(format_args!("a connection that was lent is lost: it came from a socket that is not listened on"));
-            return;
+            return lost(&"it came from a socket that is not listened on");
         }
-        let (stream, peer) = match message.peer {
-            Some((ip, port)) => (Stream::Tcp(TcpStream::from(descriptor)), PeerAddr::Tcp(SocketAddr::new(ip, port))),
-            None => (Stream::Unix(UnixStream::from(descriptor)), PeerAddr::Unix),
+        let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
+        let stream = match Stream::adopt(descriptor, peer) {
+            Ok(stream) => stream,
+            Err(error) => return lost(&error),
         };
         let token = self.insert(stream, peer, listener, seat);
         let hurry = self.is_draining() && message.kind == Kind::Idle;
         let connection = &mut self.connections[token.key()];
-        connection.adopt(message);
+        connection.adopt(message, seat.clock.ns(), &seat.rules, &seat.memory);
         if hurry {
             connection.hurry(seat.clock.ms() + DRAIN_IDLE_MS);
         }

@@ -45,7 +45,7 @@ impl EventLoop {
         }
         self.pace.note(letter.slow);
         match &letter.rest {
-            Some(rest) => seat.take_in(rest, false),
+            Some(rest) => seat.take_in(rest),
             None => {
                 if let Some(connection) = self.find(letter.token) {
                     connection.renew_turn(seat);

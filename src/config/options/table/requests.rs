@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use super::super::super::value;
-use super::super::bounds::{BODY_BUFFER, BODY_MAX, CALL_TIMEOUT_MIN, FIELDS_MAX, LINE_MAX, LINE_MIN, TIMEOUT_MAX, TIMEOUT_MIN};
+use super::super::bounds::{
+    BODY_BUFFER, BODY_MAX, CALL_TIMEOUT_MIN, FIELDS_MAX, HEAD_MAX, LINE_MAX, LINE_MIN, TIMEOUT_MAX, TIMEOUT_MIN,
+};
 use super::super::{Kind, Opt, Section};
 use super::{ROW, time_or_none};
 
@@ -134,9 +136,20 @@ pub(super) const ROWS: &[Opt] = &[
         kind: Kind::Number,
         default: Some("8190"),
         help: "Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest \
-               limit. All together may have 16M.",
+               limit.",
         section: Section::Limits,
         set: Some(|s, v| line_size(v).map(|n| s.limit_request_field_size = n)),
+        ..ROW
+    },
+    Opt {
+        name: "limit-request-head",
+        value: "SIZE",
+        kind: Kind::Number,
+        default: Some("64k"),
+        help: "Longest head in bytes, request line and header fields together; beyond it the answer is 431. 0 stands for 16M, the \
+               highest limit. Unfinished requests of one worker's connections have 64 MiB in all; beyond it the answer is 503.",
+        section: Section::Limits,
+        set: Some(|s, v| size_up_to(HEAD_MAX, v).map(|n| s.limit_request_head = n)),
         ..ROW
     },
     Opt {
@@ -176,8 +189,13 @@ pub(super) const ROWS: &[Opt] = &[
 
 /// The limit of one line of a head.
 fn line_size(text: &str) -> Result<usize, String> {
-    match value::size(text, 0, LINE_MAX)? {
-        0 => Ok(LINE_MAX as usize),
+    size_up_to(LINE_MAX, text)
+}
+
+/// A limit of a head, for which 0 stands for the highest.
+fn size_up_to(highest: u64, text: &str) -> Result<usize, String> {
+    match value::size(text, 0, highest)? {
+        0 => Ok(highest as usize),
         n if n < LINE_MIN => Err(format!("must be at least {LINE_MIN} bytes, or 0 for the highest limit")),
         n => Ok(n as usize),
     }

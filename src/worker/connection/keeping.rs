@@ -1,0 +1,35 @@
+//! What a connection keeps of its input between two turns, and takes to the seat for its turn ([`crate::worker::kept`]).
+
+use crate::worker::kept::Kept;
+use crate::worker::seat::Seat;
+
+use super::{Connection, Phase};
+
+impl Connection {
+    /// Takes to the seat what may be a request, at the begin of a turn or behind an answer. Without memory it was lost: it is refused.
+    pub(super) fn take_kept(&mut self, seat: &mut Seat) {
+        if self.kept.as_ref().is_none_or(|kept| kept.is_partial()) {
+            return;
+        }
+        match self.kept.take().map(|kept| *kept) {
+            Some(Kept::Rest(bytes)) => seat.take_in(&bytes),
+            Some(Kept::Refused) => self.refuse_kept(None, seat),
+            Some(Kept::Head(..)) | None => {}
+        }
+    }
+
+    /// Keeps what the seat has left of the input; behind the last answer nothing is.
+    pub(super) fn stow(&mut self, seat: &mut Seat) {
+        let rest = seat.rest();
+        if !rest.is_empty() {
+            debug_assert!(self.kept.is_none(), "input is in one place");
+            self.kept = match self.phase {
+                Phase::Closing(_) | Phase::Linger(_) => None,
+                Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) => {
+                    Some(Kept::rest(rest, &seat.memory))
+                }
+            };
+        }
+        seat.take_in(&[]);
+    }
+}

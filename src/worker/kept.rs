@@ -1,0 +1,216 @@
+//! Input that connections keep between their turns, because it waits for more bytes or for its turn, and the memory that all connections
+//! of a worker have for it.
+//!
+//! ```text
+//! read ──▶ seat ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
+//!           └──── behind a request that the application has, or others have their turn ──▶ Rest ──▶ seat
+//! ```
+//! Input is in one place only: in the seat or with its connection. A part of a head stays with its connection and grows there, so that
+//! each byte is copied and looked at once, however many come before it. What is kept beyond [`FREE`] comes from one budget and goes back
+//! when the bytes are dropped, on whatever way they are.
+
+use std::ops::Deref;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+
+use crate::http::head::Progress;
+use crate::log::error::Log;
+
+/// Bytes that may be kept without the budget: the head of an ordinary request. So a client that sends it in pieces is served also while
+/// others have used the budget up.
+const FREE: usize = 4 * 1024;
+
+/// Memory for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
+/// and as much as their bodies have.
+const BUDGET: usize = 64 * 1024 * 1024;
+
+/// Least time between two lines of the log about refusals, in milliseconds.
+const SUMMARY_MS: u64 = 10_000;
+
+/// Bytes of a mebibyte.
+const MIB: usize = 1024 * 1024;
+
+/// A worker's memory for kept input.
+#[derive(Clone, Debug)]
+pub struct Memory(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    left: AtomicUsize,
+    /// Requests that were refused and are not told yet.
+    refused: AtomicU64,
+    /// Earliest time of the next line about them, in milliseconds of the loop's clock.
+    next: AtomicU64,
+}
+
+impl Default for Memory {
+    fn default() -> Self {
+        Self(Arc::new(Shared { left: AtomicUsize::new(BUDGET), refused: AtomicU64::new(0), next: AtomicU64::new(0) }))
+    }
+}
+
+impl Memory {
+    /// Whether nothing of it is in use.
+    pub fn is_whole(&self) -> bool {
+        self.0.left.load(Relaxed) == BUDGET
+    }
+
+    fn take(&self, bytes: usize) -> bool {
+        self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
+    }
+
+    /// A request is refused for want of it; says so now and then. `now`: milliseconds of the loop's clock.
+    pub fn note_refused(&self, now: u64, log: &Log) {
+        let Shared { refused, next, .. } = &*self.0;
+        refused.fetch_add(1, Relaxed);
+        if next.load(Relaxed) <= now {
+            next.store(now + SUMMARY_MS, Relaxed);
+            let count = refused.swap(0, Relaxed);
+            log.warning(format_args!(
+                "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {count} requests were answered \
+                 503; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
+                BUDGET / MIB
+            ));
+        }
+    }
+}
+
+/// Bytes whose memory beyond [`FREE`] is taken from a [`Memory`] and given back when they are dropped.
+#[derive(Debug, Default)]
+pub struct Leased {
+    bytes: Vec<u8>,
+    lease: Option<(Memory, usize)>,
+}
+
+impl Leased {
+    /// These bytes; gives them back when there is no memory.
+    pub fn own(bytes: Vec<u8>, memory: &Memory) -> Result<Self, Vec<u8>> {
+        let mut leased = Self { bytes, lease: None };
+        if leased.pay(leased.bytes.capacity(), memory) { Ok(leased) } else { Err(leased.into_bytes()) }
+    }
+
+    /// A copy of these bytes; `None` when there is no memory.
+    pub fn copy(bytes: &[u8], memory: &Memory) -> Option<Self> {
+        let mut leased = Self::default();
+        leased.push(bytes, memory).then_some(leased)
+    }
+
+    /// Appends bytes; says whether there was memory for them.
+    pub fn push(&mut self, more: &[u8], memory: &Memory) -> bool {
+        let needed = self.bytes.len() + more.len();
+        // Doubled, so that each byte is moved a few times only while they grow.
+        let room = needed <= self.bytes.capacity()
+            || self.grow(needed.max(self.bytes.capacity() * 2), memory)
+            || self.grow(needed, memory);
+        if room {
+            self.bytes.extend_from_slice(more);
+        }
+        room
+    }
+
+    fn grow(&mut self, capacity: usize, memory: &Memory) -> bool {
+        self.pay(capacity, memory) && self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok()
+    }
+
+    /// Takes what so much capacity costs, beyond what is paid already.
+    fn pay(&mut self, capacity: usize, memory: &Memory) -> bool {
+        let paid = self.lease.as_ref().map_or(0, |(_, paid)| *paid);
+        let Some(more) = capacity.saturating_sub(FREE).checked_sub(paid).filter(|more| *more > 0) else { return true };
+        if !memory.take(more) {
+            return false;
+        }
+        self.lease.get_or_insert_with(|| (memory.clone(), 0)).1 += more;
+        true
+    }
+
+    /// The bytes alone, for a moment that others bound: their memory is given back.
+    pub fn into_bytes(mut self) -> Vec<u8> {
+        std::mem::take(&mut self.bytes)
+    }
+}
+
+impl Deref for Leased {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Drop for Leased {
+    fn drop(&mut self) {
+        if let Some((memory, paid)) = &self.lease {
+            memory.0.left.fetch_add(*paid, Relaxed);
+        }
+    }
+}
+
+/// What a connection keeps.
+#[derive(Debug)]
+pub enum Kept {
+    /// A head without its end, and how much of it is known to be good.
+    Head(Leased, Progress),
+    /// Bytes that may be a request.
+    Rest(Leased),
+    /// There was no memory for them: what comes next is refused.
+    Refused,
+}
+
+impl Kept {
+    /// Bytes that may be a request.
+    pub fn rest(bytes: &[u8], memory: &Memory) -> Box<Self> {
+        Box::new(Leased::copy(bytes, memory).map_or(Self::Refused, Self::Rest))
+    }
+
+    /// Whether it needs more bytes to mean anything, and not merely its turn.
+    pub fn is_partial(&self) -> bool {
+        matches!(self, Self::Head(..))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_beyond_the_free_part_is_paid_and_all_of_it_is_given_back() {
+        let memory = Memory::default();
+        let mut bytes = Leased::copy(&[b'x'; FREE], &memory).unwrap();
+        assert!(memory.is_whole());
+        for _ in 0..10_000 {
+            assert!(bytes.push(b"seven..", &memory));
+            let left = memory.0.left.load(Relaxed);
+            assert_eq!(BUDGET - left, bytes.bytes.capacity() - FREE);
+        }
+        assert_eq!(bytes.len(), FREE + 70_000);
+        assert_eq!(bytes.into_bytes().len(), FREE + 70_000);
+        assert!(memory.is_whole());
+        drop(Leased::own(Vec::with_capacity(100_000), &memory).unwrap());
+        assert!(memory.is_whole());
+    }
+
+    #[test]
+    fn who_finds_the_budget_used_up_has_the_free_part_and_leaves_nothing_behind() {
+        let memory = Memory::default();
+        let most = Leased::own(Vec::with_capacity(BUDGET + FREE), &memory).unwrap();
+        assert!(Leased::own(Vec::with_capacity(FREE + 1), &memory).is_err());
+        let mut other = Leased::copy(&[b'x'; FREE], &memory).unwrap();
+        assert!(!other.push(b"x", &memory) && other.len() == FREE);
+        assert!(Leased::copy(&[b'x'; FREE + 1], &memory).is_none());
+        drop(most);
+        assert!(other.push(b"x", &memory));
+        drop(other);
+        assert!(memory.is_whole());
+    }
+
+    #[test]
+    fn an_allocation_that_is_as_long_as_what_is_needed_is_taken_when_the_double_is_too_much() {
+        let memory = Memory::default();
+        let _most = Leased::own(Vec::with_capacity(BUDGET - FREE), &memory).unwrap();
+        let mut bytes = Leased::copy(&[b'x'; 2 * FREE], &memory).unwrap();
+        assert!(bytes.push(&[b'x'; FREE], &memory), "three of what four would be the double of two");
+        assert_eq!(memory.0.left.load(Relaxed), 0);
+        assert!(!bytes.push(&[b'x'; FREE], &memory));
+    }
+}
