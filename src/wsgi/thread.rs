@@ -7,9 +7,10 @@
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
 
+use pyo3::exceptions::PyRuntimeError;
 use pyo3::ffi;
 use pyo3::prelude::*;
-use pyo3::types::{PyCFunction, PyDict, PyTuple};
+use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple};
 
 use super::stdlib;
 
@@ -85,6 +86,29 @@ pub fn start(py: Python<'_>, name: &str, body: impl FnOnce() + Send + 'static) -
     kwargs.set_item("target", target)?;
     kwargs.set_item("name", name)?;
     kwargs.set_item("daemon", true)?;
-    stdlib::import(py, "threading")?.getattr("Thread")?.call((), Some(&kwargs))?.call_method0("start")?;
+    let threading = stdlib::import(py, "threading")?;
+    expect_real(&threading)?;
+    threading.getattr("Thread")?.call((), Some(&kwargs))?.call_method0("start")?;
+    Ok(())
+}
+
+/// What threads are started with, by the version of Python: the module has the one that it uses.
+const STARTERS: [&str; 2] = ["_start_joinable_thread", "_start_new_thread"];
+
+/// Refuses to start threads by a module whose functions somebody has replaced: what they start are no threads, so that nobody would
+/// ever serve, and the locks that came with them hold between the greenlets of one thread alone.
+fn expect_real(threading: &Bound<'_, PyModule>) -> PyResult<()> {
+    for name in STARTERS {
+        let Some(starter) = threading.getattr_opt(name)? else { continue };
+        if !starter.is_instance_of::<PyCFunction>() {
+            let by =
+                starter.getattr("__module__").and_then(|module| module.extract()).unwrap_or_else(|_| "another module".to_owned());
+            return Err(PyRuntimeError::new_err(format!(
+                "--threads above 1 needs Python's own threads, and the application has replaced them ({by}, monkey patching): give \
+                 --threads 1 and more --workers, or patch without threads: patch_all(thread=False) of gevent, \
+                 monkey_patch(thread=False) of eventlet"
+            )));
+        }
+    }
     Ok(())
 }
