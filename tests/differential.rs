@@ -32,6 +32,9 @@ use round::Round;
 /// Time for the rounds, when nothing else is said.
 const SECONDS: u64 = 10;
 
+/// Longest time in which a round begins connections: the books are looked at when it is over.
+const ROUND: Duration = Duration::from_secs(10);
+
 /// The number in a variable of the environment.
 fn variable(name: &str) -> Option<u64> {
     let text = env::var(name).ok()?;
@@ -53,7 +56,7 @@ fn whatever_clients_and_applications_do_every_answer_is_whole_and_logged_once() 
     eprintln!("TAPSTER_DIFFERENTIAL_SEED={first}");
     let (mut rounds, mut answered, mut left, mut refused) = (0, 0, 0, 0);
     while rounds == 0 || (!once && began.elapsed() < limit) {
-        let tally = Round::random(first + rounds).run(until);
+        let tally = Round::random(first + rounds).run(if once { until } else { until.min(Instant::now() + ROUND) });
         rounds += 1;
         answered += tally.answered;
         left += tally.left;
