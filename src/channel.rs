@@ -109,9 +109,9 @@ impl Report {
         };
         let mut packet = vec![kind];
         if let Self::Ready(text) = self {
-            let plain = text.chars().filter(|character| !character.is_control());
-            let text: String = plain.take(DESCRIPTION_MAX / char::MAX.len_utf8()).collect();
-            packet.extend_from_slice(text.as_bytes());
+            let text: String = text.chars().filter(|character| !character.is_control()).collect();
+            let end = (0..=text.len().min(DESCRIPTION_MAX)).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
+            packet.extend_from_slice(&text.as_bytes()[..end]);
             return packet;
         }
         let room = PACKET_MAX - packet.len();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use common::server::{Running, Server};
+use common::server::{Running, STOP_LIMIT, Server};
 use common::{SOON, procfs, user, wait_for};
 
 /// Most resident memory that the master may have had, in bytes.
@@ -121,4 +121,77 @@ fn an_upgrade_of_a_server_whose_listening_sockets_a_worker_has_ended_does_not_en
         is_well(&server, path);
         assert!(procfs::alive(server.pid()));
     }
+}
+
+#[test]
+fn a_system_log_that_a_worker_turns_elsewhere_is_still_the_masters() {
+    use std::os::unix::net::UnixDatagram;
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    user::open_to_all(dir.path());
+    let path = dir.path().join("syslog");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o666)).expect("it is ours");
+    socket.set_read_timeout(Some(SOON)).expect("a timeout");
+    let Some(server) = server(&["--log-syslog", path.to_str().expect("UTF-8")]) else { return };
+    let mut server = server.start();
+    attack(&server, "/syslog");
+    server.signal(Signal::SIGUSR1);
+    // A worker may wait for ever now, and is killed in the end.
+    server.signal(Signal::SIGQUIT);
+    let mut text = String::new();
+    while !text.contains("logs opened anew") {
+        let mut record = [0; 8192];
+        let count = socket.recv(&mut record).expect("a record of the master");
+        text.push_str(&String::from_utf8_lossy(&record[..count]));
+    }
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+}
+
+#[test]
+fn a_pipe_that_workers_fill_and_nobody_reads_does_not_keep_the_master_from_its_end() {
+    use std::os::unix::fs::OpenOptionsExt;
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    let path = dir.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("it is made");
+    let _reader = std::fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).expect("it opens");
+    let Some(server) = server(&[]) else { return };
+    let script = format!("exec \"$@\" 2>{}", path.display());
+    let mut server = server.launcher(["/bin/sh", "-c", &script, "sh"]).start();
+    attack(&server, "/pipes");
+    for signal in [Signal::SIGUSR1, Signal::SIGQUIT] {
+        server.signal(signal);
+    }
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+}
+
+#[test]
+fn a_log_file_stays_in_order_when_a_worker_clears_its_flags() {
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    let path = dir.path().join("error.log");
+    let Some(server) = server(&["--error-logfile", path.to_str().expect("UTF-8")]) else { return };
+    let server = server.start();
+    let text = || std::fs::read_to_string(&path).expect("the log is there");
+    let before = text();
+    attack(&server, "/files");
+    for signal in [Signal::SIGTTIN, Signal::SIGTTOU] {
+        server.signal(signal);
+    }
+    wait_for("the master to obey", SOON, || (text().matches("workers wanted").count() == 2).then_some(()));
+    assert!(text().starts_with(&before), "what was there stays: {}", text());
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_closes_and_spoils_everything_it_has_is_replaced() {
+    let Some(mut server) = server(&[]) else { return };
+    for part in ["worker 0", "worker 1"] {
+        let _ = part;
+    }
+    server = server.expect_error("");
+    let mut server = server.start();
+    attack(&server, "/everything");
+    let peak = procfs::peak_memory(server.pid());
+    assert!(peak < MASTER_MAX, "the master had {} MB", peak >> 20);
+    server.signal(Signal::SIGTERM);
+    assert!(server.wait(STOP_LIMIT).code().is_some(), "the master ends by itself");
 }

@@ -12,14 +12,16 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
 
 use crate::config::LogTarget;
 use crate::sys::{fd, time};
@@ -31,11 +33,22 @@ use super::{Level, stamp};
 pub const PIPE_BUF: usize = 4096;
 
 /// How long a write waits for the reader of a full non-blocking pipe: enough for one that is only late, short beside what a client
-/// would notice. A reader that stays away costs this once, until it reads again.
+/// would notice. A reader that stays away costs this once, until it reads again; what one write waits in all is no more than this.
 const FULL_PIPE_WAIT: Duration = Duration::from_millis(100);
 
 /// Access of new files: the group may read (adm, say), others may not, because logs name clients.
 const FILE_MODE: u32 = 0o640;
+
+/// How a sink writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// As the open file has it: it may wait.
+    Plain,
+    /// Never waits, whatever the flags of the open file, which others may change.
+    Now,
+    /// As [`Way::Now`], for a socket.
+    Send,
+}
 
 /// A place for log lines.
 #[derive(Debug)]
@@ -46,6 +59,7 @@ pub struct Sink {
     regular: AtomicBool,
     /// The system log, if that is behind it.
     syslog: Option<Syslog>,
+    way: Way,
     /// How long a write waits for the reader of a full pipe.
     patience: Duration,
     /// Lines that could not be written since the last success.
@@ -77,7 +91,45 @@ impl Sink {
     fn over(file: File) -> io::Result<Self> {
         let regular = AtomicBool::new(file.metadata()?.is_file());
         let (lost, error, torn) = (AtomicU64::new(0), AtomicI32::new(0), AtomicBool::new(false));
-        Ok(Self { file, regular, syslog: None, patience: FULL_PIPE_WAIT, lost, error, torn })
+        Ok(Self { file, regular, syslog: None, way: Way::Plain, patience: FULL_PIPE_WAIT, lost, error, torn })
+    }
+
+    /// The same place for the master, whose writes neither wait for long nor depend on the flags of an open file that workers have: an
+    /// open file of its own, or where that cannot be had (a socket, a pipe of another user) calls that do not wait.
+    pub fn own(&self) -> io::Result<Self> {
+        if let Some(syslog) = &self.syslog {
+            let (syslog, socket) = syslog.again()?;
+            return Ok(Self { syslog: Some(syslog), way: Way::Send, ..Self::over(File::from(socket))? });
+        }
+        let kind = self.file.metadata()?.file_type();
+        if kind.is_file() {
+            // What others write to the first open file must go behind what is written to the second.
+            fd::add_flags(&self.file, OFlag::O_APPEND)?;
+            return Self::over(self.opened_again(OFlag::empty()).or_else(|_| self.file.try_clone())?);
+        }
+        if kind.is_socket() {
+            return Ok(Self { way: Way::Send, ..Self::over(self.file.try_clone()?)? });
+        }
+        match self.opened_again(OFlag::O_NONBLOCK) {
+            Ok(file) => Self::over(file),
+            Err(_) => Ok(Self { way: Way::Now, ..Self::over(self.file.try_clone()?)? }),
+        }
+    }
+
+    /// The same place for one worker: where others could harm it by the open file (a file, the system log), through one of its own.
+    pub fn apart(&self) -> io::Result<Self> {
+        if let Some(syslog) = &self.syslog {
+            let (syslog, socket) = syslog.again()?;
+            return Ok(Self { syslog: Some(syslog), ..Self::over(File::from(socket))? });
+        }
+        let file = if self.regular.load(Relaxed) { self.opened_again(OFlag::empty()).ok() } else { None };
+        Self::over(file.map_or_else(|| self.file.try_clone(), Ok)?)
+    }
+
+    /// The file opened once more, whatever its name is now (proc_pid_fd(5)).
+    fn opened_again(&self, flags: OFlag) -> io::Result<File> {
+        let flags = flags | OFlag::O_NOCTTY;
+        OpenOptions::new().append(true).custom_flags(flags.bits()).open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
     /// Goes on with another descriptor of the same kind (the log opened anew). Writes of other threads go on meanwhile, each to the
@@ -142,19 +194,15 @@ impl Sink {
     /// Writes all of `bytes`; else the error's number and how many bytes were written.
     fn push(&self, bytes: &[u8]) -> Result<(), (i32, usize)> {
         let mut done = 0;
-        let mut waited = false;
+        let mut deadline = None;
         let mut reconnected = false;
         while done < bytes.len() {
-            match (&self.file).write(&bytes[done..]) {
+            match self.put(&bytes[done..]) {
                 Ok(0) => return Err((Errno::EIO as i32, done)),
-                Ok(n) => {
-                    done += n;
-                    waited = false;
-                }
+                Ok(n) => done += n,
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && !waited && self.lost.load(Relaxed) == 0 => {
-                    waited = true;
-                    self.await_room();
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock && self.lost.load(Relaxed) == 0 && !is_over(deadline) => {
+                    self.await_room(*deadline.get_or_insert_with(|| Instant::now() + self.patience));
                 }
                 Err(e) => match &self.syslog {
                     Some(syslog) if !reconnected && syslog::is_gone(&e) && syslog.reconnect(&self.file).is_ok() => {
@@ -167,9 +215,16 @@ impl Sink {
         Ok(())
     }
 
+    fn put(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self.way {
+            Way::Plain => (&self.file).write(bytes),
+            Way::Now => fd::write_now(&self.file, bytes, PIPE_BUF),
+            Way::Send => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?),
+        }
+    }
+
     /// Waits for room in a full pipe. Whether there is any, the next write tells.
-    fn await_room(&self) {
-        let deadline = Instant::now() + self.patience;
+    fn await_room(&self, deadline: Instant) {
         let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -239,6 +294,10 @@ impl AsFd for Sink {
     }
 }
 
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
 fn duplicate(fd: &impl AsFd) -> io::Result<File> {
     let owned: OwnedFd = fd.as_fd().try_clone_to_owned()?;
     Ok(File::from(owned))
@@ -255,8 +314,6 @@ fn whole_lines(bytes: &[u8]) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use nix::fcntl::OFlag;
-
     use std::io::{BufRead, BufReader, Read};
     use std::os::unix::fs::PermissionsExt;
 
@@ -464,6 +521,50 @@ mod tests {
         sink.write(b"three\n");
         assert!(next(&second).contains("1 records lost here"));
         assert!(next(&second).ends_with(" access - three"));
+    }
+
+    #[test]
+    fn the_masters_own_sink_does_not_wait_whatever_others_do_to_the_flags() {
+        use std::os::unix::net::{UnixDatagram, UnixStream};
+        let (pipe, _reader) = piped();
+        let (shared, _peer) = UnixStream::pair().expect("a pair");
+        let socket = Sink::over(File::from(OwnedFd::from(shared))).expect("a sink");
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("log");
+        let _silent = UnixDatagram::bind(&path).expect("a socket");
+        let syslog = Sink::open(&LogTarget::Syslog(path)).expect("it connects");
+        let closed = Sink { way: Way::Now, ..Sink::over(pipe.file.try_clone().expect("dup")).expect("a sink") };
+        for (what, shared) in [("pipe", &pipe), ("socket", &socket), ("syslog", &syslog), ("pipe of another user", &closed)] {
+            let own = if what == "pipe of another user" {
+                Ok(Sink { way: Way::Now, ..Sink::over(shared.file.try_clone().expect("dup")).expect("a sink") })
+            } else {
+                shared.own()
+            };
+            let own = own.expect("it opens");
+            let began = Instant::now();
+            for _ in 0..200 {
+                // What a worker that was broken into does between any two writes.
+                set_flags(&shared.file, OFlag::empty());
+                own.write(&[vec![b'x'; 4000], vec![b'\n']].concat());
+            }
+            assert!(own.lost.load(Relaxed) > 0, "{what}: nobody reads");
+            assert!(began.elapsed() < PATIENCE, "{what}: it has waited");
+        }
+    }
+
+    #[test]
+    fn the_masters_lines_and_those_of_others_go_one_behind_the_other_into_a_file_that_was_not_opened_to_append() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let path = dir.path().join("x.log");
+        let shared = Sink::over(File::create(&path).expect("it is made")).expect("a sink");
+        shared.write(b"one\n");
+        let (own, apart) = (shared.own().expect("it opens"), shared.apart().expect("it opens"));
+        own.write(b"two\n");
+        shared.write(b"three\n");
+        set_flags(&shared.file, OFlag::empty());
+        apart.write(b"four\n");
+        own.write(b"five\n");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"one\ntwo\nthree\nfour\nfive\n");
     }
 
     #[test]

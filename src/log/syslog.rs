@@ -41,10 +41,17 @@ pub struct Syslog {
 impl Syslog {
     /// Connects a non-blocking socket: a system log that does not read must not stop the server.
     pub fn connect(path: &Path) -> io::Result<(Self, OwnedFd)> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+        let socket = unconnected()?;
         connect(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
         Ok((Self { path: path.to_owned(), host: host() }, socket))
+    }
+
+    /// The same system log through a socket of its own; one that is gone just now is connected to when it is back.
+    pub fn again(&self) -> io::Result<(Self, OwnedFd)> {
+        let socket = unconnected()?;
+        // A write that fails tries again.
+        let _ = UnixAddr::new(&self.path).and_then(|address| connect(socket.as_raw_fd(), &address));
+        Ok((Self { path: self.path.clone(), host: self.host.clone() }, socket))
     }
 
     /// Connects the sink's socket anew: a system log that was started again has another socket under the same name.
@@ -63,6 +70,11 @@ impl Syslog {
         };
         out.extend_from_slice(format!(" {} {APP_NAME} {pid} {id} - ", self.host).as_bytes());
     }
+}
+
+fn unconnected() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    Ok(socket(AddressFamily::Unix, SockType::Datagram, flags, None)?)
 }
 
 /// RFC 5424 section 6.2.1.

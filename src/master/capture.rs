@@ -19,6 +19,9 @@ const LINE_MAX: usize = 8 * 1024;
 /// duties: what a pipe holds.
 const TURN_MAX: usize = 64 * 1024;
 
+/// Most pipes of the workers of one slot: the last one's, and those of workers that ended before it and left programs behind.
+const PIPES_OF_SLOT: usize = 8;
+
 /// The pipes of all workers whose output may still come.
 #[derive(Debug, Default)]
 pub struct Captures {
@@ -44,6 +47,13 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 impl Captures {
     /// Reads the pipe of this worker from now on.
     pub fn add(&mut self, slot: usize, pid: Pid, reader: OwnedFd) {
+        // What a worker has started may print after its end. It cannot have all the descriptors that the master may open.
+        let earlier = self.pipes.iter().filter(|pipe| pipe.slot == slot).count();
+        if earlier >= PIPES_OF_SLOT
+            && let Some(oldest) = self.pipes.iter().position(|pipe| pipe.slot == slot)
+        {
+            self.pipes.remove(oldest);
+        }
         self.pipes.push(Pipe { slot, pid, reader: reader.into(), line: Vec::new() });
     }
 

@@ -17,6 +17,9 @@ use super::event::{Generation, Policy, code};
 use super::logs::Logs;
 use super::start::{Refusal, check_paths, refuse};
 
+/// The error log of a worker, and its access log with the compiled format.
+pub type WorkerLogs = (Log, Option<(Arc<Sink>, Arc<Format>)>);
+
 /// What workers of one generation are made with.
 #[derive(Clone, Debug)]
 pub struct Kit {
@@ -26,8 +29,8 @@ pub struct Kit {
     pub log: Log,
     /// The logs' files.
     pub logs: Arc<Logs>,
-    /// Access log and its compiled format.
-    pub access: Option<(Arc<Sink>, Arc<Format>)>,
+    /// The compiled format of the access log, if that is written.
+    access: Option<Arc<Format>>,
     /// Where its workers load the application.
     pub directories: Arc<Directories>,
 }
@@ -41,10 +44,16 @@ impl Kit {
         check_paths(&settings)?;
         let directories = Directories::open(start, settings.chdir.as_deref()).or_else(|why| refuse(code::USAGE, why))?;
         let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
-        let error = logs.sink(LogName::Error).expect("there always is an error log");
-        let log = Log::new(error, settings.log_level, Who::Master);
-        let access = logs.sink(LogName::Access).map(|sink| (sink, Arc::new(format)));
+        let log = Log::new(logs.own(), settings.log_level, Who::Master);
+        let access = settings.access_log.is_some().then(|| Arc::new(format));
         Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
+    }
+
+    /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its format.
+    pub fn logs_of_worker(&self, slot: usize) -> WorkerLogs {
+        let error = self.logs.for_worker(LogName::Error).unwrap_or_else(|| self.log.sink());
+        let access = self.logs.for_worker(LogName::Access);
+        (Log::new(error, self.settings.log_level, Who::Worker(slot)), access.zip(self.access.clone()))
     }
 
     /// Workers wanted.

@@ -20,7 +20,10 @@ struct Opened {
     wanted: LogTarget,
     syslog: Option<PathBuf>,
     target: LogTarget,
+    /// For the workers. Nothing of it is written or read by the master, for they may do anything to an open file that they have.
     sink: Arc<Sink>,
+    /// For the master.
+    own: Arc<Sink>,
 }
 
 /// The logs of a generation.
@@ -57,9 +60,16 @@ impl Logs {
         self.all.iter().find(same).cloned()
     }
 
-    /// The sink of a log, if it is written.
-    pub fn sink(&self, name: LogName) -> Option<Arc<Sink>> {
-        self.all.iter().find(|log| log.name == name).map(|log| log.sink.clone())
+    /// The master's sink of the error log.
+    pub fn own(&self) -> Arc<Sink> {
+        let error = self.all.iter().find(|log| log.name == LogName::Error).map(|log| log.own.clone());
+        error.expect("there always is an error log")
+    }
+
+    /// The sink of a log for a new worker, if it is written. Called before the worker becomes another user.
+    pub fn for_worker(&self, name: LogName) -> Option<Arc<Sink>> {
+        let sink = self.all.iter().find(|log| log.name == name).map(|log| &log.sink)?;
+        Some(sink.apart().map_or_else(|_| sink.clone(), Arc::new))
     }
 
     /// Whether the error log is standard error, so that whoever started the server reads it.
@@ -93,7 +103,12 @@ impl Logs {
                 LogTarget::Stdout | LogTarget::Stderr => continue,
                 LogTarget::File(_) | LogTarget::Syslog(_) => {}
             }
-            match Sink::open(&log.target).and_then(|new| log.sink.replace(&new).map(|()| new)) {
+            let replaced = |new: Sink| {
+                log.own.replace(&new.own()?)?;
+                log.sink.replace(&new)?;
+                Ok(new)
+            };
+            match Sink::open(&log.target).and_then(replaced) {
                 Ok(new) => reopened.files.push((log.name, new)),
                 Err(error) => {
                     reopened.failures.push(format!("{}; its old file is written on", failed(log.name, &log.target, &error)))
@@ -107,15 +122,18 @@ impl Logs {
 impl Reopened {
     /// Hands the logs to a worker.
     pub fn send(&self, worker: &MasterEnd) -> io::Result<()> {
-        let files: Vec<_> = self.files.iter().map(|(name, sink)| (*name, sink.as_fd())).collect();
+        let apart = self.files.iter().map(|(name, sink)| Ok((*name, sink.apart()?))).collect::<io::Result<Vec<_>>>()?;
+        let files: Vec<_> = apart.iter().map(|(name, sink)| (*name, sink.as_fd())).collect();
         worker.send_logs(&files)
     }
 }
 
 fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened, String> {
     let target = place(wanted, settings);
-    let sink = Sink::open(&target).map_err(|error| failed(name, &target, &error))?;
-    Ok(Opened { name, wanted: wanted.clone(), syslog: settings.syslog.clone(), target, sink: Arc::new(sink) })
+    let opened = Sink::open(&target).and_then(|sink| Ok((sink.own()?, sink)));
+    let (own, sink) = opened.map_err(|error| failed(name, &target, &error))?;
+    let (own, sink) = (Arc::new(own), Arc::new(sink));
+    Ok(Opened { name, wanted: wanted.clone(), syslog: settings.syslog.clone(), target, sink, own })
 }
 
 /// Where a log really goes: a standard stream is replaced by the system log if that is asked for, and is given up by a daemon.

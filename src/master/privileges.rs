@@ -11,7 +11,7 @@ use nix::unistd::{Group, User, getegid, geteuid, getgrouplist, getppid};
 
 use crate::channel::BootError;
 use crate::config::Settings;
-use crate::sys::privileges::{Gid, Ids, Uid, become_for_good};
+use crate::sys::privileges::{Gid, Ids, Uid, become_for_good, let_be_inspected};
 use crate::sys::process::{self, Pid};
 
 use super::terminal;
@@ -143,7 +143,8 @@ impl Identity {
     /// Turns this process, which only tries to load the application, into the user, for good.
     pub fn assume_for_check(&self) -> Result<(), BootError> {
         terminal::give_up().map_err(|error| self.failed(error))?;
-        self.assume()
+        self.assume()?;
+        let_be_inspected().map_err(|error| self.failed(error))
     }
 
     /// Turns this process into the user, for good.

@@ -16,9 +16,10 @@ use crate::channel::{self, BootError, Breach, Order, Report, WorkerEnd};
 use crate::config::Settings;
 use crate::lending::Queue;
 use crate::log::Level;
-use crate::log::error::{Log, Who};
+use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::{InFlight, Scoreboard};
+use crate::sys::privileges;
 use crate::sys::process::{self, Fork};
 use crate::sys::signals::Blocked;
 use crate::sys::time;
@@ -28,7 +29,7 @@ use super::Outcome;
 use super::command::Command;
 use super::directory;
 use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
-use super::generations::{Generations, Kit};
+use super::generations::{Generations, Kit, WorkerLogs};
 use super::logs::Logs;
 use super::notes::{self, About};
 use super::pace::Pace;
@@ -103,9 +104,19 @@ impl Server {
     /// Serves to the end.
     pub fn run(mut self) -> Outcome {
         match self.serve() {
-            Break(End::Exit(code)) => Outcome::Exit(code),
+            Break(End::Exit(code)) => {
+                // Workers have put connections there: the last close of one may wait for its client, but not at the end of a process.
+                std::mem::forget((self.queue, self.table));
+                Outcome::Exit(code)
+            }
             Break(End::Born(mut birth)) => match self.enter_worker(&mut birth) {
-                Ok(()) => Outcome::Worker(Box::new(self.into_boot(birth))),
+                Ok(logs) => {
+                    let boot = self.into_boot(birth, logs);
+                    // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master were open.
+                    // It fails for no valid argument.
+                    let _ = privileges::let_be_inspected();
+                    Outcome::Worker(Box::new(boot))
+                }
                 Err(error) => {
                     // The master waits for it; without a master there is nobody to tell.
                     let _ = birth.channel.send(&Report::BootFailed(error));
@@ -117,22 +128,22 @@ impl Server {
     }
 
     /// Makes this process, just forked, what a worker of its generation is.
-    fn enter_worker(&mut self, birth: &mut Birth) -> Result<(), BootError> {
+    fn enter_worker(&mut self, birth: &mut Birth) -> Result<WorkerLogs, BootError> {
         let kit = self.generations.kit(birth.generation);
-        let (directories, log) = (kit.directories.clone(), kit.log.of(Who::Worker(birth.slot.0)));
+        let (directories, logs) = (kit.directories.clone(), kit.logs_of_worker(birth.slot.0));
         let failed = |text: String| BootError { app: false, text };
         birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
         let start = directories.enter_start().map_err(failed)?;
         self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
         let chdir = directories.enter_chdir().map_err(failed)?;
         if let Some(name) = start.or(chdir) {
-            log.warning(format_args!(
+            logs.0.warning(format_args!(
                 "the directory of this generation is gone: the application is loaded from what {} is now; a reload makes all \
                  workers the same",
                 name.display()
             ));
         }
-        Ok(())
+        Ok(logs)
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
@@ -433,15 +444,15 @@ impl Server {
 
     /// Turns the copy of the master in a new process into a worker. The master's signals, channels and ready descriptor are closed;
     /// none of that is noticed outside.
-    fn into_boot(self, birth: Birth) -> Boot {
+    fn into_boot(self, birth: Birth, (log, access): WorkerLogs) -> Boot {
         let slot = birth.slot.0;
         self.scoreboard.reset(slot, std::process::id());
         let kit = self.generations.into_kit(birth.generation);
         Boot {
             workers: kit.workers(),
-            log: kit.log.of(Who::Worker(slot)),
+            log,
             settings: birth.settings.unwrap_or(kit.settings),
-            access: kit.access,
+            access,
             listeners: self.listeners,
             queue: self.queue,
             slot,

@@ -2,12 +2,13 @@
 //! touching anything, then logs, then the pid file, then sockets. All of it as the user who starts the server; the workers become
 //! another one later.
 
-use std::io::{self, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{AppSpec, Code, Settings};
+use crate::config::{AppSpec, Code, LogTarget, Settings};
 use crate::lending::Queue;
+use crate::log::sink::Sink;
 use crate::net::{activation, listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
@@ -42,10 +43,12 @@ pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal>
     Err(Refusal { code, why: why.into() })
 }
 
-/// Tells whoever started the server, on standard error.
+/// Tells whoever started the server, on standard error, which workers may have filled.
 pub fn complain(why: &str) {
     // Without standard error there is nobody to tell.
-    let _ = writeln!(io::stderr(), "tapster: {why}");
+    if let Ok(sink) = Sink::open(&LogTarget::Stderr).and_then(|shared| shared.own()) {
+        sink.write(format!("tapster: {why}\n").as_bytes());
+    }
 }
 
 /// Reads arguments, environment and file anew: settings and warnings, or one line that says why they cannot be used.

@@ -4,6 +4,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, IntoRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Takes over descriptor `number`, which was inherited from the parent process, and marks it close-on-exec. Each can be taken once.
 pub fn inherited(number: i32) -> io::Result<OwnedFd> {
@@ -61,6 +63,32 @@ pub fn keep_from_programs(number: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// Adds flags to those of an open file, for everybody who has it.
+pub fn add_flags(fd: &impl AsFd, flags: OFlag) -> io::Result<()> {
+    let present = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
+    fcntl(fd.as_fd(), FcntlArg::F_SETFL(present | flags))?;
+    Ok(())
+}
+
+/// Writes what can be written without waiting, whatever the flags of the open file: `WouldBlock` when nothing can. Where the kernel does
+/// not offer that for the kind of file (a terminal; a pipe before Linux 6.4), it asks first and writes `piece` bytes at most, so it
+/// waits only if somebody else takes the room in between.
+pub fn write_now(fd: &impl AsFd, bytes: &[u8], piece: usize) -> io::Result<usize> {
+    let fd = fd.as_fd();
+    let slice = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    // SAFETY: the one slice is memory that outlives the call, which only reads it; offset -1 means the file's own.
+    let count = unsafe { libc::pwritev2(fd.as_raw_fd(), &raw const slice, 1, -1, libc::RWF_NOWAIT) };
+    match Errno::result(count) {
+        Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EINVAL | Errno::ESPIPE) => {}
+        count => return Ok(count.map(|count| count as usize)?),
+    }
+    let mut fds = [PollFd::new(fd, PollFlags::POLLOUT)];
+    if poll(&mut fds, PollTimeout::ZERO)? == 0 {
+        return Err(io::ErrorKind::WouldBlock.into());
+    }
+    Ok(nix::unistd::write(fd, &bytes[..bytes.len().min(piece)])?)
+}
+
 /// Leaves a descriptor open for good; its number is never used again.
 pub fn forget(fd: OwnedFd) {
     let _ = fd.into_raw_fd();
@@ -94,7 +122,7 @@ pub fn close_all(fds: &mut Vec<OwnedFd>) {
 mod tests {
     use std::fs::File;
 
-    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::fcntl::FdFlag;
 
     use super::*;
 

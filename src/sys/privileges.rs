@@ -48,8 +48,7 @@ pub fn is_root() -> bool {
 /// Becomes this user: groups, group and user (real, effective and saved), no capability in any set but the bounding one. Fails if
 /// anything of it does not hold afterwards; the process must not go on then, for it may be half of each.
 ///
-/// The kernel forgets the parent-death signal by this and makes the process undumpable. Dumpable it becomes again: without that
-/// its own /proc/self/fd would belong to root, so that `/dev/stderr` could not be opened, and no core would be written.
+/// The kernel forgets the parent-death signal by this and makes the process undumpable; see [`let_be_inspected`].
 pub fn become_for_good(ids: &Ids) -> io::Result<()> {
     setgroups(&ids.groups)?;
     setresgid(ids.gid, ids.gid, ids.gid)?;
@@ -63,8 +62,13 @@ pub fn become_for_good(ids: &Ids) -> io::Result<()> {
     if (getuid(), geteuid(), getgid(), getegid()) != (ids.uid, ids.uid, ids.gid, ids.gid) {
         return Err(io::Error::other("the process is still somebody else"));
     }
-    prctl::set_dumpable(true)?;
     Ok(())
+}
+
+/// Makes a process dumpable again that has become another user (prctl(2), PR_SET_DUMPABLE): without that its own /proc/self/fd belongs
+/// to root, so that `/dev/stderr` cannot be opened, and no core is written. From then on processes of the same user may look into it.
+pub fn let_be_inspected() -> io::Result<()> {
+    Ok(prctl::set_dumpable(true)?)
 }
 
 /// Empties the effective, permitted, inheritable and ambient sets.
@@ -106,7 +110,10 @@ mod tests {
         let nobody = Ids { uid: Uid::from_raw(65534), gid: Gid::from_raw(65534), groups: vec![Gid::from_raw(65533)] };
         let child = fork_in_test(&alone, |_| {
             // Without this the kernel takes the capabilities away by itself, as long as nobody has asked it not to.
-            if prctl::set_keepcaps(true).and_then(|()| become_for_good(&nobody).map_err(|_| Errno::EPERM)).is_err() {
+            if prctl::set_keepcaps(true)
+                .and_then(|()| become_for_good(&nobody).and_then(|()| let_be_inspected()).map_err(|_| Errno::EPERM))
+                .is_err()
+            {
                 return 1;
             }
             let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();

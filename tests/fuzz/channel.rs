@@ -1,0 +1,32 @@
+//! Any bytes as what a worker sends in its life, each packet behind its length in one byte: every packet is a report or refused, texts
+//! are what a log takes, and the rules let no worker say more than a worker says.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tapster::channel::{Breach, Conduct, REPORTS_MAX, Report};
+
+fuzz_target!(|bytes: &[u8]| {
+    let (mut conduct, mut rest) = (Conduct::default(), bytes);
+    let (mut taken, mut texts) = (0, 0);
+    while let [len, behind @ ..] = rest {
+        let (packet, later) = behind.split_at(behind.len().min(usize::from(*len)));
+        rest = later;
+        let Ok(report) = Report::decode(packet) else { continue };
+        if let Report::Ready(text) = &report {
+            assert!(!text.contains(char::is_control), "it stands in a line");
+        }
+        assert_eq!(Report::decode(&report.encode()).ok().as_ref(), Some(&report));
+        match conduct.take(&report) {
+            Ok(()) => {
+                taken += 1;
+                texts += u32::from(matches!(report, Report::Ready(_) | Report::BootFailed(_)));
+            }
+            Err(breach) => {
+                assert!(matches!(breach, Breach::OutOfOrder | Breach::TooMany));
+                // Such a worker is not listened to any more.
+                break;
+            }
+        }
+    }
+    assert!(taken <= REPORTS_MAX && texts <= 1);
+});

@@ -1,0 +1,26 @@
+//! Any bytes as a packet of the lending queue: a message or refused, never more than a packet holds, and what was read is written
+//! alike. What a message brings along is read by the parser of the other targets.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use tapster::http::head::{Head, Limits};
+use tapster::lending::{INPUT_MAX, Message, VERSION};
+
+/// As small as a reload may make them: the head was read under others.
+const LIMITS: Limits = Limits { request_line: 40, fields: 6, field_size: 40 };
+
+fn check(bytes: &[u8]) {
+    let Ok(message) = Message::decode(bytes) else { return };
+    assert!(message.input.len() <= INPUT_MAX);
+    let again = message.encode();
+    assert_eq!(again.len(), bytes.len());
+    assert_eq!(Message::decode(&again).as_ref(), Ok(&message));
+    let mut head = Head::default();
+    // A head that is too long for these limits is an answer to its client.
+    let _ = head.parse(&message.input, &LIMITS);
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    check(bytes);
+    check(&[&[VERSION], bytes].concat());
+});
