@@ -135,11 +135,11 @@ fn a_system_log_that_a_worker_turns_elsewhere_is_still_the_masters() {
     let Some(server) = server(&[&format!("--log-syslog={}", path.display())]) else { return };
     let mut server = server.start();
     attack(&server, "/syslog");
-    server.signal(Signal::SIGUSR1);
+    server.signal(Signal::SIGTTIN);
     // A worker may wait for ever now, and is killed in the end.
     server.signal(Signal::SIGQUIT);
     let mut text = String::new();
-    while !text.contains("logs opened anew") {
+    while !text.contains("workers wanted from now on") {
         let mut record = [0; 8192];
         let count = socket.recv(&mut record).expect("a record of the master");
         text.push_str(&String::from_utf8_lossy(&record[..count]));
@@ -158,7 +158,7 @@ fn a_pipe_that_workers_fill_and_nobody_reads_does_not_keep_the_master_from_its_e
     let script = format!("exec \"$@\" 2>{}", path.display());
     let mut server = server.launcher(["/bin/sh", "-c", &script, "sh"]).start();
     attack(&server, "/pipes");
-    for signal in [Signal::SIGUSR1, Signal::SIGQUIT] {
+    for signal in [Signal::SIGTTIN, Signal::SIGQUIT] {
         server.signal(signal);
     }
     assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));

@@ -6,6 +6,7 @@ import mmap
 import os
 import random
 import socket
+import stat
 import struct
 import time
 
@@ -194,10 +195,17 @@ def syslog():
     globals()["kept"] = full
 
 
+def is_open(number):
+    try:
+        return os.fstat(number)
+    except OSError:
+        return None
+
+
 def pipes():
     """Every pipe that the worker writes to is full, and waits."""
-    for number, name in descriptors().items():
-        if name.startswith("pipe:"):
+    for number in filter(is_open, descriptors()):
+        if stat.S_ISFIFO(os.fstat(number).st_mode):
             try:
                 fcntl.fcntl(number, fcntl.F_SETFL, os.O_NONBLOCK)
                 while True:
