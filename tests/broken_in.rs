@@ -136,14 +136,14 @@ fn a_system_log_that_a_worker_turns_elsewhere_is_still_the_masters() {
     let mut server = server.start();
     attack(&server, "/syslog");
     server.signal(Signal::SIGTTIN);
-    // A worker may wait for ever now, and is killed in the end.
-    server.signal(Signal::SIGQUIT);
     let mut text = String::new();
     while !text.contains("workers wanted from now on") {
         let mut record = [0; 8192];
         let count = socket.recv(&mut record).expect("a record of the master");
         text.push_str(&String::from_utf8_lossy(&record[..count]));
     }
+    // A worker may wait for ever now, and is killed in the end.
+    server.signal(Signal::SIGQUIT);
     assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
 }
 
