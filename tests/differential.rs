@@ -21,8 +21,12 @@ mod plan;
 mod random;
 #[path = "differential/round.rs"]
 mod round;
+#[path = "differential/run.rs"]
+mod run;
 #[path = "differential/session.rs"]
 mod session;
+#[path = "differential/socket.rs"]
+mod socket;
 
 use std::env;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -32,8 +36,8 @@ use round::Round;
 /// Time for the rounds, when nothing else is said.
 const SECONDS: u64 = 10;
 
-/// Longest time in which a round begins connections: the books are looked at when it is over.
-const ROUND: Duration = Duration::from_secs(10);
+/// Time in which a round begins connections: the books are looked at when it is over.
+const ROUND: Duration = Duration::from_secs(8);
 
 /// The number in a variable of the environment.
 fn variable(name: &str) -> Option<u64> {
@@ -52,11 +56,11 @@ fn whatever_clients_and_applications_do_every_answer_is_whole_and_logged_once() 
     });
     let began = Instant::now();
     let limit = Duration::from_secs(seconds.unwrap_or(SECONDS));
-    let until = if once { began + Duration::from_secs(3_600) } else { began + limit };
     eprintln!("TAPSTER_DIFFERENTIAL_SEED={first}");
     let (mut rounds, mut answered, mut left, mut refused) = (0, 0, 0, 0);
     while rounds == 0 || (!once && began.elapsed() < limit) {
-        let tally = Round::random(first + rounds).run(if once { until } else { until.min(Instant::now() + ROUND) });
+        let tally =
+            Round::random(first + rounds).run(if once { ROUND } else { ROUND.min(limit.saturating_sub(began.elapsed())) });
         rounds += 1;
         answered += tally.answered;
         left += tally.left;

@@ -13,6 +13,8 @@ import time
 import zlib
 
 MARKS = os.open(os.environ["DIFFERENTIAL_MARKS"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+# Generators that are not closed yet: an object that loses its last reference is closed by Python itself.
+OPEN = {}
 # Bytes with one number, as units of 16 bytes.
 GROUP = 1024
 
@@ -117,9 +119,14 @@ class Call:
         return tuple(self.blocks())
 
     def form_G(self, _):
+        OPEN[self.ident] = generator = self.generate()
+        return generator
+
+    def generate(self):
         try:
             yield from self.blocks()
         finally:
+            del OPEN[self.ident]
             self.mark(b"C")
 
     def form_I(self, _):
@@ -137,9 +144,7 @@ class Call:
 
     def form_B(self, size):
         """What looks like a file and is none."""
-        memory = Memory(b"".join(self.blocks()))
-        memory.call = self
-        return self.environ["wsgi.file_wrapper"](memory, int(size))
+        return self.environ["wsgi.file_wrapper"](Memory(self, b"".join(self.blocks())), int(size))
 
     def close(self):
         self.mark(b"C")
@@ -162,10 +167,13 @@ class Iterable:
         self.call.close()
 
 
-class Memory(io.BytesIO):
+class Memory:
+    def __init__(self, call, content):
+        self.call = call
+        self.read = io.BytesIO(content).read
+
     def close(self):
         self.call.close()
-        super().close()
 
 
 def application(environ, start_response):

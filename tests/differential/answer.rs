@@ -30,12 +30,20 @@ pub enum Ended {
     Reset,
 }
 
-/// Reads the answer at the start of `bytes`; `ended`: no more will come. `Ok(None)`: more is needed, or nothing of its head's end
-/// came.
-pub fn read(bytes: &[u8], head_only: bool, ended: Option<Ended>) -> Result<Option<Answer>, String> {
+/// What [`read`] finds.
+#[derive(Debug)]
+pub enum Found {
+    /// A whole answer, or what there will ever be of it.
+    Answer(Box<Answer>),
+    /// Its end cannot be there before there are so many bytes in all. Without them nothing has to be read again.
+    Less(usize),
+}
+
+/// Reads the answer at the start of `bytes`; `ended`: no more will come.
+pub fn read(bytes: &[u8], head_only: bool, ended: Option<Ended>) -> Result<Found, String> {
     let (mut at, mut hints) = (0, 0);
     loop {
-        let Some(end) = find(&bytes[at..], b"\r\n\r\n") else { return Ok(None) };
+        let Some(end) = find(&bytes[at..], b"\r\n\r\n") else { return Ok(Found::Less(bytes.len() + 1)) };
         let (status, fields) = head(&bytes[at..at + end])?;
         at += end + 4;
         match status {
@@ -72,19 +80,23 @@ impl Answer {
         self.field("connection") == Some("close")
     }
 
-    fn with_body(mut self, bytes: &[u8], head_only: bool, ended: Option<Ended>) -> Result<Option<Self>, String> {
+    fn with_body(mut self, bytes: &[u8], head_only: bool, ended: Option<Ended>) -> Result<Found, String> {
         if head_only || matches!(self.status, 204 | 304) {
-            return Ok(Some(self));
+            return Ok(Found::Answer(Box::new(self)));
         }
         let from = self.len;
+        let mut least = usize::MAX;
         if self.field("transfer-encoding") == Some("chunked") {
-            self.whole = self.chunks(&bytes[from..])?;
-            if !self.whole {
+            let more = self.chunks(&bytes[from..])?;
+            self.whole = more.is_none();
+            if let Some(more) = more {
+                least = from + more;
                 self.len = bytes.len();
             }
         } else if let Some(length) = self.field("content-length") {
             let length: usize = length.parse().map_err(|_| format!("Content-Length: {length}"))?;
-            self.whole = bytes.len() - from >= length;
+            least = from + length;
+            self.whole = bytes.len() >= least;
             if self.whole || ended.is_some() {
                 self.body = bytes[from..bytes.len().min(from + length)].to_vec();
             }
@@ -96,15 +108,15 @@ impl Answer {
             }
             self.len = bytes.len();
         }
-        Ok((self.whole || ended.is_some()).then_some(self))
+        Ok(if self.whole || ended.is_some() { Found::Answer(Box::new(self)) } else { Found::Less(least) })
     }
 
-    /// Takes the chunks that are there; true with the last one.
-    fn chunks(&mut self, bytes: &[u8]) -> Result<bool, String> {
+    /// Takes the chunks that are there; without the last one, how many bytes there must be at least for the next.
+    fn chunks(&mut self, bytes: &[u8]) -> Result<Option<usize>, String> {
         let from = self.len;
         let mut at = 0;
         loop {
-            let Some(end) = find(&bytes[at..], b"\r\n") else { return Ok(false) };
+            let Some(end) = find(&bytes[at..], b"\r\n") else { return Ok(Some(bytes.len() + 1)) };
             let line = &bytes[at..at + end];
             let size = std::str::from_utf8(line).ok().and_then(|line| usize::from_str_radix(line, 16).ok());
             let size =
@@ -112,14 +124,14 @@ impl Answer {
             at += end + 2;
             let data = &bytes[at..bytes.len().min(at + size)];
             self.body.extend_from_slice(data);
-            let Some(behind) = bytes.get(at + size..at + size + 2) else { return Ok(false) };
+            let Some(behind) = bytes.get(at + size..at + size + 2) else { return Ok(Some(at + size + 2)) };
             if behind != b"\r\n" {
                 return Err(format!("no line end behind a chunk of {size} bytes: \"{}\"", behind.escape_ascii()));
             }
             at += size + 2;
             if size == 0 {
                 self.len = from + at;
-                return Ok(true);
+                return Ok(None);
             }
         }
     }

@@ -19,6 +19,44 @@ pub enum Flavour {
     Heavy,
 }
 
+/// What the requests of a round are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Which flavour its connections have more often than the others.
+    pub mostly: Flavour,
+    /// Whether the application ever sends by itself (`write()`, early hints): the server sends otherwise from then on.
+    pub writes: bool,
+}
+
+impl Habits {
+    /// The flavour of one connection. All are there in every round, and quick ones have most of the requests.
+    pub fn flavour(self, random: &mut Random) -> Flavour {
+        let (quick, mixed) = match self.mostly {
+            Flavour::Quick => (75, 22),
+            Flavour::Mixed => (45, 49),
+            Flavour::Heavy => (40, 35),
+        };
+        match random.between(0, 99) {
+            roll if roll < quick => Flavour::Quick,
+            roll if roll < quick + mixed => Flavour::Mixed,
+            _ => Flavour::Heavy,
+        }
+    }
+}
+
+/// What the requests of a connection are like.
+#[derive(Clone, Copy, Debug)]
+pub struct Taste {
+    /// Their sizes and times.
+    pub flavour: Flavour,
+    /// See [`Habits::writes`].
+    pub writes: bool,
+    /// Most bytes of a quick answer.
+    pub page: usize,
+    /// Whether others are sent behind one before it is answered.
+    pub pipelined: bool,
+}
+
 /// What the application returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
@@ -129,8 +167,9 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Makes one up. `pipelined`: others are sent behind it before it is answered.
-    pub fn random(id: u32, flavour: Flavour, pipelined: bool, random: &mut Random) -> Self {
+    /// Makes one up.
+    pub fn random(id: u32, taste: Taste, random: &mut Random) -> Self {
+        let Taste { flavour, pipelined, .. } = taste;
         let dull = flavour == Flavour::Quick && random.percent(95);
         // Old clients do not pipeline: a reset, the only way to show them a cut, destroys what is on its way.
         let old = !pipelined && random.percent(10);
@@ -144,14 +183,15 @@ impl Plan {
         let padding = if random.percent(4) { random.between(1, 7_000) } else { 0 };
         let mut plan = Self { id, method, old, keep, padding, upload, steps: Vec::new() };
         if dull {
-            plan.steps = vec![Step::Start(200), Step::Return(Form::List), Step::Block(random.between(0, 400))];
+            let form = if random.percent(80) { Form::List } else { random.pick(&[Form::Tuple, Form::Iterable, Form::Generator]) };
+            plan.steps = vec![Step::Start(200), Step::Return(form), Step::Block(random.between(0, taste.page))];
         } else {
-            plan.make_steps(flavour, random);
+            plan.make_steps(taste, random);
         }
         plan
     }
 
-    fn make_steps(&mut self, flavour: Flavour, random: &mut Random) {
+    fn make_steps(&mut self, Taste { flavour, writes, .. }: Taste, random: &mut Random) {
         let slow =
             |chance: u64, random: &mut Random| random.percent(chance).then(|| Step::Sleep(random.pick(&[1, 2, 4, 10, 10, 30])));
         let mut steps = Vec::new();
@@ -160,7 +200,7 @@ impl Plan {
             steps.push(Step::Read(random.pick(&[0, 0, 1, 1_000, 4_096, 65_536, 100_000])));
         }
         steps.extend(slow(15, random));
-        if random.percent(3) {
+        if writes && random.percent(3) {
             steps.push(Step::Hint);
         }
         if random.percent(2) {
@@ -182,7 +222,7 @@ impl Plan {
         steps.extend(slow(4, random));
         let bodiless = self.method == "HEAD" || matches!(status, 204 | 304);
         let mut blocks = 0;
-        if random.percent(15) {
+        if writes && random.percent(20) {
             for _ in 0..random.pick(&[1, 1, 2, 5]) {
                 let size = size(flavour, random);
                 blocks += size;
@@ -213,7 +253,7 @@ impl Plan {
                 1 | 2 if read => Step::Sum,
                 3 => Step::Block(0),
                 4..=7 => Step::Block(random.between(0, 300)),
-                8 if lazy && random.percent(30) => Step::Write(size(flavour, random)),
+                8 if writes && lazy && random.percent(30) => Step::Write(size(flavour, random)),
                 _ => Step::Block(size(flavour, random)),
             };
             blocks += self.bytes_of(step).len();
@@ -323,9 +363,9 @@ pub fn size(flavour: Flavour, random: &mut Random) -> usize {
     }
     let bound = match random.between(0, 9) {
         0 => BOUNDS[0],
-        1..=4 => BOUNDS[1],
-        5..=7 => BOUNDS[2],
-        8 => BOUNDS[3],
+        1..=3 => BOUNDS[1],
+        4..=6 => BOUNDS[2],
+        7 | 8 => BOUNDS[3],
         _ => BOUNDS[4],
     };
     (bound + random.between(0, 2)).saturating_sub(1)

@@ -11,12 +11,15 @@ use nix::sys::signal::Signal;
 
 use super::common::server::{Running, Server};
 use super::ledger::Ledger;
-use super::plan::Flavour;
+use super::plan::{Flavour, Habits};
 use super::random::Random;
 use super::session::{Fault, Leaving, Seen, Session};
 
 /// Requests of one client have ids from its number times this on.
 const IDS: u32 = 1 << 20;
+
+/// Longest pause before a disturbance, in milliseconds.
+const PAUSE_MAX: usize = 2_000;
 
 /// Reloads, upgrades and the like in the life of one server.
 const DISTURBANCES: [Signal; 7] =
@@ -32,11 +35,10 @@ pub struct Round {
     body_buffer: usize,
     max_requests: usize,
     max_queue: Option<usize>,
-    flavour: Flavour,
+    habits: Habits,
     clients: usize,
-    sessions: usize,
-    /// Signals, each after a pause of so many milliseconds.
-    disturbances: Vec<(u64, Signal)>,
+    /// Whether signals come.
+    disturbed: bool,
 }
 
 /// What went through.
@@ -62,24 +64,17 @@ impl Round {
     /// Makes one up.
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
-        let flavour = random.pick(&[Flavour::Quick, Flavour::Mixed, Flavour::Mixed, Flavour::Mixed, Flavour::Heavy]);
-        let calm = random.percent(40);
-        let count = if calm { 0 } else { random.between(1, 6) };
-        let disturbances = (0..count).map(|_| (random.between(20, 500) as u64, random.pick(&DISTURBANCES))).collect();
+        let mostly = random.pick(&[Flavour::Quick, Flavour::Mixed, Flavour::Mixed, Flavour::Heavy]);
         Self {
             seed,
             threads: random.pick(&[1, 1, 2, 8]),
             workers: random.pick(&[1, 1, 3]),
             body_buffer: random.pick(&[1, 16, 64, 256, 2048]),
-            max_requests: if random.percent(25) { random.between(20, 2_000) } else { 0 },
+            max_requests: if random.percent(25) { random.between(100, 5_000) } else { 0 },
             max_queue: random.percent(8).then(|| random.between(0, 4)),
-            flavour,
-            clients: random.pick(&[2, 4, 8, 8, 16]),
-            sessions: match flavour {
-                Flavour::Quick | Flavour::Mixed => random.between(5, 30),
-                Flavour::Heavy => random.between(3, 12),
-            },
-            disturbances,
+            habits: Habits { mostly, writes: random.percent(70) },
+            clients: random.pick(&[8, 16, 24, 48]),
+            disturbed: random.percent(60),
         }
     }
 
@@ -102,10 +97,11 @@ impl Round {
         server.env("DIFFERENTIAL_MARKS", marks.to_str().expect("the temp directory is UTF-8")).options(options)
     }
 
-    /// Runs it; stops early at `until`, between two connections.
+    /// Runs it; connections begin for so long.
     #[track_caller]
-    pub fn run(&self, until: Instant) -> Tally {
+    pub fn run(&self, time: Duration) -> Tally {
         let server = self.server().start();
+        let until = Instant::now() + time;
         let failure = Mutex::new(None);
         let stop = AtomicBool::new(false);
         let done = AtomicBool::new(false);
@@ -138,13 +134,13 @@ impl Round {
         let mut random = Random::new(self.seed ^ (number as u64 + 1) << 40);
         let mut id = number as u32 * IDS;
         let mut book = Vec::new();
-        for index in 0..self.sessions {
-            let session = Session::random(id, self.flavour, &mut random);
-            id += session.plans.len() as u32;
-            let address = &server.addresses()[usize::from(random.percent(30))];
-            if stop.load(Ordering::Relaxed) || Instant::now() > until {
+        for index in 0.. {
+            if stop.load(Ordering::Relaxed) || (index > 0 && Instant::now() > until) {
                 break;
             }
+            let session = Session::random(id, self.habits, &mut random);
+            id += session.plans.len() as u32;
+            let address = &server.addresses()[usize::from(random.percent(30))];
             match session.run(address, self.max_queue.is_some()) {
                 Ok(seen) => book.push((session, seen)),
                 Err(Fault { plan, what }) => {
@@ -161,9 +157,12 @@ impl Round {
 
     fn disturb(&self, server: &Running, done: &AtomicBool) {
         let mut more = 0;
-        for &(pause, signal) in &self.disturbances {
+        let mut random = Random::new(self.seed ^ u64::MAX);
+        while self.disturbed {
+            let pause = Duration::from_millis(random.between(20, PAUSE_MAX) as u64);
+            let signal = random.pick(&DISTURBANCES);
             let began = Instant::now();
-            while began.elapsed() < Duration::from_millis(pause) {
+            while began.elapsed() < pause {
                 if done.load(Ordering::Relaxed) {
                     return;
                 }
