@@ -51,6 +51,18 @@ fn early_hints_are_on_the_wire_before_the_answer() {
 }
 
 #[test]
+fn early_hints_for_a_client_that_has_left_do_not_disturb_the_application() {
+    for threads in [1, 2] {
+        let server = threaded(threads).start();
+        let client = ask(&server, "/hints_for_nobody");
+        wait_for_note(&server, "called", "called\n");
+        client.reset();
+        wait_for_note(&server, "hinted", "hinted\n");
+        server.stop();
+    }
+}
+
+#[test]
 fn early_hints_are_left_out_where_they_cannot_be_and_refused_when_broken() {
     let server = threaded(1).start();
     assert_eq!(server.exchange("GET /hints HTTP/1.0\r\n\r\n").text(), "hinted");

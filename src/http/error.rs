@@ -240,7 +240,7 @@ pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, he
 /// Name and value of a field.
 pub type Field<'a> = (&'a [u8], &'a [u8]);
 
-/// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out.
+/// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out. Returns the bytes of the body.
 pub fn render_with(
     out: &mut Vec<u8>,
     status: u16,
@@ -249,7 +249,7 @@ pub fn render_with(
     version: Version,
     head_only: bool,
     date: &[u8],
-) {
+) -> u64 {
     let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
     let title = format!("{status} {}", reason(status));
     let text = format!("{}\n{detail}\n", title.trim_end());
@@ -261,7 +261,9 @@ pub fn render_with(
         // An error page without the field is better than none.
         let _ = encoder.field(name, value);
     }
-    encoder.finish(Some(text.len() as u64)).block(out, text.as_bytes());
+    let mut body = encoder.finish(Some(text.len() as u64));
+    body.block(out, text.as_bytes());
+    body.sent()
 }
 
 #[cfg(test)]

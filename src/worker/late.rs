@@ -46,23 +46,23 @@ impl Connection {
         let bytes = head_bytes(call);
         let head = parse(&bytes, &seat.rules);
         let head = head.as_ref().map(|head| (head, bytes.as_slice()));
-        let outcome = match sent {
+        let (outcome, sent) = match sent {
             Sent::Nothing => {
-                self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], head, seat);
-                Outcome::Answered
+                let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], head, seat);
+                (Outcome::Answered, sent)
             }
             Sent::Something => {
                 // Without a reset the end of an answer in HTTP/1.0 could pass for its whole.
                 let fate = if call.line.ends_with(b"HTTP/1.1") { Fate::Cut } else { Fate::Reset };
                 self.phase = Phase::Closing(fate);
-                Outcome::Cut
+                (Outcome::Cut, 0)
             }
         };
         seat.record(&Entry {
             peer: &self.link.peer,
             head,
             status: TIMED_OUT,
-            sent: 0,
+            sent,
             response_head: &[],
             began: Some(call.since),
             queued: 0,

@@ -198,12 +198,17 @@ impl Exchange {
         self.body.as_mut()
     }
 
-    /// Sends `103 Early Hints` at once. HTTP/1.0 has none, and behind the head they are too late: then nothing happens.
+    /// Sends `103 Early Hints` at once. HTTP/1.0 has none, behind the head they are too late, and nobody waits for them when the client
+    /// has left: then nothing happens. They are no part of the answer, which is made whether they arrive or not.
     pub fn hint(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), CannotHint> {
         if self.is_sent() || self.terms().version == Version::Http10 {
             return Ok(());
         }
-        self.with_pipe(|_, out| response::early_hints(out, fields).map_err(CannotHint::Refused)).map_err(CannotHint::Write)?
+        match self.with_pipe(|_, out| response::early_hints(out, fields).map_err(CannotHint::Refused)) {
+            Ok(hinted) => hinted,
+            Err(CannotWrite::Gone) => Ok(()),
+            Err(reason) => Err(CannotHint::Write(reason)),
+        }
     }
 
     /// Sends a block at once.

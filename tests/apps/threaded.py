@@ -135,6 +135,17 @@ def hints(query, environ):
     return "hinted"
 
 
+def hints_for_nobody(query, environ):
+    note("called", "called")
+    deadline = time.monotonic() + GATE_LIMIT
+    while not environ["tapster.client_disconnected"]() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(3):
+        environ["wsgi.early_hints"]([("Link", "</style.css>; rel=preload")])
+    note("hinted", "hinted")
+    return "hinted"
+
+
 def bad_hints(query, environ):
     errors = []
     for headers in ([("Bad name", "1")], [("X", "a\r\nb")], [("Content-Length", "1")], [("X", "\u0142")], ["X"], None):
@@ -203,6 +214,7 @@ def native(query, environ):
 CASES = {
     "native": native,
     "hints": hints,
+    "hints_for_nobody": hints_for_nobody,
     "bad_hints": bad_hints,
     "late_hints": late_hints,
     "disconnected": disconnected,

@@ -10,9 +10,6 @@ use super::session::{Seen, Session};
 /// Status of a request that the server had no time for.
 const REFUSED: u16 = 503;
 
-/// Status of a request whose call raised an exception.
-const FAILED: u16 = 500;
-
 /// Status in the log of a request whose client left before the application had it.
 const LEFT: u16 = 499;
 
@@ -103,9 +100,9 @@ impl Entry {
             Seen::Unsent => self.left(false),
             Seen::Behind if !self.lines.is_empty() => Err("a request behind the last of its connection was logged".to_owned()),
             Seen::Behind => Ok(()),
-            Seen::Refused if self.calls > 0 => Err("a request that was refused was run".to_owned()),
-            Seen::Refused if self.lines.first().map(|line| line.0) != Some(REFUSED) => Err("no line with 503".to_owned()),
-            Seen::Refused => Ok(()),
+            Seen::Refused(_) if self.calls > 0 => Err("a request that was refused was run".to_owned()),
+            Seen::Refused(received) if self.lines != [(REFUSED, received)] => Err("no line with 503 and these bytes".to_owned()),
+            Seen::Refused(_) => Ok(()),
             Seen::Left(_) if self.calls == 0 => self.left(may_refuse),
             Seen::Left(received) => self.served(plan, received, true),
             Seen::Answered(_) if self.calls == 0 => Err("a request that was answered was not noted".to_owned()),
@@ -128,10 +125,6 @@ impl Entry {
         let Some(&(status, bytes)) = self.lines.first() else { return Err("no line in the access log".to_owned()) };
         // Who leaves early may see less than the whole: no exception of a later block, or nothing.
         let started = plan.steps.iter().any(|step| matches!(step, Step::Start(found) | Step::Restart(found) if *found == status));
-        if left && status == FAILED && plan.steps.contains(&Step::Hint) {
-            // Early hints for a client that has left raise an exception.
-            return Ok(());
-        }
         if status != expected.status && !(left && (started || (status == LEFT && received == 0))) {
             return Err(format!("the access log has {status} instead of {}", expected.status));
         }

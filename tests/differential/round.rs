@@ -141,7 +141,7 @@ impl Round {
             let session = Session::random(id, self.habits, &mut random);
             id += session.plans.len() as u32;
             let address = &server.addresses()[usize::from(random.percent(30))];
-            match session.run(address, self.max_queue.is_some()) {
+            match session.run(address, self.max_queue.is_some(), stop) {
                 Ok(seen) => book.push((session, seen)),
                 Err(Fault { plan, what }) => {
                     stop.store(true, Ordering::Relaxed);
@@ -204,7 +204,7 @@ impl Round {
                     match seen {
                         Seen::Answered(_) => tally.answered += 1,
                         Seen::Left(_) | Seen::Unsent => tally.left += 1,
-                        Seen::Refused => tally.refused += 1,
+                        Seen::Refused(_) => tally.refused += 1,
                         Seen::Behind => {}
                     }
                 }

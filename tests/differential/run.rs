@@ -1,6 +1,7 @@
 //! A session that is running: it sends, reads, waits and leaves as its session says, and holds each answer against the expected one.
 
 use std::io::ErrorKind;
+use std::sync::atomic::AtomicBool;
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -22,6 +23,8 @@ struct Run<'a> {
     session: &'a Session,
     socket: Socket,
     may_refuse: bool,
+    /// Whether another client has found a fault.
+    stop: &'a AtomicBool,
     /// All that was to be sent so far.
     out: Vec<u8>,
     /// How much of it is sent.
@@ -51,14 +54,15 @@ struct Run<'a> {
 }
 
 impl Session {
-    /// Runs it; what became of each request, or what is wrong with which.
-    pub fn run(&self, address: &Address, may_refuse: bool) -> Result<Vec<Seen>, Fault> {
+    /// Runs it, until `stop`; what became of each request, or what is wrong with which.
+    pub fn run(&self, address: &Address, may_refuse: bool, stop: &AtomicBool) -> Result<Vec<Seen>, Fault> {
         let socket = Socket::connect(address, matches!(self.reading, Reading::Slow { .. }))
             .map_err(|error| Fault { plan: 0, what: format!("cannot connect: {error}") })?;
         let run = Run {
             session: self,
             socket,
             may_refuse,
+            stop,
             out: Vec::new(),
             sent: 0,
             broken: false,
@@ -168,7 +172,7 @@ impl Run<'_> {
             self.read_answers()?;
             return Ok(Goes::Away);
         }
-        let (readable, writable) = self.socket.wait(wants_to_send)?;
+        let (readable, writable) = self.socket.wait(wants_to_send, self.stop)?;
         if writable {
             self.write()?;
         }
@@ -285,7 +289,7 @@ impl Run<'_> {
 
     fn take(&mut self, plan: &Plan, answer: &Answer) -> Result<(), String> {
         if self.may_refuse && answer.is_refusal() {
-            self.seen.push(Seen::Refused);
+            self.seen.push(Seen::Refused(answer.body.len() as u64));
             self.closing = Some(End::Close);
             return Ok(());
         }

@@ -63,8 +63,8 @@ pub enum Seen {
     Left(u64),
     /// Answered as expected, with so many bytes of a body.
     Answered(u64),
-    /// Refused with 503.
-    Refused,
+    /// Refused with 503, with so many bytes of a body.
+    Refused(u64),
 }
 
 impl Session {

@@ -4,6 +4,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::libc::linger;
@@ -13,7 +14,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use super::common::client::Address;
 
 /// Longest wait for a byte or for room for one, however busy the machine: whoever waits longer has been forgotten.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Receive buffer of a client that stalls, in bytes: little, so that the server feels it.
 const SMALL_BUFFER: usize = 128 * 1024;
@@ -64,11 +65,11 @@ impl Socket {
         }
     }
 
-    /// Waits until it can be read, or written if that is wanted.
-    pub fn wait(&self, write: bool) -> Result<(bool, bool), String> {
+    /// Waits until it can be read, or written if that is wanted; in vain when another client has found a fault.
+    pub fn wait(&self, write: bool, stop: &AtomicBool) -> Result<(bool, bool), String> {
         let wanted = if write { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let began = Instant::now();
-        while began.elapsed() < PATIENCE {
+        while began.elapsed() < PATIENCE && !stop.load(Ordering::Relaxed) {
             let mut fds = [PollFd::new(self.as_fd(), wanted)];
             match poll(&mut fds, 1_000_u16) {
                 Ok(0) | Err(nix::errno::Errno::EINTR) => continue,

@@ -25,8 +25,9 @@ impl Connection {
                 self.note_spool_error(&error, head, seat);
                 if error.passing {
                     let fields: &[error::Field<'_>] = &[(b"Retry-After", RETRY_AFTER)];
-                    self.render_ourselves(503, "there is no room for the request body at present", fields, Some(head), seat);
-                    seat.record_refusal(&self.link.peer, 503, Some(head), 0);
+                    let detail = "there is no room for the request body at present";
+                    let sent = self.render_ourselves(503, detail, fields, Some(head), seat);
+                    seat.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
                 } else {
                     self.answer_ourselves(500, "the request body could not be stored", Some(head), seat);
                 }
@@ -52,15 +53,15 @@ impl Connection {
     /// The server has no time for a request: 503.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, parcel: &Parcel, seat: &mut Seat) {
         let head = Some((&parcel.head, parcel.bytes.as_slice()));
-        self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, seat);
-        seat.record_refusal(&self.link.peer, 503, head, parcel.queued);
+        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, seat);
+        seat.record_refusal(&self.link.peer, 503, head, parcel.queued, sent);
     }
 
     /// The worker has no memory to keep what the client has sent: 503.
     pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
         seat.memory.note_refused(seat.clock.ms(), &seat.log);
-        self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, seat);
-        seat.record_refusal(&self.link.peer, 503, head, 0);
+        let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, seat);
+        seat.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
     /// The client took too long: 408. The application did: 503.
@@ -83,7 +84,7 @@ impl Connection {
             if self.kept.is_none() {
                 return reason;
             }
-            seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0);
+            seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0, 0);
         }
         CloseReason::ClientGone
     }
@@ -97,7 +98,7 @@ impl Connection {
             }
             Phase::Body(upload) => {
                 let head = Some((&upload.head, &*upload.bytes));
-                seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0);
+                seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
             }
             phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
                 self.phase = phase
@@ -110,11 +111,11 @@ impl Connection {
 
     /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        self.render_ourselves(status, detail, &[], head, seat);
-        seat.record_refusal(&self.link.peer, status, head, 0);
+        let sent = self.render_ourselves(status, detail, &[], head, seat);
+        seat.record_refusal(&self.link.peer, status, head, 0, sent);
     }
 
-    /// Renders an answer of our own; the connection closes behind it.
+    /// Renders an answer of our own, behind which the connection closes; returns the bytes of its body.
     pub(in crate::worker) fn render_ourselves(
         &mut self,
         status: u16,
@@ -122,32 +123,33 @@ impl Connection {
         fields: &[error::Field<'_>],
         head: Option<(&Head, &[u8])>,
         seat: &mut Seat,
-    ) {
+    ) -> u64 {
         let version = head.map_or_else(Default::default, |(head, _)| head.version);
         let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
         let date = *seat.date.at(seat.clock.wall());
-        error::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
+        let sent = error::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
         self.unread = true;
         self.phase = Phase::Closing(Fate::Close);
+        sent
     }
 }
 
 impl Seat {
-    /// Logs a request that the application never has.
-    fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64) {
-        self.record(&Entry { peer, head, status, sent: 0, response_head: &[], began: None, queued, environ: &[] });
+    /// Logs a request that the application never has; `sent` are the bytes of the body of its answer.
+    fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64, sent: u64) {
+        self.record(&Entry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
     }
 
     fn record_gone(&mut self, parcel: &Parcel) {
         let head = Some((&parcel.head, parcel.bytes.as_slice()));
-        self.record_refusal(&parcel.link.peer, CLIENT_CLOSED_REQUEST, head, parcel.queued);
+        self.record_refusal(&parcel.link.peer, CLIENT_CLOSED_REQUEST, head, parcel.queued, 0);
     }
 
     /// Logs the requests that came whole and had no turn; behind one whose body did not the rest cannot be told apart.
     fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
         let mut head = Head::default();
         while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
-            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some((&head, input)), 0);
+            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some((&head, input)), 0, 0);
             let body = match framing::of(&head, input).map(|framing| framing.length) {
                 Ok(Length::None) => 0,
                 Ok(Length::Known(length)) => usize::try_from(length).unwrap_or(usize::MAX),
