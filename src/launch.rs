@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use crate::channel::BootError;
 use crate::cli::{self, Command};
 use crate::config::Settings;
+use crate::log::escape;
 use crate::master::{self, Outcome, Past, code};
 use crate::sys::process;
 use crate::worker::{self, Loaded, Place};
@@ -163,5 +164,5 @@ fn print(text: &str) -> i32 {
 /// Writes one line to standard error.
 fn complain(why: &str) {
     // Without standard error there is nobody to tell.
-    let _ = writeln!(io::stderr(), "tapster: {why}");
+    let _ = io::stderr().write_all(&escape::complaint(why));
 }

@@ -66,6 +66,12 @@ impl Queue {
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        let mut fds = [PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)];
+        poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    }
+
     /// Puts a connection into the queue; the caller's descriptor is to be closed then. `false`: there is no room for it now, or
     /// never will be.
     pub fn send(&self, message: &Message, connection: BorrowedFd<'_>) -> io::Result<bool> {
@@ -88,7 +94,8 @@ impl Queue {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        if len == 0 && descriptors.is_empty() {
+        // What looks like the end may be an empty packet of somebody who has broken into a worker.
+        if len == 0 && descriptors.is_empty() && self.is_shut_down() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         let invalid = |what: String| io::Error::new(io::ErrorKind::InvalidData, what);
@@ -104,7 +111,10 @@ impl Queue {
 #[cfg(test)]
 mod tests {
     use std::io::{Read, Write};
+    use std::os::fd::AsRawFd;
     use std::os::unix::net::UnixStream;
+
+    use nix::sys::socket::{Shutdown, shutdown};
 
     use super::*;
 
@@ -141,6 +151,20 @@ mod tests {
         }
         assert!(queue.receive(&mut packet).unwrap().is_none());
         assert!(queue.send(&message(0, &[b'x'; INPUT_MAX]), server.as_fd()).unwrap(), "the largest has room");
+    }
+
+    #[test]
+    fn an_empty_packet_is_not_the_end() {
+        let queue = Queue::new().unwrap();
+        assert!(queue.is_empty());
+        scm::send(&queue.sender, b"", &[]).unwrap();
+        assert!(!queue.is_empty());
+        let mut packet = Packet::new();
+        assert_eq!(queue.receive(&mut packet).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert!(queue.receive(&mut packet).unwrap().is_none() && queue.is_empty());
+        shutdown(queue.sender.as_raw_fd(), Shutdown::Both).unwrap();
+        assert!(queue.is_shut_down());
+        assert_eq!(queue.receive(&mut packet).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
     }
 
     #[test]

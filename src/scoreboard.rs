@@ -84,12 +84,26 @@ impl Scoreboard {
         (0..self.slots()).any(|other| other != slot && self.slot(other).adopts())
     }
 
-    /// Connections that were lent and not taken over yet, or were lost on the way with a worker that died in between.
+    /// Connections that were lent and not taken over yet. A worker that dies between the queue and its count leaves it wrong, until
+    /// [`Self::settle`].
     pub fn on_loan(&self) -> u64 {
+        let (lent, adopted) = self.loans();
+        lent.saturating_sub(adopted)
+    }
+
+    /// Connections lent and adopted in all slots.
+    fn loans(&self) -> (u64, u64) {
         // What was adopted was lent before: read in this order, none is missed.
         let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).fold(0, u64::wrapping_add);
         let adopted = sum(Slot::adopted);
-        sum(Slot::lent).saturating_sub(adopted)
+        (sum(Slot::lent), adopted)
+    }
+
+    /// The worker of this slot is dead, and the queue is empty: makes its counts such that nothing is on loan. A worker that has just
+    /// used the queue and not counted it yet makes this wrong by one, until the next time.
+    pub fn settle(&self, slot: usize) {
+        let (lent, adopted) = self.loans();
+        self.slot(slot).count_adopted_by(lent.wrapping_sub(adopted));
     }
 
     /// Bytes that all workers have in temporary files.
@@ -161,6 +175,22 @@ mod tests {
         board.reset(1, 9);
         assert!(!board.others_adopt(0), "a new worker has yet to say so");
         assert_eq!(board.on_loan(), 1, "counters are kept");
+    }
+
+    #[test]
+    fn what_a_worker_took_and_did_not_count_is_not_on_loan_for_ever() {
+        let board = Scoreboard::new(3, 1).unwrap();
+        for _ in 0..3 {
+            board.slot(0).count_lent();
+        }
+        board.slot(2).count_adopted();
+        board.settle(2);
+        assert_eq!((board.on_loan(), board.slot(2).adopted()), (0, 3));
+        // Taken over, and the lender died before it had counted.
+        board.slot(2).count_adopted();
+        board.settle(0);
+        board.slot(1).count_lent();
+        assert_eq!(board.on_loan(), 1);
     }
 
     #[test]

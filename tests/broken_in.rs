@@ -195,3 +195,113 @@ fn a_worker_that_closes_and_spoils_everything_it_has_is_replaced() {
     server.signal(Signal::SIGQUIT);
     assert!(server.wait(STOP_LIMIT).code().is_some(), "it ends by itself");
 }
+
+/// The debugger of a process (proc_pid_status(5)), to be killed at the end of the test.
+struct Tracer(i32);
+
+impl Tracer {
+    fn of(pid: i32) -> Option<Self> {
+        let text = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let tracer = text.lines().find_map(|line| line.strip_prefix("TracerPid:")?.trim().parse().ok())?;
+        (tracer != 0).then_some(Self(tracer))
+    }
+}
+
+impl Drop for Tracer {
+    fn drop(&mut self) {
+        let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.0), Signal::SIGKILL);
+    }
+}
+
+#[test]
+fn dead_workers_that_a_debugger_holds_are_replaced_and_do_not_keep_the_server_from_its_end() {
+    let Some(server) = server(&["--graceful-timeout", "1"]) else { return };
+    let mut server = server.expect_error("does not end").start();
+    let mut tracers = Vec::new();
+    for _ in 0..2 {
+        let before = server.workers();
+        attack(&server, "/traced");
+        let dead = wait_for("a dead worker", SOON, || before.iter().copied().find(|pid| !procfs::alive(*pid)));
+        tracers.push(wait_for("its debugger", SOON, || Tracer::of(dead)));
+        let new = || server.workers().iter().filter(|pid| !before.contains(pid)).count();
+        wait_for("another worker", SOON, || (server.workers().len() == 2 && new() >= 1).then_some(()));
+        assert_eq!(server.get("/").status, 200);
+    }
+    server.log().wait(&["does not end"]);
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    drop(tracers);
+    server.finish();
+}
+
+#[test]
+fn workers_that_leave_as_soon_as_they_are_ready_are_replaced_after_growing_pauses() {
+    let Some(server) = server(&["--log-level", "debug"]) else { return };
+    let mark = server.temp().join("mark");
+    std::fs::set_permissions(server.temp(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).expect("it is ours");
+    let mut server = server.env("LEAVES_AT_ONCE", mark.to_str().expect("UTF-8")).start();
+    let forks = |server: &Running| server.log().text().matches(" forked (pid").count();
+    attack(&server, "/leaves_at_once");
+    wait_for("pauses", SOON, || server.log().find(&["failed again"]));
+    // One worker that is the server's own, and those of the others that have not ended yet.
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(5) {
+        assert!(server.workers().len() <= 4, "{} workers", server.workers().len());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(forks(&server) < 12, "{} workers were forked", forks(&server));
+    is_well(&server, "/leaves_at_once");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+}
+
+#[test]
+fn a_queue_full_of_nonsense_or_shut_down_ends_no_other_worker_and_fills_no_log() {
+    for path in ["/queue_garbage", "/cut_queue"] {
+        let Some(server) = server(&[]) else { return };
+        let server = server.start();
+        let before = server.workers();
+        attack(&server, path);
+        is_well(&server, path);
+        let lines = server.log().text().matches("ERROR").count();
+        assert!(lines <= 8, "{path}: {lines} errors");
+        assert_eq!(server.workers(), before, "{path}: nobody was ended");
+        let ticks = |server: &Running| server.workers().iter().map(|pid| procfs::cpu_millis(*pid)).sum::<u64>();
+        let spent = ticks(&server);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(ticks(&server) - spent < 500, "{path}: the workers spin");
+        for _ in 0..8 {
+            assert_eq!(server.get("/").status, 200);
+        }
+        server.signal(Signal::SIGHUP);
+        server.log().wait(&["reload done"]);
+        let mut server = server;
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait(STOP_LIMIT).code(), Some(0), "{path}");
+    }
+}
+
+#[test]
+fn processes_that_a_worker_makes_its_brothers_do_not_stay_as_zombies() {
+    let Some(server) = server(&[]) else { return };
+    let server = server.start();
+    attack(&server, "/brothers");
+    let zombies = || procfs::all().iter().filter(|process| process.parent == server.pid() && process.is_gone()).count();
+    wait_for("the last of them to be waited for", SOON, || (zombies() == 0).then_some(()));
+    is_well(&server, "/brothers");
+    server.stop();
+}
+
+#[test]
+fn orphans_made_without_end_do_not_keep_a_server_that_inherits_them_from_its_signals() {
+    let Some(server) = server(&[]) else { return };
+    let inherit = "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])";
+    let server = server.launcher([env!("BUILD_PYTHON_EXECUTABLE"), "-c", inherit]).start();
+    std::thread::scope(|scope| {
+        scope.spawn(|| attack(&server, "/orphans"));
+        is_well(&server, "/orphans");
+    });
+    let zombies = || procfs::all().iter().filter(|process| process.parent == server.pid() && process.is_gone()).count();
+    wait_for("the last orphan to be waited for", SOON, || (zombies() == 0).then_some(()));
+    server.stop();
+}

@@ -81,6 +81,16 @@ pub fn message(out: &mut Vec<u8>, text: &str) {
     }
 }
 
+/// What the program itself says to whoever has started it, `tapster: why` and a line end: escaped as [`message`] does, not indented.
+pub fn complaint(why: &str) -> Vec<u8> {
+    let mut out = b"tapster: ".to_vec();
+    for line in why.split('\n') {
+        message(&mut out, line);
+        out.push(b'\n');
+    }
+    out
+}
+
 /// Control characters (C0 but the tab, DEL, C1), Unicode's line and paragraph separators, and the marks that turn the direction
 /// of text around.
 fn steers(character: char) -> bool {
@@ -154,6 +164,11 @@ mod tests {
         assert_eq!(message_of("a\x1b[2Jb\rc\0d\x7fe\u{9b}f\u{2028}g\u{202e}h\ti"), {
             "a\\x1B[2Jb\\x0Dc\\x00d\\x7Fe\\u{9b}f\\u{2028}g\\u{202e}h\ti"
         });
+    }
+
+    #[test]
+    fn a_complaint_cannot_steer_a_terminal() {
+        assert_eq!(complaint("no\n  x\x1b[2J\x07"), b"tapster: no\n  x\\x1B[2J\\x07\n");
     }
 
     #[test]

@@ -311,6 +311,8 @@ pub enum Note {
     DrainTimeout(Duration),
     /// The worker is ended by SIGKILL.
     Killing(Slot),
+    /// The worker has not ended although it was killed.
+    Lost(Slot),
     /// The worker is ended by SIGKILL, because it does not keep to the rules of its channel.
     Broken {
         /// Which worker.

@@ -36,7 +36,8 @@ pub fn subject(note: &Note) -> Option<Slot> {
         | Note::ForkFailed { slot, .. }
         | Note::Pause { slot, .. }
         | Note::Recycling { slot, .. }
-        | Note::Killing(slot) => Some(*slot),
+        | Note::Killing(slot)
+        | Note::Lost(slot) => Some(*slot),
         Note::Stopping(_)
         | Note::AlreadyStopping
         | Note::DrainTimeout(_)
@@ -77,6 +78,7 @@ pub fn level(note: &Note) -> Level {
         | Note::Failed { .. }
         | Note::ReloadFailed { .. }
         | Note::UpgradeFailed { .. }
+        | Note::Lost(_)
         | Note::ForkFailed { .. } => Level::Error,
         Note::Pause { .. } | Note::DrainTimeout(_) | Note::Killing(_) | Note::WorkersLimit(_) | Note::Degraded { .. } => {
             Level::Warning
@@ -119,6 +121,11 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::AlreadyStopping => "already stopping; SIGINT or SIGQUIT hurry it".into(),
         Note::DrainTimeout(time) => format!("requests still run after the graceful timeout of {}", seconds(*time)),
         Note::Killing(slot) => format!("{} is killed{}", worker(*slot, about), serving(about).unwrap_or_default()),
+        Note::Lost(slot) => format!(
+            "{} was killed and does not end: a debugger holds it (TracerPid in /proc/PID/status), or it waits in the kernel for a disk or \
+             the network; the server goes on without it",
+            worker(*slot, about)
+        ),
         Note::Reloading(generation) => format!("reload: {generation} is loaded"),
         Note::ReloadQueued => "reload: it follows the one that is under way".into(),
         Note::ReloadFailed { failed, why, serves } => {

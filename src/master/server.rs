@@ -67,6 +67,8 @@ pub struct Server {
     pub(super) command: Command,
     /// The program that the master is to become.
     pub(super) trial: Option<Trial>,
+    /// Whether more processes that nobody else waits for may have ended.
+    pub(super) orphans: bool,
     /// When a listening socket was last made to listen again.
     pub(super) mended: Option<Instant>,
 }
@@ -167,6 +169,8 @@ impl Server {
             }
             if woken.signals {
                 self.obey()?;
+            } else if self.orphans {
+                self.bury_orphans();
             }
             if woken.listeners {
                 self.mend_listeners()?;
@@ -224,7 +228,14 @@ impl Server {
         let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
         let service = self.service.next_deadline(self.supervisor.ready_workers());
         let service = service.map(|at| at.saturating_duration_since(Instant::now()));
-        deadline.into_iter().chain(service).chain(self.until_listening()).chain(self.patrol.wait(time::monotonic())).min()
+        let orphans = self.orphans.then_some(Duration::ZERO);
+        deadline
+            .into_iter()
+            .chain(orphans)
+            .chain(service)
+            .chain(self.until_listening())
+            .chain(self.patrol.wait(time::monotonic()))
+            .min()
     }
 
     /// Looks for workers that do not go on or take too much.
@@ -296,10 +307,18 @@ impl Server {
             self.scoreboard.slot(slot.0).set_accepts(false);
             self.scoreboard.slot(slot.0).forget_spooled();
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));
+            if self.queue.is_empty() {
+                self.scoreboard.settle(slot.0);
+            }
             self.feed(Event::Ended { slot, exit, reached })?;
         }
-        process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));
+        self.bury_orphans();
         Continue(())
+    }
+
+    fn bury_orphans(&mut self) {
+        self.orphans =
+            process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));
     }
 
     /// Hands one event to the supervisor and does what it says.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use crate::config::{AppSpec, Code, LogTarget, Settings};
 use crate::lending::Queue;
+use crate::log::escape;
 use crate::log::sink::Sink;
 use crate::net::{activation, listener};
 use crate::scoreboard::Scoreboard;
@@ -43,11 +44,12 @@ pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal>
     Err(Refusal { code, why: why.into() })
 }
 
-/// Tells whoever started the server, on standard error, which workers may have filled.
+/// Tells whoever started the server, on standard error, which workers may have filled. What the application says of itself may be in
+/// it, so it is made harmless as in the log.
 pub fn complain(why: &str) {
     // Without standard error there is nobody to tell.
     if let Ok(sink) = Sink::open(&LogTarget::Stderr).and_then(|shared| shared.own()) {
-        sink.write(format!("tapster: {why}\n").as_bytes());
+        sink.write(&escape::complaint(why));
     }
 }
 
@@ -131,6 +133,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         python: String::new(),
         command,
         trial: None,
+        orphans: false,
         mended: None,
     })
 }

@@ -6,6 +6,7 @@
 //! place:   Empty ─▶ Booting ──Ready──▶ Ready ──ordered, or by itself──▶ Leaving ─▶ Empty
 //!             ▲        ├─BootFailed─▶ Failed ─┐   ├──died──┐
 //!             │        └──────does not go on──┼───┴─▶ Aborted ─┐        (any) ──SIGKILL──▶ Killed ─▶ Empty
+//!             │                               │                │                           └─does not end─▶ Lost ─▶ Empty
 //!             └────────────── Waiting ◀───────┴────────────────┘
 //! ```
 //!
@@ -40,6 +41,11 @@ pub const ABORT_GRACE: Duration = Duration::from_millis(1_500);
 /// How long a worker whose channel is closed has to end: the kernel closes the descriptors of a process before it tells of its end.
 pub const CUT_GRACE: Duration = Duration::from_millis(500);
 
+/// How long a worker has to end after SIGKILL: the kernel may have much memory to give back. One that does not end is lost: a debugger
+/// keeps the parent from waiting for it (ptrace(2)), which can be of the worker's own making, or a thread of it sleeps in the kernel
+/// (a network file system that does not answer).
+pub const KILL_GRACE: Duration = Duration::from_secs(5);
+
 /// Longest timeout, so that a deadline can always be computed.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -58,10 +64,12 @@ enum State {
     Ready { since: Instant },
     /// A worker that was told to leave, or does so by itself. Once hurried it finishes what runs and nothing else.
     Leaving { until: Option<Instant>, hurried: bool },
-    /// A worker that did not go on and was sent SIGABRT; without a time SIGKILL has followed.
-    Aborted { kill_at: Option<Instant>, hang: Hang },
-    /// A worker that was sent SIGKILL.
-    Killed,
+    /// A worker that did not go on and was sent SIGABRT, until then; once `killed`, SIGKILL has followed.
+    Aborted { until: Instant, killed: bool, hang: Hang },
+    /// A worker that was sent SIGKILL, and should have ended by then.
+    Killed { until: Instant },
+    /// A worker that does not end although it was killed. Nobody waits for it.
+    Lost,
 }
 
 impl State {
@@ -196,9 +204,9 @@ impl Supervisor {
             State::Waiting { until, .. } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
             State::Booting { until } | State::Leaving { until, .. } => until,
             State::Failed { kill_at } => Some(kill_at),
-            State::Aborted { kill_at, .. } => kill_at,
+            State::Aborted { until, .. } | State::Killed { until } => Some(until),
             State::Ready { since } => self.age_limit(place, since).into_iter().chain(place.cut).min(),
-            State::Empty | State::Killed => None,
+            State::Empty | State::Lost => None,
         }
     }
 
@@ -257,7 +265,7 @@ impl Supervisor {
             (Request::Stop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Drain, now),
             (Request::QuickStop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Quit, now),
             (Request::QuickStop, Phase::Stopping { code, stage: Stage::Drain { .. } }) => self.stop(code, Order::Quit, now),
-            (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code),
+            (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code, now),
             (_, Phase::Done) => {}
             (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
             (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
@@ -314,10 +322,12 @@ impl Supervisor {
                 }
             }
             (Report::Draining, State::Ready { .. }) => {
-                // By itself: whoever is told to leave is Leaving already. Its place is not kept for it.
+                // By itself: whoever is told to leave is Leaving already.
                 place.state = State::Leaving { until, hurried: false };
-                place.owed = false;
                 self.tell(Note::Left(slot));
+                if self.taken() < 2 * self.wanted {
+                    self.replace_elsewhere(slot, now);
+                }
             }
             (Report::Failed(why), State::Ready { .. } | State::Leaving { .. }) => self.tell(Note::Failed { slot, why }),
             (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
@@ -370,7 +380,7 @@ impl Supervisor {
                 self.tell(Note::Died { slot, exit, booting: false, fatal: false });
             }
             State::Leaving { .. } => self.tell(Note::Died { slot, exit, booting: false, fatal: false }),
-            State::Failed { .. } | State::Killed | State::Empty | State::Waiting { .. } => {}
+            State::Failed { .. } | State::Killed { .. } | State::Lost | State::Empty | State::Waiting { .. } => {}
         }
         // Of a canary its generation knows.
         self.boots_fail |= ready.is_none() && owed;
@@ -403,10 +413,11 @@ impl Supervisor {
         let Some(place) = self.place(slot) else { return };
         match place.state {
             State::Booting { .. } | State::Ready { .. } | State::Leaving { .. } => {
-                place.state = State::Aborted { kill_at: Some(now + ABORT_GRACE), hang };
+                place.state = State::Aborted { until: now + ABORT_GRACE, killed: false, hang };
                 self.actions.push(Action::Abort(slot));
             }
-            State::Empty | State::Waiting { .. } | State::Failed { .. } | State::Aborted { .. } | State::Killed => {}
+            State::Empty | State::Waiting { .. } | State::Failed { .. } => {}
+            State::Aborted { .. } | State::Killed { .. } | State::Lost => {}
         }
     }
 
@@ -414,10 +425,10 @@ impl Supervisor {
     fn broken(&mut self, slot: Slot, breach: Breach, now: Instant) {
         let fatal = self.phase == Phase::Starting;
         let Some(place) = self.place(slot) else { return };
-        if !place.state.lives() || place.state == State::Killed {
+        if !place.state.lives() || matches!(place.state, State::Killed { .. } | State::Lost) {
             return;
         }
-        place.state = State::Killed;
+        place.state = State::Killed { until: now + KILL_GRACE };
         self.tell(Note::Broken { slot, breach, fatal });
         self.actions.push(Action::Kill(slot));
         if fatal {
@@ -460,16 +471,30 @@ impl Supervisor {
         }
     }
 
-    fn kill(&mut self, slot: Slot) {
+    fn kill(&mut self, slot: Slot, now: Instant) {
         let state = &mut self.places[slot.0].state;
-        if let State::Aborted { kill_at, .. } = state {
+        let end = now + KILL_GRACE;
+        if let State::Aborted { until, killed, .. } = state {
             // Its report tells everything.
-            *kill_at = None;
+            (*until, *killed) = (end, true);
         } else {
-            *state = State::Killed;
+            *state = State::Killed { until: end };
             self.tell(Note::Killing(slot));
         }
         self.actions.push(Action::Kill(slot));
+    }
+
+    /// A worker that was killed does not end: its place is not kept for it, and nobody waits for it at the end of the server.
+    fn lose(&mut self, slot: Slot, now: Instant) {
+        self.places[slot.0].state = State::Lost;
+        self.tell(Note::Lost(slot));
+        if self.phase == Phase::Starting {
+            self.stop(code::BOOT, Order::Quit, now);
+        } else if self.reload.canary() == Some(slot) {
+            self.canary_failed();
+        } else {
+            self.replace_elsewhere(slot, now);
+        }
     }
 
     fn meet_deadlines(&mut self, now: Instant) {
@@ -479,7 +504,7 @@ impl Supervisor {
         for index in 0..self.places.len() {
             let (slot, place) = (Slot(index), self.places[index]);
             match place.state {
-                State::Booting { until: Some(at) } if at <= now && stopping => self.kill(slot),
+                State::Booting { until: Some(at) } if at <= now && stopping => self.kill(slot, now),
                 State::Booting { until: Some(at) } if at <= now => {
                     self.stuck(slot, Hang::Boot(self.policy.boot_timeout.unwrap_or_default()), now);
                 }
@@ -487,9 +512,10 @@ impl Supervisor {
                     self.places[index].state = State::Leaving { until: Some(now + QUIT_GRACE_AFTER_DRAIN), hurried: true };
                     self.actions.push(Action::Order(slot, Order::Quit));
                 }
-                State::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot),
-                State::Failed { kill_at } if kill_at <= now => self.kill(slot),
-                State::Aborted { kill_at: Some(at), .. } if at <= now => self.kill(slot),
+                State::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot, now),
+                State::Failed { kill_at } if kill_at <= now => self.kill(slot, now),
+                State::Aborted { until: at, killed: false, .. } if at <= now => self.kill(slot, now),
+                State::Aborted { until: at, killed: true, .. } | State::Killed { until: at } if at <= now => self.lose(slot, now),
                 State::Ready { .. } if place.cut.is_some_and(|at| at <= now) => {
                     self.places[index].cut = None;
                     self.wear_out(slot, Wear::Cut);
@@ -504,7 +530,8 @@ impl Supervisor {
                 | State::Ready { .. }
                 | State::Waiting { .. }
                 | State::Empty
-                | State::Killed => {}
+                | State::Killed { .. }
+                | State::Lost => {}
             }
         }
     }

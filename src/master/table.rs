@@ -217,8 +217,8 @@ impl Table {
         (reports, breach)
     }
 
-    /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that a process
-    /// group leader or PID 1 inherits) are never taken for workers.
+    /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that PID 1 inherits,
+    /// [`process::reap_orphans`]) are never taken for workers.
     pub fn reap(&mut self) -> Vec<(Slot, Exit)> {
         let mut ended = Vec::new();
         for (index, row) in self.rows.iter_mut().enumerate() {

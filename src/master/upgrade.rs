@@ -304,6 +304,8 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
         python: state.python,
         command: state.command,
         trial: None,
+        // Some may have ended unheard while the programs changed.
+        orphans: true,
         mended: None,
     })
 }

@@ -55,6 +55,11 @@ impl Slot {
         self.adopted.store(self.adopted().wrapping_add(1), Relaxed);
     }
 
+    /// So many more connections count as taken over; it may go round.
+    pub(super) fn count_adopted_by(&self, count: u64) {
+        self.adopted.store(self.adopted().wrapping_add(count), Relaxed);
+    }
+
     /// Connections that were given away in this slot since the start of the server.
     pub fn lent(&self) -> u64 {
         self.lent.load(Relaxed)

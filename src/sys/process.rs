@@ -175,14 +175,15 @@ pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
     }
 }
 
-/// Waits for children of others, if this process is the one that inherits them (PID 1 of a container, or a subreaper), and forgets
-/// them. `is_own` tells the children that somebody else waits for: behind one of them it stops, and must be called again after that.
-pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
-    let inherits = getpid().as_raw() == 1 || prctl::get_child_subreaper().unwrap_or(false);
-    if !inherits {
-        return;
-    }
-    loop {
+/// Most children of others that are waited for at once: whoever makes them as fast as it can must not keep this process from its duties.
+const ORPHANS_AT_ONCE: usize = 256;
+
+/// Waits for children that nobody knows, and forgets them: orphans that this process inherits (as PID 1 of a container, or as a
+/// subreaper), what had forked before it executed this program, and what a child has made its brother (CLONE_PARENT, clone(2)).
+/// `is_own` tells the children that somebody else waits for: behind one of them it stops, and must be called again after that.
+/// Returns whether there may be more, for which it must be called soon, whether a signal comes or not.
+pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) -> bool {
+    for _ in 0..ORPHANS_AT_ONCE {
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
         let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
         // SAFETY: `info` is a valid place for the answer; nothing is collected yet.
@@ -190,9 +191,10 @@ pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) {
         // SAFETY: zeroed before, which is a valid siginfo_t with pid 0, and filled for a child that has ended.
         let pid = if found { unsafe { info.assume_init().si_pid() } } else { 0 };
         if pid == 0 || is_own(Pid::from_raw(pid)) || reap(Pid::from_raw(pid)).is_err() {
-            return;
+            return false;
         }
     }
+    true
 }
 
 /// Ends this process at once: no exit handlers, no buffers flushed.
@@ -317,6 +319,30 @@ mod tests {
         assert_eq!(reap(pid).unwrap(), None);
         kill(pid, Signal::SIGKILL).unwrap();
         assert_eq!(wait_in_test(pid), Exit::Signal { number: libc::SIGKILL, core: false });
+    }
+
+    #[test]
+    fn children_that_nobody_knows_are_waited_for_some_at_a_time() {
+        let alone = alone_in_test();
+        let pid = fork_in_test(&alone, |_| {
+            let (mut reader, writer) = io::pipe().unwrap();
+            for _ in 0..2 * ORPHANS_AT_ONCE {
+                if split().unwrap().is_none() {
+                    exit_now(0);
+                }
+            }
+            drop(writer);
+            // Its end is that of the last child.
+            let _ = reader.read(&mut [0]);
+            if !reap_orphans(|_| false) {
+                exit_now(1);
+            }
+            while nix::sys::wait::waitpid(None, Some(nix::sys::wait::WaitPidFlag::WNOHANG)) != Err(Errno::ECHILD) {
+                reap_orphans(|_| false);
+            }
+            0
+        });
+        assert_eq!(wait_in_test(pid), Exit::Code(0));
     }
 
     #[test]

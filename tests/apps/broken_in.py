@@ -5,6 +5,7 @@ import fcntl
 import mmap
 import os
 import random
+import select
 import socket
 import stat
 import struct
@@ -222,6 +223,84 @@ def files():
         if name.endswith(".log"):
             fcntl.fcntl(number, fcntl.F_SETFL, 0)
             os.lseek(number, 0, os.SEEK_SET)
+
+
+def traced():
+    """A debugger holds on to the worker and ends it: until the debugger leaves, its parent cannot wait for it (ptrace(2))."""
+    PR_SET_PTRACER, PTRACE_SEIZE = 0x59616D61, 0x4206
+    libc, worker = ctypes.CDLL(None, use_errno=True), os.getpid()
+    libc.ptrace.argtypes = [ctypes.c_long] * 4
+    libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(-1 & (1 << 64) - 1), 0, 0, 0)
+    if os.fork() == 0:
+        # A process of its own, which the death of the worker does not end.
+        os.setsid()
+        os.closerange(0, 4096)
+        if libc.ptrace(PTRACE_SEIZE, worker, 0, 0) == 0:
+            os.kill(worker, 9)
+            time.sleep(3 * SECONDS)
+        os._exit(0)
+    time.sleep(SECONDS)
+
+
+def leaves_at_once():
+    """Each worker from now on leaves as soon as it is ready, by its own account, and stays."""
+    with open(os.environ["LEAVES_AT_ONCE"], "w"):
+        pass
+    channel().send(b"D")
+
+
+def cut_queue():
+    """The queue of the workers takes and gives nothing any more."""
+    for found in sockets():
+        if found.type == socket.SOCK_SEQPACKET and found.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != CHANNEL_BUFFER:
+            found.shutdown(socket.SHUT_RDWR)
+
+
+def queue_garbage():
+    """Packets that no worker lends: empty ones, nonsense, directories, polls, files in memory, listening sockets, the queue itself."""
+    ends = [s for s in sockets() if s.type == socket.SOCK_SEQPACKET]
+    ends = [s for s in ends if s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != CHANNEL_BUFFER]
+    things = [os.open("/", os.O_RDONLY), os.memfd_create("x"), select.epoll().fileno(), *os.pipe(), *(s.fileno() for s in ends)]
+    things += [s.fileno() for s in sockets() if s.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)]
+    end, count = time.monotonic() + SECONDS / 4, 0
+    while time.monotonic() < end and count < MESSAGES:
+        for to in ends:
+            for packet in (b"", b"nonsense", b"\x01i\x00\x00" + bytes(28), b"\x01r\x00\x04" + b"\xff" * 28 + b"GET / HTTP/1.1\r\n\r\n"):
+                for thing in ([], *([number] for number in things), things):
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", thing))] if thing else []
+                    count += 1
+                    try:
+                        to.sendmsg([packet], rights, socket.MSG_DONTWAIT)
+                    except OSError:
+                        pass
+
+
+def orphans():
+    """As many children as it can make, which end at once and are left to whoever inherits them."""
+    end = time.monotonic() + SECONDS / 2
+    while time.monotonic() < end:
+        if os.fork() == 0:
+            for _ in range(20):
+                if os.fork() == 0:
+                    os._exit(0)
+            os._exit(0)
+
+
+def brothers():
+    """Processes that are children of the master, and end at once."""
+    CLONE_PARENT, number = 0x8000, {"x86_64": 56, "aarch64": 220}[os.uname().machine]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for _ in range(200):
+        if libc.syscall(number, CLONE_PARENT | 17, 0, 0, 0, 0) == 0:
+            os._exit(0)
+
+
+if os.path.exists(os.environ.get("LEAVES_AT_ONCE", "")):
+    own = channel()
+    own.send(b"RPython")
+    own.send(b"D")
+    time.sleep(SECONDS)
+    os._exit(0)
 
 
 def app(environ, start_response):

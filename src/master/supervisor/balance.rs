@@ -58,13 +58,14 @@ impl Supervisor {
         self.places.iter().filter(|place| place.owed && like(place)).count()
     }
 
-    /// Workers that live, leaving ones included, and those that are about to; the canary of a reload has its place besides.
-    fn taken(&self) -> usize {
+    /// Workers that live, leaving ones included, and those that are about to; the canary of a reload has its place besides, and lost
+    /// ones do not count.
+    pub(super) fn taken(&self) -> usize {
         let canary = self.reload.canary();
         self.places
             .iter()
             .enumerate()
-            .filter(|(index, place)| place.state != State::Empty && canary != Some(Slot(*index)))
+            .filter(|(index, place)| !matches!(place.state, State::Empty | State::Lost) && canary != Some(Slot(*index)))
             .count()
     }
 

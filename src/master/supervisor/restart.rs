@@ -5,6 +5,9 @@
 //! That it had answered something is not asked for: the first request that a new worker gets may be such a one. The bound is the
 //! cost: at most half of the workers boot for that at a time, and none while boots fail.
 //!
+//! A worker that leaves by itself, or does not even end when it is killed, is replaced in another place, as one that no client had
+//! reached: the first time at once, and never so that leaving ones and others are more than twice the workers that are wanted.
+//!
 //! All others (boots that fail, workers that die by themselves soon after their boot) are tried again with growing pauses, and never
 //! more than [`RESTARTS`] a second.
 
@@ -52,6 +55,18 @@ impl Supervisor {
         if !wait.is_zero() {
             self.tell(Note::Pause { slot, wait });
         }
+    }
+
+    /// Plans a replacement for a worker that still has its place, in another one. Where there is none, its own is kept until it ends.
+    pub(super) fn replace_elsewhere(&mut self, slot: Slot, now: Instant) {
+        let old = self.places[slot.0];
+        if !old.owed {
+            return;
+        }
+        let Some(other) = self.free_place() else { return };
+        self.places[slot.0].owed = false;
+        self.places[other.0].failures = old.failures;
+        self.restart(other, was_well(old.ready, false, now), now);
     }
 
     /// Forks again where a pause is over, the longest first: for workers that were well while there is room for boots, else as often

@@ -62,7 +62,7 @@ impl Supervisor {
                     (State::Booting { until: Some(until.map_or(grace, |until| until.min(grace))) }, true)
                 }
                 State::Ready { .. } | State::Leaving { .. } => (State::Leaving { until: None, hurried: false }, true),
-                state @ (State::Failed { .. } | State::Aborted { .. } | State::Killed) => (state, false),
+                state @ (State::Failed { .. } | State::Aborted { .. } | State::Killed { .. } | State::Lost) => (state, false),
             };
             place.state = next;
             if told {
@@ -71,15 +71,16 @@ impl Supervisor {
         }
     }
 
-    pub(super) fn kill_all(&mut self, code: i32) {
+    pub(super) fn kill_all(&mut self, code: i32, now: Instant) {
         self.phase = Phase::Stopping { code, stage: Stage::Kill };
         for index in 0..self.places.len() {
             match self.places[index].state {
                 State::Booting { .. } | State::Failed { .. } | State::Ready { .. } | State::Leaving { .. } => {
-                    self.kill(Slot(index));
+                    self.kill(Slot(index), now);
                 }
-                State::Aborted { kill_at: Some(_), .. } => self.kill(Slot(index)),
-                State::Aborted { kill_at: None, .. } | State::Empty | State::Waiting { .. } | State::Killed => {}
+                State::Aborted { killed: false, .. } => self.kill(Slot(index), now),
+                State::Aborted { killed: true, .. } | State::Killed { .. } | State::Lost => {}
+                State::Empty | State::Waiting { .. } => {}
             }
         }
     }
@@ -90,14 +91,14 @@ impl Supervisor {
                 self.tell(Note::DrainTimeout(self.policy.graceful_timeout));
                 self.enter(code, Stage::Quit { until: now + QUIT_GRACE_AFTER_DRAIN }, Order::Quit, now);
             }
-            Phase::Stopping { code, stage: Stage::Quit { until } } if until <= now => self.kill_all(code),
+            Phase::Stopping { code, stage: Stage::Quit { until } } if until <= now => self.kill_all(code, now),
             Phase::Stopping { .. } | Phase::Starting | Phase::Serving | Phase::Done => {}
         }
     }
 
     pub(super) fn end_when_empty(&mut self) {
         if let Phase::Stopping { code, .. } = self.phase
-            && self.places.iter().all(|place| place.state == State::Empty)
+            && self.places.iter().all(|place| matches!(place.state, State::Empty | State::Lost))
         {
             self.phase = Phase::Done;
             self.actions.push(Action::Exit(code));

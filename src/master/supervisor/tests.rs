@@ -175,6 +175,76 @@ fn a_worker_that_leaves_by_itself_is_replaced_and_is_no_error() {
 }
 
 #[test]
+fn workers_that_leave_by_themselves_again_and_again_meet_pauses_and_a_bound() {
+    let mut server = Server::serving(2);
+    server.report(1, Report::Draining);
+    server.ready(2);
+    let left = |slot| Action::Tell(Note::Left(Slot(slot)));
+    let pause = Action::Tell(Note::Pause { slot: Slot(3), wait: BACKOFF_FIRST });
+    assert_eq!(server.report(2, Report::Draining), [left(2), pause, Action::Tell(Note::Degraded { ready: 1, wanted: 2 })]);
+    assert_eq!(server.after(BACKOFF_FIRST), [fork(3)]);
+    server.ready(3);
+    assert_eq!(server.report(3, Report::Draining), [left(3)], "there are twice as many as are wanted");
+    assert_eq!(server.ended(1, Exit::Code(0)), []);
+    let pause = Action::Tell(Note::Pause { slot: Slot(3), wait: 2 * BACKOFF_FIRST });
+    assert_eq!(server.ended(3, Exit::Code(0))[0], pause);
+    assert_eq!(server.after(2 * BACKOFF_FIRST), [fork(3)]);
+}
+
+#[test]
+fn a_worker_that_was_well_and_leaves_by_itself_is_replaced_at_once_each_time() {
+    let mut server = Server::serving(2);
+    for (old, new) in [(1, 2), (2, 1), (1, 2)] {
+        server.after(HEALTHY_AFTER);
+        assert_eq!(server.report(old, Report::Draining), [Action::Tell(Note::Left(Slot(old))), fork(new)]);
+        server.ready(new);
+        server.ended(old, Exit::Code(0));
+    }
+}
+
+#[test]
+fn a_worker_that_does_not_end_when_it_is_killed_is_replaced_elsewhere_and_not_waited_for() {
+    let mut server = Server::serving(2);
+    let broken = Event::Broken { slot: Slot(0), breach: Breach::OutOfOrder };
+    assert_eq!(server.event(broken).last(), Some(&Action::Kill(Slot(0))));
+    assert_eq!(server.wait(), Some(KILL_GRACE));
+    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(Slot(0))), fork(2)]);
+    server.ready(2);
+    assert_eq!(server.wait(), None);
+    server.asked(Request::Stop);
+    assert_eq!(server.ended(1, Exit::Code(0)), []);
+    assert_eq!(server.ended(2, Exit::Code(0)), [Action::Exit(code::OK)]);
+}
+
+#[test]
+fn a_lost_worker_that_ends_after_all_gives_its_place_back() {
+    let mut server = Server::serving(1);
+    server.event(Event::Stuck { slot: Slot(0), hang: Hang::Call(GRACEFUL) });
+    assert_eq!(server.after(ABORT_GRACE), [Action::Kill(Slot(0))]);
+    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(Slot(0))), fork(1)]);
+    server.ready(1);
+    assert_eq!(server.ended(0, CRASH), []);
+    assert_eq!(
+        server.ended(1, CRASH)[1..],
+        [Action::Tell(Note::Pause { slot: Slot(1), wait: BACKOFF_FIRST }), Action::Tell(Note::Degraded { ready: 0, wanted: 1 })]
+    );
+}
+
+#[test]
+fn a_breach_counts_as_a_crash_by_a_client_that_had_reached_the_worker() {
+    for (reached, pause) in [(true, false), (false, true)] {
+        let mut server = Server::serving(4);
+        for round in 0..2 {
+            server.event(Event::Broken { slot: Slot(0), breach: Breach::OutOfOrder });
+            let exit = Exit::Signal { number: 9, core: false };
+            let actions = server.event(Event::Ended { slot: Slot(0), exit, reached });
+            assert_eq!(actions.contains(&fork(0)), round == 0 || !pause, "{reached}");
+            server.ready(0);
+        }
+    }
+}
+
+#[test]
 fn a_worker_that_ends_unannounced_is_a_crash_even_with_code_0() {
     let mut server = Server::serving(2);
     assert_eq!(server.ended(0, Exit::Code(0)), [died(0, Exit::Code(0)), fork(0)]);
@@ -398,6 +468,7 @@ fn a_worker_that_still_boots_gets_a_moment_at_a_stop() {
     server.asked(Request::Stop);
     assert_eq!(server.wait(), Some(BOOT_GRACE));
     assert_eq!(server.after(BOOT_GRACE), kills(&[1]));
+    server.ended(1, Exit::Signal { number: 9, core: false });
     assert_eq!(server.wait(), Some(GRACEFUL - BOOT_GRACE), "the one that serves has its full time");
 }
 

@@ -91,7 +91,7 @@ impl Supervisor {
             State::Ready { since } => Life::Ready { ago: now.saturating_duration_since(since) },
             State::Leaving { until, hurried } => Life::Leaving { left: until.map(left), hurried },
             State::Failed { kill_at } => Life::Ending { left: left(kill_at) },
-            State::Aborted { .. } | State::Killed => Life::Ending { left: Duration::ZERO },
+            State::Aborted { .. } | State::Killed { .. } | State::Lost => Life::Ending { left: Duration::ZERO },
         };
         Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn })
     }

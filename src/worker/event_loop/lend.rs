@@ -46,6 +46,9 @@ const BATCH: usize = 16;
 /// (unix(7)).
 const SPARE_DESCRIPTORS: usize = 256;
 
+/// Pause between two lines about connections that were lost, in milliseconds: who writes nonsense to the queue does not fill the log.
+const LOST_MS: u64 = 10_000;
+
 /// What the loop knows of lending.
 pub(super) struct Lending {
     queue: Queue,
@@ -76,6 +79,9 @@ pub(super) struct Lending {
     aside: Option<u64>,
     /// What was adopted and not looked at, in reverse order.
     pub(super) adopted: Vec<Token>,
+    /// Connections lost on their way that no line tells of, and when the last line was written, in milliseconds of the loop's clock.
+    lost: u64,
+    lost_told: Option<u64>,
     /// Why the queue cannot be used any more.
     failure: Option<io::Error>,
     /// Whether somebody has shut the queue down.
@@ -116,8 +122,24 @@ impl Lending {
             overdue: None,
             aside: None,
             adopted: Vec::new(),
+            lost: 0,
+            lost_told: None,
             failure: None,
             ended: false,
+        }
+    }
+
+    /// A connection is lost on its way; `why`.
+    fn lose(&mut self, why: &dyn fmt::Display, seat: &Seat) {
+        self.lost += 1;
+        let now = seat.clock.ms();
+        if self.lost_told.is_some_and(|told| now < told + LOST_MS) {
+            return;
+        }
+        self.lost_told = Some(now);
+        match std::mem::take(&mut self.lost) {
+            1 => seat.log.error(format_args!("a connection that was lent is lost: {why}")),
+            count => seat.log.error(format_args!("{count} connections that were lent are lost, the last one because {why}")),
         }
     }
 
@@ -192,7 +214,9 @@ impl EventLoop {
             // A worker that is free need not wait for another one's turn, however few may wait.
             let board = &seat.scoreboard;
             let lending = &self.lending;
-            let room = board.others_adopt(seat.slot) || (lending.shared && board.on_loan() < lending.max_queue);
+            // The count may be wrong where workers have died; of an empty queue it is.
+            let few = || board.on_loan() < lending.max_queue || lending.queue.is_empty();
+            let room = board.others_adopt(seat.slot) || (lending.shared && few());
             if !room {
                 return Offer::NoRoom;
             }
@@ -358,7 +382,7 @@ impl EventLoop {
                     self.lending.leave(false);
                     break;
                 }
-                Err(error) => seat.log.error(format_args!("a connection that was lent is lost: {error}")),
+                Err(error) => self.lending.lose(&error, seat),
             }
         }
         self.lending.adopted.reverse();
@@ -366,15 +390,14 @@ impl EventLoop {
 
     fn take_in(&mut self, message: Message, descriptor: OwnedFd, seat: &mut Seat) {
         seat.slot().count_adopted();
-        let lost = |why: &dyn fmt::Display| seat.log.error(format_args!("a connection that was lent is lost: {why}"));
         let listener = usize::from(message.listener);
         if listener >= self.lending.listeners {
-            return lost(&"it came from a socket that is not listened on");
+            return self.lending.lose(&"it came from a socket that is not listened on", seat);
         }
         let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
         let stream = match Stream::adopt(descriptor, peer) {
             Ok(stream) => stream,
-            Err(error) => return lost(&error),
+            Err(error) => return self.lending.lose(&error, seat),
         };
         let token = self.insert(stream, peer, listener, seat);
         let hurry = self.is_draining() && message.kind == Kind::Idle;
