@@ -124,6 +124,27 @@ fn an_upgrade_of_a_server_whose_listening_sockets_a_worker_has_ended_does_not_en
 }
 
 #[test]
+fn listening_sockets_that_a_worker_connects_to_somebody_listen_again() {
+    use std::io::{Read, Write};
+    let Some(server) = server(&["--timeout", "4"]) else { return };
+    let mut server = server.start();
+    attack(&server, "/connected_listeners_often");
+    let place = server.address().to_string().trim_start_matches("http://").to_owned();
+    let answer = || {
+        let mut stream = std::net::TcpStream::connect(&place).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(2))).ok()?;
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        text.starts_with("HTTP/1.1 200").then_some(())
+    };
+    wait_for("an answer", 3 * SOON, answer);
+    is_well(&server, "/connected_listeners_often");
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+}
+
+#[test]
 fn a_system_log_that_a_worker_turns_elsewhere_is_still_the_masters() {
     use std::os::unix::net::UnixDatagram;
     let dir = tempfile::tempdir().expect("the temp directory is writable");

@@ -31,8 +31,12 @@ impl Server {
         }
     }
 
-    /// Listens again where a socket was shut down. When that cannot be, the server ends: nobody would come in any more.
+    /// Listens again where a socket does not any more. When that cannot be, the server ends: nobody would come in any more. Done in each
+    /// turn of the loop, since nothing wakes the master for a socket that a worker has connected to somebody.
     pub(super) fn mend_listeners(&mut self) -> ControlFlow<End> {
+        if self.until_listening().is_some() {
+            return Continue(());
+        }
         let owner = self.service.owner();
         let settings = self.generations.current().settings.clone();
         for index in 0..self.listeners.len() {

@@ -99,7 +99,6 @@ struct Woken {
     talkers: Vec<Slot>,
     signals: bool,
     service: bool,
-    listeners: bool,
 }
 
 impl Server {
@@ -172,9 +171,7 @@ impl Server {
             } else if self.orphans {
                 self.bury_orphans();
             }
-            if woken.listeners {
-                self.mend_listeners()?;
-            }
+            self.mend_listeners()?;
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
             }
@@ -216,11 +213,10 @@ impl Server {
         let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
         let signals = woken(&fds[0]);
         let service = fds[talkers_end..service_end].iter().any(woken);
-        let listeners = fds[service_end..].iter().any(woken);
         if self.pace.woken(began, planned) {
             self.patrol.overslept(time::monotonic());
         }
-        Ok(Woken { talkers, signals, service, listeners })
+        Ok(Woken { talkers, signals, service })
     }
 
     /// How long until something is due.

@@ -129,6 +129,11 @@ fn is_ipv4_on(bind: &Bind, wanted: u16) -> bool {
     }
 }
 
+/// A new socket that listens there.
+pub(super) fn listener_at(addr: SocketAddr, settings: &Settings) -> io::Result<Listener> {
+    tcp_listener(listen_tcp(addr, settings)?)
+}
+
 fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
     let listener = TcpListener::from(socket);
     let address = Address::Tcp(listener.local_addr()?);

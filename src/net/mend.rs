@@ -2,26 +2,31 @@
 //! an application that closes a number once too often, shuts it down for all processes: it listens no more, and accept(2) fails with
 //! EINVAL.
 //!
+//! Whoever has broken into a worker can also connect it to somebody, which shows only by its state (SO_ACCEPTCONN).
+//!
 //! A TCP socket can listen again: it is unbound or bound as before, and every process goes on with the descriptor that it has. A unix
 //! socket stays shut down for ever, so another one is made in its place, with another file, and processes that have the old one must
-//! be replaced.
+//! be replaced. The same is done where a worker goes on turning a TCP socket elsewhere.
 
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{SockaddrStorage, bind};
+use nix::sys::socket::{SockaddrStorage, bind, getsockopt, sockopt};
 
 use crate::config::Settings;
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::listen;
+use crate::sys::socket::{disconnect, listen};
 
-use super::bind::{BindError, explain, lower, set_tcp_options};
+use super::bind::{BindError, explain, listener_at, lower, set_tcp_options};
 use super::listener::{Address, Listener};
 use super::unix;
 
 /// What poll(2) is asked for to learn of a shutdown, and nothing of connections.
 pub const SHUT_DOWN: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+
+/// How often a socket is made to listen that somebody connects again at the same time.
+const TRIES: usize = 32;
 
 /// What became of the socket.
 #[derive(Debug)]
@@ -32,11 +37,11 @@ pub enum Mended {
     Anew(Listener),
 }
 
-/// Whether the socket was shut down.
+/// Whether the socket was shut down, or does not listen any more for another reason.
 pub fn is_shut_down(listener: &Listener) -> bool {
     let mut fds = [PollFd::new(listener.as_fd(), SHUT_DOWN)];
     // An interrupted look has seen nothing; the next one will.
-    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) || getsockopt(listener, sockopt::AcceptConn) == Ok(false)
 }
 
 /// Listens where the socket, which was shut down, has listened. The file of a unix socket belongs to `owner`, or to the user of this
@@ -45,7 +50,14 @@ pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) 
     let address = listener.address().clone();
     let failed = |why: String| BindError(format!("cannot listen on {address} any more, where the socket was shut down: {why}"));
     match &address {
-        Address::Tcp(_) => listen_again(&listener, settings).map(|()| Mended::Again(listener)).map_err(failed),
+        Address::Tcp(addr) => match listen_in_the_end(&listener, settings) {
+            Ok(()) => Ok(Mended::Again(listener)),
+            Err(_) if listener.is_own() => {
+                drop(listener);
+                listener_at(*addr, settings).map(Mended::Anew).map_err(|error| failed(lower(&error)))
+            }
+            Err(why) => Err(failed(why)),
+        },
         Address::Unix(_) if !listener.is_own() => Err(failed(
             "it was inherited, and only who has made it can make it anew (systemctl restart of its socket unit)".into(),
         )),
@@ -57,9 +69,22 @@ pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) 
     }
 }
 
+fn listen_in_the_end(listener: &Listener, settings: &Settings) -> Result<(), String> {
+    let mut result = Ok(());
+    for _ in 0..TRIES {
+        result = listen_again(listener, settings);
+        if result.is_ok() {
+            break;
+        }
+    }
+    result
+}
+
 fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> {
     let Address::Tcp(addr) = listener.address() else { return Ok(()) };
     let words = |errno: Errno| explain(errno, addr.port());
+    // It fails for none that was shut down, and ends the connection that it may have become.
+    let _ = disconnect(listener);
     match bind(listener.as_raw_fd(), &SockaddrStorage::from(*addr)) {
         // A port that the kernel had chosen was given back to it, though getsockname(2) still shows it; another one is kept (EINVAL).
         Ok(()) | Err(Errno::EINVAL) => {}
@@ -74,7 +99,7 @@ mod tests {
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
 
-    use nix::sys::socket::{Shutdown, shutdown};
+    use nix::sys::socket::{Shutdown, connect, shutdown};
 
     use super::*;
     use crate::config::Bind;
@@ -105,6 +130,22 @@ mod tests {
             drop(listener);
             (settings, listener) = bound(Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() });
         }
+    }
+
+    #[test]
+    fn a_tcp_socket_that_was_connected_to_somebody_listens_again() {
+        let _undisturbed = FORKS.read();
+        let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let somebody = SockaddrStorage::from(silent.local_addr().unwrap());
+        let (settings, listener) = bound(Bind::Tcp { host: "127.0.0.1".into(), port: 0 });
+        let Address::Tcp(addr) = *listener.address() else { panic!("no TCP socket") };
+        disconnect(&listener).unwrap();
+        bind(listener.as_raw_fd(), &SockaddrStorage::from(addr)).unwrap();
+        let _ = connect(listener.as_raw_fd(), &somebody);
+        assert!(is_shut_down(&listener));
+        let Ok(Mended::Again(listener)) = mend(listener, &settings, None) else { panic!("it does not listen again") };
+        TcpStream::connect(addr).unwrap();
+        assert!(!is_shut_down(&listener));
     }
 
     #[test]

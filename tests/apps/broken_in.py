@@ -158,6 +158,18 @@ def connected_listeners():
     globals()["kept"] = silent
 
 
+def connected_listeners_often():
+    end = time.monotonic() + SECONDS / 5
+    while time.monotonic() < end:
+        try:
+            connected_listeners()
+        except OSError:
+            pass
+        for found in sockets():
+            if found.type == socket.SOCK_STREAM and found.family == socket.AF_INET:
+                found.setblocking(False)
+
+
 def everything():
     """Blocking, truncated, moved, shut down; then garbage to all of it; then closed."""
     own = descriptors()
