@@ -42,6 +42,7 @@ class Call:
         self.number = 0
         self.upload = b""
         self.write = None
+        self.last = None
         self.close_fails = False
 
     def mark(self, letter):
@@ -72,6 +73,8 @@ class Call:
                 self.environ["wsgi.early_hints"]([("X-Id", self.ident.decode())])
             elif kind == "r":
                 self.upload = self.read(int(rest))
+            elif kind == "q":
+                self.last = int(rest)
             elif kind == "k":
                 self.close_fails = True
             elif kind == "z":
@@ -148,6 +151,8 @@ class Call:
 
     def close(self):
         self.mark(b"C")
+        if self.last is not None:
+            self.write(self.block(self.last))
         if self.close_fails:
             raise Failed("in close()")
 

@@ -42,6 +42,8 @@ struct Model<'a> {
     number: usize,
     body: Vec<u8>,
     length: Option<usize>,
+    /// What `close()` writes.
+    last: Option<usize>,
     close: bool,
     /// Whether the head is sent, and so cannot be taken back.
     sent: bool,
@@ -61,6 +63,7 @@ impl Plan {
             number: 0,
             body: Vec::new(),
             length: None,
+            last: None,
             close: !self.keep,
             sent: false,
         };
@@ -72,6 +75,9 @@ impl Plan {
         let written = model.sent;
         if model.blocks(&self.steps[at + 1..]) {
             return model.fail();
+        }
+        if let Some(size) = model.last {
+            model.take(Step::CloseWrites(size));
         }
         let known = match form {
             Form::List | Form::Tuple => !written,
@@ -91,7 +97,7 @@ impl Model<'_> {
 
     fn take(&mut self, step: Step) {
         let bytes = match step {
-            Step::Block(size) | Step::Write(size) => {
+            Step::Block(size) | Step::Write(size) | Step::CloseWrites(size) => {
                 self.number += 1;
                 piece(self.plan.id, self.number - 1, size)
             }
@@ -112,6 +118,7 @@ impl Model<'_> {
                 Step::Close => self.close = true,
                 Step::Start(status) | Step::Restart(status) => self.expected.status = status,
                 Step::CloseFails => self.expected.errors += 1,
+                Step::CloseWrites(size) => self.last = Some(size),
                 Step::Write(_) => self.take(step),
                 Step::Raise => return true,
                 Step::Return(_) | Step::Block(_) | Step::Echo | Step::Sum => unreachable!("{step} is no step of the call"),

@@ -99,6 +99,8 @@ pub enum Step {
     Raise,
     /// `close()` raises an exception.
     CloseFails,
+    /// `close()` writes so many bytes.
+    CloseWrites(usize),
     /// Return; the blocks follow.
     Return(Form),
     /// A block of so many bytes.
@@ -123,6 +125,7 @@ impl fmt::Display for Step {
             Self::Read(size) => write!(f, "r{size}"),
             Self::Raise => write!(f, "!"),
             Self::CloseFails => write!(f, "k"),
+            Self::CloseWrites(size) => write!(f, "q{size}"),
             Self::Return(Form::List) => write!(f, "L"),
             Self::Return(Form::Tuple) => write!(f, "T"),
             Self::Return(Form::Generator) => write!(f, "G"),
@@ -245,6 +248,12 @@ impl Plan {
         let lazy = matches!(form, Form::Generator | Form::Iterable);
         if form == Form::Iterable && random.percent(3) {
             steps.push(Step::CloseFails);
+        }
+        // Of an answer that is cut nothing may follow.
+        if form == Form::Iterable && writes && !fails && random.percent(8) {
+            let size = size(flavour, random);
+            blocks += size;
+            steps.push(Step::CloseWrites(size));
         }
         steps.push(Step::Return(form));
         for _ in 0..random.pick(&[0, 1, 1, 1, 1, 2, 3, 8, 40]) {

@@ -35,6 +35,10 @@ pub struct Round {
     body_buffer: usize,
     max_requests: usize,
     max_queue: Option<usize>,
+    /// Whether workers lend each other connections.
+    lends: bool,
+    /// Whether the kernel holds a connection until its first bytes are there.
+    defers: bool,
     habits: Habits,
     clients: usize,
     /// Whether signals come.
@@ -72,6 +76,8 @@ impl Round {
             body_buffer: random.pick(&[1, 16, 64, 256, 2048]),
             max_requests: if random.percent(25) { random.between(100, 5_000) } else { 0 },
             max_queue: random.percent(8).then(|| random.between(0, 4)),
+            lends: random.percent(80),
+            defers: random.percent(70),
             habits: Habits { mostly, writes: random.percent(70) },
             clients: random.pick(&[8, 16, 24, 48]),
             disturbed: random.percent(60),
@@ -94,6 +100,12 @@ impl Round {
             "--limit-request-line=16384".to_owned(),
         ];
         options.extend(self.max_queue.map(|count| format!("--max-queue={count}")));
+        if !self.lends {
+            options.push("--no-lending".to_owned());
+        }
+        if !self.defers {
+            options.push("--defer-accept=0".to_owned());
+        }
         server.env("DIFFERENTIAL_MARKS", marks.to_str().expect("the temp directory is UTF-8")).options(options)
     }
 
@@ -156,9 +168,12 @@ impl Round {
     }
 
     fn disturb(&self, server: &Running, done: &AtomicBool) {
+        if !self.disturbed {
+            return;
+        }
         let mut more = 0;
         let mut random = Random::new(self.seed ^ u64::MAX);
-        while self.disturbed {
+        loop {
             let pause = Duration::from_millis(random.between(20, PAUSE_MAX) as u64);
             let signal = random.pick(&DISTURBANCES);
             let began = Instant::now();
