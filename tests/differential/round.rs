@@ -69,18 +69,21 @@ impl Round {
     pub fn random(seed: u64) -> Self {
         let mut random = Random::new(seed);
         let mostly = random.pick(&[Flavour::Quick, Flavour::Mixed, Flavour::Mixed, Flavour::Heavy]);
+        let max_requests = if random.percent(25) { random.between(100, 5_000) } else { 0 };
+        let disturbed = random.percent(60);
         Self {
             seed,
             threads: random.pick(&[1, 1, 2, 8]),
             workers: random.pick(&[1, 1, 3]),
             body_buffer: random.pick(&[1, 16, 64, 256, 2048]),
-            max_requests: if random.percent(25) { random.between(100, 5_000) } else { 0 },
+            max_requests,
             max_queue: random.percent(8).then(|| random.between(0, 4)),
-            lends: random.percent(80),
+            // A worker that leaves and cannot hand its connections over closes them.
+            lends: disturbed || max_requests > 0 || random.percent(50),
             defers: random.percent(70),
             habits: Habits { mostly, writes: random.percent(70) },
             clients: random.pick(&[8, 16, 24, 48]),
-            disturbed: random.percent(60),
+            disturbed,
         }
     }
 
