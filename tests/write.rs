@@ -109,6 +109,57 @@ fn every_byte_is_at_its_place_for_quick_and_slow_clients() {
     }
 }
 
+/// `write()` and blocks in several orders; no body begins with anything but what could pass for a head.
+const HEADS: &str = "
+def app(environ, s):
+    path, fields = environ['PATH_INFO'], [('X-Mark', 'right')]
+    false = b'HTTP/1.1 200 OK\\r\\nX-Mark: wrong\\r\\n\\r\\nbody'
+    if path == '/hints':
+        environ['wsgi.early_hints']([('X-Mark', 'hint')])
+    if path == '/excess':
+        s('200 OK', fields + [('Content-Length', '5')])(b'7 bytes')
+        return [b'3 more']
+    write = s('200 OK', fields)
+    def generator():
+        write(false)
+        yield false
+    if path == '/generator':
+        return generator()
+    write(false)
+    return iter([false, false]) if path == '/stream' else [false]
+";
+
+#[test]
+fn the_log_has_fields_of_the_head_that_write_has_sent() {
+    let paths = ["/list", "/stream", "/generator", "/hints"];
+    for threads in THREADS {
+        let format = "%(U)s %({x-mark}o)s %({content-type}o)s";
+        let server = Server::source(HEADS);
+        let server = server.options(["--threads", threads, "--access-logfile", "-", "--access-logformat", format]).start();
+        let mut client = server.connect();
+        // Those that come together are rendered one behind the other.
+        client.send(paths.map(|path| format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).concat());
+        let wanted = paths.map(|path| format!("{path} right -\n")).concat();
+        for _ in paths {
+            assert!(client.response().complete);
+        }
+        wait_for("the lines of the access log", SOON, || (server.stdout().lines().count() == paths.len()).then_some(()));
+        assert_eq!(server.stdout(), wanted, "--threads {threads}");
+        server.stop();
+    }
+}
+
+#[test]
+fn an_excess_of_write_and_a_block_is_logged_once() {
+    let server = Server::source(HEADS).expect_error("more than its Content-Length").start();
+    let response = server.get("/excess");
+    assert_eq!(response.text(), "7 byt");
+    let log = server.stop();
+    let text = log.text();
+    let records: Vec<_> = text.lines().filter(|line| line.contains("more than its Content-Length")).collect();
+    assert!(records.len() == 1 && records[0].contains("at least 8 bytes more"), "{records:#?}");
+}
+
 #[test]
 fn what_is_written_arrives_while_the_iterable_works_on() {
     for threads in THREADS {

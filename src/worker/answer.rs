@@ -64,19 +64,24 @@ impl std::fmt::Debug for Answer {
 }
 
 impl Answer {
-    /// The rest of the answer to the request in hand.
-    pub fn new(stream: Box<dyn Stream>, link: Arc<Link>, seat: &Seat) -> Self {
+    /// The rest of the answer to the request in hand, whose head the log may want: it is `sent`, or rendered in the seat.
+    pub fn new((stream, mut sent): (Box<dyn Stream>, Vec<u8>), link: Arc<Link>, seat: &mut Seat) -> Self {
+        if sent.is_empty() {
+            sent.extend_from_slice(seat.response_head(&seat.out[seat.job.rendered.min(seat.out.len())..]));
+        }
+        // Moved, where it is not in the seat's buffer: a client decides how much it is.
+        let (head, bytes) = seat.job.take_head(&seat.input);
         let job = &seat.job;
         Self {
             stream,
             pending: Pending::Nothing,
             shelf: Arc::default(),
             begun: false,
-            bytes: job.bytes(&seat.input)[..job.head.len].to_vec(),
-            head: job.head.clone(),
+            bytes,
+            head,
             began: job.began,
             queued: job.queued,
-            response_head: seat.response_head(&seat.out[job.rendered.min(seat.out.len())..]).to_vec(),
+            response_head: sent,
             environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
             link,
             member: seat.member,

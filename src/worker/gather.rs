@@ -16,7 +16,7 @@ use super::answer::Answer;
 use super::app::Step;
 use super::connection::{Connection, Next, Token};
 use super::event_loop::EventLoop;
-use super::job::{SocketOutlet, Work, deliver};
+use super::job::{SentHead, SocketOutlet, Work, deliver};
 use super::output::{self, Output};
 use super::seat::Seat;
 use super::sync::{Arc, Mutex, PoisonError};
@@ -176,9 +176,12 @@ impl Seat {
         self.app.enter();
         // While others wait, the first block may as well: see `outbox`.
         answer.begun |= self.crowded;
+        let wants_head = self.wants_response_head();
         let step = loop {
             let gathering = Gathering { shelf: &answer.shelf, begun: &mut answer.begun };
-            let mut outlet = SocketOutlet { link: &answer.link, output, behind: false, used: false, gathering: Some(gathering) };
+            let head = wants_head.then_some(SentHead { copy: &mut answer.response_head, from: before });
+            let mut outlet =
+                SocketOutlet { link: &answer.link, output, behind: false, used: false, gathering: Some(gathering), head };
             let step = answer.stream.advance(&mut self.out, &mut outlet);
             self.clock.tick();
             if answer.response_head.is_empty() {

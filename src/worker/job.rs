@@ -28,6 +28,7 @@ use super::gather::{Gathering, Way};
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
 use super::pace::{TICK, TICK_NS};
+use super::seat::head_of;
 use super::spool::Lease;
 
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
@@ -356,10 +357,36 @@ pub struct SocketOutlet<'a> {
     pub used: bool,
     /// Where the blocks of the stream lie that it is asked for; `None` during a call.
     pub gathering: Option<Gathering<'a>>,
+    /// Where the head of the answer is copied to for the log, before it leaves the buffer; `None`: the log does not want it.
+    pub head: Option<SentHead<'a>>,
 }
+
+/// The head of an answer that `write()` sends.
+pub struct SentHead<'a> {
+    /// The copy; empty until the head is sent.
+    pub copy: &'a mut Vec<u8>,
+    /// Where the answer begins in the buffer: earlier ones may be before the first bytes of it.
+    pub from: usize,
+}
+
+impl SentHead<'_> {
+    /// Bytes are about to be sent: copies the head if it is among them. Early hints (RFC 8297) are none.
+    fn look(&mut self, out: &[u8]) {
+        let rendered = &out[std::mem::take(&mut self.from).min(out.len())..];
+        if self.copy.is_empty() && !rendered.starts_with(INFORMATIONAL) {
+            self.copy.extend_from_slice(head_of(rendered));
+        }
+    }
+}
+
+/// How answers begin that are not the last to their request (RFC 9110 section 15.2).
+const INFORMATIONAL: &[u8] = b"HTTP/1.1 1";
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
+        if let Some(head) = &mut self.head {
+            head.look(out);
+        }
         if let Some(gathering) = &mut self.gathering
             && self.output.is_none()
             && !self.behind

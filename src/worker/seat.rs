@@ -249,6 +249,11 @@ impl Seat {
         self.journal.as_ref().map_or(&[], |journal| journal.response_head(rendered))
     }
 
+    /// Whether the access log's format wants heads of answers.
+    pub fn wants_response_head(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head())
+    }
+
     /// Writes the access-log line of one answer.
     pub fn record(&mut self, entry: &Entry<'_>) {
         if let Some(journal) = &mut self.journal {
@@ -301,6 +306,11 @@ pub struct Entry<'a> {
     pub environ: &'a [Option<String>],
 }
 
+/// Status line and fields at the start of a rendered answer; empty without the end of a head.
+pub(super) fn head_of(rendered: &[u8]) -> &[u8] {
+    memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
+}
+
 /// The access log of this worker: lines wait here until the end of the turn.
 #[derive(Debug)]
 pub struct Journal {
@@ -315,8 +325,7 @@ pub struct Journal {
 impl Journal {
     /// The head at the start of a rendered answer, if the format wants it.
     pub(super) fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
-        let end = if self.format.wants_response_head() { memchr::memmem::find(rendered, b"\r\n\r\n") } else { None };
-        end.map_or(&[], |end| &rendered[..end + 2])
+        if self.format.wants_response_head() { head_of(rendered) } else { &[] }
     }
 
     /// Writes the line of one answer.

@@ -6,7 +6,7 @@ use crate::scoreboard::Facts;
 use super::answer::Answer;
 use super::app::{Peer, Reply, Request};
 use super::connection::Token;
-use super::job::{Letter, Parcel, Served, SocketOutlet, Work};
+use super::job::{Letter, Parcel, SentHead, Served, SocketOutlet, Work};
 use super::pace::TICK_NS;
 use super::seat::{Entry, Seat};
 use super::spool::Lease;
@@ -83,7 +83,7 @@ impl Seat {
         if self.job.waited && self.is_deserted() {
             return Served::Gone;
         }
-        let keeps_alive = self.keeps_alive();
+        let (keeps_alive, wants_head) = (self.keeps_alive(), self.wants_response_head());
         let job = &mut self.job;
         let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };
         job.began = self.clock.ns();
@@ -115,7 +115,10 @@ impl Seat {
             upgrade,
         };
         let waits = job.output.is_some();
-        let mut outlet = SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, gathering: None };
+        let mut sent_head = Vec::new();
+        let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: job.rendered });
+        let mut outlet =
+            SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, gathering: None, head };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.writes |= outlet.used;
         let used = waits || outlet.used;
@@ -131,13 +134,16 @@ impl Seat {
                 }
                 if let Some(journal) = self.journal.as_mut().filter(|_| !late) {
                     let job = &self.job;
-                    let rendered = &self.out[job.rendered.min(self.out.len())..];
+                    let response_head = match sent_head.as_slice() {
+                        [] => journal.response_head(&self.out[job.rendered.min(self.out.len())..]),
+                        sent => sent,
+                    };
                     let entry = Entry {
                         peer: &link.peer,
                         head: Some((&job.head, job.bytes(&self.input))),
                         status: summary.status,
                         sent: summary.sent,
-                        response_head: journal.response_head(rendered),
+                        response_head,
                         began: Some(job.began),
                         queued: job.queued,
                         environ: self.app.logged(),
@@ -150,7 +156,7 @@ impl Seat {
                 if self.out.len() > self.job.rendered {
                     link.claim.begin();
                 }
-                Served::Begun(output, Box::new(Answer::new(stream, link, self)))
+                Served::Begun(output, Box::new(Answer::new((stream, sent_head), link, self)))
             }
         }
     }

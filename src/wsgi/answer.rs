@@ -155,25 +155,25 @@ impl Answer {
         if data.len() <= COPY_MAX {
             let fit = body.block(out, data);
             self.summary.sent = body.sent();
-            drop(exchange);
             return match fit {
                 Fit::All => {
                     self.source = Source::Blocks(iterator);
                     Ok(Step::Rendered)
                 }
                 Fit::Cut(excess) => {
-                    log_excess(&self.log, &self.line, excess);
+                    exchange.exceed(excess);
+                    drop(exchange);
                     self.end(py, out, outlet)
                 }
             };
         }
         let (len, suffix) = body.around(out, data.len() as u64);
         self.summary.sent = body.sent();
-        drop(exchange);
         // `around` grants at most what it was asked for, which is the length of a slice.
         let len = len as usize;
         if len < data.len() {
-            log_excess(&self.log, &self.line, (data.len() - len) as u64);
+            exchange.exceed((data.len() - len) as u64);
+            drop(exchange);
             self.source = Source::Tail(b"");
             if len == 0 {
                 return self.end(py, out, outlet);

@@ -150,9 +150,14 @@ impl Exchange {
         self.lost.as_deref()
     }
 
-    /// Bytes that `write()` was given beyond the Content-Length.
+    /// Bytes that were given beyond the Content-Length, by `write()` or in blocks.
     pub fn excess(&self) -> u64 {
         self.excess
+    }
+
+    /// So many bytes of a block were beyond the Content-Length.
+    pub fn exceed(&mut self, bytes: u64) {
+        self.excess += bytes;
     }
 
     /// What was told of the request.
