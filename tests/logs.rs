@@ -166,6 +166,31 @@ fn the_access_log_can_go_to_standard_output() {
 }
 
 #[test]
+fn what_is_answered_is_logged_while_the_next_call_of_the_same_turn_lasts() {
+    let app = "
+import os, time
+def app(environ, s):
+    limit = time.monotonic() + 60
+    while environ['PATH_INFO'] == '/gate' and not os.path.exists(os.environ['GATE']) and time.monotonic() < limit:
+        time.sleep(.01)
+    s('200 OK', [('Content-Length', '0')])
+    return []
+";
+    for threads in ["1", "2", "8"] {
+        let server = Server::source(app).options(["--threads", threads, "--access-logfile", "-"]);
+        let gate = server.temp().join("gate").display().to_string();
+        let server = server.options(["--access-logformat", "%(U)s %(s)s"]).env("GATE", gate).start();
+        let mut client = server.connect();
+        client.send(["/a", "/b", "/gate"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n")).concat());
+        let lines = ["/a 200\n/b 200\n", "/a 200\n/b 200\n/gate 200\n"];
+        wait_for("the lines of both answers", SOON, || (server.stdout() == lines[0]).then_some(()));
+        server.open_gate("gate");
+        wait_for("the last line", SOON, || (server.stdout() == lines[1]).then_some(()));
+        server.stop();
+    }
+}
+
+#[test]
 fn without_the_option_there_is_no_access_log() {
     let server = Server::new("probe").start();
     server.get("/nobody-logs-this");

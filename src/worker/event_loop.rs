@@ -112,6 +112,8 @@ pub struct EventLoop {
     owner: Member,
     /// Whole answers that wait for others, while the loop lies on the table.
     pub(super) outbox: Outbox,
+    /// Access-log lines of the turn, while the loop lies on the table.
+    pub(super) lines: Vec<u8>,
     ended: Ended,
     /// The stream that its owner asks.
     pub(super) asked: Asked,
@@ -178,6 +180,7 @@ impl EventLoop {
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,
             outbox: Outbox::default(),
+            lines: Vec::new(),
             ended: Ended::new(room),
             asked: Asked::default(),
             outside: Members::none(settings.members()),

@@ -160,6 +160,8 @@ impl EventLoop {
             }
             std::mem::swap(&mut self.outbox, &mut seat.outbox);
         }
+        // Whoever takes the loop writes them: the call may last, or never end.
+        seat.give_lines(&mut self.lines);
         self.calling = token;
         self.kept_back = matches!(work, Work::Desk);
         self.asked.begin(token, work);
@@ -170,6 +172,9 @@ impl EventLoop {
     pub(super) fn take_outbox(&mut self, seat: &mut Seat) {
         if !self.outbox.is_empty() {
             std::mem::swap(&mut self.outbox, &mut seat.outbox);
+        }
+        if !self.lines.is_empty() {
+            seat.take_lines(&mut self.lines);
         }
     }
 

@@ -261,6 +261,24 @@ impl Seat {
         }
     }
 
+    /// Gives the access-log lines of the turn away, for the time of a call; `lines` is empty.
+    #[inline]
+    pub(super) fn give_lines(&mut self, lines: &mut Vec<u8>) {
+        if let Some(journal) = &mut self.journal
+            && !journal.lines.is_empty()
+        {
+            std::mem::swap(lines, &mut journal.lines);
+        }
+    }
+
+    /// Takes lines before its own; leaves `lines` empty.
+    pub(super) fn take_lines(&mut self, lines: &mut Vec<u8>) {
+        if let Some(journal) = &mut self.journal {
+            lines.append(&mut journal.lines);
+            std::mem::swap(lines, &mut journal.lines);
+        }
+    }
+
     /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
     pub fn end_turn(&mut self) {
         if let Some(journal) = &mut self.journal {
