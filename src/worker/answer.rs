@@ -126,7 +126,10 @@ impl Seat {
         self.go_on(&answer);
         let mut output = None;
         let step = self.gather(&mut answer, &mut output);
-        let late = answer.link.claim.is_late();
+        let late = match step {
+            Step::End(_) => !answer.link.claim.complete(),
+            Step::Rendered | Step::Held | Step::File { .. } => answer.link.claim.is_late(),
+        };
         let served = match step {
             Step::Rendered | Step::Held | Step::File { .. } => {
                 if !self.out.is_empty() || output.is_some() || step != Step::Rendered {
@@ -135,7 +138,6 @@ impl Seat {
                 Served::Step(output, answer, step)
             }
             Step::End(summary) => {
-                answer.link.claim.end();
                 if !late {
                     answer.record(summary, self);
                 }

@@ -2,10 +2,11 @@
 //! its place because the deadline has passed. From then on nothing of the call reaches the socket.
 //!
 //! ```text
-//! Untouched ──the call sends──▶ Sending ──▶ Begun ──the answer ends──▶ Untouched
-//!     └──────────── the loop gives up ─────────┴──▶ Late, for good
+//! Untouched ──the call sends──▶ Sending ──▶ Begun
+//!     ├──────────── the loop gives up ─────────┼──▶ Late, for good
+//!     └──────────── the answer is whole ───────┴──▶ Whole ──the loop has it──▶ Untouched
 //! ```
-//! A quick request changes nothing here: it only looks, once, when its call has ended.
+//! So each answer is whole or given up, and logged by who has made it so.
 
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -14,6 +15,7 @@ const UNTOUCHED: u8 = 0;
 const SENDING: u8 = 1;
 const BEGUN: u8 = 2;
 const LATE: u8 = 3;
+const WHOLE: u8 = 4;
 
 /// The claim on one connection.
 #[derive(Debug, Default)]
@@ -45,14 +47,24 @@ impl Claim {
         let _ = self.0.compare_exchange(UNTOUCHED, BEGUN, AcqRel, Relaxed);
     }
 
-    /// The answer is whole: what follows belongs to another.
-    pub fn end(&self) {
-        let _ = self.0.compare_exchange(BEGUN, UNTOUCHED, AcqRel, Relaxed);
+    /// The answer is whole, and on its way to the loop; `false` when that has given it up.
+    #[inline]
+    pub fn complete(&self) -> bool {
+        self.0.fetch_update(AcqRel, Acquire, |state| (state != LATE).then_some(WHOLE)).is_ok()
     }
 
-    /// The loop answers from now on. `None` while the call is in the middle of sending, which never takes long.
+    /// The loop has all that was sent or made so far: what follows belongs to another answer, unless this one is late.
+    #[inline]
+    pub fn end(&self) {
+        if matches!(self.0.load(Acquire), BEGUN | WHOLE) {
+            self.0.store(UNTOUCHED, Release);
+        }
+    }
+
+    /// The loop answers from now on. `None` while the call is in the middle of sending, which never takes long, and when the answer
+    /// is whole.
     pub fn give_up(&self) -> Option<Sent> {
-        let before = self.0.fetch_update(AcqRel, Acquire, |state| (state != SENDING).then_some(LATE)).ok()?;
+        let before = self.0.fetch_update(AcqRel, Acquire, |state| (state != SENDING && state != WHOLE).then_some(LATE)).ok()?;
         Some(if before == UNTOUCHED { Sent::Nothing } else { Sent::Something })
     }
 
@@ -79,6 +91,25 @@ mod tests {
         assert_eq!(claim.give_up(), None, "in the middle");
         claim.has_sent();
         assert_eq!(claim.give_up(), Some(Sent::Something));
+    }
+
+    #[test]
+    fn an_answer_is_either_whole_or_given_up() {
+        for _ in 0..2_000 {
+            let claim = Claim::default();
+            let (whole, late) = std::thread::scope(|scope| {
+                let call = scope.spawn(|| claim.complete());
+                let late = claim.give_up().is_some();
+                (call.join().unwrap(), late)
+            });
+            assert!(whole != late, "each of them would log it: {whole}");
+        }
+        let claim = Claim::default();
+        assert!(claim.begin_to_send());
+        claim.has_sent();
+        assert!(claim.complete() && claim.give_up().is_none());
+        claim.end();
+        assert_eq!(claim.give_up(), Some(Sent::Nothing), "the next call can be given up");
     }
 
     #[test]

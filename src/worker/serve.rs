@@ -114,24 +114,22 @@ impl Seat {
             body,
             upgrade,
         };
-        let waits = job.output.is_some();
         let mut sent_head = Vec::new();
         let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: job.rendered });
         let mut outlet =
             SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, gathering: None, head };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.writes |= outlet.used;
-        let used = waits || outlet.used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();
-        let late = link.claim.is_late();
+        let late = match &reply {
+            Reply::Complete(_) => !link.claim.complete(),
+            Reply::Stream(_) => link.claim.is_late(),
+        };
         self.after_call(late);
         match reply {
             Reply::Complete(summary) => {
-                if used {
-                    link.claim.end();
-                }
                 if let Some(journal) = self.journal.as_mut().filter(|_| !late) {
                     let job = &self.job;
                     let response_head = match sent_head.as_slice() {

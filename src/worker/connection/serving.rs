@@ -63,7 +63,8 @@ impl Connection {
         self.desk = None;
         self.moves = 0;
         match served {
-            Served::Whole(output, fate) => {
+            Served::Whole(output, fate) | Served::Ended(output, fate) => {
+                self.link.claim.end();
                 self.keep_behind(output);
                 self.after_answer(fate, seat);
             }
@@ -78,10 +79,6 @@ impl Connection {
                     // It has had its time: what it gave is sent, then others have theirs.
                     self.turn = 0;
                 }
-            }
-            Served::Ended(output, fate) => {
-                self.keep_behind(output);
-                self.after_answer(fate, seat);
             }
             Served::Dropped | Served::Handled | Served::Gone | Served::TakenBack => {}
         }
