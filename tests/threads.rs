@@ -130,7 +130,8 @@ fn a_signal_handler_of_the_application_runs_on_the_main_thread() {
 #[test]
 fn child_processes_of_the_application_work_on_every_thread() {
     for threads in [1, 4] {
-        let server = threaded(threads).start();
+        // Each client waits for the others, whose processes take their time on a busy machine.
+        let server = threaded(threads).options(["--keep-alive", "300"]).start();
         let mut clients: Vec<Client> = (0..4).map(|_| server.connect()).collect();
         for (target, answer) in
             [("/fork", "7"), ("/run", "42"), ("/pool?method=fork", "[1, 2, 3]"), ("/pool?method=spawn", "[1, 2, 3]")]

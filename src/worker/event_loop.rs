@@ -257,14 +257,23 @@ impl EventLoop {
     /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
     /// for it. `rest`: whether the seat has the connection's input.
     pub fn resume(&mut self, token: Token, served: Served, rest: bool, seat: &mut Seat) -> Option<(Token, Work)> {
-        if !rest && let Some(connection) = self.find(token) {
-            connection.renew_turn(seat);
+        if !rest {
+            self.renew_turn(token, &served, seat);
         }
         self.take_outbox(seat);
         self.pace.note(false);
         self.asked.end();
         let (token, work) = self.go_on(token, served, seat)?;
         self.admit(token, work, seat).map(|work| (token, work))
+    }
+
+    /// A connection that has kept its input goes on behind this. One whose request was taken back has had its turns without it.
+    fn renew_turn(&mut self, token: Token, served: &Served, seat: &mut Seat) {
+        if !matches!(served, Served::TakenBack)
+            && let Some(connection) = self.find(token)
+        {
+            connection.renew_turn(seat);
+        }
     }
 
     fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {

@@ -233,10 +233,11 @@ impl Job {
     /// Takes the request out of the seat whose buffer is `input`, while its worker leaves or not.
     pub fn pack(&mut self, input: &[u8], draining: bool) -> Parcel {
         let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
+        let (head, bytes) = self.take_head(input);
         Parcel {
             link,
-            bytes: self.bytes(input).to_vec(),
-            head: std::mem::take(&mut self.head),
+            bytes,
+            head,
             framing: self.framing,
             body: std::mem::take(&mut self.body),
             lease: std::mem::take(&mut self.lease),

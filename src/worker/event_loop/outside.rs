@@ -46,11 +46,7 @@ impl EventLoop {
         self.pace.note(letter.slow);
         match &letter.rest {
             Some(rest) => seat.take_in(rest),
-            None => {
-                if let Some(connection) = self.find(letter.token) {
-                    connection.renew_turn(seat);
-                }
-            }
+            None => self.renew_turn(letter.token, &letter.served, seat),
         }
         if let Some(connection) = self.find(letter.token) {
             // What came with the request has waited for it.
