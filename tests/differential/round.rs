@@ -159,10 +159,11 @@ impl Round {
             match session.run(address, self.max_queue.is_some(), stop) {
                 Ok(seen) => book.push((session, seen)),
                 Err(Fault { plan, what }) => {
-                    stop.store(true, Ordering::Relaxed);
                     let request = describe(&session, index, plan);
                     let failed = Failure { client: number, session: Some((index, request)), what: format!("{what} ({address})") };
                     failure.lock().expect("nobody panics with it").get_or_insert(failed);
+                    // Behind it: the others then fail too, as if nothing came.
+                    stop.store(true, Ordering::Relaxed);
                     break;
                 }
             }
