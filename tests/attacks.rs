@@ -225,7 +225,8 @@ fn a_second_content_type_is_refused() {
 /// 0 stands for the highest limits, whose product no memory holds.
 #[test]
 fn the_highest_limits_of_a_head_have_a_bound_together() {
-    let options = ["--limit-request-line", "0", "--limit-request-fields", "0", "--limit-request-field_size", "0"];
+    let zero = ["--limit-request-line", "--limit-request-fields", "--limit-request-field_size", "--limit-request-head"];
+    let options = zero.into_iter().flat_map(|option| [option, "0"]);
     let server = Server::source(HELLO).options(options).start();
     assert_eq!(server.get("/").status, 200);
     let field = format!("X: {}\r\n", "x".repeat(1024 * 1024 - 8));
