@@ -94,6 +94,7 @@ impl Blocks {
     }
 
     /// As [`Head::resume`]; the limits must always be the same.
+    #[inline(always)] // each request comes through the one caller, heads in pieces through the other
     pub fn resume(&mut self, head: &mut Head, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
         self.found = None;
         if progress.is_started() {

@@ -153,6 +153,12 @@ fn address(found: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| found.as_sockaddr_in6().map(|found| SocketAddr::V6((*found).into())))
 }
 
+/// The standard library's write does not say MSG_NOSIGNAL for all sockets.
+#[inline(never)]
+fn write_unix(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(send(socket, bytes, MsgFlags::MSG_NOSIGNAL)?)
+}
+
 impl Read for &Stream {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
@@ -168,8 +174,7 @@ impl Write for &Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Stream::Tcp(stream) => (&*stream).write(bytes),
-            // The standard library's write does not say MSG_NOSIGNAL for all sockets.
-            Stream::Unix(_) => Ok(send(self.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL)?),
+            Stream::Unix(stream) => write_unix(stream.as_raw_fd(), bytes),
         }
     }
 

@@ -191,17 +191,17 @@ impl Connection {
 
     /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
     pub fn drive(&mut self, seat: &mut Seat) -> Next {
-        loop {
+        let next = loop {
             if self.turn == 0 {
                 // Answers that are rendered go out before others have their turn.
-                let next = self.send_all(seat).err().unwrap_or(Next::Yield);
-                return self.leave(next, seat);
+                break self.send_all(seat).err().unwrap_or(Next::Yield);
             }
             self.turn -= 1;
             if let Err(next) = self.step(seat) {
-                return self.leave(next, seat);
+                break next;
             }
-        }
+        };
+        self.leave(next, seat)
     }
 
     /// The deadline has passed.
@@ -228,6 +228,7 @@ impl Connection {
     }
 
     /// The drive is over.
+    #[inline]
     fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
         // A call is quick as a rule: what follows its request stays in the seat meanwhile.
         if !matches!(next, Next::Work(Work::Call)) {
@@ -249,7 +250,8 @@ impl Connection {
         match &self.phase {
             Phase::Head | Phase::Body(_) => {
                 self.pass_on(seat)?;
-                if seat.has_input() { self.consume(seat) } else { self.read_more(seat) }
+                // What is read is used at once, so that a turn never ends with a piece of a body in hand.
+                if seat.has_input() || self.read_more(seat)? { self.consume(seat) } else { Ok(()) }
             }
             // Its place in the queue is for those who are there.
             Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),

@@ -198,6 +198,7 @@ impl EventLoop {
         }
     }
 
+    #[inline(never)]
     fn send_parts(&mut self, seat: &mut Seat) {
         let mut outbox = std::mem::take(&mut seat.outbox);
         let mut start = 0;

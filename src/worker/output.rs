@@ -125,13 +125,21 @@ impl Output {
 }
 
 /// What a write took: `None` when the socket is full.
+#[inline]
 fn taken(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
         Ok(sent) => Ok(Some(sent)),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
-        Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(Some(0)),
-        Err(error) => Err(error),
+        Err(error) => in_vain(error),
+    }
+}
+
+#[cold]
+fn in_vain(error: io::Error) -> io::Result<Option<usize>> {
+    match error.kind() {
+        io::ErrorKind::WouldBlock => Ok(None),
+        io::ErrorKind::Interrupted => Ok(Some(0)),
+        _ => Err(error),
     }
 }
 

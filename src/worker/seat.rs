@@ -280,6 +280,7 @@ impl Seat {
     }
 
     /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
+    #[inline]
     pub fn end_turn(&mut self) {
         if let Some(journal) = &mut self.journal {
             journal.flush();
@@ -298,10 +299,16 @@ impl Seat {
 
 /// Gives back memory that a buffer has beyond what it may keep. What is in it stays: bytes that are rendered and not sent belong to
 /// somebody, whenever this is called.
+#[inline]
 fn give_back(buffer: &mut Vec<u8>) {
     if buffer.capacity() > KEEP_MAX {
-        buffer.shrink_to(READ_SIZE);
+        shrink(buffer);
     }
+}
+
+#[cold]
+fn shrink(buffer: &mut Vec<u8>) {
+    buffer.shrink_to(READ_SIZE);
 }
 
 /// What the access log is told of one answer.

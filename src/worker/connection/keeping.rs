@@ -7,11 +7,17 @@ use super::{Connection, Phase};
 
 impl Connection {
     /// Takes to the seat what may be a request, at the begin of a turn or behind an answer. Without memory it was lost: it is refused.
+    #[inline]
     pub(super) fn take_kept(&mut self, seat: &mut Seat) {
-        if self.kept.as_ref().is_none_or(|kept| kept.is_partial()) {
-            return;
+        // Most connections keep nothing.
+        if self.kept.is_some() {
+            self.use_kept(seat);
         }
-        match self.kept.take().map(|kept| *kept) {
+    }
+
+    #[inline(never)]
+    fn use_kept(&mut self, seat: &mut Seat) {
+        match self.kept.take_if(|kept| !kept.is_partial()).map(|kept| *kept) {
             Some(Kept::Rest(bytes)) => seat.take_in(&bytes),
             Some(Kept::Refused) => self.refuse_kept(None, seat),
             Some(Kept::Head(..)) | None => {}
@@ -19,17 +25,22 @@ impl Connection {
     }
 
     /// Keeps what the seat has left of the input; behind the last answer nothing is.
+    #[inline]
     pub(super) fn stow(&mut self, seat: &mut Seat) {
-        let rest = seat.rest();
-        if !rest.is_empty() {
-            debug_assert!(self.kept.is_none(), "input is in one place");
-            self.kept = match self.phase {
-                Phase::Closing(_) | Phase::Linger(_) => None,
-                Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) => {
-                    Some(Kept::rest(rest, &seat.memory))
-                }
-            };
+        if seat.has_input() {
+            self.keep_rest(seat);
         }
         seat.take_in(&[]);
+    }
+
+    #[inline(never)]
+    fn keep_rest(&mut self, seat: &Seat) {
+        debug_assert!(self.kept.is_none(), "input is in one place");
+        self.kept = match self.phase {
+            Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) => {
+                Some(Kept::rest(seat.rest(), &seat.memory))
+            }
+        };
     }
 }

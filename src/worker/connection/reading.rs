@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use crate::net::stream::Stream;
 use crate::worker::seat::Seat;
 
-use super::{CloseReason, Connection, Flow, Next, Phase};
+use super::{CloseReason, Connection, Next, Phase};
 
 /// What an edge of the socket told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,14 @@ impl Connection {
         self.ended |= edge == Edge::Ended;
     }
 
-    /// Reads what there is to the seat and uses it.
-    pub(super) fn read_more(&mut self, seat: &mut Seat) -> Flow {
+    /// Reads what there is; whether it is in the seat, and not where its body stays.
+    pub(super) fn read_more(&mut self, seat: &mut Seat) -> Result<bool, Next> {
         if !self.readable {
             return Err(Next::Wait);
         }
         let was_idle = matches!(self.phase, Phase::Head) && self.kept.is_none();
         if let Some(flow) = self.receive_body(seat) {
-            return flow;
+            return flow.map(|()| false);
         }
         match self.read(seat.space()) {
             Ok(0) => Err(Next::Wait),
@@ -41,8 +41,7 @@ impl Connection {
                 if was_idle {
                     self.deadline = seat.clock.ms() + seat.rules.header_timeout;
                 }
-                // At once, so that a turn never ends with a piece of a body in hand.
-                self.consume(seat)
+                Ok(true)
             }
             Err(reason) => {
                 // A client that has closed its end may still read, and slowly.

@@ -14,19 +14,20 @@ use super::{Connection, Flow, Phase};
 impl Connection {
     /// Uses the seat's input for one head or a piece of a body.
     pub(super) fn consume(&mut self, seat: &mut Seat) -> Flow {
-        match std::mem::replace(&mut self.phase, Phase::Head) {
-            Phase::Body(upload) => self.take_body(upload, seat),
-            Phase::Head | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
-                self.take_head(seat)
-            }
+        if matches!(self.phase, Phase::Body(_))
+            && let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head)
+        {
+            return self.take_body(upload, seat);
         }
+        let complete = match self.kept.take() {
+            None => self.take_head(seat),
+            Some(kept) => self.take_more_head(kept, seat),
+        };
+        if complete { self.begin_request(seat) } else { Ok(()) }
     }
 
-    /// A head, and as much of its body as is there.
-    fn take_head(&mut self, seat: &mut Seat) -> Flow {
-        if let Some(kept) = self.kept.take() {
-            return self.take_more_head(kept, seat);
-        }
+    /// A head; whether it is complete, and in the job.
+    fn take_head(&mut self, seat: &mut Seat) -> bool {
         let rest = &seat.input[seat.unused.clone()];
         let (rules, job) = (&seat.rules, &mut seat.job);
         // Where the input was cut says nothing about the verdict.
@@ -38,7 +39,7 @@ impl Connection {
                 job.own.clear();
                 job.at = start..end;
                 seat.unused.start = end;
-                return self.begin_request(seat);
+                return true;
             }
             Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
             Ok(Parsed::Partial) => match Leased::copy(window, &seat.memory) {
@@ -50,26 +51,26 @@ impl Connection {
             },
             Err(error) => self.refuse(error, None, seat),
         }
-        Ok(())
+        false
     }
 
-    /// More of a head whose beginning is kept; it is complete with these bytes, or they are kept too.
+    /// More of a head whose beginning is kept; it is complete with these bytes, or they are kept too. Returns as [`Self::take_head`].
     #[cold]
-    fn take_more_head(&mut self, mut kept: Box<Kept>, seat: &mut Seat) -> Flow {
+    fn take_more_head(&mut self, mut kept: Box<Kept>, seat: &mut Seat) -> bool {
         let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the seat first") };
         let (rules, job, before) = (&seat.rules, &mut seat.job, bytes.len());
         let more = &seat.input[seat.unused.clone()];
         let more = &more[..more.len().min(rules.head_max - before)];
         if !bytes.push(more, &seat.memory) {
             self.refuse_kept(None, seat);
-            return Ok(());
+            return false;
         }
         match seat.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
             Ok(Parsed::Complete) => {
                 seat.unused.start += job.head.len - before;
                 job.own = std::mem::take(bytes).into_bytes();
                 job.own.truncate(job.head.len);
-                return self.begin_request(seat);
+                return true;
             }
             Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
             Ok(Parsed::Partial) => {
@@ -78,7 +79,7 @@ impl Connection {
             }
             Err(error) => self.refuse(error, None, seat),
         }
-        Ok(())
+        false
     }
 
     /// The head in the job is complete, and what follows it is in the seat.
@@ -92,10 +93,19 @@ impl Connection {
                 return Ok(());
             }
         }
-        let framing = job.framing;
-        if matches!(framing.length, Length::None | Length::Known(0)) {
-            return self.submit(Body::Empty, seat);
+        if !matches!(job.framing.length, Length::None | Length::Known(0)) {
+            return self.begin_body(seat);
         }
+        if !job.body.is_empty() {
+            job.body = Body::Empty;
+        }
+        self.submit(seat)
+    }
+
+    /// As much of a body as is there.
+    #[inline(never)]
+    fn begin_body(&mut self, seat: &mut Seat) -> Flow {
+        let framing = seat.job.framing;
         let body = seat.rest();
         let wants_continue = framing.expect_continue && body.is_empty();
         let started = Upload::new(framing, &seat.rules, &seat.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
@@ -103,7 +113,10 @@ impl Connection {
             Ok((Fed { used, done: true }, upload)) => {
                 seat.used(used);
                 match upload.finish() {
-                    Ok(body) => return self.submit(body, seat),
+                    Ok(body) => {
+                        seat.job.body = body;
+                        return self.submit(seat);
+                    }
                     Err(error) => error,
                 }
             }
@@ -131,6 +144,7 @@ impl Connection {
     }
 
     /// More of a body.
+    #[inline(never)]
     pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
         let fed = match upload.feed(seat.rest()) {
             Ok(fed) => fed,
@@ -149,7 +163,10 @@ impl Connection {
         seat.job.block = None;
         seat.job.lease = upload.lease();
         match upload.finish() {
-            Ok(body) => self.submit(body, seat),
+            Ok(body) => {
+                seat.job.body = body;
+                self.submit(seat)
+            }
             Err(error) => {
                 let (head, bytes) = seat.job.take_head(&seat.input);
                 self.refuse_body(error, (&head, &bytes), seat)

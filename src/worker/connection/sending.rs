@@ -28,7 +28,13 @@ impl Connection {
     }
 
     /// Sends what waits from earlier; stops when the socket is full.
+    #[inline]
     pub(super) fn send_waiting(&mut self, seat: &mut Seat) -> Flow {
+        if self.output.is_some() { self.send_output(seat) } else { Ok(()) }
+    }
+
+    #[inline(never)]
+    fn send_output(&mut self, seat: &mut Seat) -> Flow {
         let Some(output) = &mut self.output else { return Ok(()) };
         match output.send(&self.link.stream) {
             Ok(Sent::All) => {

@@ -1,7 +1,7 @@
 //! A request on its way to the application, and what comes back, as the connection sees it.
 
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::app::{Body, Fate, Step};
+use crate::worker::app::{Fate, Step};
 use crate::worker::job::{Job, Parcel, Served, Work};
 use crate::worker::output::Output;
 use crate::worker::seat::Seat;
@@ -9,8 +9,8 @@ use crate::worker::seat::Seat;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// A request is complete: what its call needs goes to the seat's job.
-    pub(super) fn submit(&mut self, body: Body, seat: &mut Seat) -> Flow {
+    /// A request is complete and its body in the seat's job: whatever else its call needs goes there.
+    pub(super) fn submit(&mut self, seat: &mut Seat) -> Flow {
         if seat.job.framing.upgrade {
             // A copy: what is no takeover is an ordinary request, and this is the next one.
             seat.job.early = seat.rest().to_vec();
@@ -18,7 +18,6 @@ impl Connection {
         let job = &mut seat.job;
         self.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
-        job.body = body;
         job.queued = match std::mem::take(&mut self.since) {
             0 => 0,
             since => seat.clock.ns().saturating_sub(since),
@@ -85,6 +84,7 @@ impl Connection {
     }
 
     /// Its client left before its request was begun: those that came with it are not begun either.
+    #[cold]
     pub fn desert(&mut self, seat: &mut Seat) -> Next {
         self.phase = Phase::Head;
         self.leave(Next::Close(CloseReason::ClientGone), seat)

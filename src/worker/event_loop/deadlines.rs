@@ -62,11 +62,14 @@ impl EventLoop {
 
     /// Whether every slot is taken by a call that was given up, or one of those keeps the interpreter from the others: nothing that
     /// waits can be served here.
+    #[inline]
     pub(super) fn is_blocked(&mut self, now: u64) -> bool {
-        self.calls.late() >= self.slots || self.is_locked(now)
+        let late = self.calls.late();
+        late > 0 && (late >= self.slots || self.is_locked(now))
     }
 
     /// Whether nothing that is in the application, or waits for it with a thread, will go on.
+    #[cold]
     fn is_locked(&mut self, now: u64) -> bool {
         if self.calls.late() == 0 {
             return false;

@@ -55,15 +55,21 @@ impl EventLoop {
         (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
     }
 
+    #[inline]
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.events.clear();
-                self.note_signals();
-                Ok(())
-            }
-            Err(error) => Err(taken(&format_args!("the loop cannot wait for events ({error})"))),
             Ok(()) => Ok(()),
+            Err(error) => self.poll_in_vain(&error),
         }
+    }
+
+    #[cold]
+    fn poll_in_vain(&mut self, error: &io::Error) -> io::Result<()> {
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(taken(&format_args!("the loop cannot wait for events ({error})")));
+        }
+        self.events.clear();
+        self.note_signals();
+        Ok(())
     }
 }
