@@ -56,6 +56,8 @@ enum State {
 enum Put {
     /// On the shelf, where so many bytes lie now.
     Lies(usize),
+    /// Nowhere: there is no room.
+    Full,
     /// Nowhere: closed.
     Closed,
     /// Nowhere: taken.
@@ -72,9 +74,10 @@ impl Shelf {
         self.with(|lying| lying.state = State::Open);
     }
 
-    /// Takes the bytes out of `out` if it is open.
+    /// Takes the bytes out of `out` if it is open and has room. It never grows: the application decides how much it gives to `write()`.
     fn put(&self, out: &mut Vec<u8>) -> Put {
         self.with(|lying| match lying.state {
+            State::Open if out.len() > lying.bytes.capacity() - lying.bytes.len() => Put::Full,
             State::Open => {
                 lying.bytes.append(out);
                 Put::Lies(lying.bytes.len())
@@ -94,6 +97,17 @@ impl Shelf {
             lying.bytes.append(out);
             std::mem::swap(&mut lying.bytes, out);
             Way::Free
+        })
+    }
+
+    /// Closes it and takes what lies there, which goes before what has no room.
+    fn clear(&self) -> Way {
+        self.with(|lying| {
+            if lying.state == State::Taken {
+                return Way::Taken;
+            }
+            lying.state = State::Closed;
+            Way::Behind(std::mem::take(&mut lying.bytes))
         })
     }
 
@@ -146,6 +160,8 @@ pub enum Way {
     Lies,
     /// The caller sends them: nothing is before them.
     Free,
+    /// The caller sends these, and then them.
+    Behind(Vec<u8>),
     /// Behind what the thread that has taken the shelf sends.
     Taken,
 }
@@ -160,6 +176,7 @@ impl Gathering<'_> {
         match self.shelf.put(out) {
             Put::Lies(bytes) if bytes < GATHER_MAX => Way::Lies,
             Put::Lies(_) => self.shelf.withdraw(out),
+            Put::Full => self.shelf.clear(),
             Put::Closed => Way::Free,
             Put::Taken => Way::Taken,
         }
@@ -204,7 +221,7 @@ impl Seat {
         if std::mem::replace(&mut answer.begun, true) {
             match answer.shelf.put(&mut self.out) {
                 Put::Lies(bytes) => return bytes < GATHER_MAX,
-                Put::Taken => return false,
+                Put::Full | Put::Taken => return false,
                 Put::Closed => {}
             }
         }
@@ -266,5 +283,25 @@ impl Connection {
         let sent = self.after_send(result, seat);
         self.link.precede(sent.is_err());
         sent.err().unwrap_or(Next::Wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shelf_never_grows_and_gives_what_lies_there_before_what_has_no_room() {
+        let shelf = Shelf::default();
+        shelf.open();
+        shelf.lend(&mut Vec::new());
+        let room = shelf.with(|lying| lying.bytes.capacity());
+        let mut large = vec![b'x'; 2 * room];
+        assert!(matches!(shelf.put(&mut b"first".to_vec()), Put::Lies(5)));
+        let mut begun = true;
+        let way = Gathering { shelf: &shelf, begun: &mut begun }.lay(&mut large);
+        assert!(matches!(way, Way::Behind(before) if before == b"first"));
+        assert_eq!(large.len(), 2 * room, "the caller sends it from where it is");
+        assert!(matches!(shelf.put(&mut large), Put::Closed));
     }
 }

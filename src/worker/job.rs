@@ -388,6 +388,7 @@ impl Outlet for SocketOutlet<'_> {
         if let Some(head) = &mut self.head {
             head.look(out);
         }
+        let mut before = Vec::new();
         if let Some(gathering) = &mut self.gathering
             && self.output.is_none()
             && !self.behind
@@ -395,6 +396,7 @@ impl Outlet for SocketOutlet<'_> {
             match gathering.lay(out) {
                 Way::Lies => return Ok(()),
                 Way::Free => {}
+                Way::Behind(bytes) => before = bytes,
                 Way::Taken => self.behind = true,
             }
         }
@@ -405,7 +407,7 @@ impl Outlet for SocketOutlet<'_> {
             return Err(Gone::Client);
         }
         self.used = true;
-        let result = self.send(out);
+        let result = if before.is_empty() { self.send(out) } else { self.send(&mut before).and_then(|()| self.send(out)) };
         self.link.claim.has_sent();
         result
     }
