@@ -63,6 +63,24 @@ fn early_hints_for_a_client_that_has_left_do_not_disturb_the_application() {
 }
 
 #[test]
+fn early_hints_for_a_client_that_has_left_make_no_failure_of_the_write_behind_them() {
+    let app = "import os, time\ndef app(e, s):\n    open(os.environ['CALLED'], 'w').close()\n    \
+               deadline = time.monotonic() + 20\n    \
+               while not e['tapster.client_disconnected']() and time.monotonic() < deadline: time.sleep(.01)\n    \
+               for _ in range(3): e['wsgi.early_hints']([('Link', '</a.css>')])\n    \
+               s('200 OK', [])(b'x')\n    return []\n";
+    let server = Server::source(app).options(["--access-logfile", "-", "--access-logformat", "status %(s)s"]);
+    let called = server.temp().join("called");
+    let server = server.env("CALLED", called.display().to_string()).start();
+    let client = ask(&server, "/");
+    wait_for("the call", SOON, || called.exists().then_some(()));
+    client.reset();
+    let line = wait_for("the line", SOON, || server.stdout().lines().find(|line| line.starts_with("status")).map(str::to_owned));
+    assert_eq!(line, "status 200");
+    server.stop();
+}
+
+#[test]
 fn early_hints_are_left_out_where_they_cannot_be_and_refused_when_broken() {
     let server = threaded(1).start();
     assert_eq!(server.exchange("GET /hints HTTP/1.0\r\n\r\n").text(), "hinted");

@@ -209,9 +209,14 @@ impl Exchange {
         if self.is_sent() || self.terms().version == Version::Http10 {
             return Ok(());
         }
+        let gone = self.gone;
         match self.with_pipe(|_, out| response::early_hints(out, fields).map_err(CannotHint::Refused)) {
             Ok(hinted) => hinted,
-            Err(CannotWrite::Gone) => Ok(()),
+            Err(CannotWrite::Gone) => {
+                // The answer's own bytes find that out again, with a head whose status can be logged.
+                self.gone = gone;
+                Ok(())
+            }
             Err(reason) => Err(CannotHint::Write(reason)),
         }
     }
