@@ -184,6 +184,7 @@ mod tests {
 
     use super::*;
     use crate::channel::BootError;
+    use crate::sys::process::FORKS;
 
     #[test]
     fn messages_arrive_in_order_and_one_at_a_time() {
@@ -234,6 +235,7 @@ mod tests {
 
     #[test]
     fn a_closed_side_is_seen_after_its_last_message() {
+        let _undisturbed = FORKS.read();
         let (master, worker) = pair().unwrap();
         worker.send(&Report::Draining).unwrap();
         drop(worker);
@@ -244,6 +246,7 @@ mod tests {
 
     #[test]
     fn a_worker_that_left_orders_unread_is_gone_all_the_same() {
+        let _undisturbed = FORKS.read();
         let (master, worker) = pair().unwrap();
         master.send(Order::Drain).unwrap();
         drop(worker);
@@ -303,6 +306,7 @@ mod tests {
 
     #[test]
     fn a_channel_that_is_closed_takes_nothing_more_and_keeps_nobody() {
+        let _undisturbed = FORKS.read();
         let (master, worker) = pair().unwrap();
         for packet in [&b"D"[..], b"", b"R"] {
             send_packet(&worker.0, packet).unwrap();
