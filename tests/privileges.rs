@@ -111,12 +111,15 @@ def show():
             os.write(1, seen)
     except OSError:
         pass
-threading.Thread(target=show, daemon=True).start()
+shower = threading.Thread(target=show, daemon=True)
+shower.start()
 def type():
     while typed := os.read(0, 4096):
         os.write(terminal, typed)
 threading.Thread(target=type, daemon=True).start()
 code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+# What was printed last may not have been read yet; the terminal ends when nobody has it any more.
+shower.join(10)
 os.write(1, b"\nexit code %d\n" % code)
 "#;
 
