@@ -63,7 +63,8 @@ impl Site {
 
     /// A server that is started in the link, as a shell that has changed to it does.
     fn server(&self) -> Server {
-        let server = Server::new("app").workers(2).options(["--pythonpath", "lib"]).expect_error("SIGKILL");
+        // One worker, so that its answer means that no worker still boots in a directory that is about to be deleted.
+        let server = Server::new("app").workers(1).options(["--pythonpath", "lib"]).expect_error("SIGKILL");
         server.dir(&self.current()).env("PWD", self.current().display().to_string())
     }
 }

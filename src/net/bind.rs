@@ -204,7 +204,7 @@ fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
     }
 }
 
-fn set_nonblocking(socket: &OwnedFd) -> nix::Result<()> {
+pub(super) fn set_nonblocking(socket: &impl AsFd) -> nix::Result<()> {
     let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
     fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
     Ok(())

@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::{disconnect, listen};
 
-use super::bind::{BindError, explain, listener_at, lower, set_tcp_options};
+use super::bind::{BindError, explain, listener_at, lower, set_nonblocking, set_tcp_options};
 use super::listener::{Address, Listener};
 use super::unix;
 
@@ -91,6 +91,8 @@ fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> 
         Err(errno) => return Err(words(errno)),
     }
     set_tcp_options(listener, settings).map_err(words)?;
+    // The flag belongs to all descriptors of the socket; without it a worker would wait in accept(2), deaf to everything else.
+    set_nonblocking(listener).map_err(words)?;
     listen(listener, settings.backlog).map_err(|error| lower(&error))
 }
 
