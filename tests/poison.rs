@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -66,25 +65,6 @@ fn named(variable: &str, otherwise: Duration, unit: Duration) -> Duration {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).map_or(otherwise, |count: u32| unit * count)
 }
 
-/// How many workers were ready at the least, since all of them were, replayed from the log's records.
-fn fewest_ready(server: &Running) -> usize {
-    let mut ready = BTreeSet::new();
-    let mut fewest = usize::MAX;
-    for record in server.log().records() {
-        let Some((_, rest)) = record.text.split_once(" worker ") else { continue };
-        let Some(slot) = rest.split_whitespace().next().and_then(|word| word.parse::<usize>().ok()) else { continue };
-        if rest.contains("is ready") {
-            ready.insert(slot);
-        } else if rest.contains("was killed by SIGSEGV") {
-            ready.remove(&slot);
-        }
-        if fewest != usize::MAX || ready.len() == WORKERS {
-            fewest = fewest.min(ready.len());
-        }
-    }
-    fewest
-}
-
 /// What became of a client's requests.
 #[derive(Default)]
 struct Fate {
@@ -146,7 +126,7 @@ fn requests_that_crash_their_worker_take_nothing_from_others() {
     let at = |share: f64| fate.answered[(fate.answered.len() as f64 * share) as usize];
     let crashed = || server.log().records().iter().filter(|record| record.text.contains("killed by SIGSEGV")).count();
     wait_for("the last crash", SOON, || (crashed() >= sent).then_some(()));
-    let fewest = fewest_ready(&server);
+    let fewest = server.log().fewest_ready(WORKERS, "was killed by SIGSEGV");
     eprintln!(
         "{sent} crashes, {} answers, {} lost with a worker; median {:?}, p99 {:?}, longest {:?}; {fewest} ready at the least",
         fate.answered.len(),

@@ -2,7 +2,6 @@
 
 mod common;
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -10,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use common::deploy::{self, WORKERS, load, set};
-use common::server::{Running, signal_to};
+use common::server::signal_to;
 use common::{SOON, procfs, venv, wait_for};
 
 /// Longest time without any answer. Half a second is promised and less than 100 ms are usual; the rest is for a busy machine that
@@ -55,25 +54,6 @@ fn an_application_that_crashes_at_boot_after_a_good_start_is_tried_slowly_until_
     server.stop();
 }
 
-/// How many workers were ready, replayed from the log's records, at the least once all were.
-fn fewest_ready(server: &Running) -> usize {
-    let mut ready = BTreeSet::new();
-    let mut fewest = usize::MAX;
-    for record in server.log().records() {
-        let Some((_, rest)) = record.text.split_once(" worker ") else { continue };
-        let Some(slot) = rest.split_whitespace().next().and_then(|word| word.parse::<usize>().ok()) else { continue };
-        if rest.contains("is ready") {
-            ready.insert(slot);
-        } else if rest.contains("is told to leave") {
-            ready.remove(&slot);
-        }
-        if fewest != usize::MAX || ready.len() == WORKERS {
-            fewest = fewest.min(ready.len());
-        }
-    }
-    fewest
-}
-
 #[test]
 fn workers_are_recycled_under_load_without_a_loss_and_with_all_places_filled() {
     let server = deploy::server().options(["--max-requests", "50", "--log-level", "debug"]).start();
@@ -83,7 +63,7 @@ fn workers_are_recycled_under_load_without_a_loss_and_with_all_places_filled() {
     let replaced = wait_for("many replaced workers", MANY_WITHIN, || Some(worn()).filter(|count| *count >= MANY));
     load.assert_flawless(GAP);
     eprintln!("{replaced} workers were replaced");
-    assert_eq!(fewest_ready(&server), WORKERS);
+    assert_eq!(server.log().fewest_ready(WORKERS, "is told to leave"), WORKERS);
     server.stop();
 }
 

@@ -1,5 +1,6 @@
 //! Reading the error log: records, their level, and what a test did not expect.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -63,6 +64,26 @@ impl ErrorLog {
     #[track_caller]
     pub fn wait(&self, parts: &[&str]) -> Record {
         super::wait_for(&format!("a log record with {parts:?}"), super::SOON, || self.find(parts))
+    }
+
+    /// How many workers were ready at the least, once `all` of them were, replayed from the records; a record with `ends` takes its
+    /// worker out.
+    pub fn fewest_ready(&self, all: usize, ends: &str) -> usize {
+        let mut ready = BTreeSet::new();
+        let mut fewest = usize::MAX;
+        for record in self.records() {
+            let Some((_, rest)) = record.text.split_once(" worker ") else { continue };
+            let Some(slot) = rest.split_whitespace().next().and_then(|word| word.parse::<usize>().ok()) else { continue };
+            if rest.contains("is ready") {
+                ready.insert(slot);
+            } else if rest.contains(ends) {
+                ready.remove(&slot);
+            }
+            if fewest != usize::MAX || ready.len() == all {
+                fewest = fewest.min(ready.len());
+            }
+        }
+        fewest
     }
 
     /// Errors that contain none of the `expected` texts.
