@@ -6,6 +6,7 @@ import platform
 import re
 import statistics
 import subprocess
+import textwrap
 from html import escape
 
 import common
@@ -13,9 +14,10 @@ import servers
 from workloads import WORKLOADS, Scale
 
 RESULTS = common.BENCH / "results"
+COSTS = common.BENCH / "COSTS.md"
 README = common.ROOT / "README.md"
 
-# The part of README.md that --publish writes lies between these lines.
+# The parts of COSTS.md and README.md that --publish writes are between these lines.
 BEGIN, END = "<!-- begin of scripts/bench/run --publish -->", "<!-- end of scripts/bench/run --publish -->"
 
 # Figures of the plots: which one, title, form.
@@ -28,6 +30,10 @@ PARTS = {"one": "One worker each", "four": "Several workers"}
 BASES = {"one": "tapster", "four": "tapster x1"}
 # Those that the project's first benchmark was about, and how many times their requests/s are asked for.
 SEEDS, TIMES = ("gunicorn", "gunicorn-gthread", "waitress", "cheroot", "tornado", "tornado-executor"), 4
+# Rows of the table in README.md, of the part "one".
+SHOWN = ("ab", "browser", "upload", "flask", "django", "sleeper")
+# Width of published lines, in characters.
+WIDTH = 130
 COLOURS = {"tapster": "#c2410c", "tapster x1": "#c2410c", "tapster x4": "#c2410c", "native": "#a8a29e", "epoll": "#a8a29e"}
 COLOUR = "#57728f"
 
@@ -107,13 +113,13 @@ def table(part, by_name):
     return "\n".join(lines)
 
 
-def summary(results, part):
-    """CPU per request of every server against Tapster, workloads down, servers across."""
+def summary(results, part, keys=tuple(WORKLOADS), hidden=()):
+    """CPU per request of every server against Tapster, workloads (those of `keys`) down, servers (but `hidden`) across."""
     base = BASES[part]
     labels = [label for (other, _), rows in results.items() if other == part for label in rows]
-    peers = [label for label in dict.fromkeys(labels) if label != base]
+    peers = [label for label in dict.fromkeys(labels) if label not in (base, *hidden)]
     lines = [f"| workload | {base} req/s | {base} us | " + " | ".join(peers) + " |", "|---|---:|---:" + "|---:" * len(peers) + "|"]
-    for key, load in WORKLOADS.items():
+    for key in keys:
         rows = results.get((part, key))
         if not rows:
             continue
@@ -125,7 +131,7 @@ def summary(results, part):
         some = good(rows.get(base, []))
         own = [f"{median(some, 'rate'):,.0f}", f"{median(some, 'cpu'):.1f}"] if some else ["-", "-"]
         own[0] += " (fails)" if failure(rows.get(base, [])) else ""
-        lines.append(f"| {load.title} | {' | '.join(own + cells)} |")
+        lines.append(f"| {WORKLOADS[key].title} | {' | '.join(own + cells)} |")
     return "\n".join(lines)
 
 
@@ -186,13 +192,18 @@ def plot(results, part, figure, title, form):
     return "\n".join([*parts, "</svg>"]) + "\n"
 
 
+def where(facts):
+    """Date, machine and interpreter."""
+    return f"{facts['date']}: {facts['cpu']}, {facts['count']} cores, Linux {facts['kernel']}, Python {facts['python']}"
+
+
 def setting(facts):
     """The sentence on machine and versions."""
     packages = {kind.package for kind in servers.KINDS.values() if kind.package} | {"flask", "django"}
     versions = ", ".join(f"{name} {version}" for name, version in sorted(facts["versions"].items()) if name in packages)
     cores = "; ".join(f"{PARTS[part].lower()}: servers on {cores[0]}, clients on {cores[1]}" for part, cores in facts["cores"].items())
     return (
-        f"{facts['date']}: {facts['cpu']}, {facts['count']} cores, Linux {facts['kernel']}, Python {facts['python']}, "
+        f"{where(facts)}, "
         f"Tapster {facts['tapster']}, {versions}. {facts['rounds']} interleaved round(s){', shortened runs' if facts['quick'] else ''}; "
         f"medians, least and greatest in brackets. A sample takes {Scale.seconds} s (`ab`: {Scale.longest} s or all its requests). Cores: {cores}."
     )
@@ -208,7 +219,7 @@ def arrange(rows):
 
 
 def write(facts, rows, out, publish):
-    """Writes results.md and the plots, prints the summary; with `publish` also to the repository and README.md."""
+    """Writes results.md and the plots, prints the summary; with `publish` also to the repository, COSTS.md and README.md."""
     results = arrange(rows)
     found = [part for part in PARTS if any(other == part for other, _ in results)]
     text = [f"# Comparison\n\n{setting(facts)}\n", "How the servers were started:\n"]
@@ -231,14 +242,25 @@ def write(facts, rows, out, publish):
             for file, (figure, title, form) in PLOTS.items():
                 (place / f"{part}-{file}").write_text(plot(results, part, figure, title, form))
     if publish:
-        put_in_readme("\n".join(short), found)
+        images = [f"![{PARTS[part]}: {title}](results/{part}-{file})" for part in found for file, (_, title, _) in PLOTS.items()]
+        put(COSTS, "\n".join([*short, *images, "", "All figures: [results/results.md](results/results.md)."]))
+        put(README, f"{where(facts)}.\n\n{summary(results, 'one', SHOWN, servers.YARDSTICKS)}")
 
 
-def put_in_readme(text, found):
-    old = README.read_text()
-    if BEGIN not in old or END not in old:
-        old += f"\n## Performance\n\n{BEGIN}\n{END}\n"
+def put(path, text):
+    """Replaces the published part of a document."""
+    old = path.read_text()
     begin, end = old.find(BEGIN), old.find(END)
-    images = [f"![{PARTS[part]}: {title}](scripts/bench/results/{part}-{file})" for part in found for file, (_, title, _) in PLOTS.items()]
-    links = "\n".join([*images, "", "All figures: [scripts/bench/results/results.md](scripts/bench/results/results.md)."])
-    README.write_text(f"{old[:begin]}{BEGIN}\n\n{text}\n{links}\n\n{old[end:]}")
+    if -1 in (begin, end):
+        common.fail(f"{path} has no lines {BEGIN} and {END}")
+    path.write_text(f"{old[:begin]}{BEGIN}\n\n{wrapped(text)}\n\n{old[end:]}")
+
+
+def wrapped(text):
+    """Prose and lists in lines of WIDTH characters; tables and images as they are."""
+    lines = []
+    for line in text.split("\n"):
+        indent = "  " if line.startswith("- ") else ""
+        fixed = line.startswith(("|", "![")) or not line
+        lines += [line] if fixed else textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
