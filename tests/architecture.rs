@@ -1,9 +1,15 @@
 //! Who may import whom: the table of ARCHITECTURE.md, read from the sources. Also: unsafe code in its two folders, and files of
-//! a size that one can read.
+//! a size that one can read; `architecture/` has the rules on the homes of `impl`s, on circles of files and on names of types.
 //!
 //! The sources are read as tokens, so comments and strings do not count and macros do. Code under `#[cfg(test)]` may import what
 //! it likes.
 
+#[path = "architecture/circles.rs"]
+mod circles;
+#[path = "architecture/homes.rs"]
+mod homes;
+#[path = "architecture/names.rs"]
+mod names;
 mod sources;
 
 use std::collections::HashSet;
@@ -179,7 +185,7 @@ fn within(path: &str, outer: &str) -> bool {
 /// Checks one file; `module` is its path without `crate`, empty for the crate's root.
 fn check(file: &str, source: &str, module: &str, crates: &[String]) -> Vec<Finding> {
     let place: Vec<String> = module.split("::").filter(|s| !s.is_empty()).map(str::to_owned).collect();
-    let Source { mentions, unsafes } = sources::read(file, source, &place);
+    let Source { mentions, unsafes, .. } = sources::read(file, source, &place);
 
     let mut findings = Vec::new();
     let mut find = |line: usize, kind: Kind, what: String, why: &'static str| {

@@ -1,7 +1,11 @@
-//! The sources of the crate, read as tokens: which paths a file names and where it has unsafe code.
+//! The sources of the crate, read as tokens: which paths a file names and where it has unsafe code; in `items` the types that it
+//! defines, in `tree` all files together.
 //!
 //! Each path is resolved to its full name: `use` trees are flattened, `self` and `super` counted from the file's place, and
 //! names that a `use` brought in replaced by what they stand for.
+
+pub mod items;
+pub mod tree;
 
 use std::collections::HashMap;
 use std::fs;
@@ -24,6 +28,8 @@ pub struct Source {
     pub mentions: Vec<Mention>,
     /// Lines with unsafe code.
     pub unsafes: Vec<usize>,
+    /// Names that a `use` brought in, and what they stand for.
+    pub aliases: HashMap<String, Vec<String>>,
 }
 
 /// Reads a source text; `module` is its path without `crate`.
@@ -32,7 +38,7 @@ pub fn read(file: &str, source: &str, module: &[String]) -> Source {
     let mut reader = Reader::default();
     reader.read(tokens, module, false);
     reader.expand();
-    Source { mentions: reader.mentions, unsafes: reader.unsafes }
+    Source { mentions: reader.mentions, unsafes: reader.unsafes, aliases: reader.aliases }
 }
 
 /// The source files below a folder, in order.
