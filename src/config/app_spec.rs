@@ -27,7 +27,7 @@ pub enum Code {
     File(PathBuf),
 }
 
-/// The expression behind the colon.
+/// The expression after the colon.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Callable {
     /// Attribute path: `obj.attr` is two names.

@@ -30,8 +30,8 @@ pub enum Bind {
 }
 
 impl Bind {
-    /// Reads `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` (each also behind `tcp://`), `unix:PATH` or `fd://N`. The
-    /// error says why and what to write.
+    /// Reads `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` (each also with `tcp://` in front), `unix:PATH` or `fd://N`.
+    /// The error says why and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
         if let Some(path) = text.strip_prefix("unix:") {
             return parse_unix(path.strip_prefix("//").unwrap_or(path));

@@ -38,7 +38,7 @@ pub enum LogTarget {
     Stderr,
     /// A file, opened for appending.
     File(PathBuf),
-    /// The system log behind this unix socket (RFC 5424).
+    /// The system log that listens at this unix socket (RFC 5424).
     Syslog(PathBuf),
 }
 
@@ -56,11 +56,11 @@ pub enum AccessFormat {
 pub struct PythonSettings {
     /// Virtual environment: `--venv`, else an active VIRTUAL_ENV.
     pub venv: Option<PathBuf>,
-    /// Directories put on `sys.path` behind the working directory.
+    /// Directories put on `sys.path` after the working directory.
     pub pythonpath: Vec<PathBuf>,
 }
 
-/// Everything that the server was told, checked.
+/// Everything that the operator has set, checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
     /// What to serve.

@@ -7,11 +7,11 @@ pub enum Request {
     Stop,
     /// Finish the requests that run, then leave; asked again: leave at once.
     QuickStop,
-    /// Load configuration and application anew.
+    /// Load configuration and application again.
     Reload,
-    /// Open the log files anew.
+    /// Open the log files again.
     ReopenLogs,
-    /// Start the binary anew.
+    /// Become the program that is on the disk now.
     Upgrade,
     /// One worker more.
     MoreWorkers,

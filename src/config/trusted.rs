@@ -34,7 +34,7 @@ impl Trusted {
 }
 
 impl Network {
-    /// Reads `ADDRESS` or `ADDRESS/PREFIX`; bits behind the prefix must be zero.
+    /// Reads `ADDRESS` or `ADDRESS/PREFIX`; bits after the prefix must be zero.
     pub fn parse(text: &str) -> Result<Self, String> {
         let (addr, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
         let addr: IpAddr = match (addr, addr.parse()) {

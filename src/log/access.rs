@@ -104,7 +104,7 @@ fn is_name(name: &[u8], wanted: &[u8]) -> bool {
 }
 
 fn split_target(target: &[u8]) -> Target<'_> {
-    // Absolute form: the path starts behind the authority, as in the environ.
+    // Absolute form: the path starts after the authority, as in the environ.
     let rest = if target.first() == Some(&b'/') {
         target
     } else {
@@ -279,7 +279,7 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    /// One pass over the head: nearly all fields are told from the wanted ones by their length.
+    /// One pass over the head: the length alone rules out nearly all fields that are not wanted.
     fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: Lengths) -> Self {
         let mut found = [None; FOUND];
         if let Some((head, bytes)) = record.head {
@@ -301,7 +301,7 @@ impl<'a> Fields<'a> {
 }
 
 impl Time {
-    /// The text of this second, rendered anew only when it is another than the last one.
+    /// The text of this second, rendered again only when it is another than the last one.
     fn at(&mut self, second: u64, render: impl FnOnce(&mut Vec<u8>, u64)) -> &[u8] {
         if self.second != Some(second) {
             self.text.clear();

@@ -10,15 +10,15 @@ use super::sink::Sink;
 use super::syslog::Kind;
 use super::{Level, escape, stamp};
 
-/// Most bytes of one rendered message; what is more is cut out of its middle, because a traceback tells what was done in its first
-/// lines and what went wrong in its last. 64 KiB hold the longest traceback that CPython prints on its own (1,000 frames are
-/// folded) and are what a pipe takes at once.
+/// Most bytes of one rendered message; what is more is cut out of its middle, because the first lines of a traceback say what was
+/// done, and the last what went wrong. 64 KiB hold the longest traceback that CPython prints on its own (1,000 frames are folded)
+/// and are what a pipe takes at once.
 pub const RECORD_MAX: usize = 64 * 1024;
 
 /// How far a cut is moved to fall between two lines, in bytes.
 const LINE_SEARCH: usize = 1024;
 
-/// Who writes a record.
+/// The process that writes a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Who {
     /// The master.

@@ -81,7 +81,7 @@ pub fn message(out: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// What the program itself says to whoever has started it, `tapster: why` and a line end: escaped as [`message`] does, not indented.
+/// What the program itself says where it was started, `tapster: why` and a line end: escaped as [`message`] does, not indented.
 pub fn complaint(why: &str) -> Vec<u8> {
     let mut out = b"tapster: ".to_vec();
     for line in why.split('\n') {

@@ -1,7 +1,7 @@
 //! One log descriptor: appends whole lines, each batch in one write, and can be given a new file under its feet.
 //!
 //! Several processes write to the same file or pipe, so what must stay whole has to leave in one write(2):
-//! - a regular file, opened with O_APPEND: the kernel places each write behind the last, whatever its length;
+//! - a regular file, opened with O_APPEND: the kernel places each write after the last, whatever its length;
 //! - anything else (pipe, socket of a service manager, terminal): as many whole lines as fit into PIPE_BUF, which pipe(7)
 //!   promises not to mix with others. A longer line leaves in one write of its own; Linux keeps it whole as long as the pipe
 //!   has room for it, and may mix it with others when the writer has to wait for the reader in the middle of it;
@@ -32,8 +32,9 @@ use super::{Level, stamp};
 /// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
 pub const PIPE_BUF: usize = 4096;
 
-/// How long a write waits for the reader of a full non-blocking pipe: enough for one that is only late, short beside what a client
-/// would notice. A reader that stays away costs this once, until it reads again; what one write waits in all is no more than this.
+/// How long a write waits for the reader of a full non-blocking pipe: enough for one that is only late, short beside what a
+/// client would notice. A reader that stays away costs this once, until it reads again; what one write waits in all is no more
+/// than this.
 const FULL_PIPE_WAIT: Duration = Duration::from_millis(100);
 
 /// Access of new files: the group may read (adm, say), others may not, because logs name clients.
@@ -53,11 +54,11 @@ enum Way {
 /// A place for log lines.
 #[derive(Debug)]
 pub struct Sink {
-    /// Its number stays the same for the sink's life; what is behind it may change.
+    /// Its number stays the same for the sink's life; the file of that number may change.
     file: File,
-    /// Whether a regular file is behind it.
+    /// Whether that is a regular file.
     regular: AtomicBool,
-    /// The system log, if that is behind it.
+    /// The system log, if that is what the sink writes to.
     syslog: Option<Syslog>,
     way: Way,
     /// How long a write waits for the reader of a full pipe.
@@ -94,8 +95,8 @@ impl Sink {
         Ok(Self { file, regular, syslog: None, way: Way::Plain, patience: FULL_PIPE_WAIT, lost, error, torn })
     }
 
-    /// The same place for the master, whose writes neither wait for long nor depend on the flags of an open file that workers have: an
-    /// open file of its own, or where that cannot be had (a socket, a pipe of another user) calls that do not wait.
+    /// The same place for the master, whose writes neither wait for long nor depend on the flags of an open file that workers
+    /// have: an open file of its own, or where that cannot be had (a socket, a pipe of another user) calls that do not wait.
     pub fn own(&self) -> io::Result<Self> {
         if let Some(syslog) = &self.syslog {
             let (syslog, socket) = syslog.again()?;
@@ -103,7 +104,7 @@ impl Sink {
         }
         let kind = self.file.metadata()?.file_type();
         if kind.is_file() {
-            // What others write to the first open file must go behind what is written to the second.
+            // What others write to the first open file must be appended to what is written to the second.
             fd::add_flags(&self.file, OFlag::O_APPEND)?;
             return Self::over(self.opened_again(OFlag::empty()).or_else(|_| self.file.try_clone())?);
         }
@@ -116,7 +117,8 @@ impl Sink {
         }
     }
 
-    /// The same place for one worker: where others could harm it by the open file (a file, the system log), through one of its own.
+    /// The same place for one worker: where others could harm it by the open file (a file, the system log), through one of its
+    /// own.
     pub fn apart(&self) -> io::Result<Self> {
         if let Some(syslog) = &self.syslog {
             let (syslog, socket) = syslog.again()?;
@@ -132,15 +134,15 @@ impl Sink {
         OpenOptions::new().append(true).custom_flags(flags.bits()).open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
     }
 
-    /// Goes on with another descriptor of the same kind (the log opened anew). Writes of other threads go on meanwhile, each to the
-    /// old file or to the new one.
+    /// Puts another descriptor of the same kind (the log, opened again) in the place of this one. Writes of other threads
+    /// continue meanwhile, each to the old file or to the new one.
     pub fn replace(&self, with: &impl AsFd) -> io::Result<()> {
         fd::replace(&self.file, with)?;
         self.regular.store(self.file.metadata()?.is_file(), Relaxed);
         Ok(())
     }
 
-    /// Whether it stays one file until it is replaced: the system log is connected anew.
+    /// Whether it stays one file until it is replaced: the system log is connected again.
     pub fn is_file(&self) -> bool {
         self.syslog.is_none()
     }
@@ -223,7 +225,7 @@ impl Sink {
         }
     }
 
-    /// Waits for room in a full pipe. Whether there is any, the next write tells.
+    /// Waits for room in a full pipe. The next write shows whether there is any.
     fn await_room(&self, deadline: Instant) {
         let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)];
         loop {
@@ -240,7 +242,7 @@ impl Sink {
         self.lost.fetch_add(memchr::memchr_iter(b'\n', lines).count().max(1) as u64, Relaxed);
     }
 
-    /// Tries to write the line that tells how many were lost; whether the sink works again.
+    /// Tries to write the line that says how many were lost; returns whether the sink works again.
     fn say_lost(&self, next: &[u8]) -> bool {
         let lost = self.lost.load(Relaxed);
         let mut notice = Vec::with_capacity(160);

@@ -30,7 +30,7 @@ pub enum Kind {
     Error,
 }
 
-/// The system log behind a socket. The descriptor itself is the sink's, which writes one datagram for each record.
+/// The system log that listens at a socket. The descriptor itself is the sink's, which writes one datagram for each record.
 #[derive(Debug)]
 pub struct Syslog {
     path: PathBuf,
@@ -54,12 +54,12 @@ impl Syslog {
         Ok((Self { path: self.path.clone(), host: self.host.clone() }, socket))
     }
 
-    /// Connects the sink's socket anew: a system log that was started again has another socket under the same name.
+    /// Connects the sink's socket again: a system log that was started again has another socket under the same name.
     pub fn reconnect(&self, socket: &File) -> io::Result<()> {
         Ok(connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?)
     }
 
-    /// Appends the header of a record and the blank behind it; the message follows. (MSG is not marked as UTF-8 by a byte order
+    /// Appends the header of a record and the blank after it; the message follows. (MSG is not marked as UTF-8 by a byte order
     /// mark, which readers of the log would have to look at.)
     pub fn header(&self, out: &mut Vec<u8>, level: Level, kind: Kind, pid: u32) {
         out.extend_from_slice(format!("<{}>1 ", FACILITY * 8 + severity(level)).as_bytes());

@@ -37,5 +37,5 @@ pub(super) const BODY_MAX: u64 = i64::MAX as u64;
 pub(super) const BODY_BUFFER: (u64, u64) = (1 << 10, 1 << 30);
 /// All permission bits.
 pub(super) const UMASK_MAX: u32 = 0o777;
-/// First descriptor behind the standard streams.
+/// First descriptor after the standard streams.
 pub(super) const READY_FD_MIN: u64 = 3;

@@ -41,7 +41,7 @@ pub struct Opt {
     pub help: &'static str,
     /// Where it stands in `--help` and in the man page.
     pub section: Section,
-    /// Who may give it.
+    /// The sources that may give it.
     pub sources: Sources,
     /// A variable that other software sets, read when ours is not set.
     pub foreign: Option<&'static str>,
@@ -76,7 +76,7 @@ pub enum Kind {
     Switch,
 }
 
-/// Who may give an option.
+/// The sources that may give an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sources {
     /// Environment, file and command line.

@@ -45,7 +45,7 @@ const ROWS: usize = {
     rows
 };
 
-/// The groups one behind the other.
+/// The groups one after the other.
 const fn joined() -> [Opt; ROWS] {
     let mut table = [ROW; ROWS];
     let (mut at, mut group) = (0, 0);
