@@ -1,7 +1,8 @@
 //! `--capture-output`: what the workers and the programs that they start print, as records of the error log.
 //!
-//! Each worker gets a pipe as its standard output and error, which the master reads: so a line has its time and its worker, cannot
-//! pretend to be a record of the server, follows the log when that is opened anew, and the last words of a crash are not lost.
+//! Each worker gets a pipe as its standard output and error, which the master reads: so a line has its time and its worker,
+//! cannot pretend to be a record of the server, follows the log when that is opened again, and the last words of a crash are not
+//! lost.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -19,7 +20,7 @@ const LINE_MAX: usize = 8 * 1024;
 /// duties: what a pipe holds.
 const TURN_MAX: usize = 64 * 1024;
 
-/// Most pipes of the workers of one slot: the last one's, and those of workers that ended before it and left programs behind.
+/// Most pipes of the workers of one slot: the last one's, and those of workers that ended before it and whose programs still run.
 const PIPES_OF_SLOT: usize = 8;
 
 /// The pipes of all workers whose output may still come.

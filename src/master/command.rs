@@ -1,6 +1,6 @@
-//! How the server was started, remembered for the day on which it is to be started anew.
+//! How the server was started, remembered for the day on which it is to be started again.
 //!
-//! A path is remembered as it was given and not as it was resolved: behind `/opt/site/current/bin/tapster` another release may be
+//! A path is remembered as it was given and not as it was resolved: at `/opt/site/current/bin/tapster` another release may be
 //! found at the next look, and that is the point. `/proc/self/exe` knows only the file that runs, which may be deleted by then.
 
 use std::env;
@@ -59,7 +59,7 @@ impl Command {
     }
 }
 
-/// The working directory, by the name under which the shell knows it, so that a symbolic link in it is followed anew.
+/// The working directory, by the name under which the shell knows it, so that a symbolic link in it is followed again.
 fn start_dir() -> PathBuf {
     let physical = env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
     let logical = env::var_os("PWD").map(PathBuf::from).filter(|dir| dir.is_absolute() && same_file(dir, &physical));

@@ -1,12 +1,12 @@
-//! `--daemon`: the server leaves its caller, who waits until it is ready or has failed.
+//! `--daemon`: the server leaves its caller, which waits until it is ready or has failed.
 //!
 //! ```text
 //! caller ──fork──▶ middle: setsid ──fork──▶ master
 //!    │                └ ends                  │ keeps standard output and error until it is ready: errors are seen
 //!    └──────── waits for the exit code ◀──────┘
 //! ```
-//! The second fork makes a process that leads no session, so that no terminal can become its own. The working directory stays, because
-//! relative paths of the options are looked up at a reload too.
+//! The second fork makes a process that leads no session, so that no terminal can become its own. The working directory stays,
+//! because relative paths of the options are looked up at a reload too.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -19,7 +19,7 @@ use crate::sys::process;
 
 use super::event::code;
 
-/// Who this process is after [`detach`].
+/// Which process this is after [`detach`].
 #[derive(Debug)]
 pub enum Side {
     /// The caller; the server is ready or has failed, with this exit code.
@@ -64,13 +64,13 @@ fn wait(mut server: UnixStream) -> i32 {
 }
 
 impl Caller {
-    /// Tells the caller how the start went. Only the first word counts.
+    /// Reports to the caller how the start went. Only the first word counts.
     pub fn tell(mut self, code: i32) {
         // A caller that has left does not want to know.
         let _ = self.0.write_all(&[u8::try_from(code).unwrap_or(1)]);
     }
 
-    /// Whether the caller has left before it was told anything: nobody wants this server.
+    /// Whether the caller has left before any report: nobody wants this server.
     pub fn has_left(&mut self) -> bool {
         matches!(self.0.read(&mut [0]), Ok(0))
     }
@@ -82,7 +82,8 @@ impl AsFd for Caller {
     }
 }
 
-/// Gives up the caller's standard output and error, unless they are files: who reads a pipe sees its end, a terminal can close.
+/// Gives up the caller's standard output and error, unless they are files: the reader of a pipe sees its end, a terminal can
+/// close.
 pub fn leave_streams() -> io::Result<()> {
     let null = null()?;
     if !is_file(&io::stdout()) {

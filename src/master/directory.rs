@@ -1,9 +1,9 @@
 //! The working directories of a generation: the one that the server was started in, and `--chdir`.
 //!
-//! A directory is known by its name, which may be a symbolic link such as `current`, and as it was found there when its generation
-//! was loaded. Each generation follows the name anew; its workers, also those that replace others later, enter what was found, so that
-//! workers of two releases never serve as one generation. When that has been deleted a worker follows the name after all: another
-//! release serves better than none.
+//! A directory is known by its name, which may be a symbolic link such as `current`, and as it was found there when its
+//! generation was loaded. Each generation follows the name again; its workers, also those that replace others later, enter what
+//! was found, so that workers of two releases never serve as one generation. When that has been deleted a worker follows the name
+//! after all: another release serves better than none.
 
 use std::env;
 use std::fs::{self, File, OpenOptions};
@@ -50,7 +50,7 @@ impl Directory {
         fs::read_link(format!("/proc/self/fd/{}", self.found.as_raw_fd())).ok().filter(|path| path.is_dir())
     }
 
-    /// Makes it this process's; returns the name if that had to be followed anew.
+    /// Makes it this process's; returns the name if that had to be followed again.
     fn enter(&self) -> io::Result<Instead> {
         fchdir(&self.found)?;
         // A directory that was deleted can be entered all the same, but has no path (getcwd(3), ENOENT).
@@ -65,8 +65,8 @@ impl Directory {
 }
 
 impl Directories {
-    /// Those of a new generation. The working directory is the one of the start, known as `start`; `chdir` is the option. The error is
-    /// one line.
+    /// Those of a new generation. The working directory is the one of the start, known as `start`; `chdir` is the option. The
+    /// error is one line.
     pub fn open(start: &Path, chdir: Option<&Path>) -> Result<Self, String> {
         let here = Directory::open(Path::new("."), start.to_owned());
         let here = here.map_err(|error| format!("cannot use the working directory {}: {}", start.display(), reason(&error)))?;
@@ -77,8 +77,8 @@ impl Directories {
         Ok(Self { start: here, chdir: there.transpose()? })
     }
 
-    /// Takes the master back to the directory of its generation. It fails for nothing that was found once but for want of rights,
-    /// and then relative paths start where they would for the generation that failed.
+    /// Takes the master back to the directory of its generation. It fails only when rights are missing, since the directory was
+    /// found once; then relative paths start where they would for the generation that failed.
     pub fn return_to(&self) {
         let _ = fchdir(&self.start.found);
     }
@@ -93,8 +93,8 @@ impl Directories {
         }
     }
 
-    /// The settings with what is in these directories by the path to what was found there: a worker that is made later must not load a
-    /// part of another release. Call it with the rights of the master, which /proc asks for.
+    /// The settings with what is in these directories by the path to what was found there: a worker that is made later must not
+    /// load a part of another release. Call it with the rights of the master, which /proc asks for.
     pub fn pin(&self, settings: &Settings) -> Settings {
         let known: Vec<(&Path, PathBuf)> =
             self.chdir.iter().chain([&self.start]).filter_map(|dir| Some((dir.name.as_path(), dir.path()?))).collect();
@@ -117,7 +117,7 @@ impl Directories {
     }
 }
 
-/// Follows the name of the directory of the start anew, for the next generation. The error is one line.
+/// Follows the name of the directory of the start again, for the next generation. The error is one line.
 pub fn follow(start: &Path) -> Result<(), String> {
     match env::set_current_dir(start) {
         // On the way to a directory that one is in there may be one that one must not enter (`sudo -u`).

@@ -89,7 +89,7 @@ pub enum Wear {
 pub enum ReloadFailure {
     /// The configuration cannot be used.
     Configuration(String),
-    /// The first worker of the new generation could not boot, as told before.
+    /// The first worker of the new generation could not boot, as reported before.
     Worker,
     /// All places are taken.
     NoPlace,
@@ -132,7 +132,7 @@ pub enum Life {
         /// Since when.
         ago: Duration,
     },
-    /// It was told to leave, or does so by itself.
+    /// It has the order to leave, or does so by itself.
     Leaving {
         /// Its time; `None`: no limit.
         left: Option<Duration>,
@@ -180,7 +180,7 @@ pub enum Event {
     Tried(Result<(), String>),
     /// The configuration was read for the generation that [`Action::Read`] named.
     Read(Result<Policy, String>),
-    /// The worker in `slot` does not go on.
+    /// The worker in `slot` makes no progress.
     Stuck {
         /// Which worker.
         slot: Slot,
@@ -203,9 +203,9 @@ pub enum Event {
     },
     /// The worker's end of its channel is closed.
     Cut(Slot),
-    /// A listening socket was made anew, which the workers do not have.
+    /// A listening socket was made again; the workers do not have the new one.
     NewSocket,
-    /// A listening socket is lost, and cannot be made anew.
+    /// A listening socket is lost, and cannot be made again.
     Deaf,
     /// A deadline may have passed.
     Tick,
@@ -230,7 +230,7 @@ pub enum Action {
     Kill(Slot),
     /// Close the listening sockets: from now on only workers accept, and when the last of them is gone, nobody is let in.
     StopListening,
-    /// Tell the operator.
+    /// Inform the operator.
     Tell(Note),
     /// Try the program that the master is to become; [`Event::Tried`] follows.
     TryUpgrade,
@@ -238,9 +238,9 @@ pub enum Action {
     EndTrial,
     /// Become the new program; if that fails, [`Event::Tried`] follows.
     Upgrade,
-    /// Open the log files anew, for the workers too.
+    /// Open the log files again, for the workers too.
     ReopenLogs,
-    /// All workers are ready for the first time: say so to whoever waits for it.
+    /// All workers are ready for the first time: say so to those that wait for it.
     NotifyReady,
     /// The server ends with this code; no worker is left.
     Exit(i32),
@@ -258,7 +258,7 @@ pub enum Note {
         /// Whether the server ends for it.
         fatal: bool,
     },
-    /// A worker ended that had not been told to leave, or not in order.
+    /// A worker ended without an order to leave, or not in order.
     Died {
         /// Which worker.
         slot: Slot,
@@ -269,7 +269,7 @@ pub enum Note {
         /// Whether the server ends for it.
         fatal: bool,
     },
-    /// A worker cannot go on, and ends.
+    /// A worker cannot continue, and ends.
     Failed {
         /// Which worker.
         slot: Slot,
@@ -278,7 +278,7 @@ pub enum Note {
     },
     /// A worker left in order, having said so, without having been asked by the master.
     Left(Slot),
-    /// A worker that did not go on has ended.
+    /// A worker that made no progress has ended.
     Hung {
         /// Which worker.
         slot: Slot,

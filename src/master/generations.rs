@@ -36,8 +36,8 @@ pub struct Kit {
 }
 
 impl Kit {
-    /// Opens what the settings name, in the working directory, which is known as `start`. A log that is where the `old` generation has
-    /// it is the same log.
+    /// Opens what the settings name, in the working directory, which is known as `start`. A log that is where the `old`
+    /// generation has it is the same log.
     pub fn open(settings: Arc<Settings>, old: Option<&Self>, start: &Path) -> Result<Self, Refusal> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
@@ -49,7 +49,8 @@ impl Kit {
         Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
     }
 
-    /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its format.
+    /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its
+    /// format.
     pub fn logs_of_worker(&self, slot: usize) -> WorkerLogs {
         let error = self.logs.for_worker(LogName::Error).unwrap_or_else(|| self.log.sink());
         let access = self.logs.for_worker(LogName::Access);

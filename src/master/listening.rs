@@ -1,5 +1,5 @@
-//! The master looks after what all workers share: listening sockets and the queue of lent connections. Whoever has one can shut it down
-//! for everybody (shutdown(2)), such as an application that closes a number once too often.
+//! The master looks after what all workers share: listening sockets and the queue of lent connections. Any process that has one
+//! can shut it down for all (shutdown(2)), such as an application that closes a number once too often.
 
 use std::ops::ControlFlow::{self, Continue};
 use std::os::fd::AsFd;
@@ -31,8 +31,8 @@ impl Server {
         }
     }
 
-    /// Listens again where a socket does not any more. When that cannot be, the server ends: nobody would come in any more. Done in each
-    /// turn of the loop, since nothing wakes the master for a socket that a worker has connected to somebody.
+    /// Listens again where a socket does not any more. When that cannot be, the server ends: nobody would come in any more. Done
+    /// in each turn of the loop, since nothing wakes the master for a socket that a worker has connected to somebody.
     pub(super) fn mend_listeners(&mut self) -> ControlFlow<End> {
         if self.until_listening().is_some() {
             return Continue(());

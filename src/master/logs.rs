@@ -1,4 +1,5 @@
-//! The log files: opened by the master, which may be root, before anything else; opened anew on demand and handed to the workers.
+//! The log files: opened by the master, which may be root, before anything else; opened again on demand and handed to the
+//! workers.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -32,11 +33,11 @@ pub struct Logs {
     all: Vec<Opened>,
 }
 
-/// Logs that were opened anew, for the workers.
+/// Logs that were opened again, for the workers.
 #[derive(Debug)]
 pub struct Reopened {
     files: Vec<(LogName, Sink)>,
-    /// What could not be opened, one line each; these logs go on in their old files.
+    /// What could not be opened, one line each; these logs stay in their old files.
     pub failures: Vec<String>,
 }
 
@@ -72,7 +73,7 @@ impl Logs {
         Some(sink.apart().map_or_else(|_| sink.clone(), Arc::new))
     }
 
-    /// Whether the error log is standard error, so that whoever started the server reads it.
+    /// Whether the error log is standard error, which is read where the server was started.
     pub fn on_stderr(&self) -> bool {
         self.all.iter().any(|log| log.name == LogName::Error && log.target == LogTarget::Stderr)
     }
@@ -95,7 +96,7 @@ impl Logs {
         })
     }
 
-    /// Opens files anew and connects to the system log again. Standard streams stay what they are.
+    /// Opens files again and connects to the system log again. Standard streams stay what they are.
     pub fn reopen(&self) -> Reopened {
         let mut reopened = Reopened { files: Vec::new(), failures: Vec::new() };
         for log in &self.all {

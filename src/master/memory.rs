@@ -1,4 +1,4 @@
-//! What the system tells of memory: a worker's resident size, and whether the kernel has killed for want of memory.
+//! What the system says of memory: a worker's resident size, and whether the kernel has killed because memory ran out.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ pub fn resident(pid: Pid) -> Option<u64> {
     pages.checked_mul(page)
 }
 
-/// The count of processes that the kernel has killed in the control group of this process for want of memory, whether of the group
-/// or of the machine (memory.events of cgroup v2, memory.oom_control of v1).
+/// The count of processes that the kernel has killed in the control group of this process because memory ran out, whether that of
+/// the group or of the machine (memory.events of cgroup v2, memory.oom_control of v1).
 #[derive(Debug)]
 pub struct Kills {
     file: Option<PathBuf>,
@@ -31,7 +31,7 @@ impl Kills {
         Self { file, seen }
     }
 
-    /// Whether there were kills since the last question; `None` when the system does not tell.
+    /// Whether there were kills since the last question; `None` when the system does not say.
     pub fn happened(&mut self) -> Option<bool> {
         let now = read(self.file.as_deref()?)?;
         let before = std::mem::replace(&mut self.seen, now);

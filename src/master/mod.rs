@@ -1,7 +1,7 @@
 //! The master: binds, forks workers, watches them, obeys signals. Pure Rust, one thread, no interpreter.
 //!
-//! Everything that happens becomes an [`event::Event`]; the [`supervisor`] answers with actions, which `server` performs. A forked
-//! worker does not live inside the master's frames: it returns from [`run`] as an [`Outcome`].
+//! Everything that happens becomes an [`event::Event`]; the [`supervisor`] answers with actions, which `server` performs. A
+//! forked worker does not live inside the master's frames: it returns from [`run`] as an [`Outcome`].
 
 use std::ffi::OsString;
 use std::io;
@@ -62,8 +62,8 @@ pub struct Past {
 }
 
 impl Past {
-    /// Finds out; `args` are the program's name and the arguments. Call it before anything reads the environment, and before there
-    /// are threads. The error is for the operator, the exit code 1.
+    /// Finds out; `args` are the program's name and the arguments. Call it before anything reads the environment, and before
+    /// there are threads. The error is for the operator, the exit code 1.
     pub fn find(args: &[OsString]) -> Result<Self, String> {
         let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
         let command = state.as_ref().map_or_else(|| Command::of_this_process(args), |state| state.command.clone());
@@ -71,8 +71,8 @@ impl Past {
     }
 }
 
-/// Serves until told to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in the
-/// master at the end, and in each worker at its beginning.
+/// Serves until it is to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in
+/// the master at the end, and in each worker at its beginning.
 pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Past) -> Outcome {
     if let Some(state) = past.state {
         return match upgrade::adopt(settings, warnings, reread, state) {

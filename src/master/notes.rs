@@ -20,7 +20,7 @@ pub struct About {
     pub serving: Vec<(InFlight, Duration)>,
     /// The stacks of its threads, if it has ended and its interpreter wrote them.
     pub stacks: String,
-    /// Whether the kernel has killed for want of memory since the last note; `None`: the system does not tell.
+    /// Whether the kernel has killed because memory ran out since the last note; `None`: the system does not say.
     pub oom: Option<bool>,
 }
 

@@ -1,4 +1,4 @@
-//! What a service manager is told: the messages of sd_notify(3), one datagram each.
+//! What a service manager learns: the messages of sd_notify(3), one datagram each.
 //!
 //! ```text
 //! start    STATUS, then EXTEND_TIMEOUT_USEC now and then while the workers boot, READY=1 with STATUS when all of them are ready
@@ -7,7 +7,7 @@
 //! stop     STOPPING=1 with EXTEND_TIMEOUT_USEC and STATUS
 //! ```
 //!
-//! The variables stay in the master's environment, so that a binary that is started anew in its place finds them; workers lose them.
+//! The variables stay in the master's environment, so that a binary that takes its place finds them; workers lose them.
 
 use std::ffi::OsString;
 use std::io;
@@ -32,7 +32,7 @@ const NANOS_PER_MICRO: u64 = 1_000;
 pub struct Notifier(Option<(UnixDatagram, SocketAddr)>);
 
 impl Notifier {
-    /// The service manager behind NOTIFY_SOCKET; the error says why there is none although the variable is set.
+    /// The service manager that listens at NOTIFY_SOCKET; the error says why there is none although the variable is set.
     pub fn from_environment() -> Result<Self, String> {
         match std::env::var_os("NOTIFY_SOCKET") {
             Some(place) if !place.is_empty() => Self::open(&place).map_err(|error| {
@@ -42,7 +42,7 @@ impl Notifier {
         }
     }
 
-    /// Nobody is told.
+    /// There is no service manager.
     pub fn nobody() -> Self {
         Self(None)
     }
@@ -60,7 +60,7 @@ impl Notifier {
 
     fn send(&self, message: &str) {
         if let Some((socket, address)) = &self.0 {
-            // A service manager that is gone cannot be told so.
+            // A service manager that is gone needs no message.
             let _ = socket.send_to_addr(message.as_bytes(), address);
         }
     }
@@ -91,7 +91,7 @@ impl Notifier {
         self.send(&format!("MAINPID={pid}"));
     }
 
-    /// The start (or stop, or reload) goes on and may take so much longer, counted from now.
+    /// The start (or stop, or reload) continues and may take so much longer, counted from now.
     pub fn extend(&self, by: Duration) {
         self.send(&format!("EXTEND_TIMEOUT_USEC={}", by.as_micros()));
     }

@@ -1,5 +1,5 @@
-//! The master's time, without what it has slept through: a machine that was paused, a control group that was frozen, a disk that let
-//! nobody write. Whoever has a deadline stood still as well.
+//! The master's time, without what it has slept through: a machine that was paused, a control group that was frozen, a disk that
+//! let nobody write. Everything that has a deadline stood still as well.
 
 use std::time::{Duration, Instant};
 
@@ -29,7 +29,8 @@ impl Pace {
         real.checked_sub(self.lost).unwrap_or(real)
     }
 
-    /// Whether the master has stood still since its last sleep: what is seen now is not to be judged before [`Pace::woken`] has told.
+    /// Whether the master has stood still since its last sleep: what is seen now is not to be judged before the next
+    /// [`Pace::woken`].
     pub fn stands_still(&self) -> bool {
         self.late_at(Instant::now())
     }

@@ -1,4 +1,5 @@
-//! The master's rounds: looks at the workers that serve, as often as a deadline may have passed, and at their memory now and then.
+//! The master's rounds: looks at the workers that serve, as often as a deadline may have passed, and at their memory now and
+//! then.
 
 use std::time::Duration;
 
@@ -11,7 +12,8 @@ use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::watch::{Look, Verdict, Watch};
 
-/// Time between two looks at the memory of the workers, in nanoseconds. It grows over minutes, and each look costs a read of /proc.
+/// Time between two looks at the memory of the workers, in nanoseconds. It grows over minutes, and each look costs a read of
+/// /proc.
 const MEMORY_EVERY: u64 = 2_000_000_000;
 
 /// What the master remembers between two rounds.
@@ -22,7 +24,7 @@ pub struct Patrol {
     due: u64,
     /// When memory is looked at again.
     memory_due: u64,
-    /// Kills for want of memory.
+    /// Kills because memory ran out.
     pub kills: Kills,
 }
 
@@ -54,7 +56,7 @@ impl Patrol {
         (self.due != u64::MAX).then(|| Duration::from_nanos(self.due.saturating_sub(now)))
     }
 
-    /// One round, if it is due: wakes who is quiet; returns what was found.
+    /// One round, if it is due: wakes quiet workers; returns what was found.
     pub fn round(&mut self, table: &Table, scoreboard: &Scoreboard, supervisor: &Supervisor, now: u64) -> Vec<Event> {
         if now < self.due {
             return Vec::new();
@@ -91,7 +93,7 @@ impl Patrol {
             Verdict::Ping(at) => {
                 self.due = self.due.min(at);
                 if let Some(channel) = &child.channel {
-                    // A full channel is that of a worker that does not read; its deadline tells.
+                    // A full channel is that of a worker that does not read; its deadline decides.
                     let _ = channel.send(Order::Ping);
                 }
             }

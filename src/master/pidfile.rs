@@ -1,11 +1,11 @@
 //! The pid file: says which process is the master, refuses a second server, leaves with its maker.
 //!
-//! A lock decides whether a server has the file, and not the number in it, which may be that of any program by now. The master holds
-//! it for its life, across exec too; the kernel takes it back when the process ends, however that happens, and the children of a dead
-//! master do not have it (`sys::lock`).
+//! A lock decides whether a server has the file, and not the number in it, which may be that of any program by now. The master
+//! holds it for its life, across exec too; the kernel takes it back when the process ends, however that happens, and the children
+//! of a dead master do not have it (`sys::lock`).
 //!
-//! The file is written under another name, locked, and then given its own: so it is never seen without its number and its lock. Whoever
-//! may only read it can take no lock that counts here.
+//! The file is written under another name, locked, and then given its own: so it is never seen without its number and its lock. A
+//! process that may only read it can take no lock that counts here.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -23,14 +23,15 @@ use crate::sys::lock::{self, Lock};
 
 use super::start::reason;
 
-/// Who may read it: everybody, as usual, for a number is no secret.
+/// Its mode: everybody may read it, as usual, for a number is no secret.
 const MODE: u32 = 0o644;
 
-/// Length in bytes from which on a file is no pid file, whatever is in it: a block, which is what a power failure may leave of one.
+/// Length in bytes from which on a file is no pid file, whatever is in it: a block, which is what a power failure may leave of
+/// one.
 const SIZE_MAX: usize = 4096 + 1;
 
-/// How often others may be faster with the file before this process gives up. Each time means that another server has started or ended
-/// just then.
+/// How often others may be faster with the file before this process gives up. Each time means that another server has started or
+/// ended just then.
 const TRIES_MAX: usize = 100;
 
 /// The file of this process. Dropping it removes the file, but only in the process that made it, and only if it still is the same
@@ -45,7 +46,7 @@ pub struct Pidfile {
 }
 
 impl Pidfile {
-    /// Writes the number of this process, whole from the first moment on. A file that a dead server has left behind is replaced; one
+    /// Writes the number of this process, whole from the first moment on. A file that a dead server has left is replaced; one
     /// that a running server has is refused. The error is one line.
     pub fn create(path: &Path) -> Result<Self, String> {
         let path = absolute(path).map_err(|error| failed(path, &error))?;
@@ -61,8 +62,8 @@ impl Pidfile {
         Err(refused(&path, "other processes change or lock it all the time"))
     }
 
-    /// The file that this process had before exec, with the descriptor that holds its lock. A program that knew no locks has left none:
-    /// then the file is locked now, if it is there and has the number of this process.
+    /// The file that this process had before exec, with the descriptor that holds its lock. A program that knew no locks has left
+    /// none: then the file is locked now, if it is there and has the number of this process.
     pub fn adopt(path: &Path, locked: Option<OwnedFd>) -> io::Result<Option<Self>> {
         let own = |file: File| Ok(Self { path: path.to_owned(), maker: getpid(), mark: mark(&file)?, file });
         if let Some(locked) = locked {
@@ -92,7 +93,7 @@ impl Pidfile {
         let mut file = draft.open(OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL, Mode::from_bits_truncate(MODE))?;
         let locked = writeln!(file, "{maker}").and_then(|()| lock::take(&file));
         let placed = locked.and_then(|lock| match stale {
-            // Somebody who may read it was quick enough to lock it.
+            // Another process that may read it was quick enough to lock it.
             _ if lock != Lock::Free => Ok(false),
             Some(stale) if entry.is(stale.mark) => entry.replace_by(&draft).map(|()| true),
             Some(_) => Ok(false),
@@ -118,7 +119,7 @@ impl Pidfile {
 
 impl Drop for Pidfile {
     fn drop(&mut self) {
-        // Nobody could be told, and a file left behind is replaced at the next start.
+        // There is nobody to report to, and a file that stays is replaced at the next start.
         let _ = self.remove();
     }
 }
@@ -163,7 +164,7 @@ fn find_stale(entry: &Entry, path: &Path) -> Result<Option<Stale>, String> {
     Ok(Some(Stale { mark: mark(&file).map_err(failed)?, _file: file }))
 }
 
-/// Opens a file that is there and locks it, where that is allowed; who has its lock.
+/// Opens a file that is there and locks it, where that is allowed; returns the process that has its lock.
 fn open(entry: &Entry) -> io::Result<(File, Lock)> {
     match entry.open(OFlag::O_RDWR, Mode::empty()) {
         Ok(file) => lock::take(&file).map(|lock| (file, lock)),
@@ -180,8 +181,8 @@ fn mark(file: &File) -> io::Result<Mark> {
     Ok(Mark { device: meta.dev(), inode: meta.ino() })
 }
 
-/// What is in the file, without the blanks around it, and without the NUL bytes that a power failure leaves of a file. `None` if it
-/// is too much, or cannot be read.
+/// What is in the file, without the blanks around it, and without the NUL bytes that a power failure leaves of a file. `None` if
+/// it is too much, or cannot be read.
 fn content(file: &File) -> Option<Vec<u8>> {
     let mut bytes = vec![0; SIZE_MAX];
     let count = file.read_at(&mut bytes, 0).ok().filter(|count| *count < SIZE_MAX)?;

@@ -1,7 +1,8 @@
-//! Whom the workers run as: `--user` and `--group`, looked up by the master, taken on by each worker before it loads anything.
+//! The user that the workers run as: `--user` and `--group`, looked up by the master, taken on by each worker before it loads
+//! anything.
 //!
-//! The master stays root, for that is what it needs to open logs anew, to remove the pid file and the files of unix sockets, to bind
-//! privileged ports at a reload, and to signal its workers. It runs none of the application's code.
+//! The master stays root, for that is what it needs to open logs again, to remove the pid file and the files of unix sockets, to
+//! bind privileged ports at a reload, and to signal its workers. It runs none of the application's code.
 
 use std::path::{Path, PathBuf};
 
@@ -16,8 +17,8 @@ use crate::sys::process::{self, Pid};
 
 use super::terminal;
 
-/// The home directory of a user that the user database does not have, as containers set it: `~` and `Path.home()` work, and what is
-/// written there is refused.
+/// The home directory of a user that the user database does not have, as containers set it: `~` and `Path.home()` work, and what
+/// is written there is refused.
 const NO_HOME: &str = "/";
 
 /// Variables of a login that name its person.
@@ -26,8 +27,8 @@ const NAMES: [&str; 4] = ["USER", "LOGNAME", "USERNAME", "LNAME"];
 /// The mailbox of a login.
 const MAILBOX: &str = "MAIL";
 
-/// Variables of a login whose values are, or may be, in directories of its person: of root's they are closed to everybody else. What an
-/// operator has set to another place stays.
+/// Variables of a login whose values are, or may be, in directories of its person: of root's they are closed to everybody else.
+/// What an operator has set to another place stays.
 const PLACES: [&str; 14] = [
     "XDG_RUNTIME_DIR",
     "XDG_CONFIG_HOME",
@@ -59,7 +60,7 @@ pub struct Identity {
     is_other: bool,
 }
 
-/// The identity that the settings ask for; `None` when the workers stay who the master is. The error is one line.
+/// The identity that the settings ask for; `None` when the workers keep the master's. The error is one line.
 pub fn resolve(settings: &Settings) -> Result<Option<Identity>, String> {
     if settings.user.is_none() && settings.group.is_none() {
         return Ok(None);
@@ -120,8 +121,8 @@ fn number(text: &str) -> Option<u32> {
     digits.then(|| text.parse().ok())?.filter(|number| *number != u32::MAX)
 }
 
-/// The groups of a user, as initgroups(3) finds them; looked up once, so that a worker started later does not depend on the network
-/// that a group database may be behind.
+/// The groups of a user, as initgroups(3) finds them; looked up once, so that a worker started later does not depend on the
+/// network, where a group database may be.
 fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, String> {
     let name = std::ffi::CString::new(user.name.as_str()).map_err(|_| "--user: the name has a NUL character".to_owned())?;
     getgrouplist(&name, gid)
@@ -129,8 +130,8 @@ fn groups_of(user: &User, gid: Gid) -> Result<Vec<Gid>, String> {
 }
 
 impl Identity {
-    /// Turns this process, a new worker, into the user, for good. `death` is sent when the `master` dies, which the kernel forgets
-    /// with the change.
+    /// Turns this process, a new worker, into the user, for good. `death` is sent when the `master` dies, which the kernel
+    /// forgets with the change.
     pub fn assume_in_worker(&self, death: Signal, master: Pid) -> Result<(), BootError> {
         self.assume()?;
         prctl::set_pdeathsig(death).map_err(|errno| self.failed(errno.into()))?;
@@ -165,8 +166,8 @@ impl Identity {
         })
     }
 
-    /// Sets what a login would set, and takes out what the login of the master's user has left: programs look for their files in the
-    /// home directory and in others that are closed to them now.
+    /// Sets what a login would set, and takes out what the login of the master's user has left: programs look for their files in
+    /// the home directory and in others that are closed to them now.
     fn set_environment(&self) -> std::io::Result<()> {
         if self.is_other {
             let closed = places_of_master();
@@ -201,7 +202,8 @@ fn places_of_master() -> Vec<PathBuf> {
     homes.chain(BY_NUMBER.iter().map(|dir| Path::new(dir).join(uid.to_string()))).collect()
 }
 
-/// Whether a value names something in one of the directories: a path, a list of paths, an address such as `unix:path=/run/user/0/bus`.
+/// Whether a value names something in one of the directories: a path, a list of paths, an address such as
+/// `unix:path=/run/user/0/bus`.
 fn is_in(value: &str, dirs: &[PathBuf]) -> bool {
     value.split(['=', ':', ',', ';']).any(|part| dirs.iter().any(|dir| Path::new(part).starts_with(dir)))
 }

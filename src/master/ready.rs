@@ -1,4 +1,4 @@
-//! Telling whoever started the server that it is ready: `--ready-fd`.
+//! The report that the server is ready, to the process that started it: `--ready-fd`.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use crate::net::listener::Listener;
 use crate::sys::fd::inherited;
 
-/// The descriptor of `--ready-fd`. Dropped without [`ReadyFd::announce`] it is closed, which tells the reader of a failure.
+/// The descriptor of `--ready-fd`. Dropped without [`ReadyFd::announce`] it is closed, which the reader takes for a failure.
 #[derive(Debug)]
 pub struct ReadyFd(File);
 

@@ -1,5 +1,5 @@
-//! The master's loop. Its order: nearest deadline as the timeout, poll, reports, signals (and with them the dead), deadlines. Reports
-//! come first, so that a worker that is ready is known to be when it is told to leave.
+//! The master's loop. Its order: nearest deadline as the timeout, poll, reports, signals (and with them the dead), deadlines.
+//! Reports come first, so that a worker that is ready is known to be so when it gets the order to leave.
 
 use std::fs::File;
 use std::io;
@@ -42,8 +42,8 @@ use super::supervisor::Supervisor;
 use super::table::{self, Child, Table};
 use super::trial::Trial;
 
-/// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order to
-/// leave.
+/// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order
+/// to leave.
 const MASTER_DIED: Signal = Signal::SIGTERM;
 
 /// A running server.
@@ -106,20 +106,21 @@ impl Server {
     pub fn run(mut self) -> Outcome {
         match self.serve() {
             Break(End::Exit(code)) => {
-                // Workers have put connections there: the last close of one may wait for its client, but not at the end of a process.
+                // Workers have put connections there: the last close of one may wait for its client, but not at the end of a
+                // process.
                 std::mem::forget((self.queue, self.table));
                 Outcome::Exit(code)
             }
             Break(End::Born(mut birth)) => match self.enter_worker(&mut birth) {
                 Ok(logs) => {
                     let boot = self.into_boot(birth, logs);
-                    // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master were open.
-                    // It fails for no valid argument.
+                    // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master
+                    // were open. It fails for no valid argument.
                     let _ = privileges::let_be_inspected();
                     Outcome::Worker(Box::new(boot))
                 }
                 Err(error) => {
-                    // The master waits for it; without a master there is nobody to tell.
+                    // The master waits for it; without a master there is nobody to report to.
                     let _ = birth.channel.send(&Report::BootFailed(error));
                     process::exit_now(code::BOOT)
                 }
@@ -234,9 +235,9 @@ impl Server {
             .min()
     }
 
-    /// Looks for workers that do not go on or take too much.
+    /// Looks for workers that make no progress or take too much.
     fn look_around(&mut self) -> ControlFlow<End> {
-        // Before the question, so that a stop behind it makes nobody look late.
+        // Before the question, so that a pause after it makes nobody look late.
         let now = time::monotonic();
         if self.pace.stands_still() {
             // The round stays due, and the next turn begins with what was lost.
@@ -344,7 +345,7 @@ impl Server {
                 let strange = self.table.child(slot).is_some_and(|child| child.other_queue);
                 let order = if strange { order.max(Order::Vacate) } else { order };
                 match self.table.channel(slot) {
-                    // It fails only for a worker that is gone, whose end is about to be told.
+                    // It fails only for a worker that is gone, whose end is about to be reported.
                     Some(channel) => _ = channel.send(order),
                     // A worker that cannot ask what the signal means leaves.
                     None => self.send(slot, &[Signal::SIGTERM]),
@@ -356,7 +357,7 @@ impl Server {
                 self.generations.discard(generation);
                 self.generations.current().directories.return_to();
             }
-            // A stopped process gets the first signal only when it goes on.
+            // A stopped process gets the first signal only when it continues.
             Action::Abort(slot) => self.send(slot, &[Signal::SIGABRT, Signal::SIGCONT]),
             Action::Kill(slot) => self.send(slot, &[Signal::SIGKILL]),
             Action::StopListening => self.stop_listening(),
@@ -457,8 +458,8 @@ impl Server {
         }
     }
 
-    /// Turns the copy of the master in a new process into a worker. The master's signals, channels and ready descriptor are closed;
-    /// none of that is noticed outside.
+    /// Turns the copy of the master in a new process into a worker. The master's signals, channels and ready descriptor are
+    /// closed; none of that is noticed outside.
     fn into_boot(self, birth: Birth, (log, access): WorkerLogs) -> Boot {
         let slot = birth.slot.0;
         self.scoreboard.reset(slot, std::process::id());
@@ -478,7 +479,7 @@ impl Server {
         }
     }
 
-    /// Opens the logs anew, here and in the workers, each those of its generation.
+    /// Opens the logs again, here and in the workers, each those of its generation.
     fn reopen_logs(&self) {
         let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
         let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
@@ -553,7 +554,7 @@ impl Server {
         addresses.join(", ")
     }
 
-    /// Says that the server is ready: to the log, and to whoever reads `--ready-fd`.
+    /// Says that the server is ready: to the log, and to the reader of `--ready-fd`.
     fn announce(&mut self) {
         let addresses = self.addresses();
         let settings = &self.generations.current().settings;

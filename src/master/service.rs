@@ -1,5 +1,5 @@
-//! What makes the server a service: whoever waits for it, watches it or looks at it is told; its workers get another user, a title
-//! and a place for what they print.
+//! What makes the server a service: reports to those that wait for it, watch it or look at it; for its workers another user, a
+//! title and a place for what they print.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,7 +41,7 @@ pub struct Service {
     /// The service manager.
     pub notifier: Notifier,
     watchdog: Option<Watchdog>,
-    /// Who started the daemon, until told.
+    /// The caller of the daemon, until it has the report.
     caller: Option<Caller>,
     is_daemon: bool,
     captures: Option<Captures>,
@@ -86,7 +86,8 @@ impl Service {
         }
     }
 
-    /// The service of a server that went on in another program: whoever started it has been told, and its workers may still print.
+    /// The service of a server that has become another program: its caller has the report already, and its workers may still
+    /// print.
     pub fn adopt(
         settings: &Settings,
         identity: Option<Identity>,
@@ -126,8 +127,8 @@ impl Service {
         self.caller.as_ref().map(AsFd::as_fd).into_iter().chain(captured).collect()
     }
 
-    /// Takes in what came to the descriptors. Whether the server is still wanted: a caller that leaves before it is ready has given
-    /// up.
+    /// Takes in what came to the descriptors. Whether the server is still wanted: a caller that leaves before it is ready has
+    /// given up.
     #[must_use]
     pub fn attend(&mut self, log: &Log) -> bool {
         self.listen_to_workers(log);
@@ -197,7 +198,7 @@ impl Service {
         self.notifier.ready(status);
     }
 
-    /// The server stops; `at_most` is its graceful timeout. Told once.
+    /// The server stops; `at_most` is its graceful timeout. Reported once.
     pub fn stopping(&mut self, at_most: Duration) {
         if !self.stopping {
             self.stopping = true;

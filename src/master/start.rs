@@ -1,6 +1,6 @@
 //! Everything between the settings and the first fork, in the order that leaves nothing half-started: what can be refused without
-//! touching anything, then logs, then the pid file, then sockets. All of it as the user who starts the server; the workers become
-//! another one later.
+//! touching anything, then logs, then the pid file, then sockets. All of it as the user that starts the server; the workers
+//! become another one later.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -44,19 +44,19 @@ pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal>
     Err(Refusal { code, why: why.into() })
 }
 
-/// Tells whoever started the server, on standard error, which workers may have filled. What the application says of itself may be in
-/// it, so it is made harmless as in the log.
+/// Reports a failure where the server was started, on standard error, which workers may have filled. What the application says of
+/// itself may be in it, so it is made harmless as in the log.
 pub fn complain(why: &str) {
-    // Without standard error there is nobody to tell.
+    // Without standard error there is nobody to report to.
     if let Ok(sink) = Sink::open(&LogTarget::Stderr).and_then(|shared| shared.own()) {
         sink.write(&escape::complaint(why));
     }
 }
 
-/// Reads arguments, environment and file anew: settings and warnings, or one line that says why they cannot be used.
+/// Reads arguments, environment and file again: settings and warnings, or one line that says why they cannot be used.
 pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
 
-/// Places for workers beyond twice the number of workers: for operators who want more of them later.
+/// Places for workers beyond twice the number of workers: for operators that want more of them later.
 const SPARE_PLACES: usize = 64;
 
 /// Makes everything that the workers inherit.
@@ -71,7 +71,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     let kit = Kit::open(settings.clone(), None, command.dir())?;
     let log = &kit.log;
     let refusal = |why: String| {
-        // Whoever reads the log wants to know as well as whoever reads standard error.
+        // The readers of the log want to know it as well as those of standard error.
         if !kit.logs.on_stderr() {
             log.critical(format_args!("{why}"));
         }
@@ -159,7 +159,8 @@ pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -
     Ok(())
 }
 
-/// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker says.
+/// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker
+/// says.
 pub(super) fn check_paths(settings: &Settings) -> Result<(), Refusal> {
     if let Some(dir) = &settings.chdir
         && !dir.is_dir()

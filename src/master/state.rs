@@ -1,8 +1,8 @@
 //! What a master leaves to the program that takes its place by exec, as text in a file in memory.
 //!
-//! Two lines of JSON. The first says which versions the second, the messages of the workers and their slots in shared memory have,
-//! and it never changes its form, so that every program can tell whether it understands the rest. Descriptors are numbers: they
-//! stay open across exec.
+//! Two lines of JSON. The first says which versions the second, the messages of the workers and their slots in shared memory
+//! have, and it never changes its form, so that every program can tell whether it understands the rest. Descriptors are numbers:
+//! they stay open across exec.
 
 use std::ffi::OsString;
 use std::fmt;

@@ -5,7 +5,7 @@
 //!             └──a worker cannot boot, INT, QUIT──────────────────────────────▲
 //! place:   Empty ─▶ Booting ──Ready──▶ Ready ──ordered, or by itself──▶ Leaving ─▶ Empty
 //!             ▲        ├─BootFailed─▶ Failed ─┐   ├──died──┐
-//!             │        └──────does not go on──┼───┴─▶ Aborted ─┐        (any) ──SIGKILL──▶ Killed ─▶ Empty
+//!             │        └───makes no progress──┼───┴─▶ Aborted ─┐        (any) ──SIGKILL──▶ Killed ─▶ Empty
 //!             │                               │                │                           └─does not end─▶ Lost ─▶ Empty
 //!             └────────────── Waiting ◀───────┴────────────────┘
 //! ```
@@ -38,12 +38,13 @@ use upgrade::Upgrade;
 /// Time between SIGABRT and SIGKILL: for the stacks of a few hundred threads, and for a small core file.
 pub const ABORT_GRACE: Duration = Duration::from_millis(1_500);
 
-/// How long a worker whose channel is closed has to end: the kernel closes the descriptors of a process before it tells of its end.
+/// How long a worker whose channel is closed has to end: the kernel closes the descriptors of a process before it reports its
+/// end.
 pub const CUT_GRACE: Duration = Duration::from_millis(500);
 
-/// How long a worker has to end after SIGKILL: the kernel may have much memory to give back. One that does not end is lost: a debugger
-/// keeps the parent from waiting for it (ptrace(2)), which can be of the worker's own making, or a thread of it sleeps in the kernel
-/// (a network file system that does not answer).
+/// How long a worker has to end after SIGKILL: the kernel may have much memory to give back. One that does not end is lost: a
+/// debugger keeps the parent from waiting for it (ptrace(2)), which can be of the worker's own making, or a thread of it sleeps
+/// in the kernel (a network file system that does not answer).
 pub const KILL_GRACE: Duration = Duration::from_secs(5);
 
 /// Longest timeout, so that a deadline can always be computed.
@@ -62,9 +63,9 @@ enum State {
     Failed { kill_at: Instant },
     /// A worker that serves.
     Ready { since: Instant },
-    /// A worker that was told to leave, or does so by itself. Once hurried it finishes what runs and nothing else.
+    /// A worker that has the order to leave, or does so by itself. Once hurried it finishes what runs and nothing else.
     Leaving { until: Option<Instant>, hurried: bool },
-    /// A worker that did not go on and was sent SIGABRT, until then; once `killed`, SIGKILL has followed.
+    /// A worker that made no progress and was sent SIGABRT, until then; once `killed`, SIGKILL has followed.
     Aborted { until: Instant, killed: bool, hang: Hang },
     /// A worker that was sent SIGKILL, and should have ended by then.
     Killed { until: Instant },
@@ -135,7 +136,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// The policy for a server that has room for `capacity` workers at once (more than twice `policy.workers`), none of them started.
+    /// The policy for a server that has room for `capacity` workers at once (more than twice `policy.workers`), none of them
+    /// started.
     pub fn new(policy: Policy, capacity: usize) -> Self {
         Self {
             places: Vec::new(),
@@ -322,7 +324,7 @@ impl Supervisor {
                 }
             }
             (Report::Draining, State::Ready { .. }) => {
-                // By itself: whoever is told to leave is Leaving already.
+                // By itself: a worker with the order to leave is Leaving already.
                 place.state = State::Leaving { until, hurried: false };
                 self.tell(Note::Left(slot));
                 if self.taken() < 2 * self.wanted {
@@ -374,7 +376,7 @@ impl Supervisor {
                 fatal = starting && matches!(hang, Hang::Boot(_));
                 self.tell(Note::Hung { slot, hang, exit, fatal });
             }
-            // Whoever leaves in order says so first.
+            // A worker that leaves in order says so first.
             State::Leaving { .. } if exit == Exit::Code(0) => {}
             State::Ready { .. } => {
                 self.tell(Note::Died { slot, exit, booting: false, fatal: false });
@@ -408,7 +410,7 @@ impl Supervisor {
         }
     }
 
-    /// A worker does not go on: it is ended so that its interpreter can still say where it is.
+    /// A worker makes no progress: it is ended so that its interpreter can still say where it is.
     fn stuck(&mut self, slot: Slot, hang: Hang, now: Instant) {
         let Some(place) = self.place(slot) else { return };
         match place.state {
@@ -444,7 +446,7 @@ impl Supervisor {
         }
     }
 
-    /// A listening socket was made anew: all workers have the old one, and those that boot too.
+    /// A listening socket was made again: all workers have the old one, and those that boot too.
     fn replace_all(&mut self) {
         for index in 0..self.places.len() {
             self.wear_out(Slot(index), Wear::Socket);
@@ -460,7 +462,7 @@ impl Supervisor {
         }
     }
 
-    /// A worker has had its share; who gives way when is up to `balance`.
+    /// A worker has had its share; `balance` decides when it gives way.
     fn wear_out(&mut self, slot: Slot, wear: Wear) {
         // What does not end does so also before the last worker is ready.
         let serving = self.phase == Phase::Serving || (matches!(wear, Wear::Stuck | Wear::Cut) && self.phase == Phase::Starting);
@@ -475,7 +477,7 @@ impl Supervisor {
         let state = &mut self.places[slot.0].state;
         let end = now + KILL_GRACE;
         if let State::Aborted { until, killed, .. } = state {
-            // Its report tells everything.
+            // Its report says everything.
             (*until, *killed) = (end, true);
         } else {
             *state = State::Killed { until: end };

@@ -37,8 +37,8 @@ pub struct Child {
     conduct: Conduct,
     ready: bool,
     ended: bool,
-    /// What the workers of the slot before it had served, and taken over from others. Of one that was forked before exec both are 0:
-    /// it counts as one that had served.
+    /// What the workers of the slot before it had served, and taken over from others. Of one that was forked before exec both are
+    /// 0: it counts as one that had served.
     before: (u64, u64),
 }
 
@@ -107,7 +107,7 @@ impl Child {
     }
 }
 
-/// The last worker of each slot, dead or alive: its death is told after it has happened.
+/// The last worker of each slot, dead or alive: its death is reported after it has happened.
 #[derive(Debug, Default)]
 pub struct Table {
     rows: Vec<Option<Child>>,
@@ -179,9 +179,9 @@ impl Table {
         self.child(slot)?.channel.as_ref()
     }
 
-    /// What the worker has said since the last call, [`REPORTS_PER_TURN`] reports at most: the rest waits for the next turn of the
-    /// loop. A closed or broken channel is forgotten: the end of the process tells the rest. A worker that says what no worker does
-    /// is not listened to any more; how it did so comes behind its reports.
+    /// What the worker has said since the last call, [`REPORTS_PER_TURN`] reports at most: the rest waits for the next round of
+    /// the loop. A closed or broken channel is forgotten: the end of the process says the rest. A worker that says what no worker
+    /// does is not listened to any more; how it did so comes after its reports.
     pub fn reports(&mut self, slot: Slot) -> (Vec<Report>, Option<Breach>) {
         self.hear(slot, REPORTS_PER_TURN)
     }
@@ -217,8 +217,8 @@ impl Table {
         (reports, breach)
     }
 
-    /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that PID 1 inherits,
-    /// [`process::reap_orphans`]) are never taken for workers.
+    /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that PID 1
+    /// inherits, [`process::reap_orphans`]) are never taken for workers.
     pub fn reap(&mut self) -> Vec<(Slot, Exit)> {
         let mut ended = Vec::new();
         for (index, row) in self.rows.iter_mut().enumerate() {

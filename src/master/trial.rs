@@ -1,5 +1,5 @@
-//! The trial of a new program: before the master becomes it, it is run beside the server, reads the master's state from its standard
-//! input and says whether it could go on from there. Nothing that it does can harm the server.
+//! The trial of a new program: before the master becomes it, it is run beside the server, reads the master's state from its
+//! standard input and says whether it could continue from there. Nothing that it does can harm the server.
 
 use std::io::{self, PipeReader, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -18,7 +18,7 @@ use super::state::State;
 /// The option that makes a program answer instead of serve. A program that does not know it refuses, as it must.
 pub const OPTION: &str = "--check-state";
 
-/// What a program says that can go on, as its last line. Success alone would not do: `true` succeeds.
+/// The last line of a program that can continue. Success alone would not do: `true` succeeds.
 pub const ANSWER: &str = "tapster: the state can be taken over";
 
 /// Most of the program's words that are kept, in bytes: enough for the reason.
@@ -34,7 +34,8 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Starts the program of `command` on the state of this process, which names these `descriptors`: the program has them as well.
+    /// Starts the program of `command` on the state of this process, which names these `descriptors`: the program has them as
+    /// well.
     pub fn start(command: &Command, state: &State, descriptors: &[BorrowedFd<'_>]) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", command.program().display());
         let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;

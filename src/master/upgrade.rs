@@ -10,12 +10,12 @@
 //!         adopt: read the state, take the descriptors over, catch signals, unblock them
 //!                │
 //!                ▼
-//!         reload to a new generation, whose workers are the new program; if they fail, the old ones go on serving
+//!         reload to a new generation, whose workers are the new program; if they fail, the old ones keep serving
 //! ```
 //!
-//! Exec in place, not a second master beside the first: whoever started the server (systemd, supervisord, a pid file) knows one
-//! process id, and it stays; there is never a time with two masters that could both be sent a signal; and the workers keep their
-//! parent, so their ends are waited for as before. What it costs is that there is no way back after exec, hence the trial.
+//! Exec in place, not a second master beside the first: systemd, supervisord or a pid file, whichever started the server, knows
+//! one process id, and it stays; there is never a time with two masters that could both be sent a signal; and the workers keep
+//! their parent, so their ends are waited for as before. What it costs is that there is no way back after exec, hence the trial.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -186,9 +186,9 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
     Ok(Some(state))
 }
 
-/// Whether a server with this state, read from `source`, could go on with these settings in this program. Its descriptors are open here
-/// too, and everything that [`adopt`] does to take them over is done, but nothing that the server would notice: a worker may have
-/// changed what it shares with the master.
+/// Whether a server with this state, read from `source`, could continue with these settings in this program. Its descriptors are
+/// open here too, and everything that [`adopt`] does to take them over is done, but nothing that the server would notice: a
+/// worker may have changed what it shares with the master.
 pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
     privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
     let (state, _) = State::read(source).or_else(|why| refuse(code::FAILED, why.to_string()))?;
@@ -202,7 +202,7 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> 
     claim(&state, &kit).map(drop)
 }
 
-/// Sockets and the shape of the scoreboard stay; what the settings say of them now is told by the reload that follows.
+/// Sockets and the shape of the scoreboard stay; the reload that follows reports what the settings say of them now.
 fn keep_shape(settings: &mut Settings, state: &State) {
     settings.threads = state.threads;
     settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
@@ -238,7 +238,7 @@ fn claim(state: &State, kit: &Kit) -> Result<Estate, Refusal> {
     Ok(Estate { scoreboard, queue, same_queue, children, outputs })
 }
 
-/// Goes on with a server whose state was inherited.
+/// Continues a server whose state was inherited.
 pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
@@ -315,7 +315,7 @@ fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Liste
     listener::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
 }
 
-/// Connections whose messages this program does not know are left to the workers of before, who hold their queue too.
+/// Connections whose messages this program does not know are left to the workers of before, which hold their queue too.
 fn adopt_queue(queue: &state::Queue) -> io::Result<Queue> {
     let [sender, receiver] = queue.ends.map(inherited);
     let ends = [sender?, receiver?];

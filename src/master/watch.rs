@@ -1,10 +1,10 @@
-//! Which workers do not go on: pure, from what the scoreboard shows and the time.
+//! Which workers make no progress: pure, from what the scoreboard shows and the time.
 //!
-//! A call of the application has its deadline from the moment it was entered. The worker's own loop looks after that, as long as it
-//! goes round: at the deadline it is asked for a sign, and ended when it gives none. A worker outside of the application shows by its
-//! loop's beat that it goes on; the loop of an idle worker sleeps, so one that has been quiet for a while is woken by a ping first,
-//! and has half of the timeout to answer. Times are nanoseconds of CLOCK_MONOTONIC, which stands still while the machine is suspended.
-//! What passed before the master itself woke up late counts for nobody: then everything stood still.
+//! A call of the application has its deadline from the moment it was entered. The worker's own loop looks after that, as long as
+//! it runs: at the deadline it is asked for a sign, and ended when it gives none. A worker outside of the application shows by
+//! its loop's beat that it makes progress; the loop of an idle worker sleeps, so one that has been quiet for a while is woken by
+//! a ping first, and has half of the timeout to answer. Times are nanoseconds of CLOCK_MONOTONIC, which stands still while the
+//! machine is suspended. What passed before the master itself woke up late counts for nobody: then everything stood still.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use super::event::{Hang, Slot};
 const QUIET_MIN: Duration = Duration::from_millis(100);
 const QUIET_MAX: Duration = Duration::from_secs(10);
 
-/// How long a worker has to give a sign at the deadline of a call, in nanoseconds: its loop answers within a few milliseconds when
-/// it is there and the machine is not worn out. It is asked twice: where everything stands still for a moment, the master may be the
-/// first to go on, and finds the first question unanswered.
+/// How long a worker has to give a sign at the deadline of a call, in nanoseconds: its loop answers within a few milliseconds
+/// when it is there and the machine is not worn out. It is asked twice: where everything stands still for a moment, the master
+/// may be the first to run again, and finds the first question unanswered.
 const ANSWER: u64 = 250_000_000;
 
 /// What can be seen of a worker.
@@ -40,14 +40,14 @@ pub enum Verdict {
     Later(u64),
     /// Wake its loop, and look again at this time.
     Ping(u64),
-    /// It does not go on.
+    /// It makes no progress.
     Stuck(Hang),
 }
 
 /// What was seen of a worker before.
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    /// When it last showed that it goes on.
+    /// When it last showed progress.
     sign: u64,
     served: u64,
     /// When it was pinged since then.

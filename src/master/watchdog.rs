@@ -1,11 +1,11 @@
-//! When the service manager is told that the service lives (sd_watchdog_enabled(3)): at half the interval that it asks for, from the
-//! master's loop and only while a worker is ready. So it strikes when the loop hangs, and when nobody serves.
+//! When the server reports to the service manager that it lives (sd_watchdog_enabled(3)): at half the interval that it asks for,
+//! from the master's loop and only while a worker is ready. So it strikes when the loop hangs, and when nobody serves.
 
 use std::time::{Duration, Instant};
 
 use crate::sys::process::Pid;
 
-/// The shortest interval that is kept: below it the service would do nothing but tell that it lives.
+/// The shortest interval that is kept: below it the service would do nothing but report that it lives.
 const SHORTEST: Duration = Duration::from_millis(1);
 
 /// The watchdog of this process.
@@ -31,7 +31,7 @@ impl Watchdog {
         Some(Self { every, next: now + every })
     }
 
-    /// Whether to tell it now.
+    /// Whether to report it now.
     pub fn due(&mut self, ready_workers: usize, now: Instant) -> bool {
         let due = ready_workers > 0 && self.next <= now;
         if due {

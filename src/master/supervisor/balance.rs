@@ -58,8 +58,8 @@ impl Supervisor {
         self.places.iter().filter(|place| place.owed && like(place)).count()
     }
 
-    /// Workers that live, leaving ones included, and those that are about to; the canary of a reload has its place besides, and lost
-    /// ones do not count.
+    /// Workers that live, leaving ones included, and those that are about to; the canary of a reload has its place besides, and
+    /// lost ones do not count.
     pub(super) fn taken(&self) -> usize {
         let canary = self.reload.canary();
         self.places
@@ -83,8 +83,8 @@ impl Supervisor {
         }
     }
 
-    /// Of the workers that serve: the stale one that has served longest, else the last. Where workers wear out faster than they are
-    /// replaced, each has its turn all the same.
+    /// Of the workers that serve: the stale one that has served longest, else the last. Where workers wear out faster than they
+    /// are replaced, each has its turn all the same.
     fn first_to_leave(&self) -> Option<Slot> {
         let serving = self.places.iter().enumerate().filter(|(_, place)| place.owed);
         let mut serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));
@@ -100,7 +100,7 @@ impl Supervisor {
         self.actions.push(Action::Order(slot, order));
     }
 
-    /// Tells those that leave already and hand their connections over that nobody stays to take them.
+    /// Informs the workers that leave already and hand their connections over: nobody stays to take them.
     pub(super) fn vacate_the_leaving(&mut self) {
         let leaving = |place: &Place| matches!(place.state, State::Leaving { hurried: false, .. });
         let slots = self.places.iter().enumerate().filter(|(_, place)| leaving(place)).map(|(index, _)| Slot(index));
@@ -120,7 +120,7 @@ impl Supervisor {
         }
     }
 
-    /// Says when the last worker of an old generation has given way, and goes on with the next reload.
+    /// Says when the last worker of an old generation has given way, and continues with the next reload.
     fn finish_reload(&mut self, target: usize) {
         let fresh = |place: &Place| is_ready(place) && place.generation == self.current;
         let old = self.count(|place| place.generation < self.current);

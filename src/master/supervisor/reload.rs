@@ -20,7 +20,7 @@ enum Step {
     Rolling,
 }
 
-/// The reload under way and the one behind it.
+/// The reload under way and the one after it.
 #[derive(Clone, Debug)]
 pub(super) struct Reload {
     step: Step,

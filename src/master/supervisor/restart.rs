@@ -1,23 +1,24 @@
 //! When a worker that has died is replaced.
 //!
-//! One that was well is replaced at once, however often that happens: a request may have ended it, and whoever sends such requests
-//! must not keep the others from being answered. Well is a worker that a client had reached, or that was ready for [`HEALTHY_AFTER`].
-//! That it had answered something is not asked for: the first request that a new worker gets may be such a one. The bound is the
-//! cost: at most half of the workers boot for that at a time, and none while boots fail.
+//! One that was well is replaced at once, however often that happens: a request may have ended it, and a client that sends such
+//! requests must not keep the others from being answered. Well is a worker that a client had reached, or that was ready for
+//! [`HEALTHY_AFTER`]. That it had answered something is not asked for: the first request that a new worker gets may be such a
+//! one. The bound is the cost: at most half of the workers boot for that at a time, and none while boots fail.
 //!
-//! A worker that leaves by itself, or does not even end when it is killed, is replaced in another place, as one that no client had
-//! reached: the first time at once, and never so that leaving ones and others are more than twice the workers that are wanted.
+//! A worker that leaves by itself, or does not even end when it is killed, is replaced in another place, as one that no client
+//! had reached: the first time at once, and never so that leaving ones and others are more than twice the workers that are
+//! wanted.
 //!
-//! All others (boots that fail, workers that die by themselves soon after their boot) are tried again with growing pauses, and never
-//! more than [`RESTARTS`] a second.
+//! All others (boots that fail, workers that die by themselves soon after their boot) are tried again with growing pauses, and
+//! never more than [`RESTARTS`] a second.
 
 use std::time::{Duration, Instant};
 
 use super::super::event::{Note, Slot};
 use super::{Place, State, Supervisor};
 
-/// Most replacements of failed workers that start within [`RESTART_WINDOW`], besides those of workers that were well: a crash loop
-/// must not become the machine's main work.
+/// Most replacements of failed workers that start within [`RESTART_WINDOW`], besides those of workers that were well: a crash
+/// loop must not become the machine's main work.
 pub const RESTARTS: usize = 2;
 
 /// See [`RESTARTS`].
@@ -57,7 +58,8 @@ impl Supervisor {
         }
     }
 
-    /// Plans a replacement for a worker that still has its place, in another one. Where there is none, its own is kept until it ends.
+    /// Plans a replacement for a worker that still has its place, in another one. Where there is none, its own is kept until it
+    /// ends.
     pub(super) fn replace_elsewhere(&mut self, slot: Slot, now: Instant) {
         let old = self.places[slot.0];
         if !old.owed {
@@ -69,8 +71,8 @@ impl Supervisor {
         self.restart(other, was_well(old.ready, false, now), now);
     }
 
-    /// Forks again where a pause is over, the longest first: for workers that were well while there is room for boots, else as often
-    /// as the limit allows.
+    /// Forks again where a pause is over, the longest first: for workers that were well while there is room for boots, else as
+    /// often as the limit allows.
     pub(super) fn restart_the_waiting(&mut self, now: Instant) {
         while self.may_boot_promptly() {
             let Some(slot) = self.longest_waiting(now, true) else { break };
@@ -84,8 +86,8 @@ impl Supervisor {
         }
     }
 
-    /// Whether there is room for one more boot in the place of a worker that was well: half of the workers may boot, so that a flood
-    /// of requests that crash workers leaves as much of the machine to those that serve.
+    /// Whether there is room for one more boot in the place of a worker that was well: half of the workers may boot, so that a
+    /// flood of requests that crash workers leaves as much of the machine to those that serve.
     fn may_boot_promptly(&self) -> bool {
         let booting = self.places.iter().filter(|place| matches!(place.state, State::Booting { .. })).count();
         !self.boots_fail && booting < self.wanted.div_ceil(2)

@@ -35,7 +35,7 @@ impl Stage {
 }
 
 impl Supervisor {
-    /// Tells everybody to leave, or to leave more quickly.
+    /// Orders all workers to leave, or to leave more quickly.
     pub(super) fn stop(&mut self, code: i32, order: Order, now: Instant) {
         self.tell(Note::Stopping(order));
         let stage = match order {

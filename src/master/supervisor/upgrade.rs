@@ -5,14 +5,14 @@
 //!   ▲                                                  │              │
 //!   └──────────────────── not fit, no answer, ─────────┴──── fails ───┘
 //! ```
-//! A second USR2 is the same upgrade. Behind exec everything is as in a reload, and fails as one: the workers of before serve on.
+//! A second USR2 is the same upgrade. After exec everything is as in a reload, and fails as one: the workers of before serve on.
 
 use std::time::{Duration, Instant};
 
 use super::super::event::{Action, Generation, Life, Note, Policy, Slot, UpgradeFailure, WorkerLife};
 use super::{LONGEST, Phase, Place, Reload, State, Supervisor};
 
-/// Longest time that a new program takes to say whether it can go on: it reads its configuration and loads nothing.
+/// Longest time that a new program takes to say whether it can continue: it reads its configuration and loads nothing.
 pub const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where an upgrade is.
@@ -34,8 +34,8 @@ impl Upgrade {
 }
 
 impl Supervisor {
-    /// The policy of a server that goes on in another program: it serves `current`, the last generation that was begun is `latest`,
-    /// and it has these workers. [`super::Event::Start`] begins the reload that replaces them.
+    /// The policy of a server that has become another program: it serves `current`, the last generation that was begun is
+    /// `latest`, and it has these workers. [`super::Event::Start`] begins the reload that replaces them.
     pub fn adopt(
         policy: Policy,
         capacity: usize,
