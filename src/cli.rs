@@ -11,7 +11,7 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::config::options::{Kind, Opt, TABLE};
+use crate::config::options::{self, Kind, Opt, TABLE};
 use crate::config::{self, Configuration, Given, Origin, Settings, shown};
 
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
@@ -115,7 +115,7 @@ pub fn parse_with(
         (true, false) => Ok(Command::CheckConfig(Box::new(checked_app(configuration)), warnings)),
         (false, true) => {
             let warnings: String = warnings.iter().map(|warning| format!("# {warning}\n")).collect();
-            Ok(Command::Print(warnings + &configuration.to_toml()))
+            Ok(Command::Print(warnings + &config::to_toml(&configuration)))
         }
         (false, false) => Ok(Command::Serve(Box::new(checked_app(configuration)), warnings)),
     }
@@ -242,10 +242,12 @@ fn one_line(error: &clap::Error) -> String {
     let named = |option: &Opt| option.kind != Kind::Positional;
     match error.kind() {
         // clap suggests as well, but from a likeness on that is mostly noise.
-        ErrorKind::UnknownArgument if invalid.starts_with('-') => match Opt::similar(invalid.trim_start_matches('-'), named) {
-            Some(option) => format!("{} (command line): no such option; did you mean --{}?", shown(invalid), option.name),
-            None => format!("{} (command line): no such option; 'tapster --help' lists them all", shown(invalid)),
-        },
+        ErrorKind::UnknownArgument if invalid.starts_with('-') => {
+            match options::similar(invalid.trim_start_matches('-'), named) {
+                Some(option) => format!("{} (command line): no such option; did you mean --{}?", shown(invalid), option.name),
+                None => format!("{} (command line): no such option; 'tapster --help' lists them all", shown(invalid)),
+            }
+        }
         ErrorKind::UnknownArgument => {
             format!("{} (command line): one APP is enough; quote it for the shell if it has blanks", shown(invalid))
         }

@@ -163,6 +163,6 @@ fn print(text: &str) -> i32 {
 
 /// Writes one line to standard error.
 fn complain(why: &str) {
-    // Without standard error there is nobody to tell.
+    // Without standard error there is nobody to report to.
     let _ = io::stderr().write_all(&escape::complaint(why));
 }

@@ -63,7 +63,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "config",
-        modules: &["log::Level"],
+        modules: &[],
         crates: &["strsim", "toml"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::os::unix::net", "std::process", "std::thread"],
         why: "settings are values: no command-line library, no Python, no system calls",
@@ -141,7 +141,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "cli",
-        modules: &["config", "log::Level"],
+        modules: &["config"],
         crates: &["clap", "strsim"],
         not_std: &["std::net", "std::thread"],
         why: "the command line is spelling and help",

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use mio::{Events, Interest, Poll, Token};
 use tapster::config::{Bind, Settings};
-use tapster::net::listener;
+use tapster::net::bind;
 use tapster::net::stream::Stream;
 use tapster::sys::epoll;
 
@@ -54,7 +54,7 @@ fn serve(mut stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
 
 fn run(bind: Bind) -> std::io::Result<()> {
     let settings = Settings { binds: vec![bind], ..Settings::default() };
-    let listeners = listener::bind_all(&settings).map_err(|error| std::io::Error::other(error.to_string()))?;
+    let listeners = bind::bind_all(&settings).map_err(|error| std::io::Error::other(error.to_string()))?;
     let mut poll = Poll::new()?;
     epoll::add_exclusive(poll.registry().as_fd(), listeners[0].as_fd(), LISTENER.0 as u64)?;
     let mut events = Events::with_capacity(256);

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use tapster::channel::{self, Heard, MasterEnd, Order, Report};
+use tapster::config::Level;
 use tapster::config::{Bind, LogTarget, Settings};
 use tapster::http::response::{Context, Encoder, End};
-use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::net::listener;
+use tapster::net::bind;
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::memory::file_of;
 use tapster::sys::signals::Blocked;
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let members = settings.members();
     let boot = Boot {
         stacks: file_of(c"stacks", b"").expect("a file in memory"),
-        listeners: listener::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
+        listeners: bind::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),
         queue: tapster::lending::Queue::new().expect("a socketpair"),
         slot: 0,

@@ -17,6 +17,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, se
 use super::conduct::Breach;
 use super::{LogName, MESSAGE_MAX, Message, Order, PACKET_MAX, Report};
 use crate::sys::scm::{self, Peeked};
+use crate::sys::socket::refuse_descriptors;
 use crate::sys::{fd, process};
 
 /// Room for the packets that a worker sends in its life, so that it never has to wait for the master. (The kernel doubles it for its
@@ -83,7 +84,7 @@ impl MasterEnd {
     /// The master's end of a channel, made here or by the program that this process was before exec.
     pub fn adopt(fd: OwnedFd) -> Self {
         // A kernel that does not know the option has the other defence.
-        let _ = scm::refuse_descriptors(&fd);
+        let _ = refuse_descriptors(&fd);
         Self(fd)
     }
 

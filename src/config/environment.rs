@@ -2,9 +2,8 @@
 
 use std::ffi::{OsStr, OsString};
 
-use super::Error;
-use super::error::shown;
-use super::options::{Opt, PREFIX, TABLE};
+use super::error::{Error, shown};
+use super::options::{self, Opt, PREFIX, TABLE};
 use super::origin::{Given, Origin};
 
 /// Reads the options among `variables`; the texts are warnings about variables with our prefix that are no option. They are not
@@ -41,7 +40,7 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result
 
 fn find(name: &str) -> Option<&'static Opt> {
     let lower = name.to_ascii_lowercase();
-    Opt::find(&lower).filter(|option| option.sources.environment() && name == lower.to_ascii_uppercase())
+    options::find(&lower).filter(|option| option.sources.environment() && name == lower.to_ascii_uppercase())
 }
 
 fn given(option: &'static Opt, variable: &str, value: &OsStr) -> Result<Given, Error> {
@@ -63,13 +62,13 @@ fn value_error(given: &Given, why: String) -> Error {
 
 fn unknown(variable: &str, name: &str) -> String {
     let variable = shown(variable);
-    if let Some(option) = Opt::find(&name.to_ascii_lowercase()) {
+    if let Some(option) = options::find(&name.to_ascii_lowercase()) {
         return match option.sources.environment() {
             true => format!("{variable} (environment) is ignored: did you mean {}?", option.variable()),
             false => format!("{variable} (environment) is ignored: this option cannot be given in the environment"),
         };
     }
-    match Opt::similar(name, |option| option.sources.environment()) {
+    match options::similar(name, |option| option.sources.environment()) {
         Some(option) => format!("{variable} (environment) is ignored: no such option; did you mean {}?", option.variable()),
         None => format!("{variable} (environment) is ignored: no such option; 'tapster --help' lists them all"),
     }

@@ -5,8 +5,8 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::Error;
-use super::options::{Kind, Opt};
+use super::error::Error;
+use super::options::{self, Kind, Opt};
 use super::origin::{Given, Origin};
 
 /// Reads the options of a file's content; `path` is for messages.
@@ -28,15 +28,15 @@ pub fn read(content: &[u8], path: &Path) -> Result<Vec<Given>, Error> {
     for (key, value) in entries {
         let origin = Origin::File { path: path.into(), line: line_of(content.as_bytes(), key.span().start) };
         let name: &str = key.get_ref();
-        let Some(option) = Opt::find(name).filter(|option| option.sources.file()) else {
-            return Err(match Opt::find(name) {
+        let Some(option) = options::find(name).filter(|option| option.sources.file()) else {
+            return Err(match options::find(name) {
                 Some(option) => Error::Value {
                     option,
                     value: text_of(value.get_ref()),
                     origin,
                     why: "is of no use in the file; give it on the command line".into(),
                 },
-                None => Error::UnknownKey { key: name.into(), origin, suggestion: Opt::similar(name, |o| o.sources.file()) },
+                None => Error::UnknownKey { key: name.into(), origin, suggestion: options::similar(name, |o| o.sources.file()) },
             });
         };
         let values = match values_of(option, value) {

@@ -1,6 +1,6 @@
 //! Settings that a reload cannot change: what they are for was done once, before the first worker.
 
-use super::Settings;
+use super::settings::Settings;
 
 /// An option and its setting: puts the old value into the new settings, and says whether they differed.
 type Row = (&'static str, fn(&mut Settings, &Settings) -> bool);
@@ -32,43 +32,41 @@ fixed! {
     "capture-output" => capture_output,
 }
 
-impl Settings {
-    /// Keeps what only a restart can change as it was in `old`; returns the names of the options that would have changed it.
-    pub fn keep_fixed(&mut self, old: &Self) -> Vec<&'static str> {
-        // Without --bind the sockets may have come from a service manager, which is no change.
-        let other_binds = self.binds != old.binds && (self.binds_given || old.binds_given);
-        (self.binds, self.binds_given) = (old.binds.clone(), old.binds_given);
-        let changed = FIXED.iter().filter(|(_, keep)| keep(self, old)).map(|(name, _)| *name);
-        other_binds.then_some("bind").into_iter().chain(changed).collect()
-    }
+/// Keeps in `new` what only a restart can change, as it is in `old`; returns the names of the options that would change it.
+pub fn keep_fixed(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
+    // Without --bind the sockets may have come from a service manager, which is no change.
+    let other_binds = new.binds != old.binds && (new.binds_given || old.binds_given);
+    (new.binds, new.binds_given) = (old.binds.clone(), old.binds_given);
+    let changed = FIXED.iter().filter(|(_, keep)| keep(new, old)).map(|(name, _)| *name);
+    other_binds.then_some("bind").into_iter().chain(changed).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options::Opt;
+    use crate::config::options;
 
     #[test]
     fn what_needs_a_restart_is_kept_and_named() {
         let old = Settings::default();
         let mut new = Settings { backlog: 7, umask: Some(0o77), workers: Some(3), ..Settings::default() };
-        assert_eq!(new.keep_fixed(&old), ["backlog", "umask"]);
+        assert_eq!(keep_fixed(&mut new, &old), ["backlog", "umask"]);
         assert_eq!(new, Settings { workers: Some(3), ..old.clone() });
-        assert!(new.keep_fixed(&old).is_empty());
+        assert!(keep_fixed(&mut new, &old).is_empty());
         let other = vec![crate::config::Bind::Fd(5)];
         let mut new = Settings { binds: other.clone(), binds_given: true, ..Settings::default() };
-        assert_eq!(new.keep_fixed(&old), ["bind"]);
+        assert_eq!(keep_fixed(&mut new, &old), ["bind"]);
         assert_eq!(new.binds, old.binds);
         let passed = Settings { binds: other.clone(), ..Settings::default() };
         let mut new = Settings::default();
-        assert!(new.keep_fixed(&passed).is_empty(), "nobody asked for other addresses");
+        assert!(keep_fixed(&mut new, &passed).is_empty(), "nobody asked for other addresses");
         assert_eq!(new.binds, other);
     }
 
     #[test]
     fn the_names_are_those_of_options() {
         for (name, _) in FIXED {
-            assert!(Opt::find(name).is_some(), "{name}");
+            assert!(options::find(name).is_some(), "{name}");
         }
     }
 }

@@ -1,9 +1,11 @@
 //! From layers of given options to checked settings: the highest layer that gives an option wins it whole, every value of every
 //! layer is checked, and what contradicts itself is refused.
 
-use super::options::{Opt, TABLE};
+use super::bind::Bind;
+use super::error::Error;
+use super::options::{self, TABLE};
 use super::origin::{Given, Origin};
-use super::{Bind, Error, Settings};
+use super::settings::Settings;
 
 /// The settings, and where each came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +37,13 @@ pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, E
     Ok(configuration)
 }
 
+impl Default for Settings {
+    /// The settings of a start without any option.
+    fn default() -> Self {
+        merge([]).expect("the defaults of the table are valid, as its tests show").settings
+    }
+}
+
 fn apply(settings: &mut Settings, given: &Given) -> Result<(), Error> {
     let Some(set) = given.option.set else { return Ok(()) };
     (given.option.clear)(settings);
@@ -48,7 +57,7 @@ fn error(given: &Given, value: &str, why: String) -> Error {
 impl Configuration {
     /// What was given for an option.
     pub fn given(&self, name: &str) -> Option<&Given> {
-        let option = Opt::find(name)?;
+        let option = options::find(name)?;
         self.effective.iter().find(|given| given.option == option)
     }
 
@@ -76,17 +85,17 @@ impl Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::logs::Level;
     use crate::config::{AccessFormat, AppSpec, LogTarget, Network, Trusted};
-    use crate::log::Level;
     use std::time::Duration;
 
     fn given(name: &str, values: &[&str], origin: Origin) -> Given {
-        let option = Opt::find(name).expect(name);
+        let option = options::find(name).expect(name);
         Given { option, values: values.iter().map(|v| v.to_string()).collect(), origin }
     }
 
     fn environment(name: &str, values: &[&str]) -> Given {
-        given(name, values, Origin::Environment(Opt::find(name).unwrap().variable()))
+        given(name, values, Origin::Environment(options::find(name).unwrap().variable()))
     }
 
     fn file(name: &str, values: &[&str]) -> Given {

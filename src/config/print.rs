@@ -2,36 +2,32 @@
 
 use std::fmt::Write;
 
-use super::Configuration;
+use super::merge::Configuration;
 use super::options::{Kind, Opt, Section, TABLE};
 use super::origin::{Given, Origin};
 
-impl Configuration {
-    /// The text of `--print-config`.
-    pub fn to_toml(&self) -> String {
-        let mut out = String::from("# Tapster's configuration: every option, its value, and where that comes from.\n");
-        if let Some(Given { values, origin, .. }) = self.given("config") {
-            let path: String = values.concat().escape_debug().collect();
-            line(&mut out, format_args!("# read from {path}  # {origin}"));
-        }
-        for section in Section::ALL {
-            let mut rows = TABLE.iter().filter(|option| option.section == section && option.set.is_some()).peekable();
-            if rows.peek().is_none() {
-                continue;
-            }
-            line(&mut out, format_args!("\n# {}", section.heading()));
-            for option in rows {
-                let key = option.key();
-                match self.given(option.name) {
-                    Some(given) => {
-                        line(&mut out, format_args!("{key} = {}  # {}", toml_value(option, &given.values), given.origin))
-                    }
-                    None => line(&mut out, format_args!("# {key} is not set  # {}", Origin::Default)),
-                }
-            }
-        }
-        out
+/// The text of `--print-config`.
+pub fn to_toml(configuration: &Configuration) -> String {
+    let mut out = String::from("# Tapster's configuration: every option, its value, and where that comes from.\n");
+    if let Some(Given { values, origin, .. }) = configuration.given("config") {
+        let path: String = values.concat().escape_debug().collect();
+        line(&mut out, format_args!("# read from {path}  # {origin}"));
     }
+    for section in Section::ALL {
+        let mut rows = TABLE.iter().filter(|option| option.section == section && option.set.is_some()).peekable();
+        if rows.peek().is_none() {
+            continue;
+        }
+        line(&mut out, format_args!("\n# {}", section.heading()));
+        for option in rows {
+            let key = option.key();
+            match configuration.given(option.name) {
+                Some(given) => line(&mut out, format_args!("{key} = {}  # {}", toml_value(option, &given.values), given.origin)),
+                None => line(&mut out, format_args!("# {key} is not set  # {}", Origin::Default)),
+            }
+        }
+    }
+    out
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
@@ -57,17 +53,18 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+    use crate::config::options;
     use crate::config::{file, merge};
 
     fn given(name: &str, values: &[&str]) -> Given {
-        let option = Opt::find(name).expect(name);
+        let option = options::find(name).expect(name);
         Given { option, values: values.iter().map(|v| v.to_string()).collect(), origin: Origin::CommandLine }
     }
 
     #[track_caller]
     fn comes_back(layers: Vec<Given>) {
         let before = merge(layers).unwrap();
-        let text = before.to_toml();
+        let text = to_toml(&before);
         let after = merge(file::read(text.as_bytes(), Path::new("t.toml")).unwrap_or_else(|e| panic!("{e}\n{text}"))).unwrap();
         assert_eq!(before.settings, after.settings, "{text}");
     }
@@ -149,13 +146,13 @@ mod tests {
 
     #[test]
     fn each_line_ends_with_its_origin() {
-        let text = merge([
+        let configuration = merge([
             Given { origin: Origin::Environment("TAPSTER_WORKERS".into()), ..given("workers", &["4"]) },
             Given { origin: Origin::File { path: "a\nb".into(), line: 2 }, ..given("log-level", &["debug"]) },
             given("config", &["a\nb"]),
         ])
-        .unwrap()
-        .to_toml();
+        .unwrap();
+        let text = to_toml(&configuration);
         for expected in [
             "# read from a\\nb  # command line\n",
             "\nworkers = 4  # environment TAPSTER_WORKERS\n",

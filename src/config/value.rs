@@ -4,8 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::{AccessFormat, LogTarget};
-use crate::log::Level;
+use super::logs::{AccessFormat, Level, LogTarget};
 
 /// Reads a whole number: digits only, because `parse` alone would take a sign.
 pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {

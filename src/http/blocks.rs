@@ -107,12 +107,12 @@ impl Blocks {
         let rest = &bytes[head.block.start as usize..];
         let place = match self.find(head.version, rest) {
             Some(place) => {
-                head.set_fields(&self.entries[place]);
+                self.entries[place].set_fields(head);
                 place
             }
             None => match self.find_loose(head.version, rest, limits) {
                 Some((place, lengths, len)) => {
-                    head.set_loose_fields(&self.entries[place], &lengths, len);
+                    self.entries[place].set_loose_fields(head, &lengths, len);
                     place
                 }
                 None => return head.resume_fields(bytes, limits, progress),
@@ -217,29 +217,27 @@ impl Entry {
             Some(place) => decimal(head.fields[place].value.of(bytes)).map(Length::Known).ok_or(Error::Length),
         }
     }
-}
 
-impl Head {
-    /// Takes the field lines from a block that was parsed before; the request line is parsed.
-    fn set_fields(&mut self, entry: &Entry) {
-        let start = self.block.start;
-        self.fields.clear();
-        self.fields.extend(entry.fields.iter().map(|field| field.moved(start)));
-        self.end_block(entry, entry.bytes.len());
+    /// Gives a head, whose request line is parsed, the field lines of this block, which was parsed before.
+    fn set_fields(&self, head: &mut Head) {
+        let start = head.block.start;
+        head.fields.clear();
+        head.fields.extend(self.fields.iter().map(|field| field.moved(start)));
+        self.end_block(head, self.bytes.len());
     }
 
     /// The same with values of these lengths in the loose fields and so with `len` bytes.
-    fn set_loose_fields(&mut self, entry: &Entry, lengths: &Lengths, len: usize) {
-        self.fields.clear();
-        entry.loose.moved(&entry.fields, lengths, self.block.start, &mut self.fields);
-        self.end_block(entry, len);
+    fn set_loose_fields(&self, head: &mut Head, lengths: &Lengths, len: usize) {
+        head.fields.clear();
+        self.loose.moved(&self.fields, lengths, head.block.start, &mut head.fields);
+        self.end_block(head, len);
     }
 
-    fn end_block(&mut self, entry: &Entry, len: usize) {
-        self.request_id = entry.request_id;
-        let start = self.block.start as usize;
-        self.len = start + len;
-        self.block = Span::new(start, self.len);
+    fn end_block(&self, head: &mut Head, len: usize) {
+        head.request_id = self.request_id;
+        let start = head.block.start as usize;
+        head.len = start + len;
+        head.block = Span::new(start, head.len);
     }
 }
 

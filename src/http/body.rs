@@ -1,8 +1,6 @@
 //! Decoding a request body: says how much of the input it consumed and which part of it is data; owns and reads nothing.
 
-use std::ops::Range;
-
-use super::chunked;
+use super::chunked::{self, Decoded};
 use super::error::Error;
 use super::framing::Length;
 
@@ -13,17 +11,6 @@ pub enum Decoder {
     Length(u64),
     /// A chunked body.
     Chunked(chunked::Decoder),
-}
-
-/// One step of decoding.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decoded {
-    /// Bytes of the input that are dealt with, framing included.
-    pub consumed: usize,
-    /// The data among them, as a range of the input (may be empty).
-    pub data: Range<usize>,
-    /// Whether the body is complete; nothing behind `consumed` belongs to it.
-    pub done: bool,
 }
 
 impl Decoder {

@@ -131,6 +131,17 @@ pub(super) fn same<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
     }
 }
 
+/// Bytes of a request target, which are those before the first space, control character or `#`: a fragment is no part of any form. Bytes from 0x80 pass: clients send
+/// raw UTF-8.
+#[inline]
+pub(super) fn target_len(bytes: &[u8]) -> usize {
+    let ends = |b: u8| b <= b' ' || b == b'#' || b == 0x7f;
+    // Fixed-size chunks without an early exit become vector instructions.
+    let clean = bytes.as_chunks::<16>().0.iter().take_while(|chunk| !chunk.iter().fold(false, |end, &b| end | ends(b))).count();
+    let clean = clean * 16;
+    clean + bytes[clean..].iter().position(|&b| ends(b)).unwrap_or(bytes.len() - clean)
+}
+
 /// `text` without blanks (SP, HTAB) at both ends.
 #[inline]
 pub(super) fn trim(mut text: &[u8]) -> &[u8] {
@@ -158,6 +169,17 @@ pub(super) fn decimal(text: &[u8]) -> Option<u64> {
         number = number.checked_mul(10)?.checked_add(u64::from(digit))?;
     }
     Some(number)
+}
+
+/// The value of one hexadecimal digit.
+#[inline]
+pub(super) fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
 }
 
 /// Appends `number` in decimal.

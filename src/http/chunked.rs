@@ -13,10 +13,10 @@
 //! TrailerStart --CR--> FinalLf --LF--> Done
 //! ```
 
-use super::body::Decoded;
-use super::bytes::{TOKEN, is_value_byte, put_hex};
+use std::ops::Range;
+
+use super::bytes::{TOKEN, hex, is_value_byte, put_hex};
 use super::error::Error;
-use super::target::hex;
 
 /// Digits of a chunk size: as many as 64 bits have, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;
@@ -73,6 +73,17 @@ enum Extension {
     /// Behind a backslash in a quoted string.
     Escaped,
     QuotedEnd,
+}
+
+/// One step of decoding.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decoded {
+    /// Bytes of the input that are dealt with, framing included.
+    pub consumed: usize,
+    /// The data among them, as a range of the input (may be empty).
+    pub data: Range<usize>,
+    /// Whether the body is complete; nothing behind `consumed` belongs to it.
+    pub done: bool,
 }
 
 impl Decoder {

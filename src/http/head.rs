@@ -4,20 +4,13 @@
 //! when a head comes in pieces, so that trickled bytes cost linear time and limits hold before the head is complete, and it names
 //! the first fault when the fast one refuses. So the verdict does not depend on where the input was cut.
 
-use super::bytes::{TOKEN, same, token_len, value_len};
+use super::bytes::{TOKEN, same, target_len, token_len, value_len};
 use super::error::Error;
 
-pub use super::progress::Progress;
+pub use super::progress::{Limits, MAX_EMPTY_LINES, MAX_HEAD, Parsed, Progress};
 
 /// Longest method in bytes. The longest registered one, UPDATEREDIRECTREF, has 17; a longer run of letters is no HTTP.
 pub const MAX_METHOD: usize = 32;
-
-/// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
-pub const MAX_EMPTY_LINES: usize = 4;
-
-/// Longest head in bytes, whatever the limits of its parts multiply to: spans count in 32 bits. Twenty times what the default limits
-/// of its parts allow.
-pub const MAX_HEAD: usize = 16 * 1024 * 1024;
 
 /// Where a piece of the head lies in the bytes it was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,32 +56,6 @@ pub enum Version {
     Http11,
 }
 
-/// Limits of a head; sizes in bytes without the line end, as gunicorn's options of the same names.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Longest request line; beyond it 414.
-    pub request_line: usize,
-    /// Most header fields; beyond it 431.
-    pub fields: usize,
-    /// Longest header field line (name, colon, value); beyond it 431.
-    pub field_size: usize,
-}
-
-impl Limits {
-    /// Length in bytes that no acceptable head exceeds, at most [`MAX_HEAD`]: a reader that holds this much without a complete
-    /// head answers 431.
-    pub fn head_max(&self) -> usize {
-        const CRLF: usize = 2;
-        let fields = self.fields.saturating_mul(self.field_size.saturating_add(CRLF));
-        (MAX_EMPTY_LINES * CRLF)
-            .saturating_add(self.request_line)
-            .saturating_add(CRLF)
-            .saturating_add(fields)
-            .saturating_add(CRLF)
-            .min(MAX_HEAD)
-    }
-}
-
 /// One header field line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field {
@@ -126,15 +93,6 @@ pub struct Head {
     pub request_id: Option<usize>,
     /// Bytes consumed, empty lines before the request line and the final empty line included.
     pub len: usize,
-}
-
-/// Result of [`Head::parse`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Parsed {
-    /// More bytes are needed.
-    Partial,
-    /// The head is complete.
-    Complete,
 }
 
 impl Head {
@@ -324,17 +282,6 @@ fn method_fault(at_start: bool, byte: u8) -> Error {
         b'\r' | b'\n' => Error::TargetMissing,
         _ => Error::Method(byte),
     }
-}
-
-/// Bytes before the first space, control character or `#`: a fragment is no part of any form. Bytes from 0x80 pass: clients send
-/// raw UTF-8.
-#[inline]
-pub(super) fn target_len(bytes: &[u8]) -> usize {
-    let ends = |b: u8| b <= b' ' || b == b'#' || b == 0x7f;
-    // Fixed-size chunks without an early exit become vector instructions.
-    let clean = bytes.as_chunks::<16>().0.iter().take_while(|chunk| !chunk.iter().fold(false, |end, &b| end | ends(b))).count();
-    let clean = clean * 16;
-    clean + bytes[clean..].iter().position(|&b| ends(b)).unwrap_or(bytes.len() - clean)
 }
 
 /// The version at the start of `rest`, CRLF included, when it is not simply HTTP/1.1; `None` when `rest` is too short.

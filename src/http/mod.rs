@@ -15,6 +15,7 @@ pub mod error;
 pub mod framing;
 pub mod head;
 mod once;
+pub mod page;
 mod progress;
 pub mod response;
 pub mod target;

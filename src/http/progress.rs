@@ -6,9 +6,50 @@
 //! Start --CR--> FinalCr --LF--> complete
 //! ```
 
-use super::bytes::{TOKEN, is_value_byte};
+use super::bytes::{TOKEN, is_value_byte, target_len};
 use super::error::Error;
-use super::head::{Limits, Parsed, target_len};
+
+/// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
+pub const MAX_EMPTY_LINES: usize = 4;
+
+/// Longest head in bytes, whatever the limits of its parts multiply to: spans count in 32 bits. Twenty times what the default limits
+/// of its parts allow.
+pub const MAX_HEAD: usize = 16 * 1024 * 1024;
+
+/// Limits of a head; sizes in bytes without the line end, as gunicorn's options of the same names.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Longest request line; beyond it 414.
+    pub request_line: usize,
+    /// Most header fields; beyond it 431.
+    pub fields: usize,
+    /// Longest header field line (name, colon, value); beyond it 431.
+    pub field_size: usize,
+}
+
+impl Limits {
+    /// Length in bytes that no acceptable head exceeds, at most [`MAX_HEAD`]: a reader that holds this much without a complete
+    /// head answers 431.
+    pub fn head_max(&self) -> usize {
+        const CRLF: usize = 2;
+        let fields = self.fields.saturating_mul(self.field_size.saturating_add(CRLF));
+        (MAX_EMPTY_LINES * CRLF)
+            .saturating_add(self.request_line)
+            .saturating_add(CRLF)
+            .saturating_add(fields)
+            .saturating_add(CRLF)
+            .min(MAX_HEAD)
+    }
+}
+
+/// Result of [`Head::parse`](super::head::Head::parse).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parsed {
+    /// More bytes are needed.
+    Partial,
+    /// The head is complete.
+    Complete,
+}
 
 /// Memory of [`Head::resume`](super::head::Head::resume) between two reads of one head; 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

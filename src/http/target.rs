@@ -5,6 +5,7 @@
 
 use std::net::Ipv6Addr;
 
+use super::bytes::{decimal, hex};
 use super::error::Error;
 use super::head::{Head, Span};
 
@@ -107,7 +108,7 @@ pub fn is_authority(text: &[u8]) -> bool {
     let Some(len) = host_len.filter(|len| *len > 0) else { return false };
     match &text[len..] {
         [] | [b':'] => true,
-        [b':', digits @ ..] => super::bytes::decimal(digits).is_some_and(|port| u16::try_from(port).is_ok()),
+        [b':', digits @ ..] => decimal(digits).is_some_and(|port| u16::try_from(port).is_ok()),
         _ => false,
     }
 }
@@ -162,17 +163,6 @@ pub fn percent_decode(text: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(rest);
-}
-
-/// The value of one hexadecimal digit.
-#[inline]
-pub(super) fn hex(digit: u8) -> Option<u8> {
-    match digit {
-        b'0'..=b'9' => Some(digit - b'0'),
-        b'a'..=b'f' => Some(digit - b'a' + 10),
-        b'A'..=b'F' => Some(digit - b'A' + 10),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

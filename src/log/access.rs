@@ -180,7 +180,7 @@ impl Format {
             Shape::Atoms(compiled, lengths) => {
                 let fields = Fields::find(record, &compiled.fields, *lengths);
                 for part in &compiled.parts {
-                    part.render(record, &fields, time, out);
+                    put(part, record, &fields, time, out);
                 }
                 out.push(b'\n');
             }
@@ -192,60 +192,59 @@ impl Format {
     }
 }
 
-impl Part {
-    #[inline]
-    fn render(&self, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, out: &mut Vec<u8>) {
-        match self {
-            // Most literals are blanks and quotes; what has a length that the compiler knows is stored without a call.
-            Part::Literal(text) => match text[..] {
-                [a] => out.push(a),
-                [a, b] => out.extend_from_slice(&[a, b]),
-                [a, b, c] => out.extend_from_slice(&[a, b, c]),
+/// Appends what a part of the format says of the record.
+#[inline]
+fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, out: &mut Vec<u8>) {
+    match part {
+        // Most literals are blanks and quotes; what has a length that the compiler knows is stored without a call.
+        Part::Literal(text) => match text[..] {
+            [a] => out.push(a),
+            [a, b] => out.extend_from_slice(&[a, b]),
+            [a, b, c] => out.extend_from_slice(&[a, b, c]),
+            _ => out.extend_from_slice(text),
+        },
+        Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
+        Part::User(index) => user(out, fields.value(*index)),
+        Part::Time => {
+            let text = time.at(record.began, stamp::common);
+            match text.first_chunk::<{ stamp::COMMON_LEN }>() {
+                Some(usual) if text.len() == stamp::COMMON_LEN => out.extend_from_slice(usual),
                 _ => out.extend_from_slice(text),
-            },
-            Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
-            Part::User(index) => user(out, fields.value(*index)),
-            Part::Time => {
-                let text = time.at(record.began, stamp::common);
-                match text.first_chunk::<{ stamp::COMMON_LEN }>() {
-                    Some(usual) if text.len() == stamp::COMMON_LEN => out.extend_from_slice(usual),
-                    _ => out.extend_from_slice(text),
-                }
             }
-            Part::RequestLine => value(out, record.head.map(|(head, bytes)| head.line.of(bytes))),
-            Part::Status => match record.status {
-                status @ 100..=999 => out.extend_from_slice(&[100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8)),
-                status => number(out, status.into()),
-            },
-            Part::Method => value(out, record.method()),
-            Part::Path => match record.target() {
-                Some(target) => decoded(out, target.path),
-                None => out.push(b'-'),
-            },
-            Part::Query => value(out, record.target().map(|target| target.query.unwrap_or_default())),
-            Part::Protocol => value(out, record.protocol().map(str::as_bytes)),
-            Part::Bytes => number(out, record.sent),
-            Part::BytesOrDash if record.sent == 0 => out.push(b'-'),
-            Part::BytesOrDash => number(out, record.sent),
-            Part::Seconds => number(out, record.micros / 1_000_000),
-            Part::Millis => number(out, record.micros / 1_000),
-            Part::Micros => number(out, record.micros),
-            Part::DecimalSeconds => {
-                number(out, record.micros / 1_000_000);
-                out.push(b'.');
-                stamp::number(out, (record.micros % 1_000_000) as u32, 6);
-            }
-            Part::QueueMicros => number(out, record.queued),
-            Part::Pid => {
-                out.push(b'<');
-                number(out, record.pid.into());
-                out.push(b'>');
-            }
-            Part::RequestField(index) => value(out, fields.value(*index)),
-            Part::ResponseField(name) => value(out, record.response_field(name)),
-            Part::Environ(index) => {
-                value(out, record.environ.get(*index).and_then(|v| v.as_deref()).map(str::as_bytes));
-            }
+        }
+        Part::RequestLine => value(out, record.head.map(|(head, bytes)| head.line.of(bytes))),
+        Part::Status => match record.status {
+            status @ 100..=999 => out.extend_from_slice(&[100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8)),
+            status => number(out, status.into()),
+        },
+        Part::Method => value(out, record.method()),
+        Part::Path => match record.target() {
+            Some(target) => decoded(out, target.path),
+            None => out.push(b'-'),
+        },
+        Part::Query => value(out, record.target().map(|target| target.query.unwrap_or_default())),
+        Part::Protocol => value(out, record.protocol().map(str::as_bytes)),
+        Part::Bytes => number(out, record.sent),
+        Part::BytesOrDash if record.sent == 0 => out.push(b'-'),
+        Part::BytesOrDash => number(out, record.sent),
+        Part::Seconds => number(out, record.micros / 1_000_000),
+        Part::Millis => number(out, record.micros / 1_000),
+        Part::Micros => number(out, record.micros),
+        Part::DecimalSeconds => {
+            number(out, record.micros / 1_000_000);
+            out.push(b'.');
+            stamp::number(out, (record.micros % 1_000_000) as u32, 6);
+        }
+        Part::QueueMicros => number(out, record.queued),
+        Part::Pid => {
+            out.push(b'<');
+            number(out, record.pid.into());
+            out.push(b'>');
+        }
+        Part::RequestField(index) => value(out, fields.value(*index)),
+        Part::ResponseField(name) => value(out, record.response_field(name)),
+        Part::Environ(index) => {
+            value(out, record.environ.get(*index).and_then(|v| v.as_deref()).map(str::as_bytes));
         }
     }
 }

@@ -4,11 +4,12 @@ use std::fmt::{self, Write as _};
 use std::process;
 use std::sync::Arc;
 
+use crate::config::Level;
 use crate::sys::time;
 
 use super::sink::Sink;
 use super::syslog::Kind;
-use super::{Level, escape, stamp};
+use super::{escape, stamp};
 
 /// Most bytes of one rendered message; what is more is cut out of its middle, because the first lines of a traceback say what was
 /// done, and the last what went wrong. 64 KiB hold the longest traceback that CPython prints on its own (1,000 frames are folded)

@@ -26,8 +26,9 @@ use nix::sys::socket::{MsgFlags, send};
 use crate::config::LogTarget;
 use crate::sys::{fd, time};
 
+use super::stamp;
 use super::syslog::{self, Syslog};
-use super::{Level, stamp};
+use crate::config::Level;
 
 /// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
 pub const PIPE_BUF: usize = 4096;

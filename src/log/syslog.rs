@@ -10,7 +10,8 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 
 use crate::sys::time;
 
-use super::{Level, stamp};
+use super::stamp;
+use crate::config::Level;
 
 /// Facility "daemon" (RFC 5424 section 6.2.1).
 const FACILITY: u8 = 3;

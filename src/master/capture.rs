@@ -121,8 +121,8 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::config::Level;
     use crate::config::LogTarget;
-    use crate::log::Level;
     use crate::log::sink::Sink;
 
     #[test]

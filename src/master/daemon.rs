@@ -18,6 +18,8 @@ use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 use crate::sys::process;
 
 use super::event::code;
+use super::logs::is_file;
+use super::refusal;
 
 /// Which process this is after [`detach`].
 #[derive(Debug)]
@@ -57,7 +59,7 @@ fn wait(mut server: UnixStream) -> i32 {
     match server.read_exact(&mut word) {
         Ok(()) => i32::from(word[0]),
         Err(_) => {
-            super::start::complain("the server ended before it was ready, without saying why");
+            refusal::complain("the server ended before it was ready, without saying why");
             code::FAILED
         }
     }
@@ -93,12 +95,6 @@ pub fn leave_streams() -> io::Result<()> {
         dup2_stderr(&null)?;
     }
     Ok(())
-}
-
-/// Whether a standard stream is a file, which outlives its caller.
-pub fn is_file(stream: &impl AsFd) -> bool {
-    let file = stream.as_fd().try_clone_to_owned().map(File::from);
-    file.and_then(|file| file.metadata()).is_ok_and(|meta| meta.is_file())
 }
 
 fn null() -> io::Result<File> {

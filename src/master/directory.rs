@@ -16,7 +16,7 @@ use nix::unistd::fchdir;
 
 use crate::config::{AppSpec, Code, Settings};
 
-use super::start::reason;
+use super::refusal::reason;
 
 /// A directory.
 #[derive(Debug)]

@@ -1,12 +1,12 @@
 //! What belongs to a generation: its settings, its logs and its directories. The sockets belong to all.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::LogName;
-use crate::config::Settings;
+use crate::config::{AppSpec, Code, Settings};
 use crate::log::access::Format;
 use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
@@ -15,7 +15,7 @@ use crate::sys::process;
 use super::directory::Directories;
 use super::event::{Generation, Policy, code};
 use super::logs::Logs;
-use super::start::{Refusal, check_paths, refuse};
+use super::refusal::{Refusal, reason, refuse};
 
 /// The error log of a worker, and its access log with the compiled format.
 pub type WorkerLogs = (Log, Option<(Arc<Sink>, Arc<Format>)>);
@@ -128,5 +128,28 @@ impl Generations {
         let current = self.current;
         let kit = self.kits.remove(&generation).or_else(|| self.kits.remove(&current));
         kit.expect("the generation that serves is always there")
+    }
+}
+
+/// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker
+/// says.
+fn check_paths(settings: &Settings) -> Result<(), Refusal> {
+    if let Some(dir) = &settings.chdir
+        && !dir.is_dir()
+    {
+        return refuse(code::USAGE, format!("--chdir {}: no such directory", dir.display()));
+    }
+    let Some(file) = app_file(settings) else { return Ok(()) };
+    match file.metadata() {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Ok(_) => refuse(code::APP, format!("cannot load {}: it is not a file", file.display())),
+        Err(error) => refuse(code::APP, format!("cannot load {}: {}", file.display(), reason(&error))),
+    }
+}
+
+fn app_file(settings: &Settings) -> Option<PathBuf> {
+    match &settings.app {
+        AppSpec::Target { code: Code::File(path), .. } => Some(settings.chdir.as_deref().unwrap_or(Path::new("")).join(path)),
+        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Welcome => None,
     }
 }

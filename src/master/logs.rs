@@ -1,6 +1,7 @@
 //! The log files: opened by the master, which may be root, before anything else; opened again on demand and handed to the
 //! workers.
 
+use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -10,8 +11,7 @@ use crate::channel::{LogName, MasterEnd};
 use crate::config::{LogTarget, Settings};
 use crate::log::sink::Sink;
 
-use super::daemon;
-use super::start::reason;
+use super::refusal::reason;
 
 /// One log.
 #[derive(Clone, Debug)]
@@ -141,14 +141,20 @@ fn open(name: LogName, wanted: &LogTarget, settings: &Settings) -> Result<Opened
 fn place(wanted: &LogTarget, settings: &Settings) -> LogTarget {
     let file = match wanted {
         LogTarget::File(_) | LogTarget::Syslog(_) => return wanted.clone(),
-        LogTarget::Stdout => daemon::is_file(&io::stdout()),
-        LogTarget::Stderr => daemon::is_file(&io::stderr()),
+        LogTarget::Stdout => is_file(&io::stdout()),
+        LogTarget::Stderr => is_file(&io::stderr()),
     };
     match &settings.syslog {
         Some(path) => LogTarget::Syslog(path.clone()),
         None if settings.daemon && !file => nowhere(),
         None => wanted.clone(),
     }
+}
+
+/// Whether a standard stream is a file, which outlives its caller.
+pub fn is_file(stream: &impl AsFd) -> bool {
+    let file = stream.as_fd().try_clone_to_owned().map(File::from);
+    file.and_then(|file| file.metadata()).is_ok_and(|meta| meta.is_file())
 }
 
 fn nowhere() -> LogTarget {

@@ -8,7 +8,6 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::worker;
 
 mod capture;
 mod command;
@@ -22,11 +21,13 @@ mod logs;
 mod memory;
 mod notes;
 pub mod notify;
+mod outcome;
 mod pace;
 mod patrol;
 mod pidfile;
 pub mod privileges;
 mod ready;
+mod refusal;
 mod server;
 mod service;
 mod signals;
@@ -41,19 +42,12 @@ mod watch;
 mod watchdog;
 
 use command::Command;
-pub use event::code;
-pub use start::Reread;
-use state::State;
-
 use daemon::Side;
-
-/// What a process is when [`run`] returns.
-pub enum Outcome {
-    /// The master, which ends with this code.
-    Exit(i32),
-    /// A new worker.
-    Worker(Box<worker::Boot>),
-}
+pub use event::code;
+pub use outcome::Outcome;
+use refusal::Refusal;
+pub use server::Reread;
+use state::State;
 
 /// What this process was before it got to its command line.
 pub struct Past {
@@ -89,7 +83,7 @@ pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Pa
         Ok(None) => None,
         Ok(Some(Side::Daemon(caller))) => Some(caller),
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
-        Err(error) => return refused(&start::Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
+        Err(error) => return refused(&Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
     match start::prepare(Arc::new(settings), &warnings, reread, past.command) {
         Ok(mut server) => {
@@ -117,7 +111,7 @@ pub fn check_state(settings: &Settings) -> Result<String, (String, i32)> {
     }
 }
 
-fn refused(refusal: &start::Refusal) -> Outcome {
-    start::complain(&refusal.why);
+fn refused(refusal: &Refusal) -> Outcome {
+    refusal::complain(&refusal.why);
     Outcome::Exit(refusal.code)
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use crate::channel::Order;
-use crate::log::Level;
+use crate::config::Level;
 use crate::scoreboard::InFlight;
 
 use super::event::{Exit, Generation, Hang, Note, ReloadFailure, Slot, UpgradeFailure, Wear};

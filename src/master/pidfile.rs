@@ -21,7 +21,7 @@ use nix::unistd::{Pid, getpid};
 use crate::sys::entry::{self, Entry, Mark};
 use crate::sys::lock::{self, Lock};
 
-use super::start::reason;
+use super::refusal::reason;
 
 /// Its mode: everybody may read it, as usual, for a number is no secret.
 const MODE: u32 = 0o644;

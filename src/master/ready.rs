@@ -30,7 +30,7 @@ mod tests {
 
     use super::*;
     use crate::config::{Bind, Settings};
-    use crate::net::listener::bind_all;
+    use crate::net::bind::bind_all;
 
     #[test]
     fn the_reader_gets_one_line_and_the_end() {

@@ -13,9 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{self, BootError, Breach, Order, Report, WorkerEnd};
-use crate::config::Settings;
+use crate::config::{Level, Settings, keep_fixed};
 use crate::lending::Queue;
-use crate::log::Level;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::{InFlight, Scoreboard};
@@ -25,19 +24,19 @@ use crate::sys::signals::Blocked;
 use crate::sys::time;
 use crate::worker::Boot;
 
-use super::Outcome;
 use super::command::Command;
 use super::directory;
 use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
 use super::generations::{Generations, Kit, WorkerLogs};
 use super::logs::Logs;
 use super::notes::{self, About};
+use super::outcome::Outcome;
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
+use super::refusal::complain;
 use super::service::{self, Service};
 use super::signals::{Meaning, Signals, kept_in_workers};
-use super::start::{Reread, complain};
 use super::supervisor::Supervisor;
 use super::table::{self, Child, Table};
 use super::trial::Trial;
@@ -45,6 +44,9 @@ use super::trial::Trial;
 /// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order
 /// to leave.
 const MASTER_DIED: Signal = Signal::SIGTERM;
+
+/// Reads arguments, environment and file again: settings and warnings, or one line that says why they cannot be used.
+pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
 
 /// A running server.
 pub struct Server {
@@ -416,7 +418,7 @@ impl Server {
             // Sockets of a service manager, which nobody names again.
             settings.binds.clone_from(&current.settings.binds);
         }
-        let fixed = settings.keep_fixed(&current.settings);
+        let fixed = keep_fixed(&mut settings, &current.settings);
         let kit = Kit::open(Arc::new(settings), Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
         for warning in &warnings {
             kit.log.warning(format_args!("{warning}"));

@@ -17,11 +17,11 @@ use crate::sys::title::Title;
 
 use super::capture::{self, Captures};
 use super::daemon::{self, Caller};
-use super::event::Generation;
+use super::event::{Generation, code};
 use super::notify::{self, Notifier};
 use super::pidfile::Pidfile;
 use super::privileges::Identity;
-use super::start::complain;
+use super::refusal::complain;
 use super::terminal;
 use super::watchdog::Watchdog;
 
@@ -184,7 +184,7 @@ impl Service {
             if let Err(error) = daemon::leave_streams() {
                 log.warning(format_args!("standard output and error stay those of the caller: {error}"));
             }
-            caller.tell(super::code::OK);
+            caller.tell(code::OK);
         }
     }
 
@@ -268,7 +268,7 @@ impl Drop for Service {
             && getpid() == self.master
         {
             complain("the server ends before it is ready");
-            caller.tell(super::code::FAILED);
+            caller.tell(code::FAILED);
         }
     }
 }

@@ -3,14 +3,11 @@
 //! become another one later.
 
 use std::io;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::{AppSpec, Code, LogTarget, Settings};
+use crate::config::Settings;
 use crate::lending::Queue;
-use crate::log::escape;
-use crate::log::sink::Sink;
-use crate::net::{activation, listener};
+use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
 
@@ -24,37 +21,13 @@ use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges::{self, Identity};
 use super::ready::ReadyFd;
-use super::server::Server;
+use super::refusal::{Refusal, complain, reason, refuse};
+use super::server::{Reread, Server};
 use super::service::Service;
 use super::signals::Signals;
 use super::supervisor::Supervisor;
 use super::table::Table;
 use super::terminal;
-
-/// Why the server cannot start.
-#[derive(Debug)]
-pub struct Refusal {
-    /// Exit code.
-    pub code: i32,
-    /// One line: what, where, why, what to do.
-    pub why: String,
-}
-
-pub(super) fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { code, why: why.into() })
-}
-
-/// Reports a failure where the server was started, on standard error, which workers may have filled. What the application says of
-/// itself may be in it, so it is made harmless as in the log.
-pub fn complain(why: &str) {
-    // Without standard error there is nobody to report to.
-    if let Ok(sink) = Sink::open(&LogTarget::Stderr).and_then(|shared| shared.own()) {
-        sink.write(&escape::complaint(why));
-    }
-}
-
-/// Reads arguments, environment and file again: settings and warnings, or one line that says why they cannot be used.
-pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
 
 /// Places for workers beyond twice the number of workers: for operators that want more of them later.
 const SPARE_PLACES: usize = 64;
@@ -113,7 +86,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     let scoreboard = Scoreboard::new(capacity, settings.members());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let owner = identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid));
-    let listeners = listener::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
+    let listeners = bind::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
     let queue = Queue::new();
     let queue = queue.or_else(|error| refuse(code::FAILED, format!("cannot make the queue of the workers: {error}")))?;
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
@@ -159,29 +132,6 @@ pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -
     Ok(())
 }
 
-/// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker
-/// says.
-pub(super) fn check_paths(settings: &Settings) -> Result<(), Refusal> {
-    if let Some(dir) = &settings.chdir
-        && !dir.is_dir()
-    {
-        return refuse(code::USAGE, format!("--chdir {}: no such directory", dir.display()));
-    }
-    let Some(file) = app_file(settings) else { return Ok(()) };
-    match file.metadata() {
-        Ok(meta) if meta.is_file() => Ok(()),
-        Ok(_) => refuse(code::APP, format!("cannot load {}: it is not a file", file.display())),
-        Err(error) => refuse(code::APP, format!("cannot load {}: {}", file.display(), reason(&error))),
-    }
-}
-
-fn app_file(settings: &Settings) -> Option<PathBuf> {
-    match &settings.app {
-        AppSpec::Target { code: Code::File(path), .. } => Some(settings.chdir.as_deref().unwrap_or(Path::new("")).join(path)),
-        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Welcome => None,
-    }
-}
-
 fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
@@ -190,12 +140,4 @@ pub(super) fn catch_signals() -> io::Result<Signals> {
     let signals = Signals::install()?;
     masks::unblock_all()?;
     Ok(signals)
-}
-
-/// The system's reason as a clause: `no such file or directory`.
-pub(super) fn reason(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => nix::errno::Errno::from_raw(number).desc().to_lowercase(),
-        None => error.to_string(),
-    }
 }

@@ -31,7 +31,8 @@ use nix::unistd::fchdir;
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Settings};
 use crate::lending::{self, Queue};
-use crate::net::listener::{self, FileMark, Listener};
+use crate::net::bind;
+use crate::net::listener::{FileMark, Listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::exec::exec;
 use crate::sys::fd::inherited;
@@ -46,9 +47,10 @@ use super::pace::Pace;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
-use super::server::Server;
+use super::refusal::{Refusal, refuse};
+use super::server::{Reread, Server};
 use super::service::Service;
-use super::start::{self, Refusal, Reread, refuse};
+use super::start;
 use super::state::{self, State};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
@@ -90,7 +92,7 @@ impl Server {
     fn exec(&mut self) -> io::Result<std::convert::Infallible> {
         // Since the trial a worker may have ended one.
         for listener in &self.listeners {
-            listener::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.address())))?;
+            bind::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.address())))?;
         }
         let blocked = Blocked::all()?;
         // What was caught and not yet looked at would be forgotten with this program's memory.
@@ -197,7 +199,7 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> 
     let settings = Arc::new(settings);
     let kit = Kit::open(settings.clone(), None, state.command.dir())?;
     for socket in &state.listeners {
-        listener::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
+        bind::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
     }
     claim(&state, &kit).map(drop)
 }
@@ -310,9 +312,9 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     })
 }
 
-fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, listener::BindError> {
+fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
     let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
-    listener::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
+    bind::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
 }
 
 /// Connections whose messages this program does not know are left to the workers of before, which hold their queue too.

@@ -13,7 +13,6 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, getsockname, getsockopt, setsockopt,
     socket, sockopt,
@@ -22,13 +21,11 @@ use nix::sys::socket::{
 use crate::config::{Bind, Settings};
 use crate::sys::fd::inherited;
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::{disconnect, listen, set_defer_accept};
+use crate::sys::socket::{disconnect, listen, set_defer_accept, set_nonblocking};
 
 use super::listener::{Address, Listener, Socket};
+use super::reason::{explain, lower};
 use super::unix::{self, FileMark, UnixFile};
-
-/// First port that needs no privilege (net.ipv4.ip_unprivileged_port_start, as it is on most machines).
-const UNPRIVILEGED_PORT: u16 = 1024;
 
 /// A bind that failed. `Display`: `cannot listen on 127.0.0.1:80: permission denied; ...what to do`.
 #[derive(Debug)]
@@ -188,7 +185,7 @@ pub fn check(socket: &impl AsFd) -> Result<(), String> {
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
 fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
     check(&socket)?;
-    set_nonblocking(&socket).map_err(|errno| explain(errno, 0))?;
+    set_nonblocking(&socket).map_err(|error| lower(&error))?;
     let name: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(|errno| explain(errno, 0))?;
     match name.family() {
         Some(AddressFamily::Inet | AddressFamily::Inet6) => {
@@ -204,35 +201,6 @@ fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
     }
 }
 
-pub(super) fn set_nonblocking(socket: &impl AsFd) -> nix::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
-    fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    Ok(())
-}
-
-/// What a failed call means here, and what to do about it. `port` is 0 where there is none.
-pub(super) fn explain(errno: Errno, port: u16) -> String {
-    let what = errno.desc().to_lowercase();
-    match errno {
-        Errno::EACCES if (1..UNPRIVILEGED_PORT).contains(&port) => format!(
-            "{what}; ports below {UNPRIVILEGED_PORT} need root or CAP_NET_BIND_SERVICE (systemd: AmbientCapabilities=), \
-             or put a proxy in front of a higher port"
-        ),
-        Errno::EADDRINUSE => format!("{what}; another process listens there (try: ss -ltnp 'sport = :{port}')"),
-        Errno::EADDRNOTAVAIL => format!("{what}; this machine does not have the address (try: ip address)"),
-        Errno::ENOENT => format!("{what}; the directory must exist"),
-        _ => what,
-    }
-}
-
-/// An error of the system as a clause: `permission denied`.
-pub(super) fn lower(error: &io::Error) -> String {
-    match error.raw_os_error() {
-        Some(number) => explain(Errno::from_raw(number), 0),
-        None => error.to_string(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -242,7 +210,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
 
-    use nix::fcntl::FdFlag;
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
     use super::*;
     use crate::sys::process::FORKS;

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::PathBuf;
 
-pub use super::bind::{BindError, adopt, bind_all, bind_all_for, check, examine};
 use super::stream::{PeerAddr, Stream};
 pub use super::unix::FileMark;
 use super::unix::UnixFile;

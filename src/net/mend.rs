@@ -16,10 +16,11 @@ use nix::sys::socket::{SockaddrStorage, bind, getsockopt, sockopt};
 
 use crate::config::Settings;
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::{disconnect, listen};
+use crate::sys::socket::{disconnect, listen, set_nonblocking};
 
-use super::bind::{BindError, explain, listener_at, lower, set_nonblocking, set_tcp_options};
+use super::bind::{BindError, listener_at, set_tcp_options};
 use super::listener::{Address, Listener};
+use super::reason::{explain, lower};
 use super::unix;
 
 /// What poll(2) is asked for to learn of a shutdown, and nothing of connections.
@@ -92,7 +93,7 @@ fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> 
     }
     set_tcp_options(listener, settings).map_err(words)?;
     // The flag belongs to all descriptors of the socket; without it a worker would wait in accept(2), deaf to everything else.
-    set_nonblocking(listener).map_err(words)?;
+    set_nonblocking(listener).map_err(|error| lower(&error))?;
     listen(listener, settings.backlog).map_err(|error| lower(&error))
 }
 
@@ -105,7 +106,7 @@ mod tests {
 
     use super::*;
     use crate::config::Bind;
-    use crate::net::listener::bind_all;
+    use crate::net::bind::bind_all;
     use crate::sys::process::FORKS;
 
     fn bound(bind: Bind) -> (Settings, Listener) {

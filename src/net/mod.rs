@@ -4,6 +4,7 @@ pub mod activation;
 pub mod bind;
 pub mod listener;
 pub mod mend;
+mod reason;
 pub mod stream;
 pub mod text;
 mod unix;

@@ -7,13 +7,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt, send, sendmsg,
     setsockopt, sockopt,
 };
 
-use crate::sys::socket::disconnect;
+use crate::sys::socket::{disconnect, set_nonblocking};
 
 use super::text::Text;
 
@@ -132,11 +131,7 @@ impl Stream {
 
     /// Makes it non-blocking again, behind somebody who had made it blocking (O_NONBLOCK belongs to all descriptors of it).
     pub fn set_nonblocking(&self) -> io::Result<()> {
-        let flags = OFlag::from_bits_retain(fcntl(self, FcntlArg::F_GETFL)?);
-        if !flags.contains(OFlag::O_NONBLOCK) {
-            fcntl(self, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        }
-        Ok(())
+        set_nonblocking(self)
     }
 
     /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket cannot.

@@ -22,8 +22,8 @@ use crate::sys::entry::{self, Entry, Mark};
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::listen;
 
-use super::bind::{explain, lower};
 use super::listener::{Address, Listener, Socket};
+use super::reason::{explain, lower};
 
 /// Longest path of a unix socket in bytes: `sun_path` without its final NUL (unix(7)).
 const UNIX_PATH_MAX: usize = 107;
@@ -136,7 +136,7 @@ mod tests {
 
     use super::*;
     use crate::config::Bind;
-    use crate::net::listener::bind_all;
+    use crate::net::bind::bind_all;
     use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
 
     fn settings(path: &Path) -> Settings {

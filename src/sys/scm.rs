@@ -85,25 +85,6 @@ pub fn skip(socket: &impl AsFd) -> io::Result<()> {
     Ok(())
 }
 
-/// Lets nobody send descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
-pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
-    /// From the kernel's asm-generic/socket.h; the C library does not name it yet.
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    let value: libc::c_int = 0;
-    // SAFETY: the option's value is one int, which outlives the call; its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            SO_PASSRIGHTS,
-            (&raw const value).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;

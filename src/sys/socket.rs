@@ -4,22 +4,13 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// TCP_DEFER_ACCEPT (tcp(7)): a connection is handed out when its first bytes arrive, or after about this many seconds without any.
 pub fn set_defer_accept(listener: &impl AsFd, seconds: u32) -> io::Result<()> {
     let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
-    // SAFETY: the option's value is one int, which outlives the call; its size is given.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_DEFER_ACCEPT,
-            (&raw const seconds).cast(),
-            size_of::<libc::c_int>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result)?;
-    Ok(())
+    // SAFETY: the option's value is an int, which is all that it points to.
+    unsafe { set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds) }
 }
 
 /// Lets a listening TCP socket see no more first packets of connections (SYN without ACK, RFC 9293 section 3.5), as if they were lost
@@ -40,18 +31,37 @@ pub fn hold_off_connections(listener: &impl AsFd) -> io::Result<()> {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, KEEP),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the option's value is one sock_fprog, which points to as many instructions as it says; the kernel copies them during
-    // the call and checks them.
-    let result = unsafe {
-        libc::setsockopt(
-            listener.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_ATTACH_FILTER,
-            (&raw const filter).cast(),
-            size_of::<libc::sock_fprog>() as libc::socklen_t,
-        )
-    };
-    Errno::result(result)?;
+    // SAFETY: the option's value is a sock_fprog. It points to as many instructions as it says, which live until the end of this
+    // function; the kernel copies them during the call and checks them.
+    unsafe { set_option(listener, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter) }
+}
+
+/// Lets nobody send descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
+pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
+    /// From the kernel's asm-generic/socket.h; the C library does not name it yet.
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let off: libc::c_int = 0;
+    // SAFETY: the option's value is an int, which is all that it points to.
+    unsafe { set_option(socket, libc::SOL_SOCKET, SO_PASSRIGHTS, &off) }
+}
+
+/// setsockopt(2).
+///
+/// # Safety
+/// `T` is what the kernel takes for this option, and what `value` points to is valid during the call.
+unsafe fn set_option<T>(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+    let size = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the value outlives the call, which only reads it; its size is given. The rest is the caller's.
+    Errno::result(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const *value).cast(), size) })?;
+    Ok(())
+}
+
+/// Makes it non-blocking again, after somebody had made it blocking (O_NONBLOCK belongs to all descriptors of a socket).
+pub fn set_nonblocking(socket: &impl AsFd) -> io::Result<()> {
+    let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
+    if !flags.contains(OFlag::O_NONBLOCK) {
+        fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    }
     Ok(())
 }
 

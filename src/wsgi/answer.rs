@@ -19,8 +19,8 @@ use super::failure::{self, Failure};
 use super::file_wrapper::{Extent, FileWrapper};
 use super::forks;
 use super::start_response::StartResponse;
-use crate::http::error;
 use crate::http::head::Version;
+use crate::http::page;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::worker::app::{Fate, Outlet, Step, Stream, Summary};
@@ -342,7 +342,7 @@ fn time_out(out: &mut Vec<u8>, version: Version, head_only: bool, date: &[u8]) -
 
 fn render(out: &mut Vec<u8>, status: u16, detail: &str, (version, head_only): (Version, bool), date: &[u8]) -> Summary {
     let from = out.len();
-    error::render(out, status, detail, version, head_only, date);
+    page::render(out, status, detail, version, head_only, date);
     let head = memchr::memmem::find(&out[from..], b"\r\n\r\n").map_or(0, |end| end + 4);
     Summary { status, sent: (out.len() - from - head) as u64, fate: Fate::Close }
 }

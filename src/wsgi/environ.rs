@@ -13,6 +13,7 @@ use pyo3::IntoPyObjectExt;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::keys::{CLIENT_DISCONNECTED, EARLY_HINTS, Keys};
 use super::names::{self, Meaning};
 use super::offers::Offers;
 use super::ready::{Ready, Steady, Template};
@@ -25,12 +26,6 @@ use crate::worker::app::{Peer, Request};
 
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
-
-/// Key of the callable that sends `103 Early Hints`, as in gunicorn.
-const EARLY_HINTS: &str = "wsgi.early_hints";
-
-/// Key of the callable that says whether the client has left.
-const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
 
 /// Methods whose strings are kept.
 const METHODS: [&str; 8] = ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "TRACE"];
@@ -56,52 +51,6 @@ pub struct Shared<'py> {
     pub multithread: bool,
     /// `wsgi.multiprocess`.
     pub multiprocess: bool,
-}
-
-/// The keys that are set for each request, and the constants among their values.
-pub struct Keys {
-    pub method: Py<PyString>,
-    pub path: Py<PyString>,
-    pub query: Py<PyString>,
-    pub raw_uri: Py<PyString>,
-    pub request_uri: Py<PyString>,
-    pub protocol: Py<PyString>,
-    pub remote_addr: Py<PyString>,
-    pub remote_port: Py<PyString>,
-    pub content_length: Py<PyString>,
-    pub host: Py<PyString>,
-    pub scheme: Py<PyString>,
-    pub input: Py<PyString>,
-    pub early_hints: Py<PyString>,
-    pub client_disconnected: Py<PyString>,
-    pub get: Py<PyString>,
-    pub http10: Py<PyString>,
-    pub https: Py<PyString>,
-}
-
-impl Keys {
-    fn new(py: Python<'_>) -> PyResult<Self> {
-        let key = |name| text::key(py, name);
-        Ok(Self {
-            method: key("REQUEST_METHOD")?,
-            path: key("PATH_INFO")?,
-            query: key("QUERY_STRING")?,
-            raw_uri: key("RAW_URI")?,
-            request_uri: key("REQUEST_URI")?,
-            protocol: key("SERVER_PROTOCOL")?,
-            remote_addr: key("REMOTE_ADDR")?,
-            remote_port: key("REMOTE_PORT")?,
-            content_length: key("CONTENT_LENGTH")?,
-            host: key("HTTP_HOST")?,
-            scheme: key("wsgi.url_scheme")?,
-            input: key("wsgi.input")?,
-            early_hints: key(EARLY_HINTS)?,
-            client_disconnected: key(CLIENT_DISCONNECTED)?,
-            get: key("GET")?,
-            http10: key("HTTP/1.0")?,
-            https: key("https")?,
-        })
-    }
 }
 
 /// A string together with the bytes that it was made from: the same bytes come again most of the time.

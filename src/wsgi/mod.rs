@@ -17,7 +17,7 @@ mod file_wrapper;
 mod forks;
 mod input;
 mod interpreter;
-mod lent;
+mod keys;
 mod literals;
 mod load;
 mod memo;

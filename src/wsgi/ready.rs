@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{Borrowed, ffi};
 
-use super::environ::Keys;
+use super::keys::Keys;
 use super::offers::Offers;
 use super::target::Uri;
 use super::text;

@@ -3,6 +3,8 @@
 //!
 //! One object serves one request. When the application kept no reference to it, it is used again for the next one.
 
+mod lent;
+
 use std::cell::RefCell;
 use std::ffi::{c_int, c_uint, c_ulong, c_void};
 use std::mem::{offset_of, size_of};

@@ -5,7 +5,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::environ::Keys;
+use super::keys::Keys;
 use super::text;
 use crate::http::head::Head;
 use crate::http::target::{Form, Target, percent_decode};

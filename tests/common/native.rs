@@ -7,12 +7,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tapster::channel::{self, Heard, MasterEnd, Order, Report};
+use tapster::config::Level;
 use tapster::config::{Bind, LogTarget, Settings};
 use tapster::http::response::{Body, End};
-use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::net::listener::{self, Address};
+use tapster::net::bind;
+use tapster::net::listener::Address;
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::signals::Blocked;
 use tapster::worker::app::{App, Fate, Outlet, Step, Stream, Summary};
@@ -47,7 +48,7 @@ impl Worker {
     pub fn start_within(patience: Duration, app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
         change(&mut settings);
-        let listeners = listener::bind_all(&settings).unwrap();
+        let listeners = bind::bind_all(&settings).unwrap();
         let address = listeners[0].address().clone();
         let (master, end) = channel::pair().unwrap();
         let members = settings.members();

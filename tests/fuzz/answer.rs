@@ -7,7 +7,7 @@ mod exchange;
 use exchange::{LIMITS, Message, read};
 use libfuzzer_sys::fuzz_target;
 use tapster::http::body::Decoder;
-use tapster::http::error;
+use tapster::http::page;
 use tapster::http::framing::Length;
 use tapster::http::head::Version;
 use tapster::http::response::{Body, Context, Encoder, Refused};
@@ -85,7 +85,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let exchange::End::Refused(refusal) = end {
         let mut out = Vec::new();
-        error::render(&mut out, refusal.status(), &refusal.to_string(), Version::Http11, false, DATE);
+        page::render(&mut out, refusal.status(), &refusal.to_string(), Version::Http11, false, DATE);
         check(&out, false);
     }
 });

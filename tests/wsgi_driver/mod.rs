@@ -10,11 +10,11 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use tapster::channel::BootError;
+use tapster::config::Level;
 use tapster::config::{AppSpec, Code, LogTarget, Settings};
 use tapster::http::blocks::Blocks;
 use tapster::http::framing::Length;
 use tapster::http::head::{Head, Limits, Parsed, Progress};
-use tapster::log::Level;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::worker::app::{App, Body, BodyFile, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Step, Summary};

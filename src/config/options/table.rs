@@ -2,38 +2,18 @@
 
 mod application;
 mod requests;
+mod row;
 mod service;
 mod workers;
 
-use std::time::Duration;
-
-use super::super::value;
-use super::bounds::TIMEOUT_MAX;
-use super::{Kind, Opt, Section, Sources};
+use super::option::Opt;
+use row::ROW;
 
 /// The groups, in the order of `--help`.
 const GROUPS: [&[Opt]; 4] = [application::ROWS, workers::ROWS, requests::ROWS, service::ROWS];
 
 /// Every option, in the order of `--help`.
 pub static TABLE: &[Opt] = &joined();
-
-/// What most rows have.
-const ROW: Opt = Opt {
-    name: "",
-    aliases: &[],
-    short: None,
-    value: "",
-    kind: Kind::Text,
-    bare: None,
-    default: None,
-    help: "",
-    section: Section::Command,
-    sources: Sources::All,
-    foreign: None,
-    separator: None,
-    clear: |_| {},
-    set: None,
-};
 
 /// How many rows there are.
 const ROWS: usize = {
@@ -59,10 +39,4 @@ const fn joined() -> [Opt; ROWS] {
         group += 1;
     }
     table
-}
-
-/// A duration of at least `min`, or 0 for none.
-fn time_or_none(text: &str, min: Duration) -> Result<Duration, String> {
-    let time = value::duration(text, Duration::ZERO, TIMEOUT_MAX)?;
-    if time.is_zero() || time >= min { Ok(time) } else { Err(format!("must be at least {}ms, or 0 for none", min.as_millis())) }
 }

@@ -1,8 +1,9 @@
 //! Answers that the server gives itself instead of the application, behind which a connection closes; and requests that get none.
 
-use crate::http::error::{self, Error};
+use crate::http::error::Error;
 use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
+use crate::http::page;
 use crate::worker::app::{Fate, Peer, StorageError};
 use crate::worker::job::Parcel;
 use crate::worker::kept::Kept;
@@ -24,7 +25,7 @@ impl Connection {
             UploadError::Spool(error) => {
                 self.note_spool_error(&error, head, seat);
                 if error.passing {
-                    let fields: &[error::Field<'_>] = &[(b"Retry-After", RETRY_AFTER)];
+                    let fields: &[page::Field<'_>] = &[(b"Retry-After", RETRY_AFTER)];
                     let detail = "there is no room for the request body at present";
                     let sent = self.render_ourselves(503, detail, fields, Some(head), seat);
                     seat.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
@@ -120,14 +121,14 @@ impl Connection {
         &mut self,
         status: u16,
         detail: &str,
-        fields: &[error::Field<'_>],
+        fields: &[page::Field<'_>],
         head: Option<(&Head, &[u8])>,
         seat: &mut Seat,
     ) -> u64 {
         let version = head.map_or_else(Default::default, |(head, _)| head.version);
         let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
         let date = *seat.date.at(seat.clock.wall());
-        let sent = error::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
+        let sent = page::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
         self.unread = true;
         self.phase = Phase::Closing(Fate::Close);
         sent

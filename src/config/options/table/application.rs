@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
-use super::super::super::{AppSpec, Bind, Trusted, value};
-use super::super::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
-use super::super::{Kind, Opt, Section, Sources};
-use super::ROW;
+use super::row::ROW;
+use crate::config::app_spec::AppSpec;
+use crate::config::bind::Bind;
+use crate::config::options::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
+use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::trusted::Trusted;
+use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
     Opt {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::super::super::value;
-use super::super::bounds::{
+use super::row::{ROW, time_or_none};
+use crate::config::options::bounds::{
     BODY_BUFFER, BODY_MAX, CALL_TIMEOUT_MIN, FIELDS_MAX, HEAD_MAX, LINE_MAX, LINE_MIN, TIMEOUT_MAX, TIMEOUT_MIN,
 };
-use super::super::{Kind, Opt, Section};
-use super::{ROW, time_or_none};
+use crate::config::options::option::{Kind, Opt, Section};
+use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
     Opt {

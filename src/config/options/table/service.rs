@@ -1,9 +1,10 @@
 //! Rows: logs, running as a service, and the command itself.
 
-use super::super::super::{LogTarget, value};
-use super::super::bounds::READY_FD_MIN;
-use super::super::{Kind, Opt, Section, Sources};
-use super::ROW;
+use super::row::ROW;
+use crate::config::logs::LogTarget;
+use crate::config::options::bounds::READY_FD_MIN;
+use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
     Opt {

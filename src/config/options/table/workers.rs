@@ -1,9 +1,10 @@
 //! Rows: the processes.
 
-use super::super::super::{Warmup, value};
-use super::super::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
-use super::super::{Kind, Opt, Section};
-use super::{ROW, time_or_none};
+use super::row::{ROW, time_or_none};
+use crate::config::options::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
+use crate::config::options::option::{Kind, Opt, Section};
+use crate::config::value;
+use crate::config::warmup::Warmup;
 
 pub(super) const ROWS: &[Opt] = &[
     Opt {

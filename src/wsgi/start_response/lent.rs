@@ -4,7 +4,7 @@ use std::ptr::NonNull;
 
 use pyo3::prelude::*;
 
-use super::start_response::StartResponse;
+use super::StartResponse;
 use crate::worker::app::Outlet;
 
 impl StartResponse {

@@ -1,0 +1,53 @@
+//! What is logged, in which format and where.
+
+use std::path::PathBuf;
+
+/// Where a log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// Standard output (`-` of the access log).
+    Stdout,
+    /// Standard error (`-` of the error log).
+    Stderr,
+    /// A file, opened for appending.
+    File(PathBuf),
+    /// The system log that listens at this unix socket (RFC 5424).
+    Syslog(PathBuf),
+}
+
+/// The access log's format.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessFormat {
+    /// gunicorn's `%(...)s` atoms.
+    Atoms(String),
+    /// One JSON object a line.
+    Json,
+}
+
+/// Severity; the names are gunicorn's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Details of single connections.
+    Debug,
+    /// What the server does.
+    Info,
+    /// What an operator should look at.
+    Warning,
+    /// What failed.
+    Error,
+    /// What stops the service.
+    Critical,
+}
+
+impl Level {
+    /// The name in a record, in capitals.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Debug => "DEBUG",
+            Self::Info => "INFO",
+            Self::Warning => "WARNING",
+            Self::Error => "ERROR",
+            Self::Critical => "CRITICAL",
+        }
+    }
+}

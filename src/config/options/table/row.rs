@@ -1,0 +1,31 @@
+//! What the rows share.
+
+use std::time::Duration;
+
+use crate::config::options::bounds::TIMEOUT_MAX;
+use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::value;
+
+/// What most rows have.
+pub(super) const ROW: Opt = Opt {
+    name: "",
+    aliases: &[],
+    short: None,
+    value: "",
+    kind: Kind::Text,
+    bare: None,
+    default: None,
+    help: "",
+    section: Section::Command,
+    sources: Sources::All,
+    foreign: None,
+    separator: None,
+    clear: |_| {},
+    set: None,
+};
+
+/// A duration of at least `min`, or 0 for none.
+pub(super) fn time_or_none(text: &str, min: Duration) -> Result<Duration, String> {
+    let time = value::duration(text, Duration::ZERO, TIMEOUT_MAX)?;
+    if time.is_zero() || time >= min { Ok(time) } else { Err(format!("must be at least {}ms, or 0 for none", min.as_millis())) }
+}

@@ -1,0 +1,59 @@
+//! The keys of the environ that are set for each request.
+
+use pyo3::prelude::*;
+use pyo3::types::PyString;
+
+use super::text;
+
+/// Key of the callable that sends `103 Early Hints`, as in gunicorn.
+pub const EARLY_HINTS: &str = "wsgi.early_hints";
+
+/// Key of the callable that says whether the client has left.
+pub const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
+
+/// The keys that are set for each request, and the constants among their values.
+pub struct Keys {
+    pub method: Py<PyString>,
+    pub path: Py<PyString>,
+    pub query: Py<PyString>,
+    pub raw_uri: Py<PyString>,
+    pub request_uri: Py<PyString>,
+    pub protocol: Py<PyString>,
+    pub remote_addr: Py<PyString>,
+    pub remote_port: Py<PyString>,
+    pub content_length: Py<PyString>,
+    pub host: Py<PyString>,
+    pub scheme: Py<PyString>,
+    pub input: Py<PyString>,
+    pub early_hints: Py<PyString>,
+    pub client_disconnected: Py<PyString>,
+    pub get: Py<PyString>,
+    pub http10: Py<PyString>,
+    pub https: Py<PyString>,
+}
+
+impl Keys {
+    /// Interns them.
+    pub fn new(py: Python<'_>) -> PyResult<Self> {
+        let key = |name| text::key(py, name);
+        Ok(Self {
+            method: key("REQUEST_METHOD")?,
+            path: key("PATH_INFO")?,
+            query: key("QUERY_STRING")?,
+            raw_uri: key("RAW_URI")?,
+            request_uri: key("REQUEST_URI")?,
+            protocol: key("SERVER_PROTOCOL")?,
+            remote_addr: key("REMOTE_ADDR")?,
+            remote_port: key("REMOTE_PORT")?,
+            content_length: key("CONTENT_LENGTH")?,
+            host: key("HTTP_HOST")?,
+            scheme: key("wsgi.url_scheme")?,
+            input: key("wsgi.input")?,
+            early_hints: key(EARLY_HINTS)?,
+            client_disconnected: key(CLIENT_DISCONNECTED)?,
+            get: key("GET")?,
+            http10: key("HTTP/1.0")?,
+            https: key("https")?,
+        })
+    }
+}
