@@ -53,7 +53,7 @@ impl Directory {
     /// Makes it this process's; returns the name if that had to be followed again.
     fn enter(&self) -> io::Result<Instead> {
         fchdir(&self.found)?;
-        // A directory that was deleted can be entered all the same, but has no path (getcwd(3), ENOENT).
+        // A directory that was deleted can still be entered, but has no path (getcwd(3), ENOENT).
         match env::current_dir() {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 env::set_current_dir(&self.name)?;

@@ -328,7 +328,7 @@ pub enum Note {
     UpgradeFailed {
         /// Why.
         why: UpgradeFailure,
-        /// What serves on.
+        /// The generation that continues to serve.
         serves: Generation,
     },
     /// A reload begins.
@@ -341,7 +341,7 @@ pub enum Note {
         failed: Generation,
         /// Why it is not.
         why: ReloadFailure,
-        /// What serves on.
+        /// The generation that continues to serve.
         serves: Generation,
     },
     /// The first worker of the new generation is ready; the others follow.

@@ -5,7 +5,7 @@
 //! their own, which no terminal controls, nothing on standard input, and the terminal for writing only.
 //!
 //! By that the keys of the terminal (Ctrl-C, Ctrl-\\, Ctrl-Z) signal the master alone, which passes their meaning to the workers.
-//! The workers of a stopped master (Ctrl-Z) serve on.
+//! The workers of a stopped master (Ctrl-Z) continue to serve.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IsTerminal};

@@ -317,7 +317,7 @@ fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Liste
     bind::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
 }
 
-/// Connections whose messages this program does not know are left to the workers of before, which hold their queue too.
+/// Connections whose messages this program does not know are left to the earlier workers, which hold their queue too.
 fn adopt_queue(queue: &state::Queue) -> io::Result<Queue> {
     let [sender, receiver] = queue.ends.map(inherited);
     let ends = [sender?, receiver?];

@@ -84,7 +84,7 @@ impl Supervisor {
     }
 
     /// Of the workers that serve: the stale one that has served longest, else the last. Where workers wear out faster than they
-    /// are replaced, each has its turn all the same.
+    /// are replaced, each is replaced in its time.
     fn first_to_leave(&self) -> Option<Slot> {
         let serving = self.places.iter().enumerate().filter(|(_, place)| place.owed);
         let mut serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));

@@ -5,7 +5,8 @@
 //!   ▲                                                  │              │
 //!   └──────────────────── not fit, no answer, ─────────┴──── fails ───┘
 //! ```
-//! A second USR2 is the same upgrade. After exec everything is as in a reload, and fails as one: the workers of before serve on.
+//! A second USR2 is the same upgrade. After exec everything is as in a reload, and fails as one: the earlier workers continue to
+//! serve.
 
 use std::time::{Duration, Instant};
 
