@@ -12,6 +12,7 @@ pub mod lending;
 pub mod log;
 pub mod master;
 pub mod net;
+pub mod protocol;
 pub mod scoreboard;
 pub mod sys;
 pub mod worker;

@@ -62,6 +62,13 @@ const RULES: &[Rule] = &[
         why: "http is bytes in, facts out: no sockets, no clocks, no logs, no configuration",
     },
     Rule {
+        part: "protocol",
+        modules: &[],
+        crates: &[],
+        not_std: WORLD,
+        why: "protocol is bytes in, facts out, as http: no sockets, no clocks, no logs, no configuration",
+    },
+    Rule {
         part: "config",
         modules: &[],
         crates: &["strsim", "toml"],
