@@ -18,6 +18,18 @@ pub use super::format::FormatError;
 /// beyond it is cut. The buffer for it is on the stack.
 const CREDENTIALS_MAX: usize = 1024;
 
+/// Bytes that one byte becomes at most where it is escaped (`\xHH`).
+const ESCAPED: usize = 4;
+
+/// The same in JSON: a control character is `\u00HH`.
+const JSON_BYTE: usize = 6;
+
+/// Bytes of a JSON line beside what the client has sent, and more.
+const JSON_FIXED: usize = 512;
+
+/// Bytes of an atom that has nothing of a client's text but its address, and more.
+const SHORT: usize = 64;
+
 /// Base64 of credentials (RFC 7617): clients that leave the padding out are read as well.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -128,6 +140,18 @@ fn split_target(target: &[u8]) -> Target<'_> {
 pub struct Format {
     shape: Shape,
     wants_response_head: bool,
+    most: Most,
+}
+
+/// What a line has at most.
+#[derive(Clone, Copy, Debug)]
+struct Most {
+    /// Bytes whatever the request is.
+    fixed: usize,
+    /// For each byte of the request's head.
+    request: usize,
+    /// For each byte of the answer's head.
+    response: usize,
 }
 
 #[derive(Debug)]
@@ -158,7 +182,20 @@ impl Format {
             Shape::Atoms(compiled, _) => compiled.parts.iter().any(|part| matches!(part, Part::ResponseField(_))),
             Shape::Json => false,
         };
-        Ok(Self { shape, wants_response_head })
+        let most = match &shape {
+            Shape::Atoms(compiled, _) => Most::of(&compiled.parts),
+            // Each part of the head is shown once.
+            Shape::Json => Most { fixed: JSON_FIXED, request: JSON_BYTE, response: 0 },
+        };
+        Ok(Self { shape, wants_response_head, most })
+    }
+
+    /// Bytes of this record's line at most.
+    #[inline]
+    pub fn most(&self, record: &Record<'_>) -> usize {
+        let head = record.head.map_or(0, |(head, _)| head.len);
+        let environ: usize = record.environ.iter().flatten().map(String::len).sum();
+        self.most.fixed + self.most.request * head + self.most.response * record.response_head.len() + ESCAPED * environ
     }
 
     /// Whether `{name}o` atoms occur, so that the head of the answer must be kept.
@@ -189,6 +226,39 @@ impl Format {
                 json::render(record, std::str::from_utf8(text).unwrap_or_default(), out);
             }
         }
+    }
+}
+
+impl Most {
+    fn of(parts: &[Part]) -> Self {
+        let mut most = Self { fixed: 1, request: 0, response: 0 };
+        for part in parts {
+            match part {
+                Part::Literal(text) => most.fixed += text.len(),
+                Part::User(_) | Part::RequestLine | Part::Method | Part::Path | Part::Query | Part::RequestField(_) => {
+                    most.fixed += SHORT;
+                    most.request += ESCAPED;
+                }
+                Part::ResponseField(_) => {
+                    most.fixed += SHORT;
+                    most.response += ESCAPED;
+                }
+                Part::RemoteAddr
+                | Part::Time
+                | Part::Status
+                | Part::Protocol
+                | Part::Bytes
+                | Part::BytesOrDash
+                | Part::Seconds
+                | Part::Millis
+                | Part::Micros
+                | Part::DecimalSeconds
+                | Part::QueueMicros
+                | Part::Pid
+                | Part::Environ(_) => most.fixed += SHORT,
+            }
+        }
+        most
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use crate::config::Level;
 use crate::sys::time;
 
+use super::escape::TryText;
 use super::sink::Sink;
 use super::syslog::Kind;
 use super::{escape, stamp};
@@ -15,6 +16,12 @@ use super::{escape, stamp};
 /// done, and the last what went wrong. 64 KiB hold the longest traceback that CPython prints on its own (1,000 frames are folded)
 /// and are what a pipe takes at once.
 pub const RECORD_MAX: usize = 64 * 1024;
+
+/// Bytes that one byte of a message becomes at most where it is escaped.
+const ESCAPED_MAX: usize = 4;
+
+/// Bytes of a message for which there must be memory always.
+const BEGINNING: usize = 1024;
 
 /// How far a cut is moved to fall between two lines, in bytes.
 const LINE_SEARCH: usize = 1024;
@@ -85,7 +92,7 @@ impl Log {
         let mut record = Vec::with_capacity(256);
         let mut line = String::new();
         let syslog = self.sink.syslog();
-        // Writing to a String fails only if a Display of the message does; what it wrote so far is kept.
+        // Writing fails only if a Display of the message does, or for want of memory; what was written so far is kept.
         if let Some(syslog) = syslog {
             syslog.header(&mut record, level, Kind::Error, pid);
             let _ = write!(line, "[{who}] ");
@@ -94,10 +101,12 @@ impl Log {
             let _ = write!(line, " [{pid}] [{who}] {} ", level.name());
         }
         record.extend_from_slice(line.as_bytes());
-        line.clear();
-        let _ = line.write_fmt(message);
+        let mut text = TryText::default();
+        let _ = text.write_fmt(message);
+        let text = text.into_string();
         let start = record.len();
-        escape::message(&mut record, &line);
+        let shown = if record.try_reserve(ESCAPED_MAX * text.len()).is_ok() { &text } else { beginning(&text) };
+        escape::message(&mut record, shown);
         cut(&mut record, start);
         if syslog.is_some() {
             return self.sink.send(&record);
@@ -130,6 +139,12 @@ impl Log {
     pub fn critical(&self, message: fmt::Arguments<'_>) {
         self.write(Level::Critical, message);
     }
+}
+
+/// The beginning of a message that there is no memory for.
+fn beginning(text: &str) -> &str {
+    let end = (0..=text.len().min(BEGINNING)).rev().find(|&end| text.is_char_boundary(end));
+    &text[..end.unwrap_or(0)]
 }
 
 /// Cuts the middle out of the rendered message from `start` on if it is longer than [`RECORD_MAX`].

@@ -101,6 +101,25 @@ fn steers(character: char) -> bool {
     }
 }
 
+/// Text that is only as long as there is memory for it: what is too much is an error of the writer, and what came before it stays.
+#[derive(Debug, Default)]
+pub struct TryText(String);
+
+impl TryText {
+    /// What was written.
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl fmt::Write for TryText {
+    fn write_str(&mut self, more: &str) -> fmt::Result {
+        self.0.try_reserve(more.len()).map_err(|_| fmt::Error)?;
+        self.0.push_str(more);
+        Ok(())
+    }
+}
+
 /// Shows bytes from a client in a message: UTF-8 as it is, other bytes as `\xHH`. (Control characters are escaped by the log.)
 #[derive(Clone, Copy, Debug)]
 pub struct Shown<'a>(pub &'a [u8]);

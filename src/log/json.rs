@@ -1,17 +1,18 @@
 //! The access log as JSON: one object a line, through a real encoder.
 //!
-//! Text is kept to ASCII: other characters are `\u` escapes, which every reader turns back, while U+2028 or a C1 control in the
+//! TryText is kept to ASCII: other characters are `\u` escapes, which every reader turns back, while U+2028 or a C1 control in the
 //! line could end it for some readers or steer a terminal. Bytes that are not UTF-8 have no place in JSON and are shown as the
 //! four characters `\xHH`.
 
 use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use serde::Serialize;
 use serde_json::ser::{CompactFormatter, Formatter, Serializer};
 
 use super::access::Record;
-use super::escape::Shown;
+use super::escape::{Shown, TryText};
 
 #[derive(Serialize)]
 struct Line<'a> {
@@ -37,17 +38,17 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
     let line = Line {
         time,
         remote_addr: std::str::from_utf8(record.peer).ok().filter(|addr| !addr.is_empty()),
-        method: record.method().map(text),
-        path: target.map(|t| text(t.path)),
-        query: target.and_then(|t| t.query).map(text),
+        method: record.method().and_then(text),
+        path: target.and_then(|t| text(t.path)),
+        query: target.and_then(|t| t.query).and_then(text),
         protocol: record.protocol(),
         status: record.status,
         bytes: record.sent,
         duration_us: record.micros,
         queue_us: record.queued,
-        referer: record.field(b"referer").map(text),
-        user_agent: record.field(b"user-agent").map(text),
-        host: record.field(b"host").map(text),
+        referer: record.field(b"referer").and_then(text),
+        user_agent: record.field(b"user-agent").and_then(text),
+        host: record.field(b"host").and_then(text),
         pid: record.pid,
     };
     // Writing to a Vec cannot fail, and `Line` has nothing that JSON cannot hold.
@@ -55,12 +56,14 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Bytes as text; only those that are not UTF-8 cost an allocation.
-fn text(bytes: &[u8]) -> Cow<'_, str> {
-    match std::str::from_utf8(bytes) {
-        Ok(text) => Cow::Borrowed(text),
-        Err(_) => Cow::Owned(Shown(bytes).to_string()),
+/// Bytes as text. Only those that are not UTF-8 cost an allocation, as long as a client wants: `None` when there is no memory for it.
+fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        return Some(Cow::Borrowed(text));
     }
+    let mut text = TryText::default();
+    write!(text, "{}", Shown(bytes)).ok()?;
+    Some(Cow::Owned(text.into_string()))
 }
 
 /// serde_json's compact form with everything beyond printable ASCII as `\u` escapes.
