@@ -29,11 +29,11 @@ pub struct Queue {
 }
 
 /// Room for one packet, to be used for many.
+#[derive(Default)]
 pub struct Packet(Vec<u8>);
 
 impl Packet {
     /// Room for any packet.
-    #[expect(clippy::new_without_default, reason = "it allocates")]
     pub fn new() -> Self {
         // One byte more shows a packet that is too long.
         Self(vec![0; MESSAGE_MAX + 1])
@@ -75,7 +75,7 @@ impl Queue {
     /// Puts a connection into the queue; the caller's descriptor is to be closed then. `false`: there is no room for it now, or
     /// never will be.
     pub fn send(&self, message: &Message, connection: BorrowedFd<'_>) -> io::Result<bool> {
-        let error = match scm::send(&self.sender, &message.encode(), &[connection]) {
+        let error = match scm::send_parts(&self.sender, &[&message.header(), &message.input], &[connection]) {
             Ok(_) => return Ok(true),
             Err(error) => error,
         };
@@ -88,7 +88,7 @@ impl Queue {
 
     /// Takes a connection out of the queue; `None` when there is none. An error is that of one packet, whose connection
     /// is closed; `UnexpectedEof`: somebody has shut the queue down.
-    pub fn receive(&self, packet: &mut Packet) -> io::Result<Option<(Message, OwnedFd)>> {
+    pub fn receive<'a>(&self, packet: &'a mut Packet) -> io::Result<Option<(Message<'a>, OwnedFd)>> {
         let (len, mut descriptors) = match scm::receive(&self.receiver, &mut packet.0) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
@@ -118,8 +118,8 @@ mod tests {
 
     use super::*;
 
-    fn message(time: u64, input: &[u8]) -> Message {
-        Message { kind: Kind::Idle, moves: 0, listener: 0, peer: None, time, input: input.to_vec() }
+    fn message(time: u64, input: &[u8]) -> Message<'_> {
+        Message { kind: Kind::Idle, moves: 0, listener: 0, peer: None, time, input: input.into() }
     }
 
     #[test]
@@ -172,7 +172,7 @@ mod tests {
         let queue = Queue::new().unwrap();
         let (mut client, server) = UnixStream::pair().unwrap();
         scm::send(&queue.sender, b"\x07of another program", &[server.as_fd()]).unwrap();
-        scm::send(&queue.sender, &message(1, b"").encode(), &[]).unwrap();
+        scm::send(&queue.sender, &message(1, b"").header(), &[]).unwrap();
         drop(server);
         let mut packet = Packet::new();
         assert!(queue.receive(&mut packet).unwrap_err().to_string().contains("version"));

@@ -5,6 +5,7 @@
 //! ```
 //! Numbers are little-endian. An IPv4 address takes the first four bytes of its place.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of the message; the first byte of each. It changes with the others: programs of two versions share a queue while one
@@ -36,7 +37,7 @@ pub enum Kind {
 
 /// A connection on its way from one worker to another.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Message {
+pub struct Message<'a> {
     /// How far it is.
     pub kind: Kind,
     /// How often its request was lent before; no more than 255 are counted.
@@ -48,7 +49,7 @@ pub struct Message {
     /// Nanoseconds of the monotonic clock, which processes share: since when the request waits, or until when the next may come.
     pub time: u64,
     /// Bytes that were read and not used; at most [`INPUT_MAX`].
-    pub input: Vec<u8>,
+    pub input: Cow<'a, [u8]>,
 }
 
 /// Why bytes are no message.
@@ -64,9 +65,9 @@ impl Kind {
     }
 }
 
-impl Message {
-    /// Its bytes.
-    pub fn encode(&self) -> Vec<u8> {
+impl<'a> Message<'a> {
+    /// Its bytes before the input.
+    pub fn header(&self) -> [u8; HEADER] {
         let (family, address, port) = match self.peer {
             None => (UNIX, [0; 16], 0),
             Some((IpAddr::V4(address), port)) => {
@@ -76,18 +77,21 @@ impl Message {
             }
             Some((IpAddr::V6(address), port)) => (V6, address.octets(), port),
         };
-        let mut bytes = Vec::with_capacity(HEADER + self.input.len());
-        bytes.extend([VERSION, self.kind.letter(), self.moves, family]);
-        bytes.extend(self.listener.to_le_bytes());
-        bytes.extend(port.to_le_bytes());
-        bytes.extend(self.time.to_le_bytes());
-        bytes.extend(address);
-        bytes.extend(&self.input);
-        bytes
+        let first = [VERSION, self.kind.letter(), self.moves, family];
+        let (listener, port, time) = (self.listener.to_le_bytes(), port.to_le_bytes(), self.time.to_le_bytes());
+        let mut header = [0; HEADER];
+        let mut places = header.iter_mut();
+        [&first[..], &listener, &port, &time, &address]
+            .into_iter()
+            .flatten()
+            .zip(&mut places)
+            .for_each(|(byte, place)| *place = *byte);
+        debug_assert!(places.next().is_none(), "the parts fill it");
+        header
     }
 
-    /// Reads what [`Self::encode`] has made.
-    pub fn decode(bytes: &[u8]) -> Result<Self, Unknown> {
+    /// Reads the header and the input behind it.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, Unknown> {
         let (&[version, ref rest @ ..], true) = (bytes, bytes.len() <= MESSAGE_MAX) else {
             return Err(Unknown("it is empty or too long"));
         };
@@ -114,7 +118,7 @@ impl Message {
             listener: u16::from_le_bytes(*listener),
             peer,
             time: u64::from_le_bytes(*time),
-            input: input.to_vec(),
+            input: input.into(),
         })
     }
 }
@@ -125,18 +129,24 @@ mod tests {
 
     use super::*;
 
-    fn messages() -> impl Strategy<Value = Message> {
+    fn bytes_of(message: &Message<'_>) -> Vec<u8> {
+        [&message.header()[..], &message.input].concat()
+    }
+
+    fn messages() -> impl Strategy<Value = Message<'static>> {
         let kind = prop_oneof![Just(Kind::Request), Just(Kind::Idle)];
         let peer = proptest::option::of((any::<IpAddr>(), any::<u16>()));
         let input = proptest::collection::vec(any::<u8>(), 0..300);
-        (kind, any::<u8>(), any::<u16>(), peer, any::<u64>(), input)
-            .prop_map(|(kind, moves, listener, peer, time, input)| Message { kind, moves, listener, peer, time, input })
+        (kind, any::<u8>(), any::<u16>(), peer, any::<u64>(), input).prop_map(|(kind, moves, listener, peer, time, input)| {
+            Message { kind, moves, listener, peer, time, input: input.into() }
+        })
     }
 
     proptest! {
         #[test]
         fn what_was_written_is_read(message in messages()) {
-            prop_assert_eq!(Message::decode(&message.encode()), Ok(message));
+            let bytes = bytes_of(&message);
+            prop_assert_eq!(Message::decode(&bytes), Ok(message));
         }
 
         #[test]
@@ -145,20 +155,21 @@ mod tests {
             let known = [&[VERSION][..], &bytes].concat();
             if let Ok(message) = Message::decode(&known) {
                 // Of an IPv4 address and a unix socket not every byte means something.
-                prop_assert_eq!(message.encode().len(), known.len());
+                prop_assert_eq!(bytes_of(&message).len(), known.len());
             }
         }
 
         #[test]
         fn a_message_that_is_cut_in_its_header_is_refused(message in messages(), len in 0..HEADER) {
-            prop_assert!(Message::decode(&message.encode()[..len]).is_err());
+            prop_assert!(Message::decode(&bytes_of(&message)[..len]).is_err());
         }
     }
 
     #[test]
     fn other_versions_and_longer_messages_are_refused() {
-        let message = Message { kind: Kind::Idle, moves: 0, listener: 0, peer: None, time: 0, input: vec![b'x'; INPUT_MAX] };
-        let mut bytes = message.encode();
+        let message =
+            Message { kind: Kind::Idle, moves: 0, listener: 0, peer: None, time: 0, input: vec![b'x'; INPUT_MAX].into() };
+        let mut bytes = bytes_of(&message);
         assert_eq!(Message::decode(&bytes), Ok(message));
         bytes.push(0);
         assert_eq!(Message::decode(&bytes), Err(Unknown("it is empty or too long")));

@@ -9,13 +9,19 @@ use nix::sys::socket::{ControlMessage, MsgFlags, recv, recvmsg, sendmsg};
 /// Most descriptors in one message.
 pub const DESCRIPTORS_MAX: usize = 8;
 
-/// Sends `bytes` (at least one) with `descriptors`, at most [`DESCRIPTORS_MAX`]; the receiver gets duplicates.
+/// As [`send_parts`], of one part.
 pub fn send(socket: &impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    send_parts(socket, &[bytes], descriptors)
+}
+
+/// Sends the bytes of `parts` (at least one byte) with `descriptors`, at most [`DESCRIPTORS_MAX`]; the receiver gets duplicates.
+pub fn send_parts(socket: &impl AsFd, parts: &[&[u8]], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
     let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&numbers)];
     let control = if numbers.is_empty() { &[][..] } else { &rights[..] };
     // MSG_NOSIGNAL: a vanished reader is an error, whatever SIGPIPE is set to.
-    Ok(sendmsg::<()>(socket.as_fd().as_raw_fd(), &[IoSlice::new(bytes)], control, MsgFlags::MSG_NOSIGNAL, None)?)
+    Ok(sendmsg::<()>(socket.as_fd().as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
 /// Room for control messages, aligned as they must be: descriptors, and more of them than [`DESCRIPTORS_MAX`] only by its alignment.

@@ -3,6 +3,7 @@
 //! It may go before its request has reached the application, with nothing unsent, when nobody else in this process has its socket:
 //! the worker that lends it closes its own descriptor, and only the last one to close ends a connection.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::http::framing::Length;
@@ -25,7 +26,7 @@ const MOVES_MAX: u8 = 8;
 
 impl Connection {
     /// What another worker needs to go on with it; `None` when it cannot go now.
-    pub fn loan(&self) -> Option<Message> {
+    pub fn loan(&self) -> Option<Message<'_>> {
         if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
@@ -35,8 +36,8 @@ impl Connection {
             }
             Phase::Head => {
                 let input = match self.kept.as_deref() {
-                    None => Vec::new(),
-                    Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes.to_vec(),
+                    None => &[][..],
+                    Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes,
                     // What is a request has its turn here.
                     Some(Kept::Head(..) | Kept::Rest(_) | Kept::Refused) => return None,
                 };
@@ -46,7 +47,7 @@ impl Connection {
                 return None;
             }
         };
-        self.message(kind, time, input, owners)
+        self.message(kind, time, input.into(), owners)
     }
 
     /// Whether another worker may have this request of the connection, which lies on a desk.
@@ -54,23 +55,23 @@ impl Connection {
         parcel.output.is_none() && self.loan_of(parcel).is_some()
     }
 
-    fn loan_of(&self, parcel: &Parcel) -> Option<Message> {
+    fn loan_of(&self, parcel: &Parcel) -> Option<Message<'static>> {
         if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
-        let mut input = raw(parcel)?;
-        match self.kept.as_deref() {
-            Some(Kept::Rest(rest)) => input.extend_from_slice(rest),
+        let rest: &[u8] = match self.kept.as_deref() {
+            Some(Kept::Rest(rest)) => rest,
             // It is refused here, behind the answer.
             Some(Kept::Refused | Kept::Head(..)) => return None,
-            None => {}
-        }
-        self.message(Kind::Request, parcel.since.saturating_sub(parcel.queued), input, 2)
+            None => &[],
+        };
+        let input = raw(parcel, rest)?;
+        self.message(Kind::Request, parcel.since.saturating_sub(parcel.queued), input.into(), 2)
     }
 
-    fn message(&self, kind: Kind, time: u64, input: Vec<u8>, owners: usize) -> Option<Message> {
+    fn message<'a>(&self, kind: Kind, time: u64, input: Cow<'a, [u8]>, owners: usize) -> Option<Message<'a>> {
         // The application may keep a request's `tapster.client_disconnected`.
-        if Arc::strong_count(&self.link) > owners || input.len() > INPUT_MAX {
+        if Arc::strong_count(&self.link) > owners {
             return None;
         }
         let Link { peer, listener, .. } = &*self.link;
@@ -84,7 +85,7 @@ impl Connection {
     /// Takes over where another worker was. That one had other limits, maybe, and nobody knows whether it was in order: its input is
     /// read as if it came from the client now, and no time is longer than this worker would have given.
     /// `now`: nanoseconds of the loop's clock.
-    pub fn adopt(&mut self, message: Message, now: u64, rules: &Rules, memory: &Memory) {
+    pub fn adopt(&mut self, message: Message<'_>, now: u64, rules: &Rules, memory: &Memory) {
         match message.kind {
             Kind::Request => (self.since, self.waited, self.moves) = (message.time.min(now), true, message.moves),
             Kind::Idle => {
@@ -98,26 +99,27 @@ impl Connection {
     }
 }
 
-/// The request as a client would send it now; `None` when its body is in a file.
-fn raw(parcel: &Parcel) -> Option<Vec<u8>> {
-    let mut raw = parcel.bytes.clone();
+/// The request as a client would send it now, and what follows it; `None` when its body is in a file, when it is too large or when
+/// there is no memory for a copy.
+fn raw(parcel: &Parcel, rest: &[u8]) -> Option<Vec<u8>> {
     let body: &[u8] = match &parcel.body {
         Body::Empty => &[],
-        Body::Memory(bytes) if bytes.len() <= INPUT_MAX => bytes,
-        Body::Memory(_) | Body::File(_) => return None,
+        Body::Memory(bytes) => bytes,
+        Body::File(_) => return None,
     };
-    match parcel.framing.length {
-        Length::None | Length::Known(_) => raw.extend_from_slice(body),
+    let (size, end) = match parcel.framing.length {
+        Length::None | Length::Known(_) => (String::new(), ""),
         // Its chunks are decoded already: one takes their place.
-        Length::Chunked => {
-            if !body.is_empty() {
-                raw.extend_from_slice(format!("{:x}\r\n", body.len()).as_bytes());
-                raw.extend_from_slice(body);
-                raw.extend_from_slice(b"\r\n");
-            }
-            raw.extend_from_slice(b"0\r\n\r\n");
-        }
+        Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
+        Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
+    };
+    let parts = [&parcel.bytes, size.as_bytes(), body, end.as_bytes(), rest];
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut raw = Vec::new();
+    if len > INPUT_MAX || raw.try_reserve_exact(len).is_err() {
+        return None;
     }
+    parts.iter().for_each(|part| raw.extend_from_slice(part));
     Some(raw)
 }
 
@@ -172,7 +174,7 @@ mod tests {
         let mut connection = waiting(head, Body::Memory(b"hello".to_vec()));
         connection.kept = Some(Kept::rest(b"GET /next", &Memory::default()));
         let message = connection.loan().unwrap();
-        assert_eq!(message.input, format!("{head}helloGET /next").into_bytes());
+        assert_eq!(*message.input, *format!("{head}helloGET /next").as_bytes());
         assert_eq!((message.kind, message.listener, message.peer, message.moves), (Kind::Request, 3, None, 1));
         assert_eq!(message.time, 93, "it has waited before");
     }
@@ -225,7 +227,7 @@ mod tests {
                 connection.kept = Some(Box::new(Kept::Head(Leased::copy(input, &memory).unwrap(), Progress::default())));
             }
             let message = connection.loan().unwrap();
-            assert_eq!(message.input, input);
+            assert_eq!(*message.input, *input);
             let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Body::Empty);
             take_over(&mut next, message);
             // It is looked at where it arrives: there the limits may be others.
@@ -244,8 +246,14 @@ mod tests {
     #[test]
     fn times_and_input_of_another_worker_are_bounded() {
         let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", Body::Empty);
-        let message =
-            |kind, input: &[u8]| Message { kind, moves: 0, listener: 0, peer: None, time: u64::MAX, input: input.to_vec() };
+        let message = |kind, input: &[u8]| Message {
+            kind,
+            moves: 0,
+            listener: 0,
+            peer: None,
+            time: u64::MAX,
+            input: input.to_vec().into(),
+        };
         let rules = Rules::of(&Settings::default());
         take_over(&mut next, message(Kind::Idle, b""));
         assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.keep_alive);
@@ -258,7 +266,7 @@ mod tests {
     /// What the clock of the worker that takes over shows, in nanoseconds.
     const NOW: u64 = 4_000 * NS_PER_MS;
 
-    fn take_over(connection: &mut Connection, message: Message) {
+    fn take_over(connection: &mut Connection, message: Message<'_>) {
         connection.adopt(message, NOW, &Rules::of(&Settings::default()), &Memory::default());
     }
 }

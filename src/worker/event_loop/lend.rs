@@ -52,6 +52,8 @@ const LOST_MS: u64 = 10_000;
 /// What the loop knows of lending.
 pub(super) struct Lending {
     queue: Queue,
+    /// Where packets are received, there from the start: what is in the queue must not wait for memory.
+    packet: Packet,
     /// Whether it gives connections away.
     lends: bool,
     /// Whether there are other workers as a rule.
@@ -109,6 +111,7 @@ impl Lending {
     pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize, room: usize) -> Self {
         Self {
             queue,
+            packet: Packet::new(),
             lends: !settings.no_lending,
             shared,
             max_queue: settings.max_queue as u64,
@@ -350,7 +353,7 @@ impl EventLoop {
 
     /// Takes connections from the queue: one request, or some that are idle.
     pub(super) fn adopt(&mut self, seat: &mut Seat) {
-        let mut packet = Packet::new();
+        let mut packet = std::mem::take(&mut self.lending.packet);
         for _ in 0..BATCH {
             if self.connections.len() >= self.lending.room {
                 break;
@@ -385,10 +388,11 @@ impl EventLoop {
                 Err(error) => self.lending.lose(&error, seat),
             }
         }
+        self.lending.packet = packet;
         self.lending.adopted.reverse();
     }
 
-    fn take_in(&mut self, message: Message, descriptor: OwnedFd, seat: &mut Seat) {
+    fn take_in(&mut self, message: Message<'_>, descriptor: OwnedFd, seat: &mut Seat) {
         seat.slot().count_adopted();
         let listener = usize::from(message.listener);
         if listener >= self.lending.listeners {
