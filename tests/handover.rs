@@ -63,6 +63,7 @@ const NOTHING: Plan = Plan {
     requests: &[],
     handlers: &[],
     handlers_first: false,
+    memory: true,
     fails: false,
     desks: Desked::Wait,
 };
@@ -231,6 +232,15 @@ fn a_request_that_is_taken_back_from_one_thread_is_run_once_by_another() {
     explore(&[
         Plan { requests: &[Kind::UntilTaken, Kind::Quick], ..plan },
         Plan { preemptions: 1, requests: &[Kind::Quick, Kind::Quick, Kind::Quick], slow: true, ..plan },
+    ]);
+}
+
+#[test]
+fn a_request_that_there_is_no_memory_to_hand_out_is_called_where_it_is() {
+    let plan = Plan { preemptions: 1, slots: 2, memory: false, ..NOTHING };
+    explore(&[
+        Plan { requests: &[Kind::UntilTaken, Kind::Quick], ..plan },
+        Plan { requests: &[Kind::Waits, Kind::Quick, Kind::Opens], slow: true, ..plan },
     ]);
 }
 

@@ -18,9 +18,12 @@ const KB: usize = 1024;
 const MB: usize = 1024 * KB;
 
 /// Says how long a body was, which it reads in the way that the path says. `/memory` limits the address space to 32 MiB more than
-/// there is, takes all of it but less than 64 KiB and keeps it, `/back` gives it back.
+/// there is, takes all of it but less than 64 KiB and keeps it, `/back` gives it back; `/eat` asks for more than there can be,
+/// `/tight?MIB` limits it to so much more than there
+/// is. `/slow` takes longer than the loop waits for a call, `/later` makes a stream of it.
 const APP: &str = "
 import resource
+import time
 
 kept = []
 BLOCK = b'y' * 4000
@@ -30,9 +33,13 @@ def blocks():
     for _ in range(200):
         yield BLOCK
 
-def limit():
+def limit(mib):
     pages = int(open('/proc/self/statm').read().split()[0])
-    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (32 << 20), -1))
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + (mib << 20), -1))
+
+def later():
+    time.sleep(.005)
+    yield b'none'
 
 def application(environ, start_response):
     path, body = environ['PATH_INFO'], environ['wsgi.input']
@@ -45,7 +52,7 @@ def application(environ, start_response):
         write(LARGE)
         return [BLOCK]
     if path == '/memory':
-        limit()
+        limit(32)
         for size in (1 << 24, 1 << 20, 1 << 16, 1 << 15):
             try:
                 while True:
@@ -56,6 +63,15 @@ def application(environ, start_response):
         answer = b'taken'
     elif path == '/back':
         kept.clear()
+    elif path == '/eat':
+        kept.append(bytearray(1 << 50))
+    elif path == '/tight':
+        limit(int(environ['QUERY_STRING']))
+    elif path == '/slow':
+        time.sleep(.005)
+    elif path == '/later':
+        start_response('200 OK', [('Content-Length', '4')])
+        return later()
     elif path == '/lines':
         answer = b'%d' % sum(len(line) for line in body)
     elif path == '/line':
@@ -310,4 +326,62 @@ fn answers_without_memory_are_errors_of_their_own_request() {
     assert_eq!(server.get("/blocks").body.len(), 200 * 4000);
     assert_eq!(server.workers(), workers, "nobody died");
     server.stop();
+}
+
+/// A request whose head has about 56 KB, with `end` before its empty line.
+fn large(method: &str, path: &str, end: &str) -> String {
+    let fields: String = (0..7).map(|number| format!("X-{number}: {}\r\n", "x".repeat(8000))).collect();
+    format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{fields}{end}\r\n")
+}
+
+/// Many connections whose heads do not fit into the memory that is left: they wait for a slot, for a thread, for the interpreter or for
+/// their bodies, with the next request behind them, or as streams.
+#[track_caller]
+fn heads_without_memory(threads: &str, mib: usize) {
+    const CLIENTS: usize = 240;
+    let server = Server::source(APP).options(["--threads", threads, "--keep-alive", "60", "--access-logfile", "-"]);
+    let server = server.env("MALLOC_ARENA_MAX", "1").expect_error("MemoryError").start();
+    let workers = server.workers();
+    let mut kept = server.connect();
+    // Others may get one, this one does.
+    assert_eq!(server.get("/eat").status, 500);
+    assert_eq!(kept.get(&format!("/tight?{mib}")).text(), "none");
+    for round in 0..3 {
+        let mut clients: Vec<Client> = (0..CLIENTS).map(|_| server.connect()).collect();
+        for (number, client) in clients.iter_mut().enumerate() {
+            let request = match number % 6 {
+                0 => large("GET", "/slow", "") + "GET / HTTP/1.1\r\nHost: test\r\nX: " + &"x".repeat(7000),
+                1 => large("GET", "/none", "") + &large("GET", "/slow", ""),
+                2 => large("POST", "/", "Content-Length: 9\r\n") + "four",
+                3 => large("GET", "/later", ""),
+                4 => large("GET", "/slow", "Connection: Upgrade\r\nUpgrade: echo\r\n") + &"early".repeat(1000),
+                _ => large("GET", "/slow", ""),
+            };
+            client.send_while_taken(request.as_bytes(), SOON);
+        }
+        for (number, client) in clients.iter_mut().enumerate() {
+            if number % 6 == 2 {
+                // A refused client may be cut before it has sent this.
+                let _ = client.try_send(b" more");
+            }
+            let response =
+                client.try_response_to("GET").unwrap_or_else(|error| panic!("client {number} of round {round}: {error}"));
+            assert!(matches!(response.status, 200 | 500 | 503), "client {number} of round {round}: {response:?}");
+        }
+        drop(clients);
+        assert_eq!(server.workers(), workers, "nobody died");
+        wait_for("an answer to an ordinary request", SOON, || (server.get("/").status == 200).then_some(()));
+    }
+    assert_eq!(kept.get("/").text(), "0");
+    server.stop();
+}
+
+#[test]
+fn heads_without_memory_are_refused_or_served_where_they_are() {
+    heads_without_memory("1", 6);
+}
+
+#[test]
+fn heads_without_memory_go_to_no_other_thread() {
+    heads_without_memory("8", 10);
 }

@@ -152,6 +152,8 @@ struct Most {
     request: usize,
     /// For each byte of the answer's head.
     response: usize,
+    /// For each byte of the environ's values.
+    environ: usize,
 }
 
 #[derive(Debug)]
@@ -185,7 +187,7 @@ impl Format {
         let most = match &shape {
             Shape::Atoms(compiled, _) => Most::of(&compiled.parts),
             // Each part of the head is shown once.
-            Shape::Json => Most { fixed: JSON_FIXED, request: JSON_BYTE, response: 0 },
+            Shape::Json => Most { fixed: JSON_FIXED, request: JSON_BYTE, response: 0, environ: 0 },
         };
         Ok(Self { shape, wants_response_head, most })
     }
@@ -195,7 +197,7 @@ impl Format {
     pub fn most(&self, record: &Record<'_>) -> usize {
         let head = record.head.map_or(0, |(head, _)| head.len);
         let environ: usize = record.environ.iter().flatten().map(String::len).sum();
-        self.most.fixed + self.most.request * head + self.most.response * record.response_head.len() + ESCAPED * environ
+        self.most.fixed + self.most.request * head + self.most.response * record.response_head.len() + self.most.environ * environ
     }
 
     /// Whether `{name}o` atoms occur, so that the head of the answer must be kept.
@@ -231,7 +233,7 @@ impl Format {
 
 impl Most {
     fn of(parts: &[Part]) -> Self {
-        let mut most = Self { fixed: 1, request: 0, response: 0 };
+        let mut most = Self { fixed: 1, request: 0, response: 0, environ: 0 };
         for part in parts {
             match part {
                 Part::Literal(text) => most.fixed += text.len(),
@@ -254,8 +256,11 @@ impl Most {
                 | Part::Micros
                 | Part::DecimalSeconds
                 | Part::QueueMicros
-                | Part::Pid
-                | Part::Environ(_) => most.fixed += SHORT,
+                | Part::Pid => most.fixed += SHORT,
+                Part::Environ(_) => {
+                    most.fixed += SHORT;
+                    most.environ += ESCAPED;
+                }
             }
         }
         most

@@ -16,7 +16,7 @@ use super::gather::Shelf;
 use super::job::{Link, Served, Work};
 use super::member::Member;
 use super::output;
-use super::seat::{Entry, Seat};
+use super::seat::{Entry, Seat, copy_of_head};
 use super::serve::facts;
 
 /// Bytes of a file sent before others have their turn.
@@ -30,7 +30,7 @@ pub struct Answer {
     pub(super) shelf: Arc<Shelf>,
     /// Whether its first block is sent.
     pub(super) begun: bool,
-    /// The request's head and its bytes, for the log and the flight recorder.
+    /// The request's head and its bytes, for the log and the flight recorder; empty when there was no memory for them.
     head: Head,
     bytes: Vec<u8>,
     began: u64,
@@ -67,11 +67,11 @@ impl Answer {
     /// The rest of the answer to the request in hand, whose head the log may want: it is `sent`, or rendered in the seat.
     pub fn new((stream, mut sent): (Box<dyn Stream>, Vec<u8>), link: Arc<Link>, seat: &mut Seat) -> Self {
         if sent.is_empty() {
-            sent.extend_from_slice(seat.response_head(&seat.out[seat.job.rendered.min(seat.out.len())..]));
+            sent = copy_of_head(seat.response_head(&seat.out[seat.job.rendered.min(seat.out.len())..]));
         }
-        // Moved, where it is not in the seat's buffer: a client decides how much it is.
-        let (head, bytes) = seat.job.take_head(&seat.input);
-        let job = &seat.job;
+        let job = &mut seat.job;
+        // Only logs want it: without memory for it the answer goes on.
+        let (head, bytes) = if job.detach(&seat.input) { job.take_head() } else { Default::default() };
         Self {
             stream,
             pending: Pending::Nothing,
@@ -82,7 +82,7 @@ impl Answer {
             began: job.began,
             queued: job.queued,
             response_head: sent,
-            environ: if seat.journal.is_some() { seat.app.logged().to_vec() } else { Vec::new() },
+            environ: seat.app.take_logged(),
             link,
             member: seat.member,
         }
@@ -102,7 +102,7 @@ impl Answer {
     fn record(&self, summary: Summary, seat: &mut Seat) {
         seat.record(&Entry {
             peer: &self.link.peer,
-            head: Some((&self.head, &self.bytes)),
+            head: (!self.bytes.is_empty()).then_some((&self.head, &self.bytes)),
             status: summary.status,
             sent: summary.sent,
             response_head: &self.response_head,

@@ -284,6 +284,11 @@ pub trait App {
         &[]
     }
 
+    /// The same, to be kept.
+    fn take_logged(&mut self) -> Vec<Option<String>> {
+        Vec::new()
+    }
+
     /// What interrupts the calling thread; `None`: nothing can.
     fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
         None

@@ -244,7 +244,7 @@ impl Connection {
 
     fn step(&mut self, seat: &mut Seat) -> Flow {
         if self.held && self.sends_now() {
-            self.recall(seat);
+            self.recall(seat)?;
         }
         self.send_waiting(seat)?;
         match &self.phase {

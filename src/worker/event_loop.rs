@@ -222,7 +222,13 @@ impl EventLoop {
         self.slots > 1
     }
 
-    /// The request that this connection has submitted. Its client may have left just now, as it may in the call.
+    /// Makes the request that this connection has submitted, and what came with it, independent of the seat's buffer. `false`: there is
+    /// no memory for that, and it can only be called where it is.
+    pub fn detach(&mut self, token: Token, seat: &mut Seat) -> bool {
+        seat.job.detach(&seat.input) && self.find(token).is_none_or(|connection| connection.keep_input(seat))
+    }
+
+    /// The request that this connection has submitted, detached. Its client may have left just now, as it may in the call.
     fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
         match self.find(token) {
             Some(connection) => connection.pack(seat),
@@ -230,7 +236,7 @@ impl EventLoop {
                 seat.forget_followers();
                 // Its thread sees it.
                 seat.job.waited = true;
-                Box::new(seat.job.pack(&seat.input, seat.draining))
+                Box::new(seat.job.pack(seat.draining))
             }
         }
     }

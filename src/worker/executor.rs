@@ -270,7 +270,8 @@ impl Place {
                 return Performed::Kept(event_loop);
             }
             let mut work = work;
-            if matches!(work, Work::Call) {
+            // Without memory for it the request stays where it is, and is called there.
+            if matches!(work, Work::Call) && self.may_part(&event_loop) && event_loop.detach(token, seat) {
                 if let Some(member) = self.helper(&event_loop) {
                     event_loop.hand_out(member, token, seat);
                     self.send(member, Mail::Help(token, Work::Desk));
@@ -307,6 +308,11 @@ impl Place {
             streams.store(seat.streams, Relaxed);
         }
         served
+    }
+
+    /// Whether the next call may be another thread's, or lie on the desk of this one.
+    fn may_part(&self, event_loop: &EventLoop) -> bool {
+        !event_loop.outside.is_empty() || event_loop.wants_help() || (event_loop.has_helpers() && self.crew.streams(self.me) > 0)
     }
 
     /// The idle thread that should make the next call instead of this one, if there is one.

@@ -18,7 +18,7 @@ use super::connection::{Connection, Next, Token};
 use super::event_loop::EventLoop;
 use super::job::{SentHead, SocketOutlet, Work, deliver};
 use super::output::{self, Output};
-use super::seat::Seat;
+use super::seat::{Seat, copy_of_head};
 use super::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes on a shelf from which on they are sent, whatever the stream does: memory for one stream while it is asked. A system call
@@ -202,7 +202,7 @@ impl Seat {
             let step = answer.stream.advance(&mut self.out, &mut outlet);
             self.clock.tick();
             if answer.response_head.is_empty() {
-                answer.response_head = self.response_head(&self.out[before.min(self.out.len())..]).to_vec();
+                answer.response_head = copy_of_head(self.response_head(&self.out[before.min(self.out.len())..]));
             }
             if step != Step::Rendered || output.is_some() || self.clock.ns() >= until || !self.pass_on(answer) {
                 break step;

@@ -25,10 +25,11 @@ use super::claim::Claim;
 use super::connection::Token;
 use super::disk::Disk;
 use super::gather::{Gathering, Way};
+use super::kept::Kept;
 use super::member::{MAIN, Member};
 use super::output::{self, Output, Sent};
 use super::pace::{TICK, TICK_NS};
-use super::seat::head_of;
+use super::seat::{copy_of_head, head_of};
 use super::spool::Lease;
 
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
@@ -169,10 +170,23 @@ impl Job {
         if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
     }
 
-    /// Takes out the head and its bytes.
-    pub fn take_head(&mut self, input: &[u8]) -> (Head, Vec<u8>) {
-        let bytes = if self.own.is_empty() { input[self.at.clone()].to_vec() } else { std::mem::take(&mut self.own) };
-        (std::mem::take(&mut self.head), bytes)
+    /// Makes the head independent of the seat's buffer, `input`. A client decides how much it is: `false` when there is no memory.
+    #[must_use]
+    pub fn detach(&mut self, input: &[u8]) -> bool {
+        if self.own.is_empty() {
+            let head = &input[self.at.clone()];
+            if self.own.try_reserve_exact(head.len()).is_err() {
+                return false;
+            }
+            self.own.extend_from_slice(head);
+        }
+        true
+    }
+
+    /// Takes out the head and its bytes, which are detached.
+    pub fn take_head(&mut self) -> (Head, Vec<u8>) {
+        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
+        (std::mem::take(&mut self.head), std::mem::take(&mut self.own))
     }
 }
 
@@ -230,10 +244,10 @@ impl Parcel {
 }
 
 impl Job {
-    /// Takes the request out of the seat whose buffer is `input`, while its worker leaves or not.
-    pub fn pack(&mut self, input: &[u8], draining: bool) -> Parcel {
+    /// Takes the request, whose head is detached, out of its seat, while its worker leaves or not.
+    pub fn pack(&mut self, draining: bool) -> Parcel {
         let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
-        let (head, bytes) = self.take_head(input);
+        let (head, bytes) = self.take_head();
         Parcel {
             link,
             bytes,
@@ -338,8 +352,8 @@ pub struct Letter {
     pub served: Served,
     /// What it rendered.
     pub out: Vec<u8>,
-    /// Input of the connection that the sender's seat still had; `None` when the connection has kept it.
-    pub rest: Option<Vec<u8>>,
+    /// Input of the connection that the sender's seat still had.
+    pub rest: Option<Box<Kept>>,
     /// Whether the call took longer than a tick.
     pub slow: bool,
     /// Whose request the sender has taken from the tray: it stays in the application.
@@ -375,7 +389,7 @@ impl SentHead<'_> {
     fn look(&mut self, out: &[u8]) {
         let rendered = &out[std::mem::take(&mut self.from).min(out.len())..];
         if self.copy.is_empty() && !rendered.starts_with(INFORMATIONAL) {
-            self.copy.extend_from_slice(head_of(rendered));
+            *self.copy = copy_of_head(head_of(rendered));
         }
     }
 }

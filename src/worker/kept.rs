@@ -12,7 +12,7 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 
 use crate::http::head::Progress;
 use crate::log::error::Log;
@@ -38,6 +38,8 @@ pub struct Memory(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     left: AtomicUsize,
+    /// Whether the process had no memory, although there was some of this.
+    starved: AtomicBool,
     /// Requests that were refused and are not told yet.
     refused: AtomicU64,
     /// Earliest time of the next line about them, in milliseconds of the loop's clock.
@@ -46,7 +48,8 @@ struct Shared {
 
 impl Default for Memory {
     fn default() -> Self {
-        Self(Arc::new(Shared { left: AtomicUsize::new(BUDGET), refused: AtomicU64::new(0), next: AtomicU64::new(0) }))
+        let (starved, refused, next) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
+        Self(Arc::new(Shared { left: AtomicUsize::new(BUDGET), starved, refused, next }))
     }
 }
 
@@ -60,13 +63,25 @@ impl Memory {
         self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
+    /// The process has no memory for what may be kept.
+    pub fn starve(&self) {
+        self.0.starved.store(true, Relaxed);
+    }
+
     /// A request is refused for want of it; says so now and then. `now`: milliseconds of the loop's clock.
     pub fn note_refused(&self, now: u64, log: &Log) {
-        let Shared { refused, next, .. } = &*self.0;
+        let Shared { starved, refused, next, .. } = &*self.0;
         refused.fetch_add(1, Relaxed);
         if next.load(Relaxed) <= now {
             next.store(now + SUMMARY_MS, Relaxed);
             let count = refused.swap(0, Relaxed);
+            if starved.swap(false, Relaxed) {
+                log.warning(format_args!(
+                    "the worker has no memory for unfinished requests: {count} requests were answered 503; see what the application \
+                     keeps, or raise the limit (ulimit -v, RLIMIT_AS)"
+                ));
+                return;
+            }
             log.warning(format_args!(
                 "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {count} requests were answered \
                  503; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
@@ -74,6 +89,14 @@ impl Memory {
             ));
         }
     }
+}
+
+/// A copy of bytes whose number a client or an application decides; `None` when there is no memory for it.
+pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).ok()?;
+    copy.extend_from_slice(bytes);
+    Some(copy)
 }
 
 /// Bytes whose memory beyond [`FREE`] is taken from a [`Memory`] and given back when they are dropped.
@@ -110,7 +133,14 @@ impl Leased {
     }
 
     fn grow(&mut self, capacity: usize, memory: &Memory) -> bool {
-        self.pay(capacity, memory) && self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok()
+        if !self.pay(capacity, memory) {
+            return false;
+        }
+        let grown = self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok();
+        if !grown {
+            memory.starve();
+        }
+        grown
     }
 
     /// Takes what so much capacity costs, beyond what is paid already.

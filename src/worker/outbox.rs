@@ -10,6 +10,7 @@
 //! The outbox is the seat's while its thread has the loop, so that connections can reach it, and lies on the table with the loop
 //! during a call.
 
+use super::app::Gone;
 use super::connection::{CloseReason, Connection, Flow, Next, Phase, Token};
 use super::event_loop::EventLoop;
 use super::job::Work;
@@ -53,8 +54,11 @@ impl Outbox {
         !follows || self.parts.last().is_some_and(|&(last, _)| last == token)
     }
 
-    /// Lays a whole answer there; leaves `out` empty.
-    fn put(&mut self, token: Token, out: &mut Vec<u8>, now: u64) {
+    /// Lays a whole answer there and leaves `out` empty; `false`: there is no memory for it.
+    fn put(&mut self, token: Token, out: &mut Vec<u8>, now: u64) -> bool {
+        if self.bytes.try_reserve(out.len()).is_err() {
+            return false;
+        }
         if self.parts.is_empty() {
             self.since = now;
         }
@@ -64,20 +68,16 @@ impl Outbox {
             Some((last, end)) if *last == token => *end = self.bytes.len(),
             _ => self.parts.push((token, self.bytes.len())),
         }
+        true
     }
 
-    /// Takes out what belongs to this connection.
-    fn take(&mut self, token: Token) -> Vec<u8> {
-        let mut taken = Vec::new();
-        let mut start = 0;
-        for (owner, end) in &mut self.parts {
-            if *owner == token {
-                *owner = Token::NONE;
-                taken.extend_from_slice(&self.bytes[start..*end]);
-            }
-            start = *end;
-        }
-        taken
+    /// What belongs to this connection, and does not any more.
+    fn disown(&mut self, token: Token) -> &[u8] {
+        let Some(index) = self.parts.iter().position(|(owner, _)| *owner == token) else { return &[] };
+        let start = index.checked_sub(1).map_or(0, |before| self.parts[before].1);
+        let (owner, end) = &mut self.parts[index];
+        *owner = Token::NONE;
+        &self.bytes[start..*end]
     }
 
     /// Whether a call that takes as long as the last one would keep it waiting too long.
@@ -116,9 +116,10 @@ impl Connection {
         let held = !seat.out.is_empty() && matches!(self.phase, Phase::Head) && seat.may_hold(self.held);
         if held && seat.outbox.has_place(self.token, self.held) {
             let now = seat.clock.ns();
-            seat.outbox.put(self.token, &mut seat.out, now);
-            self.held = true;
-            return Ok(());
+            if seat.outbox.put(self.token, &mut seat.out, now) {
+                self.held = true;
+                return Ok(());
+            }
         }
         if seat.out.is_empty() { Ok(()) } else { self.flush(seat) }
     }
@@ -136,16 +137,23 @@ impl Connection {
     }
 
     /// Takes back what lies in the outbox: something else is to be sent, which must go behind it.
-    pub(super) fn recall(&mut self, seat: &mut Seat) {
+    pub(super) fn recall(&mut self, seat: &mut Seat) -> Flow {
         self.held = false;
-        let mut bytes = seat.outbox.take(self.token);
-        match &mut self.output {
-            Some(output) => output.put_first(&bytes),
-            None => {
-                bytes.append(&mut seat.out);
-                std::mem::swap(&mut bytes, &mut seat.out);
+        let bytes = seat.outbox.disown(self.token);
+        let disk = &self.link.disk;
+        let kept = match &mut self.output {
+            Some(output) => output.put_first(bytes, disk).map_err(Gone::Storage),
+            None if seat.out.try_reserve(bytes.len()).is_ok() => {
+                seat.out.splice(..0, bytes.iter().copied());
+                Ok(())
             }
-        }
+            None => match output::send(&self.link.stream, bytes) {
+                Ok(sent) if sent == bytes.len() => Ok(()),
+                Ok(sent) => self.output.get_or_insert_default().push(&bytes[sent..], disk).map_err(Gone::Storage),
+                Err(_) => Err(Gone::Client),
+            },
+        };
+        if kept.is_err() { self.after_send(kept, seat) } else { Ok(()) }
     }
 }
 

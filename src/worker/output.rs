@@ -75,10 +75,13 @@ impl Output {
         self.bytes.try_reserve(more).is_ok()
     }
 
-    /// Puts bytes before all others.
-    pub fn put_first(&mut self, data: &[u8]) {
-        self.bytes.splice(..self.at, data.iter().copied());
-        self.at = 0;
+    /// Puts bytes before all others, as [`Output::push`] does behind them.
+    pub fn put_first(&mut self, data: &[u8], disk: &Disk) -> Result<(), StorageError> {
+        let mut first = Self::default();
+        first.push(data, disk)?;
+        let rest = std::mem::replace(self, first);
+        self.append(Box::new(rest));
+        Ok(())
     }
 
     /// Puts what waits in another one behind all that waits here.

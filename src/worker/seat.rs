@@ -3,6 +3,7 @@
 //! A connection that waits holds no buffer of its own: input is read into the seat's buffer, answers are rendered into the seat's
 //! buffer, and only what could not be finished is copied to the connection.
 
+use std::mem::take;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::alarm::Alarms;
 use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
-use super::kept::Memory;
+use super::kept::{Memory, copied};
 use super::member::Member;
 use super::outbox::Outbox;
 use super::spool::Budget;
@@ -222,6 +223,23 @@ impl Seat {
         &self.input[self.unused.clone()]
     }
 
+    /// Does something with the head in hand, which is no part of the seat meanwhile. Nothing is copied.
+    pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, (&Head, &[u8])) -> T) -> T {
+        let (head, own, input) = (take(&mut self.job.head), take(&mut self.job.own), take(&mut self.input));
+        let bytes = if own.is_empty() { &input[self.job.at.clone()] } else { &own };
+        let result = act(self, (&head, bytes));
+        (self.job.head, self.job.own, self.input) = (head, own, input);
+        result
+    }
+
+    /// Does something with the bytes that are not used, likewise.
+    pub(super) fn with_rest<T>(&mut self, act: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
+        let input = take(&mut self.input);
+        let result = act(self, &input[self.unused.clone()]);
+        self.input = input;
+        result
+    }
+
     /// So many bytes are used.
     pub fn used(&mut self, count: usize) {
         self.unused.start += count;
@@ -336,6 +354,11 @@ pub(super) fn head_of(rendered: &[u8]) -> &[u8] {
     memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
 }
 
+/// A copy of it for the log. Without memory it is a line without a field: with nothing, later bytes would be taken for the head.
+pub(super) fn copy_of_head(head: &[u8]) -> Vec<u8> {
+    copied(head).unwrap_or_else(|| b"\r\n".to_vec())
+}
+
 /// The access log of this worker: lines wait here until the end of the turn.
 #[derive(Debug)]
 pub struct Journal {
@@ -356,7 +379,7 @@ impl Journal {
     /// Writes the line of one answer.
     pub(super) fn record(&mut self, entry: &Entry<'_>, clock: &Clock) {
         let micros = entry.began.map_or(0, |began| clock.micros_since(began));
-        let record = Record {
+        let mut record = Record {
             peer: entry.peer.addr.as_bytes(),
             head: entry.head,
             status: entry.status,
@@ -368,10 +391,25 @@ impl Journal {
             environ: entry.environ,
             pid: self.pid,
         };
+        let most = self.format.most(&record);
+        if most > self.lines.capacity() - self.lines.len() && !self.make_room(most) {
+            // A client decides how much it is. A line without it is better than none.
+            (record.head, record.response_head, record.environ) = (None, &[], &[]);
+        }
         self.format.render(&record, &mut self.time, &mut self.lines);
         if self.lines.len() >= LOG_BATCH {
             self.flush();
         }
+    }
+
+    /// Makes room for a line of at most so many bytes; `false`: there is no memory for it.
+    #[cold]
+    fn make_room(&mut self, most: usize) -> bool {
+        if self.lines.try_reserve(most).is_ok() {
+            return true;
+        }
+        self.flush();
+        self.lines.try_reserve(most).is_ok()
     }
 
     fn flush(&mut self) {

@@ -7,6 +7,7 @@ use super::answer::Answer;
 use super::app::{Peer, Reply, Request};
 use super::connection::Token;
 use super::job::{Letter, Parcel, SentHead, Served, SocketOutlet, Work};
+use super::kept::Kept;
 use super::pace::TICK_NS;
 use super::seat::{Entry, Seat};
 use super::spool::Lease;
@@ -58,7 +59,7 @@ impl Seat {
     /// What a thread that lost the loop meanwhile tells its owner.
     /// `rest` says whether the seat has the connection's input.
     pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
-        let rest = rest.then(|| self.rest().to_vec());
+        let rest = (rest && self.has_input()).then(|| Kept::rest(self.rest(), &self.memory));
         let out = std::mem::take(&mut self.out);
         self.take_in(&[]);
         self.end_turn();

@@ -37,7 +37,7 @@ pub struct Upgrade {
     slot: usize,
     member: Member,
     /// What the client has sent behind its head.
-    early: Vec<u8>,
+    early: Arc<Vec<u8>>,
     relay: Mutex<Relay>,
 }
 
@@ -65,7 +65,7 @@ pub fn offer(
     let is_get = job.head.method.of(job.bytes(input)) == b"GET";
     let is_empty = matches!(job.framing.length, Length::None | Length::Known(0));
     (is_get && is_empty && job.output.is_none() && !job.behind && job.rendered == 0).then(|| {
-        let (link, scoreboard) = (link.clone(), scoreboard.clone());
+        let (link, scoreboard, early) = (link.clone(), scoreboard.clone(), Arc::new(early));
         Arc::new(Upgrade { link, scoreboard, slot, member, early, relay: Mutex::new(Relay::None) }) as Arc<dyn Takeover>
     })
 }
@@ -142,7 +142,7 @@ fn copy_out(from_app: &UnixStream, client: &UnixStream, copied: Sender<()>) {
 
 /// Copies until the end of either.
 fn copy(mut from: &UnixStream, mut to: &UnixStream) -> io::Result<()> {
-    let mut block = vec![0; RELAY_BLOCK];
+    let mut block = [0; RELAY_BLOCK];
     loop {
         match from.read(&mut block) {
             Ok(0) => return Ok(()),

@@ -2,11 +2,14 @@
 //!
 //! open the exchange → environ → call → (common results: render at once) or (others: an [`Answer`] that the loop advances)
 
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
@@ -25,6 +28,7 @@ use super::timeout::Interrupt;
 use super::upgrade::{Offer, Upgrades};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
+use crate::log::escape::TryText;
 use crate::worker::app::{App, Body, Interrupter, Outlet, Reply, Request, Summary};
 
 /// A WSGI application on the thread that loaded it.
@@ -209,15 +213,26 @@ fn complete(
 }
 
 fn logged(environ: &Bound<'_, PyDict>, name: &Py<PyString>) -> Option<String> {
-    let value = environ.get_item(name).ok()??;
-    value.str().ok().map(|text| text.to_string_lossy().into_owned())
+    let text = environ.get_item(name).ok()??.str().ok()?;
+    let text = match text.to_str() {
+        Err(error) if error.is_instance_of::<PyMemoryError>(environ.py()) => return None,
+        Ok(text) => Cow::Borrowed(text),
+        Err(_) => text.to_string_lossy(),
+    };
+    let mut value = String::new();
+    value.try_reserve_exact(text.len()).ok()?;
+    value.push_str(&text);
+    Some(value)
 }
 
-/// Method and target, for the log.
+/// Method and target, for the log, as far as there is memory for them.
 fn line(request: &Request<'_>) -> String {
-    let method = request.head.method.of(request.bytes);
-    let target = request.head.target.of(request.bytes);
-    format!("{} {}", String::from_utf8_lossy(method), String::from_utf8_lossy(target))
+    let mut line = TryText::default();
+    let (method, target) = (request.head.method.of(request.bytes), request.head.target.of(request.bytes));
+    let words = method.utf8_chunks().chain(b" ".utf8_chunks()).chain(target.utf8_chunks());
+    let mut pieces = words.flat_map(|chunk| [chunk.valid(), if chunk.invalid().is_empty() { "" } else { "\u{FFFD}" }]);
+    let _ = pieces.try_for_each(|piece| line.write_str(piece));
+    line.into_string()
 }
 
 impl App for Wsgi {
@@ -283,6 +298,10 @@ impl App for Wsgi {
 
     fn logged(&self) -> &[Option<String>] {
         &self.logged
+    }
+
+    fn take_logged(&mut self) -> Vec<Option<String>> {
+        std::mem::take(&mut self.logged)
     }
 
     fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {

@@ -4,12 +4,13 @@
 //! A header block that was seen before yields the same keys and values, so there is a [`Template`] for each of the last ones that
 //! holds them too.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::Write;
 use std::sync::Arc;
 
 use pyo3::Borrowed;
 use pyo3::IntoPyObjectExt;
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -246,13 +247,13 @@ impl Builder {
             if meaning == Meaning::Dropped {
                 continue;
             }
-            joined
-                .entry(names::environ_key(name))
-                .and_modify(|all| {
-                    all.extend_from_slice(meaning.separator());
-                    all.extend_from_slice(value);
-                })
-                .or_insert_with(|| value.to_vec());
+            let (all, separator) = match joined.entry(names::environ_key(name)) {
+                Entry::Occupied(entry) => (entry.into_mut(), meaning.separator()),
+                Entry::Vacant(entry) => (entry.insert(Vec::new()), &b""[..]),
+            };
+            all.try_reserve(separator.len() + value.len()).map_err(|_| PyMemoryError::new_err(()))?;
+            all.extend_from_slice(separator);
+            all.extend_from_slice(value);
         }
         for (key, value) in joined {
             dict.set_item(text::from_latin1(py, &key)?, text::from_latin1(py, &value)?)?;

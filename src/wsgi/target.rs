@@ -2,6 +2,7 @@
 //!
 //! A target is found again by all its bytes; from a hash comes only its slot.
 
+use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
@@ -29,6 +30,14 @@ pub struct Uri {
     by_method: bool,
 }
 
+/// A copy of what a client has sent.
+fn copied(bytes: &[u8]) -> PyResult<Vec<u8>> {
+    let mut copy = Vec::new();
+    copy.try_reserve_exact(bytes.len()).map_err(|_| PyMemoryError::new_err(()))?;
+    copy.extend_from_slice(bytes);
+    Ok(copy)
+}
+
 impl Uri {
     /// Serial number of `/`, which the base holds.
     pub const ROOT: u64 = 0;
@@ -54,9 +63,10 @@ impl Uri {
         let Ok(parts) = Target::of(head, bytes) else {
             let (path, query) = (string(b"")?, string(b"")?);
             let uri = uri.unbind();
-            return Ok(Self { serial, target: target.to_vec(), uri, path, query, host: None, by_method: false });
+            return Ok(Self { serial, target: copied(target)?, uri, path, query, host: None, by_method: false });
         };
-        let mut path = Vec::with_capacity(target.len());
+        let mut path = Vec::new();
+        path.try_reserve_exact(target.len()).map_err(|_| PyMemoryError::new_err(()))?;
         percent_decode(parts.path(bytes), &mut path);
         let path = if path == target { uri.clone().unbind() } else { string(&path)? };
         let query = string(parts.query.of(bytes))?;
@@ -66,7 +76,7 @@ impl Uri {
         };
         // OPTIONS for the server as a whole, or any other method for its root.
         let by_method = parts.form == Form::Absolute && parts.path.is_empty();
-        Ok(Self { serial, target: target.to_vec(), uri: uri.unbind(), path, query, host, by_method })
+        Ok(Self { serial, target: copied(target)?, uri: uri.unbind(), path, query, host, by_method })
     }
 
     /// Whether it sets the host in the place of the field.

@@ -112,6 +112,11 @@ impl EventLoop {
         self.world.plan.slots > 1
     }
 
+    pub fn detach(&mut self, _: Token, _: &mut Seat) -> bool {
+        self.touch();
+        self.world.plan.memory
+    }
+
     pub fn hand_out(&mut self, member: Member, token: Token, seat: &mut Seat) {
         self.lay_on_desk(member, token, seat);
         self.outside.insert(member);

@@ -61,6 +61,8 @@ pub struct Plan {
     pub handlers: &'static [Kind],
     /// Whether the requests come when every handler is on its way, or the other way round.
     pub handlers_first: bool,
+    /// Whether there is memory for requests that leave their seat.
+    pub memory: bool,
     /// Whether the loop fails at once.
     pub fails: bool,
     /// What the loop does with requests that wait for the interpreter.

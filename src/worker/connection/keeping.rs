@@ -24,6 +24,14 @@ impl Connection {
         }
     }
 
+    /// Keeps what another seat has had of its input.
+    pub fn keep(&mut self, rest: Option<Box<Kept>>) {
+        if rest.is_some() {
+            debug_assert!(self.kept.is_none(), "input is in one place");
+            self.kept = rest;
+        }
+    }
+
     /// Keeps what the seat has left of the input; behind the last answer nothing is.
     #[inline]
     pub(super) fn stow(&mut self, seat: &mut Seat) {

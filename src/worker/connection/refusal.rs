@@ -1,17 +1,19 @@
 //! Answers that the server gives itself instead of the application, behind which a connection closes; and requests that get none.
 
+use std::sync::Arc;
+
 use crate::http::error::Error;
 use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
 use crate::http::page;
 use crate::worker::app::{Fate, Peer, StorageError};
-use crate::worker::job::Parcel;
+use crate::worker::job::{Link, Parcel};
 use crate::worker::kept::Kept;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
 use crate::worker::seat::{Entry, Seat};
 use crate::worker::upload::UploadError;
 
-use super::{CloseReason, Connection, Flow, Phase};
+use super::{CloseReason, Connection, Flow, Next, Phase};
 
 /// The client left before its request was complete; nginx's number for it, only ever seen in the log.
 pub(in crate::worker) const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -63,6 +65,16 @@ impl Connection {
         seat.memory.note_refused(seat.clock.ms(), &seat.log);
         let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, seat);
         seat.record_refusal(&self.link.peer, 503, head, 0, sent);
+    }
+
+    /// The request that it has submitted finds no slot, and no memory to wait for one: 503.
+    pub fn refuse_job(&mut self, seat: &mut Seat) -> Next {
+        self.keep_behind(seat.job.output.take());
+        self.link.claim.end();
+        seat.give_up_job();
+        self.phase = Phase::Head;
+        seat.with_head(|seat, head| self.refuse_kept(Some(head), seat));
+        self.begin_turn(seat)
     }
 
     /// The client took too long: 408. The application did: 503.
@@ -163,10 +175,17 @@ impl Seat {
 
     /// The client of the request in hand is gone before its call.
     pub(in crate::worker) fn forget_job(&mut self) {
-        if self.job.link.is_some() {
-            let parcel = self.job.pack(&self.input, self.draining);
-            self.record_gone(&parcel);
+        if let Some(link) = self.give_up_job() {
+            let queued = self.job.queued;
+            self.with_head(|seat, head| seat.record_refusal(&link.peer, CLIENT_CLOSED_REQUEST, Some(head), queued, 0));
         }
+    }
+
+    /// The request in hand is not run: lets go of what it has beside its head.
+    fn give_up_job(&mut self) -> Option<Arc<Link>> {
+        let job = &mut self.job;
+        (job.body, job.lease, job.early, job.output) = Default::default();
+        job.link.take()
     }
 
     /// As [`Self::forget_job`], when its connection is gone too: what came with the request is still here.
@@ -185,8 +204,7 @@ impl Seat {
     }
 
     fn forget_rest(&mut self, peer: &Peer) {
-        let input = self.rest().to_vec();
-        self.forget_pipelined(peer, &input);
+        self.with_rest(|seat, rest| seat.forget_pipelined(peer, rest));
         self.unused = 0..0;
     }
 }

@@ -88,8 +88,7 @@ impl Connection {
         match seat.blocks.framing(&job.head, job.bytes(&seat.input)) {
             Ok((framing, block)) => (job.framing, job.block) = (framing, block),
             Err(error) => {
-                let (head, bytes) = job.take_head(&seat.input);
-                self.refuse(error, Some((&head, &bytes)), seat);
+                seat.with_head(|seat, head| self.refuse(error, Some(head), seat));
                 return Ok(());
             }
         }
@@ -122,14 +121,11 @@ impl Connection {
             }
             Ok((Fed { used, done: false }, mut upload)) => {
                 seat.used(used);
-                let (head, bytes) = seat.job.take_head(&seat.input);
-                match Leased::own(bytes, &seat.memory) {
-                    Ok(bytes) => (upload.head, upload.bytes) = (head, bytes),
-                    Err(bytes) => {
-                        self.refuse_kept(Some((&head, &bytes)), seat);
-                        return Ok(());
-                    }
-                }
+                let Some(bytes) = lease_head(seat) else {
+                    seat.with_head(|seat, head| self.refuse_kept(Some(head), seat));
+                    return Ok(());
+                };
+                (upload.head, upload.bytes) = (std::mem::take(&mut seat.job.head), bytes);
                 self.phase = Phase::Body(Box::new(upload));
                 self.deadline = seat.clock.ms() + seat.rules.body_timeout;
                 if wants_continue {
@@ -139,8 +135,7 @@ impl Connection {
             }
             Err(error) => error,
         };
-        let (head, bytes) = seat.job.take_head(&seat.input);
-        self.refuse_body(error, (&head, &bytes), seat)
+        seat.with_head(|seat, head| self.refuse_body(error, head, seat))
     }
 
     /// More of a body.
@@ -167,10 +162,16 @@ impl Connection {
                 seat.job.body = body;
                 self.submit(seat)
             }
-            Err(error) => {
-                let (head, bytes) = seat.job.take_head(&seat.input);
-                self.refuse_body(error, (&head, &bytes), seat)
-            }
+            Err(error) => seat.with_head(|seat, head| self.refuse_body(error, head, seat)),
         }
     }
+}
+
+/// The bytes of the head in hand, to be kept while its body comes; `None` when there is no memory.
+fn lease_head(seat: &mut Seat) -> Option<Leased> {
+    let job = &mut seat.job;
+    if job.own.is_empty() {
+        return Leased::copy(&seat.input[job.at.clone()], &seat.memory);
+    }
+    Leased::own(std::mem::take(&mut job.own), &seat.memory).map_err(|bytes| job.own = bytes).ok()
 }

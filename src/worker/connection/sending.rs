@@ -21,7 +21,7 @@ impl Connection {
     /// for it.
     pub(super) fn send_all(&mut self, seat: &mut Seat) -> Flow {
         if self.held {
-            self.recall(seat);
+            self.recall(seat)?;
         }
         self.send_waiting(seat)?;
         self.flush(seat)
@@ -57,7 +57,7 @@ impl Connection {
     /// Sends what the seat has rendered for this connection; what the socket does not take is kept here.
     pub(in crate::worker) fn flush(&mut self, seat: &mut Seat) -> Flow {
         if self.held {
-            self.recall(seat);
+            self.recall(seat)?;
         }
         if seat.out.is_empty() {
             return Ok(());

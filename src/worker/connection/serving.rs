@@ -3,6 +3,7 @@
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, Step};
 use crate::worker::job::{Job, Parcel, Served, Work};
+use crate::worker::kept::{Kept, Leased, copied};
 use crate::worker::output::Output;
 use crate::worker::seat::Seat;
 
@@ -12,8 +13,11 @@ impl Connection {
     /// A request is complete and its body in the seat's job: whatever else its call needs goes there.
     pub(super) fn submit(&mut self, seat: &mut Seat) -> Flow {
         if seat.job.framing.upgrade {
-            // A copy: what is no takeover is an ordinary request, and this is the next one.
-            seat.job.early = seat.rest().to_vec();
+            // A copy: what is no takeover is an ordinary request, and this is the next one. So is one without memory for it.
+            match copied(seat.rest()) {
+                Some(early) => seat.job.early = early,
+                None => seat.job.framing.upgrade = false,
+            }
         }
         let job = &mut seat.job;
         self.is_last = !job.framing.persistent;
@@ -46,9 +50,19 @@ impl Connection {
         output
     }
 
-    /// Takes the request that it has submitted out of the seat, and its own input too.
+    /// Takes the input behind the request that it has submitted out of the seat. `false`: it stays there, for want of memory.
+    pub fn keep_input(&mut self, seat: &mut Seat) -> bool {
+        if seat.has_input() {
+            let Some(rest) = Leased::copy(seat.rest(), &seat.memory) else { return false };
+            self.kept = Some(Box::new(Kept::Rest(rest)));
+            seat.take_in(&[]);
+        }
+        true
+    }
+
+    /// Takes the request that it has submitted, whose head is detached, out of the seat, and its own input too.
     pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
-        let mut parcel = Box::new(seat.job.pack(&seat.input, seat.draining));
+        let mut parcel = Box::new(seat.job.pack(seat.draining));
         if let Some(output) = self.give_output() {
             parcel.output = Some(output);
         }

@@ -424,8 +424,12 @@ impl EventLoop {
         self.lending.overdue = Some(seat.clock.ms());
         self.overload.count(Refusal::Waited);
         let connection = self.find(token)?;
-        connection.park(work, seat);
-        let next = connection.turn_away(Refusal::Waited, seat);
+        let next = if seat.job.detach(&seat.input) {
+            connection.park(work, seat);
+            connection.turn_away(Refusal::Waited, seat)
+        } else {
+            connection.refuse_job(seat)
+        };
         self.follow(token, next, seat)
     }
 

@@ -44,14 +44,12 @@ impl EventLoop {
             }
         }
         self.pace.note(letter.slow);
-        match &letter.rest {
-            Some(rest) => seat.take_in(rest),
-            None => self.renew_turn(letter.token, &letter.served, seat),
-        }
         if let Some(connection) = self.find(letter.token) {
             // What came with the request has waited for it.
             connection.waited = true;
+            connection.keep(letter.rest);
         }
+        self.renew_turn(letter.token, &letter.served, seat);
         seat.take_output(letter.out);
         self.go_on(letter.token, letter.served, seat)
     }

@@ -21,6 +21,13 @@ impl EventLoop {
                     seat.forget_input();
                     return None;
                 };
+                if matches!(work, Work::Call) && !seat.job.detach(&seat.input) {
+                    seat.memory.starve();
+                    let next = connection.refuse_job(seat);
+                    let more = self.follow(token, next, seat);
+                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    return None;
+                }
                 connection.park(work, seat);
                 if self.lend(token, !too_many, seat) {
                     return None;
