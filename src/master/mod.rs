@@ -16,7 +16,6 @@ mod directory;
 pub mod event;
 mod exposed;
 mod generations;
-mod listening;
 mod logs;
 mod memory;
 mod notes;

@@ -1,49 +1,42 @@
 //! The master's loop. Its order: nearest deadline as the timeout, poll, reports, signals (and with them the dead), deadlines.
 //! Reports come first, so that a worker that is ready is known to be so when it gets the order to leave.
 
-use std::fs::File;
-use std::io;
-use std::ops::ControlFlow::{self, Break, Continue};
-use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod birth;
+mod listening;
+mod reopen;
+mod upgrade;
+mod wait;
+mod words;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::ops::ControlFlow::{self, Break, Continue};
+use std::sync::Arc;
+use std::time::Instant;
+
 use nix::sys::signal::{Signal, kill};
 
-use crate::channel::{self, BootError, Breach, Order, Report, WorkerEnd};
-use crate::config::{Level, Settings, keep_fixed};
+use crate::channel::{Breach, Order, Report};
+use crate::config::Settings;
 use crate::lending::Queue;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
-use crate::scoreboard::{InFlight, Scoreboard};
-use crate::sys::privileges;
-use crate::sys::process::{self, Fork};
-use crate::sys::signals::Blocked;
+use crate::scoreboard::Scoreboard;
+use crate::sys::process;
 use crate::sys::time;
-use crate::worker::Boot;
 
 use super::command::Command;
-use super::directory;
-use super::event::{Action, Event, Generation, Note, Policy, Request, Slot, UpgradeFailure, code};
-use super::generations::{Generations, Kit, WorkerLogs};
-use super::logs::Logs;
-use super::notes::{self, About};
+use super::event::{Action, Event, Request, Slot, code};
+use super::generations::Generations;
 use super::outcome::Outcome;
 use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
-use super::refusal::complain;
-use super::service::{self, Service};
-use super::signals::{Meaning, Signals, kept_in_workers};
+use super::service::Service;
+use super::signals::{Meaning, Signals};
 use super::supervisor::Supervisor;
-use super::table::{self, Child, Table};
+use super::table::Table;
 use super::trial::Trial;
-
-/// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order
-/// to leave.
-const MASTER_DIED: Signal = Signal::SIGTERM;
+use birth::Birth;
+use wait::Woken;
 
 /// Reads arguments, environment and file again: settings and warnings, or one line that says why they cannot be used.
 pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
@@ -83,26 +76,6 @@ pub(super) enum End {
     Born(Birth),
 }
 
-/// What a worker has of its own.
-pub(super) struct Birth {
-    slot: Slot,
-    generation: Generation,
-    stacks: File,
-    channel: WorkerEnd,
-    signals: Blocked,
-    /// Where it prints to, if that is captured.
-    output: Option<OwnedFd>,
-    /// Those of its generation, as they concern it.
-    settings: Option<Arc<Settings>>,
-}
-
-/// What woke the loop.
-struct Woken {
-    talkers: Vec<Slot>,
-    signals: bool,
-    service: bool,
-}
-
 impl Server {
     /// Serves to the end.
     pub fn run(mut self) -> Outcome {
@@ -113,41 +86,9 @@ impl Server {
                 std::mem::forget((self.queue, self.table));
                 Outcome::Exit(code)
             }
-            Break(End::Born(mut birth)) => match self.enter_worker(&mut birth) {
-                Ok(logs) => {
-                    let boot = self.into_boot(birth, logs);
-                    // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master
-                    // were open. It fails for no valid argument.
-                    let _ = privileges::let_be_inspected();
-                    Outcome::Worker(Box::new(boot))
-                }
-                Err(error) => {
-                    // The master waits for it; without a master there is nobody to report to.
-                    let _ = birth.channel.send(&Report::BootFailed(error));
-                    process::exit_now(code::BOOT)
-                }
-            },
+            Break(End::Born(birth)) => Outcome::Worker(Box::new(self.become_worker(birth))),
             Continue(never) => match never {},
         }
-    }
-
-    /// Makes this process, just forked, what a worker of its generation is.
-    fn enter_worker(&mut self, birth: &mut Birth) -> Result<WorkerLogs, BootError> {
-        let kit = self.generations.kit(birth.generation);
-        let (directories, logs) = (kit.directories.clone(), kit.logs_of_worker(birth.slot.0));
-        let failed = |text: String| BootError { app: false, text };
-        birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
-        let start = directories.enter_start().map_err(failed)?;
-        self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
-        let chdir = directories.enter_chdir().map_err(failed)?;
-        if let Some(name) = start.or(chdir) {
-            logs.0.warning(format_args!(
-                "the directory of this generation is gone: the application is loaded from what {} is now; a reload makes all \
-                 workers the same",
-                name.display()
-            ));
-        }
-        Ok(logs)
     }
 
     fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
@@ -161,17 +102,24 @@ impl Server {
                     return Break(End::Exit(code::FAILED));
                 }
             };
-            if woken.service && !self.service.attend(&self.generations.current().log) {
-                self.feed(Event::Asked(Request::QuickStop))?;
-            }
             let mut dismissed = Vec::new();
-            for slot in woken.talkers {
-                let heard = self.table.reports(slot);
-                dismissed.extend(self.hear(slot, heard)?);
+            for wake in &woken {
+                match *wake {
+                    Woken::Service => {
+                        if !self.service.attend(&self.generations.current().log) {
+                            self.feed(Event::Asked(Request::QuickStop))?;
+                        }
+                    }
+                    Woken::Worker(slot) => {
+                        let heard = self.table.reports(slot);
+                        dismissed.extend(self.hear(slot, heard)?);
+                    }
+                    Woken::Signal => self.obey()?,
+                    // Both are looked at in each turn.
+                    Woken::Trial | Woken::Listener => {}
+                }
             }
-            if woken.signals {
-                self.obey()?;
-            } else if self.orphans {
+            if self.orphans && !woken.contains(&Woken::Signal) {
                 self.bury_orphans();
             }
             self.mend_listeners()?;
@@ -190,51 +138,6 @@ impl Server {
 
     pub(super) fn log(&self) -> &Log {
         &self.generations.current().log
-    }
-
-    /// Sleeps until something happens or is due.
-    fn wait(&mut self) -> io::Result<Woken> {
-        let slots: Vec<Slot> = self.table.channels().map(|(slot, _)| slot).collect();
-        let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        fds.extend(self.table.channels().map(|(_, channel)| PollFd::new(channel.as_fd(), PollFlags::POLLIN)));
-        let talkers_end = fds.len();
-        fds.extend(self.service.descriptors().into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        fds.extend(self.trial.as_ref().and_then(Trial::words).map(|words| PollFd::new(words, PollFlags::POLLIN)));
-        let service_end = fds.len();
-        fds.extend(self.ears());
-        let planned = self.until_next();
-        let began = Instant::now();
-        // Rounded up: a millisecond too early would be a turn for nothing.
-        let timeout = planned.map(|time| PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX));
-        match poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE)) {
-            // The signal that interrupted it is in the pipe.
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-        // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
-        let woken = |fd: &PollFd<'_>| fd.any().unwrap_or(true);
-        let talkers = slots.into_iter().zip(&fds[1..talkers_end]).filter(|(_, fd)| woken(fd)).map(|(slot, _)| slot).collect();
-        let signals = woken(&fds[0]);
-        let service = fds[talkers_end..service_end].iter().any(woken);
-        if self.pace.woken(began, planned) {
-            self.patrol.overslept(time::monotonic());
-        }
-        Ok(Woken { talkers, signals, service })
-    }
-
-    /// How long until something is due.
-    fn until_next(&self) -> Option<Duration> {
-        let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
-        let service = self.service.next_deadline(self.supervisor.ready_workers());
-        let service = service.map(|at| at.saturating_duration_since(Instant::now()));
-        let orphans = self.orphans.then_some(Duration::ZERO);
-        deadline
-            .into_iter()
-            .chain(orphans)
-            .chain(service)
-            .chain(self.until_listening())
-            .chain(self.patrol.wait(time::monotonic()))
-            .min()
     }
 
     /// Looks for workers that make no progress or take too much.
@@ -390,196 +293,4 @@ impl Server {
             }
         }
     }
-
-    /// From now on only the workers accept, what has begun to come.
-    fn stop_listening(&mut self) {
-        for listener in &self.listeners {
-            if let Err(error) = listener.hold_off() {
-                self.log().debug(format_args!("{} takes connections to the end: {error}", listener.address()));
-            }
-        }
-        self.listeners.clear();
-    }
-
-    /// Reads the configuration and opens what it names, for a new generation, in what the directory of the start is now.
-    fn read(&mut self, generation: Generation) -> Result<Policy, String> {
-        directory::follow(self.command.dir())?;
-        let policy = self.read_here(generation);
-        if policy.is_err() {
-            self.generations.current().directories.return_to();
-        }
-        policy
-    }
-
-    fn read_here(&mut self, generation: Generation) -> Result<Policy, String> {
-        let (mut settings, warnings) = (self.reread)()?;
-        let current = self.generations.current();
-        if !settings.binds_given {
-            // Sockets of a service manager, which nobody names again.
-            settings.binds.clone_from(&current.settings.binds);
-        }
-        let fixed = keep_fixed(&mut settings, &current.settings);
-        let kit = Kit::open(Arc::new(settings), Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
-        for warning in &warnings {
-            kit.log.warning(format_args!("{warning}"));
-        }
-        if !fixed.is_empty() {
-            let names: Vec<_> = fixed.iter().map(|name| format!("--{name}")).collect();
-            kit.log.warning(format_args!("changed, but only a restart can apply it: {}", names.join(", ")));
-        }
-        let policy = kit.policy();
-        self.generations.put(generation, kit);
-        Ok(policy)
-    }
-
-    /// Forks a worker; `Some` in the new process.
-    fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
-        self.mend_queue()?;
-        let (master, worker) = channel::pair()?;
-        let (reader, output) = self.service.output()?.unzip();
-        let stacks = table::stacks_file()?;
-        let copy = stacks.try_clone()?;
-        match process::fork(MASTER_DIED, &kept_in_workers())? {
-            Fork::Parent(pid) => {
-                let kit = self.generations.kit(generation);
-                let settings = &kit.settings;
-                let mut child = Child::new(pid, self.pace.now(), master, stacks);
-                child.logs = Some(kit.logs.clone());
-                child.count_from(&self.scoreboard, slot);
-                (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
-                self.table.put(slot, child);
-                if let Some(reader) = reader {
-                    self.service.add_output(slot.0, pid, reader);
-                }
-                self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
-                Ok(None)
-            }
-            Fork::Child(signals) => {
-                Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output, settings: None }))
-            }
-        }
-    }
-
-    /// Turns the copy of the master in a new process into a worker. The master's signals, channels and ready descriptor are
-    /// closed; none of that is noticed outside.
-    fn into_boot(self, birth: Birth, (log, access): WorkerLogs) -> Boot {
-        let slot = birth.slot.0;
-        self.scoreboard.reset(slot, std::process::id());
-        let kit = self.generations.into_kit(birth.generation);
-        Boot {
-            workers: kit.workers(),
-            log,
-            settings: birth.settings.unwrap_or(kit.settings),
-            access,
-            listeners: self.listeners,
-            queue: self.queue,
-            slot,
-            scoreboard: self.scoreboard,
-            channel: birth.channel,
-            signals: birth.signals,
-            stacks: birth.stacks,
-        }
-    }
-
-    /// Opens the logs again, here and in the workers, each those of its generation.
-    fn reopen_logs(&self) {
-        let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
-        let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
-        all.extend(of_workers);
-        for index in 0..all.len() {
-            let logs = &all[index];
-            if all[..index].iter().any(|other| Arc::ptr_eq(other, logs)) {
-                continue;
-            }
-            let reopened = logs.reopen();
-            for why in &reopened.failures {
-                self.log().error(format_args!("{why}"));
-            }
-            for (slot, child) in self.table.living_ones() {
-                let same = child.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));
-                if let (true, Some(channel)) = (same, &child.channel)
-                    && let Err(error) = reopened.send(channel)
-                {
-                    self.log().error(format_args!("worker {} writes its old log files on: {error}", slot.0));
-                }
-            }
-        }
-        self.log().info(format_args!("logs opened anew"));
-    }
-
-    fn tell(&mut self, note: &Note) {
-        if let Note::Stopping(_) = note {
-            self.service.stopping(self.generations.current().settings.graceful_timeout);
-        } else if let Note::Reloading(generation) = note {
-            self.service.reloading(*generation);
-        } else if let Note::Reloaded(generation) = note {
-            let serving = service::serving(self.generations.current().workers(), &self.addresses());
-            self.service.reloaded(&format!("{serving}, {generation}"));
-        } else if let Note::ReloadFailed { serves, .. } = note {
-            self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
-        } else if let Note::UpgradeFailed { why, serves } = note {
-            let status = format!("upgrade failed, {serves} keeps serving");
-            match why {
-                UpgradeFailure::Program(_) => self.service.notifier.status(&status),
-                UpgradeFailure::Load(..) => self.service.reloaded(&status),
-            }
-        } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
-            self.service.notifier.status(&notes::text(note, None));
-        }
-        let about = notes::subject(note).and_then(|slot| self.about(slot, note));
-        let text = notes::text(note, about.as_ref());
-        let level = notes::level(note);
-        self.log().write(level, format_args!("{text}"));
-        if level == Level::Critical && !self.generations.current().logs.on_stderr() {
-            complain(&text);
-        }
-    }
-
-    fn about(&mut self, slot: Slot, note: &Note) -> Option<About> {
-        let oom = if notes::is_kill(note) { self.patrol.kills.happened() } else { None };
-        let child = self.table.child(slot)?;
-        let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };
-        let age = self.pace.now().saturating_duration_since(child.born);
-        Some(About { pid: child.pid.as_raw(), age, serving: self.calls(slot), stacks, oom })
-    }
-
-    /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
-    fn calls(&self, slot: Slot) -> Vec<(InFlight, Duration)> {
-        let now = time::monotonic();
-        let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
-        self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
-    }
-
-    /// Where the server listens, for people.
-    fn addresses(&self) -> String {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
-        addresses.join(", ")
-    }
-
-    /// Says that the server is ready: to the log, and to the reader of `--ready-fd`.
-    fn announce(&mut self) {
-        let addresses = self.addresses();
-        let settings = &self.generations.current().settings;
-        let (workers, threads) = (self.generations.current().workers(), settings.threads);
-        self.log().info(format_args!(
-            "tapster {}: {} x {} = {} on {} ({}, pid {})",
-            env!("CARGO_PKG_VERSION"),
-            count(workers, "worker"),
-            count(threads, "thread"),
-            count(workers * threads, "concurrent request"),
-            addresses,
-            self.python,
-            std::process::id(),
-        ));
-        self.service.ready(workers, &addresses, &self.generations.current().log);
-        if let Some(ready) = self.ready.take()
-            && let Err(error) = ready.announce(&self.listeners)
-        {
-            self.log().warning(format_args!("nobody reads --ready-fd: {error}"));
-        }
-    }
-}
-
-fn count(number: usize, of: &str) -> String {
-    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }

@@ -6,9 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{self, Child, ExitStatus, Stdio};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::fcntl::OFlag;
 
 use crate::sys::exec::passing;
+use crate::sys::fd::add_flags;
 use crate::sys::memory;
 use crate::sys::process::Pid;
 
@@ -40,8 +41,7 @@ impl Trial {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", command.program().display());
         let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
         let (words, writer) = io::pipe().map_err(failed)?;
-        let flags = OFlag::from_bits_retain(fcntl(&words, FcntlArg::F_GETFL).map_err(|errno| failed(errno.into()))?);
-        fcntl(&words, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map_err(|errno| failed(errno.into()))?;
+        add_flags(&words, OFlag::O_NONBLOCK).map_err(failed)?;
         let argv = command.with_option(OPTION);
         let mut program = process::Command::new(command.program());
         std::os::unix::process::CommandExt::arg0(&mut program, &argv[0]);

@@ -20,13 +20,11 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-
-use nix::unistd::fchdir;
 
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Settings};
@@ -34,13 +32,11 @@ use crate::lending::{self, Queue};
 use crate::net::bind;
 use crate::net::listener::{FileMark, Listener};
 use crate::scoreboard::Scoreboard;
-use crate::sys::exec::exec;
 use crate::sys::fd::inherited;
 use crate::sys::process::{Pid, unset_env};
-use crate::sys::signals::Blocked;
-use crate::sys::{memory, time};
+use crate::sys::time;
 
-use super::event::{Event, Life, Slot, WorkerLife, code};
+use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::notify::Notifier;
 use super::pace::Pace;
@@ -55,124 +51,9 @@ use super::state::{self, State};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::terminal;
-use super::trial::Trial;
 
 /// Names the descriptor of the state to the new program, which removes it from its environment.
-const VARIABLE: &str = "TAPSTER_STATE_FD";
-
-impl Server {
-    /// Starts the trial of the program that the server was started with, as it is now on the disk.
-    pub(super) fn try_upgrade(&mut self) -> Option<Event> {
-        self.log().info(format_args!("upgrade: trying {}", self.command.program().display()));
-        match Trial::start(&self.command, &self.state(), &self.descriptors()) {
-            Ok(trial) => {
-                self.trial = Some(trial);
-                None
-            }
-            Err(why) => Some(Event::Tried(Err(why))),
-        }
-    }
-
-    /// The end of the trial, if it has ended.
-    pub(super) fn trial_outcome(&mut self) -> Option<Event> {
-        let outcome = self.trial.as_mut()?.outcome()?;
-        self.trial = None;
-        let program = self.command.program().display();
-        Some(Event::Tried(outcome.map_err(|why| format!("{program}: {why}"))))
-    }
-
-    /// Becomes the new program. It returns only when that failed.
-    pub(super) fn become_new(&mut self) -> Event {
-        match self.exec() {
-            Ok(never) => match never {},
-            Err(error) => Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display()))),
-        }
-    }
-
-    fn exec(&mut self) -> io::Result<std::convert::Infallible> {
-        // Since the trial a worker may have ended one.
-        for listener in &self.listeners {
-            bind::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.address())))?;
-        }
-        let blocked = Blocked::all()?;
-        // What was caught and not yet looked at would be forgotten with this program's memory.
-        self.signals.give_back()?;
-        let state = memory::file_of(c"tapster-state", &self.state().render(process::id())?)?;
-        let number = OsString::from(state.as_raw_fd().to_string());
-        let here = File::open(".")?;
-        std::env::set_current_dir(self.command.dir())?;
-        let mut keep = self.descriptors();
-        keep.push(state.as_fd());
-        let error = exec(self.command.program(), self.command.argv(), (VARIABLE, &number), &keep, blocked);
-        fchdir(here)?;
-        Err(error)
-    }
-
-    /// Everything that must stay open; the same that [`Server::state`] names.
-    fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
-        let mut fds = self.scoreboard.memory().to_vec();
-        fds.extend(self.listeners.iter().map(AsFd::as_fd));
-        fds.extend(self.queue.ends());
-        for (_, child) in self.table.living_ones() {
-            fds.extend(child.channel.as_ref().map(AsFd::as_fd));
-            fds.push(child.stacks.as_fd());
-        }
-        fds.extend(self.service.outputs().map(|(.., reader)| reader));
-        fds.extend(self.service.pidfile().map(AsFd::as_fd));
-        fds
-    }
-
-    fn state(&self) -> State {
-        let listening = |listener: &Listener| state::Listening {
-            fd: listener.as_raw_fd(),
-            own: listener.is_own(),
-            file: listener.file().map(|mark| state::File {
-                path: mark.path.clone().into(),
-                device: mark.device,
-                inode: mark.inode,
-            }),
-        };
-        let ((current, latest), (wanted, stopped)) = (self.supervisor.generations(), self.supervisor.wanted());
-        State {
-            command: self.command.clone(),
-            current,
-            latest,
-            wanted,
-            stopped,
-            python: self.python.clone(),
-            binds: binds(&self.generations.current().settings),
-            listeners: self.listeners.iter().map(listening).collect(),
-            queue: state::Queue { version: lending::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },
-            children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
-            scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
-            slots: self.scoreboard.slots(),
-            threads: self.generations.current().settings.threads,
-            outputs: self.service.outputs().map(output).collect(),
-            pid_file: self.service.pidfile().map(|file| file.path().into()),
-            pid_lock: self.service.pidfile().map(|file| file.as_fd().as_raw_fd()),
-        }
-    }
-
-    fn saved(&self, slot: Slot, child: &Child) -> Option<state::Child> {
-        let now = self.pace.now();
-        let age = u64::try_from(now.saturating_duration_since(child.born).as_nanos()).unwrap_or(u64::MAX);
-        Some(state::Child {
-            life: self.supervisor.life(slot, now)?,
-            pid: child.pid.as_raw(),
-            channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
-            stacks: child.stacks.as_raw_fd(),
-            born: time::monotonic().saturating_sub(age),
-        })
-    }
-}
-
-fn binds(settings: &Settings) -> Vec<String> {
-    settings.binds.iter().map(ToString::to_string).collect()
-}
-
-fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::Output {
-    state::Output { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
-}
+pub(super) const VARIABLE: &str = "TAPSTER_STATE_FD";
 
 /// The state that the program which this process was before has left, if it was a master.
 pub fn inherited_state() -> Result<Option<State>, Refusal> {

@@ -13,15 +13,16 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, SockFlag, SockType, SockaddrLike, SockaddrStorage, UnixAddr, bind, getsockname, getsockopt, setsockopt,
     socket, sockopt,
 };
 
 use crate::config::{Bind, Settings};
-use crate::sys::fd::inherited;
+use crate::sys::fd::{add_flags, inherited};
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::{disconnect, listen, set_defer_accept, set_nonblocking};
+use crate::sys::socket::{disconnect, listen, set_defer_accept};
 
 use super::listener::{Address, Listener, Socket};
 use super::reason::{explain, lower};
@@ -185,7 +186,7 @@ pub fn check(socket: &impl AsFd) -> Result<(), String> {
 /// Takes over a listening socket that the parent process (systemd, a test) has opened.
 fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
     check(&socket)?;
-    set_nonblocking(&socket).map_err(|error| lower(&error))?;
+    add_flags(&socket, OFlag::O_NONBLOCK).map_err(|error| lower(&error))?;
     let name: SockaddrStorage = getsockname(socket.as_raw_fd()).map_err(|errno| explain(errno, 0))?;
     match name.family() {
         Some(AddressFamily::Inet | AddressFamily::Inet6) => {

@@ -11,12 +11,14 @@
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{SockaddrStorage, bind, getsockopt, sockopt};
 
 use crate::config::Settings;
+use crate::sys::fd::add_flags;
 use crate::sys::privileges::{Gid, Uid};
-use crate::sys::socket::{disconnect, listen, set_nonblocking};
+use crate::sys::socket::{disconnect, listen};
 
 use super::bind::{BindError, listener_at, set_tcp_options};
 use super::listener::{Address, Listener};
@@ -93,7 +95,7 @@ fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> 
     }
     set_tcp_options(listener, settings).map_err(words)?;
     // The flag belongs to all descriptors of the socket; without it a worker would wait in accept(2), deaf to everything else.
-    set_nonblocking(listener).map_err(|error| lower(&error))?;
+    add_flags(listener, OFlag::O_NONBLOCK).map_err(|error| lower(&error))?;
     listen(listener, settings.backlog).map_err(|error| lower(&error))
 }
 

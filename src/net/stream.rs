@@ -7,12 +7,14 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
+use nix::fcntl::OFlag;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, SockType, SockaddrLike, SockaddrStorage, getpeername, getsockname, getsockopt, send, sendmsg,
     setsockopt, sockopt,
 };
 
-use crate::sys::socket::{disconnect, set_nonblocking};
+use crate::sys::fd::add_flags;
+use crate::sys::socket::disconnect;
 
 use super::text::Text;
 
@@ -131,7 +133,7 @@ impl Stream {
 
     /// Makes it non-blocking again, behind somebody who had made it blocking (O_NONBLOCK belongs to all descriptors of it).
     pub fn set_nonblocking(&self) -> io::Result<()> {
-        set_nonblocking(self)
+        add_flags(self, OFlag::O_NONBLOCK)
     }
 
     /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket cannot.

@@ -66,7 +66,9 @@ pub fn keep_from_programs(number: i32) -> io::Result<()> {
 /// Adds flags to those of an open file, for everybody who has it.
 pub fn add_flags(fd: &impl AsFd, flags: OFlag) -> io::Result<()> {
     let present = OFlag::from_bits_retain(fcntl(fd.as_fd(), FcntlArg::F_GETFL)?);
-    fcntl(fd.as_fd(), FcntlArg::F_SETFL(present | flags))?;
+    if !present.contains(flags) {
+        fcntl(fd.as_fd(), FcntlArg::F_SETFL(present | flags))?;
+    }
     Ok(())
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 /// TCP_DEFER_ACCEPT (tcp(7)): a connection is handed out when its first bytes arrive, or after about this many seconds without any.
 pub fn set_defer_accept(listener: &impl AsFd, seconds: u32) -> io::Result<()> {
@@ -53,15 +52,6 @@ unsafe fn set_option<T>(socket: &impl AsFd, level: libc::c_int, option: libc::c_
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the value outlives the call, which only reads it; its size is given. The rest is the caller's.
     Errno::result(unsafe { libc::setsockopt(socket.as_fd().as_raw_fd(), level, option, (&raw const *value).cast(), size) })?;
-    Ok(())
-}
-
-/// Makes it non-blocking again, after somebody had made it blocking (O_NONBLOCK belongs to all descriptors of a socket).
-pub fn set_nonblocking(socket: &impl AsFd) -> io::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(socket.as_fd(), FcntlArg::F_GETFL)?);
-    if !flags.contains(OFlag::O_NONBLOCK) {
-        fcntl(socket.as_fd(), FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-    }
     Ok(())
 }
 

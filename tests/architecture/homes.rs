@@ -5,8 +5,6 @@ use crate::sources::tree::{PACKAGE, Tree};
 
 /// The `impl`s that still stand elsewhere, by file and type. This list only gets shorter.
 const ABROAD: &[(&str, &str)] = &[
-    ("src/master/listening.rs", "Server"),
-    ("src/master/upgrade.rs", "Server"),
     ("src/worker/answer.rs", "Seat"),
     ("src/worker/answer.rs", "Connection"),
     ("src/worker/connection/refusal.rs", "Seat"),

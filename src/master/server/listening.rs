@@ -2,16 +2,13 @@
 //! can shut it down for all (shutdown(2)), such as an application that closes a number once too often.
 
 use std::ops::ControlFlow::{self, Continue};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::poll::PollFd;
-
 use crate::lending::Queue;
+use crate::master::event::Event;
 use crate::net::mend::{self, Mended};
 
-use super::event::Event;
-use super::server::{End, Server};
+use super::{End, Server};
 
 /// Pause after a socket was mended: an application that shuts it down again and again must not keep the master busy.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -21,14 +18,6 @@ impl Server {
     pub(super) fn until_listening(&self) -> Option<Duration> {
         let next = self.mended.filter(|_| !self.listeners.is_empty())? + PAUSE;
         Some(next.saturating_duration_since(Instant::now())).filter(|left| !left.is_zero())
-    }
-
-    /// What wakes the master when a listening socket is shut down, and for nothing else.
-    pub(super) fn ears(&self) -> Vec<PollFd<'_>> {
-        match self.until_listening() {
-            Some(_) => Vec::new(),
-            None => self.listeners.iter().map(|listener| PollFd::new(listener.as_fd(), mend::SHUT_DOWN)).collect(),
-        }
     }
 
     /// Listens again where a socket does not any more. When that cannot be, the server ends: nobody would come in any more. Done
@@ -72,6 +61,16 @@ impl Server {
             }
         }
         Continue(())
+    }
+
+    /// From now on only the workers accept, what has begun to come.
+    pub(super) fn stop_listening(&mut self) {
+        for listener in &self.listeners {
+            if let Err(error) = listener.hold_off() {
+                self.log().debug(format_args!("{} takes connections to the end: {error}", listener.address()));
+            }
+        }
+        self.listeners.clear();
     }
 
     /// A queue that still is one for the next worker. Those that have the old one keep their connections.

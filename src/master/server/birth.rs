@@ -1,0 +1,126 @@
+//! A new worker: forked by the master, and made from the copy of the master that the new process is.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use nix::sys::signal::Signal;
+
+use crate::channel::{self, BootError, Report, WorkerEnd};
+use crate::config::Settings;
+use crate::master::event::{Generation, Slot, code};
+use crate::master::generations::WorkerLogs;
+use crate::master::signals::kept_in_workers;
+use crate::master::table::{self, Child};
+use crate::sys::privileges;
+use crate::sys::process::{self, Fork};
+use crate::sys::signals::Blocked;
+use crate::worker::Boot;
+
+use super::Server;
+
+/// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order
+/// to leave.
+const MASTER_DIED: Signal = Signal::SIGTERM;
+
+/// What a worker has of its own.
+pub(in crate::master) struct Birth {
+    slot: Slot,
+    generation: Generation,
+    stacks: File,
+    channel: WorkerEnd,
+    signals: Blocked,
+    /// Where it prints to, if that is captured.
+    output: Option<OwnedFd>,
+    /// Those of its generation, as they concern it.
+    settings: Option<Arc<Settings>>,
+}
+
+impl Server {
+    /// Makes this process, just forked, a worker, or ends it.
+    pub(super) fn become_worker(mut self, mut birth: Birth) -> Boot {
+        match self.enter_worker(&mut birth) {
+            Ok(logs) => {
+                let boot = self.into_boot(birth, logs);
+                // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master were
+                // open. It fails for no valid argument.
+                let _ = privileges::let_be_inspected();
+                boot
+            }
+            Err(error) => {
+                // The master waits for it; without a master there is nobody to report to.
+                let _ = birth.channel.send(&Report::BootFailed(error));
+                process::exit_now(code::BOOT)
+            }
+        }
+    }
+
+    /// Forks a worker; `Some` in the new process.
+    pub(super) fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
+        self.mend_queue()?;
+        let (master, worker) = channel::pair()?;
+        let (reader, output) = self.service.output()?.unzip();
+        let stacks = table::stacks_file()?;
+        let copy = stacks.try_clone()?;
+        match process::fork(MASTER_DIED, &kept_in_workers())? {
+            Fork::Parent(pid) => {
+                let kit = self.generations.kit(generation);
+                let settings = &kit.settings;
+                let mut child = Child::new(pid, self.pace.now(), master, stacks);
+                child.logs = Some(kit.logs.clone());
+                child.count_from(&self.scoreboard, slot);
+                (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
+                self.table.put(slot, child);
+                if let Some(reader) = reader {
+                    self.service.add_output(slot.0, pid, reader);
+                }
+                self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
+                Ok(None)
+            }
+            Fork::Child(signals) => {
+                Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output, settings: None }))
+            }
+        }
+    }
+
+    /// Makes this process, just forked, what a worker of its generation is.
+    fn enter_worker(&mut self, birth: &mut Birth) -> Result<WorkerLogs, BootError> {
+        let kit = self.generations.kit(birth.generation);
+        let (directories, logs) = (kit.directories.clone(), kit.logs_of_worker(birth.slot.0));
+        let failed = |text: String| BootError { app: false, text };
+        birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
+        let start = directories.enter_start().map_err(failed)?;
+        self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
+        let chdir = directories.enter_chdir().map_err(failed)?;
+        if let Some(name) = start.or(chdir) {
+            logs.0.warning(format_args!(
+                "the directory of this generation is gone: the application is loaded from what {} is now; a reload makes all \
+                 workers the same",
+                name.display()
+            ));
+        }
+        Ok(logs)
+    }
+
+    /// Turns the copy of the master in a new process into a worker. The master's signals, channels and ready descriptor are
+    /// closed; none of that is noticed outside.
+    fn into_boot(self, birth: Birth, (log, access): WorkerLogs) -> Boot {
+        let slot = birth.slot.0;
+        self.scoreboard.reset(slot, std::process::id());
+        let kit = self.generations.into_kit(birth.generation);
+        Boot {
+            workers: kit.workers(),
+            log,
+            settings: birth.settings.unwrap_or(kit.settings),
+            access,
+            listeners: self.listeners,
+            queue: self.queue,
+            slot,
+            scoreboard: self.scoreboard,
+            channel: birth.channel,
+            signals: birth.signals,
+            stacks: birth.stacks,
+        }
+    }
+}

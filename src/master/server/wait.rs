@@ -1,0 +1,83 @@
+//! Where the master sleeps: what can wake it, and for how long it sleeps otherwise.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::master::event::Slot;
+use crate::master::trial::Trial;
+use crate::net::mend;
+use crate::sys::time;
+
+use super::Server;
+
+/// What a descriptor that has woken the master stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    /// The caller of a daemon has left, or a worker has printed something.
+    Service,
+    /// This worker has sent reports, or has closed its end.
+    Worker(Slot),
+    /// A signal was caught.
+    Signal,
+    /// The program on trial has said something.
+    Trial,
+    /// A listening socket was shut down.
+    Listener,
+}
+
+impl Server {
+    /// Sleeps until something happens or is due; returns what has happened, in the order in which it is to be looked at.
+    pub(super) fn wait(&mut self) -> io::Result<Vec<Woken>> {
+        let (wakes, mut fds): (Vec<Woken>, Vec<PollFd<'_>>) = self.sources().unzip();
+        let planned = self.until_next();
+        let began = Instant::now();
+        // Rounded up: a millisecond too early would be a turn for nothing.
+        let timeout = planned.map(|time| PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX));
+        match poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE)) {
+            // The signal that interrupted it is in the pipe.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+        // An interrupted poll has written nothing: no events, and the pipe wakes the next one.
+        let mut woken: Vec<Woken> =
+            wakes.into_iter().zip(&fds).filter(|(_, fd)| fd.any().unwrap_or(true)).map(|(wake, _)| wake).collect();
+        // The service has several descriptors, one after the other.
+        woken.dedup();
+        if self.pace.woken(began, planned) {
+            self.patrol.overslept(time::monotonic());
+        }
+        Ok(woken)
+    }
+
+    /// The descriptors to wait for. Reports come before signals, and with them the dead.
+    fn sources(&self) -> impl Iterator<Item = (Woken, PollFd<'_>)> {
+        let service = self.service.descriptors().into_iter().map(|fd| (Woken::Service, fd));
+        let workers = self.table.channels().map(|(slot, channel)| (Woken::Worker(slot), channel.as_fd()));
+        let signals = [(Woken::Signal, self.signals.as_fd())];
+        let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
+        let readable = service.chain(workers).chain(signals).chain(trial);
+        let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
+        readable
+            .map(|(wake, fd)| (wake, PollFd::new(fd, PollFlags::POLLIN)))
+            .chain(listeners.iter().map(|listener| (Woken::Listener, PollFd::new(listener.as_fd(), mend::SHUT_DOWN))))
+    }
+
+    /// How long until something is due.
+    fn until_next(&self) -> Option<Duration> {
+        let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
+        let service = self.service.next_deadline(self.supervisor.ready_workers());
+        let service = service.map(|at| at.saturating_duration_since(Instant::now()));
+        let orphans = self.orphans.then_some(Duration::ZERO);
+        deadline
+            .into_iter()
+            .chain(orphans)
+            .chain(service)
+            .chain(self.until_listening())
+            .chain(self.patrol.wait(time::monotonic()))
+            .min()
+    }
+}

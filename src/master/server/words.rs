@@ -1,0 +1,91 @@
+//! What the server says: to the log, to the service manager, and to the reader of `--ready-fd`.
+
+use std::time::Duration;
+
+use crate::config::Level;
+use crate::master::event::{Note, Slot, UpgradeFailure};
+use crate::master::notes::{self, About};
+use crate::master::refusal::complain;
+use crate::master::service;
+use crate::scoreboard::InFlight;
+use crate::sys::time;
+
+use super::Server;
+
+impl Server {
+    pub(super) fn tell(&mut self, note: &Note) {
+        if let Note::Stopping(_) = note {
+            self.service.stopping(self.generations.current().settings.graceful_timeout);
+        } else if let Note::Reloading(generation) = note {
+            self.service.reloading(*generation);
+        } else if let Note::Reloaded(generation) = note {
+            let serving = service::serving(self.generations.current().workers(), &self.addresses());
+            self.service.reloaded(&format!("{serving}, {generation}"));
+        } else if let Note::ReloadFailed { serves, .. } = note {
+            self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
+        } else if let Note::UpgradeFailed { why, serves } = note {
+            let status = format!("upgrade failed, {serves} keeps serving");
+            match why {
+                UpgradeFailure::Program(_) => self.service.notifier.status(&status),
+                UpgradeFailure::Load(..) => self.service.reloaded(&status),
+            }
+        } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
+            self.service.notifier.status(&notes::text(note, None));
+        }
+        let about = notes::subject(note).and_then(|slot| self.about(slot, note));
+        let text = notes::text(note, about.as_ref());
+        let level = notes::level(note);
+        self.log().write(level, format_args!("{text}"));
+        if level == Level::Critical && !self.generations.current().logs.on_stderr() {
+            complain(&text);
+        }
+    }
+
+    fn about(&mut self, slot: Slot, note: &Note) -> Option<About> {
+        let oom = if notes::is_kill(note) { self.patrol.kills.happened() } else { None };
+        let child = self.table.child(slot)?;
+        let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };
+        let age = self.pace.now().saturating_duration_since(child.born);
+        Some(About { pid: child.pid.as_raw(), age, serving: self.calls(slot), stacks, oom })
+    }
+
+    /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
+    fn calls(&self, slot: Slot) -> Vec<(InFlight, Duration)> {
+        let now = time::monotonic();
+        let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
+        self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
+    }
+
+    /// Where the server listens, for people.
+    fn addresses(&self) -> String {
+        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        addresses.join(", ")
+    }
+
+    /// Says that the server is ready: to the log, and to the reader of `--ready-fd`.
+    pub(super) fn announce(&mut self) {
+        let addresses = self.addresses();
+        let settings = &self.generations.current().settings;
+        let (workers, threads) = (self.generations.current().workers(), settings.threads);
+        self.log().info(format_args!(
+            "tapster {}: {} x {} = {} on {} ({}, pid {})",
+            env!("CARGO_PKG_VERSION"),
+            count(workers, "worker"),
+            count(threads, "thread"),
+            count(workers * threads, "concurrent request"),
+            addresses,
+            self.python,
+            std::process::id(),
+        ));
+        self.service.ready(workers, &addresses, &self.generations.current().log);
+        if let Some(ready) = self.ready.take()
+            && let Err(error) = ready.announce(&self.listeners)
+        {
+            self.log().warning(format_args!("nobody reads --ready-fd: {error}"));
+        }
+    }
+}
+
+fn count(number: usize, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}
