@@ -11,7 +11,7 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::config::options::{self, Kind, Opt, TABLE};
+use crate::config::options::{self, Opt, TABLE, ValueKind};
 use crate::config::{self, Configuration, Given, Origin, Settings, shown};
 
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
@@ -44,7 +44,7 @@ const CHECK_STATE: &str = "check-state";
 
 /// What the command is to do.
 #[derive(Debug)]
-pub enum Command {
+pub enum CliCommand {
     /// Serve; with warnings for the error log.
     Serve(Box<Settings>, Vec<String>),
     /// Load the application and exit; with warnings for the error log.
@@ -83,7 +83,7 @@ impl From<config::Error> for UsageError {
 }
 
 /// Reads the arguments (the first is the program), the environment of the process, and the configuration file that they name.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<CliCommand, UsageError> {
     parse_with(args, std::env::vars_os())
 }
 
@@ -91,11 +91,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
 pub fn parse_with(
     args: impl IntoIterator<Item = OsString>,
     environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<Command, UsageError> {
+) -> Result<CliCommand, UsageError> {
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
-            return Ok(Command::Print(error.to_string()));
+            return Ok(CliCommand::Print(error.to_string()));
         }
         Err(error) => return Err(UsageError::Arguments(one_line(&error))),
     };
@@ -108,16 +108,16 @@ pub fn parse_with(
     };
     let configuration = config::merge(variables.into_iter().chain(file).chain(arguments))?;
     if matches.get_flag(CHECK_STATE) {
-        return Ok(Command::CheckState(Box::new(checked_app(configuration))));
+        return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
     }
     match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
         (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
-        (true, false) => Ok(Command::CheckConfig(Box::new(checked_app(configuration)), warnings)),
+        (true, false) => Ok(CliCommand::CheckConfig(Box::new(checked_app(configuration)), warnings)),
         (false, true) => {
             let warnings: String = warnings.iter().map(|warning| format!("# {warning}\n")).collect();
-            Ok(Command::Print(warnings + &config::to_toml(&configuration)))
+            Ok(CliCommand::Print(warnings + &config::to_toml(&configuration)))
         }
-        (false, false) => Ok(Command::Serve(Box::new(checked_app(configuration)), warnings)),
+        (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), warnings)),
     }
 }
 
@@ -148,20 +148,20 @@ fn signals() -> String {
 
 fn argument(option: &'static Opt) -> Arg {
     let default =
-        option.default.filter(|_| option.kind != Kind::Flag).map(|text| format!(" [default: {text}]")).unwrap_or_default();
+        option.default.filter(|_| option.kind != ValueKind::Flag).map(|text| format!(" [default: {text}]")).unwrap_or_default();
     let foreign = option.foreign.map(|variable| format!(" [also from {variable}]")).unwrap_or_default();
     let help = format!("{}{default}{foreign}", option.help);
     let arg = Arg::new(option.name).help(help).help_heading(option.section.heading());
-    if option.kind == Kind::Positional {
+    if option.kind == ValueKind::Positional {
         return arg.value_name(option.value).value_parser(OsStringValueParser::new());
     }
     let arg = arg.long(option.name).aliases(option.aliases).short(option.short);
     let action = match (option.name, option.kind) {
         ("help", _) => ArgAction::Help,
         ("version", _) => ArgAction::Version,
-        (_, Kind::Flag | Kind::Switch) => ArgAction::SetTrue,
-        (_, Kind::List) => ArgAction::Append,
-        (_, Kind::Positional | Kind::Text | Kind::Number | Kind::Octal) => ArgAction::Set,
+        (_, ValueKind::Flag | ValueKind::Switch) => ArgAction::SetTrue,
+        (_, ValueKind::List) => ArgAction::Append,
+        (_, ValueKind::Positional | ValueKind::Text | ValueKind::Number | ValueKind::Octal) => ArgAction::Set,
     };
     let arg = arg.action(action);
     if let Some(bare) = option.bare {
@@ -173,18 +173,18 @@ fn argument(option: &'static Opt) -> Arg {
             .default_missing_value(bare);
     }
     match option.kind {
-        Kind::Flag | Kind::Switch => arg,
+        ValueKind::Flag | ValueKind::Switch => arg,
         // A negative number is a value out of bounds, not an unknown option.
-        Kind::Positional | Kind::Text | Kind::Number | Kind::Octal | Kind::List => {
+        ValueKind::Positional | ValueKind::Text | ValueKind::Number | ValueKind::Octal | ValueKind::List => {
             arg.value_name(option.value).value_parser(OsStringValueParser::new()).allow_negative_numbers(true)
         }
     }
 }
 
 fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
-    let flags = TABLE.iter().filter(|option| option.kind == Kind::Flag && matches.get_flag(option.name));
+    let flags = TABLE.iter().filter(|option| option.kind == ValueKind::Flag && matches.get_flag(option.name));
     let flags = flags.map(|option| Ok(Given { option, values: vec!["true".into()], origin: Origin::CommandLine }));
-    let rows = TABLE.iter().filter(|option| !matches!(option.kind, Kind::Flag | Kind::Switch));
+    let rows = TABLE.iter().filter(|option| !matches!(option.kind, ValueKind::Flag | ValueKind::Switch));
     let present = rows.filter_map(|option| Some((option, matches.get_many::<OsString>(option.name)?)));
     present
         .map(|(option, values)| {
@@ -239,7 +239,7 @@ fn one_line(error: &clap::Error) -> String {
         _ => "",
     };
     let name = shown(invalid.split_whitespace().next().unwrap_or_default());
-    let named = |option: &Opt| option.kind != Kind::Positional;
+    let named = |option: &Opt| option.kind != ValueKind::Positional;
     match error.kind() {
         // clap suggests as well, but from a likeness on that is mostly noise.
         ErrorKind::UnknownArgument if invalid.starts_with('-') => {

@@ -3,12 +3,12 @@
 use std::io::{self, Write};
 
 use crate::channel::BootError;
-use crate::cli::{self, Command};
+use crate::cli::{self, CliCommand};
 use crate::config::Settings;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, code};
 use crate::sys::process;
-use crate::worker::{self, Loaded, Place};
+use crate::worker::{self, LoadContext, Loaded};
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
@@ -22,16 +22,16 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
         }
     };
     match cli::parse(args.clone()) {
-        Ok(Command::Print(text)) => print(&text),
-        Ok(Command::CheckConfig(settings, warnings)) => check(&settings, &warnings),
-        Ok(Command::CheckState(settings)) => match master::check_state(&settings) {
+        Ok(CliCommand::Print(text)) => print(&text),
+        Ok(CliCommand::CheckConfig(settings, warnings)) => check(&settings, &warnings),
+        Ok(CliCommand::CheckState(settings)) => match master::check_state(&settings) {
             Ok(answer) => print(&answer),
             Err((why, code)) => {
                 complain(&why);
                 code
             }
         },
-        Ok(Command::Serve(settings, warnings)) => {
+        Ok(CliCommand::Serve(settings, warnings)) => {
             match master::run(*settings, &warnings, Box::new(move || reread(&args)), past) {
                 Outcome::Exit(code) => code,
                 // Not by returning: the caller's exit handlers are the master's.
@@ -48,8 +48,8 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
 /// The settings as the same arguments give them now.
 fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<String>), String> {
     match cli::parse(args.iter().cloned()) {
-        Ok(Command::Serve(settings, warnings)) => Ok((*settings, warnings)),
-        Ok(Command::Print(_) | Command::CheckConfig(..) | Command::CheckState(_)) => {
+        Ok(CliCommand::Serve(settings, warnings)) => Ok((*settings, warnings)),
+        Ok(CliCommand::Print(_) | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
             Err("the arguments do not start a server any more".into())
         }
         Err(error) => Err(error.to_string()),
@@ -71,7 +71,7 @@ fn enter(settings: &Settings) -> Result<(), BootError> {
 }
 
 #[cfg(feature = "python")]
-fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
+fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
     use crate::net::listener::Address;
     use crate::wsgi::{self, Wsgi};
 
@@ -97,7 +97,7 @@ fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
 }
 
 #[cfg(not(feature = "python"))]
-fn load(place: &Place<'_>) -> Result<Loaded, BootError> {
+fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
     settle(place.settings)?;
     Err(BootError { app: true, text: NO_PYTHON.to_owned() })
 }

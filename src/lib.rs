@@ -6,9 +6,9 @@
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod handoff;
 pub mod http;
 mod launch;
-pub mod lending;
 pub mod log;
 pub mod master;
 pub mod net;

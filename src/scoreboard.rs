@@ -15,7 +15,7 @@ use crate::sys::memory::SharedSlice;
 mod call;
 mod slot;
 
-pub use call::{CLIENT_MAX, Call, Facts, ID_MAX, InFlight, LINE_MAX};
+pub use call::{CLIENT_MAX, Call, ID_MAX, InFlight, LINE_MAX, RequestFacts};
 pub use slot::{Slot, WAIT_BOUNDS_MS};
 
 /// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of
@@ -86,24 +86,24 @@ impl Scoreboard {
 
     /// Connections that were lent and not taken over yet. A worker that dies between the queue and its count leaves it wrong, until
     /// [`Self::settle`].
-    pub fn on_loan(&self) -> u64 {
-        let (lent, adopted) = self.loans();
-        lent.saturating_sub(adopted)
+    pub fn in_transit(&self) -> u64 {
+        let (handed_over, adopted) = self.handoffs();
+        handed_over.saturating_sub(adopted)
     }
 
     /// Connections lent and adopted in all slots.
-    fn loans(&self) -> (u64, u64) {
+    fn handoffs(&self) -> (u64, u64) {
         // What was adopted was lent before: read in this order, none is missed.
         let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).fold(0, u64::wrapping_add);
         let adopted = sum(Slot::adopted);
-        (sum(Slot::lent), adopted)
+        (sum(Slot::handed_over), adopted)
     }
 
     /// The worker of this slot is dead, and the queue is empty: makes its counts such that nothing is on loan. A worker that has just
     /// used the queue and not counted it yet makes this wrong by one, until the next time.
     pub fn settle(&self, slot: usize) {
-        let (lent, adopted) = self.loans();
-        self.slot(slot).count_adopted_by(lent.wrapping_sub(adopted));
+        let (handed_over, adopted) = self.handoffs();
+        self.slot(slot).count_adopted_by(handed_over.wrapping_sub(adopted));
     }
 
     /// Bytes that all workers have in temporary files.
@@ -123,8 +123,8 @@ mod tests {
     use super::*;
     use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
 
-    fn facts(line: &[u8]) -> Facts<'_> {
-        Facts { line, ..Facts::default() }
+    fn facts(line: &[u8]) -> RequestFacts<'_> {
+        RequestFacts { line, ..RequestFacts::default() }
     }
 
     #[test]
@@ -166,31 +166,31 @@ mod tests {
     #[test]
     fn what_is_on_loan_and_who_would_take_it_is_known() {
         let board = Scoreboard::new(3, 1).unwrap();
-        board.slot(0).count_lent();
-        board.slot(0).count_lent();
+        board.slot(0).count_handed_over();
+        board.slot(0).count_handed_over();
         board.slot(1).count_adopted();
-        assert_eq!((board.on_loan(), board.slot(0).lent(), board.slot(1).adopted()), (1, 2, 1));
+        assert_eq!((board.in_transit(), board.slot(0).handed_over(), board.slot(1).adopted()), (1, 2, 1));
         board.slot(1).set_adopts(true);
         assert_eq!((board.others_adopt(0), board.others_adopt(1)), (true, false));
         board.reset(1, 9);
         assert!(!board.others_adopt(0), "a new worker has yet to say so");
-        assert_eq!(board.on_loan(), 1, "counters are kept");
+        assert_eq!(board.in_transit(), 1, "counters are kept");
     }
 
     #[test]
-    fn what_a_worker_took_and_did_not_count_is_not_on_loan_for_ever() {
+    fn what_a_worker_took_and_did_not_count_is_not_in_transit_for_ever() {
         let board = Scoreboard::new(3, 1).unwrap();
         for _ in 0..3 {
-            board.slot(0).count_lent();
+            board.slot(0).count_handed_over();
         }
         board.slot(2).count_adopted();
         board.settle(2);
-        assert_eq!((board.on_loan(), board.slot(2).adopted()), (0, 3));
+        assert_eq!((board.in_transit(), board.slot(2).adopted()), (0, 3));
         // Taken over, and the lender died before it had counted.
         board.slot(2).count_adopted();
         board.settle(0);
-        board.slot(1).count_lent();
-        assert_eq!(board.on_loan(), 1);
+        board.slot(1).count_handed_over();
+        assert_eq!(board.in_transit(), 1);
     }
 
     #[test]

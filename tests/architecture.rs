@@ -104,7 +104,7 @@ const RULES: &[Rule] = &[
         why: "the channel carries messages: what they cause is up to master and worker",
     },
     Rule {
-        part: "lending",
+        part: "handoff",
         modules: &["sys"],
         crates: &["libc", "nix"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::thread"],
@@ -126,14 +126,14 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "worker",
-        modules: &["channel", "config", "http", "lending", "log", "net", "scoreboard", "sys", "wsgi"],
+        modules: &["channel", "config", "http", "handoff", "log", "net", "scoreboard", "sys", "wsgi"],
         crates: &["crossbeam_channel", "crossbeam_utils", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master and cli, and Python only through wsgi",
     },
     Rule {
         part: "master",
-        modules: &["channel", "config", "lending", "log", "net", "scoreboard", "sys", "worker::Boot", "worker::run"],
+        modules: &["channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot", "worker::run"],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],

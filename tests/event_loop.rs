@@ -13,12 +13,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use native::{Blocks, Worker, end, summary, until};
+use native::{CountedBlocks, Worker, end, summary, until};
 use tapster::channel::{Order, Report};
 use tapster::config::Settings;
 use tapster::http::framing::Length;
-use tapster::http::response::{self, Body as Encoding, Context, Encoder};
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Step, Stream, Summary};
+use tapster::http::response::{self, BodyFraming as Encoding, Context, Encoder};
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Produced, Blocks, Summary};
 
 /// Bytes of one large block; more than any socket buffer takes at once.
 const LARGE: usize = 32 * 1024 * 1024;
@@ -61,7 +61,7 @@ impl App for Native {
         match request.head.target.of(request.bytes) {
             b"/blocks" => {
                 let (open, mut left) = (open(), 0..100);
-                Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || {
+                Reply::Blocks(Box::new(CountedBlocks::new(encoder.finish(None), move || {
                     left.next()?;
                     open.0.blocks.fetch_add(1, Ordering::SeqCst);
                     Some(vec![b'b'; 100_000])
@@ -70,13 +70,13 @@ impl App for Native {
             b"/large" => {
                 let encoding = encoder.finish(Some(LARGE as u64));
                 let block = vec![b'l'; LARGE];
-                Reply::Stream(Box::new(Large { _open: open(), encoding, block, given: false }))
+                Reply::Blocks(Box::new(Large { _open: open(), encoding, block, given: false }))
             }
             b"/file" => {
                 let len = self.file.metadata().unwrap().len();
                 let encoding = encoder.finish(Some(len));
                 let file = self.file.try_clone().unwrap();
-                Reply::Stream(Box::new(FileStream { _open: open(), encoding, file, len, given: false }))
+                Reply::Blocks(Box::new(FileStream { _open: open(), encoding, file, len, given: false }))
             }
             b"/write" => {
                 let mut encoding = encoder.finish(None);
@@ -129,18 +129,18 @@ struct Large {
     given: bool,
 }
 
-impl Stream for Large {
-    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
+impl Blocks for Large {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Produced {
         if self.given {
-            return Step::End(end(&mut self.encoding, out));
+            return Produced::End(end(&mut self.encoding, out));
         }
         self.given = true;
         let (len, _) = self.encoding.around(out, self.block.len() as u64);
         self.block.truncate(len as usize);
-        Step::Held
+        Produced::LargeBlock
     }
 
-    fn held(&self) -> (&[u8], &'static [u8]) {
+    fn large_block(&self) -> (&[u8], &'static [u8]) {
         (&self.block, &[])
     }
 
@@ -162,17 +162,17 @@ struct FileStream {
     given: bool,
 }
 
-impl Stream for FileStream {
-    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
+impl Blocks for FileStream {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Produced {
         if self.given {
-            return Step::End(end(&mut self.encoding, out));
+            return Produced::End(end(&mut self.encoding, out));
         }
         self.given = true;
         let (len, _) = self.encoding.around(out, self.len);
-        Step::File { offset: 0, len }
+        Produced::File { offset: 0, len }
     }
 
-    fn held(&self) -> (&[u8], &'static [u8]) {
+    fn large_block(&self) -> (&[u8], &'static [u8]) {
         (&[], &[])
     }
 

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
-use native::{Blocks, PATIENCE, Worker, end, until};
+use native::{CountedBlocks, PATIENCE, Worker, end, until};
 use tapster::config::Settings;
 use tapster::http::response::{Context, Encoder};
 use tapster::worker::app::{App, Outlet, Reply, Request};
@@ -119,7 +119,7 @@ impl App for Native {
             Some(id) => {
                 let (home, block, mut left) = (Home::here(self.seen.clone()), id.as_bytes().to_vec(), 0..10);
                 let pause = pause.unwrap();
-                Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || {
+                Reply::Blocks(Box::new(CountedBlocks::new(encoder.finish(None), move || {
                     home.check();
                     left.next()?;
                     home.seen.pause(pause);

@@ -5,51 +5,19 @@
 //! is never woken ends in a deadlock, which loom reports; a loop that two threads touch without one coming before the other is
 //! reported as a race; the rest is asserted here. `LOOM_MAX_PREEMPTIONS` raises the bound.
 
-#[path = "../src/worker/desk.rs"]
-mod desk;
-#[path = "handover/event_loop.rs"]
-mod event_loop;
-#[path = "../src/worker/executor.rs"]
-mod executor;
-#[path = "handover/job.rs"]
-mod job;
-#[path = "handover/letter_box.rs"]
-mod letter_box;
-#[path = "../src/worker/mail_box.rs"]
-mod mail_box;
-#[path = "../src/worker/member.rs"]
-#[allow(dead_code, reason = "the model asks less than the worker")]
-mod member;
-#[path = "handover/seat.rs"]
-mod seat;
-#[path = "handover/sync.rs"]
-mod sync;
-#[path = "../src/worker/tray.rs"]
-#[allow(dead_code, reason = "the model asks less than the worker")]
-mod tray;
-#[path = "handover/watch.rs"]
-mod watch;
+#[path = "handover/worker.rs"]
+mod worker;
 
 use std::env;
 use std::process::Command;
 
-use desk::Desks;
-use event_loop::EventLoop;
-use letter_box::LetterBox;
-use member::MAIN;
-use seat::{Desked, Kind, Plan, Seat, World};
-use sync::Arc;
-use tray::Tray;
-
-mod connection {
-    /// A request by number.
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    pub struct Token(pub usize);
-}
-
-mod pace {
-    pub const TICK_NS: u64 = 1_000_000;
-}
+use worker::threads::desk::Desks;
+use worker::event_loop::EventLoop;
+use worker::threads::completions::Completions;
+use worker::threads::thread_id::MAIN;
+use worker::ctx::{Desked, Kind, Plan, ThreadCtx, World};
+use worker::threads::sync::Arc;
+use worker::threads::tray::Tray;
 
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
 const PREEMPTIONS: usize = 2;
@@ -97,20 +65,20 @@ fn check(plan: Plan) {
     let mut builder = loom::model::Builder::new();
     builder.preemption_bound.get_or_insert(plan.preemptions);
     builder.check(move || {
-        let members = plan.slots + 1;
+        let threads = plan.slots + 1;
         let world = Arc::new(World::new(plan));
-        let (letters, tray, desks) = (LetterBox::default(), Tray::default(), Desks::new(members));
-        let event_loop = EventLoop::new(world.clone(), members, letters.clone(), tray.clone(), desks.clone());
-        let crew = executor::crew(members, letters, tray, desks, plan.puts_off).expect("the model has descriptors");
-        let mut places = crew.into_iter();
+        let (completed, tray, desks) = (Completions::default(), Tray::default(), Desks::new(threads));
+        let event_loop = EventLoop::new(world.clone(), threads, completed.clone(), tray.clone(), desks.clone());
+        let group = worker::threads::executor::group(threads, completed, tray, desks, plan.puts_off).expect("the model has descriptors");
+        let mut places = group.into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
             .map(|place| {
-                let mut seat = Seat::new(world.clone(), place.member());
-                loom::thread::spawn(move || place.work(&mut seat, None).expect("the model does not fail"))
+                let mut ctx = ThreadCtx::new(world.clone(), place.thread());
+                loom::thread::spawn(move || place.work(&mut ctx, None).expect("the model does not fail"))
             })
             .collect();
-        main.work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).expect("the model does not fail");
+        main.work(&mut ThreadCtx::new(world.clone(), MAIN), Some(Box::new(event_loop))).expect("the model does not fail");
         world.check();
         // The process would end here: in which order the threads of the model do is nobody's concern.
         loom::stop_exploring();
@@ -219,7 +187,7 @@ fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
 
 #[test]
 fn a_request_that_waits_for_the_interpreter_is_another_workers_or_its_threads_and_never_both() {
-    let plan = Plan { preemptions: 1, slots: 2, desks: Desked::Lent, ..NOTHING };
+    let plan = Plan { preemptions: 1, slots: 2, desks: Desked::HandedOver, ..NOTHING };
     explore(&[
         Plan { requests: &[Kind::Holds, Kind::Quick], ..plan },
         Plan { requests: &[Kind::Holds, Kind::Quick, Kind::Quick], slow: true, ..plan },
@@ -248,10 +216,10 @@ fn a_request_that_there_is_no_memory_to_hand_out_is_called_where_it_is() {
 fn a_loop_that_fails_sends_the_answers_that_it_holds_before_the_worker_ends() {
     loom::model(|| {
         let world = Arc::new(World::new(Plan { slots: 1, fails: true, ..NOTHING }));
-        let (letters, tray, desks) = (LetterBox::default(), Tray::default(), Desks::new(1));
-        let event_loop = EventLoop::new(world.clone(), 1, letters.clone(), tray.clone(), desks.clone());
-        let places = executor::crew(1, letters, tray, desks, true).expect("the model has descriptors");
-        assert!(places[0].work(&mut Seat::new(world.clone(), MAIN), Some(Box::new(event_loop))).is_err());
+        let (completed, tray, desks) = (Completions::default(), Tray::default(), Desks::new(1));
+        let event_loop = EventLoop::new(world.clone(), 1, completed.clone(), tray.clone(), desks.clone());
+        let places = worker::threads::executor::group(1, completed, tray, desks, true).expect("the model has descriptors");
+        assert!(places[0].work(&mut ThreadCtx::new(world.clone(), MAIN), Some(Box::new(event_loop))).is_err());
         assert!(world.sent.get());
     });
 }

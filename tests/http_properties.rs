@@ -6,7 +6,7 @@ mod exchange;
 use exchange::{End, LIMITS, MAX_TRAILER, read};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tapster::http::blocks::Blocks;
+use tapster::http::header_cache::HeaderCache;
 use tapster::http::body::Decoder;
 use tapster::http::framing::{self, Length};
 use tapster::http::head::{Head, Limits, Parsed, Progress, Version};
@@ -218,7 +218,7 @@ proptest! {
         requests in vec(prop_oneof![request_bytes(), good_requests(), heads()], 1..4),
         order in vec(any::<usize>(), 1..40),
     ) {
-        let mut blocks = Blocks::new(1);
+        let mut blocks = HeaderCache::new(1);
         for index in order {
             let bytes = &requests[index % requests.len()];
             let (mut plain, mut cached) = (Head::default(), Head::default());

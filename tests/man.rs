@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use tapster::config::options::{Kind, Opt, Section, TABLE};
+use tapster::config::options::{ValueKind, Opt, Section, TABLE};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
 const BEGIN: &str = ".\\\" options: generated from the table\n";
@@ -31,7 +31,7 @@ fn escape(text: &str) -> String {
 }
 
 fn heading(option: &Opt) -> String {
-    if option.kind == Kind::Positional {
+    if option.kind == ValueKind::Positional {
         return format!("\\fI{}\\fR", escape(option.value));
     }
     let short = option.short.map(|c| format!("\\-{c}")).into_iter();
@@ -54,7 +54,7 @@ fn options() -> String {
             if let Some(bare) = option.bare {
                 writeln!(out, "Without a value it is \\fB{}\\fR.", escape(bare)).expect("a String takes all");
             }
-            if let Some(default) = option.default.filter(|_| option.kind != Kind::Flag) {
+            if let Some(default) = option.default.filter(|_| option.kind != ValueKind::Flag) {
                 writeln!(out, "The default is \\fB{}\\fR.", escape(default)).expect("a String takes all");
             }
             if let Some(variable) = option.foreign {

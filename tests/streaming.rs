@@ -33,16 +33,16 @@ const THREADS: [usize; 2] = [1, 4];
 const ARRIVED: usize = 2048;
 
 /// The block of this number; `None`: the end.
-type Blocks = dyn Fn(usize) -> Option<Vec<u8>> + Send + Sync;
+type CountedBlocks = dyn Fn(usize) -> Option<Vec<u8>> + Send + Sync;
 
-struct Native(Arc<Blocks>);
+struct Native(Arc<CountedBlocks>);
 
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
         let context = Context { version: request.head.version, head_only: false, persistent: false, date: request.date };
         let encoding = Encoder::begin(out, &context, b"200 OK").unwrap().finish(None);
         let (blocks, mut numbers) = (self.0.clone(), 0..);
-        Reply::Stream(Box::new(native::Blocks::new(encoding, move || numbers.next().and_then(|number| blocks(number)))))
+        Reply::Blocks(Box::new(native::CountedBlocks::new(encoding, move || numbers.next().and_then(|number| blocks(number)))))
     }
 
     fn release(&mut self) {}

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tapster::channel::{BootError, Order, Report};
-use tapster::master::event::{Action, Event, Generation, Hang, Note, Policy, Request, Slot, Wear};
+use tapster::master::event::{Action, Event, Generation, Hang, Note, Policy, OperatorRequest, SlotIndex, Wear};
 use tapster::master::supervisor::{BACKOFF_MAX, RESTART_WINDOW, RESTARTS, Supervisor};
 use tapster::sys::process::Exit;
 
@@ -26,7 +26,7 @@ enum Step {
     Worn(usize),
     RefuseNextFork,
     RefuseNextConfiguration,
-    Asked(Request),
+    Asked(OperatorRequest),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -34,12 +34,12 @@ fn step() -> impl Strategy<Value = Step> {
     let milliseconds = prop_oneof![0u64..50, 100u64..2_000, 5_000u64..40_000];
     let exit = prop_oneof![Just(Exit::Code(0)), Just(Exit::Code(4)), Just(CRASH), Just(KILLED)];
     let other = prop_oneof![
-        3 => Just(Request::Reload),
-        1 => Just(Request::ReopenLogs),
-        1 => Just(Request::Upgrade),
-        1 => Just(Request::MoreWorkers),
-        1 => Just(Request::FewerWorkers),
-        1 => Just(Request::StopWorkers)
+        3 => Just(OperatorRequest::Reload),
+        1 => Just(OperatorRequest::ReopenLogs),
+        1 => Just(OperatorRequest::Upgrade),
+        1 => Just(OperatorRequest::MoreWorkers),
+        1 => Just(OperatorRequest::FewerWorkers),
+        1 => Just(OperatorRequest::StopWorkers)
     ];
     prop_oneof![
         8 => milliseconds.prop_map(|time| Step::Wait(Duration::from_millis(time))),
@@ -70,7 +70,7 @@ fn failure(reached: bool) -> impl Strategy<Value = Step> {
 }
 
 fn stop() -> impl Strategy<Value = Step> {
-    prop_oneof![Just(Step::Asked(Request::Stop)), Just(Step::Asked(Request::QuickStop))]
+    prop_oneof![Just(Step::Asked(OperatorRequest::Stop)), Just(Step::Asked(OperatorRequest::QuickStop))]
 }
 
 /// Room for workers: enough for every history.
@@ -210,7 +210,7 @@ impl World {
             }
             Action::Upgrade => {
                 assert!(!self.stopping, "a server that stops becomes nothing else");
-                let lives: Vec<_> = (0..CAPACITY).filter_map(|slot| self.supervisor.life(Slot(slot), self.now)).collect();
+                let lives: Vec<_> = (0..CAPACITY).filter_map(|slot| self.supervisor.life(SlotIndex(slot), self.now)).collect();
                 assert_eq!(lives.len(), self.alive.iter().flatten().count(), "nobody is forgotten");
                 let (generations, wanted) = (self.supervisor.generations(), self.supervisor.wanted());
                 self.supervisor = Supervisor::adopt(self.policy, CAPACITY, generations, wanted, &lives, self.now);
@@ -247,13 +247,13 @@ impl World {
             Step::Draining(slot) => self.report(slot, Report::Draining),
             Step::Stuck(slot) => {
                 if self.alive[slot].is_some() {
-                    self.event(Event::Stuck { slot: Slot(slot), hang: Hang::Call(GRACEFUL) });
+                    self.event(Event::Stuck { slot: SlotIndex(slot), hang: Hang::Call(GRACEFUL) });
                 }
             }
-            Step::Worn(slot) => self.event(Event::Worn { slot: Slot(slot), wear: Wear::Memory(1) }),
+            Step::Worn(slot) => self.event(Event::Worn { slot: SlotIndex(slot), wear: Wear::Memory(1) }),
             Step::Ends(slot, exit, reached) => {
                 if self.alive[slot].take().is_some() {
-                    self.event(Event::Ended { slot: Slot(slot), exit, reached });
+                    self.event(Event::Ended { slot: SlotIndex(slot), exit, reached });
                 }
             }
             Step::RefuseNextFork => self.refuse_fork = true,
@@ -275,7 +275,7 @@ impl World {
             Report::Draining => worker.leaving = true,
             Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded | Report::Failed(_) => {}
         }
-        self.event(Event::Reported { slot: Slot(slot), report });
+        self.event(Event::Reported { slot: SlotIndex(slot), report });
     }
 
     /// Lets time pass as the master's loop does: waking at each deadline on the way.

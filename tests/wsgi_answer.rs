@@ -2,7 +2,7 @@
 
 mod wsgi_driver;
 
-use tapster::worker::app::{Fate, Reply, Step};
+use tapster::worker::app::{Fate, Reply, Produced};
 use wsgi_driver::{Answer, Sent, Server, Setup, with_python};
 
 const GET: &str = "GET /path?q HTTP/1.1\r\nHost: testing\r\n\r\n";
@@ -94,19 +94,19 @@ fn a_generator_gives_one_block_a_step() {
              yield b'%d' % MADE\n    return blocks()\n",
         );
         let (mut out, mut sent) = (Vec::new(), Sent { wire: Vec::new(), pushes: 0, left: None });
-        let Reply::Stream(mut stream) = server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) else {
+        let Reply::Blocks(mut stream) = server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) else {
             panic!("a generator is a stream");
         };
         // The application has said its status; nothing is sent.
         assert!(out.is_empty());
         assert_eq!((stream.summary().status, stream.summary().sent), (200, 0));
         for block in ["1\r\n1\r\n", "1\r\n2\r\n", "1\r\n3\r\n"] {
-            assert_eq!(stream.advance(&mut out, &mut sent), Step::Rendered);
+            assert_eq!(stream.advance(&mut out, &mut sent), Produced::Rendered);
             assert!(out.ends_with(block.as_bytes()));
             assert_eq!(stream.summary().status, 200);
         }
         assert!(
-            matches!(stream.advance(&mut out, &mut sent), Step::End(summary) if summary.sent == 3 && summary.fate == Fate::Keep)
+            matches!(stream.advance(&mut out, &mut sent), Produced::End(summary) if summary.sent == 3 && summary.fate == Fate::Keep)
         );
     });
 }

@@ -2,7 +2,7 @@
 
 mod wsgi_driver;
 
-use tapster::worker::app::{Fate, Reply, Step};
+use tapster::worker::app::{Fate, Reply, Produced};
 use wsgi_driver::{Answer, Sent, Server, Setup, with_python};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: testing\r\n\r\n";
@@ -22,7 +22,7 @@ fn data() -> Vec<u8> {
     (0..100_000).map(|i| (i % 251) as u8).collect()
 }
 
-/// Whether the answer came by [`Step::File`], and the answer.
+/// Whether the answer came by [`Produced::File`], and the answer.
 #[track_caller]
 fn fetch(code: &'static str, headers: &'static str) -> (bool, Answer) {
     with_python(move || {
@@ -30,7 +30,7 @@ fn fetch(code: &'static str, headers: &'static str) -> (bool, Answer) {
         let answer = server.get(GET);
         let (mut out, mut sent) = (Vec::new(), Sent { wire: Vec::new(), pushes: 0, left: None });
         let by_kernel = match server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) {
-            Reply::Stream(mut stream) => matches!(stream.advance(&mut out, &mut sent), Step::File { .. }),
+            Reply::Blocks(mut stream) => matches!(stream.advance(&mut out, &mut sent), Produced::File { .. }),
             Reply::Complete(_) => false,
         };
         assert!(!server.log().contains("ERROR"), "{}", server.log());

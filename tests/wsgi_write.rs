@@ -2,7 +2,7 @@
 
 mod wsgi_driver;
 
-use tapster::worker::app::{Fate, Reply, Step};
+use tapster::worker::app::{Fate, Reply, Produced};
 use wsgi_driver::{Answer, Options, Sent, Server, Setup, with_python};
 
 const GET: &str = "GET /path HTTP/1.1\r\nHost: testing\r\n\r\n";
@@ -165,18 +165,18 @@ fn streams_of_one_thread_have_their_own() {
         let mut streams = Vec::new();
         for _ in 0..2 {
             let (mut out, mut sent) = (Vec::new(), Sent { wire: Vec::new(), pushes: 0, left: None });
-            let Reply::Stream(stream) = server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) else {
+            let Reply::Blocks(stream) = server.begin(GET.as_bytes(), &Setup::default(), &mut out, &mut sent) else {
                 panic!("a generator is a stream");
             };
             streams.push((stream, out, sent));
         }
         for _ in 0..3 {
             for (stream, out, sent) in &mut streams {
-                assert_eq!(stream.advance(out, sent), Step::Rendered);
+                assert_eq!(stream.advance(out, sent), Produced::Rendered);
             }
         }
         for (stream, out, sent) in &mut streams {
-            assert!(matches!(stream.advance(out, sent), Step::End(summary) if summary.sent == 6));
+            assert!(matches!(stream.advance(out, sent), Produced::End(summary) if summary.sent == 6));
             sent.wire.append(out);
             let wire = String::from_utf8_lossy(&sent.wire);
             let body = ["0", ".", "1", ".", "2", "."].map(|part| format!("1\r\n{part}\r\n")).concat();

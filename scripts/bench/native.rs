@@ -78,12 +78,12 @@ fn main() -> ExitCode {
     let settings = Settings { binds: vec![bind], keep_alive, ..Settings::default() };
     let (master, end) = channel::pair().expect("a socketpair");
     let sink = Sink::open(&LogTarget::Stderr).expect("standard error");
-    let members = settings.members();
+    let members = settings.all_threads();
     let boot = Boot {
         stacks: file_of(c"stacks", b"").expect("a file in memory"),
         listeners: bind::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),
-        queue: tapster::lending::Queue::new().expect("a socketpair"),
+        queue: tapster::handoff::Queue::new().expect("a socketpair"),
         slot: 0,
         workers: 1,
         scoreboard: Arc::new(Scoreboard::new(1, members).expect("shared memory")),

@@ -47,7 +47,7 @@ impl fmt::Display for Breach {
 
 /// How far a worker is by its own account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-enum Stage {
+enum WorkerStage {
     #[default]
     Silent,
     Serving,
@@ -58,7 +58,7 @@ enum Stage {
 /// What a worker has said so far.
 #[derive(Clone, Debug, Default)]
 pub struct Conduct {
-    stage: Stage,
+    stage: WorkerStage,
     reports: u32,
     worn: bool,
     stuck: bool,
@@ -68,7 +68,7 @@ pub struct Conduct {
 impl Conduct {
     /// Of a worker that was ready before, when another program watched it: what else it has said is not known.
     pub fn of_ready() -> Self {
-        Self { stage: Stage::Serving, ..Self::default() }
+        Self { stage: WorkerStage::Serving, ..Self::default() }
     }
 
     /// Takes in the next report.
@@ -81,16 +81,16 @@ impl Conduct {
         }
         let first = |said: &mut bool| !std::mem::replace(said, true);
         let (stage, fits) = match (report, self.stage) {
-            (Report::Ready(_), stage) => (Stage::Serving, stage == Stage::Silent),
-            (Report::BootFailed(_), stage) => (Stage::Failed, stage == Stage::Silent),
-            (Report::Failed(_), stage) => (Stage::Failed, stage != Stage::Silent),
-            (Report::Draining, stage) => (Stage::Leaving, stage == Stage::Serving),
+            (Report::Ready(_), stage) => (WorkerStage::Serving, stage == WorkerStage::Silent),
+            (Report::BootFailed(_), stage) => (WorkerStage::Failed, stage == WorkerStage::Silent),
+            (Report::Failed(_), stage) => (WorkerStage::Failed, stage != WorkerStage::Silent),
+            (Report::Draining, stage) => (WorkerStage::Leaving, stage == WorkerStage::Serving),
             (Report::Worn, stage) => (stage, first(&mut self.worn)),
             (Report::Stuck, stage) => (stage, first(&mut self.stuck)),
             (Report::Stranded, stage) => (stage, first(&mut self.stranded)),
             (Report::Dismissed, stage) => (stage, true),
         };
-        if !fits || self.stage == Stage::Failed {
+        if !fits || self.stage == WorkerStage::Failed {
             return Err(Breach::OutOfOrder);
         }
         self.stage = stage;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use super::options::{Kind, Opt};
+use super::options::{Opt, ValueKind};
 use super::origin::Origin;
 
 /// Longest value repeated in a message, in characters; the rest says nothing new.
@@ -46,7 +46,7 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Value { option, value, origin, why } => write!(f, "{}: {why}", Place { option, value, origin }),
+            Self::Value { option, value, origin, why } => write!(f, "{}: {why}", NamedOption { option, value, origin }),
             Self::UnknownKey { key, origin, suggestion } => {
                 write!(f, "{} ({origin}): no such option; ", shown(key))?;
                 match suggestion {
@@ -68,13 +68,13 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// Names an option as its source spells it, with the value and the source.
-struct Place<'a> {
+struct NamedOption<'a> {
     option: &'a Opt,
     value: &'a str,
     origin: &'a Origin,
 }
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for NamedOption<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { option, value, origin } = self;
         let value = shown(value);
@@ -82,8 +82,13 @@ impl fmt::Display for Place<'_> {
             Origin::Environment(variable) => write!(f, "{variable}={value} (environment)"),
             Origin::File { .. } => write!(f, "{} = {value} ({origin})", option.key()),
             Origin::CommandLine | Origin::Default => match option.kind {
-                Kind::Positional => write!(f, "{} {value} ({origin})", option.value),
-                Kind::Text | Kind::Number | Kind::Octal | Kind::List | Kind::Flag | Kind::Switch => {
+                ValueKind::Positional => write!(f, "{} {value} ({origin})", option.value),
+                ValueKind::Text
+                | ValueKind::Number
+                | ValueKind::Octal
+                | ValueKind::List
+                | ValueKind::Flag
+                | ValueKind::Switch => {
                     write!(f, "--{} {value} ({origin})", option.name)
                 }
             },

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::error::Error;
-use super::options::{self, Kind, Opt};
+use super::options::{self, Opt, ValueKind};
 use super::origin::{Given, Origin};
 
 /// Reads the options of a file's content; `path` is for messages.
@@ -55,23 +55,25 @@ pub fn read(content: &[u8], path: &Path) -> Result<Vec<Given>, Error> {
 fn values_of(option: &Opt, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     let value = value.get_ref();
     match option.kind {
-        Kind::Positional | Kind::Text => string(value).map(|text| vec![text]).ok_or("must be a string in quotes".into()),
-        Kind::Number => match value {
+        ValueKind::Positional | ValueKind::Text => {
+            string(value).map(|text| vec![text]).ok_or("must be a string in quotes".into())
+        }
+        ValueKind::Number => match value {
             DeValue::Integer(number) => decimal(number).map(|text| vec![text]),
             DeValue::Float(number) => Ok(vec![number.as_str().into()]),
             _ => string(value).map(|text| vec![text]).ok_or("must be a number or a string".into()),
         },
-        Kind::Octal => match value {
+        ValueKind::Octal => match value {
             DeValue::Integer(number) if number.radix() == 8 => Ok(vec![number.as_str().into()]),
             DeValue::Integer(_) => Err("would be decimal in TOML; write the octal digits in quotes, or 0o in front".into()),
             _ => string(value).map(|text| vec![text]).ok_or("must be a string of octal digits".into()),
         },
-        Kind::Flag => match value {
+        ValueKind::Flag => match value {
             DeValue::Boolean(flag) => Ok(vec![flag.to_string()]),
             _ => Err("must be true or false, without quotes".into()),
         },
-        Kind::List => list(option, value),
-        Kind::Switch => Err("belongs on the command line".into()),
+        ValueKind::List => list(option, value),
+        ValueKind::Switch => Err("belongs on the command line".into()),
     }
 }
 

@@ -3,11 +3,11 @@
 use super::settings::Settings;
 
 /// An option and its setting: puts the old value into the new settings, and says whether they differed.
-type Row = (&'static str, fn(&mut Settings, &Settings) -> bool);
+type FixedRow = (&'static str, fn(&mut Settings, &Settings) -> bool);
 
 macro_rules! fixed {
     ($($name:literal => $field:ident,)*) => {
-        const FIXED: &[Row] = &[$((
+        const FIXED: &[FixedRow] = &[$((
             $name,
             |new, old| {
                 let differs = new.$field != old.$field;

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::merge::Configuration;
-use super::options::{Kind, Opt, Section, TABLE};
+use super::options::{Opt, Section, TABLE, ValueKind};
 use super::origin::{Given, Origin};
 
 /// The text of `--print-config`.
@@ -36,9 +36,9 @@ fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
 
 fn toml_value(option: &Opt, values: &[String]) -> String {
     match (option.kind, values) {
-        (Kind::List, values) => toml::Value::from(values.to_vec()).to_string(),
-        (Kind::Flag, [text]) => (matches!(text.as_str(), "true" | "1")).to_string(),
-        (Kind::Number, [text]) if is_toml_integer(text) => text.clone(),
+        (ValueKind::List, values) => toml::Value::from(values.to_vec()).to_string(),
+        (ValueKind::Flag, [text]) => (matches!(text.as_str(), "true" | "1")).to_string(),
+        (ValueKind::Number, [text]) if is_toml_integer(text) => text.clone(),
         (_, values) => toml::Value::from(values.concat()).to_string(),
     }
 }

@@ -126,7 +126,7 @@ pub struct Settings {
 
 impl Settings {
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
-    pub fn members(&self) -> usize {
+    pub fn all_threads(&self) -> usize {
         self.threads + 1
     }
 

@@ -2,7 +2,7 @@
 
 /// What an operator asks for, by a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Request {
+pub enum OperatorRequest {
     /// Answer everything that was accepted or waits to be, then leave.
     Stop,
     /// Finish the requests that run, then leave; asked again: leave at once.
@@ -23,56 +23,56 @@ pub enum Request {
 
 /// What a signal means to the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Meaning {
+pub enum SignalMeaning {
     /// A child has ended. No operator sends it.
     Reap,
     /// An operator asks.
-    Ask(Request),
+    Ask(OperatorRequest),
 }
 
 /// One signal.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
+pub struct SignalRow {
     /// Name without SIG: `TERM`.
     pub name: &'static str,
     /// What it means.
-    pub meaning: Meaning,
+    pub meaning: SignalMeaning,
     /// The meaning in words: a clause for `--help`, without a full stop.
     pub text: &'static str,
     /// What an operator should know besides: whole sentences, for the man page.
     pub detail: &'static str,
 }
 
-const fn ask(name: &'static str, request: Request, text: &'static str, detail: &'static str) -> Row {
-    Row { name, meaning: Meaning::Ask(request), text, detail }
+const fn ask(name: &'static str, request: OperatorRequest, text: &'static str, detail: &'static str) -> SignalRow {
+    SignalRow { name, meaning: SignalMeaning::Ask(request), text, detail }
 }
 
 const QUICK: &str = "quick stop; a second one stops at once";
 const QUICK_DETAIL: &str = "A request that runs is finished, nothing else. A second signal of these ends all workers at once.";
 
 /// Every signal that the master handles. None of them ends it by omission.
-pub const TABLE: [Row; 10] = [
+pub const TABLE: [SignalRow; 10] = [
     ask(
         "TERM",
-        Request::Stop,
+        OperatorRequest::Stop,
         "graceful stop: requests are finished first",
         "Every connection that waits in the accept queue is answered too. Then the workers leave, at the latest after \
          --graceful-timeout, and the exit code is 0.",
     ),
-    ask("INT", Request::QuickStop, QUICK, QUICK_DETAIL),
-    ask("QUIT", Request::QuickStop, QUICK, QUICK_DETAIL),
+    ask("INT", OperatorRequest::QuickStop, QUICK, QUICK_DETAIL),
+    ask("QUIT", OperatorRequest::QuickStop, QUICK, QUICK_DETAIL),
     ask(
         "HUP",
-        Request::Reload,
+        OperatorRequest::Reload,
         "reload configuration and application, without a gap",
         "One worker of the new generation boots first. When it is ready, the others are replaced, --reload-surge at a time: the \
          new one is ready before the old one drains. When it cannot boot, or the configuration is wrong, the old generation keeps \
          serving. A HUP during a reload is carried out after it. Options that need a restart are named in the log.",
     ),
-    ask("USR1", Request::ReopenLogs, "open the logs anew, after they were moved away", "No line is lost or torn."),
+    ask("USR1", OperatorRequest::ReopenLogs, "open the logs anew, after they were moved away", "No line is lost or torn."),
     ask(
         "USR2",
-        Request::Upgrade,
+        OperatorRequest::Upgrade,
         "upgrade the binary, without a gap",
         "The master becomes the program that is found now under the path it was started by, with the same arguments, environment \
          and directory, and with the same process id: neither a service manager nor a pid file notices. The sockets stay open. The \
@@ -80,22 +80,22 @@ pub const TABLE: [Row; 10] = [
          nothing changes. Then workers of the new program replace the old ones as at a reload; when they cannot boot, the old ones \
          keep serving. The log says which. A USR2 during a reload is carried out after it.",
     ),
-    ask("TTIN", Request::MoreWorkers, "one worker more", "After WINCH it brings the stopped workers back instead."),
-    ask("TTOU", Request::FewerWorkers, "one worker less", "The last one stays."),
+    ask("TTIN", OperatorRequest::MoreWorkers, "one worker more", "After WINCH it brings the stopped workers back instead."),
+    ask("TTOU", OperatorRequest::FewerWorkers, "one worker less", "The last one stays."),
     ask(
         "WINCH",
-        Request::StopWorkers,
+        OperatorRequest::StopWorkers,
         "stop the workers, keep the master and the sockets",
         "The workers drain as at a reload. New connections wait in the accept queue until TTIN brings the workers back, or HUP \
          brings back those of a new generation.",
     ),
-    Row { name: "CHLD", meaning: Meaning::Reap, text: "a worker has ended", detail: "" },
+    SignalRow { name: "CHLD", meaning: SignalMeaning::Reap, text: "a worker has ended", detail: "" },
 ];
 
 /// The signals that an operator sends, grouped by meaning, in the order of the table.
-pub fn groups() -> Vec<Vec<&'static Row>> {
-    let mut groups: Vec<Vec<&'static Row>> = Vec::new();
-    for row in TABLE.iter().filter(|row| row.meaning != Meaning::Reap) {
+pub fn groups() -> Vec<Vec<&'static SignalRow>> {
+    let mut groups: Vec<Vec<&'static SignalRow>> = Vec::new();
+    for row in TABLE.iter().filter(|row| row.meaning != SignalMeaning::Reap) {
         match groups.last_mut() {
             Some(group) if group[0].meaning == row.meaning => group.push(row),
             _ => groups.push(vec![row]),

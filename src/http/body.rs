@@ -10,7 +10,7 @@ pub enum Decoder {
     /// Bytes still to come of a Content-Length body.
     Length(u64),
     /// A chunked body.
-    Chunked(chunked::Decoder),
+    Chunked(chunked::ChunkedDecoder),
 }
 
 impl Decoder {
@@ -19,7 +19,7 @@ impl Decoder {
         match length {
             Length::None => Self::Length(0),
             Length::Known(len) => Self::Length(len),
-            Length::Chunked => Self::Chunked(chunked::Decoder::new(max_trailer)),
+            Length::Chunked => Self::Chunked(chunked::ChunkedDecoder::new(max_trailer)),
         }
     }
 

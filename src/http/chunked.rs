@@ -28,10 +28,10 @@ const MAX_EXTENSION_DEBT: u64 = 4096;
 /// What ends the body: the last chunk and an empty trailer section.
 pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 
-/// Decoder of one chunked body with its trailer section.
+/// ChunkedDecoder of one chunked body with its trailer section.
 #[derive(Clone, Debug)]
-pub struct Decoder {
-    state: State,
+pub struct ChunkedDecoder {
+    state: ChunkState,
     /// Size of the chunk while its head is read, then the data still to come.
     left: u64,
     digits: u8,
@@ -41,7 +41,7 @@ pub struct Decoder {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum ChunkState {
     SizeStart,
     Size,
     Extension(Extension),
@@ -86,18 +86,18 @@ pub struct Decoded {
     pub done: bool,
 }
 
-impl Decoder {
+impl ChunkedDecoder {
     /// A decoder at the start of a body. Trailer fields are checked and dropped; `max_trailer` bounds their bytes.
     pub fn new(max_trailer: usize) -> Self {
-        Self { state: State::SizeStart, left: 0, digits: 0, extension_debt: 0, trailer: 0, max_trailer }
+        Self { state: ChunkState::SizeStart, left: 0, digits: 0, extension_debt: 0, trailer: 0, max_trailer }
     }
 
     /// Decodes what it can: everything up to the second piece of data or the end of the body.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
         let mut data = 0..0;
         let mut at = 0;
-        while at < input.len() && self.state != State::Done {
-            if self.state == State::Data {
+        while at < input.len() && self.state != ChunkState::Done {
+            if self.state == ChunkState::Data {
                 if !data.is_empty() {
                     break;
                 }
@@ -106,49 +106,51 @@ impl Decoder {
                 at += take;
                 self.left -= take as u64;
                 if self.left == 0 {
-                    self.state = State::DataCr;
+                    self.state = ChunkState::DataCr;
                 }
             } else {
                 self.state = self.step(input[at])?;
                 at += 1;
             }
         }
-        Ok(Decoded { consumed: at, data, done: self.state == State::Done })
+        Ok(Decoded { consumed: at, data, done: self.state == ChunkState::Done })
     }
 
     /// One byte of framing.
-    fn step(&mut self, byte: u8) -> Result<State, Error> {
+    fn step(&mut self, byte: u8) -> Result<ChunkState, Error> {
         match self.state {
-            State::SizeStart => {
+            ChunkState::SizeStart => {
                 self.left = 0;
                 self.digits = 0;
                 self.digit(byte)
             }
-            State::Size => match byte {
-                b'\r' => Ok(State::SizeLf),
+            ChunkState::Size => match byte {
+                b'\r' => Ok(ChunkState::SizeLf),
                 b';' | b' ' | b'\t' => self.extension(Extension::Blank, byte),
                 _ => self.digit(byte),
             },
-            State::Extension(at) => self.extension(at, byte),
-            State::SizeLf if byte != b'\n' => Err(Error::LineEnd),
-            State::SizeLf if self.left == 0 => Ok(State::TrailerStart),
-            State::SizeLf => {
+            ChunkState::Extension(at) => self.extension(at, byte),
+            ChunkState::SizeLf if byte != b'\n' => Err(Error::LineEnd),
+            ChunkState::SizeLf if self.left == 0 => Ok(ChunkState::TrailerStart),
+            ChunkState::SizeLf => {
                 self.extension_debt = self.extension_debt.saturating_sub(self.left.saturating_mul(2));
-                Ok(State::Data)
+                Ok(ChunkState::Data)
             }
-            State::DataCr if byte == b'\r' => Ok(State::DataLf),
-            State::DataLf if byte == b'\n' => Ok(State::SizeStart),
-            State::DataCr | State::DataLf => Err(Error::ChunkEnd),
-            State::TrailerStart if byte == b'\r' => Ok(State::FinalLf),
-            State::TrailerLf | State::FinalLf if byte != b'\n' => Err(Error::LineEnd),
-            State::FinalLf => Ok(State::Done),
-            State::TrailerStart | State::TrailerName | State::TrailerValue | State::TrailerLf => self.trailer_byte(byte),
+            ChunkState::DataCr if byte == b'\r' => Ok(ChunkState::DataLf),
+            ChunkState::DataLf if byte == b'\n' => Ok(ChunkState::SizeStart),
+            ChunkState::DataCr | ChunkState::DataLf => Err(Error::ChunkEnd),
+            ChunkState::TrailerStart if byte == b'\r' => Ok(ChunkState::FinalLf),
+            ChunkState::TrailerLf | ChunkState::FinalLf if byte != b'\n' => Err(Error::LineEnd),
+            ChunkState::FinalLf => Ok(ChunkState::Done),
+            ChunkState::TrailerStart | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerLf => {
+                self.trailer_byte(byte)
+            }
             // The loop in `decode` does not come here with these.
-            State::Data | State::Done => Ok(self.state),
+            ChunkState::Data | ChunkState::Done => Ok(self.state),
         }
     }
 
-    fn digit(&mut self, byte: u8) -> Result<State, Error> {
+    fn digit(&mut self, byte: u8) -> Result<ChunkState, Error> {
         let digit = hex(byte).ok_or(Error::ChunkSize)?;
         self.digits += 1;
         if self.digits > MAX_SIZE_DIGITS {
@@ -156,14 +158,14 @@ impl Decoder {
         }
         // Sixteen digits of four bits fit exactly.
         self.left = self.left << 4 | u64::from(digit);
-        Ok(State::Size)
+        Ok(ChunkState::Size)
     }
 
-    fn extension(&mut self, at: Extension, byte: u8) -> Result<State, Error> {
+    fn extension(&mut self, at: Extension, byte: u8) -> Result<ChunkState, Error> {
         use Extension::{Blank, Escaped, Name, NameEnd, NameStart, Quoted, QuotedEnd, Value, ValueStart};
         let (blank, token) = (matches!(byte, b' ' | b'\t'), TOKEN[byte as usize]);
         let next = match (at, byte) {
-            (Name | Value | QuotedEnd, b'\r') => return Ok(State::SizeLf),
+            (Name | Value | QuotedEnd, b'\r') => return Ok(ChunkState::SizeLf),
             (Blank | Name | NameEnd | Value | QuotedEnd, b';') => NameStart,
             (Name | NameEnd, b'=') => ValueStart,
             (ValueStart, b'"') => Quoted,
@@ -181,20 +183,20 @@ impl Decoder {
         if self.extension_debt > MAX_EXTENSION_DEBT {
             return Err(Error::ChunkExtensionTooLong);
         }
-        Ok(State::Extension(next))
+        Ok(ChunkState::Extension(next))
     }
 
-    fn trailer_byte(&mut self, byte: u8) -> Result<State, Error> {
+    fn trailer_byte(&mut self, byte: u8) -> Result<ChunkState, Error> {
         self.trailer += 1;
         if self.trailer > self.max_trailer {
             return Err(Error::TrailerTooLong(self.max_trailer));
         }
         match (self.state, byte) {
-            (State::TrailerLf, _) => Ok(State::TrailerStart),
-            (State::TrailerName, b':') => Ok(State::TrailerValue),
-            (State::TrailerValue, b'\r') => Ok(State::TrailerLf),
-            (State::TrailerValue, _) if is_value_byte(byte) => Ok(State::TrailerValue),
-            (State::TrailerStart | State::TrailerName, _) if TOKEN[byte as usize] => Ok(State::TrailerName),
+            (ChunkState::TrailerLf, _) => Ok(ChunkState::TrailerStart),
+            (ChunkState::TrailerName, b':') => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerValue, b'\r') => Ok(ChunkState::TrailerLf),
+            (ChunkState::TrailerValue, _) if is_value_byte(byte) => Ok(ChunkState::TrailerValue),
+            (ChunkState::TrailerStart | ChunkState::TrailerName, _) if TOKEN[byte as usize] => Ok(ChunkState::TrailerName),
             _ => Err(Error::Trailer),
         }
     }

@@ -42,18 +42,18 @@ impl Default for Cache {
 }
 
 fn render(second: u64) -> [u8; LEN] {
-    let mut line = Line { text: [b' '; LEN], len: 0 };
+    let mut line = DateLine { text: [b' '; LEN], len: 0 };
     let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(MAX_SECOND)));
     write!(line, "{date}").expect("an IMF-fixdate has 29 bytes in every year of four digits");
     line.text
 }
 
-struct Line {
+struct DateLine {
     text: [u8; LEN],
     len: usize,
 }
 
-impl Write for Line {
+impl Write for DateLine {
     fn write_str(&mut self, part: &str) -> fmt::Result {
         let room = self.text.get_mut(self.len..self.len + part.len()).ok_or(fmt::Error)?;
         room.copy_from_slice(part.as_bytes());

@@ -22,17 +22,17 @@ pub enum Length {
 pub struct Framing {
     /// Body delimitation.
     pub length: Length,
-    /// Whether the client wants the connection kept (version and Connection list).
+    /// Whether the client wants the connection kept (version and ConnectionOptions list).
     pub persistent: bool,
     /// Whether the client waits for `100 Continue` (1.1, `Expect: 100-continue`, a body to come).
     pub expect_continue: bool,
-    /// Whether `Upgrade` is present and named in Connection.
+    /// Whether `Upgrade` is present and named in ConnectionOptions.
     pub upgrade: bool,
 }
 
-/// The options of the Connection field lines that matter here.
+/// The options of the ConnectionOptions field lines that matter here.
 #[derive(Default)]
-struct Connection {
+struct ConnectionOptions {
     close: bool,
     keep_alive: bool,
     upgrade: bool,
@@ -47,7 +47,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     let mut host = false;
     let mut known = None;
     let mut coding = Coding::default();
-    let mut connection = Connection::default();
+    let mut connection = ConnectionOptions::default();
     let mut expect = false;
     let mut upgrade = false;
 
@@ -94,7 +94,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     })
 }
 
-impl Connection {
+impl ConnectionOptions {
     #[inline]
     fn read(&mut self, value: &[u8]) {
         // What browsers send, and `ab -k`.

@@ -4,7 +4,6 @@
 //! [`head::Head`], asks [`framing::of`] what follows it, feeds the body through a [`body::Decoder`], and renders the answer
 //! with a [`response::Encoder`].
 
-pub mod blocks;
 pub mod body;
 mod bytes;
 pub mod chunked;
@@ -14,6 +13,7 @@ pub mod date;
 pub mod error;
 pub mod framing;
 pub mod head;
+pub mod header_cache;
 mod once;
 pub mod page;
 mod progress;

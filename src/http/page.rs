@@ -78,14 +78,14 @@ pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, he
 }
 
 /// Name and value of a field.
-pub type Field<'a> = (&'a [u8], &'a [u8]);
+pub type FieldPair<'a> = (&'a [u8], &'a [u8]);
 
 /// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out. Returns the bytes of the body.
 pub fn render_with(
     out: &mut Vec<u8>,
     status: u16,
     detail: &str,
-    fields: &[Field<'_>],
+    fields: &[FieldPair<'_>],
     version: Version,
     head_only: bool,
     date: &[u8],
@@ -128,7 +128,7 @@ mod tests {
     #[test]
     fn an_error_page_may_have_more_fields_but_no_broken_ones() {
         let mut out = Vec::new();
-        let fields: [Field; 2] = [(b"Retry-After", b"5"), (b"X", b"a\r\nb")];
+        let fields: [FieldPair; 2] = [(b"Retry-After", b"5"), (b"X", b"a\r\nb")];
         render_with(&mut out, 503, "busy", &fields, Version::Http11, false, DATE);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nRetry-After: 5\r\n") && !text.contains("X:"), "{text}");

@@ -54,7 +54,7 @@ pub enum Parsed {
 /// Memory of [`Head::resume`](super::head::Head::resume) between two reads of one head; 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
-    state: State,
+    state: HeadState,
     /// First byte that was not looked at.
     next: u32,
     /// First byte of the current line.
@@ -64,7 +64,7 @@ pub struct Progress {
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum State {
+enum HeadState {
     /// The request line is not complete, and [`Head::request_line`](super::head::Head::request_line) looks at all of it: its method
     /// and its version have a few bytes each.
     #[default]
@@ -80,24 +80,26 @@ enum State {
 
 impl Progress {
     pub(super) fn is_started(&self) -> bool {
-        self.state != State::Idle
+        self.state != HeadState::Idle
     }
 
     /// The request line of `bytes` is good so far, and not complete.
     #[cold]
     pub(super) fn wait_for_line(&mut self, bytes: &[u8]) {
         let is_in_target = memchr::memchr_iter(b' ', bytes).take(2).count() == 1;
-        let (state, next) = if is_in_target { (State::Target, bytes.len() as u32) } else { (State::Idle, 0) };
+        let (state, next) = if is_in_target { (HeadState::Target, bytes.len() as u32) } else { (HeadState::Idle, 0) };
         *self = Self { state, next, ..Self::default() };
     }
 
     /// As [`Self::scan`], also while the request line is not complete: `None` when it must be looked at as a whole.
     pub(super) fn go_on(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Parsed>, Error> {
         match self.state {
-            State::Start | State::Name | State::Value | State::LineCr | State::FinalCr => self.scan(bytes, limits).map(Some),
-            State::Idle | State::Target => {
+            HeadState::Start | HeadState::Name | HeadState::Value | HeadState::LineCr | HeadState::FinalCr => {
+                self.scan(bytes, limits).map(Some)
+            }
+            HeadState::Idle | HeadState::Target => {
                 let new = bytes.get(self.next as usize..).unwrap_or_default();
-                if self.state == State::Target && bytes.len() <= limits.request_line && target_len(new) == new.len() {
+                if self.state == HeadState::Target && bytes.len() <= limits.request_line && target_len(new) == new.len() {
                     self.next = bytes.len() as u32;
                     return Ok(Some(Parsed::Partial));
                 }
@@ -109,16 +111,16 @@ impl Progress {
 
     /// Begins at the first byte behind the request line.
     pub(super) fn start(&mut self, block: u32) {
-        *self = Self { state: State::Start, next: block, line: block, fields: 0 };
+        *self = Self { state: HeadState::Start, next: block, line: block, fields: 0 };
     }
 
     /// Looks at the bytes that are new. `bytes` begins with those of the last call.
     pub(super) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         for &byte in bytes.get(self.next as usize..).unwrap_or_default() {
             self.state = match (self.state, byte) {
-                (State::Idle | State::Target | State::Start, b'\r') => State::FinalCr,
-                (State::Idle | State::Target | State::Start, b'\n') => return Err(Error::LineEnd),
-                (State::Idle | State::Target | State::Start, _) => {
+                (HeadState::Idle | HeadState::Target | HeadState::Start, b'\r') => HeadState::FinalCr,
+                (HeadState::Idle | HeadState::Target | HeadState::Start, b'\n') => return Err(Error::LineEnd),
+                (HeadState::Idle | HeadState::Target | HeadState::Start, _) => {
                     self.line = self.next;
                     if self.fields as usize >= limits.fields {
                         return Err(Error::TooManyFields(limits.fields));
@@ -129,19 +131,19 @@ impl Progress {
                         _ => name(byte)?,
                     }
                 }
-                (State::Name, b':') => State::Value,
-                (State::Name, b' ' | b'\t') => return Err(Error::SpaceBeforeColon),
-                (State::Name, _) => name(byte)?,
-                (State::Value, b'\r') => State::LineCr,
-                (State::Value, b'\n') => return Err(Error::LineEnd),
-                (State::Value, _) if is_value_byte(byte) => State::Value,
-                (State::Value, _) => return Err(Error::FieldValue(byte)),
-                (State::LineCr, b'\n') => State::Start,
-                (State::FinalCr, b'\n') => return Ok(Parsed::Complete),
-                (State::LineCr | State::FinalCr, _) => return Err(Error::LineEnd),
+                (HeadState::Name, b':') => HeadState::Value,
+                (HeadState::Name, b' ' | b'\t') => return Err(Error::SpaceBeforeColon),
+                (HeadState::Name, _) => name(byte)?,
+                (HeadState::Value, b'\r') => HeadState::LineCr,
+                (HeadState::Value, b'\n') => return Err(Error::LineEnd),
+                (HeadState::Value, _) if is_value_byte(byte) => HeadState::Value,
+                (HeadState::Value, _) => return Err(Error::FieldValue(byte)),
+                (HeadState::LineCr, b'\n') => HeadState::Start,
+                (HeadState::FinalCr, b'\n') => return Ok(Parsed::Complete),
+                (HeadState::LineCr | HeadState::FinalCr, _) => return Err(Error::LineEnd),
             };
             self.next += 1;
-            if matches!(self.state, State::Name | State::Value) && (self.next - self.line) as usize > limits.field_size {
+            if matches!(self.state, HeadState::Name | HeadState::Value) && (self.next - self.line) as usize > limits.field_size {
                 return Err(Error::FieldTooLong(limits.field_size));
             }
         }
@@ -149,6 +151,6 @@ impl Progress {
     }
 }
 
-fn name(byte: u8) -> Result<State, Error> {
-    if TOKEN[byte as usize] { Ok(State::Name) } else { Err(Error::FieldName) }
+fn name(byte: u8) -> Result<HeadState, Error> {
+    if TOKEN[byte as usize] { Ok(HeadState::Name) } else { Err(Error::FieldName) }
 }

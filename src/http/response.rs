@@ -99,7 +99,7 @@ impl std::error::Error for Refused {}
 /// What the encoder keeps in mind of the status and the fields it was given. It depends on nothing else, so that it can be kept
 /// with the rendered lines and serve for another request: see [`Encoder::resume`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts {
+pub struct HeadFacts {
     status: u16,
     length: Option<u64>,
     date: bool,
@@ -109,7 +109,7 @@ pub struct Facts {
     upgrade: bool,
 }
 
-impl Facts {
+impl HeadFacts {
     /// Status code.
     pub fn status(&self) -> u16 {
         self.status
@@ -121,7 +121,7 @@ impl Facts {
 pub struct Encoder<'o> {
     out: &'o mut Vec<u8>,
     context: Context<'o>,
-    facts: Facts,
+    facts: HeadFacts,
 }
 
 impl<'o> Encoder<'o> {
@@ -141,23 +141,23 @@ impl<'o> Encoder<'o> {
             code
         };
         let context = *context;
-        Ok(Self { out, context, facts: Facts { status: code, ..Facts::default() } })
+        Ok(Self { out, context, facts: HeadFacts { status: code, ..HeadFacts::default() } })
     }
 
     /// Goes on behind lines that an encoder has rendered before: the same status and fields, given again.
     #[inline]
-    pub fn resume(out: &'o mut Vec<u8>, context: &Context<'o>, lines: &[u8], facts: Facts) -> Self {
+    pub fn resume(out: &'o mut Vec<u8>, context: &Context<'o>, lines: &[u8], facts: HeadFacts) -> Self {
         out.extend_from_slice(lines);
         Self { out, context: *context, facts }
     }
 
     /// The buffer with the lines rendered so far, and what is kept in mind of them.
-    pub fn rendered(&self) -> (&[u8], Facts) {
+    pub fn rendered(&self) -> (&[u8], HeadFacts) {
         (self.out, self.facts)
     }
 
     /// Writes one field of the application. `Connection: close` is honoured, `Connection: keep-alive` and `Keep-Alive` are
-    /// dropped (see [`Body::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused, but for the Upgrade
+    /// dropped (see [`BodyFraming::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused, but for the Upgrade
     /// field that a 426 must have (RFC 9110 section 15.5.22).
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
@@ -232,8 +232,8 @@ impl<'o> Encoder<'o> {
     /// `known` is the length of the whole body when the server knows it and the application did not say. For HEAD a `known` of 0
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
-    pub fn finish(self, known: Option<u64>) -> Body {
-        let Self { out, context, facts: Facts { status, length, date, server, close, dropped, upgrade } } = self;
+    pub fn finish(self, known: Option<u64>) -> BodyFraming {
+        let Self { out, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade } } = self;
         let old = context.version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None
@@ -276,7 +276,7 @@ impl<'o> Encoder<'o> {
             (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
             (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
-        Body { status, mode, persistent, dropped, sent: 0 }
+        BodyFraming { status, mode, persistent, dropped, sent: 0 }
     }
 }
 
@@ -370,7 +370,7 @@ enum Mode {
 
 /// The body of an answer whose head is rendered.
 #[derive(Clone, Debug)]
-pub struct Body {
+pub struct BodyFraming {
     /// Status code, for the log.
     pub status: u16,
     mode: Mode,
@@ -400,7 +400,7 @@ pub enum End {
     Short(u64),
 }
 
-impl Body {
+impl BodyFraming {
     /// Whether body bytes go on the wire at all (not for HEAD, 204, 304).
     #[inline]
     pub fn is_sent(&self) -> bool {
@@ -456,7 +456,7 @@ impl Body {
         End::Complete { persistent: self.persistent }
     }
 
-    /// Body bytes rendered so far, without framing.
+    /// BodyFraming bytes rendered so far, without framing.
     #[inline]
     pub fn sent(&self) -> u64 {
         self.sent
@@ -472,7 +472,7 @@ impl Body {
         self.persistent
     }
 
-    /// Body bytes that Content-Length still promises; `None` when the body is delimited otherwise or not sent.
+    /// BodyFraming bytes that Content-Length still promises; `None` when the body is delimited otherwise or not sent.
     pub fn left(&self) -> Option<u64> {
         match self.mode {
             Mode::Length(left) => Some(left),

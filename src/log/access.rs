@@ -63,7 +63,7 @@ pub struct Record<'a> {
 
 /// The parts of a request target that a log shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Target<'a> {
+pub(super) struct LoggedTarget<'a> {
     /// Path as sent, percent-encoding included.
     pub path: &'a [u8],
     /// What follows the question mark.
@@ -82,7 +82,7 @@ impl<'a> Record<'a> {
         })
     }
 
-    pub(super) fn target(&self) -> Option<Target<'a>> {
+    pub(super) fn target(&self) -> Option<LoggedTarget<'a>> {
         self.head.map(|(head, bytes)| split_target(head.target.of(bytes)))
     }
 
@@ -115,7 +115,7 @@ fn is_name(name: &[u8], wanted: &[u8]) -> bool {
     name.len() == wanted.len() && name.iter().zip(wanted).all(|(a, b)| a.to_ascii_lowercase() == *b)
 }
 
-fn split_target(target: &[u8]) -> Target<'_> {
+fn split_target(target: &[u8]) -> LoggedTarget<'_> {
     // Absolute form: the path starts after the authority, as in the environ.
     let rest = if target.first() == Some(&b'/') {
         target
@@ -130,8 +130,8 @@ fn split_target(target: &[u8]) -> Target<'_> {
         }
     };
     match memchr::memchr(b'?', rest) {
-        Some(mark) => Target { path: &rest[..mark], query: Some(&rest[mark + 1..]) },
-        None => Target { path: rest, query: None },
+        Some(mark) => LoggedTarget { path: &rest[..mark], query: Some(&rest[mark + 1..]) },
+        None => LoggedTarget { path: rest, query: None },
     }
 }
 
@@ -158,7 +158,7 @@ struct Most {
 
 #[derive(Debug)]
 enum Shape {
-    Atoms(Compiled, Lengths),
+    Atoms(Compiled, NameLengths),
     Json,
 }
 
@@ -175,7 +175,7 @@ impl Format {
         let shape = match format {
             AccessFormat::Atoms(text) => {
                 let compiled = format::compile(text)?;
-                let lengths = Lengths::of(&compiled.fields);
+                let lengths = NameLengths::of(&compiled.fields);
                 Shape::Atoms(compiled, lengths)
             }
             AccessFormat::Json => Shape::Json,
@@ -326,9 +326,9 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
 
 /// The lengths that wanted names have, one bit each; longer ones share the last bit.
 #[derive(Clone, Copy, Debug)]
-struct Lengths(u64);
+struct NameLengths(u64);
 
-impl Lengths {
+impl NameLengths {
     fn of(names: &[Vec<u8>]) -> Self {
         Self(names.iter().fold(0, |bits, name| bits | Self::bit(name.len())))
     }
@@ -354,7 +354,7 @@ struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// One pass over the head: the length alone rules out nearly all fields that are not wanted.
-    fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: Lengths) -> Self {
+    fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: NameLengths) -> Self {
         let mut found = [None; FOUND];
         if let Some((head, bytes)) = record.head {
             for field in &head.fields {

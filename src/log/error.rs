@@ -9,7 +9,7 @@ use crate::sys::time;
 
 use super::escape::TryText;
 use super::sink::Sink;
-use super::syslog::Kind;
+use super::syslog::RecordKind;
 use super::{escape, stamp};
 
 /// Most bytes of one rendered message; what is more is cut out of its middle, because the first lines of a traceback say what was
@@ -94,7 +94,7 @@ impl Log {
         let syslog = self.sink.syslog();
         // Writing fails only if a Display of the message does, or for want of memory; what was written so far is kept.
         if let Some(syslog) = syslog {
-            syslog.header(&mut record, level, Kind::Error, pid);
+            syslog.header(&mut record, level, RecordKind::Error, pid);
             let _ = write!(line, "[{who}] ");
         } else {
             stamp::precise(&mut record, time::wall());

@@ -15,7 +15,7 @@ use super::access::Record;
 use super::escape::{Shown, TryText};
 
 #[derive(Serialize)]
-struct Line<'a> {
+struct JsonLine<'a> {
     time: &'a str,
     remote_addr: Option<&'a str>,
     method: Option<Cow<'a, str>>,
@@ -35,7 +35,7 @@ struct Line<'a> {
 /// Appends the record as one line. `time` is the start of the request as RFC 3339 says.
 pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
     let target = record.target();
-    let line = Line {
+    let line = JsonLine {
         time,
         remote_addr: std::str::from_utf8(record.peer).ok().filter(|addr| !addr.is_empty()),
         method: record.method().and_then(text),
@@ -51,7 +51,7 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
         host: record.field(b"host").and_then(text),
         pid: record.pid,
     };
-    // Writing to a Vec cannot fail, and `Line` has nothing that JSON cannot hold.
+    // Writing to a Vec cannot fail, and `JsonLine` has nothing that JSON cannot hold.
     let _ = line.serialize(&mut Serializer::with_formatter(&mut *out, Ascii(CompactFormatter)));
     out.push(b'\n');
 }

@@ -37,12 +37,12 @@ const FILE_MODE: u32 = 0o640;
 
 /// How a sink writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum SinkKind {
     /// As the open file has it: it may wait.
     Plain,
     /// Never waits, whatever the flags of the open file, which others may change.
     Now,
-    /// As [`Way::Now`], for a socket.
+    /// As [`SinkKind::Now`], for a socket.
     Send,
 }
 
@@ -55,7 +55,7 @@ pub struct Sink {
     regular: AtomicBool,
     /// The system log, if that is what the sink writes to.
     syslog: Option<Syslog>,
-    way: Way,
+    way: SinkKind,
     /// How long a write waits for the reader of a full pipe.
     patience: Duration,
     /// Lines that could not be written since the last success.
@@ -87,7 +87,7 @@ impl Sink {
     fn over(file: File) -> io::Result<Self> {
         let regular = AtomicBool::new(file.metadata()?.is_file());
         let (lost, error, torn) = (AtomicU64::new(0), AtomicI32::new(0), AtomicBool::new(false));
-        Ok(Self { file, regular, syslog: None, way: Way::Plain, patience: FULL_PIPE_WAIT, lost, error, torn })
+        Ok(Self { file, regular, syslog: None, way: SinkKind::Plain, patience: FULL_PIPE_WAIT, lost, error, torn })
     }
 
     /// The same place for the master, whose writes neither wait for long nor depend on the flags of an open file that workers
@@ -95,7 +95,7 @@ impl Sink {
     pub fn own(&self) -> io::Result<Self> {
         if let Some(syslog) = &self.syslog {
             let (syslog, socket) = syslog.again()?;
-            return Ok(Self { syslog: Some(syslog), way: Way::Send, ..Self::over(File::from(socket))? });
+            return Ok(Self { syslog: Some(syslog), way: SinkKind::Send, ..Self::over(File::from(socket))? });
         }
         let kind = self.file.metadata()?.file_type();
         if kind.is_file() {
@@ -104,11 +104,11 @@ impl Sink {
             return Self::over(self.opened_again(OFlag::empty()).or_else(|_| self.file.try_clone())?);
         }
         if kind.is_socket() {
-            return Ok(Self { way: Way::Send, ..Self::over(self.file.try_clone()?)? });
+            return Ok(Self { way: SinkKind::Send, ..Self::over(self.file.try_clone()?)? });
         }
         match self.opened_again(OFlag::O_NONBLOCK) {
             Ok(file) => Self::over(file),
-            Err(_) => Ok(Self { way: Way::Now, ..Self::over(self.file.try_clone()?)? }),
+            Err(_) => Ok(Self { way: SinkKind::Now, ..Self::over(self.file.try_clone()?)? }),
         }
     }
 

@@ -24,7 +24,7 @@ const HOST_MAX: usize = 255;
 
 /// What a record is, its MSGID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
     /// A line of the access log.
     Access,
     /// A record of the error log.
@@ -62,12 +62,12 @@ impl Syslog {
 
     /// Appends the header of a record and the blank after it; the message follows. (MSG is not marked as UTF-8 by a byte order
     /// mark, which readers of the log would have to look at.)
-    pub fn header(&self, out: &mut Vec<u8>, level: Level, kind: Kind, pid: u32) {
+    pub fn header(&self, out: &mut Vec<u8>, level: Level, kind: RecordKind, pid: u32) {
         out.extend_from_slice(format!("<{}>1 ", FACILITY * 8 + severity(level)).as_bytes());
         stamp::precise(out, time::wall());
         let id = match kind {
-            Kind::Access => "access",
-            Kind::Error => "error",
+            RecordKind::Access => "access",
+            RecordKind::Error => "error",
         };
         out.extend_from_slice(format!(" {} {APP_NAME} {pid} {id} - ", self.host).as_bytes());
     }
@@ -116,7 +116,7 @@ mod tests {
         let (mut syslog, _socket) = Syslog::connect(&path).unwrap();
         syslog.host = "host".into();
         let mut record = Vec::new();
-        syslog.header(&mut record, Level::Error, Kind::Error, 77);
+        syslog.header(&mut record, Level::Error, RecordKind::Error, 77);
         let text = String::from_utf8(record).unwrap();
         let words: Vec<&str> = text.split(' ').collect();
         assert_eq!(words[0], "<27>1", "{text}");

@@ -26,11 +26,11 @@ const PIPES_OF_SLOT: usize = 8;
 /// The pipes of all workers whose output may still come.
 #[derive(Debug, Default)]
 pub struct Captures {
-    pipes: Vec<Pipe>,
+    pipes: Vec<CapturePipe>,
 }
 
 #[derive(Debug)]
-struct Pipe {
+struct CapturePipe {
     slot: usize,
     pid: Pid,
     reader: File,
@@ -55,7 +55,7 @@ impl Captures {
         {
             self.pipes.remove(oldest);
         }
-        self.pipes.push(Pipe { slot, pid, reader: reader.into(), line: Vec::new() });
+        self.pipes.push(CapturePipe { slot, pid, reader: reader.into(), line: Vec::new() });
     }
 
     /// The worker's slot, its process id and the master's end of its pipe, for each.
@@ -74,7 +74,7 @@ impl Captures {
     }
 }
 
-impl Pipe {
+impl CapturePipe {
     /// Whether more may come.
     fn read(&mut self, log: &Log) -> bool {
         let mut buffer = [0; LINE_MAX];

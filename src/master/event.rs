@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::channel::{BootError, Breach, Order, Report};
-pub use crate::config::signals::Request;
+pub use crate::config::signals::OperatorRequest;
 pub use crate::sys::process::Exit;
 
 /// The server's exit codes.
@@ -25,7 +25,7 @@ pub mod code {
 
 /// The place of a worker, from 0. The replacement of one that has died gets the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Slot(pub usize);
+pub struct SlotIndex(pub usize);
 
 /// Configuration and application as they were at one load; the first is 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -108,7 +108,7 @@ pub enum UpgradeFailure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerLife {
     /// Its place.
-    pub slot: Slot,
+    pub slot: SlotIndex,
     /// Which generation it belongs to.
     pub generation: Generation,
     /// How far it is.
@@ -152,18 +152,18 @@ pub enum Event {
     /// The server begins.
     Start,
     /// An operator asks.
-    Asked(Request),
+    Asked(OperatorRequest),
     /// The worker in `slot` says something.
     Reported {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// What.
         report: Report,
     },
     /// The worker in `slot` has ended and was waited for. Its reports come before.
     Ended {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// How.
         exit: Exit,
         /// Whether a client had reached it: it had served a request, or had a connection or a request when it ended.
@@ -172,7 +172,7 @@ pub enum Event {
     /// The fork for `slot` failed.
     ForkFailed {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// The system's reason.
         why: String,
     },
@@ -183,26 +183,26 @@ pub enum Event {
     /// The worker in `slot` makes no progress.
     Stuck {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// How that shows.
         hang: Hang,
     },
     /// The worker in `slot` says what no worker of this server says.
     Broken {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// What.
         breach: Breach,
     },
     /// The worker in `slot` takes too much.
     Worn {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// Of what.
         wear: Wear,
     },
     /// The worker's end of its channel is closed.
-    Cut(Slot),
+    Cut(SlotIndex),
     /// A listening socket was made again; the workers do not have the new one.
     NewSocket,
     /// A listening socket is lost, and cannot be made again.
@@ -215,7 +215,7 @@ pub enum Event {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     /// Fork a worker of this generation for the slot.
-    Fork(Slot, Generation),
+    Fork(SlotIndex, Generation),
     /// Read the configuration for this generation; [`Event::Read`] follows.
     Read(Generation),
     /// This generation serves from now on: no worker of an earlier one is forked any more.
@@ -223,11 +223,11 @@ pub enum Action {
     /// This generation failed: no worker of it is forked any more.
     Discard(Generation),
     /// End the worker with SIGABRT, so that its interpreter writes where it is.
-    Abort(Slot),
+    Abort(SlotIndex),
     /// Send an order to the worker.
-    Order(Slot, Order),
+    Order(SlotIndex, Order),
     /// End the worker with SIGKILL.
-    Kill(Slot),
+    Kill(SlotIndex),
     /// Close the listening sockets: from now on only workers accept, and when the last of them is gone, nobody is let in.
     StopListening,
     /// Inform the operator.
@@ -252,7 +252,7 @@ pub enum Note {
     /// A worker could not boot.
     BootFailed {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// Why, with the application's traceback.
         why: BootError,
         /// Whether the server ends for it.
@@ -261,7 +261,7 @@ pub enum Note {
     /// A worker ended without an order to leave, or not in order.
     Died {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// How.
         exit: Exit,
         /// Whether it had not been ready yet.
@@ -272,16 +272,16 @@ pub enum Note {
     /// A worker cannot continue, and ends.
     Failed {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// Why, in its words.
         why: String,
     },
     /// A worker left in order, having said so, without having been asked by the master.
-    Left(Slot),
+    Left(SlotIndex),
     /// A worker that made no progress has ended.
     Hung {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// Why it was ended.
         hang: Hang,
         /// How it ended.
@@ -292,14 +292,14 @@ pub enum Note {
     /// The system refused a process.
     ForkFailed {
         /// For which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// The system's reason.
         why: String,
     },
     /// The replacement starts after a pause.
     Pause {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// How long.
         wait: Duration,
     },
@@ -310,13 +310,13 @@ pub enum Note {
     /// The time for the drain is over.
     DrainTimeout(Duration),
     /// The worker is ended by SIGKILL.
-    Killing(Slot),
+    Killing(SlotIndex),
     /// The worker has not ended although it was killed.
-    Lost(Slot),
+    Lost(SlotIndex),
     /// The worker is ended by SIGKILL, because it does not keep to the rules of its channel.
     Broken {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// How that shows.
         breach: Breach,
         /// Whether the server ends for it.
@@ -351,7 +351,7 @@ pub enum Note {
     /// A worker is about to be replaced.
     Recycling {
         /// Which worker.
-        slot: Slot,
+        slot: SlotIndex,
         /// Why.
         wear: Wear,
     },

@@ -15,7 +15,7 @@ use crate::sys::process;
 use super::directory::Directories;
 use super::event::{Generation, Policy, code};
 use super::logs::Logs;
-use super::refusal::{Refusal, reason, refuse};
+use super::refusal::{StartError, reason, refuse};
 
 /// The error log of a worker, and its access log with the compiled format.
 pub type WorkerLogs = (Log, Option<(Arc<Sink>, Arc<Format>)>);
@@ -38,7 +38,7 @@ pub struct Kit {
 impl Kit {
     /// Opens what the settings name, in the working directory, which is known as `start`. A log that is where the `old`
     /// generation has it is the same log.
-    pub fn open(settings: Arc<Settings>, old: Option<&Self>, start: &Path) -> Result<Self, Refusal> {
+    pub fn open(settings: Arc<Settings>, old: Option<&Self>, start: &Path) -> Result<Self, StartError> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
         check_paths(&settings)?;
@@ -133,7 +133,7 @@ impl Generations {
 
 /// Refuses a working directory or an application file that does not exist. Whether the application can be loaded, its worker
 /// says.
-fn check_paths(settings: &Settings) -> Result<(), Refusal> {
+fn check_paths(settings: &Settings) -> Result<(), StartError> {
     if let Some(dir) = &settings.chdir
         && !dir.is_dir()
     {

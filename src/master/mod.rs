@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 
+mod awake_clock;
 mod capture;
 mod command;
 mod daemon;
@@ -16,12 +17,12 @@ mod directory;
 pub mod event;
 mod exposed;
 mod generations;
+mod health;
 mod logs;
 mod memory;
 mod notes;
 pub mod notify;
 mod outcome;
-mod pace;
 mod patrol;
 mod pidfile;
 pub mod privileges;
@@ -37,21 +38,20 @@ mod table;
 mod terminal;
 mod trial;
 mod upgrade;
-mod watch;
 mod watchdog;
 
 use command::Command;
 use daemon::Side;
 pub use event::code;
 pub use outcome::Outcome;
-use refusal::Refusal;
+use refusal::StartError;
 pub use server::Reread;
-use state::State;
+use state::SavedState;
 
 /// What this process was before it got to its command line.
 pub struct Past {
     command: Command,
-    state: Option<State>,
+    state: Option<SavedState>,
 }
 
 impl Past {
@@ -82,7 +82,7 @@ pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Pa
         Ok(None) => None,
         Ok(Some(Side::Daemon(caller))) => Some(caller),
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
-        Err(error) => return refused(&Refusal { code: code::FAILED, why: format!("--daemon: {error}") }),
+        Err(error) => return refused(&StartError { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
     match start::prepare(Arc::new(settings), &warnings, reread, past.command) {
         Ok(mut server) => {
@@ -110,7 +110,7 @@ pub fn check_state(settings: &Settings) -> Result<String, (String, i32)> {
     }
 }
 
-fn refused(refusal: &Refusal) -> Outcome {
+fn refused(refusal: &StartError) -> Outcome {
     refusal::complain(&refusal.why);
     Outcome::Exit(refusal.code)
 }

@@ -7,7 +7,7 @@ use crate::channel::Order;
 use crate::config::Level;
 use crate::scoreboard::InFlight;
 
-use super::event::{Exit, Generation, Hang, Note, ReloadFailure, Slot, UpgradeFailure, Wear};
+use super::event::{Exit, Generation, Hang, Note, ReloadFailure, SlotIndex, UpgradeFailure, Wear};
 
 /// What is known of the worker that a note is about.
 #[derive(Clone, Debug)]
@@ -25,7 +25,7 @@ pub struct About {
 }
 
 /// The slot that a note is about.
-pub fn subject(note: &Note) -> Option<Slot> {
+pub fn subject(note: &Note) -> Option<SlotIndex> {
     match note {
         Note::BootFailed { slot, .. }
         | Note::Died { slot, .. }
@@ -171,14 +171,14 @@ fn failure(failed: Generation, why: &ReloadFailure) -> String {
     }
 }
 
-fn worker(slot: Slot, about: Option<&About>) -> String {
+fn worker(slot: SlotIndex, about: Option<&About>) -> String {
     match about {
         Some(about) => format!("worker {} (pid {})", slot.0, about.pid),
         None => format!("worker {}", slot.0),
     }
 }
 
-fn died(slot: Slot, exit: Exit, booting: bool, about: Option<&About>) -> String {
+fn died(slot: SlotIndex, exit: Exit, booting: bool, about: Option<&About>) -> String {
     let mut text = format!("{} {exit}", worker(slot, about));
     if let Some(about) = about {
         let _ = write!(text, " after {}", seconds(about.age));
@@ -195,7 +195,7 @@ fn died(slot: Slot, exit: Exit, booting: bool, about: Option<&About>) -> String 
     text
 }
 
-fn hung(slot: Slot, hang: Hang, exit: Exit, about: Option<&About>) -> String {
+fn hung(slot: SlotIndex, hang: Hang, exit: Exit, about: Option<&About>) -> String {
     let why = match hang {
         Hang::Call(limit) => format!("a request runs for longer than --timeout {}", seconds(limit)),
         Hang::Silent(limit) => format!("it has given no sign for longer than --timeout {}", seconds(limit)),
@@ -242,7 +242,7 @@ mod tests {
     }
 
     fn death(exit: Exit, booting: bool) -> Note {
-        Note::Died { slot: Slot(2), exit, booting, fatal: booting }
+        Note::Died { slot: SlotIndex(2), exit, booting, fatal: booting }
     }
 
     #[test]
@@ -270,7 +270,7 @@ mod tests {
     #[test]
     fn a_worker_that_hangs_is_told_with_request_client_and_stacks() {
         let note = Note::Hung {
-            slot: Slot(2),
+            slot: SlotIndex(2),
             hang: Hang::Call(Duration::from_millis(200)),
             exit: Exit::Signal { number: libc::SIGABRT, core: false },
             fatal: false,
@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn what_ends_the_server_is_critical() {
         let why = BootError { app: true, text: "cannot load app\n".into() };
-        let note = Note::BootFailed { slot: Slot(0), why, fatal: true };
+        let note = Note::BootFailed { slot: SlotIndex(0), why, fatal: true };
         assert_eq!(level(&note), Level::Critical);
         assert_eq!(text(&note, Some(&about(None))), "worker 0 (pid 77) cannot boot: cannot load app");
         assert_eq!(level(&death(SEGV, true)), Level::Critical);

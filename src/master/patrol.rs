@@ -6,11 +6,11 @@ use std::time::Duration;
 use crate::channel::Order;
 use crate::scoreboard::{Call, Scoreboard};
 
-use super::event::{Event, Slot, Wear};
+use super::event::{Event, SlotIndex, Wear};
+use super::health::{HealthWatch, Sample, Verdict};
 use super::memory::{self, Kills};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
-use super::watch::{Look, Verdict, Watch};
 
 /// Time between two looks at the memory of the workers, in nanoseconds. It grows over minutes, and each look costs a read of
 /// /proc.
@@ -19,7 +19,7 @@ const MEMORY_EVERY: u64 = 2_000_000_000;
 /// What the master remembers between two rounds.
 #[derive(Debug)]
 pub struct Patrol {
-    watch: Watch,
+    watch: HealthWatch,
     /// When the next round is due, nanoseconds of the monotonic clock.
     due: u64,
     /// When memory is looked at again.
@@ -31,17 +31,17 @@ pub struct Patrol {
 impl Patrol {
     /// Before the first worker.
     pub fn new() -> Self {
-        Self { watch: Watch::default(), due: u64::MAX, memory_due: 0, kills: Kills::new() }
+        Self { watch: HealthWatch::default(), due: u64::MAX, memory_due: 0, kills: Kills::new() }
     }
 
     /// A worker is ready.
-    pub fn begin(&mut self, slot: Slot, now: u64) {
+    pub fn begin(&mut self, slot: SlotIndex, now: u64) {
         self.watch.begin(slot, now);
         self.due = now;
     }
 
     /// A worker has ended.
-    pub fn end(&mut self, slot: Slot) {
+    pub fn end(&mut self, slot: SlotIndex) {
         self.watch.end(slot);
     }
 
@@ -80,9 +80,16 @@ impl Patrol {
         found
     }
 
-    fn judge(&mut self, slot: Slot, child: &Child, scoreboard: &Scoreboard, supervisor: &Supervisor, now: u64) -> Option<Event> {
+    fn judge(
+        &mut self,
+        slot: SlotIndex,
+        child: &Child,
+        scoreboard: &Scoreboard,
+        supervisor: &Supervisor,
+        now: u64,
+    ) -> Option<Event> {
         let row = scoreboard.slot(slot.0);
-        let look = Look {
+        let look = Sample {
             calls: scoreboard.calls(slot.0).filter_map(Call::entered).collect(),
             beat: row.last_beat(),
             served: scoreboard.requests(slot.0),

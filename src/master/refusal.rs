@@ -8,7 +8,7 @@ use crate::log::sink::Sink;
 
 /// Why the server cannot start.
 #[derive(Debug)]
-pub struct Refusal {
+pub struct StartError {
     /// Exit code.
     pub code: i32,
     /// One line: what, where, why, what to do.
@@ -16,8 +16,8 @@ pub struct Refusal {
 }
 
 /// The error of a start that fails.
-pub fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, Refusal> {
-    Err(Refusal { code, why: why.into() })
+pub fn refuse<T>(code: i32, why: impl Into<String>) -> Result<T, StartError> {
+    Err(StartError { code, why: why.into() })
 }
 
 /// Reports a failure where the server was started, on standard error, which workers may have filled. What the application says of

@@ -16,22 +16,22 @@ use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{Breach, Order, Report};
 use crate::config::Settings;
-use crate::lending::Queue;
+use crate::handoff::Queue;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
 use crate::sys::process;
 use crate::sys::time;
 
+use super::awake_clock::AwakeClock;
 use super::command::Command;
-use super::event::{Action, Event, Request, Slot, code};
+use super::event::{Action, Event, OperatorRequest, SlotIndex, code};
 use super::generations::Generations;
 use super::outcome::Outcome;
-use super::pace::Pace;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
 use super::service::Service;
-use super::signals::{Meaning, Signals};
+use super::signals::{SignalMeaning, Signals};
 use super::supervisor::Supervisor;
 use super::table::Table;
 use super::trial::Trial;
@@ -52,7 +52,7 @@ pub struct Server {
     pub(super) table: Table,
     pub(super) supervisor: Supervisor,
     pub(super) reread: Reread,
-    pub(super) pace: Pace,
+    pub(super) pace: AwakeClock,
     pub(super) patrol: Patrol,
     /// Until it is used.
     pub(super) ready: Option<ReadyFd>,
@@ -69,7 +69,7 @@ pub struct Server {
 }
 
 /// Why the loop is left.
-pub(super) enum End {
+pub(super) enum Ending {
     /// The server is over.
     Exit(i32),
     /// This process is a new worker.
@@ -80,18 +80,18 @@ impl Server {
     /// Serves to the end.
     pub fn run(mut self) -> Outcome {
         match self.serve() {
-            Break(End::Exit(code)) => {
+            Break(Ending::Exit(code)) => {
                 // Workers have put connections there: the last close of one may wait for its client, but not at the end of a
                 // process.
                 std::mem::forget((self.queue, self.table));
                 Outcome::Exit(code)
             }
-            Break(End::Born(birth)) => Outcome::Worker(Box::new(self.become_worker(birth))),
+            Break(Ending::Born(birth)) => Outcome::Worker(Box::new(self.become_worker(birth))),
             Continue(never) => match never {},
         }
     }
 
-    fn serve(&mut self) -> ControlFlow<End, std::convert::Infallible> {
+    fn serve(&mut self) -> ControlFlow<Ending, std::convert::Infallible> {
         self.service.starting(self.generations.current().workers());
         self.feed(Event::Start)?;
         loop {
@@ -99,7 +99,7 @@ impl Server {
                 Ok(woken) => woken,
                 Err(error) => {
                     self.log().critical(format_args!("the master cannot wait for events: {error}"));
-                    return Break(End::Exit(code::FAILED));
+                    return Break(Ending::Exit(code::FAILED));
                 }
             };
             let mut dismissed = Vec::new();
@@ -107,7 +107,7 @@ impl Server {
                 match *wake {
                     Woken::Service => {
                         if !self.service.attend(&self.generations.current().log) {
-                            self.feed(Event::Asked(Request::QuickStop))?;
+                            self.feed(Event::Asked(OperatorRequest::QuickStop))?;
                         }
                     }
                     Woken::Worker(slot) => {
@@ -141,7 +141,7 @@ impl Server {
     }
 
     /// Looks for workers that make no progress or take too much.
-    fn look_around(&mut self) -> ControlFlow<End> {
+    fn look_around(&mut self) -> ControlFlow<Ending> {
         // Before the question, so that a pause after it makes nobody look late.
         let now = time::monotonic();
         if self.pace.stands_still() {
@@ -155,7 +155,11 @@ impl Server {
     }
 
     /// Takes in what a worker has to say; returns it when it was dismissed.
-    fn hear(&mut self, slot: Slot, (reports, breach): (Vec<Report>, Option<Breach>)) -> ControlFlow<End, Option<Slot>> {
+    fn hear(
+        &mut self,
+        slot: SlotIndex,
+        (reports, breach): (Vec<Report>, Option<Breach>),
+    ) -> ControlFlow<Ending, Option<SlotIndex>> {
         let mut dismissed = None;
         for report in reports {
             match &report {
@@ -187,18 +191,18 @@ impl Server {
     }
 
     /// Takes in the signals that have arrived.
-    fn obey(&mut self) -> ControlFlow<End> {
+    fn obey(&mut self) -> ControlFlow<Ending> {
         for meaning in self.signals.arrived() {
             match meaning {
-                Meaning::Reap => self.bury()?,
-                Meaning::Ask(request) => self.feed(Event::Asked(request))?,
+                SignalMeaning::Reap => self.bury()?,
+                SignalMeaning::Ask(request) => self.feed(Event::Asked(request))?,
             }
         }
         Continue(())
     }
 
     /// Takes in the deaths of workers, each after the worker's last words.
-    fn bury(&mut self) -> ControlFlow<End> {
+    fn bury(&mut self) -> ControlFlow<Ending> {
         let ended = self.table.reap();
         // What they said before, so that the log has it in order.
         self.service.listen_to_workers(&self.generations.current().log);
@@ -224,7 +228,7 @@ impl Server {
     }
 
     /// Hands one event to the supervisor and does what it says.
-    pub(super) fn feed(&mut self, event: Event) -> ControlFlow<End> {
+    pub(super) fn feed(&mut self, event: Event) -> ControlFlow<Ending> {
         let mut events = vec![event];
         while let Some(event) = events.pop() {
             for action in self.supervisor.handle(event, self.pace.now()) {
@@ -237,11 +241,11 @@ impl Server {
     }
 
     /// Performs one action; returns the event that it leads to at once.
-    fn perform(&mut self, action: Action) -> ControlFlow<End, Option<Event>> {
+    fn perform(&mut self, action: Action) -> ControlFlow<Ending, Option<Event>> {
         match action {
             Action::Fork(slot, generation) => match self.fork(slot, generation) {
                 Ok(None) => {}
-                Ok(Some(birth)) => return Break(End::Born(birth)),
+                Ok(Some(birth)) => return Break(Ending::Born(birth)),
                 Err(error) => return Continue(Some(Event::ForkFailed { slot, why: error.to_string() })),
             },
             Action::Order(slot, order) => {
@@ -279,13 +283,13 @@ impl Server {
             Action::Exit(code) => {
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));
-                return Break(End::Exit(code));
+                return Break(Ending::Exit(code));
             }
         }
         Continue(None)
     }
 
-    fn send(&self, slot: Slot, signals: &[Signal]) {
+    fn send(&self, slot: SlotIndex, signals: &[Signal]) {
         if let Some(child) = self.table.living(slot) {
             for signal in signals {
                 // The process exists, dead or alive, as long as it was not waited for.

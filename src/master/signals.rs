@@ -9,7 +9,7 @@ use nix::unistd::getpid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
-pub use crate::config::signals::{Meaning, Row, TABLE};
+pub use crate::config::signals::{SignalMeaning, SignalRow, TABLE};
 
 /// The signal of a row.
 fn number(name: &str) -> Signal {
@@ -20,7 +20,7 @@ fn number(name: &str) -> Signal {
 /// process group, but they are meant for the master. Handlers, unlike ignored signals, are not inherited by the programs that the
 /// application starts. (And signal-hook believes that its handlers stay for ever: a worker could not install another.)
 pub fn kept_in_workers() -> Vec<Signal> {
-    TABLE.iter().filter(|row| row.meaning != Meaning::Reap).map(|row| number(row.name)).collect()
+    TABLE.iter().filter(|row| row.meaning != SignalMeaning::Reap).map(|row| number(row.name)).collect()
 }
 
 /// Caught signals, waiting in a pipe. Dropping it leaves handlers that do nothing.
@@ -40,7 +40,7 @@ impl Signals {
     }
 
     /// What has arrived since the last call, each signal once.
-    pub fn arrived(&mut self) -> Vec<Meaning> {
+    pub fn arrived(&mut self) -> Vec<SignalMeaning> {
         self.rows().map(|row| row.meaning).collect()
     }
 
@@ -50,7 +50,7 @@ impl Signals {
         Ok(self.rows().try_for_each(|row| kill(getpid(), number(row.name)))?)
     }
 
-    fn rows(&mut self) -> impl Iterator<Item = &'static Row> {
+    fn rows(&mut self) -> impl Iterator<Item = &'static SignalRow> {
         self.delivery.pending().filter_map(|arrived| TABLE.iter().find(|row| number(row.name) as i32 == arrived))
     }
 }
@@ -68,7 +68,7 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
-    use crate::config::signals::Request;
+    use crate::config::signals::OperatorRequest;
 
     #[test]
     fn every_name_is_that_of_a_signal() {
@@ -83,9 +83,9 @@ mod tests {
         raise(Signal::SIGUSR2).unwrap();
         raise(Signal::SIGUSR2).unwrap();
         // Children of other tests may end at the same time.
-        let arrived: Vec<_> = signals.arrived().into_iter().filter(|meaning| *meaning != Meaning::Reap).collect();
-        assert_eq!(arrived, [Meaning::Ask(Request::Upgrade)]);
-        assert!(!signals.arrived().contains(&Meaning::Ask(Request::Upgrade)));
+        let arrived: Vec<_> = signals.arrived().into_iter().filter(|meaning| *meaning != SignalMeaning::Reap).collect();
+        assert_eq!(arrived, [SignalMeaning::Ask(OperatorRequest::Upgrade)]);
+        assert!(!signals.arrived().contains(&SignalMeaning::Ask(OperatorRequest::Upgrade)));
         drop(signals);
         raise(Signal::SIGUSR2).unwrap();
     }

@@ -6,22 +6,22 @@ use std::io;
 use std::sync::Arc;
 
 use crate::config::Settings;
-use crate::lending::Queue;
+use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
 
+use super::awake_clock::AwakeClock;
 use super::command::Command;
 use super::event::{Generation, Policy, code};
 use super::exposed;
 use super::generations::{Generations, Kit};
 use super::notify::Notifier;
-use super::pace::Pace;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges::{self, Identity};
 use super::ready::ReadyFd;
-use super::refusal::{Refusal, complain, reason, refuse};
+use super::refusal::{StartError, complain, reason, refuse};
 use super::server::{Reread, Server};
 use super::service::Service;
 use super::signals::Signals;
@@ -33,7 +33,7 @@ use super::terminal;
 const SPARE_PLACES: usize = 64;
 
 /// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, command: Command) -> Result<Server, Refusal> {
+pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, command: Command) -> Result<Server, StartError> {
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
@@ -48,7 +48,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         if !kit.logs.on_stderr() {
             log.critical(format_args!("{why}"));
         }
-        Refusal { code: code::FAILED, why }
+        StartError { code: code::FAILED, why }
     };
     for warning in warnings {
         log.warning(format_args!("{warning}"));
@@ -83,7 +83,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
     }
     let policy = kit.policy();
     let capacity = capacity(&policy);
-    let scoreboard = Scoreboard::new(capacity, settings.members());
+    let scoreboard = Scoreboard::new(capacity, settings.all_threads());
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let owner = identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid));
     let listeners = bind::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
@@ -101,7 +101,7 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         signals,
         reread,
         ready,
-        pace: Pace::new(),
+        pace: AwakeClock::new(),
         patrol: Patrol::new(),
         python: String::new(),
         command,
@@ -117,7 +117,7 @@ pub(super) fn capacity(policy: &Policy) -> usize {
 }
 
 /// Listens on the sockets that a service manager has passed, unless the settings say where to listen.
-pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -> Result<(), Refusal> {
+pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -> Result<(), StartError> {
     let passed = activation::take();
     let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
     let Some(passed) = passed else { return Ok(()) };
@@ -132,7 +132,7 @@ pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -
     Ok(())
 }
 
-fn adopt_ready(number: i32) -> Result<ReadyFd, Refusal> {
+fn adopt_ready(number: i32) -> Result<ReadyFd, StartError> {
     ReadyFd::adopt(number).or_else(|error| refuse(code::USAGE, format!("--ready-fd {number}: {}", reason(&error))))
 }
 

@@ -15,7 +15,7 @@ use crate::{channel, scoreboard};
 use super::command::Command;
 use super::event::{Generation, WorkerLife};
 
-/// Version of [`State`]. It changes when a field is added that must be known, or gets another meaning.
+/// Version of [`SavedState`]. It changes when a field is added that must be known, or gets another meaning.
 const VERSION: u32 = 3;
 
 /// Largest state read, in bytes: some hundred for each of thousands of workers.
@@ -39,7 +39,7 @@ impl Header {
 
 /// The second line: a running server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
+pub struct SavedState {
     /// How it was started.
     pub command: Command,
     /// The generation that serves.
@@ -56,10 +56,10 @@ pub struct State {
     pub binds: Vec<String>,
     /// The listening sockets.
     pub listeners: Vec<Listening>,
-    /// The queue of lent connections.
-    pub queue: Queue,
+    /// The hand-off queue.
+    pub queue: QueueState,
     /// The workers.
-    pub children: Vec<Child>,
+    pub children: Vec<ChildState>,
     /// Descriptors of the scoreboard: slots and calls.
     pub scoreboard: [i32; 2],
     /// Slots of the scoreboard.
@@ -67,7 +67,7 @@ pub struct State {
     /// `--threads`, which gives the scoreboard its shape.
     pub threads: usize,
     /// The pipes of captured output.
-    pub outputs: Vec<Output>,
+    pub outputs: Vec<OutputState>,
     /// The pid file, absolute.
     pub pid_file: Option<OsString>,
     /// The descriptor that holds its lock. A program that knows no lock leaves none.
@@ -86,9 +86,9 @@ pub struct Listening {
     pub file: Option<File>,
 }
 
-/// The queue of lent connections.
+/// The hand-off queue.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Queue {
+pub struct QueueState {
     /// Version of the messages in it.
     pub version: u8,
     /// Descriptors of the sending and the receiving end.
@@ -108,7 +108,7 @@ pub struct File {
 
 /// A worker that has not been waited for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Child {
+pub struct ChildState {
     /// Place, generation, and how far it is.
     pub life: WorkerLife,
     /// Process id.
@@ -123,7 +123,7 @@ pub struct Child {
 
 /// What a worker prints.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
+pub struct OutputState {
     /// The worker's place.
     pub slot: usize,
     /// Its process id.
@@ -142,7 +142,7 @@ impl fmt::Display for Unusable {
     }
 }
 
-impl State {
+impl SavedState {
     /// The state of the master with this process id as text.
     pub fn render(&self, pid: u32) -> io::Result<Vec<u8>> {
         let mut text = serde_json::to_vec(&Header::of(pid))?;
@@ -192,14 +192,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::master::event::{Life, Slot};
+    use crate::master::event::{Life, SlotIndex};
 
-    fn state() -> State {
+    fn state() -> SavedState {
         let left = Some(Duration::from_millis(1500));
         let lives = [Life::Ready { ago: Duration::MAX }, Life::Leaving { left, hurried: true }];
-        let life = |slot| WorkerLife { slot: Slot(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
-        let child = |slot, channel| Child { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX };
-        State {
+        let life =
+            |slot| WorkerLife { slot: SlotIndex(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
+        let child = |slot, channel| ChildState { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX };
+        SavedState {
             command: Command::of_this_process(&[OsString::from_vec(b"not utf-8 \xff".to_vec())]),
             current: Generation(3),
             latest: Generation(5),
@@ -211,25 +212,25 @@ mod tests {
                 Listening { fd: 5, own: false, file: None },
                 Listening { fd: 6, own: true, file: Some(File { path: "/run/x".into(), device: 1, inode: u64::MAX }) },
             ],
-            queue: Queue { version: 1, ends: [14, 15] },
+            queue: QueueState { version: 1, ends: [14, 15] },
             children: vec![child(0, Some(8)), child(1, None)],
             scoreboard: [4, 13],
             slots: 2,
             threads: 1,
-            outputs: vec![Output { slot: 1, pid: 101, fd: 9 }],
+            outputs: vec![OutputState { slot: 1, pid: 101, fd: 9 }],
             pid_file: Some("/run/x.pid".into()),
             pid_lock: Some(16),
         }
     }
 
     fn refused(text: &[u8]) -> String {
-        State::read(text).expect_err("it must be refused").to_string()
+        SavedState::read(text).expect_err("it must be refused").to_string()
     }
 
     #[test]
     fn what_was_written_is_read() {
         let text = state().render(77).unwrap();
-        assert_eq!(State::read(text.as_slice()).unwrap(), (state(), 77));
+        assert_eq!(SavedState::read(text.as_slice()).unwrap(), (state(), 77));
     }
 
     #[test]
@@ -254,7 +255,7 @@ mod tests {
             assert!(refused(&text[..end]).starts_with("the state is damaged"), "cut at {end}");
         }
         let mut twice = state();
-        twice.children[1].life.slot = Slot(0);
+        twice.children[1].life.slot = SlotIndex(0);
         assert!(refused(&twice.render(77).unwrap()).contains("worker 101 has no slot of its own"));
     }
 }

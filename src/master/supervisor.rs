@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{Breach, Order, Report};
 
-use super::event::{Action, Event, Exit, Generation, Hang, Note, Policy, Request, Slot, Wear, code};
+use super::event::{Action, Event, Exit, Generation, Hang, Note, OperatorRequest, Policy, SlotIndex, Wear, code};
 
 mod balance;
 mod reload;
@@ -30,7 +30,7 @@ mod upgrade;
 
 use reload::Reload;
 pub use restart::{BACKOFF_FIRST, BACKOFF_MAX, HEALTHY_AFTER, RESTART_WINDOW, RESTARTS};
-use stop::Stage;
+use stop::StopStage;
 pub use stop::{BOOT_GRACE, QUIT_GRACE, QUIT_GRACE_AFTER_DRAIN};
 pub use upgrade::TRIAL_TIMEOUT;
 use upgrade::Upgrade;
@@ -52,7 +52,7 @@ const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// What a place holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum PlaceState {
     /// Nothing, for good.
     Empty,
     /// Nothing until then; a `prompt` one takes the place of a worker that was well.
@@ -73,7 +73,7 @@ enum State {
     Lost,
 }
 
-impl State {
+impl PlaceState {
     /// Whether there is a process.
     fn lives(self) -> bool {
         !matches!(self, Self::Empty | Self::Waiting { .. })
@@ -82,7 +82,7 @@ impl State {
 
 #[derive(Clone, Copy, Debug)]
 struct Place {
-    state: State,
+    state: PlaceState,
     generation: Generation,
     /// Whether its end is made good here: the place is one of the wanted ones.
     owed: bool,
@@ -99,15 +99,15 @@ struct Place {
 impl Place {
     /// Nobody is in it.
     fn empty(generation: Generation) -> Self {
-        Self { state: State::Empty, generation, owed: false, worn: false, ready: None, cut: None, failures: 0 }
+        Self { state: PlaceState::Empty, generation, owed: false, worn: false, ready: None, cut: None, failures: 0 }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum ServerPhase {
     Starting,
     Serving,
-    Stopping { code: i32, stage: Stage },
+    Stopping { code: i32, stage: StopStage },
     Done,
 }
 
@@ -117,7 +117,7 @@ pub struct Supervisor {
     places: Vec<Place>,
     /// Most places there can be.
     capacity: usize,
-    phase: Phase,
+    phase: ServerPhase,
     policy: Policy,
     /// The generation that serves.
     current: Generation,
@@ -142,7 +142,7 @@ impl Supervisor {
         Self {
             places: Vec::new(),
             capacity,
-            phase: Phase::Starting,
+            phase: ServerPhase::Starting,
             policy,
             current: Generation(1),
             wanted: policy.workers,
@@ -185,60 +185,60 @@ impl Supervisor {
     /// When [`Event::Tick`] is due, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
         let stage = match self.phase {
-            Phase::Stopping { stage, .. } => stage.until(),
-            Phase::Starting | Phase::Serving | Phase::Done => None,
+            ServerPhase::Stopping { stage, .. } => stage.until(),
+            ServerPhase::Starting | ServerPhase::Serving | ServerPhase::Done => None,
         };
         self.places.iter().filter_map(|place| self.deadline(place)).chain(stage).chain(self.upgrade.until()).min()
     }
 
     /// Whether a worker of the place leaves, so that nothing of its loop can be expected.
-    pub fn is_leaving(&self, slot: Slot) -> bool {
-        self.places.get(slot.0).is_none_or(|place| !matches!(place.state, State::Ready { .. }))
+    pub fn is_leaving(&self, slot: SlotIndex) -> bool {
+        self.places.get(slot.0).is_none_or(|place| !matches!(place.state, PlaceState::Ready { .. }))
     }
 
     /// Workers that serve.
     pub fn ready_workers(&self) -> usize {
-        self.places.iter().filter(|place| matches!(place.state, State::Ready { .. })).count()
+        self.places.iter().filter(|place| matches!(place.state, PlaceState::Ready { .. })).count()
     }
 
     fn deadline(&self, place: &Place) -> Option<Instant> {
         match place.state {
-            State::Waiting { until, .. } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
-            State::Booting { until } | State::Leaving { until, .. } => until,
-            State::Failed { kill_at } => Some(kill_at),
-            State::Aborted { until, .. } | State::Killed { until } => Some(until),
-            State::Ready { since } => self.age_limit(place, since).into_iter().chain(place.cut).min(),
-            State::Empty | State::Lost => None,
+            PlaceState::Waiting { until, .. } => Some(self.restart_allowed_at().map_or(until, |allowed| allowed.max(until))),
+            PlaceState::Booting { until } | PlaceState::Leaving { until, .. } => until,
+            PlaceState::Failed { kill_at } => Some(kill_at),
+            PlaceState::Aborted { until, .. } | PlaceState::Killed { until } => Some(until),
+            PlaceState::Ready { since } => self.age_limit(place, since).into_iter().chain(place.cut).min(),
+            PlaceState::Empty | PlaceState::Lost => None,
         }
     }
 
     /// When a worker that is ready has become too old.
     fn age_limit(&self, place: &Place, since: Instant) -> Option<Instant> {
-        let limited = self.phase == Phase::Serving && place.owed && !place.worn && place.generation == self.current;
+        let limited = self.phase == ServerPhase::Serving && place.owed && !place.worn && place.generation == self.current;
         self.policy.max_age.filter(|_| limited).map(|age| since + age.min(LONGEST))
     }
 
     fn start(&mut self, now: Instant) {
         match self.phase {
-            Phase::Starting => (0..self.wanted).for_each(|_| _ = self.add(now)),
+            ServerPhase::Starting => (0..self.wanted).for_each(|_| _ = self.add(now)),
             // Adopted: the workers are there, and those of this program are to follow.
-            Phase::Serving | Phase::Stopping { .. } | Phase::Done => self.reload_for_upgrade(),
+            ServerPhase::Serving | ServerPhase::Stopping { .. } | ServerPhase::Done => self.reload_for_upgrade(),
         }
     }
 
     /// Forks a worker of this generation into an empty or waiting place.
-    fn fork(&mut self, slot: Slot, generation: Generation, boot_timeout: Option<Duration>, now: Instant) {
+    fn fork(&mut self, slot: SlotIndex, generation: Generation, boot_timeout: Option<Duration>, now: Instant) {
         let until = boot_timeout.map(|time| now + time.min(LONGEST));
         let place = &mut self.places[slot.0];
-        place.state = State::Booting { until };
+        place.state = PlaceState::Booting { until };
         place.generation = generation;
         (place.worn, place.ready, place.cut) = (false, None, None);
         self.actions.push(Action::Fork(slot, generation));
     }
 
     /// An empty place, if there is room for one more worker.
-    fn free_place(&mut self) -> Option<Slot> {
-        let empty = self.places.iter().position(|place| place.state == State::Empty);
+    fn free_place(&mut self) -> Option<SlotIndex> {
+        let empty = self.places.iter().position(|place| place.state == PlaceState::Empty);
         let index = empty.or((self.places.len() < self.capacity).then_some(self.places.len()))?;
         let place = Place::empty(self.current);
         if index == self.places.len() {
@@ -246,7 +246,7 @@ impl Supervisor {
         } else {
             self.places[index] = place
         }
-        Some(Slot(index))
+        Some(SlotIndex(index))
     }
 
     /// Most workers that can be wanted: each may have a successor beside it, and the canary has its own place.
@@ -254,7 +254,7 @@ impl Supervisor {
         (self.capacity.saturating_sub(1) / 2).max(1)
     }
 
-    fn place(&mut self, slot: Slot) -> Option<&mut Place> {
+    fn place(&mut self, slot: SlotIndex) -> Option<&mut Place> {
         self.places.get_mut(slot.0)
     }
 
@@ -262,60 +262,73 @@ impl Supervisor {
         self.actions.push(Action::Tell(note));
     }
 
-    fn asked(&mut self, request: Request, now: Instant) {
+    fn asked(&mut self, request: OperatorRequest, now: Instant) {
         match (request, self.phase) {
-            (Request::Stop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Drain, now),
-            (Request::QuickStop, Phase::Starting | Phase::Serving) => self.stop(code::OK, Order::Quit, now),
-            (Request::QuickStop, Phase::Stopping { code, stage: Stage::Drain { .. } }) => self.stop(code, Order::Quit, now),
-            (Request::QuickStop, Phase::Stopping { code, .. }) => self.kill_all(code, now),
-            (_, Phase::Done) => {}
-            (Request::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
-            (_, Phase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
-            (Request::Reload, Phase::Starting | Phase::Serving) => self.reload_asked(),
-            (Request::MoreWorkers | Request::FewerWorkers | Request::StopWorkers, Phase::Starting | Phase::Serving) => {
+            (OperatorRequest::Stop, ServerPhase::Starting | ServerPhase::Serving) => self.stop(code::OK, Order::Drain, now),
+            (OperatorRequest::QuickStop, ServerPhase::Starting | ServerPhase::Serving) => self.stop(code::OK, Order::Quit, now),
+            (OperatorRequest::QuickStop, ServerPhase::Stopping { code, stage: StopStage::Drain { .. } }) => {
+                self.stop(code, Order::Quit, now)
+            }
+            (OperatorRequest::QuickStop, ServerPhase::Stopping { code, .. }) => self.kill_all(code, now),
+            (_, ServerPhase::Done) => {}
+            (OperatorRequest::ReopenLogs, _) => self.actions.push(Action::ReopenLogs),
+            (_, ServerPhase::Stopping { .. }) => self.tell(Note::AlreadyStopping),
+            (OperatorRequest::Reload, ServerPhase::Starting | ServerPhase::Serving) => self.reload_asked(),
+            (
+                OperatorRequest::MoreWorkers | OperatorRequest::FewerWorkers | OperatorRequest::StopWorkers,
+                ServerPhase::Starting | ServerPhase::Serving,
+            ) => {
                 self.resize(request);
             }
-            (Request::Upgrade, Phase::Starting | Phase::Serving) => self.upgrade_asked(),
+            (OperatorRequest::Upgrade, ServerPhase::Starting | ServerPhase::Serving) => self.upgrade_asked(),
         }
     }
 
     /// A worker more or less, or none until further notice.
-    fn resize(&mut self, request: Request) {
+    fn resize(&mut self, request: OperatorRequest) {
         match request {
-            Request::MoreWorkers if self.stopped => self.stopped = false,
-            Request::FewerWorkers | Request::StopWorkers if self.stopped => return self.tell(Note::WorkersStopped),
-            Request::StopWorkers => {
+            OperatorRequest::MoreWorkers if self.stopped => self.stopped = false,
+            OperatorRequest::FewerWorkers | OperatorRequest::StopWorkers if self.stopped => {
+                return self.tell(Note::WorkersStopped);
+            }
+            OperatorRequest::StopWorkers => {
                 self.stopped = true;
                 self.tell(Note::WorkersStopping);
                 return self.vacate_the_leaving();
             }
-            Request::MoreWorkers if self.wanted >= self.most_workers() => return self.tell(Note::WorkersLimit(self.wanted)),
-            Request::MoreWorkers => self.wanted += 1,
-            Request::FewerWorkers if self.wanted == 1 => return self.tell(Note::WorkersLimit(1)),
-            Request::FewerWorkers => self.wanted -= 1,
-            Request::Stop | Request::QuickStop | Request::Reload | Request::ReopenLogs | Request::Upgrade => return,
+            OperatorRequest::MoreWorkers if self.wanted >= self.most_workers() => {
+                return self.tell(Note::WorkersLimit(self.wanted));
+            }
+            OperatorRequest::MoreWorkers => self.wanted += 1,
+            OperatorRequest::FewerWorkers if self.wanted == 1 => return self.tell(Note::WorkersLimit(1)),
+            OperatorRequest::FewerWorkers => self.wanted -= 1,
+            OperatorRequest::Stop
+            | OperatorRequest::QuickStop
+            | OperatorRequest::Reload
+            | OperatorRequest::ReopenLogs
+            | OperatorRequest::Upgrade => return,
         }
         self.tell(Note::Workers(self.wanted));
     }
 
-    fn reported(&mut self, slot: Slot, report: Report, now: Instant) {
-        let stopping = matches!(self.phase, Phase::Stopping { .. });
+    fn reported(&mut self, slot: SlotIndex, report: Report, now: Instant) {
+        let stopping = matches!(self.phase, ServerPhase::Stopping { .. });
         let until = (!stopping).then(|| now + self.policy.graceful_timeout.min(LONGEST));
         let Some(place) = self.place(slot) else { return };
         match (report, place.state) {
-            (Report::Ready(_), State::Booting { .. }) if stopping => {
-                place.state = State::Leaving { until: None, hurried: false };
+            (Report::Ready(_), PlaceState::Booting { .. }) if stopping => {
+                place.state = PlaceState::Leaving { until: None, hurried: false };
             }
-            (Report::Ready(_), State::Booting { .. }) => {
-                place.state = State::Ready { since: now };
+            (Report::Ready(_), PlaceState::Booting { .. }) => {
+                place.state = PlaceState::Ready { since: now };
                 place.ready = Some(now);
                 self.boots_fail = false;
                 self.ready(slot);
             }
-            (Report::BootFailed(why), State::Booting { .. }) => {
-                place.state = State::Failed { kill_at: now + BOOT_GRACE };
+            (Report::BootFailed(why), PlaceState::Booting { .. }) => {
+                place.state = PlaceState::Failed { kill_at: now + BOOT_GRACE };
                 let code = if why.app { code::APP } else { code::BOOT };
-                let fatal = self.phase == Phase::Starting;
+                let fatal = self.phase == ServerPhase::Starting;
                 if !stopping {
                     self.tell(Note::BootFailed { slot, why, fatal });
                 }
@@ -323,66 +336,70 @@ impl Supervisor {
                     self.stop(code, Order::Quit, now);
                 }
             }
-            (Report::Draining, State::Ready { .. }) => {
+            (Report::Draining, PlaceState::Ready { .. }) => {
                 // By itself: a worker with the order to leave is Leaving already.
-                place.state = State::Leaving { until, hurried: false };
+                place.state = PlaceState::Leaving { until, hurried: false };
                 self.tell(Note::Left(slot));
                 if self.taken() < 2 * self.wanted {
                     self.replace_elsewhere(slot, now);
                 }
             }
-            (Report::Failed(why), State::Ready { .. } | State::Leaving { .. }) => self.tell(Note::Failed { slot, why }),
-            (Report::Worn, State::Ready { .. }) => self.wear_out(slot, Wear::Requests),
-            (Report::Dismissed, State::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
-            (Report::Stuck, State::Ready { .. }) => self.wear_out(slot, Wear::Stuck),
-            (Report::Stranded, State::Ready { .. } | State::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
+            (Report::Failed(why), PlaceState::Ready { .. } | PlaceState::Leaving { .. }) => self.tell(Note::Failed { slot, why }),
+            (Report::Worn, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Requests),
+            (Report::Dismissed, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
+            (Report::Stuck, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Stuck),
+            (Report::Stranded, PlaceState::Ready { .. } | PlaceState::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
             // What crossed an order on its way, or is said twice.
             (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
             (Report::Stuck | Report::Stranded | Report::Failed(_), _) => {}
         }
     }
 
-    fn ready(&mut self, slot: Slot) {
+    fn ready(&mut self, slot: SlotIndex) {
         if self.reload.canary() == Some(slot) {
             self.promote(slot);
         }
-        let all = self.places.iter().filter(|place| place.owed).all(|place| matches!(place.state, State::Ready { .. }));
-        if all && self.phase == Phase::Starting {
-            self.phase = Phase::Serving;
+        let all = self.places.iter().filter(|place| place.owed).all(|place| matches!(place.state, PlaceState::Ready { .. }));
+        if all && self.phase == ServerPhase::Starting {
+            self.phase = ServerPhase::Serving;
             self.actions.push(Action::NotifyReady);
             self.reload_if_queued();
         }
     }
 
-    fn ended(&mut self, slot: Slot, exit: Exit, reached: bool, now: Instant) {
-        let starting = self.phase == Phase::Starting;
-        let stopping = matches!(self.phase, Phase::Stopping { .. });
+    fn ended(&mut self, slot: SlotIndex, exit: Exit, reached: bool, now: Instant) {
+        let starting = self.phase == ServerPhase::Starting;
+        let stopping = matches!(self.phase, ServerPhase::Stopping { .. });
         let Some(place) = self.place(slot) else { return };
         let (state, owed, ready) = (place.state, place.owed, place.ready);
         if !state.lives() {
             // Not a worker of this server.
             return;
         }
-        (place.state, place.owed) = (State::Empty, false);
+        (place.state, place.owed) = (PlaceState::Empty, false);
         let mut fatal = false;
         match state {
             // A stop may have crossed the end of the boot.
-            State::Booting { .. } if stopping => {}
-            State::Booting { .. } => {
+            PlaceState::Booting { .. } if stopping => {}
+            PlaceState::Booting { .. } => {
                 fatal = starting;
                 self.tell(Note::Died { slot, exit, booting: true, fatal });
             }
-            State::Aborted { hang, .. } => {
+            PlaceState::Aborted { hang, .. } => {
                 fatal = starting && matches!(hang, Hang::Boot(_));
                 self.tell(Note::Hung { slot, hang, exit, fatal });
             }
             // A worker that leaves in order says so first.
-            State::Leaving { .. } if exit == Exit::Code(0) => {}
-            State::Ready { .. } => {
+            PlaceState::Leaving { .. } if exit == Exit::Code(0) => {}
+            PlaceState::Ready { .. } => {
                 self.tell(Note::Died { slot, exit, booting: false, fatal: false });
             }
-            State::Leaving { .. } => self.tell(Note::Died { slot, exit, booting: false, fatal: false }),
-            State::Failed { .. } | State::Killed { .. } | State::Lost | State::Empty | State::Waiting { .. } => {}
+            PlaceState::Leaving { .. } => self.tell(Note::Died { slot, exit, booting: false, fatal: false }),
+            PlaceState::Failed { .. }
+            | PlaceState::Killed { .. }
+            | PlaceState::Lost
+            | PlaceState::Empty
+            | PlaceState::Waiting { .. } => {}
         }
         // Of a canary its generation knows.
         self.boots_fail |= ready.is_none() && owed;
@@ -395,12 +412,12 @@ impl Supervisor {
         }
     }
 
-    fn fork_failed(&mut self, slot: Slot, why: String, now: Instant) {
+    fn fork_failed(&mut self, slot: SlotIndex, why: String, now: Instant) {
         self.tell(Note::ForkFailed { slot, why });
         let Some(place) = self.place(slot) else { return };
         let owed = std::mem::take(&mut place.owed);
-        place.state = State::Empty;
-        if self.phase == Phase::Starting {
+        place.state = PlaceState::Empty;
+        if self.phase == ServerPhase::Starting {
             self.stop(code::BOOT, Order::Quit, now);
         } else if self.reload.canary() == Some(slot) {
             self.canary_failed();
@@ -411,26 +428,26 @@ impl Supervisor {
     }
 
     /// A worker makes no progress: it is ended so that its interpreter can still say where it is.
-    fn stuck(&mut self, slot: Slot, hang: Hang, now: Instant) {
+    fn stuck(&mut self, slot: SlotIndex, hang: Hang, now: Instant) {
         let Some(place) = self.place(slot) else { return };
         match place.state {
-            State::Booting { .. } | State::Ready { .. } | State::Leaving { .. } => {
-                place.state = State::Aborted { until: now + ABORT_GRACE, killed: false, hang };
+            PlaceState::Booting { .. } | PlaceState::Ready { .. } | PlaceState::Leaving { .. } => {
+                place.state = PlaceState::Aborted { until: now + ABORT_GRACE, killed: false, hang };
                 self.actions.push(Action::Abort(slot));
             }
-            State::Empty | State::Waiting { .. } | State::Failed { .. } => {}
-            State::Aborted { .. } | State::Killed { .. } | State::Lost => {}
+            PlaceState::Empty | PlaceState::Waiting { .. } | PlaceState::Failed { .. } => {}
+            PlaceState::Aborted { .. } | PlaceState::Killed { .. } | PlaceState::Lost => {}
         }
     }
 
     /// A worker does not keep to the rules of its channel: nothing that it would do before its end is wanted.
-    fn broken(&mut self, slot: Slot, breach: Breach, now: Instant) {
-        let fatal = self.phase == Phase::Starting;
+    fn broken(&mut self, slot: SlotIndex, breach: Breach, now: Instant) {
+        let fatal = self.phase == ServerPhase::Starting;
         let Some(place) = self.place(slot) else { return };
-        if !place.state.lives() || matches!(place.state, State::Killed { .. } | State::Lost) {
+        if !place.state.lives() || matches!(place.state, PlaceState::Killed { .. } | PlaceState::Lost) {
             return;
         }
-        place.state = State::Killed { until: now + KILL_GRACE };
+        place.state = PlaceState::Killed { until: now + KILL_GRACE };
         self.tell(Note::Broken { slot, breach, fatal });
         self.actions.push(Action::Kill(slot));
         if fatal {
@@ -439,7 +456,7 @@ impl Supervisor {
     }
 
     /// The channel of a worker is closed. One that is about to end needs no other care.
-    fn cut(&mut self, slot: Slot, now: Instant) {
+    fn cut(&mut self, slot: SlotIndex, now: Instant) {
         let Some(place) = self.place(slot) else { return };
         if place.state.lives() {
             place.cut = Some(now + CUT_GRACE);
@@ -449,48 +466,49 @@ impl Supervisor {
     /// A listening socket was made again: all workers have the old one, and those that boot too.
     fn replace_all(&mut self) {
         for index in 0..self.places.len() {
-            self.wear_out(Slot(index), Wear::Socket);
+            self.wear_out(SlotIndex(index), Wear::Socket);
             let place = &mut self.places[index];
-            place.worn |= matches!(place.state, State::Booting { .. });
+            place.worn |= matches!(place.state, PlaceState::Booting { .. });
         }
     }
 
     /// A listening socket is lost for good.
     fn deaf(&mut self, now: Instant) {
-        if matches!(self.phase, Phase::Starting | Phase::Serving) {
+        if matches!(self.phase, ServerPhase::Starting | ServerPhase::Serving) {
             self.stop(code::FAILED, Order::Drain, now);
         }
     }
 
     /// A worker has had its share; `balance` decides when it gives way.
-    fn wear_out(&mut self, slot: Slot, wear: Wear) {
+    fn wear_out(&mut self, slot: SlotIndex, wear: Wear) {
         // What does not end does so also before the last worker is ready.
-        let serving = self.phase == Phase::Serving || (matches!(wear, Wear::Stuck | Wear::Cut) && self.phase == Phase::Starting);
+        let serving = self.phase == ServerPhase::Serving
+            || (matches!(wear, Wear::Stuck | Wear::Cut) && self.phase == ServerPhase::Starting);
         let Some(place) = self.place(slot) else { return };
-        if serving && place.owed && !place.worn && matches!(place.state, State::Ready { .. }) {
+        if serving && place.owed && !place.worn && matches!(place.state, PlaceState::Ready { .. }) {
             place.worn = true;
             self.tell(Note::Recycling { slot, wear });
         }
     }
 
-    fn kill(&mut self, slot: Slot, now: Instant) {
+    fn kill(&mut self, slot: SlotIndex, now: Instant) {
         let state = &mut self.places[slot.0].state;
         let end = now + KILL_GRACE;
-        if let State::Aborted { until, killed, .. } = state {
+        if let PlaceState::Aborted { until, killed, .. } = state {
             // Its report says everything.
             (*until, *killed) = (end, true);
         } else {
-            *state = State::Killed { until: end };
+            *state = PlaceState::Killed { until: end };
             self.tell(Note::Killing(slot));
         }
         self.actions.push(Action::Kill(slot));
     }
 
     /// A worker that was killed does not end: its place is not kept for it, and nobody waits for it at the end of the server.
-    fn lose(&mut self, slot: Slot, now: Instant) {
-        self.places[slot.0].state = State::Lost;
+    fn lose(&mut self, slot: SlotIndex, now: Instant) {
+        self.places[slot.0].state = PlaceState::Lost;
         self.tell(Note::Lost(slot));
-        if self.phase == Phase::Starting {
+        if self.phase == ServerPhase::Starting {
             self.stop(code::BOOT, Order::Quit, now);
         } else if self.reload.canary() == Some(slot) {
             self.canary_failed();
@@ -502,38 +520,40 @@ impl Supervisor {
     fn meet_deadlines(&mut self, now: Instant) {
         self.meet_stage(now);
         self.meet_trial(now);
-        let stopping = matches!(self.phase, Phase::Stopping { .. });
+        let stopping = matches!(self.phase, ServerPhase::Stopping { .. });
         for index in 0..self.places.len() {
-            let (slot, place) = (Slot(index), self.places[index]);
+            let (slot, place) = (SlotIndex(index), self.places[index]);
             match place.state {
-                State::Booting { until: Some(at) } if at <= now && stopping => self.kill(slot, now),
-                State::Booting { until: Some(at) } if at <= now => {
+                PlaceState::Booting { until: Some(at) } if at <= now && stopping => self.kill(slot, now),
+                PlaceState::Booting { until: Some(at) } if at <= now => {
                     self.stuck(slot, Hang::Boot(self.policy.boot_timeout.unwrap_or_default()), now);
                 }
-                State::Leaving { until: Some(at), hurried: false } if at <= now => {
-                    self.places[index].state = State::Leaving { until: Some(now + QUIT_GRACE_AFTER_DRAIN), hurried: true };
+                PlaceState::Leaving { until: Some(at), hurried: false } if at <= now => {
+                    self.places[index].state = PlaceState::Leaving { until: Some(now + QUIT_GRACE_AFTER_DRAIN), hurried: true };
                     self.actions.push(Action::Order(slot, Order::Quit));
                 }
-                State::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot, now),
-                State::Failed { kill_at } if kill_at <= now => self.kill(slot, now),
-                State::Aborted { until: at, killed: false, .. } if at <= now => self.kill(slot, now),
-                State::Aborted { until: at, killed: true, .. } | State::Killed { until: at } if at <= now => self.lose(slot, now),
-                State::Ready { .. } if place.cut.is_some_and(|at| at <= now) => {
+                PlaceState::Leaving { until: Some(at), hurried: true } if at <= now => self.kill(slot, now),
+                PlaceState::Failed { kill_at } if kill_at <= now => self.kill(slot, now),
+                PlaceState::Aborted { until: at, killed: false, .. } if at <= now => self.kill(slot, now),
+                PlaceState::Aborted { until: at, killed: true, .. } | PlaceState::Killed { until: at } if at <= now => {
+                    self.lose(slot, now)
+                }
+                PlaceState::Ready { .. } if place.cut.is_some_and(|at| at <= now) => {
                     self.places[index].cut = None;
                     self.wear_out(slot, Wear::Cut);
                 }
-                State::Ready { since } if self.age_limit(&place, since).is_some_and(|at| at <= now) => {
+                PlaceState::Ready { since } if self.age_limit(&place, since).is_some_and(|at| at <= now) => {
                     self.wear_out(slot, Wear::Age(now.duration_since(since)));
                 }
-                State::Booting { .. }
-                | State::Leaving { .. }
-                | State::Failed { .. }
-                | State::Aborted { .. }
-                | State::Ready { .. }
-                | State::Waiting { .. }
-                | State::Empty
-                | State::Killed { .. }
-                | State::Lost => {}
+                PlaceState::Booting { .. }
+                | PlaceState::Leaving { .. }
+                | PlaceState::Failed { .. }
+                | PlaceState::Aborted { .. }
+                | PlaceState::Ready { .. }
+                | PlaceState::Waiting { .. }
+                | PlaceState::Empty
+                | PlaceState::Killed { .. }
+                | PlaceState::Lost => {}
             }
         }
     }

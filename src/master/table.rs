@@ -11,7 +11,7 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::memory;
 use crate::sys::process::{self, Exit, Pid};
 
-use super::event::Slot;
+use super::event::SlotIndex;
 use super::logs::Logs;
 
 /// A worker as its parent sees it.
@@ -80,12 +80,12 @@ impl Child {
     }
 
     /// What the slot shows now was there before this worker.
-    pub fn count_from(&mut self, scoreboard: &Scoreboard, slot: Slot) {
+    pub fn count_from(&mut self, scoreboard: &Scoreboard, slot: SlotIndex) {
         self.before = (scoreboard.requests(slot.0), scoreboard.slot(slot.0).adopted());
     }
 
     /// Whether a client had reached this worker, which has died: it had served a request, or had a connection or a request.
-    pub fn was_reached(&self, scoreboard: &Scoreboard, slot: Slot) -> bool {
+    pub fn was_reached(&self, scoreboard: &Scoreboard, slot: SlotIndex) -> bool {
         let row = scoreboard.slot(slot.0);
         let counts = (scoreboard.requests(slot.0), row.adopted());
         counts != self.before || row.connections() > 0 || !scoreboard.in_flight(slot.0).is_empty()
@@ -120,7 +120,7 @@ impl Table {
     }
 
     /// A new worker has the slot.
-    pub fn put(&mut self, slot: Slot, child: Child) {
+    pub fn put(&mut self, slot: SlotIndex, child: Child) {
         if slot.0 >= self.rows.len() {
             self.rows.resize_with(slot.0 + 1, || None);
         }
@@ -130,31 +130,31 @@ impl Table {
     }
 
     /// The slot's worker has said that it is ready.
-    pub fn set_ready(&mut self, slot: Slot) {
+    pub fn set_ready(&mut self, slot: SlotIndex) {
         if let Some(Some(child)) = self.rows.get_mut(slot.0) {
             child.ready = true;
         }
     }
 
     /// The slot's worker had said that it is ready to the program that this process was before.
-    pub fn set_ready_before(&mut self, slot: Slot) {
+    pub fn set_ready_before(&mut self, slot: SlotIndex) {
         if let Some(Some(child)) = self.rows.get_mut(slot.0) {
             (child.ready, child.conduct) = (true, Conduct::of_ready());
         }
     }
 
     /// Workers that were ready and have not ended.
-    pub fn serving(&self) -> impl Iterator<Item = (Slot, &Child)> {
+    pub fn serving(&self) -> impl Iterator<Item = (SlotIndex, &Child)> {
         self.living_ones().filter(|(_, child)| child.ready)
     }
 
     /// The last worker of the slot.
-    pub fn child(&self, slot: Slot) -> Option<&Child> {
+    pub fn child(&self, slot: SlotIndex) -> Option<&Child> {
         self.rows.get(slot.0)?.as_ref()
     }
 
     /// The worker of the slot if it has not been waited for, so that its process id is still its own.
-    pub fn living(&self, slot: Slot) -> Option<&Child> {
+    pub fn living(&self, slot: SlotIndex) -> Option<&Child> {
         self.child(slot).filter(|child| !child.ended)
     }
 
@@ -164,34 +164,34 @@ impl Table {
     }
 
     /// Workers that have not been waited for.
-    pub fn living_ones(&self) -> impl Iterator<Item = (Slot, &Child)> {
+    pub fn living_ones(&self) -> impl Iterator<Item = (SlotIndex, &Child)> {
         let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(index, row)| Some((Slot(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
+        rows.filter_map(|(index, row)| Some((SlotIndex(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
     }
 
     /// The open channels.
-    pub fn channels(&self) -> impl Iterator<Item = (Slot, &MasterEnd)> {
-        self.rows.iter().enumerate().filter_map(|(index, row)| Some((Slot(index), row.as_ref()?.channel.as_ref()?)))
+    pub fn channels(&self) -> impl Iterator<Item = (SlotIndex, &MasterEnd)> {
+        self.rows.iter().enumerate().filter_map(|(index, row)| Some((SlotIndex(index), row.as_ref()?.channel.as_ref()?)))
     }
 
     /// The channel of the slot's worker.
-    pub fn channel(&self, slot: Slot) -> Option<&MasterEnd> {
+    pub fn channel(&self, slot: SlotIndex) -> Option<&MasterEnd> {
         self.child(slot)?.channel.as_ref()
     }
 
     /// What the worker has said since the last call, [`REPORTS_PER_TURN`] reports at most: the rest waits for the next round of
     /// the loop. A closed or broken channel is forgotten: the end of the process says the rest. A worker that says what no worker
     /// does is not listened to any more; how it did so comes after its reports.
-    pub fn reports(&mut self, slot: Slot) -> (Vec<Report>, Option<Breach>) {
+    pub fn reports(&mut self, slot: SlotIndex) -> (Vec<Report>, Option<Breach>) {
         self.hear(slot, REPORTS_PER_TURN)
     }
 
     /// What a worker that is dead has said since the last call.
-    pub fn last_words(&mut self, slot: Slot) -> (Vec<Report>, Option<Breach>) {
+    pub fn last_words(&mut self, slot: SlotIndex) -> (Vec<Report>, Option<Breach>) {
         self.hear(slot, REPORTS_MAX as usize + 1)
     }
 
-    fn hear(&mut self, slot: Slot, most: usize) -> (Vec<Report>, Option<Breach>) {
+    fn hear(&mut self, slot: SlotIndex, most: usize) -> (Vec<Report>, Option<Breach>) {
         let mut reports = Vec::new();
         let Some(Some(child)) = self.rows.get_mut(slot.0) else { return (reports, None) };
         let mut breach = None;
@@ -219,14 +219,14 @@ impl Table {
 
     /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that PID 1
     /// inherits, [`process::reap_orphans`]) are never taken for workers.
-    pub fn reap(&mut self) -> Vec<(Slot, Exit)> {
+    pub fn reap(&mut self) -> Vec<(SlotIndex, Exit)> {
         let mut ended = Vec::new();
         for (index, row) in self.rows.iter_mut().enumerate() {
             let Some(child) = row.as_mut().filter(|child| !child.ended) else { continue };
             // It cannot fail: the process is a child that was not waited for.
             if let Ok(Some(exit)) = process::reap(child.pid) {
                 child.ended = true;
-                ended.push((Slot(index), exit));
+                ended.push((SlotIndex(index), exit));
             }
         }
         ended
@@ -247,14 +247,14 @@ mod tests {
         let (master, worker) = pair().unwrap();
         let pid = fork_in_test(&alone, |_| worker.send(&Report::Ready(String::new())).map_or(1, |()| 3));
         drop(worker);
-        table.put(Slot(1), Child::new(pid, Instant::now(), master, tempfile::tempfile().unwrap()));
+        table.put(SlotIndex(1), Child::new(pid, Instant::now(), master, tempfile::tempfile().unwrap()));
         let stranger = fork_in_test(&alone, |_| 0);
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        assert_eq!(table.reap(), [(Slot(1), Exit::Code(3))]);
+        assert_eq!(table.reap(), [(SlotIndex(1), Exit::Code(3))]);
         assert_eq!(table.reap(), []);
-        assert!(table.living(Slot(1)).is_none() && table.child(Slot(1)).is_some());
-        assert_eq!(table.last_words(Slot(1)), (vec![Report::Ready(String::new())], None));
-        assert!(table.channel(Slot(1)).is_none(), "the other end is closed");
+        assert!(table.living(SlotIndex(1)).is_none() && table.child(SlotIndex(1)).is_some());
+        assert_eq!(table.last_words(SlotIndex(1)), (vec![Report::Ready(String::new())], None));
+        assert!(table.channel(SlotIndex(1)).is_none(), "the other end is closed");
         assert_eq!(table.channels().count(), 0);
         assert_eq!(wait_in_test(stranger), Exit::Code(0), "a stranger is left to others");
     }

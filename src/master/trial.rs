@@ -14,7 +14,7 @@ use crate::sys::memory;
 use crate::sys::process::Pid;
 
 use super::command::Command;
-use super::state::State;
+use super::state::SavedState;
 
 /// The option that makes a program answer instead of serve. A program that does not know it refuses, as it must.
 pub const OPTION: &str = "--check-state";
@@ -37,7 +37,7 @@ pub struct Trial {
 impl Trial {
     /// Starts the program of `command` on the state of this process, which names these `descriptors`: the program has them as
     /// well.
-    pub fn start(command: &Command, state: &State, descriptors: &[BorrowedFd<'_>]) -> Result<Self, String> {
+    pub fn start(command: &Command, state: &SavedState, descriptors: &[BorrowedFd<'_>]) -> Result<Self, String> {
         let failed = |error: io::Error| format!("{} cannot be started: {error}", command.program().display());
         let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
         let (words, writer) = io::pipe().map_err(failed)?;

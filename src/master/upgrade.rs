@@ -28,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Settings};
-use crate::lending::{self, Queue};
+use crate::handoff::{self, Queue};
 use crate::net::bind;
 use crate::net::listener::{FileMark, Listener};
 use crate::scoreboard::Scoreboard;
@@ -36,18 +36,18 @@ use crate::sys::fd::inherited;
 use crate::sys::process::{Pid, unset_env};
 use crate::sys::time;
 
+use super::awake_clock::AwakeClock;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::notify::Notifier;
-use super::pace::Pace;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
-use super::refusal::{Refusal, refuse};
+use super::refusal::{StartError, refuse};
 use super::server::{Reread, Server};
 use super::service::Service;
 use super::start;
-use super::state::{self, State};
+use super::state::{self, SavedState};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::terminal;
@@ -56,13 +56,13 @@ use super::terminal;
 pub(super) const VARIABLE: &str = "TAPSTER_STATE_FD";
 
 /// The state that the program which this process was before has left, if it was a master.
-pub fn inherited_state() -> Result<Option<State>, Refusal> {
-    let failed = |why: String| Refusal { code: code::FAILED, why: format!("{VARIABLE}: {why}") };
+pub fn inherited_state() -> Result<Option<SavedState>, StartError> {
+    let failed = |why: String| StartError { code: code::FAILED, why: format!("{VARIABLE}: {why}") };
     let Some(value) = std::env::var_os(VARIABLE) else { return Ok(None) };
     unset_env(&[VARIABLE]).map_err(|error| failed(error.to_string()))?;
     let number = value.to_str().and_then(|text| text.parse().ok()).ok_or_else(|| failed("not a descriptor".into()))?;
     let file = inherited(number).map_err(|error| failed(error.to_string()))?;
-    let (state, master) = State::read(File::from(file)).map_err(|why| failed(why.to_string()))?;
+    let (state, master) = SavedState::read(File::from(file)).map_err(|why| failed(why.to_string()))?;
     if master != process::id() {
         return Err(failed(format!("the state is that of process {master}")));
     }
@@ -72,9 +72,9 @@ pub fn inherited_state() -> Result<Option<State>, Refusal> {
 /// Whether a server with this state, read from `source`, could continue with these settings in this program. Its descriptors are
 /// open here too, and everything that [`adopt`] does to take them over is done, but nothing that the server would notice: a
 /// worker may have changed what it shares with the master.
-pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> {
+pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), StartError> {
     privileges::resolve(settings).or_else(|why| refuse(code::USAGE, why))?;
-    let (state, _) = State::read(source).or_else(|why| refuse(code::FAILED, why.to_string()))?;
+    let (state, _) = SavedState::read(source).or_else(|why| refuse(code::FAILED, why.to_string()))?;
     let mut settings = settings.clone();
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
@@ -86,7 +86,7 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), Refusal> 
 }
 
 /// Sockets and the shape of the scoreboard stay; the reload that follows reports what the settings say of them now.
-fn keep_shape(settings: &mut Settings, state: &State) {
+fn keep_shape(settings: &mut Settings, state: &SavedState) {
     settings.threads = state.threads;
     settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
 }
@@ -101,14 +101,15 @@ struct Estate {
 }
 
 /// Takes over the descriptors of a state, without using any of them.
-fn claim(state: &State, kit: &Kit) -> Result<Estate, Refusal> {
-    let failed = |what: &str, error: io::Error| Refusal { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
+fn claim(state: &SavedState, kit: &Kit) -> Result<Estate, StartError> {
+    let failed =
+        |what: &str, error: io::Error| StartError { code: code::FAILED, why: format!("cannot take over {what}: {error}") };
     let [slots, calls] = state.scoreboard.map(inherited);
     let memory = slots.and_then(|slots| Ok([slots, calls?]));
     // The scoreboard cannot grow.
-    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, state.slots, kit.settings.members()));
+    let scoreboard = memory.and_then(|memory| Scoreboard::adopt(memory, state.slots, kit.settings.all_threads()));
     let scoreboard = scoreboard.map_err(|error| failed("the scoreboard", error))?;
-    let same_queue = state.queue.version == lending::VERSION;
+    let same_queue = state.queue.version == handoff::VERSION;
     let queue = adopt_queue(&state.queue).map_err(|error| failed("the queue of the workers", error))?;
     let children = state.children.iter().map(|child| {
         let mut adopted = adopt_child(child, &kit.settings)?;
@@ -122,7 +123,7 @@ fn claim(state: &State, kit: &Kit) -> Result<Estate, Refusal> {
 }
 
 /// Continues a server whose state was inherited.
-pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: State) -> Result<Server, Refusal> {
+pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: SavedState) -> Result<Server, StartError> {
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
@@ -139,7 +140,7 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
     let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
     let (policy, capacity) = (kit.policy(), state.slots);
-    let (pace, mut patrol, mut table) = (Pace::new(), Patrol::new(), Table::new());
+    let (pace, mut patrol, mut table) = (AwakeClock::new(), Patrol::new(), Table::new());
     for (child, adopted) in state.children.iter().zip(estate.children) {
         let slot = child.life.slot;
         if let (Life::Leaving { hurried: false, .. }, false, Some(channel)) =
@@ -199,10 +200,10 @@ fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Liste
 }
 
 /// Connections whose messages this program does not know are left to the earlier workers, which hold their queue too.
-fn adopt_queue(queue: &state::Queue) -> io::Result<Queue> {
+fn adopt_queue(queue: &state::QueueState) -> io::Result<Queue> {
     let [sender, receiver] = queue.ends.map(inherited);
     let ends = [sender?, receiver?];
-    if queue.version == lending::VERSION { Ok(Queue::adopt(ends)) } else { Queue::new() }
+    if queue.version == handoff::VERSION { Ok(Queue::adopt(ends)) } else { Queue::new() }
 }
 
 fn adopt_pidfile(path: Option<OsString>, lock: Option<i32>) -> io::Result<Option<Pidfile>> {
@@ -210,7 +211,7 @@ fn adopt_pidfile(path: Option<OsString>, lock: Option<i32>) -> io::Result<Option
     Pidfile::adopt(Path::new(&path), lock.map(inherited).transpose()?)
 }
 
-fn adopt_child(child: &state::Child, settings: &Settings) -> io::Result<Child> {
+fn adopt_child(child: &state::ChildState, settings: &Settings) -> io::Result<Child> {
     let channel = child.channel.map(|fd| inherited(fd).map(MasterEnd::adopt)).transpose()?;
     let stacks = inherited(child.stacks)?.into();
     let now = Instant::now();

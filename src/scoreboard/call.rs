@@ -51,7 +51,7 @@ shared_struct! {
 
 /// What the flight recorder keeps of a request.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Facts<'a> {
+pub struct RequestFacts<'a> {
     /// Request line.
     pub line: &'a [u8],
     /// Address of the client, without its port; empty for a unix socket.
@@ -133,12 +133,12 @@ impl Call {
     /// The application is called with this request: written before the call, so that a crash in it is explained.
     /// `now` is in nanoseconds of the monotonic clock.
     #[inline]
-    pub fn begin(&self, facts: &Facts<'_>, now: u64) {
+    pub fn begin(&self, facts: &RequestFacts<'_>, now: u64) {
         self.enter(facts, now, now);
     }
 
     #[inline]
-    fn enter(&self, facts: &Facts<'_>, since: u64, now: u64) {
+    fn enter(&self, facts: &RequestFacts<'_>, since: u64, now: u64) {
         self.since.store(0, Relaxed);
         // A reader that sees one of the words below also sees the zero above.
         fence(Release);
@@ -150,12 +150,12 @@ impl Call {
     }
 
     /// The application has taken its connection over, and may go on as long as that lasts.
-    pub fn hold(&self) {
+    pub fn lift_deadline(&self) {
         self.entered.store(HELD, Relaxed);
     }
 
     /// Whether it has.
-    pub fn is_held(&self) -> bool {
+    pub fn has_no_deadline(&self) -> bool {
         self.since.load(Acquire) != 0 && self.entered.load(Relaxed) == HELD
     }
 
@@ -168,7 +168,7 @@ impl Call {
 
     /// The application goes on at `now` with the answer to a request that began at `since`.
     #[inline]
-    pub fn resume(&self, facts: &Facts<'_>, since: u64, now: u64) {
+    pub fn resume(&self, facts: &RequestFacts<'_>, since: u64, now: u64) {
         self.enter(facts, since, now);
     }
 
@@ -224,8 +224,8 @@ mod tests {
         Some(InFlight { line: line.to_vec(), client: Vec::new(), id: Vec::new(), since, entered: since })
     }
 
-    fn facts(line: &[u8]) -> Facts<'_> {
-        Facts { line, ..Facts::default() }
+    fn facts(line: &[u8]) -> RequestFacts<'_> {
+        RequestFacts { line, ..RequestFacts::default() }
     }
 
     #[test]
@@ -244,7 +244,7 @@ mod tests {
         let board = Scoreboard::new(1, 1).unwrap();
         let slot = board.call(0, 0);
         for (client, id) in [(&b"[::1]:80"[..], &[b'x'; ID_MAX + 1][..]), (b"", b"abc"), (&[b'1'; CLIENT_MAX], b"")] {
-            slot.begin(&Facts { line: b"GET / HTTP/1.1", client, id }, 5);
+            slot.begin(&RequestFacts { line: b"GET / HTTP/1.1", client, id }, 5);
             let seen = slot.in_flight().unwrap();
             assert_eq!((seen.client.as_slice(), seen.id.as_slice()), (client, &id[..id.len().min(ID_MAX)]));
         }

@@ -21,7 +21,7 @@ shared_struct! {
         pid: AtomicU32,
         connections: AtomicU32,
         /// Connections that the workers of this slot have given away, and those that they have taken over.
-        lent: AtomicU64,
+        handed_over: AtomicU64,
         adopted: AtomicU64,
         /// 1 while the worker takes over connections.
         adopts: AtomicU32,
@@ -46,8 +46,8 @@ impl Slot {
     }
 
     /// One more connection was given away.
-    pub fn count_lent(&self) {
-        self.lent.store(self.lent().wrapping_add(1), Relaxed);
+    pub fn count_handed_over(&self) {
+        self.handed_over.store(self.handed_over().wrapping_add(1), Relaxed);
     }
 
     /// One more connection was taken over.
@@ -61,8 +61,8 @@ impl Slot {
     }
 
     /// Connections that were given away in this slot since the start of the server.
-    pub fn lent(&self) -> u64 {
-        self.lent.load(Relaxed)
+    pub fn handed_over(&self) -> u64 {
+        self.handed_over.load(Relaxed)
     }
 
     /// Connections that were taken over in this slot since the start of the server.

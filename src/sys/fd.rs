@@ -36,10 +36,10 @@ pub fn replace(target: &impl AsFd, with: &impl AsFd) -> io::Result<()> {
 }
 
 /// Device and number of a file: what tells it from others.
-pub type Identity = (u64, u64);
+pub type FileId = (u64, u64);
 
 /// Which file is behind descriptor `number` (fstat(2)).
-pub fn identity(number: i32) -> io::Result<Identity> {
+pub fn identity(number: i32) -> io::Result<FileId> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
     // SAFETY: the call reads nothing of this process and fails for a number that names nothing; it writes one `stat` to a place of its
     // size.

@@ -18,17 +18,17 @@ use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
 const DESCRIPTORS: &str = "/proc/self/fd";
 
 /// A descriptor and what /proc shows behind it: the number may name something else by the time of the fork.
-type Known = (RawFd, PathBuf);
+type NamedDescriptor = (RawFd, PathBuf);
 
 /// What children shall not have.
 #[derive(Debug)]
 pub struct Inheritance {
     names: Vec<SockaddrStorage>,
-    others: Vec<Known>,
-    poll: OnceLock<Known>,
+    others: Vec<NamedDescriptor>,
+    poll: OnceLock<NamedDescriptor>,
 }
 
-fn known(fd: BorrowedFd<'_>) -> Option<Known> {
+fn known(fd: BorrowedFd<'_>) -> Option<NamedDescriptor> {
     let number = fd.as_raw_fd();
     Some((number, fs::read_link(format!("{DESCRIPTORS}/{number}")).ok()?))
 }
@@ -68,7 +68,7 @@ impl Inheritance {
     }
 
     fn has(&self, number: RawFd) -> bool {
-        let is = |(other, file): &Known| {
+        let is = |(other, file): &NamedDescriptor| {
             *other == number && fs::read_link(format!("{DESCRIPTORS}/{number}")).is_ok_and(|found| found == *file)
         };
         if self.others.iter().chain(self.poll.get()).any(is) {

@@ -26,7 +26,7 @@ pub fn send_parts(socket: &impl AsFd, parts: &[&[u8]], descriptors: &[BorrowedFd
 
 /// Room for control messages, aligned as they must be: descriptors, and more of them than [`DESCRIPTORS_MAX`] only by its alignment.
 #[repr(C, align(8))]
-struct Control([u8; CONTROL]);
+struct ControlBuffer([u8; CONTROL]);
 
 /// Size of a control message with [`DESCRIPTORS_MAX`] descriptors.
 // SAFETY: the macro computes a size and touches nothing.
@@ -35,7 +35,7 @@ const CONTROL: usize = unsafe { libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<Ra
 /// Receives a message into `buffer`: how many bytes, and the descriptors that came with them, close-on-exec. Those beyond
 /// [`DESCRIPTORS_MAX`] are closed by the kernel; the receiver sees that there are others than it expects.
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
-    let mut room = Control([0; CONTROL]);
+    let mut room = ControlBuffer([0; CONTROL]);
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: zeros are a valid msghdr.
     let mut message: libc::msghdr = unsafe { std::mem::zeroed() };

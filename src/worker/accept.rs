@@ -5,7 +5,7 @@
 //! lets the workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
 //! descriptor left, the sockets are out of the poll and the other workers serve them.
 //!
-//! A worker above its share of the connections ([`super::share`]) steps aside: it takes one connection at a wake, the one that it was
+//! A worker above its share of the connections ([`crate::worker::accept::share`]) steps aside: it takes one connection at a wake, the one that it was
 //! woken for and nobody else, and leaves the poll for a moment, or for as long as it takes to be below its share again. It comes
 //! back behind the others. So nothing is left in the queue that nobody was woken for.
 
@@ -16,11 +16,14 @@ use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
 use crate::sys::epoll;
-use crate::sys::fd::{Identity, identity};
+use crate::sys::fd::{FileId, identity};
 
-use super::burst::Burst;
-use super::descriptors::taken;
-use super::share::Share;
+use super::descriptors::replaced;
+use crate::worker::accept::batch::AcceptBatch;
+use crate::worker::accept::share::Share;
+
+pub mod batch;
+pub mod share;
 
 /// Connections between two changes of place in the kernel's queue of waiting workers.
 const ROTATE: usize = 32;
@@ -40,7 +43,7 @@ const COMPLAIN_MS: u64 = 10_000;
 
 /// Why the sockets are out of the poll.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum Pause {
     /// They are in it.
     Open,
     /// As many connections as allowed.
@@ -57,21 +60,21 @@ enum State {
 #[derive(Debug)]
 pub struct Acceptor {
     listeners: Vec<Listener>,
-    state: State,
+    state: Pause,
     /// This worker among others that listen; `None`: there is no other.
     share: Option<Share>,
     /// Connections since the last change of place.
     placed: usize,
     /// Whether what is taken now may have waited while nobody took anything.
     late: bool,
-    burst: Burst,
+    batch: AcceptBatch,
     /// What the present wake has brought.
-    taken: usize,
+    accepted: usize,
     /// Whether its last try was in vain.
     in_vain: bool,
     complained: u64,
     /// Which socket each listener was at the beginning.
-    known: Vec<Identity>,
+    known: Vec<FileId>,
     /// Why a listener cannot be accepted from any more.
     failure: Option<io::Error>,
     /// First of the poll tokens, one per listener.
@@ -84,8 +87,8 @@ pub type Accepted = (Stream, PeerAddr);
 impl Acceptor {
     /// Registers the sockets with tokens from `first_token`.
     pub fn new(listeners: Vec<Listener>, share: Option<Share>, first_token: usize, poll: BorrowedFd<'_>) -> io::Result<Self> {
-        let burst = Burst::default();
-        let state = State::Full;
+        let batch = AcceptBatch::default();
+        let state = Pause::Full;
         let known = listeners.iter().map(|listener| identity(listener.as_raw_fd())).collect::<io::Result<_>>()?;
         let mut acceptor = Self {
             listeners,
@@ -93,8 +96,8 @@ impl Acceptor {
             share,
             placed: 0,
             late: false,
-            burst,
-            taken: 0,
+            batch,
+            accepted: 0,
             in_vain: false,
             complained: 0,
             known,
@@ -117,12 +120,12 @@ impl Acceptor {
 
     /// How many connections to take at one wake with `open` connections and a limit of `limit`.
     pub fn batch(&self, open: usize, limit: usize) -> usize {
-        self.burst.size().min(limit.saturating_sub(open))
+        self.batch.size().min(limit.saturating_sub(open))
     }
 
     /// Whether another connection may be taken at the present wake, with `open` connections.
     pub fn may_take(&self, open: usize) -> bool {
-        self.taken == 0 || !self.is_above_share(open)
+        self.accepted == 0 || !self.is_above_share(open)
     }
 
     /// Takes one connection from a listener; `None` when there is none now.
@@ -130,7 +133,7 @@ impl Acceptor {
         loop {
             match self.listeners[index].accept() {
                 Ok(accepted) => {
-                    self.taken += 1;
+                    self.accepted += 1;
                     return Some(accepted);
                 }
                 Err(error) => match error.raw_os_error() {
@@ -143,7 +146,7 @@ impl Acceptor {
                                 self.listeners[index].address()
                             ));
                         }
-                        self.close(State::Starved(now + NO_DESCRIPTOR_MS), poll);
+                        self.close(Pause::Starved(now + NO_DESCRIPTOR_MS), poll);
                         return None;
                     }
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
@@ -166,11 +169,11 @@ impl Acceptor {
     fn fail(&mut self, index: usize, error: &io::Error, now: u64, poll: BorrowedFd<'_>, log: &Log) {
         let listener = &self.listeners[index];
         if identity(listener.as_raw_fd()).ok() != Some(self.known[index]) {
-            self.failure = Some(taken(&format_args!("cannot accept on {} ({error})", listener.address())));
+            self.failure = Some(replaced(&format_args!("cannot accept on {} ({error})", listener.address())));
             return;
         }
         log.debug(format_args!("{} does not listen ({error})", listener.address()));
-        self.close(State::Starved(now + SHUT_DOWN_MS), poll);
+        self.close(Pause::Starved(now + SHUT_DOWN_MS), poll);
     }
 
     /// A wake of a listener is dealt with, and `open` connections are there: changes places with the other workers from time to
@@ -179,18 +182,18 @@ impl Acceptor {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        self.placed += self.taken;
-        self.burst.note(std::mem::take(&mut self.taken), std::mem::take(&mut self.in_vain));
-        if self.state != State::Open {
+        self.placed += self.accepted;
+        self.batch.note(std::mem::take(&mut self.accepted), std::mem::take(&mut self.in_vain));
+        if self.state != Pause::Open {
             return Ok(());
         }
         if self.is_above_share(open) {
-            self.close(State::Aside(now + ASIDE_MS), poll);
+            self.close(Pause::Aside(now + ASIDE_MS), poll);
         } else if self.is_shared() && self.placed >= ROTATE {
             self.placed = 0;
             // Nobody waits meanwhile.
             let late = self.late;
-            self.close(State::Full, poll);
+            self.close(Pause::Full, poll);
             self.open(poll)?;
             self.late = late;
         }
@@ -200,7 +203,7 @@ impl Acceptor {
     /// The poll has told of the sockets: whether one of them has connections. Without any the next ones come fresh.
     #[inline]
     pub fn polled(&mut self, has_some: bool) {
-        self.late &= has_some || self.state != State::Open;
+        self.late &= has_some || self.state != Pause::Open;
     }
 
     /// Whether a connection that is taken now may have waited for long, so that its client may have left: the worker has had no room
@@ -222,18 +225,18 @@ impl Acceptor {
     /// Puts the sockets in or out of the poll as the number of open connections demands.
     pub fn adjust(&mut self, open: usize, limit: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
         match self.state {
-            State::Open | State::Aside(_) if open >= limit => self.close(State::Full, poll),
-            State::Full if open < limit => self.open(poll)?,
-            State::Starved(until) if now >= until => self.open(poll)?,
-            State::Aside(until) if now >= until || !self.is_above_share(open) => self.open(poll)?,
-            State::Open | State::Full | State::Starved(_) | State::Aside(_) | State::Closed => {}
+            Pause::Open | Pause::Aside(_) if open >= limit => self.close(Pause::Full, poll),
+            Pause::Full if open < limit => self.open(poll)?,
+            Pause::Starved(until) if now >= until => self.open(poll)?,
+            Pause::Aside(until) if now >= until || !self.is_above_share(open) => self.open(poll)?,
+            Pause::Open | Pause::Full | Pause::Starved(_) | Pause::Aside(_) | Pause::Closed => {}
         }
         Ok(())
     }
 
     /// A connection was closed: its descriptor ends a starvation.
     pub fn freed(&mut self) {
-        if let State::Starved(until) = &mut self.state {
+        if let Pause::Starved(until) = &mut self.state {
             *until = 0;
         }
     }
@@ -241,19 +244,19 @@ impl Acceptor {
     /// When the sockets must be looked at without a wake, in milliseconds of the loop's clock.
     pub fn wants(&self) -> Option<u64> {
         match self.state {
-            State::Starved(until) | State::Aside(until) => Some(until),
-            State::Open | State::Full | State::Closed => None,
+            Pause::Starved(until) | Pause::Aside(until) => Some(until),
+            Pause::Open | Pause::Full | Pause::Closed => None,
         }
     }
 
     /// Whether the worker takes what comes, so that a connection that waits may have woken it and nobody else.
     pub fn is_open(&self) -> bool {
-        matches!(self.state, State::Open | State::Aside(_))
+        matches!(self.state, Pause::Open | Pause::Aside(_))
     }
 
     /// Takes the sockets out of the poll; they can still be accepted from.
     pub fn pause(&mut self, poll: BorrowedFd<'_>) {
-        self.close(State::Full, poll);
+        self.close(Pause::Full, poll);
     }
 
     /// Whether connections may be on their way to a socket without being in its queue.
@@ -263,7 +266,7 @@ impl Acceptor {
 
     /// Takes the sockets out for good and closes them.
     pub fn leave(&mut self, poll: BorrowedFd<'_>) {
-        self.close(State::Closed, poll);
+        self.close(Pause::Closed, poll);
         self.listeners.clear();
     }
 
@@ -276,13 +279,13 @@ impl Acceptor {
         for (index, listener) in self.listeners.iter().enumerate() {
             epoll::add_exclusive(poll, listener.as_fd(), (self.first_token + index) as u64)?;
         }
-        self.late |= matches!(self.state, State::Full | State::Starved(_));
-        self.enter(State::Open);
+        self.late |= matches!(self.state, Pause::Full | Pause::Starved(_));
+        self.enter(Pause::Open);
         Ok(())
     }
 
-    fn close(&mut self, state: State, poll: BorrowedFd<'_>) {
-        if self.state == State::Open {
+    fn close(&mut self, state: Pause, poll: BorrowedFd<'_>) {
+        if self.state == Pause::Open {
             for listener in &self.listeners {
                 // Fails only when the socket is not registered, which is what is wanted.
                 let _ = epoll::delete(poll, listener.as_fd());
@@ -291,7 +294,7 @@ impl Acceptor {
         self.enter(state);
     }
 
-    fn enter(&mut self, state: State) {
+    fn enter(&mut self, state: Pause) {
         self.state = state;
         if let Some(share) = &self.share {
             share.set_accepts(self.is_open());

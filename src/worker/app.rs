@@ -2,7 +2,7 @@
 //!
 //! The loop hands over a complete request. The answer is rendered into the connection's output buffer by the application's
 //! side, so that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more
-//! comes back as a [`Stream`], which the loop advances one block at a time while nothing waits to be sent.
+//! comes back as a [`Blocks`], which the loop advances one block at a time while nothing waits to be sent.
 
 use std::fmt;
 use std::fs::File;
@@ -10,9 +10,9 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
-use crate::http::blocks::BlockId;
 use crate::http::framing::Framing;
 use crate::http::head::Head;
+use crate::http::header_cache::BlockId;
 use crate::net::stream::{IP_MAX, PORT_MAX};
 use crate::net::text::Text;
 
@@ -50,7 +50,7 @@ pub trait Takeover: Send + Sync {
     fn take(&self) -> io::Result<()>;
 
     /// Whether it has.
-    fn is_taken(&self) -> bool;
+    fn is_hijacked(&self) -> bool;
 
     /// The call has ended: waits until what the application has sent is on its way.
     fn finish(&self);
@@ -58,7 +58,7 @@ pub trait Takeover: Send + Sync {
 
 /// A complete request body.
 #[derive(Debug, Default)]
-pub enum Body {
+pub enum RequestBody {
     /// No bytes.
     #[default]
     Empty,
@@ -76,15 +76,15 @@ pub struct BodyFile {
     /// Length in bytes.
     pub len: u64,
     /// What the file holds, to be dropped with it.
-    pub held: Box<dyn Held>,
+    pub guard: Box<dyn Guard>,
 }
 
 /// Something that only has to be dropped in time.
-pub trait Held: fmt::Debug + Send + Sync {}
+pub trait Guard: fmt::Debug + Send + Sync {}
 
-impl<T: fmt::Debug + Send + Sync> Held for T {}
+impl<T: fmt::Debug + Send + Sync> Guard for T {}
 
-impl Body {
+impl RequestBody {
     /// Length in bytes, transfer coding removed.
     pub fn len(&self) -> u64 {
         match self {
@@ -121,7 +121,7 @@ pub struct Request<'a> {
     /// Date field value.
     pub date: &'a [u8],
     /// The complete body.
-    pub body: Body,
+    pub body: RequestBody,
     /// The connection itself, if the request asks for another protocol.
     pub upgrade: Option<Arc<dyn Takeover>>,
 }
@@ -131,7 +131,7 @@ pub struct Request<'a> {
 pub struct Summary {
     /// Status code.
     pub status: u16,
-    /// Body bytes rendered, framing excluded.
+    /// RequestBody bytes rendered, framing excluded.
     pub sent: u64,
     /// What happens to the connection once the output is flushed.
     pub fate: Fate,
@@ -146,15 +146,15 @@ pub enum Fate {
     /// It is closed in order.
     Close,
     /// As [`Fate::Close`], and the answer may leave with the end: the worker's, not for applications.
-    Last,
+    CloseWithFin,
     /// The body is short; the end is visible by closing.
     Cut,
     /// The body is short and delimited only by the close: reset it, so that the client sees the cut.
     Reset,
     /// The application took the socket over, and its call has ended: it is closed in order.
-    Taken {
+    Hijacked {
         /// Whether a thread of the application still has it, and may be about to end it in its own way.
-        held: bool,
+        in_use: bool,
     },
 }
 
@@ -163,19 +163,19 @@ pub enum Reply {
     /// The whole answer is in the output.
     Complete(Summary),
     /// The answer goes on; what is rendered so far (maybe nothing) is in the output.
-    Stream(Box<dyn Stream>),
+    Blocks(Box<dyn Blocks>),
 }
 
 /// The rest of an answer. Dropping it closes the application's iterable (PEP 3333: `close()` exactly once on every path).
-pub trait Stream: Send {
+pub trait Blocks: Send {
     /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending. What
     /// `write()` is given meanwhile goes to `outlet`, with all that is in `out` before it.
-    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step;
+    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Produced;
 
-    /// The block that [`Step::Held`] announced: bytes to send behind `out`, and framing to send behind them.
-    fn held(&self) -> (&[u8], &'static [u8]);
+    /// The block that [`Produced::LargeBlock`] announced: bytes to send behind `out`, and framing to send behind them.
+    fn large_block(&self) -> (&[u8], &'static [u8]);
 
-    /// The file that [`Step::File`] announced.
+    /// The file that [`Produced::File`] announced.
     fn file(&self) -> Option<BorrowedFd<'_>>;
 
     /// What is known of the answer so far (status 0 before the head is rendered).
@@ -184,12 +184,12 @@ pub trait Stream: Send {
 
 /// One step of a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum Produced {
     /// A block (or, for an empty one, nothing) was rendered into the output; ask again.
     Rendered,
-    /// A large block is kept by the stream: send the output, then [`Stream::held`], then ask again.
-    Held,
-    /// Send the output, then `len` bytes of [`Stream::file`] from `offset`, then ask again. A file that ends early is a cut.
+    /// A large block is kept by the stream: send the output, then [`Blocks::held`], then ask again.
+    LargeBlock,
+    /// Send the output, then `len` bytes of [`Blocks::file`] from `offset`, then ask again. A file that ends early is a cut.
     File {
         /// First byte.
         offset: u64,

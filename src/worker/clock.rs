@@ -20,7 +20,7 @@ impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
         let mut clock = Self { ns: 0, wall: 0, next_second: 0 };
-        clock.turn();
+        clock.refresh();
         clock
     }
 
@@ -31,7 +31,7 @@ impl Clock {
 
     /// Reads the monotonic clock, and the wall clock when its next second has begun.
     #[inline]
-    pub fn turn(&mut self) {
+    pub fn refresh(&mut self) {
         self.tick();
         if self.ns >= self.next_second {
             let wall = wall();

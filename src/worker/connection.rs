@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
-//!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Answer ──▶ Head | Closing
+//!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Streaming ──▶ Head | Closing
 //!   │                                │                │ └── next block ───────────┘
 //!   └── refused ──▶ Closing ◀────────┘                └── (the application runs, the connection is left alone)
 //!                      └──▶ Linger ──▶ gone
@@ -13,14 +13,14 @@
 
 use std::sync::Arc;
 
-use super::answer::Answer;
 use super::app::Fate;
-use super::job::{Link, Parcel, Work};
+use super::ctx::ThreadCtx;
+use super::job::{Link, QueuedRequest, Work};
 use super::kept::Kept;
-use super::member::Member;
-use super::output::Output;
-use super::seat::Seat;
-use super::upload::Upload;
+use super::streaming::Streaming;
+use crate::worker::body::upload::Upload;
+use crate::worker::send::output::Output;
+use crate::worker::threads::thread_id::ThreadId;
 
 mod ending;
 mod keeping;
@@ -40,7 +40,7 @@ pub(super) use refusal::CLIENT_CLOSED_REQUEST;
 pub use token::Token;
 
 /// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
-const TURN: u8 = 48;
+const BUDGET: u8 = 48;
 
 /// What the loop does with the connection next.
 #[derive(Debug)]
@@ -66,11 +66,11 @@ pub(super) enum Phase {
     /// In the middle of a body.
     Body(Box<Upload>),
     /// Its request is complete and waits for a free application slot.
-    Waiting(Box<Parcel>),
+    Waiting(Box<QueuedRequest>),
     /// The application has its request or its stream.
     Serving,
     /// The application's answer goes on.
-    Answer(Box<Answer>),
+    Streaming(Box<Streaming>),
     /// The output is the last.
     Closing(Fate),
     /// Its last answer is sent. What still comes is thrown away, or is the application's for a moment when that had taken the
@@ -86,7 +86,7 @@ pub struct Connection {
     /// Its socket and client.
     pub link: Arc<Link>,
     pub(super) phase: Phase,
-    /// What was read and not used, while the seat has it not. In a box: most connections keep nothing.
+    /// What was read and not used, while the thread context has it not. In a box: most connections keep nothing.
     pub(super) kept: Option<Box<Kept>>,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
@@ -103,18 +103,18 @@ pub struct Connection {
     /// Whether its request lies on the tray, as far as the loop knows.
     pub laid: bool,
     /// On whose desk its request lies, as far as the loop knows.
-    pub desk: Option<Member>,
+    pub desk: Option<ThreadId>,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Whether the client has said that nothing follows its request.
     is_last: bool,
     /// Steps left of its turn.
-    pub(super) turn: u8,
-    /// Since when its request waits, if another worker has lent it: nanoseconds of the loop's clock; 0: it has not.
+    pub(super) budget: u8,
+    /// Since when its request waits, if another worker has handed over it: nanoseconds of the loop's clock; 0: it has not.
     pub(super) since: u64,
     /// Whether its next request has waited for its turn here or elsewhere, so that its client may have left.
     pub(super) waited: bool,
-    /// How often the request was lent.
+    /// How often the request was handed over.
     pub(super) moves: u8,
     /// When it is to be looked at, in milliseconds of the loop's clock.
     pub(super) deadline: u64,
@@ -140,7 +140,7 @@ impl Connection {
             desk: None,
             unread: false,
             is_last: false,
-            turn: TURN,
+            budget: BUDGET,
             since: 0,
             waited: false,
             moves: 0,
@@ -175,96 +175,96 @@ impl Connection {
     }
 
     /// A new turn: goes on.
-    pub fn begin_turn(&mut self, seat: &mut Seat) -> Next {
-        self.renew_turn(seat);
-        self.drive(seat)
+    pub fn begin_turn(&mut self, ctx: &mut ThreadCtx) -> Next {
+        self.renew_turn(ctx);
+        self.drive(ctx)
     }
 
-    /// Takes its bytes to the seat, if they can be used now.
-    pub(super) fn renew_turn(&mut self, seat: &mut Seat) {
-        self.turn = TURN;
-        seat.take_in(&[]);
+    /// Takes its bytes to the thread context, if they can be used now.
+    pub(super) fn renew_turn(&mut self, ctx: &mut ThreadCtx) {
+        self.budget = BUDGET;
+        ctx.take_in(&[]);
         if matches!(self.phase, Phase::Head) {
-            self.take_kept(seat);
+            self.take_kept(ctx);
         }
     }
 
     /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
-    pub fn drive(&mut self, seat: &mut Seat) -> Next {
+    pub fn drive(&mut self, ctx: &mut ThreadCtx) -> Next {
         let next = loop {
-            if self.turn == 0 {
+            if self.budget == 0 {
                 // Answers that are rendered go out before others have their turn.
-                break self.send_all(seat).err().unwrap_or(Next::Yield);
+                break self.send_all(ctx).err().unwrap_or(Next::Yield);
             }
-            self.turn -= 1;
-            if let Err(next) = self.step(seat) {
+            self.budget -= 1;
+            if let Err(next) = self.step(ctx) {
                 break next;
             }
         };
-        self.leave(next, seat)
+        self.leave(next, ctx)
     }
 
     /// The deadline has passed.
-    pub fn expire(&mut self, seat: &mut Seat) -> Next {
+    pub fn expire(&mut self, ctx: &mut ThreadCtx) -> Next {
         match &self.phase {
             Phase::Serving => {
                 self.deadline = u64::MAX;
                 Next::Wait
             }
-            Phase::Answer(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
+            Phase::Streaming(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
             Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
             Phase::Head if self.kept.is_none() => Next::Close(CloseReason::Idle),
-            Phase::Linger(Linger { shut: false, .. }) => match self.take_back(seat) {
-                Ok(()) => self.begin_turn(seat),
+            Phase::Linger(Linger { shut: false, .. }) => match self.take_back(ctx) {
+                Ok(()) => self.begin_turn(ctx),
                 Err(next) => next,
             },
             Phase::Linger(_) => Next::Close(CloseReason::Lingered),
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) => {
-                self.time_out(seat);
+                self.time_out(ctx);
                 self.kept = None;
-                self.begin_turn(seat)
+                self.begin_turn(ctx)
             }
         }
     }
 
     /// The drive is over.
     #[inline]
-    fn leave(&mut self, next: Next, seat: &mut Seat) -> Next {
-        // A call is quick as a rule: what follows its request stays in the seat meanwhile.
+    fn leave(&mut self, next: Next, ctx: &mut ThreadCtx) -> Next {
+        // A call is quick as a rule: what follows its request stays in the thread context meanwhile.
         if !matches!(next, Next::Work(Work::Call)) {
-            self.stow(seat);
+            self.stow(ctx);
         }
         if matches!(next, Next::Close(_)) {
             // Answers that were rendered for a client that is gone.
-            seat.out.clear();
+            ctx.out.clear();
         }
-        debug_assert!(seat.out.is_empty(), "all that was rendered is sent, kept with the connection or held in the outbox");
+        debug_assert!(ctx.out.is_empty(), "all that was rendered is sent, kept with the connection or held in the outbox");
         next
     }
 
-    fn step(&mut self, seat: &mut Seat) -> Flow {
+    fn step(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if self.held && self.sends_now() {
-            self.recall(seat)?;
+            self.recall(ctx)?;
         }
-        self.send_waiting(seat)?;
+        self.send_waiting(ctx)?;
         match &self.phase {
             Phase::Head | Phase::Body(_) => {
-                self.pass_on(seat)?;
+                self.pass_on(ctx)?;
                 // What is read is used at once, so that a turn never ends with a piece of a body in hand.
-                if seat.has_input() || self.read_more(seat)? { self.consume(seat) } else { Ok(()) }
+                if ctx.has_input() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
             // Its place in the queue is for those who are there.
             Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
-            Phase::Answer(_) => self.go_on_answering(seat),
+            Phase::Streaming(_) => self.go_on_answering(ctx),
             &Phase::Closing(fate) => {
-                if fate == Fate::Last {
-                    self.flush_last(seat)?;
+                if fate == Fate::CloseWithFin {
+                    self.flush_last(ctx)?;
                 }
-                self.flush(seat)?;
-                self.end(fate, seat)
+                self.flush(ctx)?;
+                self.end(fate, ctx)
             }
-            &Phase::Linger(linger) => self.linger(linger, seat),
+            &Phase::Linger(linger) => self.linger(linger, ctx),
         }
     }
 }

@@ -13,7 +13,7 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SI
 use crate::channel::{DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
 use crate::log::sink::Sink;
 
-use super::descriptors::{Purpose, is_taken};
+use super::descriptors::{Purpose, is_replaced};
 
 /// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
 /// their default would kill. They are caught, not ignored, so that programs which the application starts get their defaults.
@@ -121,7 +121,7 @@ impl Control {
                 Ok(None) => break,
                 Err(error) => {
                     self.orphaned = true;
-                    if is_taken(&error) {
+                    if is_replaced(&error) {
                         self.failure = Some(error);
                     }
                     take(Order::Quit);

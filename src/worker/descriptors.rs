@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 
-use crate::sys::fd::{Identity, identity, silence};
+use crate::sys::fd::{FileId, identity, silence};
 
 /// What a descriptor is for. `Display` is a noun: `the error log`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,21 +39,21 @@ impl fmt::Display for Purpose {
 
 /// A descriptor and what was behind it.
 #[derive(Debug)]
-struct Known {
+struct KnownDescriptor {
     number: RawFd,
     purpose: Purpose,
-    identity: Identity,
+    identity: FileId,
 }
 
 /// Those that live as long as the worker.
 #[derive(Debug, Default)]
-pub struct Descriptors(Vec<Known>);
+pub struct Descriptors(Vec<KnownDescriptor>);
 
 impl Descriptors {
     /// Remembers what is behind one.
     pub fn add(&mut self, fd: BorrowedFd<'_>, purpose: Purpose) -> io::Result<()> {
         let number = fd.as_raw_fd();
-        self.0.push(Known { number, purpose, identity: identity(number)? });
+        self.0.push(KnownDescriptor { number, purpose, identity: identity(number)? });
         Ok(())
     }
 
@@ -71,15 +71,15 @@ impl Descriptors {
     /// The first one that is something else, in words.
     #[cold]
     pub fn look(&self) -> io::Result<()> {
-        let is_lost = |known: &&Known| identity(known.number).ok() != Some(known.identity);
+        let is_lost = |known: &&KnownDescriptor| identity(known.number).ok() != Some(known.identity);
         let Some(lost) = self.0.iter().find(is_lost) else { return Ok(()) };
         self.0.iter().filter(|known| known.purpose == Purpose::Log).filter(is_lost).for_each(|log| silence(log.number));
-        Err(taken(&format_args!("descriptor {}, {}, is another file or none", lost.number, lost.purpose)))
+        Err(replaced(&format_args!("descriptor {}, {}, is another file or none", lost.number, lost.purpose)))
     }
 }
 
 /// The error of a worker that has lost a descriptor; `what` says how that shows.
-pub fn taken(what: &dyn fmt::Display) -> io::Error {
+pub fn replaced(what: &dyn fmt::Display) -> io::Error {
     io::Error::other(format!(
         "{what}: the application has closed or replaced a descriptor of the server (os.close, os.dup2 or os.closerange with a number \
          that is not its own)"
@@ -87,7 +87,7 @@ pub fn taken(what: &dyn fmt::Display) -> io::Error {
 }
 
 /// Whether a call has failed because its descriptor is not what it was.
-pub fn is_taken(error: &io::Error) -> bool {
+pub fn is_replaced(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTCONN))
 }
 

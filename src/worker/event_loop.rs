@@ -2,7 +2,7 @@
 //!
 //! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that owns
 //! the loop and keeps its place in the turn; the thread does the work and hands back what came of it, or another thread goes on
-//! with the turn where it was left ([`super::executor`]).
+//! with the turn where it was left ([`crate::worker::threads::executor`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,48 +15,48 @@ use slab::Slab;
 
 use crate::channel::Report;
 use crate::config::{Settings, Trusted};
-use crate::lending::Queue;
+use crate::handoff::Queue;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::sys::process::descriptor_limit;
 
 use super::accept::Acceptor;
-use super::calls::Calls;
 use super::connection::{Connection, Token};
 use super::control::Control;
-use super::descriptors::{Descriptors, Purpose, taken};
-use super::desk::Desks;
-use super::gather::Asked;
-use super::job::{Letter, Parcel, Served, Work};
-use super::last::Ended;
-use super::letter_box::LetterBox;
-use super::member::{MAIN, Member, Members};
-use super::outbox::Outbox;
+use super::ctx::ThreadCtx;
+use super::descriptors::{Descriptors, Purpose, replaced};
+use super::job::{Completion, QueuedRequest, Served, Work};
 use super::overload::Overload;
-use super::pace::Pace;
-use super::seat::Seat;
-use super::share::Share;
 use super::timers::Wheel;
-use super::tray::Tray;
+use crate::worker::accept::share::Share;
+use crate::worker::deadline::calls::Calls;
+use crate::worker::send::coalesce::Pulled;
+use crate::worker::send::fin::Ended;
+use crate::worker::send::outbox::Outbox;
+use crate::worker::threads::completions::Completions;
+use crate::worker::threads::desk::Desks;
+use crate::worker::threads::pace::Pace;
+use crate::worker::threads::thread_id::{MAIN, ThreadId, ThreadSet};
+use crate::worker::threads::tray::Tray;
 
 mod ahead;
 mod connections;
 mod deadlines;
 mod desks;
+mod handoff;
+mod hijacked;
+mod iteration;
 mod leave;
-mod lend;
 mod outside;
+mod permits;
 mod signals;
-mod slots;
-mod taken;
-mod turn;
 mod wait;
 
+use handoff::Handoff;
+use iteration::Iteration;
 use leave::Leaving;
-use lend::Lending;
-use turn::Turn;
 
-pub use turn::Step;
+pub use iteration::Step;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
@@ -67,11 +67,11 @@ const CONNECTIONS: usize = 16_384;
 /// Poll token of the channel and the signal pipes; connections count from 0 and never get there.
 const CONTROL: usize = usize::MAX;
 
-/// Poll token of the waker: a thread without the loop has left a letter.
-const LETTERS: usize = usize::MAX - 1;
+/// Poll token of the waker: a thread without the loop has left a completion.
+const COMPLETIONS: usize = usize::MAX - 1;
 
-/// Poll token of the queue of lent connections.
-const LENDING: usize = usize::MAX - 2;
+/// Poll token of the hand-off queue.
+const HANDOFF: usize = usize::MAX - 2;
 
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
@@ -80,7 +80,7 @@ const LISTENERS: usize = usize::MAX - 0xffff;
 pub struct EventLoop {
     poll: Poll,
     events: Events,
-    turn: Turn,
+    iteration: Iteration,
     acceptor: Acceptor,
     control: Control,
     connections: Slab<Connection>,
@@ -99,7 +99,7 @@ pub struct EventLoop {
     /// Requests that may wait for one.
     max_queue: usize,
     overload: Overload,
-    lending: Lending,
+    handoff: Handoff,
     timers: Wheel,
     leaving: Leaving,
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
@@ -109,16 +109,16 @@ pub struct EventLoop {
     brisk: bool,
     trusted: Trusted,
     /// The thread that owns the loop.
-    owner: Member,
+    owner: ThreadId,
     /// Whole answers that wait for others, while the loop lies on the table.
     pub(super) outbox: Outbox,
     /// Access-log lines of the turn, while the loop lies on the table.
     pub(super) lines: Vec<u8>,
     ended: Ended,
     /// The stream that its owner asks.
-    pub(super) asked: Asked,
+    pub(super) pulled: Pulled,
     /// Threads that are in the application without owning the loop.
-    pub outside: Members,
+    pub outside: ThreadSet,
     /// Their calls.
     calls: Calls,
     /// The connection for which the owner calls the application, and whether its request lies on the owner's desk.
@@ -130,10 +130,10 @@ pub struct EventLoop {
     descriptors: Descriptors,
     looked: u64,
     /// Requests that may be in the application at once.
-    slots: usize,
+    permits: usize,
     pace: Pace,
-    letters: Receiver<Letter>,
-    letter_box: LetterBox,
+    completed: Receiver<Completion>,
+    completions: Completions,
 }
 
 impl EventLoop {
@@ -149,15 +149,15 @@ impl EventLoop {
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
-        let room = lend::room(descriptor_limit());
-        let lending = Lending::new(queue, settings, share.is_some(), listeners.len(), room);
+        let room = handoff::room(descriptor_limit());
+        let handoff = Handoff::new(queue, settings, share.is_some(), listeners.len(), room);
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
-        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(LETTERS))?);
-        let (sender, letters) = unbounded();
+        let waker = Arc::new(Waker::new(poll.registry(), mio::Token(COMPLETIONS))?);
+        let (sender, completed) = unbounded();
         Ok(Self {
             poll,
             events: Events::with_capacity(EVENTS),
-            turn: Turn::new(),
+            iteration: Iteration::new(),
             acceptor,
             control,
             // Memory that nobody has touched costs nothing; when it is used up, connections must not have to move.
@@ -167,11 +167,11 @@ impl EventLoop {
             parked: VecDeque::new(),
             tray: Tray::default(),
             laid: 0,
-            desks: Desks::new(settings.members()),
+            desks: Desks::new(settings.all_threads()),
             errands: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
-            lending,
+            handoff,
             timers: Wheel::new(now),
             leaving: Leaving::No,
             quota: None,
@@ -182,61 +182,61 @@ impl EventLoop {
             outbox: Outbox::default(),
             lines: Vec::new(),
             ended: Ended::new(room),
-            asked: Asked::default(),
-            outside: Members::none(settings.members()),
+            pulled: Pulled::default(),
+            outside: ThreadSet::none(settings.all_threads()),
             calls: Calls::new(settings.timeout, settings.timeout_grace),
             calling: Token::NONE,
             kept_back: false,
             reported: (false, false),
             descriptors: Descriptors::default(),
             looked: 0,
-            slots: settings.threads,
+            permits: settings.threads,
             pace: Pace::default(),
-            letters,
-            letter_box: LetterBox { letters: sender, waker, log: log.clone() },
+            completed,
+            completions: Completions { completed: sender, waker, log: log.clone() },
         })
     }
 
-    /// Where threads without the loop leave their letters, and where they find their next request and the one that is theirs.
-    pub fn ends(&self) -> (LetterBox, Tray, Desks) {
-        (self.letter_box.clone(), self.tray.clone(), self.desks.clone())
+    /// Where threads without the loop leave their completions, and where they find their next request and the one that is theirs.
+    pub fn ends(&self) -> (Completions, Tray, Desks) {
+        (self.completions.clone(), self.tray.clone(), self.desks.clone())
     }
 
     /// A thread begins to own the loop.
-    pub fn own(&mut self, seat: &mut Seat) {
-        self.owner = seat.member;
-        seat.draining = self.is_draining();
-        seat.clock.tick();
-        self.take_outbox(seat);
-        self.send_held(seat);
-        self.send_gathered(seat);
+    pub fn own(&mut self, ctx: &mut ThreadCtx) {
+        self.owner = ctx.thread;
+        ctx.draining = self.is_draining();
+        ctx.clock.tick();
+        self.take_outbox(ctx);
+        self.send_held(ctx);
+        self.send_gathered(ctx);
     }
 
     /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
     pub fn wants_help(&self) -> bool {
-        self.slots > 1 && self.pace.is_slow()
+        self.permits > 1 && self.pace.is_slow()
     }
 
     /// Whether other threads than the main one may call.
     pub fn has_helpers(&self) -> bool {
-        self.slots > 1
+        self.permits > 1
     }
 
-    /// Makes the request that this connection has submitted, and what came with it, independent of the seat's buffer. `false`: there is
+    /// Makes the request that this connection has submitted, and what came with it, independent of the thread's buffer. `false`: there is
     /// no memory for that, and it can only be called where it is.
-    pub fn detach(&mut self, token: Token, seat: &mut Seat) -> bool {
-        seat.job.detach(&seat.input) && self.find(token).is_none_or(|connection| connection.keep_input(seat))
+    pub fn detach(&mut self, token: Token, ctx: &mut ThreadCtx) -> bool {
+        ctx.job.detach(&ctx.input) && self.find(token).is_none_or(|connection| connection.keep_input(ctx))
     }
 
     /// The request that this connection has submitted, detached. Its client may have left just now, as it may in the call.
-    fn pack(&mut self, token: Token, seat: &mut Seat) -> Box<Parcel> {
+    fn pack(&mut self, token: Token, ctx: &mut ThreadCtx) -> Box<QueuedRequest> {
         match self.find(token) {
-            Some(connection) => connection.pack(seat),
+            Some(connection) => connection.pack(ctx),
             None => {
-                seat.forget_followers();
+                ctx.forget_followers();
                 // Its thread sees it.
-                seat.job.waited = true;
-                Box::new(seat.job.pack(seat.draining))
+                ctx.job.waited = true;
+                Box::new(ctx.job.pack(ctx.draining))
             }
         }
     }
@@ -245,7 +245,7 @@ impl EventLoop {
     /// worker asks to be replaced is `quota`; `None`: never.
     pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
         self.quota = quota;
-        self.know_descriptors().map_err(|error| taken(&format_args!("a descriptor is not there ({error})")))?;
+        self.know_descriptors().map_err(|error| replaced(&format_args!("a descriptor is not there ({error})")))?;
         self.control.report(&Report::Ready(description))
     }
 
@@ -255,56 +255,56 @@ impl EventLoop {
         known.add(borrow(&self.poll), Purpose::Poll)?;
         self.acceptor.descriptors().try_for_each(|fd| known.add(fd, Purpose::Listener))?;
         self.control.descriptors().into_iter().try_for_each(|(fd, purpose)| known.add(fd, purpose))?;
-        self.lending.descriptors().into_iter().try_for_each(|fd| known.add(fd, Purpose::Queue))?;
+        self.handoff.descriptors().into_iter().try_for_each(|fd| known.add(fd, Purpose::Queue))?;
         self.descriptors = known;
         Ok(())
     }
 
-    /// The owner is back from its work for this connection; what it rendered is in its seat. Returns more work, if there is a slot
-    /// for it. `rest`: whether the seat has the connection's input.
-    pub fn resume(&mut self, token: Token, served: Served, rest: bool, seat: &mut Seat) -> Option<(Token, Work)> {
+    /// The owner is back from its work for this connection; what it rendered is in its thread context. Returns more work, if there is a slot
+    /// for it. `rest`: whether the thread context has the connection's input.
+    pub fn resume(&mut self, token: Token, served: Served, rest: bool, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if !rest {
-            self.renew_turn(token, &served, seat);
+            self.renew_turn(token, &served, ctx);
         }
-        self.take_outbox(seat);
+        self.take_outbox(ctx);
         self.pace.note(false);
-        self.asked.end();
-        let (token, work) = self.go_on(token, served, seat)?;
-        self.admit(token, work, seat).map(|work| (token, work))
+        self.pulled.end();
+        let (token, work) = self.go_on(token, served, ctx)?;
+        self.admit(token, work, ctx).map(|work| (token, work))
     }
 
     /// A connection that has kept its input goes on behind this. One whose request was taken back has had its turns without it.
-    fn renew_turn(&mut self, token: Token, served: &Served, seat: &mut Seat) {
-        if !matches!(served, Served::TakenBack)
+    fn renew_turn(&mut self, token: Token, served: &Served, ctx: &mut ThreadCtx) {
+        if !matches!(served, Served::Withdrawn)
             && let Some(connection) = self.find(token)
         {
-            connection.renew_turn(seat);
+            connection.renew_turn(ctx);
         }
     }
 
-    fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
-        if matches!(served, Served::TakenBack) {
+    fn go_on(&mut self, token: Token, served: Served, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        if matches!(served, Served::Withdrawn) {
             // Its connection has gone on without this thread.
-            seat.take_in(&[]);
-            seat.out.clear();
+            ctx.take_in(&[]);
+            ctx.out.clear();
             return None;
         }
         let crowded = self.is_crowded();
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.errands.extend(served.into_answer().map(Work::Drop));
-            seat.take_in(&[]);
-            seat.out.clear();
+            ctx.take_in(&[]);
+            ctx.out.clear();
             return None;
         };
         let next = if matches!(served, Served::Gone) {
-            connection.desert(seat)
+            connection.desert(ctx)
         } else {
-            connection.served(served, seat);
-            seat.set_crowded(crowded);
-            connection.drive(seat)
+            connection.served(served, ctx);
+            ctx.set_crowded(crowded);
+            connection.drive(ctx)
         };
-        self.follow(token, next, seat)
+        self.follow(token, next, ctx)
     }
 }
 

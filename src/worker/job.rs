@@ -14,23 +14,23 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::http::blocks::BlockId;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
+use crate::http::header_cache::BlockId;
 use crate::net::stream::Stream;
 
-use super::answer::Answer;
-use super::app::{Body, Client, Fate, Gone, Outlet, Peer, Step};
-use super::claim::Claim;
+use super::app::{Client, Fate, Gone, Outlet, Peer, Produced, RequestBody};
 use super::connection::Token;
-use super::disk::Disk;
-use super::gather::{Gathering, Way};
+use super::ctx::{copy_of_head, head_of};
 use super::kept::Kept;
-use super::member::{MAIN, Member};
-use super::output::{self, Output, Sent};
-use super::pace::{TICK, TICK_NS};
-use super::seat::{copy_of_head, head_of};
-use super::spool::Lease;
+use super::streaming::Streaming;
+use crate::worker::body::disk::Disk;
+use crate::worker::body::spool::Lease;
+use crate::worker::deadline::claim::Claim;
+use crate::worker::send::coalesce::{Coalescing, WritePath};
+use crate::worker::send::output::{self, Output, Sent};
+use crate::worker::threads::pace::{TICK, TICK_NS};
+use crate::worker::threads::thread_id::{MAIN, ThreadId};
 
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
 /// takes longer on an idle machine is a full socket, whose client can wait.
@@ -50,7 +50,7 @@ pub struct Link {
     /// Where output goes that its client does not read.
     pub disk: Disk,
     /// Whether the application has taken the socket over.
-    taken: AtomicBool,
+    hijacked: AtomicBool,
     /// Whether the loop has answers that go before what the call sends.
     preceded: AtomicBool,
 }
@@ -64,7 +64,7 @@ impl Link {
             listener,
             claim: Claim::default(),
             disk,
-            taken: AtomicBool::new(false),
+            hijacked: AtomicBool::new(false),
             preceded: AtomicBool::new(false),
         }
     }
@@ -89,12 +89,12 @@ impl Link {
 
     /// The application takes the socket over; the connection serves no other request.
     pub fn take(&self) {
-        self.taken.store(true, Relaxed);
+        self.hijacked.store(true, Relaxed);
     }
 
     /// Whether it has.
-    pub fn is_taken(&self) -> bool {
-        self.taken.load(Relaxed)
+    pub fn is_hijacked(&self) -> bool {
+        self.hijacked.load(Relaxed)
     }
 }
 
@@ -108,23 +108,23 @@ impl Client for Link {
     }
 }
 
-/// The request in hand. It lives in the seat and is filled anew for each request, so that serving allocates nothing.
+/// The request in hand. It lives in the thread context and is filled anew for each request, so that serving allocates nothing.
 #[derive(Debug)]
 pub struct Job {
     /// Socket and client; `None` between requests.
     pub link: Option<Arc<Link>>,
-    /// The head's bytes when they are not in the seat's input buffer (the body came later).
+    /// The head's bytes when they are not in the thread's input buffer (the body came later).
     pub own: Vec<u8>,
-    /// The head's bytes in the seat's input buffer, when `own` is empty.
+    /// The head's bytes in the thread's input buffer, when `own` is empty.
     pub at: Range<usize>,
     /// The head; its spans count from the start of those bytes.
     pub head: Head,
-    /// Name of the head's block in the seat's cache, if it is there.
+    /// Name of the head's block in the thread's cache, if it is there.
     pub block: Option<BlockId>,
     /// Framing of the request.
     pub framing: Framing,
     /// The body.
-    pub body: Body,
+    pub body: RequestBody,
     /// What the body's memory has of the worker's budget, until the application has it.
     pub lease: Lease,
     /// When it asks for another protocol: what the client has sent behind its head.
@@ -139,7 +139,7 @@ pub struct Job {
     pub waited: bool,
     /// When the call began, nanoseconds of the loop's clock.
     pub began: u64,
-    /// Length of the seat's output before the call.
+    /// Length of the thread's output before the call.
     pub rendered: usize,
 }
 
@@ -153,7 +153,7 @@ impl Job {
             head: Head::default(),
             block: None,
             framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
-            body: Body::Empty,
+            body: RequestBody::Empty,
             lease: Lease::default(),
             early: Vec::new(),
             output: None,
@@ -165,12 +165,12 @@ impl Job {
         }
     }
 
-    /// The bytes that the head was parsed from; `input` is the seat's buffer.
+    /// The bytes that the head was parsed from; `input` is the thread's buffer.
     pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
         if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
     }
 
-    /// Makes the head independent of the seat's buffer, `input`. A client decides how much it is: `false` when there is no memory.
+    /// Makes the head independent of the thread's buffer, `input`. A client decides how much it is: `false` when there is no memory.
     #[must_use]
     pub fn detach(&mut self, input: &[u8]) -> bool {
         if self.own.is_empty() {
@@ -190,9 +190,9 @@ impl Job {
     }
 }
 
-/// A request that leaves its seat: for another thread, or to wait for a free slot.
+/// A request that leaves its thread context: for another thread, or to wait for a free slot.
 #[derive(Debug)]
-pub struct Parcel {
+pub struct QueuedRequest {
     /// Socket and client.
     pub link: Arc<Link>,
     /// The bytes of the head.
@@ -202,7 +202,7 @@ pub struct Parcel {
     /// Framing of the request.
     pub framing: Framing,
     /// The body.
-    pub body: Body,
+    pub body: RequestBody,
     /// What the body's memory has of the worker's budget, until the application has it.
     pub lease: Lease,
     /// What the client has sent behind a head that asks for another protocol.
@@ -225,7 +225,7 @@ pub struct Parcel {
     pub behind: bool,
 }
 
-impl Parcel {
+impl QueuedRequest {
     /// Its wait is over.
     pub fn stop_waiting(&mut self, now: u64) {
         if self.since > 0 {
@@ -244,11 +244,11 @@ impl Parcel {
 }
 
 impl Job {
-    /// Takes the request, whose head is detached, out of its seat, while its worker leaves or not.
-    pub fn pack(&mut self, draining: bool) -> Parcel {
+    /// Takes the request, whose head is detached, out of its thread context, while its worker leaves or not.
+    pub fn pack(&mut self, draining: bool) -> QueuedRequest {
         let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
         let (head, bytes) = self.take_head();
-        Parcel {
+        QueuedRequest {
             link,
             bytes,
             head,
@@ -267,58 +267,58 @@ impl Job {
         }
     }
 
-    /// Puts a request into the seat.
-    pub fn unpack(&mut self, parcel: Parcel) {
-        self.link = Some(parcel.link);
-        self.block = parcel.block;
-        self.own = parcel.bytes;
-        self.head = parcel.head;
-        self.framing = parcel.framing;
-        self.body = parcel.body;
-        self.lease = parcel.lease;
-        self.early = parcel.early;
-        self.output = parcel.output;
-        self.behind = parcel.behind;
-        self.queued = parcel.queued;
-        self.waited = parcel.waited;
+    /// Puts a request into the thread context.
+    pub fn unpack(&mut self, queued: QueuedRequest) {
+        self.link = Some(queued.link);
+        self.block = queued.block;
+        self.own = queued.bytes;
+        self.head = queued.head;
+        self.framing = queued.framing;
+        self.body = queued.body;
+        self.lease = queued.lease;
+        self.early = queued.early;
+        self.output = queued.output;
+        self.behind = queued.behind;
+        self.queued = queued.queued;
+        self.waited = queued.waited;
     }
 }
 
 /// What the loop asks a thread to do in the application.
 #[derive(Debug)]
 pub enum Work {
-    /// Call it with the seat's job.
+    /// Call it with the thread's job.
     Call,
     /// Call it with the request on the thread's desk, if it still lies there.
     Desk,
     /// Ask a stream for its next block.
-    Advance(Box<Answer>),
+    Advance(Box<Streaming>),
     /// Drop a stream whose client is gone: its `close()` runs.
-    Drop(Box<Answer>),
+    Drop(Box<Streaming>),
     /// Run the application's handlers of signals that have come.
     Signals,
 }
 
 impl Work {
     /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one. `None`: any.
-    pub fn member(&self) -> Option<Member> {
+    pub fn thread(&self) -> Option<ThreadId> {
         match self {
             Self::Call | Self::Desk => None,
-            Self::Advance(answer) | Self::Drop(answer) => Some(answer.member()),
+            Self::Advance(answer) | Self::Drop(answer) => Some(answer.thread()),
             Self::Signals => Some(MAIN),
         }
     }
 }
 
-/// What came of it; rendered bytes are in the seat's output.
+/// What came of it; rendered bytes are in the thread's output.
 #[derive(Debug)]
 pub enum Served {
     /// The call rendered its whole answer; what `write()` left over goes before it.
     Whole(Option<Box<Output>>, Fate),
     /// The call returned a stream.
-    Begun(Option<Box<Output>>, Box<Answer>),
+    Begun(Option<Box<Output>>, Box<Streaming>),
     /// The stream took a step that is not its last; what `write()` left over goes before what it rendered.
-    Step(Option<Box<Output>>, Box<Answer>, Step),
+    Produced(Option<Box<Output>>, Box<Streaming>, Produced),
     /// The stream has ended and is closed; likewise.
     Ended(Option<Box<Output>>, Fate),
     /// The stream is dropped.
@@ -328,31 +328,31 @@ pub enum Served {
     /// The request was not begun: its client has left while it waited. It is logged.
     Gone,
     /// The request was taken back from the thread's desk before it was begun.
-    TakenBack,
+    Withdrawn,
 }
 
 impl Served {
     /// The stream in it, which must be dropped by the application's side.
-    pub fn into_answer(self) -> Option<Box<Answer>> {
+    pub fn into_answer(self) -> Option<Box<Streaming>> {
         match self {
-            Self::Begun(_, answer) | Self::Step(_, answer, _) => Some(answer),
-            Self::Whole(..) | Self::Ended(..) | Self::Dropped | Self::Handled | Self::Gone | Self::TakenBack => None,
+            Self::Begun(_, answer) | Self::Produced(_, answer, _) => Some(answer),
+            Self::Whole(..) | Self::Ended(..) | Self::Dropped | Self::Handled | Self::Gone | Self::Withdrawn => None,
         }
     }
 }
 
 /// What a thread that has lost the loop sends to its owner.
 #[derive(Debug)]
-pub struct Letter {
+pub struct Completion {
     /// The sender.
-    pub from: Member,
+    pub from: ThreadId,
     /// The connection that it served.
     pub token: Token,
     /// What it did.
     pub served: Served,
     /// What it rendered.
     pub out: Vec<u8>,
-    /// Input of the connection that the sender's seat still had.
+    /// Input of the connection that the sender's thread context still had.
     pub rest: Option<Box<Kept>>,
     /// Whether the call took longer than a tick.
     pub slow: bool,
@@ -371,7 +371,7 @@ pub struct SocketOutlet<'a> {
     /// Whether anything was written.
     pub used: bool,
     /// Where the blocks of the stream lie that it is asked for; `None` during a call.
-    pub gathering: Option<Gathering<'a>>,
+    pub coalescing: Option<Coalescing<'a>>,
     /// Where the head of the answer is copied to for the log, before it leaves the buffer; `None`: the log does not want it.
     pub head: Option<SentHead<'a>>,
 }
@@ -403,15 +403,15 @@ impl Outlet for SocketOutlet<'_> {
             head.look(out);
         }
         let mut before = Vec::new();
-        if let Some(gathering) = &mut self.gathering
+        if let Some(coalescing) = &mut self.coalescing
             && self.output.is_none()
             && !self.behind
         {
-            match gathering.lay(out) {
-                Way::Lies => return Ok(()),
-                Way::Free => {}
-                Way::Behind(bytes) => before = bytes,
-                Way::Taken => self.behind = true,
+            match coalescing.lay(out) {
+                WritePath::Coalesced => return Ok(()),
+                WritePath::Free => {}
+                WritePath::After(bytes) => before = bytes,
+                WritePath::Flushed => self.behind = true,
             }
         }
         if self.behind && self.is_preceded() {

@@ -2,10 +2,10 @@
 //! of a worker have for it.
 //!
 //! ```text
-//! read ──▶ seat ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
-//!           └──── behind a request that the application has, or others have their turn ──▶ Rest ──▶ seat
+//! read ──▶ thread context ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
+//!           └──── behind a request that the application has, or others have their turn ──▶ Rest ──▶ thread context
 //! ```
-//! Input is in one place only: in the seat or with its connection. A part of a head stays with its connection and grows there, so that
+//! Input is in one place only: in the thread context or with its connection. A part of a head stays with its connection and grows there, so that
 //! each byte is copied and looked at once, however many come before it. What is kept beyond [`FREE`] comes from one budget and goes back
 //! when the bytes are dropped, on whatever way they are.
 
@@ -21,7 +21,7 @@ use crate::log::error::Log;
 /// others have used the budget up.
 const FREE: usize = 4 * 1024;
 
-/// Memory for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
+/// InputBudget for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
 /// and as much as their bodies have.
 const BUDGET: usize = 64 * 1024 * 1024;
 
@@ -33,10 +33,10 @@ const MIB: usize = 1024 * 1024;
 
 /// A worker's memory for kept input.
 #[derive(Clone, Debug)]
-pub struct Memory(Arc<Shared>);
+pub struct InputBudget(Arc<BudgetState>);
 
 #[derive(Debug)]
-struct Shared {
+struct BudgetState {
     left: AtomicUsize,
     /// Whether the process had no memory, although there was some of this.
     starved: AtomicBool,
@@ -46,14 +46,14 @@ struct Shared {
     next: AtomicU64,
 }
 
-impl Default for Memory {
+impl Default for InputBudget {
     fn default() -> Self {
         let (starved, refused, next) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Shared { left: AtomicUsize::new(BUDGET), starved, refused, next }))
+        Self(Arc::new(BudgetState { left: AtomicUsize::new(BUDGET), starved, refused, next }))
     }
 }
 
-impl Memory {
+impl InputBudget {
     /// Whether nothing of it is in use.
     pub fn is_whole(&self) -> bool {
         self.0.left.load(Relaxed) == BUDGET
@@ -70,7 +70,7 @@ impl Memory {
 
     /// A request is refused for want of it; says so now and then. `now`: milliseconds of the loop's clock.
     pub fn note_refused(&self, now: u64, log: &Log) {
-        let Shared { starved, refused, next, .. } = &*self.0;
+        let BudgetState { starved, refused, next, .. } = &*self.0;
         refused.fetch_add(1, Relaxed);
         if next.load(Relaxed) <= now {
             next.store(now + SUMMARY_MS, Relaxed);
@@ -99,28 +99,28 @@ pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(copy)
 }
 
-/// Bytes whose memory beyond [`FREE`] is taken from a [`Memory`] and given back when they are dropped.
+/// Bytes whose memory beyond [`FREE`] is taken from a [`InputBudget`] and given back when they are dropped.
 #[derive(Debug, Default)]
 pub struct Leased {
     bytes: Vec<u8>,
-    lease: Option<(Memory, usize)>,
+    lease: Option<(InputBudget, usize)>,
 }
 
 impl Leased {
     /// These bytes; gives them back when there is no memory.
-    pub fn own(bytes: Vec<u8>, memory: &Memory) -> Result<Self, Vec<u8>> {
+    pub fn own(bytes: Vec<u8>, memory: &InputBudget) -> Result<Self, Vec<u8>> {
         let mut leased = Self { bytes, lease: None };
         if leased.pay(leased.bytes.capacity(), memory) { Ok(leased) } else { Err(leased.into_bytes()) }
     }
 
     /// A copy of these bytes; `None` when there is no memory.
-    pub fn copy(bytes: &[u8], memory: &Memory) -> Option<Self> {
+    pub fn copy(bytes: &[u8], memory: &InputBudget) -> Option<Self> {
         let mut leased = Self::default();
         leased.push(bytes, memory).then_some(leased)
     }
 
     /// Appends bytes; says whether there was memory for them.
-    pub fn push(&mut self, more: &[u8], memory: &Memory) -> bool {
+    pub fn push(&mut self, more: &[u8], memory: &InputBudget) -> bool {
         let needed = self.bytes.len() + more.len();
         // Doubled, so that each byte is moved a few times only while they grow.
         let room = needed <= self.bytes.capacity()
@@ -132,7 +132,7 @@ impl Leased {
         room
     }
 
-    fn grow(&mut self, capacity: usize, memory: &Memory) -> bool {
+    fn grow(&mut self, capacity: usize, memory: &InputBudget) -> bool {
         if !self.pay(capacity, memory) {
             return false;
         }
@@ -144,7 +144,7 @@ impl Leased {
     }
 
     /// Takes what so much capacity costs, beyond what is paid already.
-    fn pay(&mut self, capacity: usize, memory: &Memory) -> bool {
+    fn pay(&mut self, capacity: usize, memory: &InputBudget) -> bool {
         let paid = self.lease.as_ref().map_or(0, |(_, paid)| *paid);
         let Some(more) = capacity.saturating_sub(FREE).checked_sub(paid).filter(|more| *more > 0) else { return true };
         if !memory.take(more) {
@@ -189,7 +189,7 @@ pub enum Kept {
 
 impl Kept {
     /// Bytes that may be a request.
-    pub fn rest(bytes: &[u8], memory: &Memory) -> Box<Self> {
+    pub fn rest(bytes: &[u8], memory: &InputBudget) -> Box<Self> {
         Box::new(Leased::copy(bytes, memory).map_or(Self::Refused, Self::Rest))
     }
 
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_beyond_the_free_part_is_paid_and_all_of_it_is_given_back() {
-        let memory = Memory::default();
+        let memory = InputBudget::default();
         let mut bytes = Leased::copy(&[b'x'; FREE], &memory).unwrap();
         assert!(memory.is_whole());
         for _ in 0..10_000 {
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn who_finds_the_budget_used_up_has_the_free_part_and_leaves_nothing_behind() {
-        let memory = Memory::default();
+        let memory = InputBudget::default();
         let most = Leased::own(Vec::with_capacity(BUDGET + FREE), &memory).unwrap();
         assert!(Leased::own(Vec::with_capacity(FREE + 1), &memory).is_err());
         let mut other = Leased::copy(&[b'x'; FREE], &memory).unwrap();
@@ -236,7 +236,7 @@ mod tests {
 
     #[test]
     fn an_allocation_that_is_as_long_as_what_is_needed_is_taken_when_the_double_is_too_much() {
-        let memory = Memory::default();
+        let memory = InputBudget::default();
         let _most = Leased::own(Vec::with_capacity(BUDGET - FREE), &memory).unwrap();
         let mut bytes = Leased::copy(&[b'x'; 2 * FREE], &memory).unwrap();
         assert!(bytes.push(&[b'x'; FREE], &memory), "three of what four would be the double of two");

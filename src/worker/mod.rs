@@ -1,45 +1,27 @@
 //! The life of a worker: boot (interpreter, application), say ready, serve, drain, leave.
 
 mod accept;
-mod alarm;
-mod answer;
 pub mod app;
-mod burst;
-mod calls;
-mod claim;
+mod body;
 mod clock;
 mod connection;
 mod control;
+mod ctx;
+mod deadline;
 mod descriptors;
-mod desk;
-mod disk;
 mod event_loop;
-mod executor;
-mod gather;
+mod handoff;
+mod hijack;
 mod job;
 mod kept;
-mod last;
-mod late;
-mod letter_box;
-mod loan;
-mod mail_box;
-mod member;
-mod outbox;
-mod output;
 mod overload;
-mod pace;
-mod seat;
+mod send;
 mod serve;
-mod share;
-mod spool;
-mod sync;
+mod streaming;
+mod threads;
 mod timers;
-mod tray;
 mod trust;
-mod upgrade;
-mod upload;
 mod warmup;
-mod watch;
 
 use std::fs::File;
 use std::io;
@@ -49,7 +31,7 @@ use std::time::{Duration, Instant};
 
 use crate::channel::{BootError, Report, WorkerEnd};
 use crate::config::Settings;
-use crate::lending::Queue;
+use crate::handoff::Queue;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
@@ -59,16 +41,16 @@ use crate::sys::forked::Inheritance;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
-use alarm::Alarms;
+use accept::share::Share;
 use app::{App, Outlet, Renounce, Reply, Request};
+use body::disk::Disk;
+use body::spool::BodyBudget;
 use control::Control;
-use disk::Disk;
+use ctx::ThreadCtx;
+use deadline::alarm::Alarms;
 use event_loop::EventLoop;
-use kept::Memory;
-use member::{MAIN, Member};
-use seat::Seat;
-use share::Share;
-use spool::Budget;
+use kept::InputBudget;
+use threads::thread_id::{MAIN, ThreadId};
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -95,7 +77,7 @@ pub struct Boot {
     pub settings: Arc<Settings>,
     /// Listening sockets, in the order of the settings' binds.
     pub listeners: Vec<Listener>,
-    /// The queue of lent connections.
+    /// The hand-off queue.
     pub queue: Queue,
     /// Number of the slot, from 0.
     pub slot: usize,
@@ -118,7 +100,7 @@ pub struct Boot {
 }
 
 /// What an application is loaded with.
-pub struct Place<'a> {
+pub struct LoadContext<'a> {
     /// Settings of this generation.
     pub settings: &'a Settings,
     /// Addresses of the listeners, in the order of the settings' binds.
@@ -139,7 +121,7 @@ pub struct Place<'a> {
 pub type Loaded = (Box<dyn App>, String);
 
 /// Lives the worker's life with the application that `load` makes; returns the exit code of its process.
-pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> i32 {
+pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
     let log = boot.log.clone();
     live(boot, load).unwrap_or_else(|error| {
         log.critical(format_args!("worker failed: {error}"));
@@ -147,16 +129,16 @@ pub fn run(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError
     })
 }
 
-fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
+fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
     let (listeners, [sender, receiver]) = (boot.listeners.iter().map(AsFd::as_fd), boot.queue.ends());
     let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &[boot.channel.as_fd(), sender, receiver]);
     let children = Arc::new(children);
-    let alarms = alarm::alarms(boot.settings.members());
+    let alarms = deadline::alarm::alarms(boot.settings.all_threads());
     let (control, signals) = Control::new(boot.channel, logs)?;
     drop(boot.signals);
-    let place = Place {
+    let place = LoadContext {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
         renounce: renounce(children.clone(), alarms.clone()),
@@ -187,28 +169,28 @@ fn live(boot: Boot, load: impl FnOnce(&Place<'_>) -> Result<Loaded, BootError>) 
     let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
     let limit = if boot.settings.limit_spool == 0 { u64::MAX } else { boot.settings.limit_spool };
     let disk = Disk::new(boot.scoreboard.clone(), boot.slot, limit);
-    let seats = Seats {
+    let parts = CtxParts {
         settings: boot.settings.clone(),
         log: boot.log,
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
-        bodies: Budget::new(boot.settings.body_buffer, disk),
-        memory: Memory::default(),
+        bodies: BodyBudget::new(boot.settings.body_buffer, disk),
+        memory: InputBudget::default(),
         alarms,
     };
-    let mut seat = seats.seat(app, MAIN);
-    seat.app.tell_signals(signals);
-    let now = seat.clock.ms();
-    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &seats.log));
+    let mut ctx = parts.ctx(app, MAIN);
+    ctx.app.tell_signals(signals);
+    let now = ctx.clock.ms();
+    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &parts.log));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
-    let main = crew(&event_loop, &seat, &seats, boot.workers == 1).map_err(cannot_set_up)?;
+    let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;
     // What can fail for want of descriptors or threads is done.
-    event_loop.ready(description, quota(&boot.settings).map(|quota| seat.requests() + quota))?;
-    main.work(&mut seat, Some(Box::new(event_loop)))?;
-    seat.end_turn();
-    seat.app.finish();
+    event_loop.ready(description, quota(&boot.settings).map(|quota| ctx.requests() + quota))?;
+    main.work(&mut ctx, Some(Box::new(event_loop)))?;
+    ctx.end_iteration();
+    ctx.app.finish();
     Ok(EXIT_OK)
 }
 
@@ -227,7 +209,7 @@ const NO_PYTHON_THREAD: &str = "can't start new thread";
 /// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
 fn renounce(inheritance: Arc<Inheritance>, alarms: Alarms) -> Renounce {
     Arc::new(move || {
-        alarms.iter().for_each(alarm::Alarm::forbid_return);
+        alarms.iter().for_each(deadline::alarm::Alarm::forbid_return);
         let _ = inheritance.renounce();
     })
 }
@@ -257,36 +239,41 @@ fn quota(settings: &Settings) -> Option<u64> {
 }
 
 /// Starts the other threads for this loop; the place of this one. `is_alone`: the server has no other worker.
-fn crew(event_loop: &EventLoop, seat: &Seat, seats: &Seats, is_alone: bool) -> io::Result<executor::Place> {
-    let (letters, tray, desks) = event_loop.ends();
-    let mut places = executor::crew(seats.settings.members(), letters, tray, desks, is_alone)?.into_iter();
+fn group(
+    event_loop: &EventLoop,
+    ctx: &ThreadCtx,
+    parts: &CtxParts,
+    is_alone: bool,
+) -> io::Result<threads::executor::ThreadHandle> {
+    let (completed, tray, desks) = event_loop.ends();
+    let mut places = threads::executor::group(parts.settings.all_threads(), completed, tray, desks, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
-        let seats = seats.clone();
-        if seats.settings.threads == 1 {
+        let parts = parts.clone();
+        if parts.settings.threads == 1 {
             let blocked = Blocked::all()?;
             std::thread::Builder::new().name(IO_THREAD.to_owned()).spawn(move || {
-                let mut seat = seats.seat(Box::new(NoApp), place.member());
-                seat.may_call = false;
-                keep_working(&place, &mut seat);
+                let mut ctx = parts.ctx(Box::new(NoApp), place.thread());
+                ctx.may_call = false;
+                keep_working(&place, &mut ctx);
             })?;
             drop(blocked);
         } else {
             // No signal is blocked: what the application starts on this thread would inherit it. The kernel prefers the main thread
             // for signals of the process, and every handler may run anywhere.
-            let name = format!("tapster-{}", place.member().0);
-            let body = move |app: Box<dyn App>| keep_working(&place, &mut seats.seat(app, place.member()));
-            seat.app.spawn(&name, Box::new(body))?;
+            let name = format!("tapster-{}", place.thread().0);
+            let body = move |app: Box<dyn App>| keep_working(&place, &mut parts.ctx(app, place.thread()));
+            ctx.app.spawn(&name, Box::new(body))?;
         }
     }
     Ok(main)
 }
 
 /// The life of a thread beside the main thread. It ends with the process, or ends the process when its loop fails.
-fn keep_working(place: &executor::Place, seat: &mut Seat) {
+fn keep_working(place: &threads::executor::ThreadHandle, ctx: &mut ThreadCtx) {
     let _worker = EndsWithThread;
-    if let Err(error) = place.work(seat, None) {
-        seat.log.critical(format_args!("the event loop failed: {error}; the worker ends"));
+    if let Err(error) = place.work(ctx, None) {
+        ctx.log.critical(format_args!("the event loop failed: {error}; the worker ends"));
         exit_now(EXIT_FAILED);
     }
 }
@@ -305,38 +292,38 @@ impl Drop for EndsWithThread {
 /// Name of the thread that only does I/O (pthread_setname_np(3): at most 15 bytes).
 const IO_THREAD: &str = "tapster-io";
 
-/// What the seats of all threads are made from.
+/// What the threads' contexts of all threads are made from.
 #[derive(Clone)]
-struct Seats {
+struct CtxParts {
     settings: Arc<Settings>,
     log: Log,
     access: Option<(Arc<Sink>, Arc<Format>)>,
     scoreboard: Arc<Scoreboard>,
     slot: usize,
-    bodies: Budget,
-    memory: Memory,
+    bodies: BodyBudget,
+    memory: InputBudget,
     alarms: Alarms,
 }
 
-impl Seats {
-    /// The seat of the calling thread.
-    fn seat(&self, app: Box<dyn App>, member: Member) -> Seat {
+impl CtxParts {
+    /// The thread context of the calling thread.
+    fn ctx(&self, app: Box<dyn App>, thread: ThreadId) -> ThreadCtx {
         if let Some(interrupter) = app.interrupter() {
-            self.alarms[member.0].set(interrupter);
+            self.alarms[thread.0].set(interrupter);
         }
         let (log, access) = (self.log.clone(), self.access.clone());
         let alarms = self.alarms.clone();
-        let mut seat = Seat::new(
+        let mut ctx = ThreadCtx::new(
             app,
             &self.settings,
             log,
             access,
             self.scoreboard.clone(),
             self.slot,
-            (member, alarms, self.bodies.clone()),
+            (thread, alarms, self.bodies.clone()),
         );
-        seat.memory = self.memory.clone();
-        seat
+        ctx.memory = self.memory.clone();
+        ctx
     }
 }
 

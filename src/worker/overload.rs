@@ -50,10 +50,10 @@ impl Overload {
 
     /// A request found no slot. Says once when that is because all `slots` are `held` by connections that the application has taken
     /// over: then waiting may not help.
-    pub fn note_held(&mut self, held: usize, slots: usize, log: &Log) {
-        if held >= slots && !std::mem::replace(&mut self.held, true) {
+    pub fn note_held(&mut self, held: usize, permits: usize, log: &Log) {
+        if held >= permits && !std::mem::replace(&mut self.held, true) {
             log.warning(format_args!(
-                "all {slots} threads of this worker are held by upgraded connections (WebSockets), and requests wait for them: each \
+                "all {permits} threads of this worker are held by upgraded connections (WebSockets), and requests wait for them: each \
                  takes a thread as long as it stands; raise --threads"
             ));
         }

@@ -1,35 +1,35 @@
 //! A piece of work in the application, from its begin to its log line.
 
 use crate::http::head::Head;
-use crate::scoreboard::Facts;
+use crate::scoreboard::RequestFacts;
 
-use super::answer::Answer;
 use super::app::{Peer, Reply, Request};
 use super::connection::Token;
-use super::job::{Letter, Parcel, SentHead, Served, SocketOutlet, Work};
+use super::ctx::{LogEntry, ThreadCtx};
+use super::hijack;
+use super::job::{Completion, QueuedRequest, SentHead, Served, SocketOutlet, Work};
 use super::kept::Kept;
-use super::pace::TICK_NS;
-use super::seat::{Entry, Seat};
-use super::spool::Lease;
-use super::upgrade;
+use super::streaming::Streaming;
+use crate::worker::body::spool::Lease;
+use crate::worker::threads::pace::TICK_NS;
 
 /// What the flight recorder is told of a request.
-pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> Facts<'a> {
+pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {
     let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
-    Facts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+    RequestFacts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
 }
 
-impl Seat {
+impl ThreadCtx {
     /// Does a piece of work in the application, from its begin to its log line.
     /// `desk` takes the request from the thread's desk.
-    pub fn serve(&mut self, work: Work, desk: impl FnOnce() -> Option<Box<Parcel>>) -> Served {
+    pub fn serve(&mut self, work: Work, desk: impl FnOnce() -> Option<Box<QueuedRequest>>) -> Served {
         let before = self.clock.ns();
         let served = match work {
             Work::Call => self.call(),
             Work::Desk => {
                 // The wait for the interpreter is no part of the call, and its time begins behind it.
                 self.app.enter();
-                self.clock.turn();
+                self.clock.refresh();
                 self.serve_parcel(desk())
             }
             Work::Advance(answer) => self.advance(answer),
@@ -39,32 +39,32 @@ impl Seat {
         match &served {
             Served::Begun(..) => self.streams += 1,
             Served::Ended(..) | Served::Dropped => self.streams -= 1,
-            Served::Whole(..) | Served::Step(..) | Served::Handled | Served::Gone | Served::TakenBack => {}
+            Served::Whole(..) | Served::Produced(..) | Served::Handled | Served::Gone | Served::Withdrawn => {}
         }
         self.note_time(self.clock.ns().saturating_sub(before));
         served
     }
 
-    fn serve_parcel(&mut self, parcel: Option<Box<Parcel>>) -> Served {
-        let Some(mut parcel) = parcel else {
+    fn serve_parcel(&mut self, queued: Option<Box<QueuedRequest>>) -> Served {
+        let Some(mut queued) = queued else {
             self.job.began = self.clock.ns();
-            return Served::TakenBack;
+            return Served::Withdrawn;
         };
-        self.draining = parcel.draining;
-        parcel.leave_desk(self.clock.ns());
-        self.job.unpack(*parcel);
+        self.draining = queued.draining;
+        queued.leave_desk(self.clock.ns());
+        self.job.unpack(*queued);
         self.call()
     }
 
     /// What a thread that lost the loop meanwhile tells its owner.
-    /// `rest` says whether the seat has the connection's input.
-    pub fn letter(&mut self, token: Token, served: Served, rest: bool) -> Letter {
+    /// `rest` says whether the thread context has the connection's input.
+    pub fn completion(&mut self, token: Token, served: Served, rest: bool) -> Completion {
         let rest = (rest && self.has_input()).then(|| Kept::rest(self.rest(), &self.memory));
         let out = std::mem::take(&mut self.out);
         self.take_in(&[]);
-        self.end_turn();
+        self.end_iteration();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
-        Letter { from: self.member, token, served, out, rest, slow, next: None }
+        Completion { from: self.thread, token, served, out, rest, slow, next: None }
     }
 
     /// Whether the client of the request in hand, which has waited, is gone for certain; the request is logged then. One that waits
@@ -92,7 +92,7 @@ impl Seat {
         let body = std::mem::take(&mut job.body);
         job.lease = Lease::default();
         let upgrade = if job.framing.upgrade {
-            upgrade::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.member)
+            hijack::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.thread)
         } else {
             None
         };
@@ -100,7 +100,7 @@ impl Seat {
         if job.queued > 0 {
             self.scoreboard.slot(self.slot).count_wait(job.queued);
         }
-        let calls = self.scoreboard.call(self.slot, self.member.0);
+        let calls = self.scoreboard.call(self.slot, self.thread.0);
         calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
         let request = Request {
             bytes,
@@ -118,7 +118,7 @@ impl Seat {
         let mut sent_head = Vec::new();
         let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: job.rendered });
         let mut outlet =
-            SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, gathering: None, head };
+            SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, coalescing: None, head };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.writes |= outlet.used;
         calls.end();
@@ -126,7 +126,7 @@ impl Seat {
         let output = self.job.output.take();
         let late = match &reply {
             Reply::Complete(_) => !link.claim.complete(),
-            Reply::Stream(_) => link.claim.is_late(),
+            Reply::Blocks(_) => link.claim.is_late(),
         };
         self.after_call(late);
         match reply {
@@ -137,7 +137,7 @@ impl Seat {
                         [] => journal.response_head(&self.out[job.rendered.min(self.out.len())..]),
                         sent => sent,
                     };
-                    let entry = Entry {
+                    let entry = LogEntry {
                         peer: &link.peer,
                         head: Some((&job.head, job.bytes(&self.input))),
                         status: summary.status,
@@ -151,11 +151,11 @@ impl Seat {
                 }
                 Served::Whole(output, self.last_fate(summary.fate))
             }
-            Reply::Stream(stream) => {
+            Reply::Blocks(stream) => {
                 if self.out.len() > self.job.rendered {
                     link.claim.begin();
                 }
-                Served::Begun(output, Box::new(Answer::new((stream, sent_head), link, self)))
+                Served::Begun(output, Box::new(Streaming::new((stream, sent_head), link, self)))
             }
         }
     }

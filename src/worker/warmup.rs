@@ -10,8 +10,8 @@ use crate::http::framing;
 use crate::http::head::{Head, Parsed};
 use crate::sys::time;
 
-use super::app::{App, Body, Client, Gone, Outlet, Peer, Reply, Request, Step, Summary};
-use super::seat::Rules;
+use super::app::{App, Client, Gone, Outlet, Peer, Produced, Reply, Request, RequestBody, Summary};
+use super::ctx::Rules;
 
 /// First status that is a failure (RFC 9110 section 15.5).
 const FAILURE: u16 = 400;
@@ -56,15 +56,15 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
         listener: 0,
         persistent: false,
         date: dates.at(time::wall().seconds),
-        body: Body::Empty,
+        body: RequestBody::Empty,
         upgrade: None,
     };
     let mut out = Vec::new();
     let status = match app.call(request, &mut out, &mut Nowhere) {
         Reply::Complete(summary) => summary.status,
-        Reply::Stream(mut stream) => loop {
+        Reply::Blocks(mut stream) => loop {
             out.clear();
-            if let Step::End(Summary { status, .. }) = stream.advance(&mut out, &mut Nowhere) {
+            if let Produced::End(Summary { status, .. }) = stream.advance(&mut out, &mut Nowhere) {
                 break status;
             }
         },

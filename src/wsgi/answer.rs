@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! Blocks --block--> Blocks    Blocks --StopIteration, failure--> Done
-//! Whole file (one Step::File) --> Tail --> Done
+//! Whole file (one Produced::File) --> Tail --> Done
 //! ```
 //! `close()` of the iterable is called once: on the way to Done, before the end is rendered, since it may call `write()`; or when the
 //! answer is dropped before.
@@ -23,14 +23,14 @@ use crate::http::head::Version;
 use crate::http::page;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
-use crate::worker::app::{Fate, Outlet, Step, Stream, Summary};
+use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
 
 /// Blocks up to this size are copied behind the head, so that they leave in one send; copying more costs more than a second
 /// buffer in the send. In bytes.
 pub const COPY_MAX: usize = 16 * 1024;
 
 /// Where blocks come from.
-enum Source {
+enum BlockSource {
     /// An iterator of the application's iterable.
     Blocks(Py<PyIterator>),
     /// A file that the kernel sends.
@@ -42,7 +42,7 @@ enum Source {
 }
 
 /// A block that is sent without being copied.
-struct Held {
+struct LargeBlock {
     block: Py<PyBytes>,
     len: usize,
     suffix: &'static [u8],
@@ -52,8 +52,8 @@ struct Held {
 pub struct Answer {
     start_response: Option<StartResponse>,
     iterable: Option<Py<PyAny>>,
-    source: Source,
-    held: Option<Held>,
+    source: BlockSource,
+    held: Option<LargeBlock>,
     file: Option<File>,
     /// Length of the whole body, when the kind of the iterable tells it.
     known: Option<u64>,
@@ -68,7 +68,7 @@ impl Answer {
         Self {
             start_response: Some(start_response),
             iterable: None,
-            source: Source::Done,
+            source: BlockSource::Done,
             held: None,
             file: None,
             known: None,
@@ -93,7 +93,7 @@ impl Answer {
         if let Ok(wrapper) = result.cast_exact::<FileWrapper>()
             && let Some(extent) = wrapper.get().extent(py)
         {
-            self.source = Source::File(extent);
+            self.source = BlockSource::File(extent);
             return Ok(());
         }
         self.known = known_length(result);
@@ -105,25 +105,25 @@ impl Answer {
                 Failure::Misuse(format!("the application returned {}, which is not an iterable of bytes", failure::kind(result)))
             }
         })?;
-        self.source = Source::Blocks(iterator.unbind());
+        self.source = BlockSource::Blocks(iterator.unbind());
         Ok(())
     }
 
     /// Advances by one block.
-    fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step {
+    fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Produced {
         self.held = None;
         self.file = None;
         let mark = out.len();
-        let step = match std::mem::replace(&mut self.source, Source::Done) {
-            Source::Blocks(iterator) => self.block(py, iterator, out, outlet),
-            Source::File(extent) => self.whole_file(py, extent, out, outlet),
-            Source::Tail(suffix) => {
+        let step = match std::mem::replace(&mut self.source, BlockSource::Done) {
+            BlockSource::Blocks(iterator) => self.block(py, iterator, out, outlet),
+            BlockSource::File(extent) => self.whole_file(py, extent, out, outlet),
+            BlockSource::Tail(suffix) => {
                 out.extend_from_slice(suffix);
                 self.end(py, out, outlet)
             }
-            Source::Done => Ok(Step::End(self.summary)),
+            BlockSource::Done => Ok(Produced::End(self.summary)),
         };
-        step.unwrap_or_else(|failure| Step::End(self.fail(py, &failure, out, mark)))
+        step.unwrap_or_else(|failure| Produced::End(self.fail(py, &failure, out, mark)))
     }
 
     fn block(
@@ -132,7 +132,7 @@ impl Answer {
         iterator: Py<PyIterator>,
         out: &mut Vec<u8>,
         outlet: &mut dyn Outlet,
-    ) -> Result<Step, Failure> {
+    ) -> Result<Produced, Failure> {
         let start_response = self.start_response.as_ref().ok_or_else(failure::no_start_response)?;
         let item = start_response.lend(py, out, outlet, || iterator.bind(py).clone().next());
         self.count_written(py)?;
@@ -140,8 +140,8 @@ impl Answer {
         let item = as_bytes(item?)?;
         let data = item.as_bytes();
         if data.is_empty() {
-            self.source = Source::Blocks(iterator);
-            return Ok(Step::Rendered);
+            self.source = BlockSource::Blocks(iterator);
+            return Ok(Produced::Rendered);
         }
         let known = self.known;
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
@@ -157,8 +157,8 @@ impl Answer {
             self.summary.sent = body.sent();
             return match fit {
                 Fit::All => {
-                    self.source = Source::Blocks(iterator);
-                    Ok(Step::Rendered)
+                    self.source = BlockSource::Blocks(iterator);
+                    Ok(Produced::Rendered)
                 }
                 Fit::Cut(excess) => {
                     exchange.exceed(excess);
@@ -174,15 +174,15 @@ impl Answer {
         if len < data.len() {
             exchange.exceed((data.len() - len) as u64);
             drop(exchange);
-            self.source = Source::Tail(b"");
+            self.source = BlockSource::Tail(b"");
             if len == 0 {
                 return self.end(py, out, outlet);
             }
         } else {
-            self.source = Source::Blocks(iterator);
+            self.source = BlockSource::Blocks(iterator);
         }
-        self.held = Some(Held { block: item.unbind(), len, suffix });
-        Ok(Step::Held)
+        self.held = Some(LargeBlock { block: item.unbind(), len, suffix });
+        Ok(Produced::LargeBlock)
     }
 
     /// What `write()` was given meanwhile belongs to the answer. An error: some of it is lost, so that nothing may follow.
@@ -205,7 +205,7 @@ impl Answer {
         extent: Extent,
         out: &mut Vec<u8>,
         outlet: &mut dyn Outlet,
-    ) -> Result<Step, Failure> {
+    ) -> Result<Produced, Failure> {
         self.count_written(py)?;
         let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
         let mut exchange = exchange.borrow_mut();
@@ -222,14 +222,14 @@ impl Answer {
             return self.end(py, out, outlet);
         }
         // No word about an excess: a Content-Length below the size is how an application answers a range request.
-        self.source = Source::Tail(suffix);
+        self.source = BlockSource::Tail(suffix);
         self.file = Some(extent.file);
-        Ok(Step::File { offset: extent.offset, len })
+        Ok(Produced::File { offset: extent.offset, len })
     }
 
     /// The body is complete, but for what `close()` may write.
-    fn end(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Result<Step, Failure> {
-        self.source = Source::Done;
+    fn end(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Result<Produced, Failure> {
+        self.source = BlockSource::Done;
         if let (Some(iterable), Some(start_response)) = (self.iterable.take(), &self.start_response) {
             start_response.lend(py, out, outlet, || self.close_iterable(py, iterable));
         }
@@ -249,13 +249,13 @@ impl Answer {
             log_short(&self.log, &self.line, missing);
         }
         self.start_response = None;
-        Ok(Step::End(self.summary))
+        Ok(Produced::End(self.summary))
     }
 
     /// Ends the answer after a failure: with 500 if the head is not sent, else with a visible cut. `mark` is where this step
     /// began in `out`.
     pub fn fail(&mut self, py: Python<'_>, failure: &Failure, out: &mut Vec<u8>, mark: usize) -> Summary {
-        self.source = Source::Done;
+        self.source = BlockSource::Done;
         if let Failure::Raised(error) = failure {
             forks::end_child(py, error);
         }
@@ -298,7 +298,7 @@ impl Answer {
 
     /// Closes the iterable and lets go of the request.
     fn close(&mut self, py: Python<'_>) {
-        self.source = Source::Done;
+        self.source = BlockSource::Done;
         if let Some(iterable) = self.iterable.take() {
             self.close_iterable(py, iterable);
         }
@@ -402,18 +402,18 @@ fn as_bytes(item: Bound<'_, PyAny>) -> Result<Bound<'_, PyBytes>, Failure> {
     }
 }
 
-impl Stream for Answer {
-    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Step {
+impl Blocks for Answer {
+    fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Produced {
         let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.step(py, out, outlet))));
         result.unwrap_or_else(|_| {
-            self.source = Source::Done;
+            self.source = BlockSource::Done;
             self.log.critical(format_args!("{}: the server failed while it answered; the connection is closed", self.line));
             self.summary.fate = Fate::Reset;
-            Step::End(self.summary)
+            Produced::End(self.summary)
         })
     }
 
-    fn held(&self) -> (&[u8], &'static [u8]) {
+    fn large_block(&self) -> (&[u8], &'static [u8]) {
         match &self.held {
             Some(held) => (&held.bytes()[..held.len], held.suffix),
             None => (b"", b""),
@@ -432,7 +432,7 @@ impl Stream for Answer {
     }
 }
 
-impl Held {
+impl LargeBlock {
     fn bytes(&self) -> &[u8] {
         // SAFETY: `block` is a live bytes object, kept by the reference in `self`; its bytes never change nor move, so that
         // reading them needs no attached thread.

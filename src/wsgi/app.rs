@@ -15,21 +15,21 @@ use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::{self, Answer, COPY_MAX};
 use super::draft::Terms;
-use super::environ::{Builder, Listener, Shared};
+use super::environ::{Builder, ListenerEnviron, SharedObjects};
 use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
+use super::hijack::{OfferedSocket, Upgrades};
 use super::input::Input;
 use super::signals;
 use super::start_response::{Factory, StartResponse};
 use super::stdlib;
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
-use super::upgrade::{Offer, Upgrades};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
-use crate::worker::app::{App, Body, Interrupter, Outlet, Reply, Request, Summary};
+use crate::worker::app::{App, Interrupter, Outlet, Reply, Request, RequestBody, Summary};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
@@ -41,7 +41,7 @@ pub struct Wsgi {
     spare: Option<StartResponse>,
     upgrades: Upgrades,
     /// The connection that the running call may take over.
-    offer: Option<Offer>,
+    offer: Option<OfferedSocket>,
     errors: Arc<Lines>,
     names: Vec<Py<PyString>>,
     logged: Vec<Option<String>>,
@@ -54,7 +54,7 @@ pub struct Wsgi {
 /// What every thread prepares the application with.
 pub struct Plan {
     /// The listeners, in order.
-    pub listeners: Vec<Listener>,
+    pub listeners: Vec<ListenerEnviron>,
     /// `wsgi.multithread`.
     pub multithread: bool,
     /// `wsgi.multiprocess`.
@@ -69,8 +69,8 @@ impl Wsgi {
     /// Prepares everything that requests of the calling thread share.
     pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
         let errors = Lines::new(plan.log.clone());
-        let shared = Shared {
-            empty_input: Bound::new(py, Input::new(Body::Empty))?.into_any(),
+        let shared = SharedObjects {
+            empty_input: Bound::new(py, Input::new(RequestBody::Empty))?.into_any(),
             errors: Bound::new(py, Errors(errors.clone()))?.into_any(),
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
             multithread: plan.multithread,
@@ -141,7 +141,7 @@ impl Wsgi {
                 let mark = mark.min(out.len());
                 Reply::Complete(answer.fail(py, &failure, out, mark))
             }
-            Ok(()) => Reply::Stream(Box::new(answer)),
+            Ok(()) => Reply::Blocks(Box::new(answer)),
         }
     }
 
@@ -149,7 +149,7 @@ impl Wsgi {
         &mut self,
         py: Python<'py>,
         request: &Request<'_>,
-        body: Body,
+        body: RequestBody,
         start_response: &StartResponse,
         out: &mut Vec<u8>,
         outlet: &mut dyn Outlet,
@@ -246,7 +246,7 @@ impl App for Wsgi {
             let line = String::from_utf8_lossy(head.line.of(bytes));
             self.log.critical(format_args!("{line}: the server failed while it called the application"));
             out.truncate(mark.min(out.len()));
-            let taken = self.offer.take().and_then(Offer::abandon);
+            let taken = self.offer.take().and_then(OfferedSocket::abandon);
             Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, version, head_only, date)))
         })
     }

@@ -6,7 +6,7 @@
 use std::ptr::NonNull;
 
 use crate::http::head::Version;
-use crate::http::response::{Body, Context, Encoder, Facts, Refused};
+use crate::http::response::{BodyFraming, Context, Encoder, HeadFacts, Refused};
 
 /// Bytes reserved for a head at first; the buffer is reused and grows once.
 const HEAD_CAPACITY: usize = 512;
@@ -24,7 +24,7 @@ pub struct Terms {
 
 /// What an encoder borrows.
 #[derive(Default)]
-struct Memory {
+struct EncoderBuffers {
     head: Vec<u8>,
     date: Vec<u8>,
 }
@@ -35,14 +35,14 @@ struct Memory {
 /// encoder touches what it points to, except for reading the date.
 pub struct Draft {
     encoder: Option<Encoder<'static>>,
-    memory: NonNull<Memory>,
+    memory: NonNull<EncoderBuffers>,
     terms: Terms,
 }
 
 impl Draft {
     /// An empty draft.
     pub fn new() -> Self {
-        let memory = Box::new(Memory { head: Vec::with_capacity(HEAD_CAPACITY), date: Vec::new() });
+        let memory = Box::new(EncoderBuffers { head: Vec::with_capacity(HEAD_CAPACITY), date: Vec::new() });
         Self { encoder: None, memory: NonNull::from(Box::leak(memory)), terms: Terms::default() }
     }
 
@@ -80,13 +80,13 @@ impl Draft {
     }
 
     /// Begins a head with lines of an earlier one, forgetting what was begun.
-    pub fn resume(&mut self, lines: &[u8], facts: Facts) {
+    pub fn resume(&mut self, lines: &[u8], facts: HeadFacts) {
         let (head, context) = self.borrow();
         self.encoder = Some(Encoder::resume(head, &context, lines, facts));
     }
 
     /// The lines of a head that was begun, and what is to be known of them.
-    pub fn rendered(&self) -> Option<(&[u8], Facts)> {
+    pub fn rendered(&self) -> Option<(&[u8], HeadFacts)> {
         self.encoder.as_ref().map(Encoder::rendered)
     }
 
@@ -112,7 +112,7 @@ impl Draft {
     }
 
     /// Finishes the head and appends it to `out`; `None` if none was begun.
-    pub fn finish(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<Body> {
+    pub fn finish(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<BodyFraming> {
         let body = self.encoder.take()?.finish(known);
         let memory = self.memory();
         out.extend_from_slice(&memory.head);
@@ -127,7 +127,7 @@ impl Draft {
     }
 
     /// Call only when `encoder` is `None`.
-    fn memory(&mut self) -> &mut Memory {
+    fn memory(&mut self) -> &mut EncoderBuffers {
         debug_assert!(self.encoder.is_none(), "the encoder borrows the memory");
         // SAFETY: the memory is live until `drop`, and without an encoder `self` is the only one who refers to it.
         unsafe { self.memory.as_mut() }

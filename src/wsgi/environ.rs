@@ -14,15 +14,15 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::environ_cache::{Ready, Steady, Template};
 use super::keys::{CLIENT_DISCONNECTED, EARLY_HINTS, Keys};
 use super::names::{self, Meaning};
 use super::offers::Offers;
-use super::ready::{Ready, Steady, Template};
 use super::target::Targets;
 use super::text;
-use crate::http::blocks::{BlockId, PLACES};
 use crate::http::framing::Length;
 use crate::http::head::Version;
+use crate::http::header_cache::{BlockId, PLACES};
 use crate::worker::app::{Peer, Request};
 
 /// Value of SERVER_SOFTWARE.
@@ -33,7 +33,7 @@ const METHODS: [&str; 8] = ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH",
 
 /// What is the same in every request of one listener.
 #[derive(Clone, Debug)]
-pub struct Listener {
+pub struct ListenerEnviron {
     /// SERVER_NAME.
     pub name: String,
     /// SERVER_PORT in decimal.
@@ -41,7 +41,7 @@ pub struct Listener {
 }
 
 /// The objects that every environ shares.
-pub struct Shared<'py> {
+pub struct SharedObjects<'py> {
     /// `wsgi.input` of a request without a body.
     pub empty_input: Bound<'py, PyAny>,
     /// `wsgi.errors`.
@@ -95,7 +95,7 @@ pub struct Builder {
     templates: [Option<Template>; PLACES],
     keys: Keys,
     methods: Vec<Py<PyString>>,
-    names: names::Table,
+    names: names::NameTable,
     targets: Targets,
     addr: Last,
     port: Last,
@@ -105,12 +105,12 @@ pub struct Builder {
 
 impl Builder {
     /// A builder for these listeners.
-    pub fn new(py: Python<'_>, listeners: &[Listener], shared: &Shared<'_>) -> PyResult<Self> {
+    pub fn new(py: Python<'_>, listeners: &[ListenerEnviron], shared: &SharedObjects<'_>) -> PyResult<Self> {
         Ok(Self {
             bases: listeners.iter().map(|listener| base(py, listener, shared).map(Bound::unbind)).collect::<PyResult<_>>()?,
             keys: Keys::new(py)?,
             methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
-            names: names::Table::new(py)?,
+            names: names::NameTable::new(py)?,
             templates: [const { None }; PLACES],
             targets: Targets::new(py)?,
             addr: Last::new(py),
@@ -279,7 +279,7 @@ fn decimal(py: Python<'_>, number: u64) -> PyResult<Bound<'_, PyString>> {
 
 /// The dict that is copied for each request: constants, and placeholders for what differs, so that setting a value replaces
 /// it and the copy never grows.
-fn base<'py>(py: Python<'py>, listener: &Listener, shared: &Shared<'py>) -> PyResult<Bound<'py, PyDict>> {
+fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects<'py>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let set = |name: &str, value: Bound<'py, PyAny>| dict.set_item(text::key(py, name)?, value);
     let string = |value: &str| text::key(py, value).map(|value| value.into_bound(py).into_any());

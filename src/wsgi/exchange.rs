@@ -12,14 +12,14 @@ use std::thread::{self, ThreadId};
 
 use super::draft::{Draft, Terms};
 use crate::http::head::Version;
-use crate::http::response::{self, Body, Facts, Fit, Refused};
+use crate::http::response::{self, BodyFraming, Fit, HeadFacts, Refused};
 use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application, or its iterable, is called.
 ///
 /// Invariant: both pointers are valid, and used by nobody else, as long as [`Exchange::outlet`] holds them; it is emptied
 /// before the call that lent them returns.
-struct Pipe {
+struct LentOutlet {
     out: NonNull<Vec<u8>>,
     outlet: NonNull<dyn Outlet>,
     thread: ThreadId,
@@ -56,8 +56,8 @@ pub enum CannotHint {
 pub struct Exchange {
     open: bool,
     draft: Draft,
-    body: Option<Body>,
-    outlet: Option<Pipe>,
+    body: Option<BodyFraming>,
+    outlet: Option<LentOutlet>,
     gone: bool,
     /// Why bytes of `write()` are lost, if some are.
     lost: Option<String>,
@@ -101,7 +101,7 @@ impl Exchange {
     /// # Safety
     /// Until [`Exchange::reclaim`] or [`Exchange::close`], both must stay valid and nobody else may use them.
     pub unsafe fn lend(&mut self, out: NonNull<Vec<u8>>, outlet: NonNull<dyn Outlet>) {
-        self.outlet = Some(Pipe { out, outlet, thread: thread::current().id() });
+        self.outlet = Some(LentOutlet { out, outlet, thread: thread::current().id() });
     }
 
     /// Ends [`Exchange::lend`].
@@ -126,7 +126,7 @@ impl Exchange {
     }
 
     /// The body, once the head is sent.
-    pub fn body(&mut self) -> Option<&mut Body> {
+    pub fn body(&mut self) -> Option<&mut BodyFraming> {
         self.body.as_mut()
     }
 
@@ -181,12 +181,12 @@ impl Exchange {
     }
 
     /// Begins a head with lines of an earlier one that were rendered from the same status and fields.
-    pub fn resume(&mut self, lines: &[u8], facts: Facts) {
+    pub fn resume(&mut self, lines: &[u8], facts: HeadFacts) {
         self.draft.resume(lines, facts);
     }
 
     /// The lines of a head that was begun and not sent.
-    pub fn rendered(&self) -> Option<(&[u8], Facts)> {
+    pub fn rendered(&self) -> Option<(&[u8], HeadFacts)> {
         self.draft.rendered()
     }
 
@@ -196,7 +196,7 @@ impl Exchange {
     }
 
     /// Sends the head unless it is sent already, and returns the body; `None` when `start_response` was not called.
-    pub fn head(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<&mut Body> {
+    pub fn head(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<&mut BodyFraming> {
         if self.body.is_none() {
             self.body = Some(self.draft.finish(known, out)?);
         }
@@ -260,7 +260,7 @@ impl Exchange {
 
     fn push<E>(
         &mut self,
-        pipe: &Pipe,
+        pipe: &LentOutlet,
         render: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Result<(), E>, CannotWrite> {
         let (mut out, mut outlet) = (pipe.out, pipe.outlet);

@@ -10,19 +10,19 @@ use pyo3::types::{PyBytes, PyList, PySlice};
 
 use super::spooled::Spooled;
 use super::text;
-use crate::worker::app::Body;
+use crate::worker::app::RequestBody;
 
 /// Reads of a spooled body from this size on let other Python threads run, in bytes: below it, giving the GIL up and taking
 /// it again costs more than copying from the page cache.
 const DETACH_MIN: u64 = 64 * 1024;
 
-enum Source {
+enum InputSource {
     Empty,
     Memory { bytes: Vec<u8>, at: usize },
     File(Spooled),
 }
 
-impl Source {
+impl InputSource {
     /// Bytes that are left.
     fn left(&self) -> u64 {
         match self {
@@ -36,17 +36,17 @@ impl Source {
 /// The stream.
 #[pyclass(module = "tapster")]
 pub struct Input {
-    source: Source,
+    source: InputSource,
 }
 
 impl Input {
     /// A stream over a body. The one over an empty body can be shared by many requests: nothing changes it.
-    pub fn new(body: Body) -> Self {
+    pub fn new(body: RequestBody) -> Self {
         let source = match body {
-            Body::Empty => Source::Empty,
-            Body::Memory(bytes) if bytes.is_empty() => Source::Empty,
-            Body::Memory(bytes) => Source::Memory { bytes, at: 0 },
-            Body::File(file) => Source::File(Spooled::new(file)),
+            RequestBody::Empty => InputSource::Empty,
+            RequestBody::Memory(bytes) if bytes.is_empty() => InputSource::Empty,
+            RequestBody::Memory(bytes) => InputSource::Memory { bytes, at: 0 },
+            RequestBody::File(file) => InputSource::File(Spooled::new(file)),
         };
         Self { source }
     }
@@ -62,8 +62,8 @@ impl Input {
 
     fn take_line<'py>(&mut self, py: Python<'py>, max: u64) -> PyResult<Bound<'py, PyBytes>> {
         match &mut self.source {
-            Source::Empty => Ok(PyBytes::new(py, b"")),
-            Source::Memory { bytes, at } => {
+            InputSource::Empty => Ok(PyBytes::new(py, b"")),
+            InputSource::Memory { bytes, at } => {
                 let max = usize::try_from(max).unwrap_or(usize::MAX);
                 let rest = &bytes[*at..];
                 let rest = &rest[..rest.len().min(max)];
@@ -72,7 +72,7 @@ impl Input {
                 *at += len;
                 Ok(line)
             }
-            Source::File(file) => {
+            InputSource::File(file) => {
                 let len = file.line(max)?;
                 take(py, file, len)
             }
@@ -100,19 +100,19 @@ impl Input {
     fn read<'py>(&mut self, py: Python<'py>, size: Option<isize>) -> PyResult<Bound<'py, PyBytes>> {
         let wanted = self.wanted(size);
         match &mut self.source {
-            Source::Empty => Ok(PyBytes::new(py, b"")),
-            Source::Memory { bytes, at } => {
+            InputSource::Empty => Ok(PyBytes::new(py, b"")),
+            InputSource::Memory { bytes, at } => {
                 // `wanted` is at most the rest of a Vec.
                 let end = *at + wanted as usize;
                 let data = text::bytes(py, &bytes[*at..end])?;
                 *at = end;
                 if end == bytes.len() {
                     // The application has its own copy now.
-                    self.source = Source::Empty;
+                    self.source = InputSource::Empty;
                 }
                 Ok(data)
             }
-            Source::File(file) => take(py, file, wanted),
+            InputSource::File(file) => take(py, file, wanted),
         }
     }
 

@@ -24,7 +24,7 @@ fn failed(text: String) -> BootError {
 }
 
 /// An application that was found.
-pub struct Loaded {
+pub struct FoundApp {
     /// The WSGI callable.
     pub callable: Py<PyAny>,
     /// What an operator should look at, if anything.
@@ -32,10 +32,10 @@ pub struct Loaded {
 }
 
 /// Loads the application. `workers` is shown by the welcome page.
-pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<Loaded, BootError> {
+pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<FoundApp, BootError> {
     match spec {
         AppSpec::Welcome => welcome::load(py, workers)
-            .map(|callable| Loaded { callable, warning: None })
+            .map(|callable| FoundApp { callable, warning: None })
             .map_err(|error| failed(format!("cannot load the welcome page\n{}", failure::traceback(py, &error)))),
         AppSpec::Target { code, callable, text } => {
             let module = match code {
@@ -277,7 +277,7 @@ fn call_factory<'py>(
 }
 
 /// Checks what can be known before the first request.
-fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> Result<Loaded, BootError> {
+fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> Result<FoundApp, BootError> {
     let py = object.py();
     if !object.is_callable() {
         let hint = if object.hasattr("__path__").unwrap_or(false) || object.is_instance_of::<PyModule>() {
@@ -290,7 +290,7 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
             failure::kind(object)
         )));
     }
-    let accepted = Loaded { callable: object.clone().unbind(), warning: None };
+    let accepted = FoundApp { callable: object.clone().unbind(), warning: None };
     if is_plain(object).unwrap_or(false) {
         return Ok(accepted);
     }
@@ -316,7 +316,7 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
     } else {
         None
     };
-    Ok(Loaded { warning, ..accepted })
+    Ok(FoundApp { warning, ..accepted })
 }
 
 /// Flags of a code object that makes a coroutine, a coroutine from a generator, or an asynchronous generator (`inspect.CO_*`).

@@ -9,7 +9,7 @@ use pyo3::types::{PyList, PyString, PyTuple};
 use super::exchange::Exchange;
 use super::start_response::Arguments;
 use super::text;
-use crate::http::response::Facts;
+use crate::http::response::HeadFacts;
 
 /// Longest head that is kept, in bytes; longer ones are mostly cookies and policies that differ.
 const LONGEST: usize = 2048;
@@ -20,7 +20,7 @@ pub struct Memo {
     status: Option<Py<PyString>>,
     pairs: Vec<(Py<PyString>, Py<PyString>)>,
     lines: Vec<u8>,
-    facts: Facts,
+    facts: HeadFacts,
 }
 
 impl Memo {

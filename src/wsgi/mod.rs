@@ -10,11 +10,13 @@ mod app;
 mod boot_profile;
 mod draft;
 mod environ;
+mod environ_cache;
 mod errors;
 mod exchange;
 mod failure;
 mod file_wrapper;
 mod forks;
+mod hijack;
 mod input;
 mod interpreter;
 mod keys;
@@ -23,7 +25,6 @@ mod load;
 mod memo;
 mod names;
 mod offers;
-mod ready;
 mod signals;
 mod spooled;
 mod stacks;
@@ -33,7 +34,6 @@ mod target;
 mod text;
 mod thread;
 mod timeout;
-mod upgrade;
 mod welcome;
 mod write_errors;
 
@@ -73,7 +73,7 @@ fn load_app(
     log: &Log,
     renounce: Option<&Renounce>,
     stacks: Option<i32>,
-) -> Result<load::Loaded, BootError> {
+) -> Result<load::FoundApp, BootError> {
     let began = Instant::now();
     let interpreter = interpreter::start(&settings.python, stacks)?;
     let started = began.elapsed();
@@ -117,9 +117,9 @@ impl Wsgi {
         stacks: Option<i32>,
     ) -> Result<Box<dyn App>, BootError> {
         let loaded = load_app(settings, workers, &log, Some(renounce), stacks)?;
-        let listeners: Vec<environ::Listener> = listeners
+        let listeners: Vec<environ::ListenerEnviron> = listeners
             .into_iter()
-            .map(|(name, port, is_unix)| environ::Listener {
+            .map(|(name, port, is_unix)| environ::ListenerEnviron {
                 name: if name.is_empty() { UNIX_NAME.to_owned() } else { name },
                 port: if is_unix && port.is_empty() { UNIX_PORT.to_owned() } else { port },
             })

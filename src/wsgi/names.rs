@@ -103,7 +103,7 @@ pub fn environ_key(name: &[u8]) -> Vec<u8> {
 
 /// One name of the table.
 #[derive(Default)]
-pub struct Slot {
+pub struct NameEntry {
     name: Vec<u8>,
     meaning: Meaning,
     key: Option<Py<PyString>>,
@@ -111,7 +111,7 @@ pub struct Slot {
     object: Option<Py<PyString>>,
 }
 
-impl Slot {
+impl NameEntry {
     fn fill(&mut self, py: Python<'_>, name: &[u8], known: &[Py<PyString>]) -> PyResult<()> {
         let meaning = Meaning::of(name);
         let key = if meaning == Meaning::Dropped {
@@ -167,22 +167,22 @@ impl Slot {
 }
 
 /// The table.
-pub struct Table {
-    slots: Box<[Slot]>,
+pub struct NameTable {
+    slots: Box<[NameEntry]>,
     /// For names that are too long to be kept.
-    long: Slot,
+    long: NameEntry,
     known: Vec<Py<PyString>>,
 }
 
-impl Table {
+impl NameTable {
     /// An empty table.
     pub fn new(py: Python<'_>) -> PyResult<Self> {
         let known = KNOWN.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?;
-        Ok(Self { slots: (0..SLOTS).map(|_| Slot::default()).collect(), long: Slot::default(), known })
+        Ok(Self { slots: (0..SLOTS).map(|_| NameEntry::default()).collect(), long: NameEntry::default(), known })
     }
 
     /// The slot of a name, filled for it.
-    pub fn slot(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<&mut Slot> {
+    pub fn slot(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<&mut NameEntry> {
         if name.len() > NAME_MAX {
             self.long.fill(py, name, &self.known)?;
             return Ok(&mut self.long);

@@ -104,7 +104,7 @@ mod tests {
     fn spooled(bytes: &[u8]) -> Spooled {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        Spooled::new(BodyFile { file, len: bytes.len() as u64, held: Box::new(()) })
+        Spooled::new(BodyFile { file, len: bytes.len() as u64, guard: Box::new(()) })
     }
 
     #[test]

@@ -9,14 +9,14 @@ use std::time::{Duration, Instant};
 use tapster::channel::{self, Heard, MasterEnd, Order, Report};
 use tapster::config::Level;
 use tapster::config::{Bind, LogTarget, Settings};
-use tapster::http::response::{Body, End};
+use tapster::http::response::{BodyFraming, End};
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::bind;
 use tapster::net::listener::Address;
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::signals::Blocked;
-use tapster::worker::app::{App, Fate, Outlet, Step, Stream, Summary};
+use tapster::worker::app::{App, Fate, Outlet, Produced, Blocks, Summary};
 use tapster::worker::{self, Boot};
 
 /// Longest time that a step of such a test may take.
@@ -51,12 +51,12 @@ impl Worker {
         let listeners = bind::bind_all(&settings).unwrap();
         let address = listeners[0].address().clone();
         let (master, end) = channel::pair().unwrap();
-        let members = settings.members();
+        let members = settings.all_threads();
         let scoreboard = Arc::new(Scoreboard::new(1, members).unwrap());
         let boot = Boot {
             settings: Arc::new(settings),
             listeners,
-            queue: tapster::lending::Queue::new().unwrap(),
+            queue: tapster::handoff::Queue::new().unwrap(),
             slot: 0,
             workers: 1,
             scoreboard: scoreboard.clone(),
@@ -136,7 +136,7 @@ fn until_within<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
 }
 
 /// Ends a body; what the worker is told of it.
-pub fn end(encoding: &mut Body, out: &mut Vec<u8>) -> Summary {
+pub fn end(encoding: &mut BodyFraming, out: &mut Vec<u8>) -> Summary {
     let fate = match encoding.end(out) {
         End::Complete { persistent: true } => Fate::Keep,
         End::Complete { persistent: false } => Fate::Close,
@@ -146,33 +146,33 @@ pub fn end(encoding: &mut Body, out: &mut Vec<u8>) -> Summary {
 }
 
 /// What the worker is told of a body that was sent so far.
-pub fn summary(encoding: &Body, fate: Fate) -> Summary {
+pub fn summary(encoding: &BodyFraming, fate: Fate) -> Summary {
     Summary { status: 200, sent: encoding.sent(), fate }
 }
 
 /// A stream of blocks that are rendered into the worker's output, as `next` gives them; dropped with what `next` holds.
-pub struct Blocks<F> {
-    encoding: Body,
+pub struct CountedBlocks<F> {
+    encoding: BodyFraming,
     next: F,
 }
 
-impl<F: FnMut() -> Option<Vec<u8>> + Send> Blocks<F> {
+impl<F: FnMut() -> Option<Vec<u8>> + Send> CountedBlocks<F> {
     /// `next` gives a block each time; `None`: the end.
-    pub fn new(encoding: Body, next: F) -> Self {
+    pub fn new(encoding: BodyFraming, next: F) -> Self {
         Self { encoding, next }
     }
 }
 
-impl<F: FnMut() -> Option<Vec<u8>> + Send> Stream for Blocks<F> {
-    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Step {
+impl<F: FnMut() -> Option<Vec<u8>> + Send> Blocks for CountedBlocks<F> {
+    fn advance(&mut self, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Produced {
         let Some(block) = (self.next)() else {
-            return Step::End(end(&mut self.encoding, out));
+            return Produced::End(end(&mut self.encoding, out));
         };
         self.encoding.block(out, &block);
-        Step::Rendered
+        Produced::Rendered
     }
 
-    fn held(&self) -> (&[u8], &'static [u8]) {
+    fn large_block(&self) -> (&[u8], &'static [u8]) {
         (&[], &[])
     }
 

@@ -10,7 +10,7 @@ use tapster::http::body::Decoder;
 use tapster::http::page;
 use tapster::http::framing::Length;
 use tapster::http::head::Version;
-use tapster::http::response::{Body, Context, Encoder, Refused};
+use tapster::http::response::{BodyFraming, Context, Encoder, Refused};
 
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -33,7 +33,7 @@ fn answer(out: &mut Vec<u8>, message: &Message, context: &Context<'_>) -> Result
     Ok(())
 }
 
-fn encode<'a>(out: &'a mut Vec<u8>, message: &'a Message, context: &Context<'a>, status: &[u8]) -> Result<Body, Refused> {
+fn encode<'a>(out: &'a mut Vec<u8>, message: &'a Message, context: &Context<'a>, status: &[u8]) -> Result<BodyFraming, Refused> {
     let mut encoder = Encoder::begin(out, context, status)?;
     for (name, value) in message.fields.iter().filter(|(name, _)| !name.eq_ignore_ascii_case(b"Transfer-Encoding")) {
         encoder.field(name, value)?;

@@ -4,17 +4,17 @@
 
 use libfuzzer_sys::fuzz_target;
 use tapster::http::head::{Head, Limits};
-use tapster::lending::{INPUT_MAX, Message, VERSION};
+use tapster::handoff::{INPUT_MAX, HandoffMessage, VERSION};
 
 /// As small as a reload may make them: the head was read under others.
 const LIMITS: Limits = Limits { request_line: 40, fields: 6, field_size: 40 };
 
 fn check(bytes: &[u8]) {
-    let Ok(message) = Message::decode(bytes) else { return };
+    let Ok(message) = HandoffMessage::decode(bytes) else { return };
     assert!(message.input.len() <= INPUT_MAX);
     let again = [&message.header()[..], &message.input].concat();
     assert_eq!(again.len(), bytes.len());
-    assert_eq!(Message::decode(&again).as_ref(), Ok(&message));
+    assert_eq!(HandoffMessage::decode(&again).as_ref(), Ok(&message));
     let mut head = Head::default();
     // A head that is too long for these limits is an answer to its client.
     let _ = head.parse(&message.input, &LIMITS);

@@ -4,18 +4,18 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::connection::Token;
-use super::desk::{Desks, Look};
-use super::job::{Letter, Parcel, Served, Work};
-use super::letter_box::LetterBox;
-use super::member::{MAIN, Member, Members};
-use super::seat::{Desked, Seat, World};
-use super::sync::Arc;
-use super::tray::{TRAY, Tray};
+use super::threads::desk::{Desks, OnDesk};
+use super::job::{Completion, QueuedRequest, Served, Work};
+use super::threads::completions::Completions;
+use super::threads::thread_id::{MAIN, ThreadId, ThreadSet};
+use super::ctx::{Desked, ThreadCtx, World};
+use super::threads::sync::Arc;
+use super::threads::tray::{TRAY, Tray};
 
 #[derive(Debug)]
 pub enum Step {
     Work(Token, Work),
-    HandOver(Member),
+    HandOver(ThreadId),
     Leave,
 }
 
@@ -26,17 +26,17 @@ pub struct EventLoop {
     world: Arc<World>,
     arriving: VecDeque<Token>,
     parked: VecDeque<Token>,
-    streams: VecDeque<(Token, Member)>,
+    streams: VecDeque<(Token, ThreadId)>,
     answered: Vec<usize>,
-    pub outside: Members,
+    pub outside: ThreadSet,
     calling: Token,
-    owner: Member,
-    letters: LetterBox,
+    owner: ThreadId,
+    completed: Completions,
     tray: Tray,
     laid: usize,
     desks: Desks,
     /// Requests that may lie on desks.
-    given: Vec<(Member, Token)>,
+    given: Vec<(ThreadId, Token)>,
     /// Those that were taken back.
     requeued: Vec<Token>,
     /// Whether the request that the owner calls with lies on its desk.
@@ -48,7 +48,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    pub fn new(world: Arc<World>, members: usize, letters: LetterBox, tray: Tray, desks: Desks) -> Self {
+    pub fn new(world: Arc<World>, threads: usize, completed: Completions, tray: Tray, desks: Desks) -> Self {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
@@ -56,10 +56,10 @@ impl EventLoop {
             world,
             parked: VecDeque::new(),
             streams: VecDeque::new(),
-            outside: Members::none(members),
+            outside: ThreadSet::none(threads),
             calling: NONE,
             owner: MAIN,
-            letters,
+            completed,
             tray,
             laid: 0,
             desks,
@@ -74,22 +74,22 @@ impl EventLoop {
         self.touched.set(self.touched.get() + 1);
     }
 
-    pub fn own(&mut self, seat: &mut Seat) {
+    pub fn own(&mut self, ctx: &mut ThreadCtx) {
         self.touch();
-        self.owner = seat.member;
+        self.owner = ctx.thread;
     }
 
-    pub fn lay_down(&mut self, token: Token, work: &Work, _: &mut Seat) {
+    pub fn lay_down(&mut self, token: Token, work: &Work, _: &mut ThreadCtx) {
         self.calling = token;
         self.kept_back = matches!(work, Work::Desk);
         self.touch();
     }
 
-    pub fn close_up(&mut self, _: &io::Error, _: &mut Seat) {
+    pub fn close_up(&mut self, _: &io::Error, _: &mut ThreadCtx) {
         self.world.sent.set(true);
     }
 
-    pub fn taken(&mut self) {
+    pub fn lost_loop(&mut self) {
         self.touch();
         self.outside.insert(self.owner);
         if self.kept_back {
@@ -98,9 +98,9 @@ impl EventLoop {
         self.world.tell_taken(self.calling);
     }
 
-    pub fn send_out(&mut self, member: Member, _: Token, _: &Seat) {
+    pub fn send_out(&mut self, thread: ThreadId, _: Token, _: &ThreadCtx) {
         self.touch();
-        self.outside.insert(member);
+        self.outside.insert(thread);
     }
 
     pub fn wants_help(&self) -> bool {
@@ -112,62 +112,62 @@ impl EventLoop {
         self.world.plan.slots > 1
     }
 
-    pub fn detach(&mut self, _: Token, _: &mut Seat) -> bool {
+    pub fn detach(&mut self, _: Token, _: &mut ThreadCtx) -> bool {
         self.touch();
         self.world.plan.memory
     }
 
-    pub fn hand_out(&mut self, member: Member, token: Token, seat: &mut Seat) {
-        self.lay_on_desk(member, token, seat);
-        self.outside.insert(member);
-        self.given.push((member, token));
+    pub fn hand_out(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
+        self.lay_on_desk(thread, token, ctx);
+        self.outside.insert(thread);
+        self.given.push((thread, token));
     }
 
-    pub fn keep_back(&mut self, token: Token, seat: &mut Seat) {
-        self.lay_on_desk(seat.member, token, seat);
+    pub fn keep_back(&mut self, token: Token, ctx: &mut ThreadCtx) {
+        self.lay_on_desk(ctx.thread, token, ctx);
     }
 
-    fn lay_on_desk(&mut self, member: Member, token: Token, seat: &mut Seat) {
+    fn lay_on_desk(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
         self.touch();
-        assert_eq!(seat.job.take(), Some(token));
-        self.desks.lay(member, token, Box::new(Parcel(token)));
+        assert_eq!(ctx.job.take(), Some(token));
+        self.desks.lay(thread, token, Box::new(QueuedRequest(token)));
     }
 
     /// What waits for the interpreter is another worker's, or waits for a slot again; says whether anything was.
     fn clear_desks(&mut self) -> bool {
         let mut cleared = false;
-        for (member, token) in std::mem::take(&mut self.given) {
+        for (thread, token) in std::mem::take(&mut self.given) {
             let wanted = match self.world.plan.desks {
                 Desked::Wait => false,
-                Desked::Lent => true,
+                Desked::HandedOver => true,
                 Desked::Requeued => !self.requeued.contains(&token),
             };
-            match self.desks.take_back(member, token, |_| wanted) {
-                Look::Begun => {}
-                Look::Lies => self.given.push((member, token)),
-                Look::Back(_) if self.world.plan.desks == Desked::Lent => (cleared, _) = (true, self.lend(token)),
-                Look::Back(parcel) => {
+            match self.desks.take_back(thread, token, |_| wanted) {
+                OnDesk::Begun => {}
+                OnDesk::Lies => self.given.push((thread, token)),
+                OnDesk::Back(_) if self.world.plan.desks == Desked::HandedOver => (cleared, _) = (true, self.hand_over(token)),
+                OnDesk::Back(queued) => {
                     self.requeued.push(token);
-                    self.parked.push_front(parcel.0);
+                    self.parked.push_front(queued.0);
                     cleared = true;
                 }
             }
         }
-        if self.world.plan.desks == Desked::Lent && self.outside.len() == self.world.plan.slots {
+        if self.world.plan.desks == Desked::HandedOver && self.outside.len() == self.world.plan.slots {
             while let Some((token, _)) = self.tray.take_last() {
                 self.laid -= 1;
                 self.parked.push_front(token);
             }
             while let Some(token) = self.parked.pop_front() {
-                self.lend(token);
+                self.hand_over(token);
                 cleared = true;
             }
         }
         cleared
     }
 
-    fn lend(&mut self, token: Token) {
-        self.world.lend(token);
+    fn hand_over(&mut self, token: Token) {
+        self.world.hand_over(token);
         self.answer(token);
     }
 
@@ -176,24 +176,24 @@ impl EventLoop {
         self.world.tell_answered(&self.answered);
     }
 
-    pub fn next(&mut self, seat: &mut Seat) -> io::Result<Step> {
+    pub fn next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Step> {
         if self.world.plan.fails {
             return Err(io::ErrorKind::Other.into());
         }
         loop {
             self.touch();
-            assert_eq!(self.owner, seat.member);
-            if let Some(letter) = self.letters.take() {
-                match self.open(letter, seat) {
+            assert_eq!(self.owner, ctx.thread);
+            if let Some(completion) = self.completed.take() {
+                match self.open(completion, ctx) {
                     Some((token, work)) => return Ok(Step::Work(token, work)),
                     None => continue,
                 }
             }
-            if !seat.may_call && self.outside.is_empty() {
+            if !ctx.may_call && self.outside.is_empty() {
                 return Ok(Step::HandOver(MAIN));
             }
             let awaited = self.world.plan.handlers_first && self.signals > 0;
-            if !awaited && let Some((token, work)) = self.find_work(seat) {
+            if !awaited && let Some((token, work)) = self.find_work(ctx) {
                 return Ok(Step::Work(token, work));
             }
             if self.signals > 0 && !self.outside.contains(MAIN) {
@@ -208,32 +208,32 @@ impl EventLoop {
             if self.clear_desks() {
                 continue;
             }
-            self.letters.wait();
+            self.completed.wait();
         }
     }
 
-    fn find_work(&mut self, seat: &mut Seat) -> Option<(Token, Work)> {
-        if self.has_slot(None, seat)
+    fn find_work(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        if self.has_slot(None, ctx)
             && self.laid > 0
             && let Some((token, _)) = self.tray.take()
         {
             self.laid -= 1;
-            return Some(self.call(token, seat));
+            return Some(self.call(token, ctx));
         }
-        if let Some(index) = self.streams.iter().position(|&(_, member)| self.has_slot(Some(member), seat)) {
-            return self.streams.remove(index).map(|(token, member)| (token, Work::Advance(member)));
+        if let Some(index) = self.streams.iter().position(|&(_, thread)| self.has_slot(Some(thread), ctx)) {
+            return self.streams.remove(index).map(|(token, thread)| (token, Work::Advance(thread)));
         }
         while let Some(token) = self.arriving.pop_front() {
             self.parked.push_back(token);
         }
-        if !self.has_slot(None, seat) {
+        if !self.has_slot(None, ctx) {
             return None;
         }
-        self.parked.pop_front().map(|token| self.call(token, seat))
+        self.parked.pop_front().map(|token| self.call(token, ctx))
     }
 
-    fn call(&self, token: Token, seat: &mut Seat) -> (Token, Work) {
-        seat.job = Some(token);
+    fn call(&self, token: Token, ctx: &mut ThreadCtx) -> (Token, Work) {
+        ctx.job = Some(token);
         (token, Work::Call)
     }
 
@@ -245,47 +245,47 @@ impl EventLoop {
             && let Some(token) = self.parked.pop_front()
         {
             self.laid += 1;
-            self.tray.lay(token, Box::new(Parcel(token)));
+            self.tray.lay(token, Box::new(QueuedRequest(token)));
         }
     }
 
-    fn has_slot(&self, member: Option<Member>, seat: &Seat) -> bool {
-        let able = match member {
-            Some(member) if member != seat.member => !self.outside.contains(member),
-            Some(_) | None => seat.may_call,
+    fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
+        let able = match thread {
+            Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
+            Some(_) | None => ctx.may_call,
         };
         able && self.outside.len() < self.world.plan.slots
     }
 
-    fn open(&mut self, letter: Letter, seat: &mut Seat) -> Option<(Token, Work)> {
-        match letter.next {
+    fn open(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        match completion.next {
             Some(next) => {
                 self.laid -= 1;
-                self.given.push((letter.from, next));
+                self.given.push((completion.from, next));
             }
-            None => self.outside.remove(letter.from),
+            None => self.outside.remove(completion.from),
         }
-        self.go_on(letter.token, letter.served, seat)
+        self.go_on(completion.token, completion.served, ctx)
     }
 
-    pub fn resume(&mut self, token: Token, served: Served, _: bool, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub fn resume(&mut self, token: Token, served: Served, _: bool, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         self.touch();
-        assert_eq!(self.owner, seat.member);
-        self.go_on(token, served, seat)
+        assert_eq!(self.owner, ctx.thread);
+        self.go_on(token, served, ctx)
     }
 
-    fn go_on(&mut self, token: Token, served: Served, seat: &mut Seat) -> Option<(Token, Work)> {
+    fn go_on(&mut self, token: Token, served: Served, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         match served {
             Served::Whole => {
                 self.answer(token);
                 None
             }
-            Served::Begun(member) if self.has_slot(Some(member), seat) => Some((token, Work::Advance(member))),
-            Served::Begun(member) => {
-                self.streams.push_back((token, member));
+            Served::Begun(thread) if self.has_slot(Some(thread), ctx) => Some((token, Work::Advance(thread))),
+            Served::Begun(thread) => {
+                self.streams.push_back((token, thread));
                 None
             }
-            Served::Handled | Served::TakenBack => None,
+            Served::Handled | Served::Withdrawn => None,
         }
     }
 }

@@ -1,24 +1,24 @@
 //! Work without a connection.
 
 use super::connection::Token;
-use super::member::{MAIN, Member};
+use super::threads::thread_id::{MAIN, ThreadId};
 
 #[derive(Debug)]
-pub struct Parcel(pub Token);
+pub struct QueuedRequest(pub Token);
 
 #[derive(Debug)]
 pub enum Work {
     Call,
     Desk,
-    Advance(Member),
+    Advance(ThreadId),
     Signals,
 }
 
 impl Work {
-    pub fn member(&self) -> Option<Member> {
+    pub fn thread(&self) -> Option<ThreadId> {
         match self {
             Self::Call | Self::Desk => None,
-            Self::Advance(member) => Some(*member),
+            Self::Advance(thread) => Some(*thread),
             Self::Signals => Some(MAIN),
         }
     }
@@ -26,13 +26,13 @@ impl Work {
 
 pub enum Served {
     Whole,
-    Begun(Member),
+    Begun(ThreadId),
     Handled,
-    TakenBack,
+    Withdrawn,
 }
 
-pub struct Letter {
-    pub from: Member,
+pub struct Completion {
+    pub from: ThreadId,
     pub token: Token,
     pub served: Served,
     pub next: Option<Token>,

@@ -1,4 +1,4 @@
-//! The names of `src/worker/sync.rs`, made of loom's types.
+//! The names of `src/worker/threads/sync.rs`, made of loom's types.
 
 use std::cell::RefCell;
 use std::sync::LockResult;

@@ -7,7 +7,7 @@ use tapster::config::Settings;
 use tapster::http::response::{Context, Encoder};
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 
-use super::native::{Blocks, PATIENCE, Worker, end};
+use super::native::{CountedBlocks, PATIENCE, Worker, end};
 
 /// What slow calls wait for.
 #[derive(Default)]
@@ -86,7 +86,7 @@ impl App for Echo {
         if target.starts_with(b"/blocks") {
             // Byte by byte.
             let mut bytes = target.into_iter();
-            return Reply::Stream(Box::new(Blocks::new(encoder.finish(None), move || bytes.next().map(|byte| vec![byte]))));
+            return Reply::Blocks(Box::new(CountedBlocks::new(encoder.finish(None), move || bytes.next().map(|byte| vec![byte]))));
         }
         let mut encoding = encoder.finish(Some(target.len() as u64));
         let size = if target.len() == LARGE { LARGE } else { 3 };

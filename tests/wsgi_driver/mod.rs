@@ -12,12 +12,12 @@ use std::thread;
 use tapster::channel::BootError;
 use tapster::config::Level;
 use tapster::config::{AppSpec, Code, LogTarget, Settings};
-use tapster::http::blocks::Blocks;
+use tapster::http::header_cache::HeaderCache;
 use tapster::http::framing::Length;
 use tapster::http::head::{Head, Limits, Parsed, Progress};
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, Body, BodyFile, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Step, Summary};
+use tapster::worker::app::{App, RequestBody, BodyFile, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Produced, Summary};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.
@@ -53,7 +53,7 @@ pub fn with_python<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
 /// A loaded application with its log. Stays on the interpreter's thread.
 pub struct Server {
     pub app: Box<dyn App>,
-    pub blocks: Blocks,
+    pub blocks: HeaderCache,
     pub dir: tempfile::TempDir,
 }
 
@@ -102,7 +102,7 @@ impl Server {
 
     /// Serves an application that was loaded with this directory.
     pub fn of(app: Box<dyn App>, dir: tempfile::TempDir) -> Self {
-        Self { app, blocks: Blocks::new(0), dir }
+        Self { app, blocks: HeaderCache::new(0), dir }
     }
 
     /// What the error log holds.
@@ -128,7 +128,7 @@ impl Server {
         let (mut steps, mut held) = (0, 0);
         let summary = match self.begin(raw, setup, &mut out, &mut sent) {
             Reply::Complete(summary) => summary,
-            Reply::Stream(mut stream) => loop {
+            Reply::Blocks(mut stream) => loop {
                 steps += 1;
                 if setup.drop_after.is_some_and(|after| steps > after) {
                     let summary = stream.summary();
@@ -136,20 +136,20 @@ impl Server {
                     break summary;
                 }
                 match stream.advance(&mut out, &mut sent) {
-                    Step::Rendered => {}
-                    Step::Held => {
+                    Produced::Rendered => {}
+                    Produced::LargeBlock => {
                         held += 1;
-                        let (block, suffix) = stream.held();
+                        let (block, suffix) = stream.large_block();
                         out.extend_from_slice(block);
                         out.extend_from_slice(suffix);
                     }
-                    Step::File { offset, len } => {
+                    Produced::File { offset, len } => {
                         let mut file =
                             fs::File::from(stream.file().expect("announced").try_clone_to_owned().expect("a descriptor"));
                         file.seek(SeekFrom::Start(offset)).expect("a regular file");
                         file.take(len).read_to_end(&mut out).expect("readable");
                     }
-                    Step::End(summary) => break summary,
+                    Produced::End(summary) => break summary,
                 }
             },
         };
@@ -168,14 +168,14 @@ impl Server {
         let (framing, block) = framing.unwrap_or_else(|error| panic!("the test's request is refused: {error}"));
         let body = &raw[head.len..];
         let body = match (framing.length, setup.spool) {
-            (Length::None, _) => Body::Empty,
-            (_, _) if body.is_empty() => Body::Empty,
-            (_, false) => Body::Memory(body.to_vec()),
+            (Length::None, _) => RequestBody::Empty,
+            (_, _) if body.is_empty() => RequestBody::Empty,
+            (_, false) => RequestBody::Memory(body.to_vec()),
             (_, true) => {
                 let mut file = tempfile::tempfile().expect("a temporary file");
                 // Left at its end, as by somebody who has just written it.
                 file.write_all(body).expect("writable");
-                Body::File(BodyFile { file, len: body.len() as u64, held: Box::new(()) })
+                RequestBody::File(BodyFile { file, len: body.len() as u64, guard: Box::new(()) })
             }
         };
         let request = Request {

@@ -8,7 +8,7 @@ mod bounds;
 mod option;
 mod table;
 
-pub use option::{Kind, Opt, PREFIX, Section, Sources};
+pub use option::{Opt, PREFIX, Section, Sources, ValueKind};
 pub use table::TABLE;
 
 /// A name less similar than this (Jaro-Winkler, 0 to 1) is no suggestion: below it, suggestions are noise.
@@ -42,18 +42,18 @@ mod tests {
                 assert_eq!(find(&key), Some(option));
             }
         }
-        assert_eq!(TABLE.iter().filter(|option| option.kind == Kind::Positional).count(), 1);
+        assert_eq!(TABLE.iter().filter(|option| option.kind == ValueKind::Positional).count(), 1);
     }
 
     #[test]
     fn every_row_is_whole() {
         for option in TABLE {
             assert!(option.help.ends_with('.') && !option.help.contains("  "), "{option:?}");
-            assert_eq!(option.value.is_empty(), matches!(option.kind, Kind::Flag | Kind::Switch), "{option:?}");
+            assert_eq!(option.value.is_empty(), matches!(option.kind, ValueKind::Flag | ValueKind::Switch), "{option:?}");
             assert_eq!(option.set.is_none(), !option.sources.file(), "{option:?}: what the file gives is a setting");
-            assert!(option.kind != Kind::Switch || option.sources == Sources::CommandLine, "{option:?}");
-            assert!(option.separator.is_none() || option.kind == Kind::List, "{option:?}");
-            assert!(option.bare.is_none() || option.kind == Kind::Text, "{option:?}");
+            assert!(option.kind != ValueKind::Switch || option.sources == Sources::CommandLine, "{option:?}");
+            assert!(option.separator.is_none() || option.kind == ValueKind::List, "{option:?}");
+            assert!(option.bare.is_none() || option.kind == ValueKind::Text, "{option:?}");
             assert!(Section::ALL.contains(&option.section), "{option:?}");
         }
     }

@@ -19,7 +19,7 @@ pub struct Opt {
     /// What stands for the value in `--help`; empty for a switch.
     pub value: &'static str,
     /// Shape of the value.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// What stands for the value where the command line gives the option without one (`--log-syslog`); a value then needs the
     /// equals sign (`--log-syslog=PATH`). `None`: a value is needed.
     pub bare: Option<&'static str>,
@@ -47,7 +47,7 @@ type Set = fn(&mut Settings, &str) -> Result<(), String>;
 
 /// Shape of an option's value: what the file may hold, and how often the command line may repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum ValueKind {
     /// The argument without a name. A string in the file.
     Positional,
     /// A string.

@@ -9,7 +9,12 @@ const HTTP10: Context<'static> = Context { version: Version::Http10, ..HTTP11 };
 const HEAD: Context<'static> = Context { head_only: true, ..HTTP11 };
 
 /// The head as text, and its body.
-fn head(context: &Context<'_>, status: &str, fields: &[(&str, &str)], known: Option<u64>) -> Result<(String, Body), Refused> {
+fn head(
+    context: &Context<'_>,
+    status: &str,
+    fields: &[(&str, &str)],
+    known: Option<u64>,
+) -> Result<(String, BodyFraming), Refused> {
     let mut out = b"before".to_vec();
     let mut encoder = Encoder::begin(&mut out, context, status.as_bytes())?;
     for (name, value) in fields {

@@ -223,10 +223,10 @@ fn the_masters_own_sink_does_not_wait_whatever_others_do_to_the_flags() {
     let path = dir.path().join("log");
     let _silent = UnixDatagram::bind(&path).expect("a socket");
     let syslog = Sink::open(&LogTarget::Syslog(path)).expect("it connects");
-    let closed = Sink { way: Way::Now, ..Sink::over(pipe.file.try_clone().expect("dup")).expect("a sink") };
+    let closed = Sink { way: SinkKind::Now, ..Sink::over(pipe.file.try_clone().expect("dup")).expect("a sink") };
     for (what, shared) in [("pipe", &pipe), ("socket", &socket), ("syslog", &syslog), ("pipe of another user", &closed)] {
         let own = if what == "pipe of another user" {
-            Ok(Sink { way: Way::Now, ..Sink::over(shared.file.try_clone().expect("dup")).expect("a sink") })
+            Ok(Sink { way: SinkKind::Now, ..Sink::over(shared.file.try_clone().expect("dup")).expect("a sink") })
         } else {
             shared.own()
         };

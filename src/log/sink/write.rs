@@ -14,7 +14,7 @@ use crate::config::Level;
 use crate::log::{stamp, syslog};
 use crate::sys::{fd, time};
 
-use super::{Sink, Way};
+use super::{Sink, SinkKind};
 
 /// Longest write that a pipe does not mix with those of other processes, in bytes (Linux: limits.h, pipe(7)).
 pub const PIPE_BUF: usize = 4096;
@@ -38,7 +38,7 @@ impl Sink {
             let mut record = Vec::with_capacity(256);
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                 record.clear();
-                syslog.header(&mut record, Level::Info, syslog::Kind::Access, process::id());
+                syslog.header(&mut record, Level::Info, syslog::RecordKind::Access, process::id());
                 record.extend_from_slice(line);
                 self.send(&record);
             }
@@ -87,9 +87,9 @@ impl Sink {
 
     fn put(&self, bytes: &[u8]) -> io::Result<usize> {
         match self.way {
-            Way::Plain => (&self.file).write(bytes),
-            Way::Now => fd::write_now(&self.file, bytes, PIPE_BUF),
-            Way::Send => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?),
+            SinkKind::Plain => (&self.file).write(bytes),
+            SinkKind::Now => fd::write_now(&self.file, bytes, PIPE_BUF),
+            SinkKind::Send => Ok(send(self.file.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL)?),
         }
     }
 
@@ -123,7 +123,7 @@ impl Sink {
         let time = String::from_utf8_lossy(&time);
         let pid = process::id();
         if let Some(syslog) = &self.syslog {
-            syslog.header(&mut notice, Level::Warning, syslog::Kind::Error, pid);
+            syslog.header(&mut notice, Level::Warning, syslog::RecordKind::Error, pid);
             notice.extend_from_slice(format!("{lost} records lost here: {why}").as_bytes());
             return self.say(lost, &notice);
         }

@@ -9,7 +9,7 @@ use nix::sys::signal::Signal;
 
 use crate::channel::{self, BootError, Report, WorkerEnd};
 use crate::config::Settings;
-use crate::master::event::{Generation, Slot, code};
+use crate::master::event::{Generation, SlotIndex, code};
 use crate::master::generations::WorkerLogs;
 use crate::master::signals::kept_in_workers;
 use crate::master::table::{self, Child};
@@ -26,7 +26,7 @@ const MASTER_DIED: Signal = Signal::SIGTERM;
 
 /// What a worker has of its own.
 pub(in crate::master) struct Birth {
-    slot: Slot,
+    slot: SlotIndex,
     generation: Generation,
     stacks: File,
     channel: WorkerEnd,
@@ -57,7 +57,7 @@ impl Server {
     }
 
     /// Forks a worker; `Some` in the new process.
-    pub(super) fn fork(&mut self, slot: Slot, generation: Generation) -> io::Result<Option<Birth>> {
+    pub(super) fn fork(&mut self, slot: SlotIndex, generation: Generation) -> io::Result<Option<Birth>> {
         self.mend_queue()?;
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();

@@ -1,14 +1,14 @@
-//! The master looks after what all workers share: listening sockets and the queue of lent connections. Any process that has one
+//! The master looks after what all workers share: listening sockets and the hand-off queue. Any process that has one
 //! can shut it down for all (shutdown(2)), such as an application that closes a number once too often.
 
 use std::ops::ControlFlow::{self, Continue};
 use std::time::{Duration, Instant};
 
-use crate::lending::Queue;
+use crate::handoff::Queue;
 use crate::master::event::Event;
 use crate::net::mend::{self, Mended};
 
-use super::{End, Server};
+use super::{Ending, Server};
 
 /// Pause after a socket was mended: an application that shuts it down again and again must not keep the master busy.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -22,7 +22,7 @@ impl Server {
 
     /// Listens again where a socket does not any more. When that cannot be, the server ends: nobody would come in any more. Done
     /// in each turn of the loop, since nothing wakes the master for a socket that a worker has connected to somebody.
-    pub(super) fn mend_listeners(&mut self) -> ControlFlow<End> {
+    pub(super) fn mend_listeners(&mut self) -> ControlFlow<Ending> {
         if self.until_listening().is_some() {
             return Continue(());
         }

@@ -10,9 +10,9 @@ use std::process;
 use nix::unistd::fchdir;
 
 use crate::config::Settings;
-use crate::lending;
-use crate::master::event::{Event, Slot};
-use crate::master::state::{self, State};
+use crate::handoff;
+use crate::master::event::{Event, SlotIndex};
+use crate::master::state::{self, SavedState};
 use crate::master::table::Child;
 use crate::master::trial::Trial;
 use crate::master::upgrade::VARIABLE;
@@ -87,7 +87,7 @@ impl Server {
         fds
     }
 
-    fn state(&self) -> State {
+    fn state(&self) -> SavedState {
         let listening = |listener: &Listener| state::Listening {
             fd: listener.as_raw_fd(),
             own: listener.is_own(),
@@ -98,7 +98,7 @@ impl Server {
             }),
         };
         let ((current, latest), (wanted, stopped)) = (self.supervisor.generations(), self.supervisor.wanted());
-        State {
+        SavedState {
             command: self.command.clone(),
             current,
             latest,
@@ -107,7 +107,7 @@ impl Server {
             python: self.python.clone(),
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
-            queue: state::Queue { version: lending::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },
+            queue: state::QueueState { version: handoff::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },
             children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
             scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: self.scoreboard.slots(),
@@ -118,10 +118,10 @@ impl Server {
         }
     }
 
-    fn saved(&self, slot: Slot, child: &Child) -> Option<state::Child> {
+    fn saved(&self, slot: SlotIndex, child: &Child) -> Option<state::ChildState> {
         let now = self.pace.now();
         let age = u64::try_from(now.saturating_duration_since(child.born).as_nanos()).unwrap_or(u64::MAX);
-        Some(state::Child {
+        Some(state::ChildState {
             life: self.supervisor.life(slot, now)?,
             pid: child.pid.as_raw(),
             channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
@@ -135,6 +135,6 @@ fn binds(settings: &Settings) -> Vec<String> {
     settings.binds.iter().map(ToString::to_string).collect()
 }
 
-fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::Output {
-    state::Output { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
+fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::OutputState {
+    state::OutputState { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
 }

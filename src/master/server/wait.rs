@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::master::event::Slot;
+use crate::master::event::SlotIndex;
 use crate::master::trial::Trial;
 use crate::net::mend;
 use crate::sys::time;
@@ -20,7 +20,7 @@ pub(super) enum Woken {
     /// The caller of a daemon has left, or a worker has printed something.
     Service,
     /// This worker has sent reports, or has closed its end.
-    Worker(Slot),
+    Worker(SlotIndex),
     /// A signal was caught.
     Signal,
     /// The program on trial has said something.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Level;
-use crate::master::event::{Note, Slot, UpgradeFailure};
+use crate::master::event::{Note, SlotIndex, UpgradeFailure};
 use crate::master::notes::{self, About};
 use crate::master::refusal::complain;
 use crate::master::service;
@@ -41,7 +41,7 @@ impl Server {
         }
     }
 
-    fn about(&mut self, slot: Slot, note: &Note) -> Option<About> {
+    fn about(&mut self, slot: SlotIndex, note: &Note) -> Option<About> {
         let oom = if notes::is_kill(note) { self.patrol.kills.happened() } else { None };
         let child = self.table.child(slot)?;
         let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };
@@ -50,7 +50,7 @@ impl Server {
     }
 
     /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
-    fn calls(&self, slot: Slot) -> Vec<(InFlight, Duration)> {
+    fn calls(&self, slot: SlotIndex) -> Vec<(InFlight, Duration)> {
         let now = time::monotonic();
         let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
         self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::channel::Order;
 
-use super::super::event::{Action, Note, Slot};
-use super::{LONGEST, Phase, Place, State, Supervisor};
+use super::super::event::{Action, Note, SlotIndex};
+use super::{LONGEST, Place, PlaceState, ServerPhase, Supervisor};
 
 /// Workers beyond the wanted number while worn ones are replaced.
 const RECYCLE_SURGE: usize = 1;
@@ -18,9 +18,9 @@ impl Supervisor {
     pub(super) fn balance(&mut self, now: Instant) {
         let target = if self.stopped { 0 } else { self.wanted };
         match self.phase {
-            Phase::Starting => while self.count(|_| true) < target && self.add(now) {},
-            Phase::Serving => self.balance_towards(target, now),
-            Phase::Stopping { .. } | Phase::Done => {}
+            ServerPhase::Starting => while self.count(|_| true) < target && self.add(now) {},
+            ServerPhase::Serving => self.balance_towards(target, now),
+            ServerPhase::Stopping { .. } | ServerPhase::Done => {}
         }
     }
 
@@ -34,10 +34,10 @@ impl Supervisor {
         let surge = self.surge(target);
         while self.count(|_| true) > target + surge {
             // What boots is waited for, and gives way when it is ready.
-            let Some(place) = self.places.iter_mut().rev().find(|place| matches!(place.state, State::Waiting { .. })) else {
+            let Some(place) = self.places.iter_mut().rev().find(|place| matches!(place.state, PlaceState::Waiting { .. })) else {
                 break;
             };
-            (place.state, place.owed) = (State::Empty, false);
+            (place.state, place.owed) = (PlaceState::Empty, false);
         }
         while self.count(|_| true) < target && self.add(now) {}
         while self.count(|place| !self.is_stale(place)) < target && self.taken() < target + surge && self.add(now) {}
@@ -65,7 +65,9 @@ impl Supervisor {
         self.places
             .iter()
             .enumerate()
-            .filter(|(index, place)| !matches!(place.state, State::Empty | State::Lost) && canary != Some(Slot(*index)))
+            .filter(|(index, place)| {
+                !matches!(place.state, PlaceState::Empty | PlaceState::Lost) && canary != Some(SlotIndex(*index))
+            })
             .count()
     }
 
@@ -85,32 +87,32 @@ impl Supervisor {
 
     /// Of the workers that serve: the stale one that has served longest, else the last. Where workers wear out faster than they
     /// are replaced, each is replaced in its time.
-    fn first_to_leave(&self) -> Option<Slot> {
+    fn first_to_leave(&self) -> Option<SlotIndex> {
         let serving = self.places.iter().enumerate().filter(|(_, place)| place.owed);
-        let mut serving = serving.filter_map(|(index, place)| Some((Slot(index), place, ready_since(place)?)));
+        let mut serving = serving.filter_map(|(index, place)| Some((SlotIndex(index), place, ready_since(place)?)));
         let stale = serving.clone().filter(|(_, place, _)| self.is_stale(place)).min_by_key(|(_, _, since)| *since);
         stale.or_else(|| serving.next_back()).map(|(slot, _, _)| slot)
     }
 
-    fn retire(&mut self, slot: Slot, order: Order, now: Instant) {
+    fn retire(&mut self, slot: SlotIndex, order: Order, now: Instant) {
         let until = Some(now + self.policy.graceful_timeout.min(LONGEST));
         let place = &mut self.places[slot.0];
-        place.state = State::Leaving { until, hurried: false };
+        place.state = PlaceState::Leaving { until, hurried: false };
         place.owed = false;
         self.actions.push(Action::Order(slot, order));
     }
 
     /// Informs the workers that leave already and hand their connections over: nobody stays to take them.
     pub(super) fn vacate_the_leaving(&mut self) {
-        let leaving = |place: &Place| matches!(place.state, State::Leaving { hurried: false, .. });
-        let slots = self.places.iter().enumerate().filter(|(_, place)| leaving(place)).map(|(index, _)| Slot(index));
+        let leaving = |place: &Place| matches!(place.state, PlaceState::Leaving { hurried: false, .. });
+        let slots = self.places.iter().enumerate().filter(|(_, place)| leaving(place)).map(|(index, _)| SlotIndex(index));
         self.actions.extend(slots.map(|slot| Action::Order(slot, Order::Vacate)));
     }
 
     /// Says when fewer workers serve than wanted because new ones fail, and when that is over.
     fn watch_degradation(&mut self, wanted: usize, now: Instant) {
         let ready = self.count(is_ready);
-        let failing = |place: &Place| matches!(place.state, State::Waiting { until, .. } if until > now);
+        let failing = |place: &Place| matches!(place.state, PlaceState::Waiting { until, .. } if until > now);
         if ready >= wanted && self.degraded {
             self.degraded = false;
             self.tell(Note::Recovered(ready));
@@ -138,6 +140,6 @@ fn is_ready(place: &Place) -> bool {
 
 /// Since when its worker has served.
 fn ready_since(place: &Place) -> Option<Instant> {
-    let State::Ready { since } = place.state else { return None };
+    let PlaceState::Ready { since } = place.state else { return None };
     Some(since)
 }

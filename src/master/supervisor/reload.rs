@@ -8,22 +8,22 @@
 
 use std::time::Instant;
 
-use super::super::event::{Action, Generation, Note, Policy, ReloadFailure, Slot, UpgradeFailure};
-use super::{Phase, State, Supervisor};
+use super::super::event::{Action, Generation, Note, Policy, ReloadFailure, SlotIndex, UpgradeFailure};
+use super::{PlaceState, ServerPhase, Supervisor};
 
 /// Where a reload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Step {
+enum ReloadStep {
     Idle,
     Reading,
-    Canary { slot: Slot, policy: Policy },
+    Canary { slot: SlotIndex, policy: Policy },
     Rolling,
 }
 
 /// The reload under way and the one after it.
 #[derive(Clone, Debug)]
 pub(super) struct Reload {
-    step: Step,
+    step: ReloadStep,
     /// The last generation that was begun, whether it came to serve or not.
     latest: Generation,
     queued: bool,
@@ -34,20 +34,20 @@ pub(super) struct Reload {
 impl Reload {
     /// None, in a server of this generation.
     pub(super) fn new(latest: Generation) -> Self {
-        Self { step: Step::Idle, latest, queued: false, upgrade: false }
+        Self { step: ReloadStep::Idle, latest, queued: false, upgrade: false }
     }
 
     /// The place of the first worker of the new generation, while it decides.
-    pub(super) fn canary(&self) -> Option<Slot> {
+    pub(super) fn canary(&self) -> Option<SlotIndex> {
         match self.step {
-            Step::Canary { slot, .. } => Some(slot),
-            Step::Idle | Step::Reading | Step::Rolling => None,
+            ReloadStep::Canary { slot, .. } => Some(slot),
+            ReloadStep::Idle | ReloadStep::Reading | ReloadStep::Rolling => None,
         }
     }
 
     /// Whether none is under way or waits.
     pub(super) fn is_idle(&self) -> bool {
-        self.step == Step::Idle && !self.queued
+        self.step == ReloadStep::Idle && !self.queued
     }
 
     /// The last generation that was begun.
@@ -57,24 +57,24 @@ impl Reload {
 
     /// Whether the new generation replaces the old one.
     pub(super) fn is_rolling(&self) -> bool {
-        self.step == Step::Rolling
+        self.step == ReloadStep::Rolling
     }
 
     /// The old generation is gone.
     pub(super) fn rolled(&mut self) {
-        self.step = Step::Idle;
+        self.step = ReloadStep::Idle;
     }
 
     /// The server stops: nothing is loaded any more.
     pub(super) fn cancel(&mut self) {
-        self.step = Step::Idle;
+        self.step = ReloadStep::Idle;
         self.queued = false;
     }
 }
 
 impl Supervisor {
     pub(super) fn reload_asked(&mut self) {
-        if self.reload.step == Step::Idle && self.phase == Phase::Serving {
+        if self.reload.step == ReloadStep::Idle && self.phase == ServerPhase::Serving {
             self.begin_reload();
         } else {
             self.reload.queued = true;
@@ -83,7 +83,7 @@ impl Supervisor {
     }
 
     pub(super) fn reload_if_queued(&mut self) {
-        if self.reload.step == Step::Idle && std::mem::take(&mut self.reload.queued) {
+        if self.reload.step == ReloadStep::Idle && std::mem::take(&mut self.reload.queued) {
             self.begin_reload();
         }
     }
@@ -96,13 +96,13 @@ impl Supervisor {
 
     fn begin_reload(&mut self) {
         self.reload.latest.0 += 1;
-        self.reload.step = Step::Reading;
+        self.reload.step = ReloadStep::Reading;
         self.tell(Note::Reloading(self.reload.latest));
         self.actions.push(Action::Read(self.reload.latest));
     }
 
     pub(super) fn configuration_read(&mut self, result: Result<Policy, String>, now: Instant) {
-        if self.reload.step != Step::Reading {
+        if self.reload.step != ReloadStep::Reading {
             return;
         }
         let policy = match result {
@@ -110,14 +110,14 @@ impl Supervisor {
             Err(why) => return self.fail_reload(ReloadFailure::Configuration(why)),
         };
         let Some(slot) = self.free_place() else { return self.fail_reload(ReloadFailure::NoPlace) };
-        self.reload.step = Step::Canary { slot, policy };
+        self.reload.step = ReloadStep::Canary { slot, policy };
         self.fork(slot, self.reload.latest, policy.boot_timeout, now);
     }
 
     /// The canary is ready: its generation serves from now on.
-    pub(super) fn promote(&mut self, slot: Slot) {
-        let Step::Canary { policy, .. } = self.reload.step else { return };
-        self.reload.step = Step::Rolling;
+    pub(super) fn promote(&mut self, slot: SlotIndex) {
+        let ReloadStep::Canary { policy, .. } = self.reload.step else { return };
+        self.reload.step = ReloadStep::Rolling;
         self.reload.upgrade = false;
         self.current = self.reload.latest;
         self.policy = policy;
@@ -125,7 +125,7 @@ impl Supervisor {
         self.wanted = policy.workers.min(most);
         self.stopped = false;
         self.places[slot.0].owed = true;
-        for place in self.places.iter_mut().filter(|place| matches!(place.state, State::Waiting { .. })) {
+        for place in self.places.iter_mut().filter(|place| matches!(place.state, PlaceState::Waiting { .. })) {
             place.generation = self.current;
         }
         if policy.workers > most {
@@ -142,7 +142,7 @@ impl Supervisor {
 
     fn fail_reload(&mut self, why: ReloadFailure) {
         let failed = self.reload.latest;
-        self.reload.step = Step::Idle;
+        self.reload.step = ReloadStep::Idle;
         let serves = self.current;
         let upgrade = std::mem::take(&mut self.reload.upgrade);
         self.tell(match upgrade {

@@ -14,8 +14,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::event::{Note, Slot};
-use super::{Place, State, Supervisor};
+use super::super::event::{Note, SlotIndex};
+use super::{Place, PlaceState, Supervisor};
 
 /// Most replacements of failed workers that start within [`RESTART_WINDOW`], besides those of workers that were well: a crash
 /// loop must not become the machine's main work.
@@ -40,7 +40,7 @@ pub(super) fn was_well(ready: Option<Instant>, reached: bool, now: Instant) -> b
 
 impl Supervisor {
     /// Plans a replacement: at once for a worker that was `well` and after the first failure, later with a pause that doubles.
-    pub(super) fn restart(&mut self, slot: Slot, well: bool, now: Instant) {
+    pub(super) fn restart(&mut self, slot: SlotIndex, well: bool, now: Instant) {
         let place = &mut self.places[slot.0];
         if well {
             place.failures = 0;
@@ -50,7 +50,7 @@ impl Supervisor {
             failures => BACKOFF_FIRST.saturating_mul(1 << (failures - 1).min(16)).min(BACKOFF_MAX),
         };
         place.failures = place.failures.saturating_add(1);
-        place.state = State::Waiting { until: now + wait, prompt: well };
+        place.state = PlaceState::Waiting { until: now + wait, prompt: well };
         place.generation = self.current;
         place.owed = true;
         if !wait.is_zero() {
@@ -60,7 +60,7 @@ impl Supervisor {
 
     /// Plans a replacement for a worker that still has its place, in another one. Where there is none, its own is kept until it
     /// ends.
-    pub(super) fn replace_elsewhere(&mut self, slot: Slot, now: Instant) {
+    pub(super) fn replace_elsewhere(&mut self, slot: SlotIndex, now: Instant) {
         let old = self.places[slot.0];
         if !old.owed {
             return;
@@ -89,15 +89,15 @@ impl Supervisor {
     /// Whether there is room for one more boot in the place of a worker that was well: half of the workers may boot, so that a
     /// flood of requests that crash workers leaves as much of the machine to those that serve.
     fn may_boot_promptly(&self) -> bool {
-        let booting = self.places.iter().filter(|place| matches!(place.state, State::Booting { .. })).count();
+        let booting = self.places.iter().filter(|place| matches!(place.state, PlaceState::Booting { .. })).count();
         !self.boots_fail && booting < self.wanted.div_ceil(2)
     }
 
     /// The place whose pause was over first, of all or of those that are `prompt`.
-    fn longest_waiting(&self, now: Instant, prompt: bool) -> Option<Slot> {
+    fn longest_waiting(&self, now: Instant, prompt: bool) -> Option<SlotIndex> {
         let pause_over = |(index, place): (usize, &Place)| {
-            let State::Waiting { until, prompt: is } = place.state else { return None };
-            (is || !prompt).then_some((until, Slot(index)))
+            let PlaceState::Waiting { until, prompt: is } = place.state else { return None };
+            (is || !prompt).then_some((until, SlotIndex(index)))
         };
         let first = self.places.iter().enumerate().filter_map(pause_over).min();
         first.filter(|(until, _)| *until <= now).map(|(_, slot)| slot)

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 use crate::channel::Order;
 
-use super::super::event::{Action, Note, Slot};
-use super::{LONGEST, Phase, State, Supervisor};
+use super::super::event::{Action, Note, SlotIndex};
+use super::{LONGEST, PlaceState, ServerPhase, Supervisor};
 
 /// Time that a quick stop leaves to the requests that run.
 pub const QUIT_GRACE: Duration = Duration::from_secs(5);
@@ -18,13 +18,13 @@ pub const BOOT_GRACE: Duration = Duration::from_secs(1);
 
 /// How far the end has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stage {
+pub(super) enum StopStage {
     Drain { until: Instant },
     Quit { until: Instant },
     Kill,
 }
 
-impl Stage {
+impl StopStage {
     /// When it is over.
     pub(super) fn until(self) -> Option<Instant> {
         match self {
@@ -39,68 +39,76 @@ impl Supervisor {
     pub(super) fn stop(&mut self, code: i32, order: Order, now: Instant) {
         self.tell(Note::Stopping(order));
         let stage = match order {
-            Order::Drain => Stage::Drain { until: now + self.policy.graceful_timeout.min(LONGEST) },
-            Order::Quit | Order::Vacate | Order::Retire | Order::Ping => Stage::Quit { until: now + QUIT_GRACE },
+            Order::Drain => StopStage::Drain { until: now + self.policy.graceful_timeout.min(LONGEST) },
+            Order::Quit | Order::Vacate | Order::Retire | Order::Ping => StopStage::Quit { until: now + QUIT_GRACE },
         };
         self.enter(code, stage, order, now);
     }
 
-    fn enter(&mut self, code: i32, stage: Stage, order: Order, now: Instant) {
-        if matches!(self.phase, Phase::Starting | Phase::Serving) {
+    fn enter(&mut self, code: i32, stage: StopStage, order: Order, now: Instant) {
+        if matches!(self.phase, ServerPhase::Starting | ServerPhase::Serving) {
             self.actions.push(Action::StopListening);
         }
-        self.phase = Phase::Stopping { code, stage };
+        self.phase = ServerPhase::Stopping { code, stage };
         self.reload.cancel();
         self.cancel_upgrade();
         for index in 0..self.places.len() {
             let place = &mut self.places[index];
             place.owed = false;
             let (next, told) = match place.state {
-                State::Waiting { .. } | State::Empty => (State::Empty, false),
-                State::Booting { until } => {
+                PlaceState::Waiting { .. } | PlaceState::Empty => (PlaceState::Empty, false),
+                PlaceState::Booting { until } => {
                     let grace = now + BOOT_GRACE;
-                    (State::Booting { until: Some(until.map_or(grace, |until| until.min(grace))) }, true)
+                    (PlaceState::Booting { until: Some(until.map_or(grace, |until| until.min(grace))) }, true)
                 }
-                State::Ready { .. } | State::Leaving { .. } => (State::Leaving { until: None, hurried: false }, true),
-                state @ (State::Failed { .. } | State::Aborted { .. } | State::Killed { .. } | State::Lost) => (state, false),
+                PlaceState::Ready { .. } | PlaceState::Leaving { .. } => {
+                    (PlaceState::Leaving { until: None, hurried: false }, true)
+                }
+                state @ (PlaceState::Failed { .. }
+                | PlaceState::Aborted { .. }
+                | PlaceState::Killed { .. }
+                | PlaceState::Lost) => (state, false),
             };
             place.state = next;
             if told {
-                self.actions.push(Action::Order(Slot(index), order));
+                self.actions.push(Action::Order(SlotIndex(index), order));
             }
         }
     }
 
     pub(super) fn kill_all(&mut self, code: i32, now: Instant) {
-        self.phase = Phase::Stopping { code, stage: Stage::Kill };
+        self.phase = ServerPhase::Stopping { code, stage: StopStage::Kill };
         for index in 0..self.places.len() {
             match self.places[index].state {
-                State::Booting { .. } | State::Failed { .. } | State::Ready { .. } | State::Leaving { .. } => {
-                    self.kill(Slot(index), now);
+                PlaceState::Booting { .. }
+                | PlaceState::Failed { .. }
+                | PlaceState::Ready { .. }
+                | PlaceState::Leaving { .. } => {
+                    self.kill(SlotIndex(index), now);
                 }
-                State::Aborted { killed: false, .. } => self.kill(Slot(index), now),
-                State::Aborted { killed: true, .. } | State::Killed { .. } | State::Lost => {}
-                State::Empty | State::Waiting { .. } => {}
+                PlaceState::Aborted { killed: false, .. } => self.kill(SlotIndex(index), now),
+                PlaceState::Aborted { killed: true, .. } | PlaceState::Killed { .. } | PlaceState::Lost => {}
+                PlaceState::Empty | PlaceState::Waiting { .. } => {}
             }
         }
     }
 
     pub(super) fn meet_stage(&mut self, now: Instant) {
         match self.phase {
-            Phase::Stopping { code, stage: Stage::Drain { until } } if until <= now => {
+            ServerPhase::Stopping { code, stage: StopStage::Drain { until } } if until <= now => {
                 self.tell(Note::DrainTimeout(self.policy.graceful_timeout));
-                self.enter(code, Stage::Quit { until: now + QUIT_GRACE_AFTER_DRAIN }, Order::Quit, now);
+                self.enter(code, StopStage::Quit { until: now + QUIT_GRACE_AFTER_DRAIN }, Order::Quit, now);
             }
-            Phase::Stopping { code, stage: Stage::Quit { until } } if until <= now => self.kill_all(code, now),
-            Phase::Stopping { .. } | Phase::Starting | Phase::Serving | Phase::Done => {}
+            ServerPhase::Stopping { code, stage: StopStage::Quit { until } } if until <= now => self.kill_all(code, now),
+            ServerPhase::Stopping { .. } | ServerPhase::Starting | ServerPhase::Serving | ServerPhase::Done => {}
         }
     }
 
     pub(super) fn end_when_empty(&mut self) {
-        if let Phase::Stopping { code, .. } = self.phase
-            && self.places.iter().all(|place| matches!(place.state, State::Empty | State::Lost))
+        if let ServerPhase::Stopping { code, .. } = self.phase
+            && self.places.iter().all(|place| matches!(place.state, PlaceState::Empty | PlaceState::Lost))
         {
-            self.phase = Phase::Done;
+            self.phase = ServerPhase::Done;
             self.actions.push(Action::Exit(code));
         }
     }

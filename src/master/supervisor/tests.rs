@@ -50,8 +50,8 @@ impl Server {
     /// A reload whose canary, in the place behind the workers, boots.
     fn reloading(policy: Policy) -> Self {
         let mut server = Self::serving_with(policy);
-        assert_eq!(server.asked(Request::Reload), [Action::Tell(Note::Reloading(SECOND)), Action::Read(SECOND)]);
-        assert_eq!(server.event(Event::Read(Ok(policy))), [Action::Fork(Slot(policy.workers), SECOND)]);
+        assert_eq!(server.asked(OperatorRequest::Reload), [Action::Tell(Note::Reloading(SECOND)), Action::Read(SECOND)]);
+        assert_eq!(server.event(Event::Read(Ok(policy))), [Action::Fork(SlotIndex(policy.workers), SECOND)]);
         server
     }
 
@@ -65,12 +65,12 @@ impl Server {
         self.supervisor.handle(event, self.now)
     }
 
-    fn asked(&mut self, request: Request) -> Vec<Action> {
+    fn asked(&mut self, request: OperatorRequest) -> Vec<Action> {
         self.event(Event::Asked(request))
     }
 
     fn report(&mut self, slot: usize, report: Report) -> Vec<Action> {
-        self.event(Event::Reported { slot: Slot(slot), report })
+        self.event(Event::Reported { slot: SlotIndex(slot), report })
     }
 
     fn ready(&mut self, slot: usize) -> Vec<Action> {
@@ -79,12 +79,12 @@ impl Server {
 
     /// A worker ends that no client had reached.
     fn ended(&mut self, slot: usize, exit: Exit) -> Vec<Action> {
-        self.event(Event::Ended { slot: Slot(slot), exit, reached: false })
+        self.event(Event::Ended { slot: SlotIndex(slot), exit, reached: false })
     }
 
     /// A worker crashes that a client had reached.
     fn crashed(&mut self, slot: usize) -> Vec<Action> {
-        self.event(Event::Ended { slot: Slot(slot), exit: CRASH, reached: true })
+        self.event(Event::Ended { slot: SlotIndex(slot), exit: CRASH, reached: true })
     }
 
     fn after(&mut self, time: Duration) -> Vec<Action> {
@@ -112,11 +112,11 @@ fn policy(workers: usize) -> Policy {
 }
 
 fn fork(slot: usize) -> Action {
-    Action::Fork(Slot(slot), FIRST)
+    Action::Fork(SlotIndex(slot), FIRST)
 }
 
 fn retire(slot: usize) -> Action {
-    Action::Order(Slot(slot), Order::Retire)
+    Action::Order(SlotIndex(slot), Order::Retire)
 }
 
 fn reload_failed(why: ReloadFailure) -> [Action; 2] {
@@ -134,15 +134,15 @@ fn stop(order: Order, slots: &[usize]) -> Vec<Action> {
 }
 
 fn died(slot: usize, exit: Exit) -> Action {
-    Action::Tell(Note::Died { slot: Slot(slot), exit, booting: false, fatal: false })
+    Action::Tell(Note::Died { slot: SlotIndex(slot), exit, booting: false, fatal: false })
 }
 
 fn orders(order: Order, slots: &[usize]) -> Vec<Action> {
-    slots.iter().map(|&slot| Action::Order(Slot(slot), order)).collect()
+    slots.iter().map(|&slot| Action::Order(SlotIndex(slot), order)).collect()
 }
 
 fn kills(slots: &[usize]) -> Vec<Action> {
-    slots.iter().flat_map(|&slot| [Action::Tell(Note::Killing(Slot(slot))), Action::Kill(Slot(slot))]).collect()
+    slots.iter().flat_map(|&slot| [Action::Tell(Note::Killing(SlotIndex(slot))), Action::Kill(SlotIndex(slot))]).collect()
 }
 
 fn with(first: Action, rest: Vec<Action>) -> Vec<Action> {
@@ -170,7 +170,7 @@ fn a_crashed_worker_is_replaced_in_its_slot_at_once() {
 #[test]
 fn a_worker_that_leaves_by_itself_is_replaced_and_is_no_error() {
     let mut server = Server::serving(2);
-    assert_eq!(server.report(1, Report::Draining), [Action::Tell(Note::Left(Slot(1))), fork(2)]);
+    assert_eq!(server.report(1, Report::Draining), [Action::Tell(Note::Left(SlotIndex(1))), fork(2)]);
     assert_eq!(server.ended(1, Exit::Code(0)), []);
 }
 
@@ -179,14 +179,14 @@ fn workers_that_leave_by_themselves_again_and_again_meet_pauses_and_a_bound() {
     let mut server = Server::serving(2);
     server.report(1, Report::Draining);
     server.ready(2);
-    let left = |slot| Action::Tell(Note::Left(Slot(slot)));
-    let pause = Action::Tell(Note::Pause { slot: Slot(3), wait: BACKOFF_FIRST });
+    let left = |slot| Action::Tell(Note::Left(SlotIndex(slot)));
+    let pause = Action::Tell(Note::Pause { slot: SlotIndex(3), wait: BACKOFF_FIRST });
     assert_eq!(server.report(2, Report::Draining), [left(2), pause, Action::Tell(Note::Degraded { ready: 1, wanted: 2 })]);
     assert_eq!(server.after(BACKOFF_FIRST), [fork(3)]);
     server.ready(3);
     assert_eq!(server.report(3, Report::Draining), [left(3)], "there are twice as many as are wanted");
     assert_eq!(server.ended(1, Exit::Code(0)), []);
-    let pause = Action::Tell(Note::Pause { slot: Slot(3), wait: 2 * BACKOFF_FIRST });
+    let pause = Action::Tell(Note::Pause { slot: SlotIndex(3), wait: 2 * BACKOFF_FIRST });
     assert_eq!(server.ended(3, Exit::Code(0))[0], pause);
     assert_eq!(server.after(2 * BACKOFF_FIRST), [fork(3)]);
 }
@@ -196,7 +196,7 @@ fn a_worker_that_was_well_and_leaves_by_itself_is_replaced_at_once_each_time() {
     let mut server = Server::serving(2);
     for (old, new) in [(1, 2), (2, 1), (1, 2)] {
         server.after(HEALTHY_AFTER);
-        assert_eq!(server.report(old, Report::Draining), [Action::Tell(Note::Left(Slot(old))), fork(new)]);
+        assert_eq!(server.report(old, Report::Draining), [Action::Tell(Note::Left(SlotIndex(old))), fork(new)]);
         server.ready(new);
         server.ended(old, Exit::Code(0));
     }
@@ -205,13 +205,13 @@ fn a_worker_that_was_well_and_leaves_by_itself_is_replaced_at_once_each_time() {
 #[test]
 fn a_worker_that_does_not_end_when_it_is_killed_is_replaced_elsewhere_and_not_waited_for() {
     let mut server = Server::serving(2);
-    let broken = Event::Broken { slot: Slot(0), breach: Breach::OutOfOrder };
-    assert_eq!(server.event(broken).last(), Some(&Action::Kill(Slot(0))));
+    let broken = Event::Broken { slot: SlotIndex(0), breach: Breach::OutOfOrder };
+    assert_eq!(server.event(broken).last(), Some(&Action::Kill(SlotIndex(0))));
     assert_eq!(server.wait(), Some(KILL_GRACE));
-    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(Slot(0))), fork(2)]);
+    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(SlotIndex(0))), fork(2)]);
     server.ready(2);
     assert_eq!(server.wait(), None);
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     assert_eq!(server.ended(1, Exit::Code(0)), []);
     assert_eq!(server.ended(2, Exit::Code(0)), [Action::Exit(code::OK)]);
 }
@@ -219,14 +219,17 @@ fn a_worker_that_does_not_end_when_it_is_killed_is_replaced_elsewhere_and_not_wa
 #[test]
 fn a_lost_worker_that_ends_after_all_gives_its_place_back() {
     let mut server = Server::serving(1);
-    server.event(Event::Stuck { slot: Slot(0), hang: Hang::Call(GRACEFUL) });
-    assert_eq!(server.after(ABORT_GRACE), [Action::Kill(Slot(0))]);
-    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(Slot(0))), fork(1)]);
+    server.event(Event::Stuck { slot: SlotIndex(0), hang: Hang::Call(GRACEFUL) });
+    assert_eq!(server.after(ABORT_GRACE), [Action::Kill(SlotIndex(0))]);
+    assert_eq!(server.after(KILL_GRACE), [Action::Tell(Note::Lost(SlotIndex(0))), fork(1)]);
     server.ready(1);
     assert_eq!(server.ended(0, CRASH), []);
     assert_eq!(
         server.ended(1, CRASH)[1..],
-        [Action::Tell(Note::Pause { slot: Slot(1), wait: BACKOFF_FIRST }), Action::Tell(Note::Degraded { ready: 0, wanted: 1 })]
+        [
+            Action::Tell(Note::Pause { slot: SlotIndex(1), wait: BACKOFF_FIRST }),
+            Action::Tell(Note::Degraded { ready: 0, wanted: 1 })
+        ]
     );
 }
 
@@ -235,9 +238,9 @@ fn a_breach_counts_as_a_crash_by_a_client_that_had_reached_the_worker() {
     for (reached, pause) in [(true, false), (false, true)] {
         let mut server = Server::serving(4);
         for round in 0..2 {
-            server.event(Event::Broken { slot: Slot(0), breach: Breach::OutOfOrder });
+            server.event(Event::Broken { slot: SlotIndex(0), breach: Breach::OutOfOrder });
             let exit = Exit::Signal { number: 9, core: false };
-            let actions = server.event(Event::Ended { slot: Slot(0), exit, reached });
+            let actions = server.event(Event::Ended { slot: SlotIndex(0), exit, reached });
             assert_eq!(actions.contains(&fork(0)), round == 0 || !pause, "{reached}");
             server.ready(0);
         }
@@ -274,9 +277,9 @@ fn a_boot_failure_while_serving_is_told_each_time_and_is_not_the_end() {
     let mut server = Server::serving(2);
     server.ended(0, CRASH);
     let told = server.report(0, Report::BootFailed(app_error()));
-    assert_eq!(told, [Action::Tell(Note::BootFailed { slot: Slot(0), why: app_error(), fatal: false })]);
+    assert_eq!(told, [Action::Tell(Note::BootFailed { slot: SlotIndex(0), why: app_error(), fatal: false })]);
     let wait = BACKOFF_FIRST;
-    let told = [Note::Pause { slot: Slot(0), wait }, Note::Degraded { ready: 1, wanted: 2 }].map(Action::Tell);
+    let told = [Note::Pause { slot: SlotIndex(0), wait }, Note::Degraded { ready: 1, wanted: 2 }].map(Action::Tell);
     assert_eq!(server.ended(0, Exit::Code(4)), told);
     assert_eq!(server.after(wait), [fork(0)]);
     assert_eq!(server.ready(0), [Action::Tell(Note::Recovered(2))]);
@@ -292,7 +295,7 @@ fn a_healthy_life_makes_the_next_death_a_first_one() {
     assert_eq!(server.ended(0, CRASH), [died(0, CRASH), fork(0)]);
     server.ready(0);
     server.now += HEALTHY_AFTER - Duration::from_millis(1);
-    let pause = Action::Tell(Note::Pause { slot: Slot(0), wait: BACKOFF_FIRST });
+    let pause = Action::Tell(Note::Pause { slot: SlotIndex(0), wait: BACKOFF_FIRST });
     assert_eq!(server.ended(0, CRASH)[..2], [died(0, CRASH), pause]);
 }
 
@@ -323,8 +326,8 @@ fn a_request_that_hangs_is_as_little_a_reason_for_a_pause_as_one_that_crashes() 
     let mut server = Server::serving(2);
     for _ in 0..5 {
         let hang = Hang::Call(Duration::from_secs(1));
-        assert_eq!(server.event(Event::Stuck { slot: Slot(0), hang }), [Action::Abort(Slot(0))]);
-        let hung = Action::Tell(Note::Hung { slot: Slot(0), hang, exit: CRASH, fatal: false });
+        assert_eq!(server.event(Event::Stuck { slot: SlotIndex(0), hang }), [Action::Abort(SlotIndex(0))]);
+        let hung = Action::Tell(Note::Hung { slot: SlotIndex(0), hang, exit: CRASH, fatal: false });
         assert_eq!(server.crashed(0), [hung, fork(0)]);
         server.ready(0);
     }
@@ -363,7 +366,7 @@ fn while_boots_fail_a_crash_is_as_slow_as_they_are() {
 #[test]
 fn an_application_that_cannot_be_loaded_ends_the_start_with_4_and_one_traceback() {
     let mut server = Server::starting(3);
-    let note = Action::Tell(Note::BootFailed { slot: Slot(1), why: app_error(), fatal: true });
+    let note = Action::Tell(Note::BootFailed { slot: SlotIndex(1), why: app_error(), fatal: true });
     let rest = stop(Order::Quit, &[0, 2]);
     assert_eq!(server.report(1, Report::BootFailed(app_error())), with(note, rest));
     assert_eq!(server.report(0, Report::BootFailed(app_error())), []);
@@ -382,7 +385,7 @@ fn a_worker_that_fails_or_dies_while_booting_ends_the_start_with_3() {
 
     let mut server = Server::starting(2);
     server.ready(0);
-    let note = Action::Tell(Note::Died { slot: Slot(1), exit: CRASH, booting: true, fatal: true });
+    let note = Action::Tell(Note::Died { slot: SlotIndex(1), exit: CRASH, booting: true, fatal: true });
     let rest = stop(Order::Quit, &[0]);
     assert_eq!(server.ended(1, CRASH), with(note, rest));
     assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::BOOT)]);
@@ -407,7 +410,7 @@ fn a_worker_that_dies_after_it_was_ready_does_not_end_the_start() {
 
 #[test]
 fn a_refused_fork_ends_the_start_and_is_tried_again_later() {
-    let failed = |slot| Event::ForkFailed { slot: Slot(slot), why: "out of processes".into() };
+    let failed = |slot| Event::ForkFailed { slot: SlotIndex(slot), why: "out of processes".into() };
     let mut server = Server::starting(1);
     assert_eq!(server.event(failed(0)).last(), Some(&Action::Exit(code::BOOT)));
     let mut server = Server::serving(1);
@@ -420,10 +423,10 @@ fn a_refused_fork_ends_the_start_and_is_tried_again_later() {
 #[test]
 fn term_drains_everybody_and_ends_with_0() {
     let mut server = Server::serving(2);
-    assert_eq!(server.asked(Request::Stop), stop(Order::Drain, &[0, 1]));
+    assert_eq!(server.asked(OperatorRequest::Stop), stop(Order::Drain, &[0, 1]));
     assert_eq!(server.report(0, Report::Draining), []);
     assert_eq!(server.ended(0, Exit::Code(0)), []);
-    assert_eq!(server.asked(Request::Stop), [Action::Tell(Note::AlreadyStopping)]);
+    assert_eq!(server.asked(OperatorRequest::Stop), [Action::Tell(Note::AlreadyStopping)]);
     assert_eq!(server.ended(1, Exit::Code(0)), [Action::Exit(code::OK)]);
     assert_eq!(server.wait(), None);
 }
@@ -431,7 +434,7 @@ fn term_drains_everybody_and_ends_with_0() {
 #[test]
 fn a_drain_that_takes_too_long_becomes_a_quick_stop_and_then_a_kill() {
     let mut server = Server::serving(3);
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     server.ended(1, Exit::Code(0));
     assert_eq!(server.wait(), Some(GRACEFUL));
     assert_eq!(server.after(GRACEFUL), with(Action::Tell(Note::DrainTimeout(GRACEFUL)), orders(Order::Quit, &[0, 2])));
@@ -445,19 +448,19 @@ fn a_drain_that_takes_too_long_becomes_a_quick_stop_and_then_a_kill() {
 #[test]
 fn int_stops_quickly_and_a_second_one_at_once() {
     let mut server = Server::serving(2);
-    assert_eq!(server.asked(Request::QuickStop), stop(Order::Quit, &[0, 1]));
+    assert_eq!(server.asked(OperatorRequest::QuickStop), stop(Order::Quit, &[0, 1]));
     assert_eq!(server.wait(), Some(QUIT_GRACE));
-    assert_eq!(server.asked(Request::QuickStop), kills(&[0, 1]));
-    assert_eq!(server.asked(Request::QuickStop), [], "they are killed already");
+    assert_eq!(server.asked(OperatorRequest::QuickStop), kills(&[0, 1]));
+    assert_eq!(server.asked(OperatorRequest::QuickStop), [], "they are killed already");
 }
 
 #[test]
 fn int_hurries_a_drain() {
     let mut server = Server::serving(1);
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     server.now += Duration::from_secs(3);
     let quick = with(Action::Tell(Note::Stopping(Order::Quit)), orders(Order::Quit, &[0]));
-    assert_eq!(server.asked(Request::QuickStop), quick);
+    assert_eq!(server.asked(OperatorRequest::QuickStop), quick);
     assert_eq!(server.after(QUIT_GRACE), kills(&[0]));
 }
 
@@ -465,7 +468,7 @@ fn int_hurries_a_drain() {
 fn a_worker_that_still_boots_gets_a_moment_at_a_stop() {
     let mut server = Server::starting(2);
     server.ready(0);
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     assert_eq!(server.wait(), Some(BOOT_GRACE));
     assert_eq!(server.after(BOOT_GRACE), kills(&[1]));
     server.ended(1, Exit::Signal { number: 9, core: false });
@@ -475,7 +478,7 @@ fn a_worker_that_still_boots_gets_a_moment_at_a_stop() {
 #[test]
 fn a_worker_that_gets_ready_while_the_server_stops_may_drain() {
     let mut server = Server::starting(1);
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     assert_eq!(server.ready(0), [], "nobody is told that the server is ready");
     assert_eq!(server.wait(), Some(GRACEFUL));
     assert_eq!(server.ended(0, Exit::Code(0)), [Action::Exit(code::OK)]);
@@ -487,7 +490,7 @@ fn nobody_is_replaced_while_the_server_stops() {
     server.ended(0, CRASH);
     server.report(0, Report::BootFailed(app_error()));
     server.ended(0, Exit::Code(4));
-    server.asked(Request::Stop);
+    server.asked(OperatorRequest::Stop);
     assert_eq!(server.after(BACKOFF_FIRST), []);
     assert_eq!(server.ended(1, CRASH), [died(1, CRASH), Action::Exit(code::OK)]);
 }
@@ -498,15 +501,15 @@ fn a_stop_while_all_slots_wait_ends_at_once() {
     server.ended(0, CRASH);
     server.report(0, Report::BootFailed(app_error()));
     server.ended(0, Exit::Code(4));
-    assert_eq!(server.asked(Request::Stop).last(), Some(&Action::Exit(code::OK)));
+    assert_eq!(server.asked(OperatorRequest::Stop).last(), Some(&Action::Exit(code::OK)));
 }
 
 #[test]
 fn logs_are_opened_anew_whatever_else_goes_on() {
     let mut server = Server::serving(1);
-    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
-    server.asked(Request::Stop);
-    assert_eq!(server.asked(Request::ReopenLogs), [Action::ReopenLogs]);
+    assert_eq!(server.asked(OperatorRequest::ReopenLogs), [Action::ReopenLogs]);
+    server.asked(OperatorRequest::Stop);
+    assert_eq!(server.asked(OperatorRequest::ReopenLogs), [Action::ReopenLogs]);
 }
 
 #[test]
@@ -515,6 +518,6 @@ fn an_endless_graceful_timeout_is_no_overflow() {
     let mut supervisor = Supervisor::new(endless, CAPACITY);
     let now = Instant::now();
     supervisor.handle(Event::Start, now);
-    supervisor.handle(Event::Asked(Request::Stop), now);
+    supervisor.handle(Event::Asked(OperatorRequest::Stop), now);
     assert!(supervisor.next_deadline().is_some());
 }

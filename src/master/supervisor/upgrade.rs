@@ -10,8 +10,8 @@
 
 use std::time::{Duration, Instant};
 
-use super::super::event::{Action, Generation, Life, Note, Policy, Slot, UpgradeFailure, WorkerLife};
-use super::{LONGEST, Phase, Place, Reload, State, Supervisor};
+use super::super::event::{Action, Generation, Life, Note, Policy, SlotIndex, UpgradeFailure, WorkerLife};
+use super::{LONGEST, Place, PlaceState, Reload, ServerPhase, Supervisor};
 
 /// Longest time that a new program takes to say whether it can continue: it reads its configuration and loads nothing.
 pub const TRIAL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -48,7 +48,7 @@ impl Supervisor {
         let new = Self::new(policy, capacity);
         let wanted = wanted.clamp(1, new.most_workers());
         let reload = Reload::new(latest);
-        let mut supervisor = Self { phase: Phase::Serving, current, wanted, stopped, reload, ..new };
+        let mut supervisor = Self { phase: ServerPhase::Serving, current, wanted, stopped, reload, ..new };
         for worker in workers {
             supervisor.take_over(worker, now);
         }
@@ -63,12 +63,12 @@ impl Supervisor {
         }
         let after = |left: Duration| now + left.min(LONGEST);
         let state = match worker.life {
-            Life::Booting { left } => State::Booting { until: left.map(after) },
-            Life::Ready { ago } => State::Ready { since: now.checked_sub(ago).unwrap_or(now) },
-            Life::Leaving { left, hurried } => State::Leaving { until: left.map(after), hurried },
-            Life::Ending { left } => State::Failed { kill_at: after(left) },
+            Life::Booting { left } => PlaceState::Booting { until: left.map(after) },
+            Life::Ready { ago } => PlaceState::Ready { since: now.checked_sub(ago).unwrap_or(now) },
+            Life::Leaving { left, hurried } => PlaceState::Leaving { until: left.map(after), hurried },
+            Life::Ending { left } => PlaceState::Failed { kill_at: after(left) },
         };
-        let ready = if let State::Ready { since } = state { Some(since) } else { None };
+        let ready = if let PlaceState::Ready { since } = state { Some(since) } else { None };
         self.places[index] = Place { state, generation: worker.generation, owed: worker.owed, worn: worker.worn, ready, ..empty };
     }
 
@@ -83,16 +83,16 @@ impl Supervisor {
     }
 
     /// The life of the worker in the slot, for the next program; `None` where none lives.
-    pub fn life(&self, slot: Slot, now: Instant) -> Option<WorkerLife> {
+    pub fn life(&self, slot: SlotIndex, now: Instant) -> Option<WorkerLife> {
         let left = |at: Instant| at.saturating_duration_since(now);
         let place = self.places.get(slot.0)?;
         let life = match place.state {
-            State::Empty | State::Waiting { .. } => return None,
-            State::Booting { until } => Life::Booting { left: until.map(left) },
-            State::Ready { since } => Life::Ready { ago: now.saturating_duration_since(since) },
-            State::Leaving { until, hurried } => Life::Leaving { left: until.map(left), hurried },
-            State::Failed { kill_at } => Life::Ending { left: left(kill_at) },
-            State::Aborted { .. } | State::Killed { .. } | State::Lost => Life::Ending { left: Duration::ZERO },
+            PlaceState::Empty | PlaceState::Waiting { .. } => return None,
+            PlaceState::Booting { until } => Life::Booting { left: until.map(left) },
+            PlaceState::Ready { since } => Life::Ready { ago: now.saturating_duration_since(since) },
+            PlaceState::Leaving { until, hurried } => Life::Leaving { left: until.map(left), hurried },
+            PlaceState::Failed { kill_at } => Life::Ending { left: left(kill_at) },
+            PlaceState::Aborted { .. } | PlaceState::Killed { .. } | PlaceState::Lost => Life::Ending { left: Duration::ZERO },
         };
         Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn })
     }
@@ -109,8 +109,8 @@ impl Supervisor {
 
     /// Whether nothing is under way that the next program would not know of: a reload, a report of a worker that hung.
     fn may_upgrade(&self) -> bool {
-        let reported = self.places.iter().all(|place| !matches!(place.state, State::Aborted { .. }));
-        self.phase == Phase::Serving && self.reload.is_idle() && reported
+        let reported = self.places.iter().all(|place| !matches!(place.state, PlaceState::Aborted { .. }));
+        self.phase == ServerPhase::Serving && self.reload.is_idle() && reported
     }
 
     pub(super) fn upgrade_if_queued(&mut self, now: Instant) {
@@ -125,7 +125,7 @@ impl Supervisor {
         match outcome {
             Ok(()) if self.may_upgrade() => self.actions.push(Action::Upgrade),
             // A reload has begun meanwhile.
-            Ok(()) if self.phase == Phase::Serving => self.upgrade = Upgrade::Queued,
+            Ok(()) if self.phase == ServerPhase::Serving => self.upgrade = Upgrade::Queued,
             Ok(()) => {}
             Err(why) => self.tell(Note::UpgradeFailed { why: UpgradeFailure::Program(why), serves: self.current }),
         }

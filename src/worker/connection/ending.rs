@@ -3,9 +3,9 @@
 use std::fmt;
 
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::answer::Answer;
 use crate::worker::app::Fate;
-use crate::worker::seat::Seat;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::streaming::Streaming;
 
 use super::{Connection, Flow, Next, Phase};
 
@@ -72,29 +72,29 @@ pub(in crate::worker) struct Linger {
 
 impl Connection {
     /// Ends the connection behind its last answer.
-    pub(super) fn end(&mut self, fate: Fate, seat: &mut Seat) -> Flow {
+    pub(super) fn end(&mut self, fate: Fate, ctx: &mut ThreadCtx) -> Flow {
         match fate {
-            Fate::Taken { held: true } => {
-                let now = seat.clock.ms();
+            Fate::Hijacked { in_use: true } => {
+                let now = ctx.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: false });
                 self.deadline = now + LAST_WORDS_MS;
                 Ok(())
             }
-            Fate::Taken { held: false } => self.take_back(seat),
+            Fate::Hijacked { in_use: false } => self.take_back(ctx),
             // A cut answer too: those before it may still be on their way, and a close that meets unread bytes destroys them.
-            Fate::Keep | Fate::Close | Fate::Last | Fate::Cut => {
+            Fate::Keep | Fate::Close | Fate::CloseWithFin | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
-                seat.take_in(&[]);
-                if self.is_silent(seat) {
+                ctx.take_in(&[]);
+                if self.is_silent(ctx) {
                     return Err(Next::Close(reason));
                 }
                 if self.link.stream.shutdown_write().is_err() {
                     return Err(Next::Close(CloseReason::ClientGone));
                 }
-                let now = seat.clock.ms();
+                let now = ctx.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
                 // A client that has sent nothing more may keep an idle connection open, and the worker waits for it.
-                self.deadline = now + if seat.draining && !self.unread { DRAIN_IDLE_MS } else { LINGER_MS };
+                self.deadline = now + if ctx.draining && !self.unread { DRAIN_IDLE_MS } else { LINGER_MS };
                 Ok(())
             }
             Fate::Reset => {
@@ -107,7 +107,7 @@ impl Connection {
 
     /// Whether a plain close ends the connection in order: all was read, and nothing will come behind it. What comes behind a close
     /// resets the connection, and the answer that is on its way is lost (RFC 9112 section 9.6).
-    fn is_silent(&mut self, seat: &mut Seat) -> bool {
+    fn is_silent(&mut self, ctx: &mut ThreadCtx) -> bool {
         if self.unread {
             return false;
         }
@@ -115,7 +115,7 @@ impl Connection {
             return self.is_last;
         }
         // A connection that was adopted with its request has not been read from here.
-        match self.read(seat.space()) {
+        match self.read(ctx.space()) {
             Ok(0) => self.is_last,
             Ok(_) => false,
             Err(_) => true,
@@ -123,29 +123,29 @@ impl Connection {
     }
 
     /// The application has done with the socket that it took over.
-    pub(super) fn take_back(&mut self, seat: &mut Seat) -> Flow {
+    pub(super) fn take_back(&mut self, ctx: &mut ThreadCtx) -> Flow {
         // Should it stay blocking, it is not to be touched any more.
         if self.link.stream.set_nonblocking().is_err() {
             return Err(Next::Close(CloseReason::Cut));
         }
         // Its edges were not seen meanwhile.
         (self.unread, self.readable) = (true, true);
-        self.end(Fate::Close, seat)
+        self.end(Fate::Close, ctx)
     }
 
     /// Throws away what the client still sends.
-    pub(super) fn linger(&mut self, Linger { left, until, shut }: Linger, seat: &mut Seat) -> Flow {
+    pub(super) fn linger(&mut self, Linger { left, until, shut }: Linger, ctx: &mut ThreadCtx) -> Flow {
         if !shut {
-            return if self.ended { self.take_back(seat) } else { Err(Next::Wait) };
+            return if self.ended { self.take_back(ctx) } else { Err(Next::Wait) };
         }
         if !self.readable {
             return Err(Next::Wait);
         }
-        match self.read(seat.space()) {
+        match self.read(ctx.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
                 self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });
-                self.deadline = until.min(seat.clock.ms() + LINGER_MS);
+                self.deadline = until.min(ctx.clock.ms() + LINGER_MS);
                 Ok(())
             }
             Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
@@ -153,9 +153,9 @@ impl Connection {
     }
 
     /// Takes the stream out of a connection that ends in the middle of its answer.
-    pub fn take_answer(&mut self) -> Option<Box<Answer>> {
+    pub fn take_answer(&mut self) -> Option<Box<Streaming>> {
         match std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
-            Phase::Answer(answer) => Some(answer),
+            Phase::Streaming(answer) => Some(answer),
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
         }
     }

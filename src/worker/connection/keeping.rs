@@ -1,30 +1,30 @@
-//! What a connection keeps of its input between two turns, and takes to the seat for its turn ([`crate::worker::kept`]).
+//! What a connection keeps of its input between two turns, and takes to the thread context for its turn ([`crate::worker::kept`]).
 
+use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::Kept;
-use crate::worker::seat::Seat;
 
 use super::{Connection, Phase};
 
 impl Connection {
-    /// Takes to the seat what may be a request, at the begin of a turn or behind an answer. Without memory it was lost: it is refused.
+    /// Takes to the thread context what may be a request, at the begin of a turn or behind an answer. Without memory it was lost: it is refused.
     #[inline]
-    pub(super) fn take_kept(&mut self, seat: &mut Seat) {
+    pub(super) fn take_kept(&mut self, ctx: &mut ThreadCtx) {
         // Most connections keep nothing.
         if self.kept.is_some() {
-            self.use_kept(seat);
+            self.use_kept(ctx);
         }
     }
 
     #[inline(never)]
-    fn use_kept(&mut self, seat: &mut Seat) {
+    fn use_kept(&mut self, ctx: &mut ThreadCtx) {
         match self.kept.take_if(|kept| !kept.is_partial()).map(|kept| *kept) {
-            Some(Kept::Rest(bytes)) => seat.take_in(&bytes),
-            Some(Kept::Refused) => self.refuse_kept(None, seat),
+            Some(Kept::Rest(bytes)) => ctx.take_in(&bytes),
+            Some(Kept::Refused) => self.refuse_kept(None, ctx),
             Some(Kept::Head(..)) | None => {}
         }
     }
 
-    /// Keeps what another seat has had of its input.
+    /// Keeps what another thread context has had of its input.
     pub fn keep(&mut self, rest: Option<Box<Kept>>) {
         if rest.is_some() {
             debug_assert!(self.kept.is_none(), "input is in one place");
@@ -32,22 +32,22 @@ impl Connection {
         }
     }
 
-    /// Keeps what the seat has left of the input; behind the last answer nothing is.
+    /// Keeps what the thread context has left of the input; behind the last answer nothing is.
     #[inline]
-    pub(super) fn stow(&mut self, seat: &mut Seat) {
-        if seat.has_input() {
-            self.keep_rest(seat);
+    pub(super) fn stow(&mut self, ctx: &mut ThreadCtx) {
+        if ctx.has_input() {
+            self.keep_rest(ctx);
         }
-        seat.take_in(&[]);
+        ctx.take_in(&[]);
     }
 
     #[inline(never)]
-    fn keep_rest(&mut self, seat: &Seat) {
+    fn keep_rest(&mut self, ctx: &ThreadCtx) {
         debug_assert!(self.kept.is_none(), "input is in one place");
         self.kept = match self.phase {
             Phase::Closing(_) | Phase::Linger(_) => None,
-            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Answer(_) => {
-                Some(Kept::rest(seat.rest(), &seat.memory))
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Streaming(_) => {
+                Some(Kept::rest(ctx.rest(), &ctx.memory))
             }
         };
     }

@@ -3,7 +3,7 @@
 use std::io::{self, Read};
 
 use crate::net::stream::Stream;
-use crate::worker::seat::Seat;
+use crate::worker::ctx::ThreadCtx;
 
 use super::{CloseReason, Connection, Next, Phase};
 
@@ -25,28 +25,28 @@ impl Connection {
         self.ended |= edge == Edge::Ended;
     }
 
-    /// Reads what there is; whether it is in the seat, and not where its body stays.
-    pub(super) fn read_more(&mut self, seat: &mut Seat) -> Result<bool, Next> {
+    /// Reads what there is; whether it is in the thread context, and not where its body stays.
+    pub(super) fn read_more(&mut self, ctx: &mut ThreadCtx) -> Result<bool, Next> {
         if !self.readable {
             return Err(Next::Wait);
         }
         let was_idle = matches!(self.phase, Phase::Head) && self.kept.is_none();
-        if let Some(flow) = self.receive_body(seat) {
+        if let Some(flow) = self.receive_body(ctx) {
             return flow.map(|()| false);
         }
-        match self.read(seat.space()) {
+        match self.read(ctx.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) => {
-                seat.filled(count);
+                ctx.filled(count);
                 if was_idle {
-                    self.deadline = seat.clock.ms() + seat.rules.header_timeout;
+                    self.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 }
                 Ok(true)
             }
             Err(reason) => {
                 // A client that has closed its end may still read, and slowly.
-                self.flush(seat)?;
-                Err(Next::Close(self.lost(reason, seat)))
+                self.flush(ctx)?;
+                Err(Next::Close(self.lost(reason, ctx)))
             }
         }
     }

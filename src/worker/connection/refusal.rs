@@ -7,11 +7,11 @@ use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
 use crate::http::page;
 use crate::worker::app::{Fate, Peer, StorageError};
-use crate::worker::job::{Link, Parcel};
+use crate::worker::body::upload::UploadError;
+use crate::worker::ctx::{LogEntry, ThreadCtx};
+use crate::worker::job::{Link, QueuedRequest};
 use crate::worker::kept::Kept;
 use crate::worker::overload::{RETRY_AFTER, Refusal};
-use crate::worker::seat::{Entry, Seat};
-use crate::worker::upload::UploadError;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
@@ -20,19 +20,19 @@ pub(in crate::worker) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Connection {
     /// Answers a request whose body cannot be taken.
-    pub(super) fn refuse_body(&mut self, error: UploadError, head: (&Head, &[u8]), seat: &mut Seat) -> Flow {
+    pub(super) fn refuse_body(&mut self, error: UploadError, head: (&Head, &[u8]), ctx: &mut ThreadCtx) -> Flow {
         match error {
-            UploadError::Bad(error) => self.refuse(error, Some(head), seat),
-            UploadError::TooLarge => self.refuse(Error::BodyTooLong(seat.rules.body_max), Some(head), seat),
+            UploadError::Bad(error) => self.refuse(error, Some(head), ctx),
+            UploadError::TooLarge => self.refuse(Error::BodyTooLong(ctx.rules.body_max), Some(head), ctx),
             UploadError::Spool(error) => {
-                self.note_spool_error(&error, head, seat);
+                self.note_spool_error(&error, head, ctx);
                 if error.passing {
-                    let fields: &[page::Field<'_>] = &[(b"Retry-After", RETRY_AFTER)];
+                    let fields: &[page::FieldPair<'_>] = &[(b"Retry-After", RETRY_AFTER)];
                     let detail = "there is no room for the request body at present";
-                    let sent = self.render_ourselves(503, detail, fields, Some(head), seat);
-                    seat.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
+                    let sent = self.render_ourselves(503, detail, fields, Some(head), ctx);
+                    ctx.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
                 } else {
-                    self.answer_ourselves(500, "the request body could not be stored", Some(head), seat);
+                    self.answer_ourselves(500, "the request body could not be stored", Some(head), ctx);
                 }
             }
         }
@@ -40,92 +40,92 @@ impl Connection {
     }
 
     /// Logs that a body could not be stored, once in a while: a disk that is full must not be filled by the log.
-    fn note_spool_error(&self, error: &StorageError, head: (&Head, &[u8]), seat: &Seat) {
-        let Some(count) = seat.bodies.disk.count_refusal(seat.clock.ms()) else { return };
+    fn note_spool_error(&self, error: &StorageError, head: (&Head, &[u8]), ctx: &ThreadCtx) {
+        let Some(count) = ctx.bodies.disk.count_refusal(ctx.clock.ms()) else { return };
         let line = head.0.line.of(head.1).escape_ascii();
         let others = if count > 1 { format!(" ({} others since the last record)", count - 1) } else { String::new() };
-        seat.log.error(format_args!("cannot spool the body of {line}{others}: {error}"));
+        ctx.log.error(format_args!("cannot spool the body of {line}{others}: {error}"));
     }
 
     /// Answers a bad request and closes: nothing behind it can be trusted.
-    pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
-        self.answer_ourselves(error.status(), &error.to_string(), head, seat);
+    pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+        ctx.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
+        self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 
     /// The server has no time for a request: 503.
-    pub(super) fn refuse_overload(&mut self, refusal: Refusal, parcel: &Parcel, seat: &mut Seat) {
-        let head = Some((&parcel.head, parcel.bytes.as_slice()));
-        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, seat);
-        seat.record_refusal(&self.link.peer, 503, head, parcel.queued, sent);
+    pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
+        let head = Some((&queued.head, queued.bytes.as_slice()));
+        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, ctx);
+        ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
     /// The worker has no memory to keep what the client has sent: 503.
-    pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        seat.memory.note_refused(seat.clock.ms(), &seat.log);
-        let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, seat);
-        seat.record_refusal(&self.link.peer, 503, head, 0, sent);
+    pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+        ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
+        let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, ctx);
+        ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
     /// The request that it has submitted finds no slot, and no memory to wait for one: 503.
-    pub fn refuse_job(&mut self, seat: &mut Seat) -> Next {
-        self.keep_behind(seat.job.output.take());
+    pub fn refuse_job(&mut self, ctx: &mut ThreadCtx) -> Next {
+        self.keep_behind(ctx.job.output.take());
         self.link.claim.end();
-        seat.give_up_job();
+        ctx.give_up_job();
         self.phase = Phase::Head;
-        seat.with_head(|seat, head| self.refuse_kept(Some(head), seat));
-        self.begin_turn(seat)
+        ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
+        self.begin_turn(ctx)
     }
 
     /// The client took too long: 408. The application did: 503.
-    pub(super) fn time_out(&mut self, seat: &mut Seat) {
+    pub(super) fn time_out(&mut self, ctx: &mut ThreadCtx) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
-            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), seat),
-            Phase::Waiting(mut parcel) => {
-                parcel.stop_waiting(seat.clock.ns());
-                self.refuse_overload(Refusal::Waited, &parcel, seat);
+            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), ctx),
+            Phase::Waiting(mut queued) => {
+                queued.stop_waiting(ctx.clock.ns());
+                self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
-            Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_) => {
-                self.refuse(Error::HeadTimeout, None, seat);
+            Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                self.refuse(Error::HeadTimeout, None, ctx);
             }
         }
     }
 
     /// The client is gone: why the connection ends. Half a head is logged here; [`Self::forget`] logs the rest.
-    pub(in crate::worker) fn lost(&self, reason: CloseReason, seat: &mut Seat) -> CloseReason {
+    pub(in crate::worker) fn lost(&self, reason: CloseReason, ctx: &mut ThreadCtx) -> CloseReason {
         if !matches!(self.phase, Phase::Body(_)) {
             if self.kept.is_none() {
                 return reason;
             }
-            seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0, 0);
+            ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0, 0);
         }
         CloseReason::ClientGone
     }
 
     /// The connection ends: a request of it that is not in the application is logged.
-    pub(in crate::worker) fn forget(&mut self, seat: &mut Seat) {
+    pub(in crate::worker) fn forget(&mut self, ctx: &mut ThreadCtx) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
-            Phase::Waiting(mut parcel) => {
-                parcel.stop_waiting(seat.clock.ns());
-                seat.record_gone(&parcel);
+            Phase::Waiting(mut queued) => {
+                queued.stop_waiting(ctx.clock.ns());
+                ctx.record_gone(&queued);
             }
             Phase::Body(upload) => {
                 let head = Some((&upload.head, &*upload.bytes));
-                seat.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
+                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
             }
-            phase @ (Phase::Head | Phase::Serving | Phase::Answer(_) | Phase::Closing(_) | Phase::Linger(_)) => {
+            phase @ (Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_)) => {
                 self.phase = phase
             }
         }
         if let Some(Kept::Rest(bytes)) = self.kept.take().map(|kept| *kept) {
-            seat.forget_pipelined(&self.link.peer, &bytes);
+            ctx.forget_pipelined(&self.link.peer, &bytes);
         }
     }
 
     /// Renders an answer of our own and logs it.
-    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, seat: &mut Seat) {
-        let sent = self.render_ourselves(status, detail, &[], head, seat);
-        seat.record_refusal(&self.link.peer, status, head, 0, sent);
+    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+        let sent = self.render_ourselves(status, detail, &[], head, ctx);
+        ctx.record_refusal(&self.link.peer, status, head, 0, sent);
     }
 
     /// Renders an answer of our own, behind which the connection closes; returns the bytes of its body.
@@ -133,29 +133,29 @@ impl Connection {
         &mut self,
         status: u16,
         detail: &str,
-        fields: &[page::Field<'_>],
+        fields: &[page::FieldPair<'_>],
         head: Option<(&Head, &[u8])>,
-        seat: &mut Seat,
+        ctx: &mut ThreadCtx,
     ) -> u64 {
         let version = head.map_or_else(Default::default, |(head, _)| head.version);
         let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
-        let date = *seat.date.at(seat.clock.wall());
-        let sent = page::render_with(&mut seat.out, status, detail, fields, version, head_only, &date);
+        let date = *ctx.date.at(ctx.clock.wall());
+        let sent = page::render_with(&mut ctx.out, status, detail, fields, version, head_only, &date);
         self.unread = true;
         self.phase = Phase::Closing(Fate::Close);
         sent
     }
 }
 
-impl Seat {
+impl ThreadCtx {
     /// Logs a request that the application never has; `sent` are the bytes of the body of its answer.
     fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64, sent: u64) {
-        self.record(&Entry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
+        self.record(&LogEntry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
     }
 
-    fn record_gone(&mut self, parcel: &Parcel) {
-        let head = Some((&parcel.head, parcel.bytes.as_slice()));
-        self.record_refusal(&parcel.link.peer, CLIENT_CLOSED_REQUEST, head, parcel.queued, 0);
+    fn record_gone(&mut self, queued: &QueuedRequest) {
+        let head = Some((&queued.head, queued.bytes.as_slice()));
+        self.record_refusal(&queued.link.peer, CLIENT_CLOSED_REQUEST, head, queued.queued, 0);
     }
 
     /// Logs the requests that came whole and had no turn; behind one whose body did not the rest cannot be told apart.
@@ -177,7 +177,7 @@ impl Seat {
     pub(in crate::worker) fn forget_job(&mut self) {
         if let Some(link) = self.give_up_job() {
             let queued = self.job.queued;
-            self.with_head(|seat, head| seat.record_refusal(&link.peer, CLIENT_CLOSED_REQUEST, Some(head), queued, 0));
+            self.with_head(|ctx, head| ctx.record_refusal(&link.peer, CLIENT_CLOSED_REQUEST, Some(head), queued, 0));
         }
     }
 
@@ -204,7 +204,7 @@ impl Seat {
     }
 
     fn forget_rest(&mut self, peer: &Peer) {
-        self.with_rest(|seat, rest| seat.forget_pipelined(peer, rest));
+        self.with_rest(|ctx, rest| ctx.forget_pipelined(peer, rest));
         self.unused = 0..0;
     }
 }

@@ -4,174 +4,174 @@ use crate::http::error::Error;
 use crate::http::framing::Length;
 use crate::http::head::{Parsed, Progress};
 use crate::http::response::CONTINUE;
-use crate::worker::app::Body;
+use crate::worker::app::RequestBody;
+use crate::worker::body::upload::{Fed, Upload};
+use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::{Kept, Leased};
-use crate::worker::seat::Seat;
-use crate::worker::upload::{Fed, Upload};
 
 use super::{Connection, Flow, Phase};
 
 impl Connection {
-    /// Uses the seat's input for one head or a piece of a body.
-    pub(super) fn consume(&mut self, seat: &mut Seat) -> Flow {
+    /// Uses the thread's input for one head or a piece of a body.
+    pub(super) fn consume(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if matches!(self.phase, Phase::Body(_))
             && let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head)
         {
-            return self.take_body(upload, seat);
+            return self.take_body(upload, ctx);
         }
         let complete = match self.kept.take() {
-            None => self.take_head(seat),
-            Some(kept) => self.take_more_head(kept, seat),
+            None => self.take_head(ctx),
+            Some(kept) => self.take_more_head(kept, ctx),
         };
-        if complete { self.begin_request(seat) } else { Ok(()) }
+        if complete { self.begin_request(ctx) } else { Ok(()) }
     }
 
     /// A head; whether it is complete, and in the job.
-    fn take_head(&mut self, seat: &mut Seat) -> bool {
-        let rest = &seat.input[seat.unused.clone()];
-        let (rules, job) = (&seat.rules, &mut seat.job);
+    fn take_head(&mut self, ctx: &mut ThreadCtx) -> bool {
+        let rest = &ctx.input[ctx.unused.clone()];
+        let (rules, job) = (&ctx.rules, &mut ctx.job);
         // Where the input was cut says nothing about the verdict.
         let window = &rest[..rest.len().min(rules.head_max)];
         let mut progress = Progress::default();
-        match seat.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
+        match ctx.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
             Ok(Parsed::Complete) => {
-                let (start, end) = (seat.unused.start, seat.unused.start + job.head.len);
+                let (start, end) = (ctx.unused.start, ctx.unused.start + job.head.len);
                 job.own.clear();
                 job.at = start..end;
-                seat.unused.start = end;
+                ctx.unused.start = end;
                 return true;
             }
-            Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
-            Ok(Parsed::Partial) => match Leased::copy(window, &seat.memory) {
+            Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
+            Ok(Parsed::Partial) => match Leased::copy(window, &ctx.memory) {
                 Some(bytes) => {
                     self.kept = Some(Box::new(Kept::Head(bytes, progress)));
-                    seat.unused = 0..0;
+                    ctx.unused = 0..0;
                 }
-                None => self.refuse_kept(None, seat),
+                None => self.refuse_kept(None, ctx),
             },
-            Err(error) => self.refuse(error, None, seat),
+            Err(error) => self.refuse(error, None, ctx),
         }
         false
     }
 
     /// More of a head whose beginning is kept; it is complete with these bytes, or they are kept too. Returns as [`Self::take_head`].
     #[cold]
-    fn take_more_head(&mut self, mut kept: Box<Kept>, seat: &mut Seat) -> bool {
+    fn take_more_head(&mut self, mut kept: Box<Kept>, ctx: &mut ThreadCtx) -> bool {
         let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the seat first") };
-        let (rules, job, before) = (&seat.rules, &mut seat.job, bytes.len());
-        let more = &seat.input[seat.unused.clone()];
+        let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
+        let more = &ctx.input[ctx.unused.clone()];
         let more = &more[..more.len().min(rules.head_max - before)];
-        if !bytes.push(more, &seat.memory) {
-            self.refuse_kept(None, seat);
+        if !bytes.push(more, &ctx.memory) {
+            self.refuse_kept(None, ctx);
             return false;
         }
-        match seat.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
+        match ctx.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
             Ok(Parsed::Complete) => {
-                seat.unused.start += job.head.len - before;
+                ctx.unused.start += job.head.len - before;
                 job.own = std::mem::take(bytes).into_bytes();
                 job.own.truncate(job.head.len);
                 return true;
             }
-            Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, seat),
+            Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
             Ok(Parsed::Partial) => {
                 self.kept = Some(kept);
-                seat.unused = 0..0;
+                ctx.unused = 0..0;
             }
-            Err(error) => self.refuse(error, None, seat),
+            Err(error) => self.refuse(error, None, ctx),
         }
         false
     }
 
-    /// The head in the job is complete, and what follows it is in the seat.
-    fn begin_request(&mut self, seat: &mut Seat) -> Flow {
-        let job = &mut seat.job;
-        match seat.blocks.framing(&job.head, job.bytes(&seat.input)) {
+    /// The head in the job is complete, and what follows it is in the thread context.
+    fn begin_request(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let job = &mut ctx.job;
+        match ctx.blocks.framing(&job.head, job.bytes(&ctx.input)) {
             Ok((framing, block)) => (job.framing, job.block) = (framing, block),
             Err(error) => {
-                seat.with_head(|seat, head| self.refuse(error, Some(head), seat));
+                ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx));
                 return Ok(());
             }
         }
         if !matches!(job.framing.length, Length::None | Length::Known(0)) {
-            return self.begin_body(seat);
+            return self.begin_body(ctx);
         }
         if !job.body.is_empty() {
-            job.body = Body::Empty;
+            job.body = RequestBody::Empty;
         }
-        self.submit(seat)
+        self.submit(ctx)
     }
 
     /// As much of a body as is there.
     #[inline(never)]
-    fn begin_body(&mut self, seat: &mut Seat) -> Flow {
-        let framing = seat.job.framing;
-        let body = seat.rest();
+    fn begin_body(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let framing = ctx.job.framing;
+        let body = ctx.rest();
         let wants_continue = framing.expect_continue && body.is_empty();
-        let started = Upload::new(framing, &seat.rules, &seat.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
+        let started = Upload::new(framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         let error = match started {
             Ok((Fed { used, done: true }, upload)) => {
-                seat.used(used);
+                ctx.used(used);
                 match upload.finish() {
                     Ok(body) => {
-                        seat.job.body = body;
-                        return self.submit(seat);
+                        ctx.job.body = body;
+                        return self.submit(ctx);
                     }
                     Err(error) => error,
                 }
             }
             Ok((Fed { used, done: false }, mut upload)) => {
-                seat.used(used);
-                let Some(bytes) = lease_head(seat) else {
-                    seat.with_head(|seat, head| self.refuse_kept(Some(head), seat));
+                ctx.used(used);
+                let Some(bytes) = lease_head(ctx) else {
+                    ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
                     return Ok(());
                 };
-                (upload.head, upload.bytes) = (std::mem::take(&mut seat.job.head), bytes);
+                (upload.head, upload.bytes) = (std::mem::take(&mut ctx.job.head), bytes);
                 self.phase = Phase::Body(Box::new(upload));
-                self.deadline = seat.clock.ms() + seat.rules.body_timeout;
+                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
                 if wants_continue {
-                    seat.out.extend_from_slice(CONTINUE);
+                    ctx.out.extend_from_slice(CONTINUE);
                 }
                 return Ok(());
             }
             Err(error) => error,
         };
-        seat.with_head(|seat, head| self.refuse_body(error, head, seat))
+        ctx.with_head(|ctx, head| self.refuse_body(error, head, ctx))
     }
 
     /// More of a body.
     #[inline(never)]
-    pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, seat: &mut Seat) -> Flow {
-        let fed = match upload.feed(seat.rest()) {
+    pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, ctx: &mut ThreadCtx) -> Flow {
+        let fed = match upload.feed(ctx.rest()) {
             Ok(fed) => fed,
-            Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), seat),
+            Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), ctx),
         };
-        seat.used(fed.used);
+        ctx.used(fed.used);
         if !fed.done {
             self.phase = Phase::Body(upload);
-            self.deadline = seat.clock.ms() + seat.rules.body_timeout;
+            self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
             return Ok(());
         }
         let mut upload = *upload;
-        seat.job.own = std::mem::take(&mut upload.bytes).into_bytes();
-        seat.job.head = std::mem::take(&mut upload.head);
-        seat.job.framing = upload.framing;
-        seat.job.block = None;
-        seat.job.lease = upload.lease();
+        ctx.job.own = std::mem::take(&mut upload.bytes).into_bytes();
+        ctx.job.head = std::mem::take(&mut upload.head);
+        ctx.job.framing = upload.framing;
+        ctx.job.block = None;
+        ctx.job.lease = upload.lease();
         match upload.finish() {
             Ok(body) => {
-                seat.job.body = body;
-                self.submit(seat)
+                ctx.job.body = body;
+                self.submit(ctx)
             }
-            Err(error) => seat.with_head(|seat, head| self.refuse_body(error, head, seat)),
+            Err(error) => ctx.with_head(|ctx, head| self.refuse_body(error, head, ctx)),
         }
     }
 }
 
 /// The bytes of the head in hand, to be kept while its body comes; `None` when there is no memory.
-fn lease_head(seat: &mut Seat) -> Option<Leased> {
-    let job = &mut seat.job;
+fn lease_head(ctx: &mut ThreadCtx) -> Option<Leased> {
+    let job = &mut ctx.job;
     if job.own.is_empty() {
-        return Leased::copy(&seat.input[job.at.clone()], &seat.memory);
+        return Leased::copy(&ctx.input[job.at.clone()], &ctx.memory);
     }
-    Leased::own(std::mem::take(&mut job.own), &seat.memory).map_err(|bytes| job.own = bytes).ok()
+    Leased::own(std::mem::take(&mut job.own), &ctx.memory).map_err(|bytes| job.own = bytes).ok()
 }

@@ -1,30 +1,30 @@
 //! A request on its way to the application, and what comes back, as the connection sees it.
 
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::app::{Fate, Step};
-use crate::worker::job::{Job, Parcel, Served, Work};
+use crate::worker::app::{Fate, Produced};
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::{Job, QueuedRequest, Served, Work};
 use crate::worker::kept::{Kept, Leased, copied};
-use crate::worker::output::Output;
-use crate::worker::seat::Seat;
+use crate::worker::send::output::Output;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// A request is complete and its body in the seat's job: whatever else its call needs goes there.
-    pub(super) fn submit(&mut self, seat: &mut Seat) -> Flow {
-        if seat.job.framing.upgrade {
+    /// A request is complete and its body in the thread's job: whatever else its call needs goes there.
+    pub(super) fn submit(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if ctx.job.framing.upgrade {
             // A copy: what is no takeover is an ordinary request, and this is the next one. So is one without memory for it.
-            match copied(seat.rest()) {
-                Some(early) => seat.job.early = early,
-                None => seat.job.framing.upgrade = false,
+            match copied(ctx.rest()) {
+                Some(early) => ctx.job.early = early,
+                None => ctx.job.framing.upgrade = false,
             }
         }
-        let job = &mut seat.job;
+        let job = &mut ctx.job;
         self.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
         job.queued = match std::mem::take(&mut self.since) {
             0 => 0,
-            since => seat.clock.ns().saturating_sub(since),
+            since => ctx.clock.ns().saturating_sub(since),
         };
         job.waited = std::mem::take(&mut self.waited);
         self.send_along(job);
@@ -50,58 +50,58 @@ impl Connection {
         output
     }
 
-    /// Takes the input behind the request that it has submitted out of the seat. `false`: it stays there, for want of memory.
-    pub fn keep_input(&mut self, seat: &mut Seat) -> bool {
-        if seat.has_input() {
-            let Some(rest) = Leased::copy(seat.rest(), &seat.memory) else { return false };
+    /// Takes the input behind the request that it has submitted out of the thread context. `false`: it stays there, for want of memory.
+    pub fn keep_input(&mut self, ctx: &mut ThreadCtx) -> bool {
+        if ctx.has_input() {
+            let Some(rest) = Leased::copy(ctx.rest(), &ctx.memory) else { return false };
             self.kept = Some(Box::new(Kept::Rest(rest)));
-            seat.take_in(&[]);
+            ctx.take_in(&[]);
         }
         true
     }
 
-    /// Takes the request that it has submitted, whose head is detached, out of the seat, and its own input too.
-    pub fn pack(&mut self, seat: &mut Seat) -> Box<Parcel> {
-        let mut parcel = Box::new(seat.job.pack(seat.draining));
+    /// Takes the request that it has submitted, whose head is detached, out of the thread context, and its own input too.
+    pub fn pack(&mut self, ctx: &mut ThreadCtx) -> Box<QueuedRequest> {
+        let mut queued = Box::new(ctx.job.pack(ctx.draining));
         if let Some(output) = self.give_output() {
-            parcel.output = Some(output);
+            queued.output = Some(output);
         }
-        self.stow(seat);
-        parcel
+        self.stow(ctx);
+        queued
     }
 
     /// Takes back what the application's side made.
-    pub fn served(&mut self, served: Served, seat: &mut Seat) {
-        self.deadline = seat.clock.ms() + seat.rules.write_timeout;
+    pub fn served(&mut self, served: Served, ctx: &mut ThreadCtx) {
+        self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         self.desk = None;
         self.moves = 0;
         match served {
             Served::Whole(output, fate) | Served::Ended(output, fate) => {
                 self.link.claim.end();
                 self.keep_behind(output);
-                self.after_answer(fate, seat);
+                self.after_answer(fate, ctx);
             }
             Served::Begun(output, answer) => {
                 self.keep_behind(output);
-                self.phase = Phase::Answer(answer);
+                self.phase = Phase::Streaming(answer);
             }
-            Served::Step(output, answer, step) => {
+            Served::Produced(output, answer, step) => {
                 self.keep_behind(output);
-                self.take_step(answer, step, seat);
-                if step == Step::Rendered {
+                self.take_step(answer, step, ctx);
+                if step == Produced::Rendered {
                     // It has had its time: what it gave is sent, then others have theirs.
-                    self.turn = 0;
+                    self.budget = 0;
                 }
             }
-            Served::Dropped | Served::Handled | Served::Gone | Served::TakenBack => {}
+            Served::Dropped | Served::Handled | Served::Gone | Served::Withdrawn => {}
         }
     }
 
     /// Its client left before its request was begun: those that came with it are not begun either.
     #[cold]
-    pub fn desert(&mut self, seat: &mut Seat) -> Next {
+    pub fn desert(&mut self, ctx: &mut ThreadCtx) -> Next {
         self.phase = Phase::Head;
-        self.leave(Next::Close(CloseReason::ClientGone), seat)
+        self.leave(Next::Close(CloseReason::ClientGone), ctx)
     }
 
     /// Keeps what a call has not sent, behind what waits here.
@@ -114,23 +114,23 @@ impl Connection {
     }
 
     /// The next request begins, or the connection closes.
-    fn after_answer(&mut self, fate: Fate, seat: &mut Seat) {
+    fn after_answer(&mut self, fate: Fate, ctx: &mut ThreadCtx) {
         match fate {
             Fate::Keep => {
                 self.phase = Phase::Head;
-                let wait = if seat.has_input() || self.kept.is_some() {
-                    seat.rules.header_timeout
-                } else if seat.draining {
+                let wait = if ctx.has_input() || self.kept.is_some() {
+                    ctx.rules.header_timeout
+                } else if ctx.draining {
                     // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
                     // way must still be answered.
                     DRAIN_IDLE_MS
                 } else {
-                    seat.rules.keep_alive
+                    ctx.rules.keep_alive
                 };
-                self.deadline = seat.clock.ms() + wait;
-                self.take_kept(seat);
+                self.deadline = ctx.clock.ms() + wait;
+                self.take_kept(ctx);
             }
-            Fate::Close | Fate::Last | Fate::Cut | Fate::Reset | Fate::Taken { .. } => {
+            Fate::Close | Fate::CloseWithFin | Fate::Cut | Fate::Reset | Fate::Hijacked { .. } => {
                 self.phase = Phase::Closing(fate);
                 self.kept = None;
             }

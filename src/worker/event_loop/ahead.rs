@@ -1,8 +1,8 @@
-//! What the loop does with the tray ([`super::super::tray`]): fills it, and takes back what nobody came for.
+//! What the loop does with the tray ([`crate::worker::threads::tray`]): fills it, and takes back what nobody came for.
 
 use crate::worker::connection::Token;
-use crate::worker::seat::Seat;
-use crate::worker::tray::TRAY;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::threads::tray::TRAY;
 
 use super::EventLoop;
 
@@ -10,29 +10,29 @@ impl EventLoop {
     /// Lays out the requests that come next, while every slot is taken and calls are slow. It stops at a stream, which waits for
     /// one thread: that must not find other work for ever.
     pub(super) fn fill_tray(&mut self) {
-        if self.parked.is_empty() || self.outside.len() < self.slots || !self.wants_help() || !self.errands.is_empty() {
+        if self.parked.is_empty() || self.outside.len() < self.permits || !self.wants_help() || !self.errands.is_empty() {
             return;
         }
-        while self.laid < TRAY.min(self.slots)
+        while self.laid < TRAY.min(self.permits)
             && let Some(&token) = self.parked.front()
         {
             let Some(connection) = self.find(token) else {
                 self.parked.pop_front();
                 continue;
             };
-            let Some(parcel) = connection.lay() else { return };
+            let Some(queued) = connection.lay() else { return };
             self.parked.pop_front();
             self.laid += 1;
-            self.tray.lay(token, parcel);
+            self.tray.lay(token, queued);
         }
     }
 
     /// Another worker has a thread for what lies there: puts it back in front of the queue.
     pub(super) fn recall_tray(&mut self) {
-        while let Some((token, parcel)) = self.tray.take_last() {
+        while let Some((token, queued)) = self.tray.take_last() {
             self.laid -= 1;
             if let Some(connection) = self.find(token) {
-                connection.wait_again(parcel);
+                connection.wait_again(queued);
                 connection.queued = true;
                 self.parked.push_front(token);
             }
@@ -52,27 +52,27 @@ impl EventLoop {
         if self.laid == 0 {
             return None;
         }
-        // Without one threads have taken all that lay there, and their letters are on the way.
-        let (token, parcel) = self.tray.take()?;
+        // Without one threads have taken all that lay there, and their completions are on the way.
+        let (token, queued) = self.tray.take()?;
         self.laid -= 1;
         let Some(connection) = self.find(token) else { return self.clear_tray() };
-        connection.wait_again(parcel);
+        connection.wait_again(queued);
         Some(token)
     }
 
     /// The request of this connection has waited for too long: it is the connection's again, unless a thread has it.
     pub(super) fn withdraw(&mut self, token: Token) {
-        let Some(parcel) = self.tray.withdraw(token) else { return };
+        let Some(queued) = self.tray.withdraw(token) else { return };
         self.laid -= 1;
         if let Some(connection) = self.find(token) {
-            connection.wait_again(parcel);
+            connection.wait_again(queued);
         }
     }
 
     /// The worker leaves at once: nobody shall begin anything more.
-    pub(super) fn empty_tray(&mut self, seat: &Seat) {
+    pub(super) fn empty_tray(&mut self, ctx: &ThreadCtx) {
         while let Some(token) = self.clear_tray() {
-            seat.log.debug(format_args!("connection {} is not served any more", token.key()));
+            ctx.log.debug(format_args!("connection {} is not served any more", token.key()));
         }
     }
 }

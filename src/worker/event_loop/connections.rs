@@ -13,9 +13,9 @@ use mio::unix::SourceFd;
 use crate::net::stream::{PeerAddr, Stream};
 use crate::worker::app::Peer;
 use crate::worker::connection::{CloseReason, Connection, Next, Token};
+use crate::worker::ctx::ThreadCtx;
 use crate::worker::job::{Link, Work};
 use crate::worker::overload::Refusal;
-use crate::worker::seat::Seat;
 use crate::worker::trust;
 
 use super::EventLoop;
@@ -25,28 +25,28 @@ const GENERATION_MAX: u32 = 0x7fff_ffff;
 
 impl EventLoop {
     /// A new connection: read at once, for its request is usually there already.
-    pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &mut Seat) -> Option<(Token, Work)> {
-        let token = self.insert(stream, peer, listener, seat);
-        self.begin_turn(token, seat)
+    pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        let token = self.insert(stream, peer, listener, ctx);
+        self.begin_turn(token, ctx)
     }
 
     /// A turn of this connection, unless it is gone.
-    pub(super) fn begin_turn(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
-        seat.set_crowded(self.is_crowded());
-        let next = self.find(token)?.begin_turn(seat);
-        self.follow(token, next, seat)
+    pub(super) fn begin_turn(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        ctx.set_crowded(self.is_crowded());
+        let next = self.find(token)?.begin_turn(ctx);
+        self.follow(token, next, ctx)
     }
 
     /// Puts a new connection into the table.
-    pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, seat: &Seat) -> Token {
+    pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
-        let link = Link::new(stream, self.peer(peer), listener, seat.bodies.disk.clone());
+        let link = Link::new(stream, self.peer(peer), listener, ctx.bodies.disk.clone());
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
-        let connection = entry.insert(Connection::new(token, link, seat.clock.ms() + seat.rules.header_timeout));
+        let connection = entry.insert(Connection::new(token, link, ctx.clock.ms() + ctx.rules.header_timeout));
         connection.waited = self.acceptor.is_late();
         // Before its first byte is looked at, so that the master knows whether a client was there when the worker dies.
-        seat.slot().set_connections(self.connections.len() as u32);
+        ctx.slot().set_connections(self.connections.len() as u32);
         token
     }
 
@@ -61,8 +61,8 @@ impl EventLoop {
     }
 
     /// A timer entry has fired; it may be older than the connection's deadline, or than the connection.
-    pub(super) fn expire(&mut self, token: Token, seat: &mut Seat) -> Option<(Token, Work)> {
-        let now = seat.clock.ms();
+    pub(super) fn expire(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        let now = ctx.clock.ms();
         let connection = self.find(token)?;
         if connection.armed > now {
             // An entry for a later time was there already when this one was armed; the live one is still in the wheel.
@@ -72,20 +72,20 @@ impl EventLoop {
         let due = connection.deadline() <= now;
         if due && connection.laid {
             self.withdraw(token);
-        } else if due && let Some(member) = connection.desk {
-            self.clear_desk(member, token, seat);
+        } else if due && let Some(thread) = connection.desk {
+            self.clear_desk(thread, token, ctx);
         }
         let connection = self.find(token)?;
         let waited = due && connection.is_waiting();
-        let next = if due { connection.expire(seat) } else { Next::Wait };
+        let next = if due { connection.expire(ctx) } else { Next::Wait };
         if waited {
             self.overload.count(Refusal::Waited);
         }
-        self.follow(token, next, seat)
+        self.follow(token, next, ctx)
     }
 
     /// Does what a step of a connection asked for; passes on what only the application can do.
-    pub(in crate::worker) fn follow(&mut self, token: Token, next: Next, seat: &mut Seat) -> Option<(Token, Work)> {
+    pub(in crate::worker) fn follow(&mut self, token: Token, next: Next, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
@@ -94,8 +94,8 @@ impl EventLoop {
                     let interest = Interest::READABLE | Interest::WRITABLE;
                     let fd = connection.link.stream.as_raw_fd();
                     if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
-                        seat.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
-                        return self.close(token, CloseReason::Cut, seat);
+                        ctx.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
+                        return self.close(token, CloseReason::Cut, ctx);
                     }
                 }
                 self.arm(token.key());
@@ -107,16 +107,16 @@ impl EventLoop {
             }
             Next::Work(work) => {
                 if matches!(work, Work::Call) {
-                    if seat.job.behind && (seat.job.framing.upgrade || seat.writes) {
-                        self.clear_way(token, seat)?;
+                    if ctx.job.behind && (ctx.job.framing.upgrade || ctx.writes) {
+                        self.clear_way(token, ctx)?;
                     }
-                    if seat.job.framing.upgrade {
+                    if ctx.job.framing.upgrade {
                         self.unwatch(token);
                     }
                 }
                 Some((token, work))
             }
-            Next::Close(reason) => self.close(token, reason, seat),
+            Next::Close(reason) => self.close(token, reason, ctx),
         }
     }
 
@@ -129,13 +129,13 @@ impl EventLoop {
     }
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
-    fn close(&mut self, token: Token, reason: CloseReason, seat: &mut Seat) -> Option<(Token, Work)> {
+    fn close(&mut self, token: Token, reason: CloseReason, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if self.connections[token.key()].held {
             // What the client has asked for before it closed its end.
-            self.send_held(seat);
+            self.send_held(ctx);
             self.find(token)?;
         }
-        if self.connections[token.key()].link.is_taken() {
+        if self.connections[token.key()].link.is_hijacked() {
             self.take_away(token);
         }
         let mut connection = self.connections.remove(token.key());
@@ -145,9 +145,9 @@ impl EventLoop {
             return None;
         }
         self.acceptor.freed();
-        connection.forget(seat);
+        connection.forget(ctx);
         let answer = connection.take_answer()?;
-        seat.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
+        ctx.log.debug(format_args!("the answer to {} is not complete: {reason}", answer.line()));
         Some((Token::NONE, Work::Drop(answer)))
     }
 

@@ -3,57 +3,57 @@
 
 use crate::channel::Report;
 
-use super::{EventLoop, Seat, Token};
-use crate::worker::alarm::{self, Target};
-use crate::worker::calls::{Overdue, Verdict};
-use crate::worker::late::Outcome;
+use super::{EventLoop, ThreadCtx, Token};
+use crate::worker::deadline::alarm::{self, InterruptTarget};
+use crate::worker::deadline::calls::{Overdue, OverdueAction};
+use crate::worker::deadline::late::LateAnswer;
 
 impl EventLoop {
     /// Looks after calls that last too long.
     #[inline]
-    pub(super) fn meet_deadlines(&mut self, seat: &mut Seat) {
+    pub(super) fn meet_deadlines(&mut self, ctx: &mut ThreadCtx) {
         // Without a call outside of the loop not even the time is looked at.
-        if self.calls.next().is_some_and(|next| next <= seat.clock.ms()) {
-            self.look_after_calls(seat);
+        if self.calls.next().is_some_and(|next| next <= ctx.clock.ms()) {
+            self.look_after_calls(ctx);
         }
     }
 
-    fn look_after_calls(&mut self, seat: &mut Seat) {
-        let now = seat.clock.ms();
-        let (board, slot) = (seat.scoreboard.clone(), seat.slot);
-        for overdue in self.calls.overdue(now, |member| board.call(slot, member.0).entered()) {
+    fn look_after_calls(&mut self, ctx: &mut ThreadCtx) {
+        let now = ctx.clock.ms();
+        let (board, slot) = (ctx.scoreboard.clone(), ctx.slot);
+        for overdue in self.calls.overdue(now, |thread| board.call(slot, thread.0).entered()) {
             match overdue.verdict {
-                Verdict::Interrupt => interrupt(&overdue, seat),
-                Verdict::GiveUp => self.give_up(&overdue, seat),
+                OverdueAction::Interrupt => interrupt(&overdue, ctx),
+                OverdueAction::GiveUp => self.give_up(&overdue, ctx),
             }
         }
     }
 
     /// Answers a client without the call that it waits for; the worker is to be replaced.
-    fn give_up(&mut self, overdue: &Overdue, seat: &mut Seat) {
-        let call = seat.scoreboard.call(seat.slot, overdue.member.0).in_flight();
-        // It has just ended otherwise; its letter is on its way.
+    fn give_up(&mut self, overdue: &Overdue, ctx: &mut ThreadCtx) {
+        let call = ctx.scoreboard.call(ctx.slot, overdue.thread.0).in_flight();
+        // It has just ended otherwise; its completion is on its way.
         let Some(call) = call.filter(|call| call.entered == overdue.entered) else { return };
         let outcome = match self.find(overdue.token) {
-            Some(connection) => match connection.give_up(&call, seat) {
+            Some(connection) => match connection.give_up(&call, ctx) {
                 Some((next, outcome)) => {
-                    let more = self.follow(overdue.token, next, seat);
+                    let more = self.follow(overdue.token, next, ctx);
                     debug_assert!(more.is_none(), "an answer of our own needs no application");
                     outcome
                 }
                 None => return,
             },
-            None => Outcome::NoClient,
+            None => LateAnswer::NoClient,
         };
-        self.calls.gave_up(overdue.member, overdue.token);
-        if self.lending.hands_over {
-            // What cannot be lent may have nobody now.
-            self.lending.retry.get_or_insert(seat.clock.ms());
+        self.calls.gave_up(overdue.thread, overdue.token);
+        if self.handoff.hands_over {
+            // What cannot be handed over may have nobody now.
+            self.handoff.retry.get_or_insert(ctx.clock.ms());
         }
-        let request = seat.describe(&call);
-        let stacks = seat.alarms[overdue.member.0].stacks();
+        let request = ctx.describe(&call);
+        let stacks = ctx.alarms[overdue.thread.0].stacks();
         let stacks = if stacks.is_empty() { stacks } else { format!("\nwhen it was interrupted:\n{stacks}") };
-        seat.log.error(format_args!("a request does not end within --timeout; {outcome}: {request}{stacks}"));
+        ctx.log.error(format_args!("a request does not end within --timeout; {outcome}: {request}{stacks}"));
         if !std::mem::replace(&mut self.reported.0, true) {
             // Fails only when the master is gone, which the channel tells at the next turn.
             let _ = self.control.report(&Report::Stuck);
@@ -65,7 +65,7 @@ impl EventLoop {
     #[inline]
     pub(super) fn is_blocked(&mut self, now: u64) -> bool {
         let late = self.calls.late();
-        late > 0 && (late >= self.slots || self.is_locked(now))
+        late > 0 && (late >= self.permits || self.is_locked(now))
     }
 
     /// Whether nothing that is in the application, or waits for it with a thread, will go on.
@@ -85,7 +85,7 @@ impl EventLoop {
 
     /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
     pub(super) fn tell_if_stranded(&mut self, now: u64) {
-        let waits = self.errands.iter().any(|work| work.member().is_some_and(|member| !self.calls.is_late(member)));
+        let waits = self.errands.iter().any(|work| work.thread().is_some_and(|thread| !self.calls.is_late(thread)));
         let stranded = self.is_locked(now) && !waits;
         if stranded && !std::mem::replace(&mut self.reported.1, true) {
             // As above.
@@ -94,8 +94,8 @@ impl EventLoop {
     }
 
     /// Complete requests that wait for a slot that will not be free any more are answered 503 at once, so that the worker can leave.
-    pub(super) fn turn_waiting_away(&mut self, seat: &Seat) {
-        let now = seat.clock.ms();
+    pub(super) fn turn_waiting_away(&mut self, ctx: &ThreadCtx) {
+        let now = ctx.clock.ms();
         let waiting: Vec<Token> =
             self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid || c.desk.is_some()).map(|(_, c)| c.token).collect();
         waiting.into_iter().for_each(|token| self.refuse_soon(token, now));
@@ -110,16 +110,16 @@ impl EventLoop {
     }
 }
 
-fn interrupt(overdue: &Overdue, seat: &Seat) {
-    let Some(call) = seat.scoreboard.call(seat.slot, overdue.member.0).in_flight() else { return };
-    let target = Target {
-        member: overdue.member,
+fn interrupt(overdue: &Overdue, ctx: &ThreadCtx) {
+    let Some(call) = ctx.scoreboard.call(ctx.slot, overdue.thread.0).in_flight() else { return };
+    let target = InterruptTarget {
+        thread: overdue.thread,
         entered: overdue.entered,
-        board: (seat.scoreboard.clone(), seat.slot),
-        request: seat.describe(&call),
+        board: (ctx.scoreboard.clone(), ctx.slot),
+        request: ctx.describe(&call),
     };
-    if let Err(error) = alarm::ring(&seat.alarms, target) {
+    if let Err(error) = alarm::ring(&ctx.alarms, target) {
         // It is given up after the grace all the same.
-        seat.log.warning(format_args!("cannot start the thread that interrupts a request: {error}"));
+        ctx.log.warning(format_args!("cannot start the thread that interrupts a request: {error}"));
     }
 }

@@ -1,11 +1,11 @@
-//! What the loop does with the desks of its threads ([`super::super::desk`]): puts requests there, and takes back those that wait for
+//! What the loop does with the desks of its threads ([`crate::worker::threads::desk`]): puts requests there, and takes back those that wait for
 //! the interpreter for too long.
 
 use crate::worker::connection::Token;
-use crate::worker::desk::Look;
-use crate::worker::job::Parcel;
-use crate::worker::member::Member;
-use crate::worker::seat::Seat;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::QueuedRequest;
+use crate::worker::threads::desk::OnDesk;
+use crate::worker::threads::thread_id::ThreadId;
 
 use super::EventLoop;
 
@@ -18,13 +18,13 @@ const AGAIN_MS: u64 = 5;
 
 impl EventLoop {
     /// The request that this connection has submitted is for another thread, which is about to be sent for it.
-    pub fn hand_out(&mut self, member: Member, token: Token, seat: &mut Seat) {
-        self.send_held(seat);
-        let parcel = self.pack(token, seat);
-        self.lay_on_desk(member, token, parcel, seat);
-        self.outside.insert(member);
-        self.calls.add(member, token, seat.clock.ms(), true);
-        self.look_at_desks(seat.clock.ms());
+    pub fn hand_out(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
+        self.send_held(ctx);
+        let queued = self.pack(token, ctx);
+        self.lay_on_desk(thread, token, queued, ctx);
+        self.outside.insert(thread);
+        self.calls.add(thread, token, ctx.clock.ms(), true);
+        self.look_at_desks(ctx.clock.ms());
         if let Some(connection) = self.find(token) {
             let key = connection.token.key();
             self.arm(key);
@@ -33,63 +33,63 @@ impl EventLoop {
 
     /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may lie in the
     /// outbox, and its cache knows the block of the request.
-    pub fn keep_back(&mut self, token: Token, seat: &mut Seat) {
-        let (block, behind) = (seat.job.block, seat.job.behind);
-        let mut parcel = self.pack(token, seat);
-        (parcel.block, parcel.behind) = (block, behind);
-        self.lay_on_desk(seat.member, token, parcel, seat);
+    pub fn keep_back(&mut self, token: Token, ctx: &mut ThreadCtx) {
+        let (block, behind) = (ctx.job.block, ctx.job.behind);
+        let mut queued = self.pack(token, ctx);
+        (queued.block, queued.behind) = (block, behind);
+        self.lay_on_desk(ctx.thread, token, queued, ctx);
     }
 
-    fn lay_on_desk(&mut self, member: Member, token: Token, mut parcel: Box<Parcel>, seat: &Seat) {
-        parcel.given = seat.clock.ns();
+    fn lay_on_desk(&mut self, thread: ThreadId, token: Token, mut queued: Box<QueuedRequest>, ctx: &ThreadCtx) {
+        queued.given = ctx.clock.ns();
         if let Some(connection) = self.find(token) {
-            connection.lie_on_desk(member, &parcel, seat);
+            connection.lie_on_desk(thread, &queued, ctx);
         }
-        self.desks.lay(member, token, parcel);
+        self.desks.lay(thread, token, queued);
     }
 
     /// A thread of this worker may wait for the interpreter from now on: somebody is to look whether it still does.
     pub(super) fn look_at_desks(&mut self, now: u64) {
-        if self.lending.has_others() {
-            self.lending.desks.get_or_insert(now + PATIENCE_MS);
+        if self.handoff.has_others() {
+            self.handoff.desks.get_or_insert(now + PATIENCE_MS);
         }
     }
 
     /// Gives requests that wait for the interpreter to workers that are free.
-    pub(super) fn lend_desks(&mut self, now: u64, seat: &mut Seat) {
-        if self.lending.desks.is_none_or(|at| at > now) {
+    pub(super) fn hand_over_desks(&mut self, now: u64, ctx: &mut ThreadCtx) {
+        if self.handoff.desks.is_none_or(|at| at > now) {
             return;
         }
-        for (member, token) in self.calls.on_desks(now.saturating_sub(PATIENCE_MS)) {
-            let is_wanted = self.lending.has_others() && seat.scoreboard.others_adopt(seat.slot);
+        for (thread, token) in self.calls.on_desks(now.saturating_sub(PATIENCE_MS)) {
+            let is_wanted = self.handoff.has_others() && ctx.scoreboard.others_adopt(ctx.slot);
             // A connection that is gone is for its thread to find.
             let connection = self.connections.get(token.key()).filter(|connection| connection.token == token);
-            let may = |parcel: &Parcel| is_wanted && connection.is_some_and(|connection| connection.may_lend(parcel));
-            match self.desks.take_back(member, token, may) {
-                Look::Begun => self.calls.begun(member, token),
-                Look::Back(parcel) => self.lend_from_desk((member, token), parcel, seat),
+            let may = |queued: &QueuedRequest| is_wanted && connection.is_some_and(|connection| connection.may_hand_over(queued));
+            match self.desks.take_back(thread, token, may) {
+                OnDesk::Begun => self.calls.begun(thread, token),
+                OnDesk::Back(queued) => self.hand_over_from_desk((thread, token), queued, ctx),
                 // As for one that waits for a slot.
-                Look::Lies if is_wanted && self.lending.hands_over && self.is_blocked(now) => self.refuse_soon(token, now),
-                Look::Lies => {}
+                OnDesk::Lies if is_wanted && self.handoff.hands_over && self.is_blocked(now) => self.refuse_soon(token, now),
+                OnDesk::Lies => {}
             }
         }
-        self.lending.desks = (self.lending.has_others() && self.calls.has_desks()).then_some(now + AGAIN_MS);
+        self.handoff.desks = (self.handoff.has_others() && self.calls.has_desks()).then_some(now + AGAIN_MS);
     }
 
     /// Looks which requests have left their desks.
     pub(super) fn note_begun(&mut self, now: u64) {
-        for (member, token) in self.calls.on_desks(now) {
-            if matches!(self.desks.take_back(member, token, |_| false), Look::Begun) {
-                self.calls.begun(member, token);
+        for (thread, token) in self.calls.on_desks(now) {
+            if matches!(self.desks.take_back(thread, token, |_| false), OnDesk::Begun) {
+                self.calls.begun(thread, token);
             }
         }
     }
 
-    fn lend_from_desk(&mut self, (member, token): (Member, Token), parcel: Box<Parcel>, seat: &mut Seat) {
-        self.calls.took_back(member, token);
+    fn hand_over_from_desk(&mut self, (thread, token): (ThreadId, Token), queued: Box<QueuedRequest>, ctx: &mut ThreadCtx) {
+        self.calls.took_back(thread, token);
         let Some(connection) = self.find(token) else { return };
-        connection.leave_desk(parcel, seat);
-        if !self.offers(token, seat) {
+        connection.leave_desk(queued, ctx);
+        if !self.offers(token, ctx) {
             // The queue has no room for it just now: it waits for its turn here.
             self.connections[token.key()].queued = true;
             self.parked.push_front(token);
@@ -98,11 +98,11 @@ impl EventLoop {
     }
 
     /// The request of this connection has waited for too long: it is the connection's again, unless its thread has begun it.
-    pub(super) fn clear_desk(&mut self, member: Member, token: Token, seat: &Seat) {
-        let Look::Back(parcel) = self.desks.take_back(member, token, |_| true) else { return };
-        self.calls.took_back(member, token);
+    pub(super) fn clear_desk(&mut self, thread: ThreadId, token: Token, ctx: &ThreadCtx) {
+        let OnDesk::Back(queued) = self.desks.take_back(thread, token, |_| true) else { return };
+        self.calls.took_back(thread, token);
         if let Some(connection) = self.find(token) {
-            connection.leave_desk(parcel, seat);
+            connection.leave_desk(queued, ctx);
         }
     }
 }

@@ -6,17 +6,17 @@
 //!  ├──Drain──▶ LastCall ──its time is over──────┘        (any) ──Quit──▶ Now ──no call runs──▶ gone
 //! ```
 //! At a retirement others go on accepting from the same sockets; at a drain nobody does, so this worker takes what still comes to
-//! them. Who retires hands its connections over between two requests ([`super::lend`]). Without anybody to take them (`Drain`,
-//! `Vacate`, `--no-lending`) no answer keeps its connection open from the first moment, and idle connections have the time of a
+//! them. Who retires hands its connections over between two requests ([`super::handoff`]). Without anybody to take them (`Drain`,
+//! `Vacate`, `--no-handoff`) no answer keeps its connection open from the first moment, and idle connections have the time of a
 //! request that is already on its way.
 
 use std::io;
 
 use crate::channel::{Order, Report};
 
-use super::{EventLoop, Seat, borrow, taken};
+use super::{EventLoop, ThreadCtx, borrow, replaced};
 use crate::sys::process::exit_now;
-use crate::worker::descriptors::is_taken;
+use crate::worker::descriptors::is_replaced;
 use crate::worker::{DRAIN_IDLE_MS, EXIT_FAILED};
 
 /// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
@@ -54,19 +54,22 @@ impl EventLoop {
     /// The loop has failed, and the worker ends: what is answered goes to its clients as far as their sockets take it, and to the log;
     /// the master gets the reason. Nothing is dropped: by then other files may be behind the numbers that would be closed.
     #[cold]
-    pub fn close_up(&mut self, why: &io::Error, seat: &mut Seat) {
-        while let Ok(letter) = self.letters.try_recv() {
+    pub fn close_up(&mut self, why: &io::Error, ctx: &mut ThreadCtx) {
+        while let Ok(completion) = self.completed.try_recv() {
             // What it asks for next is for nobody any more, and a stream belongs to another thread.
-            std::mem::forget(self.open_letter(letter, seat));
+            std::mem::forget(self.open_letter(completion, ctx));
         }
-        self.send_held(seat);
-        seat.end_turn();
+        self.send_held(ctx);
+        ctx.end_iteration();
         // The last three are those of a poll that is asked for what is not in it, or cannot be (epoll_ctl(2)).
-        let is_taken = is_taken(why) || matches!(why.raw_os_error(), Some(libc::EPERM | libc::ENOENT | libc::EEXIST));
-        let why =
-            if is_taken { taken(&format_args!("the event loop cannot go on ({why})")).to_string() } else { why.to_string() };
+        let is_replaced = is_replaced(why) || matches!(why.raw_os_error(), Some(libc::EPERM | libc::ENOENT | libc::EEXIST));
+        let why = if is_replaced {
+            replaced(&format_args!("the event loop cannot go on ({why})")).to_string()
+        } else {
+            why.to_string()
+        };
         if self.control.report(&Report::Failed(why.clone())).is_err() {
-            seat.log.critical(format_args!("worker failed: {why}"));
+            ctx.log.critical(format_args!("worker failed: {why}"));
         }
         exit_now(EXIT_FAILED);
     }
@@ -81,21 +84,21 @@ impl EventLoop {
     }
 
     /// The end of a turn: looks after the listeners; whether the worker has nothing left to do.
-    pub(super) fn is_done(&mut self, seat: &mut Seat) -> io::Result<bool> {
-        let now = seat.clock.ms();
-        if self.looked != seat.clock.wall() {
-            self.looked = seat.clock.wall();
+    pub(super) fn is_done(&mut self, ctx: &mut ThreadCtx) -> io::Result<bool> {
+        let now = ctx.clock.ms();
+        if self.looked != ctx.clock.wall() {
+            self.looked = ctx.clock.wall();
             self.look_at_descriptors()?;
         }
         if let Leaving::LastCall(until) = self.leaving
             && until <= now
         {
-            self.close_listeners(usize::MAX, seat);
+            self.close_listeners(usize::MAX, ctx);
         }
-        self.lend_on(seat)?;
+        self.hand_on(ctx)?;
         match self.leaving {
             Leaving::No => {
-                if self.quota.is_some_and(|quota| seat.requests() >= quota) {
+                if self.quota.is_some_and(|quota| ctx.requests() >= quota) {
                     self.quota = None;
                     // Fails only when the master is gone, which the channel tells at the next turn.
                     let _ = self.control.report(&Report::Worn);
@@ -105,12 +108,12 @@ impl EventLoop {
             }
             Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
             Leaving::Drained => {
-                if self.is_blocked(now) && !self.lending.hands_over {
-                    self.turn_waiting_away(seat);
+                if self.is_blocked(now) && !self.handoff.hands_over {
+                    self.turn_waiting_away(ctx);
                 }
                 let is_done =
-                    self.only_late_ones() && self.has_left(now) && self.connections.is_empty() && self.is_queue_empty(seat);
-                debug_assert!(!is_done || seat.memory.is_whole(), "without a connection nothing is kept");
+                    self.only_late_ones() && self.has_left(now) && self.connections.is_empty() && self.is_queue_empty(ctx);
+                debug_assert!(!is_done || ctx.memory.is_whole(), "without a connection nothing is kept");
                 Ok(is_done)
             }
             Leaving::Now => Ok(self.has_left(now)),
@@ -134,34 +137,34 @@ impl EventLoop {
     }
 
     /// Follows the master and the signals.
-    pub(super) fn obey(&mut self, seat: &mut Seat) {
+    pub(super) fn obey(&mut self, ctx: &mut ThreadCtx) {
         if self.control.has_signals() {
             self.note_signals();
         }
         let order = self.control.orders();
         if let Some(error) = self.control.take_failure() {
-            let why = taken(&format_args!("the channel to the master cannot be read ({error})"));
-            seat.log.error(format_args!("{why}; the worker leaves"));
+            let why = replaced(&format_args!("the channel to the master cannot be read ({error})"));
+            ctx.log.error(format_args!("{why}; the worker leaves"));
         }
         match order {
             Some(order @ (Order::Retire | Order::Vacate)) if self.leaving == Leaving::No => {
-                self.lending.leave(order == Order::Retire);
-                self.begin_to_leave(Leaving::Drained, seat);
+                self.handoff.leave(order == Order::Retire);
+                self.begin_to_leave(Leaving::Drained, ctx);
             }
-            Some(Order::Vacate | Order::Drain) if self.lending.hands_over => {
+            Some(Order::Vacate | Order::Drain) if self.handoff.hands_over => {
                 // Those who took connections over leave too.
-                self.lending.leave(false);
-                seat.draining = true;
-                self.hurry_idle(seat);
+                self.handoff.leave(false);
+                ctx.draining = true;
+                self.hurry_idle(ctx);
             }
             Some(Order::Drain) if self.leaving == Leaving::No => {
-                self.lending.leave(false);
+                self.handoff.leave(false);
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
-                self.begin_to_leave(Leaving::LastCall(seat.clock.ms() + wait), seat);
+                self.begin_to_leave(Leaving::LastCall(ctx.clock.ms() + wait), ctx);
             }
             Some(Order::Quit) => {
                 self.leaving = Leaving::Now;
-                self.empty_tray(seat);
+                self.empty_tray(ctx);
                 self.end_taken();
             }
             Some(Order::Ping | Order::Retire | Order::Vacate | Order::Drain) | None => {}
@@ -169,53 +172,53 @@ impl EventLoop {
     }
 
     /// Begins to leave.
-    fn begin_to_leave(&mut self, leaving: Leaving, seat: &mut Seat) {
+    fn begin_to_leave(&mut self, leaving: Leaving, ctx: &mut ThreadCtx) {
         self.leaving = leaving;
-        seat.draining = self.is_draining();
+        ctx.draining = self.is_draining();
         match leaving {
             // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now. One whose slots
             // are taken is off the listeners, and would keep from others what it cannot serve.
             Leaving::Drained => {
-                let wakes = self.acceptor.is_open() && !self.is_blocked(seat.clock.ms());
-                self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, seat);
+                let wakes = self.acceptor.is_open() && !self.is_blocked(ctx.clock.ms());
+                self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, ctx);
             }
-            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(seat),
+            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(ctx),
         }
     }
 
     /// Takes up to so many connections that wait to be accepted, then accepts no more.
-    fn close_listeners(&mut self, most: usize, seat: &mut Seat) {
-        self.turn.accepting.clear();
+    fn close_listeners(&mut self, most: usize, ctx: &mut ThreadCtx) {
+        self.iteration.accepting.clear();
         self.acceptor.pause(borrow(&self.poll));
         for index in 0..self.acceptor.len() {
             for _ in 0..most {
                 if self.connections.len() >= self.limit {
                     break;
                 }
-                let now = seat.clock.ms();
-                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &seat.log) else { break };
-                let token = self.insert(stream, peer, index, seat);
+                let now = ctx.clock.ms();
+                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &ctx.log) else { break };
+                let token = self.insert(stream, peer, index, ctx);
                 self.runnable.push_back(token);
             }
         }
         if most == usize::MAX && self.connections.len() >= self.limit {
             // Some may still wait; there will be room for them.
-            self.leaving = Leaving::LastCall(seat.clock.ms() + LAST_CALL_MS);
+            self.leaving = Leaving::LastCall(ctx.clock.ms() + LAST_CALL_MS);
             return;
         }
         self.leaving = Leaving::Drained;
         self.acceptor.leave(borrow(&self.poll));
-        self.hurry_idle(seat);
+        self.hurry_idle(ctx);
         // Fails only when the master is gone, which the channel tells at the next turn.
         let _ = self.control.report(&Report::Draining);
     }
 
     /// Leaves idle connections the time of a request that is already on its way, unless they are handed over.
-    fn hurry_idle(&mut self, seat: &Seat) {
-        if self.lending.hands_over {
+    fn hurry_idle(&mut self, ctx: &ThreadCtx) {
+        if self.handoff.hands_over {
             return;
         }
-        let deadline = seat.clock.ms() + DRAIN_IDLE_MS;
+        let deadline = ctx.clock.ms() + DRAIN_IDLE_MS;
         let idle: Vec<usize> = self.connections.iter().filter(|(_, c)| c.is_idle()).map(|(key, _)| key).collect();
         for key in idle {
             self.connections[key].hurry(deadline);

@@ -1,10 +1,10 @@
 //! Signals that the application handles. Its handlers are work for the main thread like any other: while they run or wait for the
 //! interpreter, the loop lies on the table or another thread has it.
 
-use super::{EventLoop, Member, Seat, Work};
-use crate::scoreboard::Facts;
+use super::{EventLoop, ThreadCtx, ThreadId, Work};
+use crate::scoreboard::RequestFacts;
 use crate::worker::job::Served;
-use crate::worker::member::MAIN;
+use crate::worker::threads::thread_id::MAIN;
 
 /// What a handler is called in the log when it does not end in time: the flight recorder's line.
 const LINE: &[u8] = b"(signal handlers of the application)";
@@ -21,23 +21,23 @@ impl EventLoop {
     /// Whether this errand can be done now. Handlers wait for no slot: a main thread that is not in the application has nothing else to
     /// do, or has the loop while all others are there. Then the loop lies on the table until the first of them, or the handlers, are
     /// back. In the application the interpreter runs them itself.
-    pub(super) fn is_ready(&self, work: &Work, seat: &Seat) -> bool {
+    pub(super) fn is_ready(&self, work: &Work, ctx: &ThreadCtx) -> bool {
         match work {
             Work::Signals => !self.outside.contains(MAIN),
-            Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.member(), seat),
+            Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.thread(), ctx),
         }
     }
 }
 
-impl Seat {
+impl ThreadCtx {
     /// Runs the handlers, with the deadline of a call.
     #[cold]
     pub(in crate::worker) fn handle_signals(&mut self) -> Served {
         // A thread that was idle has an old clock.
-        self.clock.turn();
+        self.clock.refresh();
         self.job.began = self.clock.ns();
-        let Member(thread) = self.member;
-        let facts = Facts { line: LINE, client: b"", id: b"" };
+        let ThreadId(thread) = self.thread;
+        let facts = RequestFacts { line: LINE, client: b"", id: b"" };
         self.scoreboard.call(self.slot, thread).resume(&facts, self.job.began, self.job.began);
         self.app.signalled();
         self.scoreboard.call(self.slot, thread).pause();

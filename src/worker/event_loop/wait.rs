@@ -6,7 +6,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{EventLoop, Seat, taken};
+use super::{EventLoop, ThreadCtx, replaced};
 
 /// How long a wait goes on without letting go of the runtime. A thread that another language starts in this moment waits as long,
 /// which is what the interpreter itself lets it wait for a thread that computes (`sys.getswitchinterval`). It is longer than the
@@ -16,25 +16,25 @@ const HOLD: Duration = Duration::from_millis(5);
 
 impl EventLoop {
     /// Polls until something happens or the nearest deadline, then reads the clock.
-    pub(super) fn wait(&mut self, seat: &mut Seat) -> io::Result<()> {
-        let before = seat.clock.ns();
-        let patience = self.patience(seat.clock.ms());
-        self.wait_for_events(patience, seat)?;
-        seat.clock.turn();
-        self.brisk = seat.clock.ns() - before < HOLD.as_nanos() as u64;
-        self.calls.woken(before, patience, seat.clock.ns());
+    pub(super) fn wait(&mut self, ctx: &mut ThreadCtx) -> io::Result<()> {
+        let before = ctx.clock.ns();
+        let patience = self.patience(ctx.clock.ms());
+        self.wait_for_events(patience, ctx)?;
+        ctx.clock.refresh();
+        self.brisk = ctx.clock.ns() - before < HOLD.as_nanos() as u64;
+        self.calls.woken(before, patience, ctx.clock.ns());
         Ok(())
     }
 
-    fn wait_for_events(&mut self, mut timeout: Option<Duration>, seat: &mut Seat) -> io::Result<()> {
-        if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && seat.app.is_alone() {
+    fn wait_for_events(&mut self, mut timeout: Option<Duration>, ctx: &mut ThreadCtx) -> io::Result<()> {
+        if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && ctx.app.is_alone() {
             self.poll(Some(HOLD))?;
             if !self.events.is_empty() || !self.errands.is_empty() {
                 return Ok(());
             }
             timeout = timeout.map(|timeout| timeout - HOLD);
         }
-        seat.app.release();
+        ctx.app.release();
         self.poll(timeout)
     }
 
@@ -48,7 +48,7 @@ impl EventLoop {
             self.calls.next(),
             self.acceptor.wants(),
             self.overload.wants(),
-            self.lending.wants(),
+            self.handoff.wants(),
             self.leaving.wants(),
         ];
         let first = wishes.into_iter().fold(u64::MAX, |first, wish| first.min(wish.unwrap_or(u64::MAX)));
@@ -66,7 +66,7 @@ impl EventLoop {
     #[cold]
     fn poll_in_vain(&mut self, error: &io::Error) -> io::Result<()> {
         if error.kind() != io::ErrorKind::Interrupted {
-            return Err(taken(&format_args!("the loop cannot wait for events ({error})")));
+            return Err(replaced(&format_args!("the loop cannot wait for events ({error})")));
         }
         self.events.clear();
         self.note_signals();

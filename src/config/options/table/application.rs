@@ -6,7 +6,7 @@ use super::row::ROW;
 use crate::config::app_spec::AppSpec;
 use crate::config::bind::Bind;
 use crate::config::options::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
-use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::trusted::Trusted;
 use crate::config::value;
 
@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "app",
         value: "APP",
-        kind: Kind::Positional,
+        kind: ValueKind::Positional,
         help: "What to serve: MODULE[:CALLABLE] or PATH.py[:CALLABLE] or PATH.wsgi[:CALLABLE]. CALLABLE is a name, a dotted \
                name, or a call of a factory with literals, such as make(\"x\", debug=True); without it `application`, then `app`. \
                Without APP a built-in welcome page is served.",
@@ -33,7 +33,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "pythonpath",
         value: "DIRS",
-        kind: Kind::List,
+        kind: ValueKind::List,
         help: "Directories to search for modules after the working directory, separated by commas or colons. Repeatable.",
         section: Section::Application,
         clear: |s| s.python.pythonpath.clear(),
@@ -53,7 +53,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "env",
         short: Some('e'),
         value: "KEY=VALUE",
-        kind: Kind::List,
+        kind: ValueKind::List,
         help: "Set a variable in the environment of the application. Repeatable.",
         section: Section::Application,
         sources: Sources::NotEnvironment,
@@ -65,7 +65,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "bind",
         short: Some('b'),
         value: "ADDRESS",
-        kind: Kind::List,
+        kind: ValueKind::List,
         default: Some("127.0.0.1:8000"),
         help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
                port is 8000 when there is none; port 0 lets the kernel choose. Repeatable.",
@@ -78,7 +78,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "backlog",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("2048"),
         help: "Length of the queue of connections that wait to be accepted.",
         section: Section::Sockets,
@@ -88,7 +88,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "defer-accept",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("5"),
         help: "Let the kernel hold a new TCP connection until its first bytes arrive, for at most this many whole seconds; 0 \
                turns it off.",
@@ -107,7 +107,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "umask",
         short: Some('m'),
         value: "MODE",
-        kind: Kind::Octal,
+        kind: ValueKind::Octal,
         help: "File mode mask in octal; without it the inherited one holds, and unix sockets are open to everybody.",
         section: Section::Sockets,
         set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mask| s.umask = Some(mask))),

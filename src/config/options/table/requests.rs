@@ -6,7 +6,7 @@ use super::row::{ROW, time_or_none};
 use crate::config::options::bounds::{
     BODY_BUFFER, BODY_MAX, CALL_TIMEOUT_MIN, FIELDS_MAX, HEAD_MAX, LINE_MAX, LINE_MIN, TIMEOUT_MAX, TIMEOUT_MIN,
 };
-use crate::config::options::option::{Kind, Opt, Section};
+use crate::config::options::option::{Opt, Section, ValueKind};
 use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
@@ -14,7 +14,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "timeout",
         short: Some('t'),
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("30s"),
         help: "How long the application may run for one request, or for one block of a streamed answer; beyond it the request is \
                interrupted (--timeout-grace). 0 is no limit.",
@@ -25,7 +25,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "timeout-grace",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("1s"),
         help: "At --timeout tapster.RequestTimeout is raised in the request, which has this much time to end. Then its client is \
                answered 504 without it, the log gets the request and the Python stacks, and the worker is replaced. 0 raises no \
@@ -37,7 +37,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "boot-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("60s"),
         help: "How long a worker may take to load the application and to answer --warmup. 0 is no limit.",
         section: Section::Timeouts,
@@ -47,7 +47,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "graceful-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("30s"),
         help: "How long workers may take to finish their requests when they leave: at a graceful stop, a reload, a replacement.",
         section: Section::Timeouts,
@@ -57,7 +57,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "keep-alive",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("5s"),
         help: "How long an idle connection is kept for the next request; 0 closes after each answer.",
         section: Section::Timeouts,
@@ -67,7 +67,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "header-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("30s"),
         help: "Time for the whole head of a request; beyond it the answer is 408.",
         section: Section::Timeouts,
@@ -77,7 +77,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "body-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("60s"),
         help: "Longest pause of a client within a request body; beyond it the answer is 408.",
         section: Section::Timeouts,
@@ -87,7 +87,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "queue-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("30s"),
         help: "Longest time that a complete request may wait until the application has time for it; beyond it 503 with \
                Retry-After. 0 = no limit.",
@@ -98,7 +98,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "write-timeout",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("60s"),
         help: "Longest time that a client may take no byte of its answer; beyond it the connection is closed.",
         section: Section::Timeouts,
@@ -108,7 +108,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "limit-request-line",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("8190"),
         help: "Longest request line in bytes; beyond it the answer is 414. 0 stands for 1M, the highest limit.",
         section: Section::Limits,
@@ -118,7 +118,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "limit-request-fields",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("100"),
         help: "Most header fields; beyond it the answer is 431. 0 stands for 32768, the highest limit.",
         section: Section::Limits,
@@ -133,7 +133,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "limit-request-field_size",
         aliases: &["limit-request-field-size"],
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("8190"),
         help: "Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest \
                limit.",
@@ -144,7 +144,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "limit-request-head",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("64k"),
         help: "Longest head in bytes, request line and header fields together; beyond it the answer is 431. 0 stands for 16M, the \
                highest limit. Unfinished requests of one worker's connections have 64 MiB in all; beyond it the answer is 503.",
@@ -155,7 +155,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "limit-request-body",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("1G"),
         help: "Largest request body in bytes; beyond it the answer is 413. 0 is no limit.",
         section: Section::Limits,
@@ -165,7 +165,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "limit-spool",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("4G"),
         help: "Most bytes in temporary files (TMPDIR) of all workers together: bodies beyond --body-buffer, and what write() made faster \
                than its client reads. Beyond it requests with such a body are answered 503 with Retry-After, and such an answer is cut. \
@@ -177,7 +177,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "body-buffer",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("2m"),
         help: "Bytes of a request body kept in memory; a larger body goes to a temporary file, and so do others while a worker's bodies \
                have 64 MiB in all.",

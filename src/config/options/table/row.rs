@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::config::options::bounds::TIMEOUT_MAX;
-use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::value;
 
 /// What most rows have.
@@ -12,7 +12,7 @@ pub(super) const ROW: Opt = Opt {
     aliases: &[],
     short: None,
     value: "",
-    kind: Kind::Text,
+    kind: ValueKind::Text,
     bare: None,
     default: None,
     help: "",

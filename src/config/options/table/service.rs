@@ -3,7 +3,7 @@
 use super::row::ROW;
 use crate::config::logs::LogTarget;
 use crate::config::options::bounds::READY_FD_MIN;
-use crate::config::options::option::{Kind, Opt, Section, Sources};
+use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "capture-output",
-        kind: Kind::Flag,
+        kind: ValueKind::Flag,
         default: Some("false"),
         help: "Write what the application and its libraries print to standard output and standard error to the error log, as one \
                record for each line, whatever the log level.",
@@ -71,7 +71,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "daemon",
         short: Some('D'),
-        kind: Kind::Flag,
+        kind: ValueKind::Flag,
         default: Some("false"),
         help: "Run in the background: the command returns when every worker is ready, or with the exit code and the reason when \
                the start has failed.",
@@ -127,14 +127,14 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "check-config",
-        kind: Kind::Switch,
+        kind: ValueKind::Switch,
         help: "Check the options, load the application, and exit: 0 when all is well, 2 or 4 when not.",
         sources: Sources::CommandLine,
         ..ROW
     },
     Opt {
         name: "print-config",
-        kind: Kind::Switch,
+        kind: ValueKind::Switch,
         help: "Print every option with its value and where that comes from, as a configuration file, and exit.",
         sources: Sources::CommandLine,
         ..ROW
@@ -142,7 +142,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "ready-fd",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         help: "Write READY, the addresses and a newline to this descriptor once every worker is ready; close it on failure.",
         set: Some(|s, v| value::number(v, READY_FD_MIN, i32::MAX as u64).map(|n| s.ready_fd = Some(n as i32))),
         ..ROW
@@ -150,7 +150,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "version",
         short: Some('V'),
-        kind: Kind::Switch,
+        kind: ValueKind::Switch,
         help: "Print the version and exit.",
         sources: Sources::CommandLine,
         ..ROW
@@ -158,7 +158,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "help",
         short: Some('h'),
-        kind: Kind::Switch,
+        kind: ValueKind::Switch,
         help: "Print this help and exit.",
         sources: Sources::CommandLine,
         ..ROW

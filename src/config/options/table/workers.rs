@@ -2,7 +2,7 @@
 
 use super::row::{ROW, time_or_none};
 use crate::config::options::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
-use crate::config::options::option::{Kind, Opt, Section};
+use crate::config::options::option::{Opt, Section, ValueKind};
 use crate::config::value;
 use crate::config::warmup::Warmup;
 
@@ -11,7 +11,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "workers",
         short: Some('w'),
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("auto"),
         help: "Number of worker processes; auto is one for each usable core.",
         section: Section::Workers,
@@ -28,7 +28,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "threads",
         value: "NUM",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("1"),
         help: "Requests that one worker has in the application at once. With 1 the application runs in the main thread of its \
                process; with more it must be thread-safe, and a WebSocket takes one of them as long as it stands.",
@@ -39,7 +39,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "max-queue",
         value: "NUM",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("2048"),
         help: "Complete requests of one worker that may wait until the application has time for them; more are answered 503 with \
                Retry-After. With 0 none waits.",
@@ -49,7 +49,7 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "no-lending",
-        kind: Kind::Flag,
+        kind: ValueKind::Flag,
         default: Some("false"),
         help: "Keep every connection in the worker that has accepted it. Without this, a worker that is busy lends the connection of \
                a request that would have to wait to a worker that is free, and a worker that leaves hands over its idle connections.",
@@ -60,7 +60,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "worker-connections",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("16384"),
         help: "Most open connections of one worker; while it has them, it accepts no more.",
         section: Section::Workers,
@@ -70,7 +70,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "max-requests",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("0"),
         help: "Replace a worker after this many requests; 0 never does. One worker at a time, and the new one is ready before the \
                old one drains.",
@@ -81,7 +81,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "max-requests-jitter",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("0"),
         help: "Add a random number of requests up to this to --max-requests, for each worker its own.",
         section: Section::Workers,
@@ -91,7 +91,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "max-worker-rss",
         value: "SIZE",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("0"),
         help: "Replace a worker whose resident memory is above this; 0 never does.",
         section: Section::Workers,
@@ -108,7 +108,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "max-worker-age",
         value: "TIME",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("0"),
         help: "Replace a worker that has served for this long; 0 never does.",
         section: Section::Workers,
@@ -118,7 +118,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "reload-surge",
         value: "N",
-        kind: Kind::Number,
+        kind: ValueKind::Number,
         default: Some("1"),
         help: "Most workers beyond --workers while a reload replaces them: more is faster and takes more memory.",
         section: Section::Workers,
@@ -127,7 +127,7 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "boot-profile",
-        kind: Kind::Flag,
+        kind: ValueKind::Flag,
         default: Some("false"),
         help: "Tell in the error log how long each worker took to boot and which imports took longest; with --check-config, tell it \
                at once.",

@@ -1,0 +1,133 @@
+//! A request whose body is still coming: its head, kept until the body is complete, and the spool that collects it.
+//!
+//! A body of known length is read straight to where it stays, once the read buffer is used up.
+
+use std::os::fd::AsFd;
+
+use crate::http::body::Decoder;
+use crate::http::error::Error;
+use crate::http::framing::{Framing, Length};
+use crate::http::head::Head;
+
+use super::spool::{BodyBudget, Lease, Spool};
+use crate::worker::app::{RequestBody, StorageError};
+use crate::worker::connection::{Connection, Flow, Next, Phase};
+use crate::worker::ctx::{Rules, ThreadCtx};
+use crate::worker::kept::Leased;
+
+/// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
+const TRAILER_MAX: usize = 8 * 1024;
+
+/// A body in progress.
+#[derive(Debug)]
+pub struct Upload {
+    /// The head's bytes, empty while they are still in the read buffer.
+    pub bytes: Leased,
+    /// The head, its spans relative to `bytes`.
+    pub head: Head,
+    /// The head's framing.
+    pub framing: Framing,
+    decoder: Decoder,
+    spool: Spool,
+    max: u64,
+}
+
+/// What a piece of input brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fed {
+    /// Bytes used.
+    pub used: usize,
+    /// Whether the body is complete.
+    pub done: bool,
+}
+
+/// Why a body cannot be taken.
+#[derive(Debug)]
+pub enum UploadError {
+    /// The client broke the rules of its framing.
+    Bad(Error),
+    /// The body exceeds `--limit-request-body`.
+    TooLarge,
+    /// The body cannot be stored.
+    Spool(StorageError),
+}
+
+impl Upload {
+    /// A body with this framing; refused at once when its announced length is too large, or has no room at present.
+    pub fn new(framing: Framing, rules: &Rules, budget: &BodyBudget) -> Result<Self, UploadError> {
+        let expected = match framing.length {
+            Length::Known(length) if length > rules.body_max => return Err(UploadError::TooLarge),
+            Length::Known(length) if length > rules.body_buffer as u64 && !budget.disk.has_room(length) => {
+                return Err(UploadError::Spool(budget.disk.full()));
+            }
+            Length::Known(length) => Some(length),
+            Length::None | Length::Chunked => None,
+        };
+        Ok(Self {
+            bytes: Leased::default(),
+            head: Head::default(),
+            framing,
+            decoder: Decoder::new(framing.length, TRAILER_MAX),
+            spool: Spool::new(rules.body_buffer, budget, expected),
+            max: rules.body_max,
+        })
+    }
+
+    /// Takes what belongs to the body from the start of `input`.
+    pub fn feed(&mut self, input: &[u8]) -> Result<Fed, UploadError> {
+        let mut used = 0;
+        loop {
+            let step = self.decoder.decode(&input[used..]).map_err(UploadError::Bad)?;
+            let data = &input[used..][step.data];
+            if self.spool.len() + data.len() as u64 > self.max {
+                return Err(UploadError::TooLarge);
+            }
+            if !data.is_empty() {
+                self.spool.push(data).map_err(UploadError::Spool)?;
+            }
+            used += step.consumed;
+            if step.done || step.consumed == 0 {
+                return Ok(Fed { used, done: step.done });
+            }
+        }
+    }
+
+    /// Bytes still to come, if what comes is all data and can be read straight to memory.
+    fn left(&mut self) -> Option<u64> {
+        self.decoder.left().filter(|&left| left > 0 && self.spool.takes_more())
+    }
+
+    /// What its memory has of the worker's budget for bodies.
+    pub fn lease(&mut self) -> Lease {
+        self.spool.lease()
+    }
+
+    /// The complete body.
+    pub fn finish(self) -> Result<RequestBody, UploadError> {
+        self.spool.finish().map_err(UploadError::Spool)
+    }
+}
+
+impl Connection {
+    /// Reads more of a body straight to where it stays; `None` when it must go through the thread's buffer.
+    pub(in crate::worker) fn receive_body(&mut self, ctx: &mut ThreadCtx) -> Option<Flow> {
+        let Phase::Body(upload) = &mut self.phase else { return None };
+        let left = upload.left()?;
+        let Phase::Body(mut upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
+        let result = self.read_with(|stream| upload.spool.read(stream.as_fd(), left));
+        let count = *result.as_ref().unwrap_or(&0);
+        upload.decoder.pass(count as u64);
+        if count as u64 == left {
+            return Some(self.take_body(upload, ctx));
+        }
+        self.phase = Phase::Body(upload);
+        Some(match result {
+            Ok(0) => Err(Next::Wait),
+            Ok(_) => {
+                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+                Ok(())
+            }
+            Err(reason) => Err(Next::Close(self.lost(reason, ctx))),
+        })
+    }
+}

@@ -1,0 +1,421 @@
+//! What the thread that serves owns: the application, the scratch buffers that every connection shares, the clock, the logs.
+//!
+//! A connection that waits holds no buffer of its own: input is read into the thread's buffer, answers are rendered into the thread's
+//! buffer, and only what could not be finished is copied to the connection.
+
+use std::mem::take;
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::config::Settings;
+use crate::http::date;
+use crate::http::head::{Head, Limits};
+use crate::http::header_cache::HeaderCache;
+use crate::log::access::{Format, Record, Time};
+use crate::log::error::Log;
+use crate::log::sink::Sink;
+use crate::scoreboard::{Scoreboard, Slot};
+
+use super::app::{App, Peer};
+use super::clock::Clock;
+use super::job::Job;
+use super::kept::{InputBudget, copied};
+use crate::worker::body::spool::BodyBudget;
+use crate::worker::deadline::alarm::Alarms;
+use crate::worker::send::outbox::Outbox;
+use crate::worker::threads::thread_id::ThreadId;
+
+/// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
+pub const READ_SIZE: usize = 64 * 1024;
+
+/// Access-log lines are written when so many bytes wait, or at the end of the loop's turn.
+const LOG_BATCH: usize = 32 * 1024;
+
+/// InputBudget that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
+const KEEP_MAX: usize = 256 * 1024;
+
+/// Milliseconds per second.
+const MS: u64 = 1_000;
+
+/// Nanoseconds per microsecond.
+const NS_PER_MICRO: u64 = 1_000;
+
+/// Microseconds per second.
+const MICROS: u64 = 1_000_000;
+
+/// Timeouts in milliseconds and limits, as the loop uses them.
+#[derive(Clone, Copy, Debug)]
+pub struct Rules {
+    /// Limits of a head.
+    pub head: Limits,
+    /// Bytes of a whole head.
+    pub head_max: usize,
+    /// Bytes of a body (u64::MAX: no limit).
+    pub body_max: u64,
+    /// Bytes of a body in memory.
+    pub body_buffer: usize,
+    /// Time for a head.
+    pub header_timeout: u64,
+    /// Longest pause in a body.
+    pub body_timeout: u64,
+    /// Longest time without progress of the output.
+    pub write_timeout: u64,
+    /// Longest wait for a free application slot (u64::MAX: no limit).
+    pub queue_timeout: u64,
+    /// Idle time of a kept connection; 0: none is kept.
+    pub keep_alive: u64,
+}
+
+impl Rules {
+    /// The rules of these settings.
+    pub fn of(settings: &Settings) -> Self {
+        // A body that no file may hold, and no memory, could never be taken.
+        let most = |limit: u64| if limit == 0 { u64::MAX } else { limit };
+        let stored = most(settings.limit_spool).max(settings.body_buffer as u64);
+        let head = Limits {
+            request_line: settings.limit_request_line,
+            fields: settings.limit_request_fields,
+            field_size: settings.limit_request_field_size,
+        };
+        let ms = |duration: std::time::Duration| duration.as_secs() * MS + u64::from(duration.subsec_millis());
+        Self {
+            head,
+            head_max: head.head_max().min(settings.limit_request_head),
+            body_max: most(settings.limit_request_body).min(stored),
+            body_buffer: settings.body_buffer,
+            header_timeout: ms(settings.header_timeout),
+            body_timeout: ms(settings.body_timeout),
+            write_timeout: ms(settings.write_timeout),
+            queue_timeout: if settings.queue_timeout.is_zero() { u64::MAX } else { ms(settings.queue_timeout) },
+            keep_alive: ms(settings.keep_alive),
+        }
+    }
+}
+
+/// The serving thread's belongings.
+pub struct ThreadCtx {
+    /// The application.
+    pub app: Box<dyn App>,
+    /// Where input is read to.
+    pub input: Vec<u8>,
+    /// The part of `input` that the connection in hand has not used.
+    pub(super) unused: Range<usize>,
+    /// Header blocks that this thread has seen.
+    pub(super) blocks: HeaderCache,
+    /// Where answers are rendered to.
+    pub out: Vec<u8>,
+    /// Whole answers that wait for others, while this thread has the loop.
+    pub(super) outbox: Outbox,
+    /// Whether sockets of other connections are ready and wait for this thread, and calls are not so quick that this does not matter.
+    pub(super) crowded: bool,
+    /// How long pieces of work take in the application, in nanoseconds: the last one, or slowly less than those before it.
+    pub(super) spent: u64,
+    /// Whether the application has ever sent something during a call (`write()`, early hints).
+    pub(super) writes: bool,
+    /// InputBudget for the blocks of the stream that is asked.
+    pub(super) coalesced: Vec<u8>,
+    /// The request in hand; heads are parsed to it.
+    pub job: Job,
+    /// The clock.
+    pub clock: Clock,
+    /// The rendered Date value.
+    pub date: date::Cache,
+    /// Timeouts and limits.
+    pub rules: Rules,
+    /// The worker's memory for bodies, shared by its threads' contexts.
+    pub bodies: BodyBudget,
+    /// The worker's memory for input that connections keep, shared by its threads' contexts.
+    pub memory: InputBudget,
+    /// The error log.
+    pub log: Log,
+    /// The access log.
+    pub journal: Option<Journal>,
+    /// Whether the worker is leaving: no connection is kept after its answer.
+    pub draining: bool,
+    /// The thread.
+    pub thread: ThreadId,
+    /// Whether it may call the application.
+    pub may_call: bool,
+    /// Streams that it has begun and not ended.
+    pub streams: u64,
+    /// The alarms of all threads.
+    pub(super) alarms: Alarms,
+    pub(super) scoreboard: Arc<Scoreboard>,
+    pub(super) slot: usize,
+}
+
+impl ThreadCtx {
+    /// A thread context for this application.
+    pub fn new(
+        app: Box<dyn App>,
+        settings: &Settings,
+        log: Log,
+        access: Option<(Arc<Sink>, Arc<Format>)>,
+        scoreboard: Arc<Scoreboard>,
+        slot: usize,
+        (thread, alarms, bodies): (ThreadId, Alarms, BodyBudget),
+    ) -> Self {
+        let rules = Rules::of(settings);
+        Self {
+            app,
+            input: vec![0; READ_SIZE],
+            unused: 0..0,
+            blocks: HeaderCache::new(thread.0),
+            out: Vec::with_capacity(READ_SIZE),
+            outbox: Outbox::default(),
+            crowded: false,
+            spent: 0,
+            writes: false,
+            coalesced: Vec::new(),
+            job: Job::new(),
+            clock: Clock::new(),
+            date: date::Cache::new(),
+            rules,
+            bodies,
+            memory: InputBudget::default(),
+            log,
+            journal: access.map(|(sink, format)| Journal {
+                sink,
+                format,
+                lines: Vec::with_capacity(LOG_BATCH + READ_SIZE),
+                time: Time::default(),
+                pid: std::process::id(),
+            }),
+            draining: false,
+            thread,
+            may_call: true,
+            streams: 0,
+            alarms,
+            scoreboard,
+            slot,
+        }
+    }
+
+    /// Requests served in this worker's slot since the start of the server.
+    pub fn requests(&self) -> u64 {
+        self.scoreboard.requests(self.slot)
+    }
+
+    /// This worker's slot of the scoreboard.
+    pub fn slot(&self) -> &Slot {
+        self.scoreboard.slot(self.slot)
+    }
+
+    /// Threads of this worker whose calls have taken their connections over.
+    pub fn calls_without_deadline(&self) -> usize {
+        self.scoreboard.calls(self.slot).filter(|call| call.has_no_deadline()).count()
+    }
+
+    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], what one read brought here or to another worker.
+    #[inline]
+    pub fn take_in(&mut self, bytes: &[u8]) {
+        self.input[..bytes.len()].copy_from_slice(bytes);
+        self.unused = 0..bytes.len();
+    }
+
+    /// Whether there are bytes that may be a request.
+    pub fn has_input(&self) -> bool {
+        !self.unused.is_empty()
+    }
+
+    /// The bytes that are not used.
+    pub fn rest(&self) -> &[u8] {
+        &self.input[self.unused.clone()]
+    }
+
+    /// Does something with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.
+    pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, (&Head, &[u8])) -> T) -> T {
+        let (head, own, input) = (take(&mut self.job.head), take(&mut self.job.own), take(&mut self.input));
+        let bytes = if own.is_empty() { &input[self.job.at.clone()] } else { &own };
+        let result = act(self, (&head, bytes));
+        (self.job.head, self.job.own, self.input) = (head, own, input);
+        result
+    }
+
+    /// Does something with the bytes that are not used, likewise.
+    pub(super) fn with_rest<T>(&mut self, act: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
+        let input = take(&mut self.input);
+        let result = act(self, &input[self.unused.clone()]);
+        self.input = input;
+        result
+    }
+
+    /// So many bytes are used.
+    pub fn used(&mut self, count: usize) {
+        self.unused.start += count;
+    }
+
+    /// Room for a read of [`READ_SIZE`] bytes. All that was read before is used, or kept with its connection.
+    pub fn space(&mut self) -> &mut [u8] {
+        debug_assert!(self.unused.is_empty(), "what was read must not be written over");
+        self.unused = 0..0;
+        &mut self.input
+    }
+
+    /// So many bytes were read to the space.
+    pub fn filled(&mut self, count: usize) {
+        self.unused.end += count;
+    }
+
+    /// Whether an answer may leave its connection open.
+    pub fn keeps_alive(&self) -> bool {
+        self.rules.keep_alive > 0 && !self.draining
+    }
+
+    /// The head at the start of a rendered answer, if the access log's format wants it.
+    pub fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
+        self.journal.as_ref().map_or(&[], |journal| journal.response_head(rendered))
+    }
+
+    /// Whether the access log's format wants heads of answers.
+    pub fn wants_response_head(&self) -> bool {
+        self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head())
+    }
+
+    /// Writes the access-log line of one answer.
+    pub fn record(&mut self, entry: &LogEntry<'_>) {
+        if let Some(journal) = &mut self.journal {
+            journal.record(entry, &self.clock);
+        }
+    }
+
+    /// Gives the access-log lines of the turn away, for the time of a call; `lines` is empty.
+    #[inline]
+    pub(super) fn give_lines(&mut self, lines: &mut Vec<u8>) {
+        if let Some(journal) = &mut self.journal
+            && !journal.lines.is_empty()
+        {
+            std::mem::swap(lines, &mut journal.lines);
+        }
+    }
+
+    /// Takes lines before its own; leaves `lines` empty.
+    pub(super) fn take_lines(&mut self, lines: &mut Vec<u8>) {
+        if let Some(journal) = &mut self.journal {
+            lines.append(&mut journal.lines);
+            std::mem::swap(lines, &mut journal.lines);
+        }
+    }
+
+    /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
+    #[inline]
+    pub fn end_iteration(&mut self) {
+        if let Some(journal) = &mut self.journal {
+            journal.flush();
+            give_back(&mut journal.lines);
+        }
+        give_back(&mut self.out);
+        give_back(&mut self.coalesced);
+    }
+
+    /// Takes over what another thread has rendered.
+    pub(super) fn take_output(&mut self, out: Vec<u8>) {
+        debug_assert!(self.out.is_empty(), "what was rendered for one connection must not meet the next one");
+        self.out = out;
+    }
+}
+
+/// Gives back memory that a buffer has beyond what it may keep. What is in it stays: bytes that are rendered and not sent belong to
+/// somebody, whenever this is called.
+#[inline]
+fn give_back(buffer: &mut Vec<u8>) {
+    if buffer.capacity() > KEEP_MAX {
+        shrink(buffer);
+    }
+}
+
+#[cold]
+fn shrink(buffer: &mut Vec<u8>) {
+    buffer.shrink_to(READ_SIZE);
+}
+
+/// What the access log is told of one answer.
+pub struct LogEntry<'a> {
+    /// The client.
+    pub peer: &'a Peer,
+    /// The head and its bytes, when one could be parsed.
+    pub head: Option<(&'a Head, &'a [u8])>,
+    /// Status.
+    pub status: u16,
+    /// Body bytes.
+    pub sent: u64,
+    /// Rendered head of the answer, if the format wants it.
+    pub response_head: &'a [u8],
+    /// When the application was called, nanoseconds of the loop's clock; `None` when it was not.
+    pub began: Option<u64>,
+    /// How long it waited for a free application slot, in nanoseconds.
+    pub queued: u64,
+    /// Environ values that the format asked for.
+    pub environ: &'a [Option<String>],
+}
+
+/// Status line and fields at the start of a rendered answer; empty without the end of a head.
+pub(super) fn head_of(rendered: &[u8]) -> &[u8] {
+    memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
+}
+
+/// A copy of it for the log. Without memory it is a line without a field: with nothing, later bytes would be taken for the head.
+pub(super) fn copy_of_head(head: &[u8]) -> Vec<u8> {
+    copied(head).unwrap_or_else(|| b"\r\n".to_vec())
+}
+
+/// The access log of this worker: lines wait here until the end of the turn.
+#[derive(Debug)]
+pub struct Journal {
+    sink: Arc<Sink>,
+    /// The compiled format.
+    pub format: Arc<Format>,
+    lines: Vec<u8>,
+    time: Time,
+    pid: u32,
+}
+
+impl Journal {
+    /// The head at the start of a rendered answer, if the format wants it.
+    pub(super) fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
+        if self.format.wants_response_head() { head_of(rendered) } else { &[] }
+    }
+
+    /// Writes the line of one answer.
+    pub(super) fn record(&mut self, entry: &LogEntry<'_>, clock: &Clock) {
+        let micros = entry.began.map_or(0, |began| clock.micros_since(began));
+        let mut record = Record {
+            peer: entry.peer.addr.as_bytes(),
+            head: entry.head,
+            status: entry.status,
+            sent: entry.sent,
+            response_head: entry.response_head,
+            began: clock.wall().saturating_sub(micros / MICROS),
+            micros,
+            queued: entry.queued / NS_PER_MICRO,
+            environ: entry.environ,
+            pid: self.pid,
+        };
+        let most = self.format.most(&record);
+        if most > self.lines.capacity() - self.lines.len() && !self.make_room(most) {
+            // A client decides how much it is. A line without it is better than none.
+            (record.head, record.response_head, record.environ) = (None, &[], &[]);
+        }
+        self.format.render(&record, &mut self.time, &mut self.lines);
+        if self.lines.len() >= LOG_BATCH {
+            self.flush();
+        }
+    }
+
+    /// Makes room for a line of at most so many bytes; `false`: there is no memory for it.
+    #[cold]
+    fn make_room(&mut self, most: usize) -> bool {
+        if self.lines.try_reserve(most).is_ok() {
+            return true;
+        }
+        self.flush();
+        self.lines.try_reserve(most).is_ok()
+    }
+
+    fn flush(&mut self) {
+        if !self.lines.is_empty() {
+            self.sink.write(&self.lines);
+            self.lines.clear();
+        }
+    }
+}

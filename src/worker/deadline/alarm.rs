@@ -1,0 +1,114 @@
+//! The exception of the deadline (`--timeout-grace`): raised in the thread that runs the call, by a thread that is made for it, because
+//! that needs the interpreter, which the owner of the loop never waits for. When C code keeps the interpreter, that thread waits too;
+//! it keeps nobody from going on or from leaving.
+
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::thread;
+
+use crate::scoreboard::Scoreboard;
+use crate::sys::signals::Blocked;
+
+use crate::worker::app::{Interrupter, Stacks};
+use crate::worker::threads::thread_id::ThreadId;
+
+/// Name of the thread that raises (pthread_setname_np(3): at most 15 bytes).
+const THREAD: &str = "tapster-alarm";
+
+/// The alarms of a worker's threads, in the order of their numbers.
+pub type Alarms = Arc<[Alarm]>;
+
+/// One thread's alarm.
+#[derive(Default)]
+pub struct Alarm {
+    interrupter: OnceLock<Arc<dyn Interrupter>>,
+    /// Whether the exception was raised in the call that runs.
+    raised: AtomicBool,
+    /// Where the threads were then, until it is told.
+    stacks: Mutex<Stacks>,
+    /// Whether this process is a child that the application has forked: no call of it may return.
+    stray: AtomicBool,
+}
+
+/// The call to be interrupted.
+#[derive(Debug)]
+pub struct InterruptTarget {
+    /// Its thread.
+    pub thread: ThreadId,
+    /// Its name: when it was entered.
+    pub entered: u64,
+    /// The scoreboard that shows whether it still runs, and the worker's slot there.
+    pub board: (Arc<Scoreboard>, usize),
+    /// What it serves, for people.
+    pub request: String,
+}
+
+/// Alarms of so many threads.
+pub fn alarms(count: usize) -> Alarms {
+    (0..count).map(|_| Alarm::default()).collect()
+}
+
+impl Alarm {
+    /// From now on the thread can be interrupted.
+    pub fn set(&self, interrupter: Arc<dyn Interrupter>) {
+        // A thread sets its own once.
+        let _ = self.interrupter.set(interrupter);
+    }
+
+    /// Whether the exception was raised in the call that has just ended.
+    #[inline]
+    pub fn is_raised(&self) -> bool {
+        self.raised.load(Relaxed)
+    }
+
+    /// In a forked child: a call that returns here is to end the process.
+    pub fn forbid_return(&self) {
+        self.stray.store(true, Relaxed);
+        // So that the end of an ordinary call has one flag to look at.
+        self.raised.store(true, Relaxed);
+    }
+
+    /// Whether the call that has just ended was not to return.
+    pub fn is_stray(&self) -> bool {
+        self.stray.load(Relaxed)
+    }
+
+    /// The call has ended, and with it what the alarm knows of it.
+    pub fn clear(&self) {
+        self.raised.store(false, Relaxed);
+        *self.stacks.lock().unwrap_or_else(PoisonError::into_inner) = Stacks::default();
+    }
+
+    /// The stack of the thread itself at that moment, once; empty when the exception could not be raised.
+    pub fn own_stack(&self) -> String {
+        std::mem::take(&mut self.stacks.lock().unwrap_or_else(PoisonError::into_inner).own)
+    }
+
+    /// The stacks of all threads as they were when the exception was raised; empty when it could not be.
+    pub fn stacks(&self) -> String {
+        std::mem::take(&mut self.stacks.lock().unwrap_or_else(PoisonError::into_inner).all)
+    }
+}
+
+/// Raises the exception in a call, if it still runs when the interpreter is to be had.
+pub fn ring(alarms: &Alarms, target: InterruptTarget) -> std::io::Result<()> {
+    let alarms = alarms.clone();
+    let blocked = Blocked::all()?;
+    let made = thread::Builder::new().name(THREAD.to_owned()).spawn(move || raise(&alarms[target.thread.0], &target));
+    drop(blocked);
+    made.map(drop)
+}
+
+fn raise(alarm: &Alarm, target: &InterruptTarget) {
+    let Some(interrupter) = alarm.interrupter.get() else { return };
+    let (board, slot) = &target.board;
+    // The thread leaves its call with the interpreter in its hands, and notes it there before it lets go: asked by whoever has the
+    // interpreter, the answer holds.
+    let runs = || board.call(*slot, target.thread.0).entered() == Some(target.entered);
+    let raising = |stacks| {
+        *alarm.stacks.lock().unwrap_or_else(PoisonError::into_inner) = stacks;
+        alarm.raised.store(true, Relaxed);
+    };
+    interrupter.interrupt(&target.request, &runs, &raising);
+}

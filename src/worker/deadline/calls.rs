@@ -1,0 +1,324 @@
+//! The deadlines of calls that run without the loop (`--timeout`), one for each time that the application is entered.
+//!
+//! A call that keeps the loop for longer than a tick loses it, so every call that can be late is in this list, and a quick request
+//! never is. The list is looked at when the earliest deadline in it has come, which an application whose calls take a few
+//! milliseconds brings about once in a timeout.
+
+use std::time::Duration;
+
+use crate::sys::time::NS_PER_MS;
+use crate::worker::connection::Token;
+use crate::worker::threads::thread_id::ThreadId;
+
+/// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended, without a
+/// processor): what passed meanwhile counts for no call.
+const STOOD_STILL: u64 = 500_000_000;
+
+/// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
+const AGAIN_MS: u64 = 20;
+
+/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python lets go of
+/// it every 5 ms.
+const LOCKED_MS: u64 = 1_000;
+
+/// How far a call is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CallState {
+    /// It runs.
+    Runs,
+    /// The exception is raised in it, since then in milliseconds.
+    Interrupted(u64),
+    /// Its client was answered without it.
+    Late,
+    /// Its request was taken back before it was begun: its thread still waits for the interpreter.
+    Withdrawn,
+}
+
+#[derive(Debug)]
+struct TrackedCall {
+    thread: ThreadId,
+    token: Token,
+    stage: CallState,
+    /// Since when it is in the list, in milliseconds of the loop's clock.
+    since: u64,
+    /// Whether its request may still lie on the desk of its thread.
+    desk: bool,
+}
+
+/// A call whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// Its thread.
+    pub thread: ThreadId,
+    /// Its connection; [`Token::NONE`] for a stream that is dropped.
+    pub token: Token,
+    /// When it was entered, nanoseconds of the loop's clock: its name, since a thread enters one call at a time.
+    pub entered: u64,
+    /// What to do.
+    pub verdict: OverdueAction,
+}
+
+/// What to do with a call whose time is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OverdueAction {
+    /// Raise the exception in it.
+    Interrupt,
+    /// Answer without it.
+    GiveUp,
+}
+
+/// The calls outside of the loop.
+#[derive(Debug)]
+pub struct Calls {
+    /// `--timeout` in milliseconds; `None`: no limit.
+    limit: Option<u64>,
+    /// `--timeout-grace` in milliseconds; 0: no exception is raised.
+    grace: u64,
+    rows: Vec<TrackedCall>,
+    /// When to look, in milliseconds of the loop's clock.
+    next: u64,
+    /// When the process last went on after it had stood still.
+    woke: u64,
+}
+
+impl Calls {
+    /// No calls.
+    pub fn new(timeout: Duration, grace: Duration) -> Self {
+        let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
+        let limit = (!timeout.is_zero()).then(|| ms(timeout));
+        Self { limit, grace: ms(grace), rows: Vec::new(), next: u64::MAX, woke: 0 }
+    }
+
+    /// A call goes on without the loop, or is about to begin; `desk`: with the request on its thread's desk.
+    pub fn add(&mut self, thread: ThreadId, token: Token, now: u64, desk: bool) {
+        self.rows.push(TrackedCall { thread, token, stage: CallState::Runs, since: now, desk });
+        if let Some(limit) = self.limit {
+            self.next = self.next.min(now + limit);
+        }
+    }
+
+    /// A call has ended.
+    pub fn remove(&mut self, thread: ThreadId, token: Token) {
+        // The first of several: a thread may have ended one for this connection and begun another before its completion was read.
+        if let Some(index) = self.rows.iter().position(|row| row.thread == thread && row.token == token) {
+            self.rows.remove(index);
+        }
+    }
+
+    /// A poll that began at `before` and was to last for `patience` (`None`: for ever) is over; times in nanoseconds.
+    #[inline]
+    pub fn woken(&mut self, before: u64, patience: Option<Duration>, now: u64) {
+        // Who knows of no call has none to forgive.
+        if self.next != u64::MAX
+            && now - before > STOOD_STILL
+            && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
+        {
+            self.woke = now / NS_PER_MS;
+        }
+    }
+
+    /// When to look, in milliseconds of the loop's clock; `None`: not before a call begins.
+    pub fn next(&self) -> Option<u64> {
+        (self.next != u64::MAX).then_some(self.next)
+    }
+
+    /// The calls whose time is over; `entered` says since when a thread is in the application, nanoseconds of the loop's clock.
+    pub fn overdue(&mut self, now: u64, entered: impl Fn(ThreadId) -> Option<u64>) -> Vec<Overdue> {
+        let mut found = Vec::new();
+        self.next = u64::MAX;
+        let Some(limit) = self.limit else { return found };
+        for index in 0..self.rows.len() {
+            let (done, rest) = self.rows.split_at_mut(index + 1);
+            let Some(TrackedCall { thread, token, stage, .. }) = done.last_mut() else { break };
+            // Whoever has begun another call has ended this one; the completion is on its way.
+            if matches!(stage, CallState::Late | CallState::Withdrawn) || rest.iter().any(|row| row.thread == *thread) {
+                continue;
+            }
+            let Some(entered) = entered(*thread) else {
+                // It has not begun yet, has just ended, or may last.
+                self.next = self.next.min(now + limit);
+                continue;
+            };
+            let deadline = match *stage {
+                CallState::Runs => (entered / NS_PER_MS).max(self.woke) + limit,
+                CallState::Interrupted(at) => at.max(self.woke) + self.grace,
+                CallState::Late | CallState::Withdrawn => continue,
+            };
+            if now < deadline {
+                self.next = self.next.min(deadline);
+                continue;
+            }
+            let verdict = if *stage == CallState::Runs && self.grace > 0 {
+                *stage = CallState::Interrupted(now);
+                self.next = self.next.min(now + self.grace);
+                OverdueAction::Interrupt
+            } else {
+                self.next = self.next.min(now + AGAIN_MS);
+                OverdueAction::GiveUp
+            };
+            found.push(Overdue { thread: *thread, token: *token, entered, verdict });
+        }
+        found
+    }
+
+    /// The client of this call was answered without it.
+    pub fn gave_up(&mut self, thread: ThreadId, token: Token) {
+        if let Some(row) = self.rows.iter_mut().rev().find(|row| row.thread == thread && row.token == token) {
+            row.stage = CallState::Late;
+        }
+    }
+
+    /// The calls whose requests may lie on desks, those that have for some time: since `before` or longer.
+    pub fn on_desks(&self, before: u64) -> Vec<(ThreadId, Token)> {
+        self.rows.iter().filter(|row| row.desk && row.since <= before).map(|row| (row.thread, row.token)).collect()
+    }
+
+    /// Whether there are any.
+    pub fn has_desks(&self) -> bool {
+        self.rows.iter().any(|row| row.desk)
+    }
+
+    /// Its thread has taken the request from its desk.
+    pub fn begun(&mut self, thread: ThreadId, token: Token) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
+            row.desk = false;
+        }
+    }
+
+    /// The request was taken back: its thread has nothing to do when it has the interpreter.
+    pub fn took_back(&mut self, thread: ThreadId, token: Token) {
+        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
+            (row.stage, row.desk) = (CallState::Withdrawn, false);
+        }
+    }
+
+    /// Whether nothing that is here will go on: calls that were given up, and threads that have waited for the interpreter, which one
+    /// of those keeps.
+    pub fn is_locked(&self, now: u64) -> bool {
+        let stands = |row: &TrackedCall| match row.stage {
+            CallState::Late | CallState::Withdrawn => true,
+            CallState::Runs | CallState::Interrupted(_) => row.desk && row.since + LOCKED_MS <= now,
+        };
+        self.late() > 0 && self.rows.iter().all(stands)
+    }
+
+    /// How many calls that were given up have not ended yet.
+    pub fn late(&self) -> usize {
+        self.rows.iter().filter(|row| row.stage == CallState::Late).count()
+    }
+
+    /// Whether this thread is in such a call.
+    pub fn is_late(&self, thread: ThreadId) -> bool {
+        self.rows.iter().any(|row| row.thread == thread && row.stage == CallState::Late)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FIRST: ThreadId = ThreadId(0);
+    const SECOND: ThreadId = ThreadId(1);
+
+    fn token(key: u32) -> Token {
+        Token::new(key, 1)
+    }
+
+    fn calls(grace: u64) -> Calls {
+        Calls::new(Duration::from_millis(1_000), Duration::from_millis(grace))
+    }
+
+    /// Looks when every thread has entered the application at `entered`, in milliseconds.
+    fn look(calls: &mut Calls, now: u64, entered: u64) -> Vec<(ThreadId, OverdueAction)> {
+        calls.overdue(now, |_| Some(entered * NS_PER_MS)).iter().map(|found| (found.thread, found.verdict)).collect()
+    }
+
+    #[test]
+    fn a_call_is_interrupted_at_its_deadline_and_given_up_after_the_grace() {
+        let mut calls = calls(200);
+        calls.add(FIRST, token(1), 5_001, false);
+        assert_eq!(calls.next(), Some(6_001));
+        assert_eq!(look(&mut calls, 5_999, 5_000), []);
+        assert_eq!(calls.next(), Some(6_000), "by the time that it was entered");
+        assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, OverdueAction::Interrupt)]);
+        assert_eq!((look(&mut calls, 6_199, 5_000), calls.next()), (vec![], Some(6_200)));
+        assert_eq!(look(&mut calls, 6_200, 5_000), [(FIRST, OverdueAction::GiveUp)]);
+        assert_eq!(look(&mut calls, 6_230, 5_000), [(FIRST, OverdueAction::GiveUp)], "until it could be");
+        calls.gave_up(FIRST, token(1));
+        assert_eq!((look(&mut calls, 9_000, 5_000), calls.late(), calls.next()), (vec![], 1, None));
+        calls.remove(FIRST, token(1));
+        assert_eq!(calls.late(), 0);
+    }
+
+    #[test]
+    fn without_a_grace_it_is_given_up_at_once() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 5_000, false);
+        assert_eq!(look(&mut calls, 6_000, 5_000), [(FIRST, OverdueAction::GiveUp)]);
+    }
+
+    #[test]
+    fn what_waits_for_the_interpreter_has_no_deadline_and_counts_as_locked_beside_a_late_call() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0, false);
+        calls.add(SECOND, token(2), 0, true);
+        let entered = |thread: ThreadId| (thread == FIRST).then_some(1);
+        let late = calls.overdue(1_000, entered);
+        assert_eq!(late.iter().map(|found| found.token).collect::<Vec<_>>(), [token(1)]);
+        assert!(!calls.is_locked(1_000), "no call is given up");
+        calls.gave_up(FIRST, token(1));
+        assert!(calls.is_locked(1_000) && !calls.is_locked(999), "it has not waited for long");
+        assert_eq!(calls.overdue(9_000, entered), []);
+        assert_eq!((calls.on_desks(0), calls.has_desks()), (vec![(SECOND, token(2))], true));
+        calls.begun(SECOND, token(2));
+        assert!(!calls.is_locked(9_000) && !calls.has_desks(), "it runs");
+        assert_eq!(calls.overdue(9_000, |_| Some(NS_PER_MS)).len(), 1, "and has a deadline");
+    }
+
+    #[test]
+    fn a_thread_whose_request_was_taken_back_has_nothing_to_be_late_with() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0, true);
+        calls.took_back(FIRST, token(1));
+        assert_eq!((look(&mut calls, 9_000, 1), calls.late(), calls.has_desks()), (vec![], 0, false));
+        calls.add(SECOND, token(1), 0, false);
+        calls.gave_up(SECOND, token(1));
+        assert!(calls.is_locked(0));
+        calls.remove(FIRST, token(1));
+        assert_eq!(calls.late(), 1, "the letter of the first");
+    }
+
+    #[test]
+    fn without_a_timeout_nothing_is_ever_due() {
+        let mut calls = Calls::new(Duration::ZERO, Duration::from_secs(1));
+        calls.add(FIRST, token(1), 0, false);
+        assert_eq!((calls.next(), look(&mut calls, u64::MAX / 2, 1)), (None, vec![]));
+    }
+
+    #[test]
+    fn a_thread_is_judged_by_its_last_call_alone() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 0, false);
+        calls.add(SECOND, token(2), 10, false);
+        calls.add(FIRST, token(3), 900, false);
+        let found = calls.overdue(1_500, |thread| (thread == FIRST).then_some(900 * NS_PER_MS));
+        assert_eq!((found, calls.next()), (vec![], Some(1_900)));
+        let found = calls.overdue(1_900, |_| Some(900 * NS_PER_MS));
+        assert_eq!(found.iter().map(|found| found.token).collect::<Vec<_>>(), [token(2), token(3)]);
+    }
+
+    #[test]
+    fn what_passed_while_the_process_stood_still_counts_for_no_call() {
+        let mut calls = calls(0);
+        calls.add(FIRST, token(1), 5_000, false);
+        let mut slept = |from: u64, patience: Option<u64>, to: u64| {
+            calls.woken(from * NS_PER_MS, patience.map(Duration::from_millis), to * NS_PER_MS);
+            calls.woke
+        };
+        assert_eq!(slept(5_000, Some(300), 5_700), 0, "late, but not that late");
+        assert_eq!(slept(5_000, None, 50_000), 0, "it was to sleep for as long as nothing happens");
+        assert_eq!(slept(5_000, Some(1_000), 9_000), 9_000);
+        assert_eq!(look(&mut calls, 9_000, 5_000), []);
+        assert_eq!(look(&mut calls, 10_000, 5_000), [(FIRST, OverdueAction::GiveUp)]);
+    }
+}

@@ -1,0 +1,146 @@
+//! Calls that outlast their deadline, as their connection and their thread see them.
+
+use std::fmt;
+use std::time::Duration;
+
+use crate::http::head::Head;
+use crate::scoreboard::InFlight;
+use crate::sys::process::exit_now;
+
+use super::claim::AlreadySent;
+use crate::worker::EXIT_FAILED;
+use crate::worker::app::Fate;
+use crate::worker::connection::{Connection, Next, Phase};
+use crate::worker::ctx::{LogEntry, Rules, ThreadCtx};
+
+/// The status of a request that the application did not answer in time (RFC 9110 section 15.6.5).
+const TIMED_OUT: u16 = 504;
+
+/// What became of the client of a call that was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LateAnswer {
+    /// It was answered 504.
+    Answered,
+    /// It had a part of the answer, which was cut.
+    Cut,
+    /// It had left before.
+    NoClient,
+}
+
+impl fmt::Display for LateAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answered => "its client was answered 504",
+            Self::Cut => "its answer, which had begun, was cut",
+            Self::NoClient => "its client has left",
+        })
+    }
+}
+
+impl Connection {
+    /// The call that it waits for is given up: whatever that still makes will not reach the client. `None`: it is in the middle of
+    /// sending, and to be looked at again.
+    pub fn give_up(&mut self, call: &InFlight, ctx: &mut ThreadCtx) -> Option<(Next, LateAnswer)> {
+        let sent = self.link.claim.give_up()?;
+        self.renew_turn(ctx);
+        let bytes = head_bytes(call);
+        let head = parse(&bytes, &ctx.rules);
+        let head = head.as_ref().map(|head| (head, bytes.as_slice()));
+        let (outcome, sent) = match sent {
+            AlreadySent::Nothing => {
+                let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], head, ctx);
+                (LateAnswer::Answered, sent)
+            }
+            AlreadySent::Something => {
+                // Without a reset the end of an answer in HTTP/1.0 could pass for its whole.
+                let fate = if call.line.ends_with(b"HTTP/1.1") { Fate::Cut } else { Fate::Reset };
+                self.phase = Phase::Closing(fate);
+                (LateAnswer::Cut, 0)
+            }
+        };
+        ctx.record(&LogEntry {
+            peer: &self.link.peer,
+            head,
+            status: TIMED_OUT,
+            sent,
+            response_head: &[],
+            began: Some(call.since),
+            queued: 0,
+            environ: &[],
+        });
+        Some((self.drive(ctx), outcome))
+    }
+
+    /// The connection ends. A call that was given up keeps the socket open for as long as it runs, so the client is told by other means
+    /// than the close.
+    pub fn sever(&self) {
+        // Nor does one whose bytes go behind some that will not be sent: nothing of it may come behind the gap.
+        if self.is_serving() && self.link.is_preceded() {
+            let _ = self.link.stream.shutdown_all();
+            self.link.precede(false);
+        }
+        if self.link.claim.is_late() {
+            let stream = &self.link.stream;
+            // Fails only when the client is gone.
+            let _ = if matches!(self.phase, Phase::Closing(Fate::Reset)) { stream.reset_all() } else { stream.shutdown_all() };
+        }
+    }
+}
+
+/// A head with what the flight recorder knows of it: the real one is in the hands of the thread that does not come back.
+fn head_bytes(call: &InFlight) -> Vec<u8> {
+    let mut bytes = call.line.clone();
+    if !call.id.is_empty() {
+        bytes.extend_from_slice(b"\r\nX-Request-ID: ");
+        bytes.extend_from_slice(&call.id);
+    }
+    bytes.extend_from_slice(b"\r\n\r\n");
+    bytes
+}
+
+/// `None` for a request line that the recorder had to cut.
+fn parse(bytes: &[u8], rules: &Rules) -> Option<Head> {
+    let mut head = Head::default();
+    head.parse(bytes, &rules.head).ok().filter(|_| head.len == bytes.len()).map(|_| head)
+}
+
+impl ThreadCtx {
+    /// A call in words, as of now.
+    pub(in crate::worker) fn describe(&self, call: &InFlight) -> String {
+        call.describe(Duration::from_nanos(self.clock.ns().saturating_sub(call.since)))
+    }
+
+    /// A call has ended: looks whether its deadline had passed. `late`: its client was answered without it.
+    #[inline]
+    pub(in crate::worker) fn after_call(&mut self, late: bool) {
+        if late || self.alarms[self.thread.0].is_raised() {
+            self.settle(late);
+        }
+    }
+
+    #[cold]
+    fn settle(&mut self, late: bool) {
+        let alarm = &self.alarms[self.thread.0];
+        if alarm.is_stray() {
+            let call = self.scoreboard.call(self.slot, self.thread.0).last();
+            self.log.critical(format_args!(
+                "a child that the application has forked returned from its call and is ended; let it end by os._exit(): {}",
+                self.describe(&call)
+            ));
+            exit_now(EXIT_FAILED);
+        }
+        let told = alarm.is_raised() && self.app.settle();
+        let stack = alarm.own_stack();
+        alarm.clear();
+        let call = self.scoreboard.call(self.slot, self.thread.0).last();
+        let request = self.describe(&call);
+        if late {
+            self.log.warning(format_args!("a request that was answered without the application has ended: {request}"));
+        } else if !told {
+            self.log.warning(format_args!(
+                "a request was interrupted at --timeout, and the application went on to answer: {request}\n\
+                 where it was interrupted:\n{stack}"
+            ));
+        }
+    }
+}

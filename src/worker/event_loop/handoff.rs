@@ -1,0 +1,445 @@
+//! Lending: no request waits behind a busy worker while another is idle, and a worker that leaves hands its connections over.
+//!
+//! ```text
+//! worker without a free slot ── complete request ──┐                    ┌──▶ worker with a free slot: serves it, has the
+//! worker that retires ───────── idle connection ───┴──▶ shared queue ───┘    connection from then on
+//! ```
+//! Only a worker with a free slot has the queue in its poll, level-triggered and exclusive, as the listening sockets: the kernel
+//! wakes one of those that sleep. Who is woken takes a connection before it does anything else, while its slot is still free: what
+//! it left in the queue would wake nobody again. It serves what waits in its own queue first.
+//!
+//! A request that finds no room in the queue keeps its place here and is offered again a little later. What waits in the shared
+//! queue for longer than `--queue-timeout` is taken back by a worker that has handed over something, and refused. As many requests may
+//! wait there as in one worker (`--max-queue`).
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use crate::config::Settings;
+use crate::handoff::{HandoffKind, HandoffMessage, Packet, Queue};
+use crate::net::stream::{PeerAddr, Stream};
+use crate::sys::epoll;
+use crate::sys::time::NS_PER_MS;
+
+use super::{EventLoop, HANDOFF, Leaving, ThreadCtx, Token, Work, borrow};
+use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::descriptors::{is_replaced, replaced};
+use crate::worker::overload::Refusal;
+
+/// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
+const RETRY_MS: u64 = 5;
+
+/// How long all slots of a worker are taken before it hands over at once, in milliseconds; what has waited for so long is handed over in any
+/// case. A quick call that lost its core to another process has it again after a time slice (about 3 ms on Linux); hand-off each
+/// time would slowly draw the connections to the workers that are luckiest.
+const PATIENCE_MS: u64 = 5;
+
+/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
+const ASIDE_MS: u64 = 2;
+
+/// Connections taken from the queue at once; the next turn takes more.
+const BATCH: usize = 16;
+
+/// Descriptors left to the application, at most half of all: a connection that finds none on its way out of the queue is lost
+/// (unix(7)).
+const SPARE_DESCRIPTORS: usize = 256;
+
+/// Pause between two lines about connections that were lost, in milliseconds: who writes nonsense to the queue does not fill the log.
+const LOST_MS: u64 = 10_000;
+
+/// What the loop knows of hand-off.
+pub(super) struct Handoff {
+    queue: Queue,
+    /// Where packets are received, there from the start: what is in the queue must not wait for memory.
+    packet: Packet,
+    /// Whether it gives connections away.
+    enabled: bool,
+    /// Whether there are other workers as a rule.
+    shared: bool,
+    /// Requests that may wait in the queue while nobody is free.
+    max_queue: u64,
+    /// Sockets that the server listens on.
+    listeners: usize,
+    /// Connections that the worker has descriptors for.
+    room: usize,
+    /// Whether the queue is in the poll.
+    listens: bool,
+    /// Whether the worker leaves and hands its connections over.
+    pub(super) hands_over: bool,
+    /// Since when all slots are taken, in milliseconds of the loop's clock; `None`: they were not at the end of a turn.
+    full_since: Option<u64>,
+    /// When what was kept for now is offered, in milliseconds of the loop's clock; `None`: nothing was.
+    pub(super) retry: Option<u64>,
+    /// When to look at the requests that wait for the interpreter, in milliseconds of the loop's clock; `None`: none does.
+    pub(super) desks: Option<u64>,
+    /// When a request that was handed over has waited too long, in milliseconds of the loop's clock.
+    overdue: Option<u64>,
+    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of the
+    /// loop's clock.
+    aside: Option<u64>,
+    /// What was adopted and not looked at, in reverse order.
+    pub(super) adopted: Vec<Token>,
+    /// Connections lost on their way that no line tells of, and when the last line was written, in milliseconds of the loop's clock.
+    lost: u64,
+    lost_told: Option<u64>,
+    /// Why the queue cannot be used any more.
+    failure: Option<io::Error>,
+    /// Whether somebody has shut the queue down.
+    ended: bool,
+}
+
+/// What came of an offer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Offered {
+    /// It is in the queue.
+    HandedOver,
+    /// It cannot go.
+    Kept,
+    /// There is no room now.
+    NoRoom,
+}
+
+/// Connections for which a process with so many descriptors has room.
+pub(super) fn room(limit: usize) -> usize {
+    limit.saturating_sub(SPARE_DESCRIPTORS).max(limit / 2)
+}
+
+impl Handoff {
+    /// Nothing is handed over; `listeners` is the number of sockets that the server listens on, `room` that of [`room`].
+    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize, room: usize) -> Self {
+        Self {
+            queue,
+            packet: Packet::new(),
+            enabled: !settings.no_lending,
+            shared,
+            max_queue: settings.max_queue as u64,
+            listeners,
+            room: room.min(settings.worker_connections),
+            listens: false,
+            hands_over: false,
+            full_since: None,
+            retry: None,
+            desks: None,
+            overdue: None,
+            aside: None,
+            adopted: Vec::new(),
+            lost: 0,
+            lost_told: None,
+            failure: None,
+            ended: false,
+        }
+    }
+
+    /// A connection is lost on its way; `why`.
+    fn lose(&mut self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
+        self.lost += 1;
+        let now = ctx.clock.ms();
+        if self.lost_told.is_some_and(|told| now < told + LOST_MS) {
+            return;
+        }
+        self.lost_told = Some(now);
+        match std::mem::take(&mut self.lost) {
+            1 => ctx.log.error(format_args!("a connection that was lent is lost: {why}")),
+            count => ctx.log.error(format_args!("{count} connections that were lent are lost, the last one because {why}")),
+        }
+    }
+
+    /// Those of the queue.
+    pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        self.queue.ends()
+    }
+
+    /// When there is something to do without an event, in milliseconds of the loop's clock.
+    pub(super) fn wants(&self) -> Option<u64> {
+        self.retry.into_iter().chain(self.desks).chain(self.overdue).chain(self.aside).min()
+    }
+
+    /// Whether there may be another worker for what is not in sight here: on the tray, on desks.
+    pub(super) fn has_others(&self) -> bool {
+        self.enabled && (self.shared || self.hands_over)
+    }
+
+    /// The worker leaves. It hands its connections over if somebody is there to take them.
+    pub(super) fn leave(&mut self, to_others: bool) {
+        self.enabled &= to_others;
+        self.hands_over = self.enabled;
+        if self.enabled {
+            // Somebody is there now, also for what had nobody else so far.
+            (self.retry, self.desks) = (Some(0), Some(0));
+        } else {
+            (self.retry, self.desks, self.overdue) = (None, None, None);
+        }
+    }
+}
+
+impl EventLoop {
+    /// Whether no slot is free for a new request.
+    pub(super) fn is_full(&self) -> bool {
+        self.outside.len() >= self.permits
+    }
+
+    /// Whether the worker leaves and keeps no connection behind its answer.
+    pub(super) fn is_draining(&self) -> bool {
+        self.leaving != Leaving::No && !self.handoff.hands_over
+    }
+
+    /// Gives a request that was just parked to another worker; whether it has. One that can wait in this worker (`patient`) may
+    /// stay for a moment.
+    pub(super) fn hand_over(&mut self, token: Token, patient: bool, ctx: &mut ThreadCtx) -> bool {
+        // Others that are kept for now are before it.
+        let waits = self.handoff.retry.is_some() && !self.parked.is_empty();
+        if waits || !self.handoff.enabled || !self.is_full() {
+            return false;
+        }
+        let now = ctx.clock.ms();
+        let soon = *self.handoff.full_since.get_or_insert(now) + PATIENCE_MS;
+        if patient && now < soon {
+            self.handoff.retry = Some(soon);
+            return false;
+        }
+        let offer = self.offer(token, ctx);
+        if offer == Offered::NoRoom {
+            self.handoff.retry = Some(ctx.clock.ms() + RETRY_MS);
+        }
+        offer == Offered::HandedOver
+    }
+
+    /// Offers a connection; whether it is gone.
+    pub(super) fn offers(&mut self, token: Token, ctx: &mut ThreadCtx) -> bool {
+        self.offer(token, ctx) == Offered::HandedOver
+    }
+
+    fn offer(&mut self, token: Token, ctx: &mut ThreadCtx) -> Offered {
+        let Some(connection) = self.find(token) else { return Offered::Kept };
+        if connection.is_waiting() {
+            // A worker that is free need not wait for another one's turn, however few may wait.
+            let board = &ctx.scoreboard;
+            let handoff = &self.handoff;
+            // The count may be wrong where workers have died; of an empty queue it is.
+            let few = || board.in_transit() < handoff.max_queue || handoff.queue.is_empty();
+            let room = board.others_adopt(ctx.slot) || (handoff.shared && few());
+            if !room {
+                return Offered::NoRoom;
+            }
+        }
+        let connection = &self.connections[token.key()];
+        let Some(message) = connection.handoff() else { return Offered::Kept };
+        match self.handoff.queue.send(&message, connection.link.stream.as_fd()) {
+            Ok(true) => {}
+            Ok(false) => return Offered::NoRoom,
+            Err(error) if is_replaced(&error) => {
+                self.handoff.failure = Some(error);
+                return Offered::Kept;
+            }
+            Err(error) => {
+                ctx.log.error(format_args!("cannot lend a connection to other workers: {error}; this worker keeps its own"));
+                self.handoff.leave(false);
+                return Offered::Kept;
+            }
+        }
+        ctx.slot().count_handed_over();
+        if message.kind == HandoffKind::Request {
+            let until = (message.time / NS_PER_MS).saturating_add(ctx.rules.queue_timeout);
+            self.handoff.overdue = Some(self.handoff.overdue.map_or(until, |other| other.min(until)));
+            ctx.log.debug(format_args!("lent a request of {} to other workers", connection.link.peer));
+        }
+        self.part(token);
+        Offered::HandedOver
+    }
+
+    /// Lets go of a connection that is in the queue.
+    fn part(&mut self, token: Token) {
+        // By hand: the socket lives on in the queue, and so would its place in the poll.
+        self.unwatch(token);
+        self.connections.remove(token.key());
+        self.acceptor.freed();
+    }
+
+    /// The end of a turn: offers what is left, listens to the queue or not.
+    pub(super) fn hand_on(&mut self, ctx: &mut ThreadCtx) -> io::Result<()> {
+        let now = ctx.clock.ms();
+        if let Some(error) = self.handoff.failure.take() {
+            return Err(replaced(&format_args!("the queue of lent connections cannot be used ({error})")));
+        }
+        if self.handoff.retry.is_some_and(|at| at <= now) {
+            self.handoff.retry = None;
+            self.offer_parked(now, ctx);
+        }
+        self.hand_over_desks(now, ctx);
+        if self.handoff.hands_over && self.handoff.retry.is_none() {
+            self.hand_over_all(now, ctx);
+        }
+        self.handoff.aside = self.handoff.aside.filter(|&until| until > now);
+        if !self.is_full() {
+            self.handoff.full_since = None;
+        }
+        let able = !self.is_full() && !self.handoff.ended && self.connections.len() < self.handoff.room;
+        let adopts = able && !self.handoff.hands_over && self.handoff.aside.is_none();
+        if adopts != self.handoff.listens {
+            let [_, receiver] = self.handoff.queue.ends();
+            if adopts {
+                epoll::add_exclusive(borrow(&self.poll), receiver, HANDOFF as u64)?;
+            } else {
+                epoll::delete(borrow(&self.poll), receiver)?;
+            }
+            self.handoff.listens = adopts;
+            ctx.slot().set_adopts(adopts);
+        }
+        Ok(())
+    }
+
+    /// Offers the requests that wait, in order.
+    fn offer_parked(&mut self, now: u64, ctx: &mut ThreadCtx) {
+        if self.laid > 0 && self.handoff.has_others() {
+            // What lies on the tray is out of sight: it is looked after until a thread has taken it.
+            self.handoff.retry = Some(now + RETRY_MS);
+            if ctx.scoreboard.others_adopt(ctx.slot) {
+                self.recall_tray();
+            }
+        }
+        let mut index = 0;
+        while self.handoff.enabled && self.is_full() && index < self.parked.len() {
+            match self.offer(self.parked[index], ctx) {
+                Offered::HandedOver => drop(self.parked.remove(index)),
+                Offered::Kept => {
+                    let token = self.parked[index];
+                    if self.handoff.hands_over && self.is_blocked(now) {
+                        // Nobody can have it, and nobody here will run it.
+                        self.refuse_soon(token, now);
+                    }
+                    index += 1;
+                }
+                Offered::NoRoom => {
+                    self.handoff.retry = Some(now + RETRY_MS);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Hands over the connections that wait for a request.
+    fn hand_over_all(&mut self, now: u64, ctx: &mut ThreadCtx) {
+        let idle: Vec<Token> = self.connections.iter().filter(|(_, c)| c.is_between_requests()).map(|(_, c)| c.token).collect();
+        for token in idle {
+            match self.offer(token, ctx) {
+                Offered::HandedOver => {}
+                Offered::Kept => {
+                    let connection = &mut self.connections[token.key()];
+                    if connection.is_idle() {
+                        connection.hurry(now + DRAIN_IDLE_MS);
+                        self.arm(token.key());
+                    }
+                }
+                Offered::NoRoom => {
+                    self.handoff.retry = Some(now + RETRY_MS);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes back a request that has waited in the queue for too long, if nobody else is there to.
+    pub(super) fn reclaim(&mut self, ctx: &mut ThreadCtx) {
+        let now = ctx.clock.ms();
+        if self.handoff.overdue.is_some_and(|at| at <= now) {
+            self.handoff.overdue = None;
+            if self.is_full() {
+                self.adopt(ctx);
+            }
+        }
+    }
+
+    /// Takes connections from the queue: one request, or some that are idle.
+    pub(super) fn adopt(&mut self, ctx: &mut ThreadCtx) {
+        let mut packet = std::mem::take(&mut self.handoff.packet);
+        for _ in 0..BATCH {
+            if self.connections.len() >= self.handoff.room {
+                break;
+            }
+            match self.handoff.queue.receive(&mut packet) {
+                Ok(Some((message, descriptor))) => {
+                    let kind = message.kind;
+                    self.take_in(message, descriptor, ctx);
+                    if kind == HandoffKind::Request {
+                        break;
+                    }
+                    if self.acceptor.is_above_share(self.connections.len()) {
+                        self.handoff.aside = Some(ctx.clock.ms() + ASIDE_MS);
+                        break;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) if is_replaced(&error) => {
+                    self.handoff.failure = Some(error);
+                    break;
+                }
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    if !std::mem::replace(&mut self.handoff.ended, true) {
+                        ctx.log.error(format_args!(
+                            "the queue of handed_over connections was shut down, by the application as a rule; this worker keeps its own \
+                             until it is replaced (SIGHUP)"
+                        ));
+                    }
+                    self.handoff.leave(false);
+                    break;
+                }
+                Err(error) => self.handoff.lose(&error, ctx),
+            }
+        }
+        self.handoff.packet = packet;
+        self.handoff.adopted.reverse();
+    }
+
+    fn take_in(&mut self, message: HandoffMessage<'_>, descriptor: OwnedFd, ctx: &mut ThreadCtx) {
+        ctx.slot().count_adopted();
+        let listener = usize::from(message.listener);
+        if listener >= self.handoff.listeners {
+            return self.handoff.lose(&"it came from a socket that is not listened on", ctx);
+        }
+        let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
+        let stream = match Stream::adopt(descriptor, peer) {
+            Ok(stream) => stream,
+            Err(error) => return self.handoff.lose(&error, ctx),
+        };
+        let token = self.insert(stream, peer, listener, ctx);
+        let hurry = self.is_draining() && message.kind == HandoffKind::Idle;
+        let connection = &mut self.connections[token.key()];
+        connection.adopt(message, ctx.clock.ns(), &ctx.rules, &ctx.memory);
+        if hurry {
+            connection.hurry(ctx.clock.ms() + DRAIN_IDLE_MS);
+        }
+        self.handoff.adopted.push(token);
+    }
+
+    /// Goes on with an adopted connection.
+    pub(super) fn take_up(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        let (token, work) = self.begin_turn(token, ctx)?;
+        let waited = ctx.job.queued / NS_PER_MS;
+        if !matches!(work, Work::Call) || waited < ctx.rules.queue_timeout {
+            return Some((token, work));
+        }
+        // Those behind it in the queue are about as old.
+        self.handoff.overdue = Some(ctx.clock.ms());
+        self.overload.count(Refusal::Waited);
+        let connection = self.find(token)?;
+        let next = if ctx.job.detach(&ctx.input) {
+            connection.park(work, ctx);
+            connection.turn_away(Refusal::Waited, ctx)
+        } else {
+            connection.refuse_job(ctx)
+        };
+        self.follow(token, next, ctx)
+    }
+
+    /// Whether nothing is left in the queue, for a worker that may be the last: takes out what there is.
+    pub(super) fn is_queue_empty(&mut self, ctx: &mut ThreadCtx) -> bool {
+        if self.handoff.hands_over {
+            return true;
+        }
+        self.adopt(ctx);
+        self.runnable.extend(self.handoff.adopted.drain(..).rev());
+        self.runnable.is_empty()
+    }
+}

@@ -1,0 +1,106 @@
+//! Application slots: whether one is free, and the queue of those who wait for one.
+
+use super::iteration::Stage;
+use super::{Connection, EventLoop, ThreadCtx, ThreadId, Token, Work};
+use crate::worker::overload::Refusal;
+
+impl EventLoop {
+    /// Whether the work can be done now; parks it otherwise.
+    pub(super) fn admit(&mut self, token: Token, work: Work, ctx: &mut ThreadCtx) -> Option<Work> {
+        if self.is_ready(&work, ctx) {
+            return Some(work);
+        }
+        self.send_held(ctx);
+        self.note_taken(ctx);
+        match work {
+            Work::Drop(_) | Work::Signals => self.errands.push_back(work),
+            Work::Call | Work::Desk | Work::Advance(_) => {
+                let too_many = matches!(work, Work::Call) && self.queue_is_full();
+                let Some(connection) = self.find(token) else {
+                    // What waited to be sent to it has just found its client gone.
+                    ctx.forget_input();
+                    return None;
+                };
+                if matches!(work, Work::Call) && !ctx.job.detach(&ctx.input) {
+                    ctx.memory.starve();
+                    let next = connection.refuse_job(ctx);
+                    let more = self.follow(token, next, ctx);
+                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    return None;
+                }
+                connection.park(work, ctx);
+                if self.hand_over(token, !too_many, ctx) {
+                    return None;
+                }
+                let connection = self.find(token)?;
+                if too_many {
+                    let next = connection.turn_away(Refusal::QueueFull, ctx);
+                    self.overload.count(Refusal::QueueFull);
+                    let more = self.follow(token, next, ctx);
+                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    return None;
+                }
+                // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
+                if !std::mem::replace(&mut connection.queued, true) {
+                    self.parked.push_back(token);
+                }
+                self.arm(token.key());
+            }
+        }
+        None
+    }
+
+    /// Whether as many requests wait for a slot as may.
+    fn queue_is_full(&self) -> bool {
+        // Streams wait in the same queue and do not count.
+        let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
+        let most = self.max_queue.saturating_sub(self.laid);
+        self.parked.len() >= most && self.parked.iter().filter(waits).count() >= most
+    }
+
+    /// Whether a slot is free for work of this member (`None`: of the owner).
+    pub(super) fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
+        let able = match thread {
+            Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
+            Some(_) | None => ctx.may_call,
+        };
+        able && self.outside.len() < self.permits
+    }
+
+    /// Takes up the next piece of work that waits for a slot, each once a turn.
+    pub(super) fn unpark(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        let ready = self.errands.iter().position(|work| self.is_ready(work, ctx));
+        if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {
+            return Some((Token::NONE, work));
+        }
+        if self.has_slot(None, ctx)
+            && let Some(token) = self.clear_tray()
+        {
+            let next = self.find(token)?.unpark(ctx);
+            return self.follow(token, next, ctx);
+        }
+        while self.iteration.parked > 0 {
+            self.iteration.parked -= 1;
+            let token = self.parked.pop_front()?;
+            let Some(connection) = self.find(token) else { continue };
+            let (is_parked, thread) = (connection.is_parked(), connection.waits_for());
+            if is_parked && !self.has_slot(thread, ctx) {
+                self.parked.push_back(token);
+                continue;
+            }
+            let connection = self.find(token)?;
+            connection.queued = false;
+            if is_parked {
+                let next = connection.unpark(ctx);
+                return self.follow(token, next, ctx);
+            }
+        }
+        self.iteration.stage = Stage::Accept;
+        None
+    }
+
+    /// Whether nothing is left to do in the application.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.outside.is_empty() && self.errands.is_empty()
+    }
+}

@@ -1,0 +1,273 @@
+//! A connection that goes from one worker to another: what it takes along, and when it may go.
+//!
+//! It may go before its request has reached the application, with nothing unsent, when nobody else in this process has its socket:
+//! the worker that hands over it closes its own descriptor, and only the last one to close ends a connection.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX};
+use crate::http::framing::Length;
+use crate::sys::time::NS_PER_MS;
+
+use super::DRAIN_IDLE_MS;
+use super::app::RequestBody;
+use super::connection::{Connection, Phase};
+use super::ctx::{READ_SIZE, Rules};
+use super::job::{Link, QueuedRequest};
+use super::kept::{InputBudget, Kept};
+
+// What was handed over is taken to the thread context as what one read brings.
+const _: () = assert!(INPUT_MAX <= READ_SIZE);
+
+/// How often a request may be handed over before it waits where it is: each time it met a worker that had just become busy, and a copy of
+/// it is made.
+const MOVES_MAX: u8 = 8;
+
+impl Connection {
+    /// What another worker needs to go on with it; `None` when it cannot go now.
+    pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
+        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
+            return None;
+        }
+        let (kind, time, input, owners) = match &self.phase {
+            Phase::Waiting(queued) => {
+                return self.handoff_of(queued);
+            }
+            Phase::Head => {
+                let input = match self.kept.as_deref() {
+                    None => &[][..],
+                    Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes,
+                    // What is a request has its turn here.
+                    Some(Kept::Head(..) | Kept::Rest(_) | Kept::Refused) => return None,
+                };
+                (HandoffKind::Idle, self.deadline.saturating_mul(NS_PER_MS), input, 1)
+            }
+            Phase::Body(_) | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                return None;
+            }
+        };
+        self.message(kind, time, input.into(), owners)
+    }
+
+    /// Whether another worker may have this request of the connection, which lies on a desk.
+    pub fn may_hand_over(&self, queued: &QueuedRequest) -> bool {
+        queued.output.is_none() && self.handoff_of(queued).is_some()
+    }
+
+    fn handoff_of(&self, queued: &QueuedRequest) -> Option<HandoffMessage<'static>> {
+        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
+            return None;
+        }
+        let rest: &[u8] = match self.kept.as_deref() {
+            Some(Kept::Rest(rest)) => rest,
+            // It is refused here, behind the answer.
+            Some(Kept::Refused | Kept::Head(..)) => return None,
+            None => &[],
+        };
+        let input = raw(queued, rest)?;
+        self.message(HandoffKind::Request, queued.since.saturating_sub(queued.queued), input.into(), 2)
+    }
+
+    fn message<'a>(&self, kind: HandoffKind, time: u64, input: Cow<'a, [u8]>, owners: usize) -> Option<HandoffMessage<'a>> {
+        // The application may keep a request's `tapster.client_disconnected`.
+        if Arc::strong_count(&self.link) > owners {
+            return None;
+        }
+        let Link { peer, listener, .. } = &*self.link;
+        let peer = match peer.addr.is_empty() {
+            true => None,
+            false => Some((peer.addr.parse().ok()?, peer.port.parse().ok()?)),
+        };
+        Some(HandoffMessage { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, time, input })
+    }
+
+    /// Takes over where another worker was. That one had other limits, maybe, and nobody knows whether it was in order: its input is
+    /// read as if it came from the client now, and no time is longer than this worker would have given.
+    /// `now`: nanoseconds of the loop's clock.
+    pub fn adopt(&mut self, message: HandoffMessage<'_>, now: u64, rules: &Rules, memory: &InputBudget) {
+        match message.kind {
+            HandoffKind::Request => (self.since, self.waited, self.moves) = (message.time.min(now), true, message.moves),
+            HandoffKind::Idle => {
+                let longest = if message.input.is_empty() { rules.keep_alive.max(DRAIN_IDLE_MS) } else { rules.header_timeout };
+                self.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
+            }
+        }
+        if !message.input.is_empty() {
+            self.kept = Some(Kept::rest(&message.input, memory));
+        }
+    }
+}
+
+/// The request as a client would send it now, and what follows it; `None` when its body is in a file, when it is too large or when
+/// there is no memory for a copy.
+fn raw(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
+    let body: &[u8] = match &queued.body {
+        RequestBody::Empty => &[],
+        RequestBody::Memory(bytes) => bytes,
+        RequestBody::File(_) => return None,
+    };
+    let (size, end) = match queued.framing.length {
+        Length::None | Length::Known(_) => (String::new(), ""),
+        // Its chunks are decoded already: one takes their place.
+        Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
+        Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
+    };
+    let parts = [&queued.bytes, size.as_bytes(), body, end.as_bytes(), rest];
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut raw = Vec::new();
+    if len > INPUT_MAX || raw.try_reserve_exact(len).is_err() {
+        return None;
+    }
+    parts.iter().for_each(|part| raw.extend_from_slice(part));
+    Some(raw)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+    use crate::http::head::{Head, Limits, Progress};
+    use crate::net::stream::Stream;
+    use crate::scoreboard::Scoreboard;
+    use crate::worker::app::Peer;
+    use crate::worker::body::disk::Disk;
+    use crate::worker::body::spool::{BodyBudget, Lease};
+    use crate::worker::body::upload::Upload;
+    use crate::worker::connection::Token;
+    use crate::worker::kept::Leased;
+
+    fn waiting(head: &str, body: RequestBody) -> Connection {
+        let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
+        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX);
+        let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
+        let mut connection = Connection::new(Token::new(0, 1), link, 5_000);
+        let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
+        let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
+        parsed.parse(&bytes, &limits).unwrap();
+        let framing = crate::http::framing::of(&parsed, &bytes).unwrap();
+        let link = connection.link.clone();
+        let queued = QueuedRequest {
+            link,
+            bytes,
+            head: parsed,
+            framing,
+            body,
+            lease: Lease::default(),
+            output: None,
+            early: Vec::new(),
+            queued: 7,
+            waited: false,
+            draining: false,
+            since: 100,
+            given: 0,
+            block: None,
+            behind: false,
+        };
+        connection.phase = Phase::Waiting(Box::new(queued));
+        connection
+    }
+
+    #[test]
+    fn a_waiting_request_goes_with_its_body_and_what_follows_it() {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n";
+        let mut connection = waiting(head, RequestBody::Memory(b"hello".to_vec()));
+        connection.kept = Some(Kept::rest(b"GET /next", &InputBudget::default()));
+        let message = connection.handoff().unwrap();
+        assert_eq!(*message.input, *format!("{head}helloGET /next").as_bytes());
+        assert_eq!((message.kind, message.listener, message.peer, message.moves), (HandoffKind::Request, 3, None, 1));
+        assert_eq!(message.time, 93, "it has waited before");
+    }
+
+    #[test]
+    fn a_chunked_body_is_chunked_again() {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n";
+        for body in [&b"hello, world"[..], b""] {
+            let kept = if body.is_empty() { RequestBody::Empty } else { RequestBody::Memory(body.to_vec()) };
+            let connection = waiting(head, kept);
+            let message = connection.handoff().unwrap();
+            let Phase::Waiting(queued) = &connection.phase else { unreachable!("it was made so") };
+            let mut upload =
+                Upload::new(queued.framing, &Rules::of(&Settings::default()), &BodyBudget::new(0, queued.link.disk.clone()))
+                    .unwrap();
+            let fed = upload.feed(&message.input[head.len()..]).unwrap();
+            assert!(fed.done && fed.used == message.input.len() - head.len());
+            match upload.finish().unwrap() {
+                RequestBody::Empty => assert!(body.is_empty()),
+                RequestBody::Memory(bytes) => assert_eq!(bytes, body),
+                RequestBody::File(_) => panic!("a file for {} bytes", body.len()),
+            }
+        }
+    }
+
+    #[test]
+    fn what_others_hold_or_is_too_large_or_moved_too_often_stays() {
+        let head = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+        let held = waiting(head, RequestBody::Empty);
+        let _client = held.link.clone();
+        assert_eq!(held.handoff(), None);
+        assert_eq!(waiting(head, RequestBody::Memory(vec![0; INPUT_MAX])).handoff(), None);
+        let mut weary = waiting(head, RequestBody::Empty);
+        weary.moves = MOVES_MAX;
+        assert_eq!(weary.handoff(), None);
+        weary.moves = MOVES_MAX - 1;
+        let message = weary.handoff().unwrap();
+        let mut next = waiting(head, RequestBody::Empty);
+        take_over(&mut next, message);
+        assert_eq!((next.since, next.moves), (93, MOVES_MAX));
+        assert!(matches!(next.kept.as_deref(), Some(Kept::Rest(bytes)) if **bytes == *head.as_bytes()));
+    }
+
+    #[test]
+    fn an_idle_connection_goes_with_its_deadline_and_half_a_head() {
+        let mut connection = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", RequestBody::Empty);
+        connection.phase = Phase::Head;
+        let memory = InputBudget::default();
+        for input in [&b""[..], b"GET / HT"] {
+            if !input.is_empty() {
+                connection.kept = Some(Box::new(Kept::Head(Leased::copy(input, &memory).unwrap(), Progress::default())));
+            }
+            let message = connection.handoff().unwrap();
+            assert_eq!(*message.input, *input);
+            let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", RequestBody::Empty);
+            take_over(&mut next, message);
+            // It is looked at where it arrives: there the limits may be others.
+            let kept = next
+                .kept
+                .as_deref()
+                .map_or(&b""[..], |kept| if let Kept::Rest(bytes) = kept { bytes } else { b"not to be read" });
+            assert_eq!((next.deadline(), kept), (5_000, input));
+        }
+        connection.kept = Some(Kept::rest(b"GET / HTTP/1.1\r\n\r\n", &memory));
+        assert_eq!(connection.handoff(), None, "a request that has its turn here");
+        (connection.kept, connection.held) = (None, true);
+        assert_eq!(connection.handoff(), None, "an answer of it waits to be sent");
+    }
+
+    #[test]
+    fn times_and_input_of_another_worker_are_bounded() {
+        let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", RequestBody::Empty);
+        let message = |kind, input: &[u8]| HandoffMessage {
+            kind,
+            moves: 0,
+            listener: 0,
+            peer: None,
+            time: u64::MAX,
+            input: input.to_vec().into(),
+        };
+        let rules = Rules::of(&Settings::default());
+        take_over(&mut next, message(HandoffKind::Idle, b""));
+        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.keep_alive);
+        take_over(&mut next, message(HandoffKind::Idle, b"GET"));
+        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.header_timeout);
+        take_over(&mut next, message(HandoffKind::Request, b"GET"));
+        assert_eq!(next.since, NOW);
+    }
+
+    /// What the clock of the worker that takes over shows, in nanoseconds.
+    const NOW: u64 = 4_000 * NS_PER_MS;
+
+    fn take_over(connection: &mut Connection, message: HandoffMessage<'_>) {
+        connection.adopt(message, NOW, &Rules::of(&Settings::default()), &InputBudget::default());
+    }
+}

@@ -1,0 +1,92 @@
+//! The last answer of a connection: it leaves together with the connection's end.
+//!
+//! TCP holds back what is sent with MSG_MORE (send(2)) and does not fill a segment; the shutdown that follows in the same step sends
+//! it with the FIN, whoever else has the socket. That saves a segment, its acknowledgement and a wake-up of the client. It is done only
+//! where nothing can come between the two, or be lost by it:
+//!
+//! - no call still has the connection;
+//! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away what was held back. So the client
+//!   has said that nothing follows its request (RFC 9112 section 9.6), nothing does, and the answer was so quick that hardly anything
+//!   can have come meanwhile. For what has all the same, as the empty line of an old client, the shutdown goes before the close.
+//!
+//! Everything else is sent first and closed then.
+//!
+//! The descriptors of such connections are closed together at the end of the turn. Those that were accepted in the same turn follow
+//! each other as a rule, and one system call closes them.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use crate::http::framing::Length;
+use crate::sys::fd::close_all;
+
+use super::output::send_last;
+use crate::worker::app::Fate;
+use crate::worker::connection::{CloseReason, Connection, Flow, Next};
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::deliver_by;
+use crate::worker::threads::pace::TICK_NS;
+
+/// Descriptors that wait at most: more than are accepted at a wake.
+const ENDED_MAX: usize = 32;
+
+/// Sockets of clients that have their last answer and the end.
+#[derive(Debug)]
+pub struct Ended {
+    fds: Vec<OwnedFd>,
+    /// The first number that does not wait. The kernel gives the lowest one that is free, so a higher one means that few are left.
+    bound: usize,
+}
+
+impl Ended {
+    /// None yet; the application shall find descriptors from number `bound` on.
+    pub fn new(bound: usize) -> Self {
+        Self { fds: Vec::new(), bound }
+    }
+
+    /// Adds one; whether all are to be closed now.
+    pub fn add(&mut self, fd: OwnedFd) -> bool {
+        let is_high = fd.as_raw_fd() as usize >= self.bound;
+        self.fds.push(fd);
+        is_high || self.fds.len() >= ENDED_MAX
+    }
+
+    /// Closes them; whether there were any.
+    #[inline]
+    pub fn close(&mut self) -> bool {
+        let any = !self.fds.is_empty();
+        if any {
+            close_all(&mut self.fds);
+        }
+        any
+    }
+}
+
+impl ThreadCtx {
+    /// The fate of the connection behind the whole answer to the job in hand.
+    #[inline]
+    pub(in crate::worker) fn last_fate(&self, fate: Fate) -> Fate {
+        let Self { job, clock, .. } = self;
+        let is_last = fate == Fate::Close
+            && !job.framing.persistent
+            && job.framing.length == Length::None
+            // The head was read just before the call.
+            && job.own.is_empty()
+            && clock.ns().saturating_sub(job.began) < TICK_NS;
+        if is_last { Fate::CloseWithFin } else { fate }
+    }
+}
+
+impl Connection {
+    /// Sends the last answer to leave with the end of the connection, if that follows now.
+    #[inline]
+    pub(in crate::worker) fn flush_last(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if !self.has_read_all() || ctx.has_input() || Arc::strong_count(&self.link) > 1 {
+            return Ok(());
+        }
+        let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));
+        self.after_send(result, ctx)?;
+        // A failure is one of the client's, and the close tells it.
+        if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
+    }
+}

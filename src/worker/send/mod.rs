@@ -1,0 +1,6 @@
+//! Bytes on their way to a client: kept output, whole answers sent together, coalesced blocks, the last segment.
+
+pub mod coalesce;
+pub mod fin;
+pub mod outbox;
+pub mod output;

@@ -1,0 +1,50 @@
+//! The threads of a worker, by number.
+
+/// A thread of the thread group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ThreadId(pub usize);
+
+/// The thread that runs the process's `main`; with one application slot it alone calls the application.
+pub const MAIN: ThreadId = ThreadId(0);
+
+/// The members that are in the application, each as often as it owes the loop a completion: a member may own the loop again before
+/// its last completion is read.
+#[derive(Clone, Debug)]
+pub struct ThreadSet {
+    owing: Vec<u32>,
+    count: usize,
+}
+
+impl ThreadSet {
+    /// None of `size` members.
+    pub fn none(size: usize) -> Self {
+        Self { owing: vec![0; size], count: 0 }
+    }
+
+    /// Letters owed in all: the application slots that are taken.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether none is owed.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether this one owes a completion.
+    pub fn contains(&self, thread: ThreadId) -> bool {
+        self.owing[thread.0] > 0
+    }
+
+    /// This one owes a completion more.
+    pub fn insert(&mut self, thread: ThreadId) {
+        self.owing[thread.0] += 1;
+        self.count += 1;
+    }
+
+    /// A completion of this one is read.
+    pub fn remove(&mut self, thread: ThreadId) {
+        self.owing[thread.0] -= 1;
+        self.count -= 1;
+    }
+}

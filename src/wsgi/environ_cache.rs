@@ -1,0 +1,212 @@
+//! Environs that are made before their request comes, and what of it stands in them.
+//!
+//! For each header block that is known there is a template, which no application ever sees, and mostly a spare: the environ of an
+//! earlier request that came back as it was given. A spare is taken again only if nobody else refers to it and the interpreter
+//! says that nothing was set or deleted in it since (the dict's version, which changes with each change and never comes twice).
+//! Otherwise the template is copied. Either way only what differs from what stands in it is set.
+
+use std::sync::Arc;
+
+use pyo3::exceptions::PyKeyError;
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyString};
+use pyo3::{Borrowed, ffi};
+
+use super::keys::Keys;
+use super::offers::Offers;
+use super::target::Uri;
+use super::text;
+use crate::http::header_cache::BlockId;
+use crate::worker::app::Request;
+
+/// The environ of a header block.
+pub struct Template {
+    block: BlockId,
+    listener: usize,
+    /// Whether the block may set the scheme.
+    trusted: bool,
+    /// The block's loose fields that are shown to the application: place and key.
+    loose: Vec<(usize, Py<PyString>)>,
+    /// Never shown to an application.
+    own: Ready,
+    spare: Option<Ready>,
+}
+
+impl Template {
+    /// The template of a block with what `dict` holds of it. `loose` are its loose fields that are in the dict: place and key.
+    pub fn new(
+        block: BlockId,
+        listener: usize,
+        trusted: bool,
+        loose: Vec<(usize, Py<PyString>)>,
+        dict: Bound<'_, PyDict>,
+    ) -> PyResult<Self> {
+        let mut own = Ready::new(dict.clone());
+        for (_, key) in &loose {
+            let value = dict.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone_ref(dict.py())))?;
+            own.values.push(value.cast_into::<PyString>()?.unbind());
+        }
+        Ok(Self { block, listener, trusted, loose, own, spare: None })
+    }
+
+    /// Whether it is the one of this block for this listener and kind of peer.
+    pub fn fits(&self, block: BlockId, listener: usize, trusted: bool) -> bool {
+        self.block == block && self.listener == listener && self.trusted == trusted
+    }
+
+    /// An environ with the values of the loose fields, the client and the offers of a request, to be lent. The spare is to be
+    /// dropped if that does not come about.
+    pub fn ready(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>, steady: &Steady<'_, '_>) -> PyResult<&mut Ready> {
+        // In the template too if there is no spare: applications whose environs never come back have many requests of a client.
+        let ready = self.spare.as_mut().unwrap_or(&mut self.own);
+        ready.settle(py, keys, steady)?;
+        ready.set_loose(py, &self.loose, request)?;
+        if self.spare.is_none() {
+            self.spare = Some(self.own.copy(py)?);
+        }
+        Ok(self.spare.as_mut().expect("it was just made"))
+    }
+
+    /// Takes back what was lent, if nobody has kept it or changed it.
+    pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
+        // The spare's reference and the caller's.
+        const OURS: ffi::Py_ssize_t = 2;
+        let same = |spare: &Ready| spare.lent.is_some() && version(environ) == spare.lent && references(environ) == OURS;
+        if !self.spare.as_ref().is_some_and(same) {
+            self.spare = None;
+        }
+    }
+
+    /// Forgets what was lent.
+    pub fn drop_spare(&mut self) {
+        self.spare = None;
+    }
+}
+
+/// What stays the same over the requests of a client, mostly.
+pub struct Steady<'a, 'py> {
+    /// REMOTE_ADDR and REMOTE_PORT.
+    pub remote: &'a [Borrowed<'a, 'py, PyString>; 2],
+    /// The callables of the request.
+    pub offers: &'a Arc<Offers>,
+}
+
+/// A dict and what stands in it.
+///
+/// Invariant: nobody else changes the dict, and each field that is set says what the dict holds.
+pub struct Ready {
+    dict: Py<PyDict>,
+    remote: Option<[Py<PyString>; 2]>,
+    offers: Option<Arc<Offers>>,
+    /// Values of the block's loose fields.
+    values: Vec<Py<PyString>>,
+    /// Serial number of the target's strings.
+    uri: u64,
+    /// Whether the method is not GET.
+    method: bool,
+    /// The dict's version as it was lent, if everything that is set in it is set anew for the next request.
+    lent: Option<u64>,
+}
+
+impl Ready {
+    /// A dict as it was copied from a base.
+    pub fn new(dict: Bound<'_, PyDict>) -> Self {
+        Self { dict: dict.unbind(), remote: None, offers: None, values: Vec::new(), uri: Uri::ROOT, method: false, lent: None }
+    }
+
+    fn copy(&self, py: Python<'_>) -> PyResult<Self> {
+        Ok(Self {
+            dict: self.dict.bind(py).copy()?.unbind(),
+            remote: self.remote.as_ref().map(|both| both.each_ref().map(|one| one.clone_ref(py))),
+            offers: self.offers.clone(),
+            values: self.values.iter().map(|value| value.clone_ref(py)).collect(),
+            uri: self.uri,
+            method: self.method,
+            lent: None,
+        })
+    }
+
+    /// Sets what is not yet in it. After an error it is not to be used again.
+    pub fn settle(&mut self, py: Python<'_>, keys: &Keys, steady: &Steady<'_, '_>) -> PyResult<()> {
+        let dict = self.dict.bind(py);
+        let [addr, port] = steady.remote;
+        let remote = [(&keys.remote_addr, addr), (&keys.remote_port, port)];
+        match &mut self.remote {
+            Some(last) => {
+                for (last, (key, now)) in last.iter_mut().zip(remote) {
+                    if !last.is(now) {
+                        dict.set_item(key, now)?;
+                        *last = (**now).clone().unbind();
+                    }
+                }
+            }
+            None => {
+                for (key, now) in remote {
+                    dict.set_item(key, now)?;
+                }
+                self.remote = Some([addr, port].map(|one| (**one).clone().unbind()));
+            }
+        }
+        if !self.offers.as_ref().is_some_and(|last| Arc::ptr_eq(last, steady.offers)) {
+            dict.set_item(&keys.early_hints, &steady.offers.early_hints)?;
+            dict.set_item(&keys.client_disconnected, &steady.offers.client_disconnected)?;
+            self.offers = Some(steady.offers.clone());
+        }
+        Ok(())
+    }
+
+    /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be used
+    /// again.
+    fn set_loose(&mut self, py: Python<'_>, fields: &[(usize, Py<PyString>)], request: &Request<'_>) -> PyResult<()> {
+        for ((place, key), value) in fields.iter().zip(&mut self.values) {
+            let bytes = request.head.fields[*place].value.of(request.bytes);
+            if text::to_latin1(value.bind_borrowed(py)) != Some(bytes) {
+                let now = text::from_latin1(py, bytes)?;
+                self.dict.bind(py).set_item(key, &now)?;
+                *value = now.unbind();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sets the method; `None` is GET.
+    pub fn set_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
+        match method {
+            Some(method) => self.dict.bind(py).set_item(&keys.method, method)?,
+            None if self.method => self.dict.bind(py).set_item(&keys.method, &keys.get)?,
+            None => {}
+        }
+        self.method = method.is_some();
+        Ok(())
+    }
+
+    /// Sets the strings of the target, and shows the dict to the application.
+    pub fn lend<'py>(&mut self, py: Python<'py>, keys: &Keys, uri: &Uri) -> PyResult<Bound<'py, PyDict>> {
+        let dict = self.dict.bind(py);
+        if self.uri != uri.serial {
+            uri.set(dict, keys)?;
+            self.uri = uri.serial;
+        }
+        // A host in the target replaces a field of the block.
+        self.lent = if uri.names_host() { None } else { version(dict) };
+        Ok(dict.clone())
+    }
+}
+
+fn references(dict: &Bound<'_, PyDict>) -> ffi::Py_ssize_t {
+    // SAFETY: the object is alive as long as the reference; reading the count needs no more.
+    unsafe { ffi::Py_REFCNT(dict.as_ptr()) }
+}
+
+/// A number that every change of a dict replaces by one that no dict has had; interpreters without it have `None`.
+#[cfg(not(Py_3_14))]
+#[allow(deprecated, reason = "3.12 announces its end, which came with 3.14; there is no other way to ask")]
+fn version(dict: &Bound<'_, PyDict>) -> Option<u64> {
+    // SAFETY: the object is a live dict, laid out as PyDictObject in this version (cpython/dictobject.h), and the thread is attached.
+    Some(unsafe { (*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_version_tag })
+}
+
+#[cfg(Py_3_14)]
+fn version(_dict: &Bound<'_, PyDict>) -> Option<u64> {
+    None
+}
