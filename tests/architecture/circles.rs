@@ -37,22 +37,22 @@ const STAY: &[(&[&str], &str)] = &[
 
 /// Files of the circles that still have more. A larger circle may have only files of one entry: the entries only get shorter.
 const TO_OPEN: &[&[&str]] = &[&[
-    "src/worker/answer.rs",
+    "src/worker/streaming.rs",
     "src/worker/connection/ending.rs",
     "src/worker/connection/refusal.rs",
     "src/worker/connection.rs",
-    "src/worker/desk.rs",
+    "src/worker/threads/desk.rs",
     "src/worker/event_loop.rs",
-    "src/worker/gather.rs",
+    "src/worker/send/coalesce.rs",
     "src/worker/job.rs",
-    "src/worker/last.rs",
-    "src/worker/letter_box.rs",
-    "src/worker/outbox.rs",
-    "src/worker/seat.rs",
+    "src/worker/send/fin.rs",
+    "src/worker/threads/completions.rs",
+    "src/worker/send/outbox.rs",
+    "src/worker/ctx.rs",
     "src/worker/serve.rs",
-    "src/worker/tray.rs",
-    "src/worker/upgrade.rs",
-    "src/worker/upload.rs",
+    "src/worker/threads/tray.rs",
+    "src/worker/hijack.rs",
+    "src/worker/body/upload.rs",
 ]];
 
 /// What is wrong: a circle that no list allows, or an entry that is longer than what there is.
