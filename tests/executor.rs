@@ -332,11 +332,11 @@ fn an_idle_worker_notices_a_slow_call() {
 }
 
 #[test]
-fn a_request_that_lies_ready_for_the_next_thread_is_still_turned_away_in_time() {
+fn a_request_that_waits_for_slow_ones_is_turned_away_in_time() {
     // More than a busy machine stands still, because some of the first ones may have to wait too.
     let served = start_with(|settings| (settings.threads, settings.queue_timeout) = (2, Duration::from_secs(2)));
     let mut slow: Vec<Client> = (0..2).map(|_| served.client()).collect();
-    // Slow enough, often enough, for the requests behind them to be laid out.
+    // Slow enough, often enough, to go to other threads at once.
     for _ in 0..10 {
         slow.iter_mut().for_each(|client| client.send("/slow/5000"));
         slow.iter_mut().for_each(|client| assert_eq!(client.answer(), "/slow"));

@@ -10,14 +10,15 @@ mod worker;
 
 use std::env;
 use std::process::Command;
+use std::time::Duration;
 
-use worker::threads::desk::Desks;
-use worker::event_loop::EventLoop;
-use worker::threads::completions::Completions;
-use worker::threads::thread_id::MAIN;
 use worker::ctx::{Desked, Kind, Plan, ThreadCtx, World};
+use worker::event_loop::EventLoop;
+use worker::precedence::{Passage, Precedence};
+use worker::threads::completions::Completions;
+use worker::threads::desk::Desks;
 use worker::threads::sync::Arc;
-use worker::threads::tray::Tray;
+use worker::threads::thread_id::MAIN;
 
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
 const PREEMPTIONS: usize = 2;
@@ -67,9 +68,10 @@ fn check(plan: Plan) {
     builder.check(move || {
         let threads = plan.slots + 1;
         let world = Arc::new(World::new(plan));
-        let (completed, tray, desks) = (Completions::default(), Tray::default(), Desks::new(threads));
-        let event_loop = EventLoop::new(world.clone(), threads, completed.clone(), tray.clone(), desks.clone());
-        let group = worker::threads::executor::group(threads, completed, tray, desks, plan.puts_off).expect("the model has descriptors");
+        let (completed, desks) = (Completions::default(), Desks::new(threads));
+        let event_loop = EventLoop::new(world.clone(), threads, completed.clone(), desks.clone());
+        let group =
+            worker::threads::executor::group(threads, completed, desks, plan.puts_off).expect("the model has descriptors");
         let mut places = group.into_iter();
         let main = places.next().expect("there is one");
         let others: Vec<_> = places
@@ -141,12 +143,12 @@ fn the_watch_is_passed_on() {
 }
 
 #[test]
-fn slow_requests_go_to_idle_threads_and_from_the_tray_to_returning_ones() {
+fn slow_requests_go_to_idle_threads_and_to_returning_ones() {
     model(2, true, &[Kind::Quick, Kind::Quick, Kind::Quick]);
 }
 
 #[test]
-fn a_request_that_waits_for_one_on_the_tray_gets_its_answer() {
+fn a_request_that_waits_for_one_that_has_no_slot_yet_gets_its_answer() {
     model(2, true, &[Kind::Waits, Kind::Quick, Kind::Opens]);
 }
 
@@ -216,10 +218,31 @@ fn a_request_that_there_is_no_memory_to_hand_out_is_called_where_it_is() {
 fn a_loop_that_fails_sends_the_answers_that_it_holds_before_the_worker_ends() {
     loom::model(|| {
         let world = Arc::new(World::new(Plan { slots: 1, fails: true, ..NOTHING }));
-        let (completed, tray, desks) = (Completions::default(), Tray::default(), Desks::new(1));
-        let event_loop = EventLoop::new(world.clone(), 1, completed.clone(), tray.clone(), desks.clone());
-        let places = worker::threads::executor::group(1, completed, tray, desks, true).expect("the model has descriptors");
+        let (completed, desks) = (Completions::default(), Desks::new(1));
+        let event_loop = EventLoop::new(world.clone(), 1, completed.clone(), desks.clone());
+        let places = worker::threads::executor::group(1, completed, desks, true).expect("the model has descriptors");
         assert!(places[0].work(&mut ThreadCtx::new(world.clone(), MAIN), Some(Box::new(event_loop))).is_err());
         assert!(world.sent.get());
+    });
+}
+
+#[test]
+fn a_call_that_waits_for_the_loop_to_send_is_woken_and_goes_behind() {
+    loom::model(|| {
+        let shared = Arc::new((Precedence::new(), Passage::default(), loom::cell::Cell::new(false)));
+        let (precedence, passage, sent) = &*shared;
+        precedence.set();
+        let calls: Vec<_> = (0..2)
+            .map(|_| {
+                let shared = shared.clone();
+                loom::thread::spawn(move || {
+                    assert!(shared.1.wait(&shared.0, Duration::from_secs(1)));
+                    assert!(shared.2.get(), "before what goes first was sent");
+                })
+            })
+            .collect();
+        sent.set(true);
+        passage.free(precedence);
+        calls.into_iter().for_each(|call| call.join().expect("it ends"));
     });
 }

@@ -100,8 +100,6 @@ pub struct Connection {
     pub registered: bool,
     /// Whether it has a place in the loop's queue for application slots.
     pub queued: bool,
-    /// Whether its request lies on the tray, as far as the loop knows.
-    pub laid: bool,
     /// On whose desk its request lies, as far as the loop knows.
     pub desk: Option<ThreadId>,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
@@ -136,7 +134,6 @@ impl Connection {
             held: false,
             registered: false,
             queued: false,
-            laid: false,
             desk: None,
             unread: false,
             is_last: false,

@@ -20,6 +20,7 @@ use super::app::{App, Peer};
 use super::clock::Clock;
 use super::job::Job;
 use super::kept::{InputBudget, copied};
+use super::precedence::Passage;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
 use crate::worker::send::outbox::Outbox;
@@ -126,6 +127,8 @@ pub struct ThreadCtx {
     pub bodies: BodyBudget,
     /// The worker's memory for input that connections keep, shared by its threads' contexts.
     pub memory: InputBudget,
+    /// Where calls of the worker wait for the loop to send, shared by its threads' contexts.
+    pub passage: Arc<Passage>,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -173,6 +176,7 @@ impl ThreadCtx {
             rules,
             bodies,
             memory: InputBudget::default(),
+            passage: Arc::default(),
             log,
             journal: access.map(|(sink, format)| Journal {
                 sink,

@@ -37,9 +37,7 @@ use crate::worker::threads::completions::Completions;
 use crate::worker::threads::desk::Desks;
 use crate::worker::threads::pace::Pace;
 use crate::worker::threads::thread_id::{MAIN, ThreadId, ThreadSet};
-use crate::worker::threads::tray::Tray;
 
-mod ahead;
 mod connections;
 mod deadlines;
 mod desks;
@@ -89,9 +87,6 @@ pub struct EventLoop {
     runnable: VecDeque<Token>,
     /// Connections whose work waits for an application slot, in order.
     parked: VecDeque<Token>,
-    /// Where requests lie that come next, and how many the loop has not heard of again.
-    tray: Tray,
-    laid: usize,
     /// Where requests lie until their threads have the interpreter.
     desks: Desks,
     /// Work for no connection that waits for an application slot: drops of streams whose clients are gone, and handlers of signals.
@@ -165,8 +160,6 @@ impl EventLoop {
             generation: 0,
             runnable: VecDeque::new(),
             parked: VecDeque::new(),
-            tray: Tray::default(),
-            laid: 0,
             desks: Desks::new(settings.all_threads()),
             errands: VecDeque::new(),
             max_queue: settings.max_queue,
@@ -197,9 +190,9 @@ impl EventLoop {
         })
     }
 
-    /// Where threads without the loop leave their completions, and where they find their next request and the one that is theirs.
-    pub fn ends(&self) -> (Completions, Tray, Desks) {
-        (self.completions.clone(), self.tray.clone(), self.desks.clone())
+    /// Where threads without the loop leave their completions, and where they find the requests that are theirs.
+    pub fn ends(&self) -> (Completions, Desks) {
+        (self.completions.clone(), self.desks.clone())
     }
 
     /// A thread begins to own the loop.

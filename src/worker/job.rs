@@ -8,9 +8,8 @@ use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -23,6 +22,7 @@ use super::app::{Client, Fate, Gone, Outlet, Peer, Produced, RequestBody};
 use super::connection::Token;
 use super::ctx::{copy_of_head, head_of};
 use super::kept::Kept;
+use super::precedence::{Passage, Precedence};
 use super::streaming::Streaming;
 use crate::worker::body::disk::Disk;
 use crate::worker::body::spool::Lease;
@@ -52,7 +52,7 @@ pub struct Link {
     /// Whether the application has taken the socket over.
     hijacked: AtomicBool,
     /// Whether the loop has answers that go before what the call sends.
-    preceded: AtomicBool,
+    pub precedence: Precedence,
 }
 
 impl Link {
@@ -65,7 +65,7 @@ impl Link {
             claim: Claim::default(),
             disk,
             hijacked: AtomicBool::new(false),
-            preceded: AtomicBool::new(false),
+            precedence: Precedence::new(),
         }
     }
 
@@ -75,16 +75,6 @@ impl Link {
         // HUP and ERR are always told. A failing poll tells nothing of the client.
         let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
-    }
-
-    /// The loop has something to send first, or has sent it.
-    pub fn precede(&self, waits: bool) {
-        self.preceded.store(waits, Release);
-    }
-
-    /// Whether the loop has, or may have, something that goes before what the call sends.
-    pub fn is_preceded(&self) -> bool {
-        self.preceded.load(Acquire)
     }
 
     /// The application takes the socket over; the connection serves no other request.
@@ -356,14 +346,14 @@ pub struct Completion {
     pub rest: Option<Box<Kept>>,
     /// Whether the call took longer than a tick.
     pub slow: bool,
-    /// Whose request the sender has taken from the tray: it stays in the application.
-    pub next: Option<Token>,
 }
 
 /// `write()`'s way to the client while the application works for it.
 pub struct SocketOutlet<'a> {
     /// The connection.
     pub link: &'a Link,
+    /// Where the call waits for what goes before it.
+    pub passage: &'a Passage,
     /// What its socket did not take.
     pub output: &'a mut Option<Box<Output>>,
     /// Whether something goes before it that this thread does not have: nothing is sent before that is.
@@ -430,17 +420,8 @@ impl Outlet for SocketOutlet<'_> {
 impl SocketOutlet<'_> {
     /// Whether something still goes before it. The first time it waits: the thread that takes the loop sends that.
     fn is_preceded(&mut self) -> bool {
-        let patience = if self.used { Duration::ZERO } else { OVERTAKEN };
-        let begin = Instant::now();
-        self.behind = loop {
-            if !self.link.is_preceded() {
-                break false;
-            }
-            if begin.elapsed() >= patience {
-                break true;
-            }
-            sleep(TICK / 4);
-        };
+        let precedence = &self.link.precedence;
+        self.behind = if self.used { precedence.is_set() } else { !self.passage.wait(precedence, OVERTAKEN) };
         self.behind
     }
 

@@ -15,6 +15,7 @@ mod hijack;
 mod job;
 mod kept;
 mod overload;
+mod precedence;
 mod send;
 mod serve;
 mod streaming;
@@ -50,6 +51,7 @@ use ctx::ThreadCtx;
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
+use precedence::Passage;
 use threads::thread_id::{MAIN, ThreadId};
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
@@ -177,6 +179,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         slot: boot.slot,
         bodies: BodyBudget::new(boot.settings.body_buffer, disk),
         memory: InputBudget::default(),
+        passage: Arc::default(),
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);
@@ -245,8 +248,8 @@ fn group(
     parts: &CtxParts,
     is_alone: bool,
 ) -> io::Result<threads::executor::ThreadHandle> {
-    let (completed, tray, desks) = event_loop.ends();
-    let mut places = threads::executor::group(parts.settings.all_threads(), completed, tray, desks, is_alone)?.into_iter();
+    let (completed, desks) = event_loop.ends();
+    let mut places = threads::executor::group(parts.settings.all_threads(), completed, desks, is_alone)?.into_iter();
     let Some(main) = places.next() else { unreachable!("a worker has at least one thread") };
     for place in places {
         let parts = parts.clone();
@@ -302,6 +305,7 @@ struct CtxParts {
     slot: usize,
     bodies: BodyBudget,
     memory: InputBudget,
+    passage: Arc<Passage>,
     alarms: Alarms,
 }
 
@@ -323,6 +327,7 @@ impl CtxParts {
             (thread, alarms, self.bodies.clone()),
         );
         ctx.memory = self.memory.clone();
+        ctx.passage = self.passage.clone();
         ctx
     }
 }

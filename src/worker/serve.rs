@@ -64,7 +64,7 @@ impl ThreadCtx {
         self.take_in(&[]);
         self.end_iteration();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
-        Completion { from: self.thread, token, served, out, rest, slow, next: None }
+        Completion { from: self.thread, token, served, out, rest, slow }
     }
 
     /// Whether the client of the request in hand, which has waited, is gone for certain; the request is logged then. One that waits
@@ -117,8 +117,15 @@ impl ThreadCtx {
         };
         let mut sent_head = Vec::new();
         let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: job.rendered });
-        let mut outlet =
-            SocketOutlet { link: &link, output: &mut job.output, behind: job.behind, used: false, coalescing: None, head };
+        let mut outlet = SocketOutlet {
+            link: &link,
+            passage: &self.passage,
+            output: &mut job.output,
+            behind: job.behind,
+            used: false,
+            coalescing: None,
+            head,
+        };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.writes |= outlet.used;
         calls.end();

@@ -50,7 +50,6 @@ const TO_OPEN: &[&[&str]] = &[&[
     "src/worker/send/outbox.rs",
     "src/worker/ctx.rs",
     "src/worker/serve.rs",
-    "src/worker/threads/tray.rs",
     "src/worker/hijack.rs",
     "src/worker/body/upload.rs",
 ]];

@@ -5,9 +5,9 @@ use std::cell::{Cell, RefCell};
 use super::connection::Token;
 use super::event_loop::NONE;
 use super::job::{Completion, QueuedRequest, Served, Work};
-use super::threads::thread_id::{MAIN, ThreadId};
 use super::threads::pace::TICK_NS;
 use super::threads::sync::{Arc, Condvar, Mutex};
+use super::threads::thread_id::{MAIN, ThreadId};
 
 /// What a request does in the application.
 #[derive(Clone, Copy, Debug)]
@@ -235,7 +235,7 @@ impl ThreadCtx {
     }
 
     pub fn completion(&mut self, token: Token, served: Served, _: bool) -> Completion {
-        Completion { from: self.thread, token, served, next: None }
+        Completion { from: self.thread, token, served }
     }
 
     fn call(&mut self, token: Token) -> Served {

@@ -4,13 +4,12 @@ use std::collections::VecDeque;
 use std::io;
 
 use super::connection::Token;
-use super::threads::desk::{Desks, OnDesk};
+use super::ctx::{Desked, ThreadCtx, World};
 use super::job::{Completion, QueuedRequest, Served, Work};
 use super::threads::completions::Completions;
-use super::threads::thread_id::{MAIN, ThreadId, ThreadSet};
-use super::ctx::{Desked, ThreadCtx, World};
+use super::threads::desk::{Desks, OnDesk};
 use super::threads::sync::Arc;
-use super::threads::tray::{TRAY, Tray};
+use super::threads::thread_id::{MAIN, ThreadId, ThreadSet};
 
 #[derive(Debug)]
 pub enum Step {
@@ -32,8 +31,6 @@ pub struct EventLoop {
     calling: Token,
     owner: ThreadId,
     completed: Completions,
-    tray: Tray,
-    laid: usize,
     desks: Desks,
     /// Requests that may lie on desks.
     given: Vec<(ThreadId, Token)>,
@@ -48,7 +45,7 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    pub fn new(world: Arc<World>, threads: usize, completed: Completions, tray: Tray, desks: Desks) -> Self {
+    pub fn new(world: Arc<World>, threads: usize, completed: Completions, desks: Desks) -> Self {
         Self {
             arriving: (0..world.calls.len()).map(Token).collect(),
             answered: vec![0; world.calls.len()],
@@ -60,8 +57,6 @@ impl EventLoop {
             calling: NONE,
             owner: MAIN,
             completed,
-            tray,
-            laid: 0,
             desks,
             given: Vec::new(),
             requeued: Vec::new(),
@@ -154,10 +149,6 @@ impl EventLoop {
             }
         }
         if self.world.plan.desks == Desked::HandedOver && self.outside.len() == self.world.plan.slots {
-            while let Some((token, _)) = self.tray.take_last() {
-                self.laid -= 1;
-                self.parked.push_front(token);
-            }
             while let Some(token) = self.parked.pop_front() {
                 self.hand_over(token);
                 cleared = true;
@@ -200,7 +191,6 @@ impl EventLoop {
                 self.signals -= 1;
                 return Ok(Step::Work(NONE, Work::Signals));
             }
-            self.fill_tray();
             if self.answered.iter().all(|&count| count > 0) && self.outside.is_empty() && self.signals == 0 {
                 assert!(self.answered.iter().all(|&count| count == 1), "answered twice: {:?}", self.answered);
                 return Ok(Step::Leave);
@@ -213,13 +203,6 @@ impl EventLoop {
     }
 
     fn find_work(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        if self.has_slot(None, ctx)
-            && self.laid > 0
-            && let Some((token, _)) = self.tray.take()
-        {
-            self.laid -= 1;
-            return Some(self.call(token, ctx));
-        }
         if let Some(index) = self.streams.iter().position(|&(_, thread)| self.has_slot(Some(thread), ctx)) {
             return self.streams.remove(index).map(|(token, thread)| (token, Work::Advance(thread)));
         }
@@ -237,18 +220,6 @@ impl EventLoop {
         (token, Work::Call)
     }
 
-    fn fill_tray(&mut self) {
-        if self.outside.len() < self.world.plan.slots || !self.wants_help() || !self.streams.is_empty() {
-            return;
-        }
-        while self.laid < TRAY.min(self.world.plan.slots)
-            && let Some(token) = self.parked.pop_front()
-        {
-            self.laid += 1;
-            self.tray.lay(token, Box::new(QueuedRequest(token)));
-        }
-    }
-
     fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
         let able = match thread {
             Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
@@ -258,13 +229,7 @@ impl EventLoop {
     }
 
     fn open(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        match completion.next {
-            Some(next) => {
-                self.laid -= 1;
-                self.given.push((completion.from, next));
-            }
-            None => self.outside.remove(completion.from),
-        }
+        self.outside.remove(completion.from);
         self.go_on(completion.token, completion.served, ctx)
     }
 

@@ -35,5 +35,4 @@ pub struct Completion {
     pub from: ThreadId,
     pub token: Token,
     pub served: Served,
-    pub next: Option<Token>,
 }

@@ -2,12 +2,18 @@
 
 use std::cell::RefCell;
 use std::sync::LockResult;
+use std::time::Duration;
 
-pub use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+pub use loom::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering, fence};
 pub use loom::sync::{Arc, Mutex, MutexGuard};
 pub use std::sync::PoisonError;
 
 use Ordering::AcqRel;
+
+/// The model has no time but the one of its watch.
+pub fn monotonic() -> u64 {
+    0
+}
 
 /// loom's condition has no `Default`.
 #[derive(Debug)]
@@ -30,6 +36,11 @@ impl Condvar {
 
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
         self.0.wait(guard)
+    }
+
+    /// The time is so long that somebody else must end the wait.
+    pub fn wait_timeout<'a, T>(&self, guard: MutexGuard<'a, T>, _: Duration) -> LockResult<(MutexGuard<'a, T>, ())> {
+        Ok((self.0.wait(guard).expect("no panic"), ()))
     }
 }
 

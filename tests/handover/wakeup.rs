@@ -3,8 +3,8 @@
 
 use std::io;
 
-use super::thread_id::ThreadId;
 use super::sync::{Condvar, Mutex};
+use super::thread_id::ThreadId;
 
 struct State {
     now: u64,

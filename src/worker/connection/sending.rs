@@ -39,7 +39,7 @@ impl Connection {
         match output.send(&self.link.stream) {
             Ok(Sent::All) => {
                 self.output = None;
-                self.link.precede(false);
+                ctx.passage.free(&self.link.precedence);
                 Ok(())
             }
             Ok(Sent::Blocked { progress }) => {

@@ -37,7 +37,7 @@ impl Connection {
         job.output = self.give_output();
         job.behind = self.held;
         if job.behind {
-            self.link.precede(true);
+            self.link.precedence.set();
         }
     }
 

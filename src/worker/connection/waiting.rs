@@ -91,29 +91,6 @@ impl Connection {
             }
         }
     }
-
-    /// Gives its request away for the tray; `None` when it does not wait for any slot, or has earlier output to send meanwhile.
-    pub fn lay(&mut self) -> Option<Box<QueuedRequest>> {
-        if self.output.is_some() {
-            return None;
-        }
-        match std::mem::replace(&mut self.phase, Phase::Serving) {
-            Phase::Waiting(queued) => {
-                (self.queued, self.laid) = (false, true);
-                Some(queued)
-            }
-            phase => {
-                self.phase = phase;
-                None
-            }
-        }
-    }
-
-    /// Its request comes back from the tray.
-    pub fn wait_again(&mut self, queued: Box<QueuedRequest>) {
-        self.laid = false;
-        self.phase = Phase::Waiting(queued);
-    }
 }
 
 /// When a request that waits since `since` is refused, in milliseconds of the loop's clock. Rounded up: not before its time.

@@ -73,11 +73,11 @@ impl Connection {
 
     /// The connection ends. A call that was given up keeps the socket open for as long as it runs, so the client is told by other means
     /// than the close.
-    pub fn sever(&self) {
+    pub fn sever(&self, ctx: &ThreadCtx) {
         // Nor does one whose bytes go behind some that will not be sent: nothing of it may come behind the gap.
-        if self.is_serving() && self.link.is_preceded() {
+        if self.is_serving() && self.link.precedence.is_set() {
             let _ = self.link.stream.shutdown_all();
-            self.link.precede(false);
+            ctx.passage.free(&self.link.precedence);
         }
         if self.link.claim.is_late() {
             let stream = &self.link.stream;

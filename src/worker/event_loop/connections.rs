@@ -70,9 +70,7 @@ impl EventLoop {
         }
         connection.armed = u64::MAX;
         let due = connection.deadline() <= now;
-        if due && connection.laid {
-            self.withdraw(token);
-        } else if due && let Some(thread) = connection.desk {
+        if due && let Some(thread) = connection.desk {
             self.clear_desk(thread, token, ctx);
         }
         let connection = self.find(token)?;
@@ -139,7 +137,7 @@ impl EventLoop {
             self.take_away(token);
         }
         let mut connection = self.connections.remove(token.key());
-        connection.sever();
+        connection.sever(ctx);
         if reason == CloseReason::Ended {
             self.close_later(connection.link);
             return None;

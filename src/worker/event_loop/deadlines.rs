@@ -97,7 +97,7 @@ impl EventLoop {
     pub(super) fn turn_waiting_away(&mut self, ctx: &ThreadCtx) {
         let now = ctx.clock.ms();
         let waiting: Vec<Token> =
-            self.connections.iter().filter(|(_, c)| c.is_waiting() || c.laid || c.desk.is_some()).map(|(_, c)| c.token).collect();
+            self.connections.iter().filter(|(_, c)| c.is_waiting() || c.desk.is_some()).map(|(_, c)| c.token).collect();
         waiting.into_iter().for_each(|token| self.refuse_soon(token, now));
     }
 

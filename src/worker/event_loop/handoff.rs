@@ -39,6 +39,10 @@ const PATIENCE_MS: u64 = 5;
 /// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
 const ASIDE_MS: u64 = 2;
 
+/// Requests that stay in this worker's queue, however long they wait, while its calls are slow and no other worker is free: as many
+/// threads may be back at about the same time. Through the shared queue each costs system calls, and its slot stands empty meanwhile.
+const NEXT: usize = 4;
+
 /// Connections taken from the queue at once; the next turn takes more.
 const BATCH: usize = 16;
 
@@ -156,7 +160,7 @@ impl Handoff {
         self.retry.into_iter().chain(self.desks).chain(self.overdue).chain(self.aside).min()
     }
 
-    /// Whether there may be another worker for what is not in sight here: on the tray, on desks.
+    /// Whether there may be another worker for what is not in sight here, on desks.
     pub(super) fn has_others(&self) -> bool {
         self.enabled && (self.shared || self.hands_over)
     }
@@ -199,7 +203,7 @@ impl EventLoop {
             self.handoff.retry = Some(soon);
             return false;
         }
-        let offer = self.offer(token, ctx);
+        let offer = if self.parked.len() < self.stay(ctx) { Offered::NoRoom } else { self.offer(token, ctx) };
         if offer == Offered::NoRoom {
             self.handoff.retry = Some(ctx.clock.ms() + RETRY_MS);
         }
@@ -290,16 +294,19 @@ impl EventLoop {
         Ok(())
     }
 
+    /// How many of the first requests that wait are not offered.
+    fn stay(&self, ctx: &ThreadCtx) -> usize {
+        let is_near = self.wants_help() && !self.handoff.hands_over && !ctx.scoreboard.others_adopt(ctx.slot);
+        if is_near { NEXT.min(self.permits) } else { 0 }
+    }
+
     /// Offers the requests that wait, in order.
     fn offer_parked(&mut self, now: u64, ctx: &mut ThreadCtx) {
-        if self.laid > 0 && self.handoff.has_others() {
-            // What lies on the tray is out of sight: it is looked after until a thread has taken it.
+        let stay = self.stay(ctx);
+        if stay > 0 && !self.parked.is_empty() {
             self.handoff.retry = Some(now + RETRY_MS);
-            if ctx.scoreboard.others_adopt(ctx.slot) {
-                self.recall_tray();
-            }
         }
-        let mut index = 0;
+        let mut index = stay;
         while self.handoff.enabled && self.is_full() && index < self.parked.len() {
             match self.offer(self.parked[index], ctx) {
                 Offered::HandedOver => drop(self.parked.remove(index)),

@@ -5,20 +5,21 @@
 //! 3. the clock, once,
 //! 4. orders of the master and signals,
 //! 5. connections that other workers hand over,
-//! 6. completions of threads that were in the application,
-//! 7. work that waited for a free application slot,
+//! 6. completions of threads that were in the application; while calls are slow, answers wait until the next requests are on their way,
+//! 7. work that waited for a free application slot, then those answers,
 //! 8. listening sockets,
 //! 9. sockets of connections,
 //! 10. connections that gave up their turn for others,
 //! 11. deadlines,
-//! 12. what the turn has put together: held answers, descriptors of ended connections, the tray, the scoreboard, the access log;
+//! 12. what the turn has put together: held answers, descriptors of ended connections, the scoreboard, the access log;
 //!     listeners, hand-off and leaving.
 
+use std::collections::VecDeque;
 use std::io;
 
 use crate::worker::connection::{Edge, Token};
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::Work;
+use crate::worker::job::{Completion, Work};
 use crate::worker::threads::thread_id::{MAIN, ThreadId};
 
 use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
@@ -30,6 +31,7 @@ pub(super) enum Stage {
     Adopted,
     Letters,
     Parked,
+    Answers,
     Accept,
     Sockets,
     Yielded,
@@ -41,6 +43,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Iteration {
     pub(super) stage: Stage,
+    /// Letters whose answers wait, in order.
+    pub(super) opened: VecDeque<Completion>,
     /// Parked work that was not looked at in this turn.
     pub(super) parked: usize,
     /// Listeners that were ready, each with the connections that may still be taken from it.
@@ -56,7 +60,15 @@ pub(super) struct Iteration {
 impl Iteration {
     /// Before the first one: as at the end of one.
     pub(super) fn new() -> Self {
-        Self { stage: Stage::End, parked: 0, accepting: Vec::new(), sockets: Vec::new(), yielded: 0, due: Vec::new() }
+        Self {
+            stage: Stage::End,
+            opened: VecDeque::new(),
+            parked: 0,
+            accepting: Vec::new(),
+            sockets: Vec::new(),
+            yielded: 0,
+            due: Vec::new(),
+        }
     }
 }
 
@@ -105,6 +117,13 @@ impl EventLoop {
                     }
                 },
                 Stage::Parked => self.unpark(ctx),
+                Stage::Answers => match self.iteration.opened.pop_front() {
+                    Some(completion) => self.follow_letter(completion, ctx),
+                    None => {
+                        self.iteration.stage = Stage::Accept;
+                        None
+                    }
+                },
                 Stage::Accept => self.accept_next(ctx)?,
                 Stage::Sockets => match self.iteration.sockets.pop() {
                     Some((token, edge)) => {
@@ -140,7 +159,6 @@ impl EventLoop {
                 Stage::End => {
                     self.send_held(ctx);
                     self.close_ended();
-                    self.fill_tray();
                     let slot = ctx.slot();
                     slot.set_connections(self.connections.len() as u32);
                     slot.beat(ctx.clock.ns());

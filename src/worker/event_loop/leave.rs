@@ -59,6 +59,9 @@ impl EventLoop {
             // What it asks for next is for nobody any more, and a stream belongs to another thread.
             std::mem::forget(self.open_letter(completion, ctx));
         }
+        while let Some(completion) = self.iteration.opened.pop_front() {
+            std::mem::forget(self.follow_letter(completion, ctx));
+        }
         self.send_held(ctx);
         ctx.end_iteration();
         // The last three are those of a poll that is asked for what is not in it, or cannot be (epoll_ctl(2)).
@@ -164,7 +167,6 @@ impl EventLoop {
             }
             Some(Order::Quit) => {
                 self.leaving = Leaving::Now;
-                self.empty_tray(ctx);
                 self.end_taken();
             }
             Some(Order::Ping | Order::Retire | Order::Vacate | Order::Drain) | None => {}

@@ -54,8 +54,7 @@ impl EventLoop {
     fn queue_is_full(&self) -> bool {
         // Streams wait in the same queue and do not count.
         let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
-        let most = self.max_queue.saturating_sub(self.laid);
-        self.parked.len() >= most && self.parked.iter().filter(waits).count() >= most
+        self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
     }
 
     /// Whether a slot is free for work of this member (`None`: of the owner).
@@ -73,12 +72,6 @@ impl EventLoop {
         if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {
             return Some((Token::NONE, work));
         }
-        if self.has_slot(None, ctx)
-            && let Some(token) = self.clear_tray()
-        {
-            let next = self.find(token)?.unpark(ctx);
-            return self.follow(token, next, ctx);
-        }
         while self.iteration.parked > 0 {
             self.iteration.parked -= 1;
             let token = self.parked.pop_front()?;
@@ -95,7 +88,7 @@ impl EventLoop {
                 return self.follow(token, next, ctx);
             }
         }
-        self.iteration.stage = Stage::Accept;
+        self.iteration.stage = Stage::Answers;
         None
     }
 

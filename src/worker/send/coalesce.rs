@@ -197,8 +197,15 @@ impl ThreadCtx {
         let step = loop {
             let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };
             let head = wants_head.then_some(SentHead { copy: &mut answer.response_head, from: before });
-            let mut outlet =
-                SocketOutlet { link: &answer.link, output, behind: false, used: false, coalescing: Some(coalescing), head };
+            let mut outlet = SocketOutlet {
+                link: &answer.link,
+                passage: &self.passage,
+                output,
+                behind: false,
+                used: false,
+                coalescing: Some(coalescing),
+                head,
+            };
             let step = answer.stream.advance(&mut self.out, &mut outlet);
             self.clock.tick();
             if answer.response_head.is_empty() {
@@ -264,7 +271,7 @@ impl EventLoop {
         let Some((token, block_buffer)) = self.pulled.0.take() else { return };
         let Some(connection) = self.find(token) else { return };
         // Before the block buffer is empty: what `write()` sends from then on must not overtake what lay there.
-        connection.link.precede(true);
+        connection.link.precedence.set();
         let mut bytes = block_buffer.take();
         let next = connection.send_gathered(&mut bytes, ctx);
         let work = self.follow(token, next, ctx);
@@ -275,13 +282,15 @@ impl EventLoop {
 impl Connection {
     fn send_gathered(&mut self, bytes: &mut Vec<u8>, ctx: &ThreadCtx) -> Next {
         if bytes.is_empty() {
-            self.link.precede(false);
+            ctx.passage.free(&self.link.precedence);
             return Next::Wait;
         }
         self.link.claim.begin();
         let result = deliver(&self.link, &mut self.output, bytes);
         let sent = self.after_send(result, ctx);
-        self.link.precede(sent.is_err());
+        if sent.is_ok() {
+            ctx.passage.free(&self.link.precedence);
+        }
         sent.err().unwrap_or(Next::Wait)
     }
 }

@@ -129,7 +129,7 @@ impl Connection {
         self.held = false;
         let Ok(sent) = output::send(&self.link.stream, part) else { return Some(Next::Close(CloseReason::ClientGone)) };
         if sent == part.len() {
-            self.link.precede(false);
+            ctx.passage.free(&self.link.precedence);
             return None;
         }
         let kept = self.keep_waiting(&part[sent..]);

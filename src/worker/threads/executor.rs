@@ -31,8 +31,8 @@
 //!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
 //! - Handlers of signals run on the main thread and take no slot. When it owns the loop while all slots are taken, nobody watches
 //!   until the first thread is back.
-//! - A thread that is back from a call without the loop takes the next request from the [`Tray`] before it posts its completion, so that
-//!   no slot stands empty while two threads wake each other.
+//! - A thread that is back from a call without the loop joins the idle ones before it posts its completion: the owner that reads it
+//!   finds a thread for the next request, and need not call itself.
 //! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
 //!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
 //! - Handlers and the work of streams are mailed to a thread that stays among the idle ones until it reads them, or joins them only
@@ -55,12 +55,11 @@ use super::pace::TICK_NS;
 use super::sync::Ordering::{Acquire, Relaxed, Release, SeqCst};
 use super::sync::{Arc, AtomicCell, AtomicU64, Mutex, PoisonError, fence};
 use super::thread_id::{MAIN, ThreadId, ThreadSet};
-use super::tray::Tray;
 use super::wakeup::Wakeups;
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::event_loop::{EventLoop, Step};
-use crate::worker::job::{Completion, Served, Work};
+use crate::worker::job::{Served, Work};
 
 /// Who is idle.
 #[derive(Debug, Default)]
@@ -85,7 +84,6 @@ pub struct ThreadGroup {
     streams: Vec<AtomicU64>,
     mail: Vec<MailBox>,
     completed: Completions,
-    tray: Tray,
     desks: Desks,
 }
 
@@ -97,8 +95,8 @@ pub struct ThreadHandle {
 
 /// How a thread's ownership ended.
 enum Parted {
-    /// Another thread has the loop; this one has taken its next work.
-    Lost(Option<(Token, Work)>),
+    /// Another thread has the loop; this one is idle already, as the watcher or not (`None`: not yet).
+    Lost(Option<bool>),
     /// The worker is done.
     Leave,
 }
@@ -120,11 +118,11 @@ enum Watched {
 enum Performed {
     /// The loop is still this thread's.
     Kept(Box<EventLoop>),
-    /// Another thread has it; this one has taken its next work.
-    Lost(Option<(Token, Work)>),
+    /// Another thread has it; this one is idle, as the watcher or not.
+    Lost(bool),
 }
 
-/// A thread group of `threads` threads, whose completions go to `completed`, whose next work lies on `tray` and what they were given on `desks`.
+/// A thread group of `threads` threads, whose completions go to `completed`, and what they were given lies on `desks`.
 ///
 /// `puts_off`: a busy owner puts the timer off before it fires, and the watcher sleeps. Otherwise the timer fires every other tick. Where
 /// workers and clients share cores the watcher's wake is what lets the kernel spread them: without it some of four workers were
@@ -132,7 +130,7 @@ enum Performed {
 ///
 /// # Errors
 /// When there are no descriptors left.
-pub fn group(threads: usize, completed: Completions, tray: Tray, desks: Desks, puts_off: bool) -> io::Result<Vec<ThreadHandle>> {
+pub fn group(threads: usize, completed: Completions, desks: Desks, puts_off: bool) -> io::Result<Vec<ThreadHandle>> {
     let mail = (0..threads).map(|_| MailBox::default()).collect();
     let group = Arc::new(ThreadGroup {
         table: AtomicCell::new(None),
@@ -145,7 +143,6 @@ pub fn group(threads: usize, completed: Completions, tray: Tray, desks: Desks, p
         streams: (0..threads).map(|_| AtomicU64::new(0)).collect(),
         mail,
         completed,
-        tray,
         desks,
     });
     Ok((0..threads).map(|index| ThreadHandle { group: group.clone(), me: ThreadId(index) }).collect())
@@ -216,25 +213,26 @@ impl ThreadHandle {
     /// Works until the worker leaves; the thread that begins as the owner brings the loop. Returns on the main thread only when
     /// the worker leaves, on another only when the loop has failed.
     pub fn work(&self, ctx: &mut ThreadCtx, first: Option<Box<EventLoop>>) -> io::Result<()> {
-        let mut wake = first.map(Wake::Owner);
+        let mut first = first.map(Wake::Owner);
+        // Whether this thread has joined the idle ones, and as their watcher.
+        let mut joined = None;
         loop {
-            let next = match wake.take() {
-                Some(next) => next,
+            let wake = match first.take() {
+                Some(first) => first,
                 None => {
                     ctx.app.release();
-                    self.wait()?
+                    self.wait(joined.take())?
                 }
             };
-            match next {
+            match wake {
                 Wake::Owner(event_loop) => match self.own(event_loop, ctx)? {
-                    Parted::Lost(work) => wake = work.map(|(token, work)| Wake::Helper(token, work)),
+                    Parted::Lost(idle) => joined = idle,
                     Parted::Leave if self.me == MAIN => return Ok(()),
                     Parted::Leave => self.send(MAIN, Mail::Leave),
                 },
                 Wake::Helper(token, work) => {
                     let served = self.serve(work, ctx);
-                    let next = self.post(ctx.completion(token, served, false));
-                    wake = next.map(|(token, work)| Wake::Helper(token, work));
+                    joined = Some(self.post(token, served, false, ctx));
                 }
                 Wake::Leave => return Ok(()),
             }
@@ -249,7 +247,7 @@ impl ThreadHandle {
             match event_loop.next(ctx).inspect_err(|error| event_loop.close_up(error, ctx))? {
                 Step::Work(token, work) => match self.perform(event_loop, token, work, ctx) {
                     Performed::Kept(back) => event_loop = back,
-                    Performed::Lost(work) => return Ok(Parted::Lost(work)),
+                    Performed::Lost(watching) => return Ok(Parted::Lost(Some(watching))),
                 },
                 Step::HandOver(thread) => {
                     self.send(thread, Mail::Own(event_loop));
@@ -288,7 +286,7 @@ impl ThreadHandle {
             let epoch = self.publish(event_loop, ctx.clock.ns());
             let served = self.serve(work, ctx);
             let Some(back) = self.group.take(epoch) else {
-                return Performed::Lost(self.post(ctx.completion(token, served, rest)));
+                return Performed::Lost(self.post(token, served, rest, ctx));
             };
             event_loop = back;
             if !event_loop.outside.is_empty() {
@@ -348,22 +346,19 @@ impl ThreadHandle {
         }
     }
 
-    /// Tells the loop what was done, and takes the next work in the same step: the slot is never seen empty between the two.
-    fn post(&self, mut completion: Completion) -> Option<(Token, Work)> {
-        // Another call would keep the streams of this thread waiting.
-        let laid = if self.group.streams(self.me) == 0 { self.group.tray.take() } else { None };
-        let next = laid.map(|(token, queued)| {
-            self.group.desks.lay(self.me, token, queued);
-            (token, Work::Desk)
-        });
-        completion.next = next.as_ref().map(|(token, _)| *token);
+    /// Joins the idle threads and tells the loop what was done; says whether as their watcher.
+    fn post(&self, token: Token, served: Served, rest: bool, ctx: &mut ThreadCtx) -> bool {
+        let completion = ctx.completion(token, served, rest);
+        // Others may wait for the interpreter.
+        ctx.app.release();
+        let watching = self.join_idle();
         self.group.completed.post(completion);
-        next
+        watching
     }
 
-    /// Waits until this thread is needed.
-    fn wait(&self) -> io::Result<Wake> {
-        let mut watching = self.join_idle();
+    /// Waits until this thread is needed, which has joined the idle ones or has not.
+    fn wait(&self, joined: Option<bool>) -> io::Result<Wake> {
+        let mut watching = joined.unwrap_or_else(|| self.join_idle());
         loop {
             let watched = if watching { self.watch()? } else { Watched::Mail(self.group.mail[self.me.0].wait()) };
             match watched {

@@ -7,5 +7,4 @@ pub mod mailbox;
 pub mod pace;
 pub mod sync;
 pub mod thread_id;
-pub mod tray;
 pub mod wakeup;

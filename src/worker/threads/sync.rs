@@ -1,12 +1,14 @@
 //! What the threads of a worker hand over to each other with. Only these names, so that tests/handover.rs can put its own in their
 //! place and try every order in which the threads may run.
 
-pub use std::sync::atomic::{AtomicU64, Ordering, fence};
+pub use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 pub use std::sync::{Arc, PoisonError};
 #[cfg(not(tsan))]
 pub use std::sync::{Condvar, Mutex, MutexGuard};
 
 pub use crossbeam_utils::atomic::AtomicCell;
+
+pub use crate::sys::time::monotonic;
 
 #[cfg(tsan)]
 pub use seen::{Condvar, Mutex, MutexGuard};
@@ -18,7 +20,8 @@ mod seen {
     use std::ops::{Deref, DerefMut};
     use std::sync::atomic::AtomicBool;
     use std::sync::atomic::Ordering::{AcqRel, Acquire};
-    use std::sync::{self, LockResult, PoisonError};
+    use std::sync::{self, LockResult, PoisonError, WaitTimeoutResult};
+    use std::time::Duration;
 
     #[derive(Debug, Default)]
     pub struct Mutex<T> {
@@ -72,12 +75,29 @@ mod seen {
             self.0.notify_one();
         }
 
+        pub fn notify_all(&self) {
+            self.0.notify_all();
+        }
+
         pub fn wait<'a, T>(&self, mut guard: MutexGuard<'a, T>) -> LockResult<MutexGuard<'a, T>> {
             guard.order.swap(true, AcqRel);
             let inner = guard.inner.take().expect("it is held");
             guard.inner = Some(self.0.wait(inner).unwrap_or_else(PoisonError::into_inner));
             guard.order.load(Acquire);
             Ok(guard)
+        }
+
+        pub fn wait_timeout<'a, T>(
+            &self,
+            mut guard: MutexGuard<'a, T>,
+            time: Duration,
+        ) -> LockResult<(MutexGuard<'a, T>, WaitTimeoutResult)> {
+            guard.order.swap(true, AcqRel);
+            let inner = guard.inner.take().expect("it is held");
+            let (inner, result) = self.0.wait_timeout(inner, time).unwrap_or_else(PoisonError::into_inner);
+            guard.inner = Some(inner);
+            guard.order.load(Acquire);
+            Ok((guard, result))
         }
     }
 }
