@@ -1,4 +1,4 @@
-//! The manual page: its options are those of the table, and it is clean troff.
+//! The manual page and README.md: their options are those of the table; and the page is clean troff.
 
 use std::fmt::Write;
 use std::process::Command;
@@ -12,7 +12,11 @@ const END: &str = ".\\\" options: end\n";
 const SIGNALS_BEGIN: &str = ".\\\" signals: generated from the table\n";
 const SIGNALS_END: &str = ".\\\" signals: end\n";
 
-/// Set to 1, it makes the first tests write the page instead of comparing.
+const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+const README_BEGIN: &str = "<!-- options: generated from the table -->\n";
+const README_END: &str = "<!-- options: end -->\n";
+
+/// Set to 1, it makes the first tests write the page and README.md instead of comparing.
 const UPDATE: &str = "TAPSTER_UPDATE_MAN";
 
 fn page() -> String {
@@ -77,30 +81,49 @@ fn signals() -> String {
     out
 }
 
-/// What is between the two marks is `wanted`; or it becomes that, when the page is to be written.
+/// The names of all options, for README.md.
+fn names() -> String {
+    let mut out = "| about | options |\n|---|---|\n".to_owned();
+    for section in Section::ALL {
+        let name = |option: &Opt| match option.kind {
+            ValueKind::Positional => format!("`{}`", option.value),
+            ValueKind::Text | ValueKind::Number | ValueKind::Octal | ValueKind::List | ValueKind::Flag | ValueKind::Switch => format!("`--{}`", option.name),
+        };
+        let names: Vec<_> = TABLE.iter().filter(|option| option.section == section).map(name).collect();
+        writeln!(out, "| {} | {} |", section.heading(), names.join(", ")).expect("a String takes all");
+    }
+    out
+}
+
+/// What is between the two marks of a file is `wanted`; or it becomes that, when the file is to be written.
 #[track_caller]
-fn generated(begin: &str, end: &str, wanted: &str) {
+fn generated(file: &str, begin: &str, end: &str, wanted: &str) {
     // Tests of one process share the page, and two of them may write it.
     static PAGE_IN_USE: std::sync::Mutex<()> = std::sync::Mutex::new(());
     let _alone = PAGE_IN_USE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-    let page = page();
-    let (before, rest) = page.split_once(begin).expect("the first mark");
+    let text = std::fs::read_to_string(file).expect("it is there");
+    let (before, rest) = text.split_once(begin).expect("the first mark");
     let (current, after) = rest.split_once(end).expect("the second mark");
     if std::env::var_os(UPDATE).is_some_and(|value| value == "1") {
-        std::fs::write(PAGE, format!("{before}{begin}{wanted}{end}{after}")).expect("the page is written");
+        std::fs::write(file, format!("{before}{begin}{wanted}{end}{after}")).expect("it is written");
         return;
     }
-    assert!(current == wanted, "man/tapster.8 is out of date; run {UPDATE}=1 cargo test --test man, and commit the page");
+    assert!(current == wanted, "{file} is out of date; run {UPDATE}=1 cargo test --test man, and commit it");
 }
 
 #[test]
 fn the_options_of_the_page_are_those_of_the_table() {
-    generated(BEGIN, END, &options());
+    generated(PAGE, BEGIN, END, &options());
 }
 
 #[test]
 fn the_signals_of_the_page_are_those_of_the_table() {
-    generated(SIGNALS_BEGIN, SIGNALS_END, &signals());
+    generated(PAGE, SIGNALS_BEGIN, SIGNALS_END, &signals());
+}
+
+#[test]
+fn the_options_of_the_readme_are_those_of_the_table() {
+    generated(README, README_BEGIN, README_END, &names());
 }
 
 #[test]

@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 /// What to serve.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub enum AppSpec {
     /// The built-in welcome page.
+    #[default]
     Welcome,
     /// `module[:expression]` or a path to a `.py`/`.wsgi` file with the same suffix.
     Target {

@@ -1,50 +1,21 @@
 //! Settings that a reload cannot change: what they are for was done once, before the first worker.
 
+use super::options::TABLE;
 use super::settings::Settings;
-
-/// An option and its setting: puts the old value into the new settings, and says whether they differed.
-type FixedRow = (&'static str, fn(&mut Settings, &Settings) -> bool);
-
-macro_rules! fixed {
-    ($($name:literal => $field:ident,)*) => {
-        const FIXED: &[FixedRow] = &[$((
-            $name,
-            |new, old| {
-                let differs = new.$field != old.$field;
-                new.$field.clone_from(&old.$field);
-                differs
-            },
-        ),)*];
-    };
-}
-
-fixed! {
-    "backlog" => backlog,
-    "defer-accept" => defer_accept,
-    "umask" => umask,
-    "threads" => threads,
-    "ready-fd" => ready_fd,
-    "daemon" => daemon,
-    "pid" => pid_file,
-    "user" => user,
-    "group" => group,
-    "name" => name,
-    "capture-output" => capture_output,
-}
 
 /// Keeps in `new` what only a restart can change, as it is in `old`; returns the names of the options that would change it.
 pub fn keep_fixed(new: &mut Settings, old: &Settings) -> Vec<&'static str> {
     // Without --bind the sockets may have come from a service manager, which is no change.
     let other_binds = new.binds != old.binds && (new.binds_given || old.binds_given);
     (new.binds, new.binds_given) = (old.binds.clone(), old.binds_given);
-    let changed = FIXED.iter().filter(|(_, keep)| keep(new, old)).map(|(name, _)| *name);
+    let fixed = TABLE.iter().filter_map(|option| Some((option.name, option.fixed?)));
+    let changed = fixed.filter(|(_, keep)| keep(new, old)).map(|(name, _)| name);
     other_binds.then_some("bind").into_iter().chain(changed).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::options;
 
     #[test]
     fn what_needs_a_restart_is_kept_and_named() {
@@ -61,12 +32,5 @@ mod tests {
         let mut new = Settings::default();
         assert!(keep_fixed(&mut new, &passed).is_empty(), "nobody asked for other addresses");
         assert_eq!(new.binds, other);
-    }
-
-    #[test]
-    fn the_names_are_those_of_options() {
-        for (name, _) in FIXED {
-            assert!(options::find(name).is_some(), "{name}");
-        }
     }
 }

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 
 /// Where a log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum LogTarget {
     /// Standard output (`-` of the access log).
     Stdout,
     /// Standard error (`-` of the error log).
+    #[default]
     Stderr,
     /// A file, opened for appending.
     File(PathBuf),
@@ -16,20 +17,22 @@ pub enum LogTarget {
 }
 
 /// The access log's format.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum AccessFormat {
     /// gunicorn's `%(...)s` atoms.
     Atoms(String),
     /// One JSON object a line.
+    #[default]
     Json,
 }
 
 /// Severity; the names are gunicorn's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
     /// Details of single connections.
     Debug,
     /// What the server does.
+    #[default]
     Info,
     /// What an operator should look at.
     Warning,

@@ -18,171 +18,133 @@ pub struct PythonSettings {
     pub pythonpath: Vec<PathBuf>,
 }
 
-/// Everything that the operator has set, checked.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Settings {
-    /// What to serve.
-    pub app: AppSpec,
-    /// `-b/--bind`, at least one; default 127.0.0.1:8000.
-    pub binds: Vec<Bind>,
-    /// `--backlog`: length of each accept queue; default 2048.
-    pub backlog: u32,
-    /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.
-    pub defer_accept: Duration,
-    /// `-w/--workers`; `None` = auto: the usable cores.
-    pub workers: Option<usize>,
-    /// `--threads`: requests that one worker has in the application at once; default 1.
-    pub threads: usize,
-    /// `--max-queue`: complete requests of one worker that may wait for the application; 0 = none; default 2048.
-    pub max_queue: usize,
-    /// `--queue-timeout`: longest wait of such a request; 0 = no limit; default 30 s.
-    pub queue_timeout: Duration,
-    /// `--no-lending`: whether connections stay in the worker that accepted them; default off.
-    pub no_lending: bool,
-    /// `--worker-connections`: most open connections per worker; default 16384.
-    pub worker_connections: usize,
-    /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
-    pub max_requests: u64,
-    /// `--max-requests-jitter`: up to so many more, at random for each worker; default 0.
-    pub max_requests_jitter: u64,
-    /// `--max-worker-rss`: a worker with more resident memory in bytes is replaced; 0 = never (the default).
-    pub max_worker_rss: u64,
-    /// `--max-worker-age`: a worker is replaced after this time; 0 = never (the default).
-    pub max_worker_age: Duration,
-    /// `--reload-surge`: workers beyond the number of workers while a new generation takes over; default 1.
-    pub reload_surge: usize,
-    /// `--warmup`: request that a worker answers to itself before it is ready.
-    pub warmup: Option<Warmup>,
-    /// `-t/--timeout`: how long the application may take for one step of an answer; 0 = no limit; default 30 s.
-    pub timeout: Duration,
-    /// `--timeout-grace`: how much longer it may take once an exception is raised in it; 0 = none is raised; default 1 s.
-    pub timeout_grace: Duration,
-    /// `--boot-timeout`: how long a worker may take until it is ready; 0 = no limit; default 60 s.
-    pub boot_timeout: Duration,
-    /// `--graceful-timeout`: how long a drain may take; default 30 s.
-    pub graceful_timeout: Duration,
-    /// `--keep-alive`: how long an idle connection is kept; 0 = no keep-alive; default 5 s.
-    pub keep_alive: Duration,
-    /// `--header-timeout`: time for a whole head from its first byte (or from accept); beyond it 408; default 30 s.
-    pub header_timeout: Duration,
-    /// `--body-timeout`: longest pause between two reads of a body; beyond it 408; default 60 s.
-    pub body_timeout: Duration,
-    /// `--write-timeout`: longest time that a client takes no byte of its answer; default 60 s.
-    pub write_timeout: Duration,
-    /// `--limit-request-line`: bytes; default 8190.
-    pub limit_request_line: usize,
-    /// `--limit-request-fields`; default 100.
-    pub limit_request_fields: usize,
-    /// `--limit-request-field_size` (also spelled `--limit-request-field-size`): bytes; default 8190.
-    pub limit_request_field_size: usize,
-    /// `--limit-request-head`: bytes of request line and header fields together; default 64 KiB.
-    pub limit_request_head: usize,
-    /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
-    pub limit_request_body: u64,
-    /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no limit.
-    pub limit_spool: u64,
-    /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 2 MiB, what a worker's budget
-    /// for bodies has for 32 connections at once.
-    pub body_buffer: usize,
-    /// `--chdir`: working directory, changed to before the application is loaded.
-    pub chdir: Option<PathBuf>,
-    /// Interpreter.
-    pub python: PythonSettings,
-    /// `-e/--env KEY=VALUE`, in order.
-    pub env: Vec<(String, String)>,
-    /// `-m/--umask`; `None` = inherited.
-    pub umask: Option<u32>,
-    /// `--access-logfile`; `None` = no access log (the default).
-    pub access_log: Option<LogTarget>,
-    /// `--access-logformat`.
-    pub access_format: AccessFormat,
-    /// `--error-logfile`; default stderr.
-    pub error_log: LogTarget,
-    /// `--log-level`; default info.
-    pub log_level: Level,
-    /// `--log-syslog`: socket of the system log, for the logs that would go to a standard stream.
-    pub syslog: Option<PathBuf>,
-    /// `--capture-output`; default off.
-    pub capture_output: bool,
-    /// `--boot-profile`; default off.
-    pub boot_profile: bool,
-    /// `-D/--daemon`; default off.
-    pub daemon: bool,
-    /// `-p/--pid`: file for the process id of the master.
-    pub pid_file: Option<PathBuf>,
-    /// `-u/--user`: name or number.
-    pub user: Option<String>,
-    /// `-g/--group`: name or number.
-    pub group: Option<String>,
-    /// `-n/--name`: for process titles.
-    pub name: Option<String>,
-    /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.
-    pub binds_given: bool,
-    /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
-    pub forwarded_allow_ips: Trusted,
-    /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
-    pub ready_fd: Option<i32>,
+/// Declares the settings, and their blank state with the same fields. That is not their `Default`, which is what a start without any
+/// option has.
+macro_rules! settings {
+    ($(#[$about:meta])* pub struct Settings { $($(#[$doc:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$about])*
+        pub struct Settings { $($(#[$doc])* pub $field: $type,)* }
+
+        impl Settings {
+            /// What the rows of the table start from: not set, or empty until the row's default is put in.
+            pub(super) fn blank() -> Self {
+                Self { $($field: Default::default(),)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Everything that the operator has set, checked.
+    #[derive(Clone, Debug, PartialEq)]
+    pub struct Settings {
+        /// What to serve.
+        pub app: AppSpec,
+        /// `-b/--bind`, at least one; default 127.0.0.1:8000.
+        pub binds: Vec<Bind>,
+        /// `--backlog`: length of each accept queue; default 2048.
+        pub backlog: u32,
+        /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.
+        pub defer_accept: Duration,
+        /// `-w/--workers`; `None` = auto: the usable cores.
+        pub workers: Option<usize>,
+        /// `--threads`: requests that one worker has in the application at once; default 1.
+        pub threads: usize,
+        /// `--max-queue`: complete requests of one worker that may wait for the application; 0 = none; default 2048.
+        pub max_queue: usize,
+        /// `--queue-timeout`: longest wait of such a request; 0 = no limit; default 30 s.
+        pub queue_timeout: Duration,
+        /// `--no-lending`: whether connections stay in the worker that accepted them; default off.
+        pub no_lending: bool,
+        /// `--worker-connections`: most open connections per worker; default 16384.
+        pub worker_connections: usize,
+        /// `--max-requests`: a worker is replaced after so many; 0 = never (the default).
+        pub max_requests: u64,
+        /// `--max-requests-jitter`: up to so many more, at random for each worker; default 0.
+        pub max_requests_jitter: u64,
+        /// `--max-worker-rss`: a worker with more resident memory in bytes is replaced; 0 = never (the default).
+        pub max_worker_rss: u64,
+        /// `--max-worker-age`: a worker is replaced after this time; 0 = never (the default).
+        pub max_worker_age: Duration,
+        /// `--reload-surge`: workers beyond the number of workers while a new generation takes over; default 1.
+        pub reload_surge: usize,
+        /// `--warmup`: request that a worker answers to itself before it is ready.
+        pub warmup: Option<Warmup>,
+        /// `-t/--timeout`: how long the application may take for one step of an answer; 0 = no limit; default 30 s.
+        pub timeout: Duration,
+        /// `--timeout-grace`: how much longer it may take once an exception is raised in it; 0 = none is raised; default 1 s.
+        pub timeout_grace: Duration,
+        /// `--boot-timeout`: how long a worker may take until it is ready; 0 = no limit; default 60 s.
+        pub boot_timeout: Duration,
+        /// `--graceful-timeout`: how long a drain may take; default 30 s.
+        pub graceful_timeout: Duration,
+        /// `--keep-alive`: how long an idle connection is kept; 0 = no keep-alive; default 5 s.
+        pub keep_alive: Duration,
+        /// `--header-timeout`: time for a whole head from its first byte (or from accept); beyond it 408; default 30 s.
+        pub header_timeout: Duration,
+        /// `--body-timeout`: longest pause between two reads of a body; beyond it 408; default 60 s.
+        pub body_timeout: Duration,
+        /// `--write-timeout`: longest time that a client takes no byte of its answer; default 60 s.
+        pub write_timeout: Duration,
+        /// `--limit-request-line`: bytes; default 8190.
+        pub limit_request_line: usize,
+        /// `--limit-request-fields`; default 100.
+        pub limit_request_fields: usize,
+        /// `--limit-request-field_size` (also spelled `--limit-request-field-size`): bytes; default 8190.
+        pub limit_request_field_size: usize,
+        /// `--limit-request-head`: bytes of request line and header fields together; default 64 KiB.
+        pub limit_request_head: usize,
+        /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
+        pub limit_request_body: u64,
+        /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no limit.
+        pub limit_spool: u64,
+        /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 2 MiB, what a worker's budget
+        /// for bodies has for 32 connections at once.
+        pub body_buffer: usize,
+        /// `--chdir`: working directory, changed to before the application is loaded.
+        pub chdir: Option<PathBuf>,
+        /// Interpreter.
+        pub python: PythonSettings,
+        /// `-e/--env KEY=VALUE`, in order.
+        pub env: Vec<(String, String)>,
+        /// `-m/--umask`; `None` = inherited.
+        pub umask: Option<u32>,
+        /// `--access-logfile`; `None` = no access log (the default).
+        pub access_log: Option<LogTarget>,
+        /// `--access-logformat`.
+        pub access_format: AccessFormat,
+        /// `--error-logfile`; default stderr.
+        pub error_log: LogTarget,
+        /// `--log-level`; default info.
+        pub log_level: Level,
+        /// `--log-syslog`: socket of the system log, for the logs that would go to a standard stream.
+        pub syslog: Option<PathBuf>,
+        /// `--capture-output`; default off.
+        pub capture_output: bool,
+        /// `--boot-profile`; default off.
+        pub boot_profile: bool,
+        /// `-D/--daemon`; default off.
+        pub daemon: bool,
+        /// `-p/--pid`: file for the process id of the master.
+        pub pid_file: Option<PathBuf>,
+        /// `-u/--user`: name or number.
+        pub user: Option<String>,
+        /// `-g/--group`: name or number.
+        pub group: Option<String>,
+        /// `-n/--name`: for process titles.
+        pub name: Option<String>,
+        /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.
+        pub binds_given: bool,
+        /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
+        pub forwarded_allow_ips: Trusted,
+        /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
+        pub ready_fd: Option<i32>,
+    }
 }
 
 impl Settings {
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
     pub fn all_threads(&self) -> usize {
         self.threads + 1
-    }
-
-    /// What the rows of the table start from: not set, or empty until the row's default is put in.
-    pub(super) fn blank() -> Self {
-        Self {
-            app: AppSpec::Welcome,
-            binds: Vec::new(),
-            backlog: 0,
-            defer_accept: Duration::ZERO,
-            workers: None,
-            threads: 0,
-            max_queue: 0,
-            queue_timeout: Duration::ZERO,
-            no_lending: false,
-            worker_connections: 0,
-            max_requests: 0,
-            max_requests_jitter: 0,
-            max_worker_rss: 0,
-            max_worker_age: Duration::ZERO,
-            reload_surge: 0,
-            warmup: None,
-            timeout: Duration::ZERO,
-            timeout_grace: Duration::ZERO,
-            boot_timeout: Duration::ZERO,
-            graceful_timeout: Duration::ZERO,
-            keep_alive: Duration::ZERO,
-            header_timeout: Duration::ZERO,
-            body_timeout: Duration::ZERO,
-            write_timeout: Duration::ZERO,
-            limit_request_line: 0,
-            limit_request_fields: 0,
-            limit_request_field_size: 0,
-            limit_request_head: 0,
-            limit_request_body: 0,
-            limit_spool: 0,
-            body_buffer: 0,
-            chdir: None,
-            python: PythonSettings::default(),
-            env: Vec::new(),
-            umask: None,
-            access_log: None,
-            access_format: AccessFormat::Json,
-            error_log: LogTarget::Stderr,
-            log_level: Level::Info,
-            syslog: None,
-            capture_output: false,
-            boot_profile: false,
-            daemon: false,
-            pid_file: None,
-            user: None,
-            group: None,
-            name: None,
-            binds_given: false,
-            forwarded_allow_ips: Trusted::Only(Vec::new()),
-            ready_fd: None,
-        }
     }
 }

@@ -20,6 +20,13 @@ pub struct Network {
     pub prefix: u8,
 }
 
+impl Default for Trusted {
+    /// Nobody but unix sockets.
+    fn default() -> Self {
+        Self::Only(Vec::new())
+    }
+}
+
 impl Trusted {
     /// Reads `*`, or a comma list of addresses and networks; the empty text trusts no address.
     pub fn parse(text: &str) -> Result<Self, String> {

@@ -168,7 +168,7 @@ impl<'o> Encoder<'o> {
             return Err(Refused::Value { name: text(name), byte });
         }
         // The length singles out the few names that matter before any byte is compared.
-        if matches!(name.len(), 2 | 4 | 6..=8 | 10 | 14 | 16..=19) && !self.passes(name, value)? {
+        if name.len() < LENGTHS_END && LENGTHS & 1 << name.len() != 0 && !self.passes(name, value)? {
             return Ok(());
         }
         self.out.reserve(name.len() + value.len() + 4);
@@ -324,7 +324,7 @@ pub fn early_hints(out: &mut Vec<u8>, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(
 }
 
 /// Fields that only a server or proxy may send (RFC 9110 section 7.6.1; PEP 3333, "Other HTTP Features"), besides Connection
-/// and Keep-Alive; Upgrade may go with a 426. Each length must be among those that [`Encoder::field`] looks at.
+/// and Keep-Alive; Upgrade may go with a 426.
 const HOP_BY_HOP: [&str; 8] = [
     "TE",
     "Trailer",
@@ -335,6 +335,24 @@ const HOP_BY_HOP: [&str; 8] = [
     "Proxy-Authenticate",
     "Proxy-Authorization",
 ];
+
+/// Other fields that [`Encoder::passes`] looks at.
+const NOTED: [&str; 5] = ["Date", "Server", "Content-Length", "Connection", "Keep-Alive"];
+
+/// One more than the longest length in [`LENGTHS`].
+const LENGTHS_END: usize = u32::BITS as usize;
+
+/// The lengths of all these names, as bits.
+const LENGTHS: u32 = lengths(&HOP_BY_HOP) | lengths(&NOTED);
+
+const fn lengths(names: &[&str]) -> u32 {
+    let (mut bits, mut at) = (0, 0);
+    while at < names.len() {
+        bits |= 1 << names[at].len();
+        at += 1;
+    }
+    bits
+}
 
 /// The code of a status: three digits, then nothing or a space and a reason.
 fn code(status: &[u8]) -> Result<u16, Refused> {

@@ -10,10 +10,11 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 pub use crate::config::signals::{SignalMeaning, SignalRow, TABLE};
+use crate::sys::signals::named;
 
 /// The signal of a row.
 fn number(name: &str) -> Signal {
-    format!("SIG{name}").parse().expect("the names of the table are those of signals, as its test shows")
+    named(name).expect("the names of the table are those of signals, as its test shows")
 }
 
 /// Signals whose handlers stay in a forked worker, where they do nothing: a terminal and many operators send them to the whole

@@ -44,6 +44,11 @@ pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Re
     result
 }
 
+/// The signal with this name, which is without SIG: `TERM`.
+pub fn named(name: &str) -> Option<Signal> {
+    format!("SIG{name}").parse().ok()
+}
+
 /// Unblocks every signal of the calling thread: a mask survives exec, and some supervisors leave one behind.
 pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)

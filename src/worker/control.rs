@@ -8,16 +8,24 @@ use std::sync::atomic::AtomicBool;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTTIN, SIGTTOU, SIGUSR1, SIGUSR2, SIGWINCH};
+use signal_hook::consts::{SIGQUIT, SIGTERM};
 
 use crate::channel::{DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
+use crate::config::signals;
 use crate::log::sink::Sink;
+use crate::sys::signals::named;
 
 use super::descriptors::{Purpose, is_replaced};
 
+/// Signals of an operator that mean something to a worker too.
+const OURS: [i32; 2] = [SIGTERM, SIGQUIT];
+
 /// Signals that concern the master alone. A worker catches and forgets them: a terminal sends some to the whole group, and
 /// their default would kill. They are caught, not ignored, so that programs which the application starts get their defaults.
-const NOT_OURS: [i32; 7] = [SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGTTIN, SIGTTOU, SIGWINCH];
+fn not_ours() -> impl Iterator<Item = i32> {
+    let asked = signals::TABLE.iter().filter(|row| row.meaning != signals::SignalMeaning::Reap);
+    asked.filter_map(|row| named(row.name)).map(|signal| signal as i32).filter(|signal| !OURS.contains(signal))
+}
 
 /// The channel to the master and the worker's own signals.
 #[derive(Debug)]
@@ -43,7 +51,7 @@ impl Control {
     /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly. The descriptor is the pipe for
     /// [`super::app::App::tell_signals`].
     pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<(Self, OwnedFd)> {
-        for signal in NOT_OURS {
+        for signal in not_ours() {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
         let (signals, writer) = UnixStream::pair()?;

@@ -40,7 +40,12 @@ pub struct Opt {
     /// Checks one value and puts it into the settings; the error is the clause that follows the value in a message. `None`: the
     /// option steers the command itself and is no setting.
     pub(in crate::config) set: Option<Set>,
+    /// How its value stays what it is at a reload, if only a restart can change it. (`--bind` is a case of its own.)
+    pub(in crate::config) fixed: Option<Keep>,
 }
+
+/// Puts the old value into the new settings (the first); says whether they differ.
+pub(super) type Keep = fn(&mut Settings, &Settings) -> bool;
 
 /// Checks a text and puts it into the settings.
 type Set = fn(&mut Settings, &str) -> Result<(), String>;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::row::ROW;
+use super::row::{ROW, keep};
 use crate::config::app_spec::AppSpec;
 use crate::config::bind::Bind;
 use crate::config::options::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
@@ -83,6 +83,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Length of the queue of connections that wait to be accepted.",
         section: Section::Sockets,
         set: Some(|s, v| value::number(v, 1, BACKLOG_MAX).map(|n| s.backlog = n as u32)),
+        fixed: Some(|new, old| keep(&mut new.backlog, &old.backlog)),
         ..ROW
     },
     Opt {
@@ -101,6 +102,7 @@ pub(super) const ROWS: &[Opt] = &[
             s.defer_accept = time;
             Ok(())
         }),
+        fixed: Some(|new, old| keep(&mut new.defer_accept, &old.defer_accept)),
         ..ROW
     },
     Opt {
@@ -111,6 +113,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "File mode mask in octal; without it the inherited one holds, and unix sockets are open to everybody.",
         section: Section::Sockets,
         set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mask| s.umask = Some(mask))),
+        fixed: Some(|new, old| keep(&mut new.umask, &old.umask)),
         ..ROW
     },
     Opt {

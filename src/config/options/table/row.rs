@@ -22,7 +22,15 @@ pub(super) const ROW: Opt = Opt {
     separator: None,
     clear: |_| {},
     set: None,
+    fixed: None,
 };
+
+/// Keeps an old value; says whether the new one differs.
+pub(super) fn keep<T: Clone + PartialEq>(new: &mut T, old: &T) -> bool {
+    let differs = new != old;
+    new.clone_from(old);
+    differs
+}
 
 /// A duration of at least `min`, or 0 for none.
 pub(super) fn time_or_none(text: &str, min: Duration) -> Result<Duration, String> {

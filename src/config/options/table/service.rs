@@ -1,6 +1,6 @@
 //! Rows: logs, running as a service, and the command itself.
 
-use super::row::ROW;
+use super::row::{ROW, keep};
 use crate::config::logs::LogTarget;
 use crate::config::options::bounds::READY_FD_MIN;
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
@@ -66,6 +66,7 @@ pub(super) const ROWS: &[Opt] = &[
                record for each line, whatever the log level.",
         section: Section::Logs,
         set: Some(|s, v| value::flag(v).map(|flag| s.capture_output = flag)),
+        fixed: Some(|new, old| keep(&mut new.capture_output, &old.capture_output)),
         ..ROW
     },
     Opt {
@@ -77,6 +78,7 @@ pub(super) const ROWS: &[Opt] = &[
                the start has failed.",
         section: Section::Service,
         set: Some(|s, v| value::flag(v).map(|flag| s.daemon = flag)),
+        fixed: Some(|new, old| keep(&mut new.daemon, &old.daemon)),
         ..ROW
     },
     Opt {
@@ -87,6 +89,7 @@ pub(super) const ROWS: &[Opt] = &[
                is refused.",
         section: Section::Service,
         set: Some(|s, v| value::path(v).map(|path| s.pid_file = Some(path))),
+        fixed: Some(|new, old| keep(&mut new.pid_file, &old.pid_file)),
         ..ROW
     },
     Opt {
@@ -97,6 +100,7 @@ pub(super) const ROWS: &[Opt] = &[
                capability. The master stays root: sockets, logs and the pid file are opened by it.",
         section: Section::Service,
         set: Some(|s, v| value::name(v).map(|user| s.user = Some(user))),
+        fixed: Some(|new, old| keep(&mut new.user, &old.user)),
         ..ROW
     },
     Opt {
@@ -106,6 +110,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Run the workers with this group (name or number) instead of the main one of the user.",
         section: Section::Service,
         set: Some(|s, v| value::name(v).map(|group| s.group = Some(group))),
+        fixed: Some(|new, old| keep(&mut new.group, &old.group)),
         ..ROW
     },
     Opt {
@@ -115,6 +120,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Name of this server in the process titles, as in `tapster: master [NAME]`; without it, APP.",
         section: Section::Service,
         set: Some(|s, v| value::name(v).map(|name| s.name = Some(name))),
+        fixed: Some(|new, old| keep(&mut new.name, &old.name)),
         ..ROW
     },
     Opt {
@@ -145,6 +151,7 @@ pub(super) const ROWS: &[Opt] = &[
         kind: ValueKind::Number,
         help: "Write READY, the addresses and a newline to this descriptor once every worker is ready; close it on failure.",
         set: Some(|s, v| value::number(v, READY_FD_MIN, i32::MAX as u64).map(|n| s.ready_fd = Some(n as i32))),
+        fixed: Some(|new, old| keep(&mut new.ready_fd, &old.ready_fd)),
         ..ROW
     },
     Opt {

@@ -1,6 +1,6 @@
 //! Rows: the processes.
 
-use super::row::{ROW, time_or_none};
+use super::row::{ROW, keep, time_or_none};
 use crate::config::options::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
 use crate::config::options::option::{Opt, Section, ValueKind};
 use crate::config::value;
@@ -34,6 +34,7 @@ pub(super) const ROWS: &[Opt] = &[
                process; with more it must be thread-safe, and a WebSocket takes one of them as long as it stands.",
         section: Section::Workers,
         set: Some(|s, v| value::number(v, 1, THREADS_MAX).map(|n| s.threads = n as usize)),
+        fixed: Some(|new, old| keep(&mut new.threads, &old.threads)),
         ..ROW
     },
     Opt {
