@@ -7,9 +7,10 @@ use super::once::Once;
 use super::target::{Target, is_authority};
 
 /// How the body of a request is delimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Length {
     /// No body.
+    #[default]
     None,
     /// Content-Length, in bytes (may be 0: the header was there).
     Known(u64),
@@ -18,7 +19,7 @@ pub enum Length {
 }
 
 /// What the head says about the message and the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     /// Body delimitation.
     pub length: Length,

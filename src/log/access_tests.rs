@@ -21,7 +21,7 @@ fn head(method: &[u8], target: &[u8], fields: &[(&[u8], &[u8])]) -> (Head, Vec<u
     let version = push(b"HTTP/1.1", b"\r\n");
     let fields = fields.iter().map(|(n, v)| Field { name: push(n, b": "), value: push(v, b"\r\n") }).collect();
     let line = Span { start: method.start, end: version.end };
-    (Head { method, target, line, fields, version: Version::Http11, ..Head::default() }, bytes)
+    (Head { method, target, line, fields, version: Version::Http11, len: bytes.len(), ..Head::default() }, bytes)
 }
 
 fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
@@ -267,6 +267,13 @@ proptest! {
         let (text, value) = json(&record);
         prop_assert!(text.trim_end_matches('\n').bytes().all(|b| (0x20..0x7F).contains(&b)), "{}", text);
         prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(14));
-        prop_assert_eq!(value["remote_addr"].as_str().unwrap_or_default(), peer);
+        prop_assert_eq!(value["remote_addr"].as_str().unwrap_or_default(), &peer[..]);
+        let plain = Record { peer: b"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", ..record };
+        for format in [AccessFormat::Atoms(all.into()), AccessFormat::Json] {
+            let format = Format::compile(&format).expect("the format is right");
+            let mut out = Vec::new();
+            format.render(&plain, &mut Time::default(), &mut out);
+            prop_assert!(out.len() <= format.most(&plain), "{} bytes", out.len());
+        }
     }
 }

@@ -170,7 +170,7 @@ impl ThreadCtx {
             spent: 0,
             writes: false,
             coalesced: Vec::new(),
-            job: Job::new(),
+            job: Job::default(),
             clock: Clock::new(),
             date: date::Cache::new(),
             rules,

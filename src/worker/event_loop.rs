@@ -229,7 +229,7 @@ impl EventLoop {
                 ctx.forget_followers();
                 // Its thread sees it.
                 ctx.job.waited = true;
-                Box::new(ctx.job.pack(ctx.draining))
+                ctx.job.pack(ctx.draining)
             }
         }
     }

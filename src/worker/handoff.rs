@@ -15,7 +15,7 @@ use super::app::RequestBody;
 use super::connection::{Connection, Phase};
 use super::ctx::{READ_SIZE, Rules};
 use super::job::{Link, QueuedRequest};
-use super::kept::{InputBudget, Kept};
+use super::kept::{InputBudget, Kept, reserve};
 
 // What was handed over is taken to the thread context as what one read brings.
 const _: () = assert!(INPUT_MAX <= READ_SIZE);
@@ -113,10 +113,10 @@ fn raw(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
         Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
         Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
     };
-    let parts = [&queued.bytes, size.as_bytes(), body, end.as_bytes(), rest];
+    let parts = [&queued.own, size.as_bytes(), body, end.as_bytes(), rest];
     let len = parts.iter().map(|part| part.len()).sum();
     let mut raw = Vec::new();
-    if len > INPUT_MAX || raw.try_reserve_exact(len).is_err() {
+    if len > INPUT_MAX || !reserve(&mut raw, len) {
         return None;
     }
     parts.iter().for_each(|part| raw.extend_from_slice(part));
@@ -132,7 +132,7 @@ mod tests {
     use crate::scoreboard::Scoreboard;
     use crate::worker::app::Peer;
     use crate::worker::body::disk::Disk;
-    use crate::worker::body::spool::{BodyBudget, Lease};
+    use crate::worker::body::spool::BodyBudget;
     use crate::worker::body::upload::Upload;
     use crate::worker::connection::Token;
     use crate::worker::kept::Leased;
@@ -148,21 +148,14 @@ mod tests {
         let framing = crate::http::framing::of(&parsed, &bytes).unwrap();
         let link = connection.link.clone();
         let queued = QueuedRequest {
-            link,
-            bytes,
+            link: Some(link),
+            own: bytes,
             head: parsed,
             framing,
             body,
-            lease: Lease::default(),
-            output: None,
-            early: Vec::new(),
             queued: 7,
-            waited: false,
-            draining: false,
             since: 100,
-            given: 0,
-            block: None,
-            behind: false,
+            ..QueuedRequest::default()
         };
         connection.phase = Phase::Waiting(Box::new(queued));
         connection
@@ -188,7 +181,7 @@ mod tests {
             let message = connection.handoff().unwrap();
             let Phase::Waiting(queued) = &connection.phase else { unreachable!("it was made so") };
             let mut upload =
-                Upload::new(queued.framing, &Rules::of(&Settings::default()), &BodyBudget::new(0, queued.link.disk.clone()))
+                Upload::new(queued.framing, &Rules::of(&Settings::default()), &BodyBudget::new(0, connection.link.disk.clone()))
                     .unwrap();
             let fed = upload.feed(&message.input[head.len()..]).unwrap();
             assert!(fed.done && fed.used == message.input.len() - head.len());

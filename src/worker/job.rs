@@ -4,7 +4,8 @@
 //! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
 
 use std::io;
-use std::ops::Range;
+use std::mem::{replace, take};
+use std::ops::{Deref, DerefMut, Range};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -13,7 +14,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::http::framing::{Framing, Length};
+use crate::http::framing::Framing;
 use crate::http::head::Head;
 use crate::http::header_cache::BlockId;
 use crate::net::stream::Stream;
@@ -21,7 +22,7 @@ use crate::net::stream::Stream;
 use super::app::{Client, Fate, Gone, Outlet, Peer, Produced, RequestBody};
 use super::connection::Token;
 use super::ctx::{copy_of_head, head_of};
-use super::kept::Kept;
+use super::kept::{Kept, reserve};
 use super::precedence::{Passage, Precedence};
 use super::streaming::Streaming;
 use crate::worker::body::disk::Disk;
@@ -35,6 +36,9 @@ use crate::worker::threads::thread_id::{MAIN, ThreadId};
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
 /// takes longer on an idle machine is a full socket, whose client can wait.
 const OVERTAKEN: Duration = TICK.saturating_mul(250);
+
+/// Bytes of a head that a spare keeps memory for: longer ones are rare.
+const SPARE_MAX: usize = 16 * 1024;
 
 /// The two ends of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
@@ -99,17 +103,73 @@ impl Client for Link {
 }
 
 /// The request in hand. It lives in the thread context and is filled anew for each request, so that serving allocates nothing.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Job {
+    /// What leaves the thread context with the request.
+    queued: Box<QueuedRequest>,
+    /// The head's bytes in the thread's input buffer, when they are nowhere else.
+    pub at: Range<usize>,
+    /// When the call began, nanoseconds of the loop's clock.
+    pub began: u64,
+    /// Length of the thread's output before the call.
+    pub rendered: usize,
+    /// Memory for the next request when this one leaves the thread context, so that none is asked for each time.
+    pub spare: Option<Box<QueuedRequest>>,
+}
+
+impl Deref for Job {
+    type Target = QueuedRequest;
+
+    fn deref(&self) -> &QueuedRequest {
+        &self.queued
+    }
+}
+
+impl DerefMut for Job {
+    fn deref_mut(&mut self) -> &mut QueuedRequest {
+        &mut self.queued
+    }
+}
+
+impl Job {
+    /// The bytes that the head was parsed from; `input` is the thread's buffer.
+    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
+        if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
+    }
+
+    /// Makes the head independent of the thread's buffer, `input`. A client decides how much it is: `false` when there is no memory.
+    #[must_use]
+    pub fn detach(&mut self, input: &[u8]) -> bool {
+        if self.own.is_empty() {
+            let head = &input[self.at.clone()];
+            if self.own.capacity() > SPARE_MAX {
+                self.own = Vec::new();
+            }
+            if !reserve(&mut self.own, head.len()) {
+                return false;
+            }
+            self.own.extend_from_slice(head);
+        }
+        true
+    }
+
+    /// Takes out the head and its bytes, which are detached.
+    pub fn take_head(&mut self) -> (Head, Vec<u8>) {
+        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
+        (take(&mut self.head), take(&mut self.own))
+    }
+}
+
+/// A request that may leave its thread context: for another thread, or to wait for a free slot.
+#[derive(Debug, Default)]
+pub struct QueuedRequest {
     /// Socket and client; `None` between requests.
     pub link: Option<Arc<Link>>,
-    /// The head's bytes when they are not in the thread's input buffer (the body came later).
+    /// The head's bytes when they are not in a thread context's input buffer (the body came later, or the request has left its thread context).
     pub own: Vec<u8>,
-    /// The head's bytes in the thread's input buffer, when `own` is empty.
-    pub at: Range<usize>,
-    /// The head; its spans count from the start of those bytes.
+    /// The head; its spans count from the start of its bytes.
     pub head: Head,
-    /// Name of the head's block in the thread's cache, if it is there.
+    /// Name of the head's block in the cache of the thread that serves it, if it is there.
     pub block: Option<BlockId>,
     /// Framing of the request.
     pub framing: Framing,
@@ -127,95 +187,20 @@ pub struct Job {
     pub queued: u64,
     /// Whether it has waited for anything, so that its client may have left meanwhile.
     pub waited: bool,
-    /// When the call began, nanoseconds of the loop's clock.
-    pub began: u64,
-    /// Length of the thread's output before the call.
-    pub rendered: usize,
-}
-
-impl Job {
-    /// No request.
-    pub fn new() -> Self {
-        Self {
-            link: None,
-            own: Vec::new(),
-            at: 0..0,
-            head: Head::default(),
-            block: None,
-            framing: Framing { length: Length::None, persistent: false, expect_continue: false, upgrade: false },
-            body: RequestBody::Empty,
-            lease: Lease::default(),
-            early: Vec::new(),
-            output: None,
-            behind: false,
-            queued: 0,
-            waited: false,
-            began: 0,
-            rendered: 0,
-        }
-    }
-
-    /// The bytes that the head was parsed from; `input` is the thread's buffer.
-    pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
-        if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
-    }
-
-    /// Makes the head independent of the thread's buffer, `input`. A client decides how much it is: `false` when there is no memory.
-    #[must_use]
-    pub fn detach(&mut self, input: &[u8]) -> bool {
-        if self.own.is_empty() {
-            let head = &input[self.at.clone()];
-            if self.own.try_reserve_exact(head.len()).is_err() {
-                return false;
-            }
-            self.own.extend_from_slice(head);
-        }
-        true
-    }
-
-    /// Takes out the head and its bytes, which are detached.
-    pub fn take_head(&mut self) -> (Head, Vec<u8>) {
-        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
-        (std::mem::take(&mut self.head), std::mem::take(&mut self.own))
-    }
-}
-
-/// A request that leaves its thread context: for another thread, or to wait for a free slot.
-#[derive(Debug)]
-pub struct QueuedRequest {
-    /// Socket and client.
-    pub link: Arc<Link>,
-    /// The bytes of the head.
-    pub bytes: Vec<u8>,
-    /// The head.
-    pub head: Head,
-    /// Framing of the request.
-    pub framing: Framing,
-    /// The body.
-    pub body: RequestBody,
-    /// What the body's memory has of the worker's budget, until the application has it.
-    pub lease: Lease,
-    /// What the client has sent behind a head that asks for another protocol.
-    pub early: Vec<u8>,
-    /// Earlier output of the connection.
-    pub output: Option<Box<Output>>,
-    /// How long it has waited for a free slot, in nanoseconds.
-    pub queued: u64,
-    /// Whether it has waited for anything.
-    pub waited: bool,
     /// Whether the worker was leaving: the thread that serves it may not know.
     pub draining: bool,
     /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
     pub since: u64,
     /// When it was laid on a desk, in the same unit.
     pub given: u64,
-    /// Name of the head's block in the cache of the thread that takes it from there, if it is the same thread.
-    pub block: Option<BlockId>,
-    /// See [`Job::behind`].
-    pub behind: bool,
 }
 
 impl QueuedRequest {
+    /// It is for another thread: this one's cache does not name its block there, and its outbox is sent.
+    pub fn leave_seat(&mut self) {
+        (self.block, self.behind) = (None, false);
+    }
+
     /// Its wait is over.
     pub fn stop_waiting(&mut self, now: u64) {
         if self.since > 0 {
@@ -235,42 +220,24 @@ impl QueuedRequest {
 
 impl Job {
     /// Takes the request, whose head is detached, out of its thread context, while its worker leaves or not.
-    pub fn pack(&mut self, draining: bool) -> QueuedRequest {
-        let Some(link) = self.link.take() else { unreachable!("a job is submitted with its link") };
-        let (head, bytes) = self.take_head();
-        QueuedRequest {
-            link,
-            bytes,
-            head,
-            framing: self.framing,
-            body: std::mem::take(&mut self.body),
-            lease: std::mem::take(&mut self.lease),
-            early: std::mem::take(&mut self.early),
-            output: self.output.take(),
-            queued: self.queued,
-            waited: self.waited,
-            draining,
-            since: 0,
-            given: 0,
-            block: None,
-            behind: false,
-        }
+    pub fn pack(&mut self, draining: bool) -> Box<QueuedRequest> {
+        debug_assert!(self.link.is_some(), "a job is submitted with its link");
+        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
+        let spare = self.spare.take().unwrap_or_default();
+        let mut queued = replace(&mut self.queued, spare);
+        (queued.draining, queued.since, queued.given) = (draining, 0, 0);
+        queued
     }
 
-    /// Puts a request into the thread context.
-    pub fn unpack(&mut self, queued: QueuedRequest) {
-        self.link = Some(queued.link);
-        self.block = queued.block;
-        self.own = queued.bytes;
-        self.head = queued.head;
-        self.framing = queued.framing;
-        self.body = queued.body;
-        self.lease = queued.lease;
-        self.early = queued.early;
-        self.output = queued.output;
-        self.behind = queued.behind;
-        self.queued = queued.queued;
-        self.waited = queued.waited;
+    /// Puts a request into the thread context. What was there, a request that is over, is the spare from now on.
+    pub fn unpack(&mut self, queued: Box<QueuedRequest>) {
+        let mut spare = replace(&mut self.queued, queued);
+        debug_assert!(spare.link.is_none(), "it is over");
+        spare.own.clear();
+        if spare.own.capacity() > SPARE_MAX {
+            spare.own = Vec::new();
+        }
+        self.spare = Some(spare);
     }
 }
 
@@ -344,6 +311,8 @@ pub struct Completion {
     pub out: Vec<u8>,
     /// Input of the connection that the sender's thread context still had.
     pub rest: Option<Box<Kept>>,
+    /// Memory for the next request that is given away, which the sender needs no more.
+    pub spare: Option<Box<QueuedRequest>>,
     /// Whether the call took longer than a tick.
     pub slow: bool,
 }

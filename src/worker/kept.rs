@@ -25,6 +25,10 @@ const FREE: usize = 4 * 1024;
 /// and as much as their bodies have.
 const BUDGET: usize = 64 * 1024 * 1024;
 
+/// InputBudget that is left where more than [`FREE`] is asked for, in bytes: small things are allocated without asking, and the worker ends
+/// when there is none for them.
+const CUSHION: usize = 512 * 1024;
+
 /// Least time between two lines of the log about refusals, in milliseconds.
 const SUMMARY_MS: u64 = 10_000;
 
@@ -91,10 +95,27 @@ impl InputBudget {
     }
 }
 
-/// A copy of bytes whose number a client or an application decides; `None` when there is no memory for it.
+/// Asks for room for exactly so many bytes more, whose number a client or an application decides; `false`: there is no memory.
+pub fn reserve(bytes: &mut Vec<u8>, more: usize) -> bool {
+    (more <= FREE || has_cushion()) && bytes.try_reserve_exact(more).is_ok()
+}
+
+/// Whether there is memory for small things beside.
+#[cold]
+fn has_cushion() -> bool {
+    let mut cushion = Vec::<u8>::new();
+    let there = cushion.try_reserve_exact(CUSHION).is_ok();
+    // The compiler may leave out an allocation that nobody looks at.
+    std::hint::black_box(&cushion);
+    there
+}
+
+/// A copy of such bytes; `None` when there is no memory for it.
 pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut copy = Vec::new();
-    copy.try_reserve_exact(bytes.len()).ok()?;
+    if !reserve(&mut copy, bytes.len()) {
+        return None;
+    }
     copy.extend_from_slice(bytes);
     Some(copy)
 }
@@ -136,7 +157,8 @@ impl Leased {
         if !self.pay(capacity, memory) {
             return false;
         }
-        let grown = self.bytes.try_reserve_exact(capacity - self.bytes.len()).is_ok();
+        let more = capacity - self.bytes.len();
+        let grown = reserve(&mut self.bytes, more);
         if !grown {
             memory.starve();
         }

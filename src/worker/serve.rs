@@ -52,7 +52,7 @@ impl ThreadCtx {
         };
         self.draining = queued.draining;
         queued.leave_desk(self.clock.ns());
-        self.job.unpack(*queued);
+        self.job.unpack(queued);
         self.call()
     }
 
@@ -64,7 +64,8 @@ impl ThreadCtx {
         self.take_in(&[]);
         self.end_iteration();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
-        Completion { from: self.thread, token, served, out, rest, slow }
+        let spare = self.job.spare.take();
+        Completion { from: self.thread, token, served, out, rest, spare, slow }
     }
 
     /// Whether the client of the request in hand, which has waited, is gone for certain; the request is logged then. One that waits
@@ -96,17 +97,20 @@ impl ThreadCtx {
         } else {
             None
         };
-        let bytes = if job.own.is_empty() { &self.input[job.at.clone()] } else { job.own.as_slice() };
         if job.queued > 0 {
             self.scoreboard.slot(self.slot).count_wait(job.queued);
         }
+        let (at, began, rendered) = (job.at.clone(), job.began, job.rendered);
+        // By its fields: the call reads some and writes to others.
+        let queued: &mut QueuedRequest = job;
+        let bytes = if queued.own.is_empty() { &self.input[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.0);
-        calls.begin(&facts(&job.head, bytes, &link.peer), job.began);
+        calls.begin(&facts(&queued.head, bytes, &link.peer), began);
         let request = Request {
             bytes,
-            head: &job.head,
-            block: job.block,
-            framing: job.framing,
+            head: &queued.head,
+            block: queued.block,
+            framing: queued.framing,
             peer: &link.peer,
             client: link.clone(),
             listener: link.listener,
@@ -116,12 +120,12 @@ impl ThreadCtx {
             upgrade,
         };
         let mut sent_head = Vec::new();
-        let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: job.rendered });
+        let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: rendered });
         let mut outlet = SocketOutlet {
             link: &link,
             passage: &self.passage,
-            output: &mut job.output,
-            behind: job.behind,
+            output: &mut queued.output,
+            behind: queued.behind,
             used: false,
             coalescing: None,
             head,

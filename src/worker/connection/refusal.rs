@@ -55,7 +55,7 @@ impl Connection {
 
     /// The server has no time for a request: 503.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
-        let head = Some((&queued.head, queued.bytes.as_slice()));
+        let head = Some((&queued.head, queued.own.as_slice()));
         let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, ctx);
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
@@ -107,7 +107,8 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Waiting(mut queued) => {
                 queued.stop_waiting(ctx.clock.ns());
-                ctx.record_gone(&queued);
+                let head = Some((&queued.head, queued.own.as_slice()));
+                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, queued.queued, 0);
             }
             Phase::Body(upload) => {
                 let head = Some((&upload.head, &*upload.bytes));
@@ -151,11 +152,6 @@ impl ThreadCtx {
     /// Logs a request that the application never has; `sent` are the bytes of the body of its answer.
     fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64, sent: u64) {
         self.record(&LogEntry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
-    }
-
-    fn record_gone(&mut self, queued: &QueuedRequest) {
-        let head = Some((&queued.head, queued.bytes.as_slice()));
-        self.record_refusal(&queued.link.peer, CLIENT_CLOSED_REQUEST, head, queued.queued, 0);
     }
 
     /// Logs the requests that came whole and had no turn; behind one whose body did not the rest cannot be told apart.

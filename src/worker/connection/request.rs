@@ -67,9 +67,10 @@ impl Connection {
         }
         match ctx.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
             Ok(Parsed::Complete) => {
-                ctx.unused.start += job.head.len - before;
+                let len = job.head.len;
+                ctx.unused.start += len - before;
                 job.own = std::mem::take(bytes).into_bytes();
-                job.own.truncate(job.head.len);
+                job.own.truncate(len);
                 return true;
             }
             Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),

@@ -29,6 +29,7 @@ impl Connection {
         // It goes out while the request waits.
         self.keep_behind(queued.output.take());
         self.link.claim.end();
+        queued.leave_seat();
         queued.since = ctx.clock.ns();
         self.deadline = time_of(queued.since, &queued, ctx);
         self.phase = Phase::Waiting(queued);
@@ -44,7 +45,6 @@ impl Connection {
     pub fn leave_desk(&mut self, mut queued: Box<QueuedRequest>, ctx: &ThreadCtx) {
         self.desk = None;
         queued.leave_desk(ctx.clock.ns());
-        queued.block = None;
         self.queue(queued, ctx);
     }
 
@@ -82,7 +82,7 @@ impl Connection {
                 self.renew_turn(ctx);
                 queued.output = self.give_output();
                 queued.stop_waiting(ctx.clock.ns());
-                ctx.job.unpack(*queued);
+                ctx.job.unpack(queued);
                 Next::Work(Work::Call)
             }
             phase => {

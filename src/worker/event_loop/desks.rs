@@ -20,7 +20,8 @@ impl EventLoop {
     /// The request that this connection has submitted is for another thread, which is about to be sent for it.
     pub fn hand_out(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
         self.send_held(ctx);
-        let queued = self.pack(token, ctx);
+        let mut queued = self.pack(token, ctx);
+        queued.leave_seat();
         self.lay_on_desk(thread, token, queued, ctx);
         self.outside.insert(thread);
         self.calls.add(thread, token, ctx.clock.ms(), true);
@@ -34,9 +35,7 @@ impl EventLoop {
     /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may lie in the
     /// outbox, and its cache knows the block of the request.
     pub fn keep_back(&mut self, token: Token, ctx: &mut ThreadCtx) {
-        let (block, behind) = (ctx.job.block, ctx.job.behind);
-        let mut queued = self.pack(token, ctx);
-        (queued.block, queued.behind) = (block, behind);
+        let queued = self.pack(token, ctx);
         self.lay_on_desk(ctx.thread, token, queued, ctx);
     }
 

@@ -31,10 +31,13 @@ impl EventLoop {
 
     /// Reads what a thread without the loop has done. An answer waits while calls are slow and other requests can have the slot: the
     /// thread begins the next call sooner by the time of a send.
-    pub(super) fn open_letter(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+    pub(super) fn open_letter(&mut self, mut completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         self.outside.remove(completion.from);
         self.calls.remove(completion.from, completion.token);
         self.pace.note(completion.slow);
+        if ctx.job.spare.is_none() {
+            ctx.job.spare = completion.spare.take();
+        }
         // Its thread has nothing to do. Streams are bound to it, and go on first.
         if self.wants_help() && !self.parked.is_empty() && matches!(completion.served, Served::Whole(..)) {
             self.iteration.opened.push_back(completion);
