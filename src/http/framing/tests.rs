@@ -133,19 +133,19 @@ fn http11_has_exactly_one_valid_host() {
 fn http11_persists_unless_told_to_close() {
     let persistent = |fields: &str| http11(fields).unwrap().persistent;
     assert!(persistent(""));
-    assert!(persistent("ConnectionOptions: keep-alive"));
-    assert!(persistent("ConnectionOptions: upgrade, foo"));
-    assert!(persistent("ConnectionOptions: closed"));
+    assert!(persistent("Connection: keep-alive"));
+    assert!(persistent("Connection: upgrade, foo"));
+    assert!(persistent("Connection: closed"));
     for fields in [
-        "ConnectionOptions: close",
+        "Connection: close",
         "connection: CLOSE",
-        "ConnectionOptions: foo, Close ,bar",
-        "ConnectionOptions: foo\nConnection: close",
+        "Connection: foo, Close ,bar",
+        "Connection: foo\nConnection: close",
     ] {
         assert!(!persistent(fields), "{fields:?}");
     }
     assert!(
-        !persistent("ConnectionOptions: close, keep-alive") && !persistent("ConnectionOptions: keep-alive\nConnection: close")
+        !persistent("Connection: close, keep-alive") && !persistent("Connection: keep-alive\nConnection: close")
     );
 }
 
@@ -153,9 +153,9 @@ fn http11_persists_unless_told_to_close() {
 fn http10_persists_only_when_asked() {
     let persistent = |fields: &str| http10(fields).unwrap().persistent;
     assert!(!persistent(""));
-    assert!(!persistent("ConnectionOptions: keep-alive, close"));
-    assert!(persistent("ConnectionOptions: Keep-Alive"));
-    assert!(persistent("ConnectionOptions: foo\nConnection: , keep-alive"));
+    assert!(!persistent("Connection: keep-alive, close"));
+    assert!(persistent("Connection: Keep-Alive"));
+    assert!(persistent("Connection: foo\nConnection: , keep-alive"));
 }
 
 #[test]
@@ -180,7 +180,7 @@ fn an_upgrade_is_named_in_connection() {
     let upgrade = |fields: &str| http11(fields).unwrap().upgrade;
     assert!(upgrade("Upgrade: websocket\nConnection: keep-alive, Upgrade"));
     assert!(!upgrade("Upgrade: websocket"));
-    assert!(!upgrade("ConnectionOptions: Upgrade"));
+    assert!(!upgrade("Connection: Upgrade"));
     assert!(!http10("Upgrade: websocket\nConnection: Upgrade").unwrap().upgrade);
 }
 
@@ -198,6 +198,6 @@ fn the_form_of_the_target_is_checked() {
 #[test]
 fn names_that_only_look_alike_mean_nothing() {
     let framing =
-        http11("Content_Length: 5\nTransfer_Encoding: chunked\nContent-Lengths: x\nX-ConnectionOptions: close").unwrap();
+        http11("Content_Length: 5\nTransfer_Encoding: chunked\nContent-Lengths: x\nX-Connection: close").unwrap();
     assert_eq!((framing.length, framing.persistent), (Length::None, true));
 }
