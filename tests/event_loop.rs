@@ -18,7 +18,7 @@ use tapster::channel::{Order, Report};
 use tapster::config::Settings;
 use tapster::http::framing::Length;
 use tapster::http::response::{self, BodyFraming as Encoding, Context, Encoder};
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Produced, Blocks, Summary};
+use tapster::worker::app::{App, Blocks, Fate, Outlet, Produced, Reply, Request, Summary};
 
 /// Bytes of one large block; more than any socket buffer takes at once.
 const LARGE: usize = 32 * 1024 * 1024;

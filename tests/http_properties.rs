@@ -6,10 +6,10 @@ mod exchange;
 use exchange::{End, LIMITS, MAX_TRAILER, read};
 use proptest::collection::vec;
 use proptest::prelude::*;
-use tapster::http::header_cache::HeaderCache;
 use tapster::http::body::Decoder;
 use tapster::http::framing::{self, Length};
 use tapster::http::head::{Head, Limits, Parsed, Progress, Version};
+use tapster::http::header_cache::HeaderCache;
 use tapster::http::response::{Context, Encoder, End as BodyEnd, Fit};
 use tapster::http::target::percent_decode;
 

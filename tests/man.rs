@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
-use tapster::config::options::{ValueKind, Opt, Section, TABLE};
+use tapster::config::options::{Opt, Section, TABLE, ValueKind};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
 const BEGIN: &str = ".\\\" options: generated from the table\n";

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use proptest::prelude::*;
 use tapster::channel::{BootError, Order, Report};
-use tapster::master::event::{Action, Event, Generation, Hang, Note, Policy, OperatorRequest, SlotIndex, Wear};
+use tapster::master::event::{Action, Event, Generation, Hang, Note, OperatorRequest, Policy, SlotIndex, Wear};
 use tapster::master::supervisor::{BACKOFF_MAX, RESTART_WINDOW, RESTARTS, Supervisor};
 use tapster::sys::process::Exit;
 

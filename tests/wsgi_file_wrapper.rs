@@ -2,7 +2,7 @@
 
 mod wsgi_driver;
 
-use tapster::worker::app::{Fate, Reply, Produced};
+use tapster::worker::app::{Fate, Produced, Reply};
 use wsgi_driver::{Answer, Sent, Server, Setup, with_python};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: testing\r\n\r\n";

@@ -22,22 +22,28 @@ use crate::worker::body::upload::Upload;
 use crate::worker::send::output::Output;
 use crate::worker::threads::thread_id::ThreadId;
 
+mod coalesce;
 mod ending;
+mod fin;
+mod handoff;
 mod keeping;
+mod late;
+mod outbox;
 mod reading;
 mod refusal;
 mod request;
 mod sending;
 mod serving;
-mod token;
+mod streaming;
+mod uploading;
 mod waiting;
 
 use ending::Linger;
 
+pub use super::token::Token;
 pub use ending::CloseReason;
 pub use reading::Edge;
 pub(super) use refusal::CLIENT_CLOSED_REQUEST;
-pub use token::Token;
 
 /// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
 const BUDGET: u8 = 48;

@@ -26,6 +26,15 @@ use crate::worker::deadline::alarm::Alarms;
 use crate::worker::send::outbox::Outbox;
 use crate::worker::threads::thread_id::ThreadId;
 
+mod coalesce;
+mod fin;
+mod late;
+mod outbox;
+mod refusal;
+mod serve;
+mod signals;
+mod streaming;
+
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
 

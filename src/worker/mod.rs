@@ -10,17 +10,16 @@ mod ctx;
 mod deadline;
 mod descriptors;
 mod event_loop;
-mod handoff;
 mod hijack;
 mod job;
 mod kept;
 mod overload;
 mod precedence;
 mod send;
-mod serve;
 mod streaming;
 mod threads;
 mod timers;
+mod token;
 mod trust;
 mod warmup;
 

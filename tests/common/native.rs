@@ -16,7 +16,7 @@ use tapster::net::bind;
 use tapster::net::listener::Address;
 use tapster::scoreboard::Scoreboard;
 use tapster::sys::signals::Blocked;
-use tapster::worker::app::{App, Fate, Outlet, Produced, Blocks, Summary};
+use tapster::worker::app::{App, Blocks, Fate, Outlet, Produced, Summary};
 use tapster::worker::{self, Boot};
 
 /// Longest time that a step of such a test may take.

@@ -86,7 +86,9 @@ impl App for Echo {
         if target.starts_with(b"/blocks") {
             // Byte by byte.
             let mut bytes = target.into_iter();
-            return Reply::Blocks(Box::new(CountedBlocks::new(encoder.finish(None), move || bytes.next().map(|byte| vec![byte]))));
+            return Reply::Blocks(Box::new(CountedBlocks::new(encoder.finish(None), move || {
+                bytes.next().map(|byte| vec![byte])
+            })));
         }
         let mut encoding = encoder.finish(Some(target.len() as u64));
         let size = if target.len() == LARGE { LARGE } else { 3 };

@@ -12,12 +12,14 @@ use std::thread;
 use tapster::channel::BootError;
 use tapster::config::Level;
 use tapster::config::{AppSpec, Code, LogTarget, Settings};
-use tapster::http::header_cache::HeaderCache;
 use tapster::http::framing::Length;
 use tapster::http::head::{Head, Limits, Parsed, Progress};
+use tapster::http::header_cache::HeaderCache;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
-use tapster::worker::app::{App, RequestBody, BodyFile, Client, Fate, Gone, Outlet, Peer, Renounce, Reply, Request, Produced, Summary};
+use tapster::worker::app::{
+    App, BodyFile, Client, Fate, Gone, Outlet, Peer, Produced, Renounce, Reply, Request, RequestBody, Summary,
+};
 use tapster::wsgi::Wsgi;
 
 /// Value of the Date field in every answer.

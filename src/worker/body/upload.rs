@@ -2,7 +2,8 @@
 //!
 //! A body of known length is read straight to where it stays, once the read buffer is used up.
 
-use std::os::fd::AsFd;
+use std::io;
+use std::os::fd::BorrowedFd;
 
 use crate::http::body::Decoder;
 use crate::http::error::Error;
@@ -11,8 +12,7 @@ use crate::http::head::Head;
 
 use super::spool::{BodyBudget, Lease, Spool};
 use crate::worker::app::{RequestBody, StorageError};
-use crate::worker::connection::{Connection, Flow, Next, Phase};
-use crate::worker::ctx::{Rules, ThreadCtx};
+use crate::worker::ctx::Rules;
 use crate::worker::kept::Leased;
 
 /// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
@@ -92,8 +92,16 @@ impl Upload {
         }
     }
 
+    /// Reads at most `left` bytes of the body from this socket to where they stay; `left` as [`Self::left`] says. Returns how many
+    /// bytes it asked for, too.
+    pub fn receive(&mut self, socket: BorrowedFd<'_>, left: u64) -> (usize, io::Result<usize>) {
+        let (wanted, result) = self.spool.read(socket, left);
+        self.decoder.pass(*result.as_ref().unwrap_or(&0) as u64);
+        (wanted, result)
+    }
+
     /// Bytes still to come, if what comes is all data and can be read straight to memory.
-    fn left(&mut self) -> Option<u64> {
+    pub fn left(&mut self) -> Option<u64> {
         self.decoder.left().filter(|&left| left > 0 && self.spool.takes_more())
     }
 
@@ -105,29 +113,5 @@ impl Upload {
     /// The complete body.
     pub fn finish(self) -> Result<RequestBody, UploadError> {
         self.spool.finish().map_err(UploadError::Spool)
-    }
-}
-
-impl Connection {
-    /// Reads more of a body straight to where it stays; `None` when it must go through the thread's buffer.
-    pub(in crate::worker) fn receive_body(&mut self, ctx: &mut ThreadCtx) -> Option<Flow> {
-        let Phase::Body(upload) = &mut self.phase else { return None };
-        let left = upload.left()?;
-        let Phase::Body(mut upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
-        let result = self.read_with(|stream| upload.spool.read(stream.as_fd(), left));
-        let count = *result.as_ref().unwrap_or(&0);
-        upload.decoder.pass(count as u64);
-        if count as u64 == left {
-            return Some(self.take_body(upload, ctx));
-        }
-        self.phase = Phase::Body(upload);
-        Some(match result {
-            Ok(0) => Err(Next::Wait),
-            Ok(_) => {
-                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
-                Ok(())
-            }
-            Err(reason) => Err(Next::Close(self.lost(reason, ctx))),
-        })
     }
 }

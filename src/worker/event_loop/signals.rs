@@ -1,13 +1,8 @@
 //! Signals that the application handles. Its handlers are work for the main thread like any other: while they run or wait for the
 //! interpreter, the loop lies on the table or another thread has it.
 
-use super::{EventLoop, ThreadCtx, ThreadId, Work};
-use crate::scoreboard::RequestFacts;
-use crate::worker::job::Served;
+use super::{EventLoop, ThreadCtx, Work};
 use crate::worker::threads::thread_id::MAIN;
-
-/// What a handler is called in the log when it does not end in time: the flight recorder's line.
-const LINE: &[u8] = b"(signal handlers of the application)";
 
 impl EventLoop {
     /// A signal has come: its handler runs as soon as the main thread is free.
@@ -26,23 +21,5 @@ impl EventLoop {
             Work::Signals => !self.outside.contains(MAIN),
             Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.thread(), ctx),
         }
-    }
-}
-
-impl ThreadCtx {
-    /// Runs the handlers, with the deadline of a call.
-    #[cold]
-    pub(in crate::worker) fn handle_signals(&mut self) -> Served {
-        // A thread that was idle has an old clock.
-        self.clock.refresh();
-        self.job.began = self.clock.ns();
-        let ThreadId(thread) = self.thread;
-        let facts = RequestFacts { line: LINE, client: b"", id: b"" };
-        self.scoreboard.call(self.slot, thread).resume(&facts, self.job.began, self.job.began);
-        self.app.signalled();
-        self.scoreboard.call(self.slot, thread).pause();
-        self.clock.tick();
-        self.after_call(false);
-        Served::Handled
     }
 }

@@ -12,14 +12,7 @@
 //! A block buffer is open only while the loop lies on the table, since only then somebody watches. A stream that is asked by a thread
 //! without the loop has no open block buffer, and its blocks are sent by that thread, each at once.
 
-use super::output::{self, Output};
-use crate::worker::app::Produced;
-use crate::worker::connection::{Connection, Next, Token};
-use crate::worker::ctx::{ThreadCtx, copy_of_head};
-use crate::worker::event_loop::EventLoop;
-use crate::worker::job::{SentHead, SocketOutlet, Work, deliver};
-use crate::worker::streaming::Streaming;
-use crate::worker::threads::sync::{Arc, Mutex, PoisonError};
+use crate::worker::threads::sync::{Mutex, PoisonError};
 
 /// Bytes on a block buffer from which on they are sent, whatever the stream does: memory for one stream while it is asked. A system call
 /// for so many costs little beside the copy.
@@ -27,9 +20,6 @@ pub const GATHER_MAX: usize = 64 * 1024;
 
 /// Room for the block that goes beyond that: what an answer copies at most, with its framing.
 const ROOM: usize = 17 * 1024;
-
-/// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
-const GATHER_NS: u64 = 250_000;
 
 /// Blocks of one stream on their way to the client.
 #[derive(Debug, Default)]
@@ -53,7 +43,7 @@ enum BufferState {
 }
 
 /// Where a block went.
-enum Put {
+pub enum Put {
     /// On the block buffer, where so many bytes lie now.
     Lies(usize),
     /// Nowhere: there is no room.
@@ -70,12 +60,12 @@ impl BlockBuffer {
     }
 
     /// The loop is about to be laid on the table.
-    fn open(&self) {
+    pub fn open(&self) {
         self.with(|lying| lying.state = BufferState::Open);
     }
 
     /// Takes the bytes out of `out` if it is open and has room. It never grows: the application decides how much it gives to `write()`.
-    fn put(&self, out: &mut Vec<u8>) -> Put {
+    pub fn put(&self, out: &mut Vec<u8>) -> Put {
         self.with(|lying| match lying.state {
             BufferState::Open if out.len() > lying.bytes.capacity() - lying.bytes.len() => Put::Full,
             BufferState::Open => {
@@ -112,7 +102,7 @@ impl BlockBuffer {
     }
 
     /// Closes it and brings what lies there in front of `out`; `spare` is the memory for the next time.
-    fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
+    pub fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
         self.with(|lying| {
             lying.state = BufferState::Closed;
             if !lying.bytes.is_empty() {
@@ -127,7 +117,7 @@ impl BlockBuffer {
     }
 
     /// Takes what lies there; nothing more is laid there until it is opened again.
-    fn take(&self) -> Vec<u8> {
+    pub fn take(&self) -> Vec<u8> {
         self.with(|lying| {
             lying.state = BufferState::Flushed;
             std::mem::take(&mut lying.bytes)
@@ -135,7 +125,7 @@ impl BlockBuffer {
     }
 
     /// Hands over it memory. Without any it is closed, and each block is sent at once.
-    fn supply(&self, spare: &mut Vec<u8>) {
+    pub fn supply(&self, spare: &mut Vec<u8>) {
         self.with(|lying| {
             if lying.state == BufferState::Open && lying.bytes.capacity() == 0 {
                 lying.bytes = std::mem::take(spare);
@@ -149,9 +139,9 @@ impl BlockBuffer {
 
 /// The block buffer of the stream that is asked, for `write()`.
 pub struct Coalescing<'a> {
-    block_buffer: &'a BlockBuffer,
+    pub block_buffer: &'a BlockBuffer,
     /// Whether the first block is sent, or may wait as the others do.
-    begun: &'a mut bool,
+    pub begun: &'a mut bool,
 }
 
 /// How bytes of `write()` go on.
@@ -180,118 +170,6 @@ impl Coalescing<'_> {
             Put::Closed => WritePath::Free,
             Put::Flushed => WritePath::Flushed,
         }
-    }
-}
-
-impl ThreadCtx {
-    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `output` and behind
-    /// that in `out`.
-    pub(in crate::worker) fn coalesce(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>) -> Produced {
-        let until = self.clock.ns() + GATHER_NS;
-        let before = self.out.len();
-        answer.block_buffer.supply(&mut self.coalesced);
-        self.app.enter();
-        // While others wait, the first block may as well: see `outbox`.
-        answer.begun |= self.crowded;
-        let wants_head = self.wants_response_head();
-        let step = loop {
-            let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };
-            let head = wants_head.then_some(SentHead { copy: &mut answer.response_head, from: before });
-            let mut outlet = SocketOutlet {
-                link: &answer.link,
-                passage: &self.passage,
-                output,
-                behind: false,
-                used: false,
-                coalescing: Some(coalescing),
-                head,
-            };
-            let step = answer.stream.advance(&mut self.out, &mut outlet);
-            self.clock.tick();
-            if answer.response_head.is_empty() {
-                answer.response_head = copy_of_head(self.response_head(&self.out[before.min(self.out.len())..]));
-            }
-            if step != Produced::Rendered || output.is_some() || self.clock.ns() >= until || !self.pass_on(answer) {
-                break step;
-            }
-        };
-        answer.block_buffer.collect(&mut self.out, &mut self.coalesced);
-        step
-    }
-
-    /// Lays the block in `out` in the block buffer, or sends it; says whether the stream may be asked for the next one.
-    fn pass_on(&mut self, answer: &mut Streaming) -> bool {
-        if self.out.is_empty() {
-            return true;
-        }
-        let claim = &answer.link.claim;
-        if std::mem::replace(&mut answer.begun, true) {
-            match answer.block_buffer.put(&mut self.out) {
-                Put::Lies(bytes) => return bytes < GATHER_MAX,
-                Put::Full | Put::Flushed => return false,
-                Put::Closed => {}
-            }
-        }
-        if !claim.begin_to_send() {
-            return false;
-        }
-        // A failure is found again by the loop.
-        let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
-        claim.has_sent();
-        self.out.drain(..sent);
-        self.out.is_empty()
-    }
-}
-
-/// The stream that is asked while the loop lies on the table.
-#[derive(Debug, Default)]
-pub struct Pulled(Option<(Token, Arc<BlockBuffer>)>);
-
-impl Pulled {
-    /// The loop will be laid on the table for this work.
-    pub fn begin(&mut self, token: Token, work: &Work) {
-        self.0 = match work {
-            Work::Advance(answer) => {
-                answer.block_buffer.open();
-                Some((token, answer.block_buffer.clone()))
-            }
-            Work::Call | Work::Desk | Work::Drop(_) | Work::Signals => None,
-        };
-    }
-
-    /// The loop is back.
-    pub fn end(&mut self) {
-        self.0 = None;
-    }
-}
-
-impl EventLoop {
-    /// The loop was taken while a stream was asked for its next block: sends the blocks that it has given.
-    pub(in crate::worker) fn send_gathered(&mut self, ctx: &mut ThreadCtx) {
-        let Some((token, block_buffer)) = self.pulled.0.take() else { return };
-        let Some(connection) = self.find(token) else { return };
-        // Before the block buffer is empty: what `write()` sends from then on must not overtake what lay there.
-        connection.link.precedence.set();
-        let mut bytes = block_buffer.take();
-        let next = connection.send_gathered(&mut bytes, ctx);
-        let work = self.follow(token, next, ctx);
-        debug_assert!(work.is_none(), "its stream is with the application");
-    }
-}
-
-impl Connection {
-    fn send_gathered(&mut self, bytes: &mut Vec<u8>, ctx: &ThreadCtx) -> Next {
-        if bytes.is_empty() {
-            ctx.passage.free(&self.link.precedence);
-            return Next::Wait;
-        }
-        self.link.claim.begin();
-        let result = deliver(&self.link, &mut self.output, bytes);
-        let sent = self.after_send(result, ctx);
-        if sent.is_ok() {
-            ctx.passage.free(&self.link.precedence);
-        }
-        sent.err().unwrap_or(Next::Wait)
     }
 }
 

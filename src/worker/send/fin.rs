@@ -15,17 +15,8 @@
 //! each other as a rule, and one system call closes them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::Arc;
 
-use crate::http::framing::Length;
 use crate::sys::fd::close_all;
-
-use super::output::send_last;
-use crate::worker::app::Fate;
-use crate::worker::connection::{CloseReason, Connection, Flow, Next};
-use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::deliver_by;
-use crate::worker::threads::pace::TICK_NS;
 
 /// Descriptors that wait at most: more than are accepted at a wake.
 const ENDED_MAX: usize = 32;
@@ -59,34 +50,5 @@ impl Ended {
             close_all(&mut self.fds);
         }
         any
-    }
-}
-
-impl ThreadCtx {
-    /// The fate of the connection behind the whole answer to the job in hand.
-    #[inline]
-    pub(in crate::worker) fn last_fate(&self, fate: Fate) -> Fate {
-        let Self { job, clock, .. } = self;
-        let is_last = fate == Fate::Close
-            && !job.framing.persistent
-            && job.framing.length == Length::None
-            // The head was read just before the call.
-            && job.own.is_empty()
-            && clock.ns().saturating_sub(job.began) < TICK_NS;
-        if is_last { Fate::CloseWithFin } else { fate }
-    }
-}
-
-impl Connection {
-    /// Sends the last answer to leave with the end of the connection, if that follows now.
-    #[inline]
-    pub(in crate::worker) fn flush_last(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        if !self.has_read_all() || ctx.has_input() || Arc::strong_count(&self.link) > 1 {
-            return Ok(());
-        }
-        let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));
-        self.after_send(result, ctx)?;
-        // A failure is one of the client's, and the close tells it.
-        if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
     }
 }

@@ -3,18 +3,18 @@
 use crate::http::head::Head;
 use crate::scoreboard::RequestFacts;
 
-use super::app::{Peer, Reply, Request};
-use super::connection::Token;
-use super::ctx::{LogEntry, ThreadCtx};
-use super::hijack;
-use super::job::{Completion, QueuedRequest, SentHead, Served, SocketOutlet, Work};
-use super::kept::Kept;
-use super::streaming::Streaming;
+use crate::worker::app::{Peer, Reply, Request};
 use crate::worker::body::spool::Lease;
+use crate::worker::connection::Token;
+use crate::worker::ctx::{LogEntry, ThreadCtx};
+use crate::worker::hijack;
+use crate::worker::job::{Completion, QueuedRequest, SentHead, Served, SocketOutlet, Work};
+use crate::worker::kept::Kept;
+use crate::worker::streaming::Streaming;
 use crate::worker::threads::pace::TICK_NS;
 
 /// What the flight recorder is told of a request.
-pub(super) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {
+pub(in crate::worker) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {
     let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
     RequestFacts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
 }

@@ -10,12 +10,12 @@ use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX};
 use crate::http::framing::Length;
 use crate::sys::time::NS_PER_MS;
 
-use super::DRAIN_IDLE_MS;
-use super::app::RequestBody;
-use super::connection::{Connection, Phase};
-use super::ctx::{READ_SIZE, Rules};
-use super::job::{Link, QueuedRequest};
-use super::kept::{InputBudget, Kept, reserve};
+use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::app::RequestBody;
+use crate::worker::connection::{Connection, Phase};
+use crate::worker::ctx::{READ_SIZE, Rules};
+use crate::worker::job::{Link, QueuedRequest};
+use crate::worker::kept::{InputBudget, Kept, reserve};
 
 // What was handed over is taken to the thread context as what one read brings.
 const _: () = assert!(INPUT_MAX <= READ_SIZE);

@@ -1,0 +1,23 @@
+//! The last answer, sent with the end of the connection ([`crate::worker::send::fin`]).
+
+use std::sync::Arc;
+
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::deliver_by;
+use crate::worker::send::output::send_last;
+
+use super::{CloseReason, Connection, Flow, Next};
+
+impl Connection {
+    /// Sends the last answer to leave with the end of the connection, if that follows now.
+    #[inline]
+    pub(in crate::worker) fn flush_last(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if !self.has_read_all() || ctx.has_input() || Arc::strong_count(&self.link) > 1 {
+            return Ok(());
+        }
+        let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));
+        self.after_send(result, ctx)?;
+        // A failure is one of the client's, and the close tells it.
+        if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
+    }
+}

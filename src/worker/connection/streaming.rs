@@ -1,0 +1,121 @@
+//! Sends what a stream has given, and has it asked for more.
+
+use std::io;
+use std::os::fd::AsFd;
+
+use crate::sys::sendfile::sendfile;
+use crate::worker::app::Produced;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::Work;
+use crate::worker::send::output;
+use crate::worker::streaming::{Pending, Streaming};
+
+use super::{CloseReason, Connection, Flow, Next, Phase};
+
+/// Bytes of a file sent before others have their turn.
+const FILE_BURST: u64 = 4 * 1024 * 1024;
+
+impl Connection {
+    /// Sends what the stream has given, asks it for more.
+    pub(in crate::worker) fn go_on_answering(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let Phase::Streaming(mut answer) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+            unreachable!("called in the answer phase only");
+        };
+        let sent = match answer.pending {
+            // What it has given is on its way before it is asked again (PEP 3333, "Buffering and Streaming").
+            Pending::Nothing => match self.flush(ctx) {
+                Ok(()) => return Err(Next::Work(Work::Advance(answer))),
+                stopped => stopped,
+            },
+            // An empty block sends nothing that would show that nobody is there.
+            Pending::Empty if self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
+            Pending::Empty => return Err(Next::Work(Work::Advance(answer))),
+            Pending::Block(at) => self.send_block(&mut answer, at, ctx),
+            Pending::File { offset, left } => self.send_file(&mut answer, offset, left, ctx),
+        };
+        self.phase = Phase::Streaming(answer);
+        sent
+    }
+
+    /// Takes back a stream that was asked for a block.
+    pub(in crate::worker) fn take_step(&mut self, mut answer: Box<Streaming>, step: Produced, ctx: &ThreadCtx) {
+        answer.pending = match step {
+            Produced::Rendered if ctx.out.is_empty() && self.output.is_none() => Pending::Empty,
+            Produced::Rendered | Produced::End(_) => Pending::Nothing,
+            Produced::LargeBlock => Pending::Block(0),
+            Produced::File { offset, len } => Pending::File { offset, left: len },
+        };
+        self.phase = Phase::Streaming(answer);
+    }
+
+    /// Sends the rendered bytes, the held block and its tail in one call as far as the socket takes them.
+    fn send_block(&mut self, answer: &mut Streaming, at: usize, ctx: &mut ThreadCtx) -> Flow {
+        let (block, tail) = answer.stream.large_block();
+        let total = block.len() + tail.len();
+        let (block, tail) = (&block[at.min(block.len())..], &tail[at.saturating_sub(block.len())..]);
+        let Ok(sent) = output::send_parts(&self.link.stream, [&ctx.out, block, tail]) else {
+            return Err(Next::Close(CloseReason::ClientGone));
+        };
+        if sent < ctx.out.len() {
+            let kept = self.keep_waiting(&ctx.out[sent..]);
+            ctx.out.clear();
+            return self.after_send(kept, ctx);
+        }
+        let at = at + sent - ctx.out.len();
+        ctx.out.clear();
+        if at == total {
+            answer.pending = Pending::Nothing;
+            return Ok(());
+        }
+        answer.pending = Pending::Block(at);
+        if sent > 0 {
+            self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+        }
+        Err(Next::Wait)
+    }
+
+    /// Sends the rendered bytes, then the file.
+    fn send_file(&mut self, answer: &mut Streaming, mut offset: u64, mut left: u64, ctx: &mut ThreadCtx) -> Flow {
+        self.flush(ctx)?;
+        let mut batch = FILE_BURST;
+        while left > 0 {
+            if batch == 0 {
+                return Err(Next::Yield);
+            }
+            let Some(file) = answer.stream.file() else {
+                return self.cut_file(answer, "was closed", ctx);
+            };
+            match sendfile(self.link.stream.as_fd(), file, offset, left.min(batch)) {
+                Ok(0) => return self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
+                Ok(sent) => {
+                    offset += sent;
+                    left -= sent;
+                    batch -= sent;
+                    answer.pending = Pending::File { offset, left };
+                    self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Next::Wait),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_gone(&error) => return Err(Next::Close(CloseReason::ClientGone)),
+                Err(error) => return self.cut_file(answer, &format!("cannot be read: {error}"), ctx),
+            }
+        }
+        answer.pending = Pending::Nothing;
+        Ok(())
+    }
+
+    /// The file does not give the bytes that its length promised.
+    fn cut_file(&self, answer: &Streaming, what: &str, ctx: &ThreadCtx) -> Flow {
+        let line = answer.line();
+        ctx.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
+        Err(Next::Close(CloseReason::Cut))
+    }
+}
+
+/// Whether a send failed because nobody is there any more.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::TimedOut
+    )
+}

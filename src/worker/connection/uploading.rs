@@ -1,0 +1,30 @@
+//! How a body comes: read straight to where it stays, once the read buffer is used up.
+
+use std::os::fd::AsFd;
+
+use crate::worker::ctx::ThreadCtx;
+
+use super::{Connection, Flow, Next, Phase};
+
+impl Connection {
+    /// Reads more of a body straight to where it stays; `None` when it must go through the thread's buffer.
+    pub(in crate::worker) fn receive_body(&mut self, ctx: &mut ThreadCtx) -> Option<Flow> {
+        let Phase::Body(upload) = &mut self.phase else { return None };
+        let left = upload.left()?;
+        let Phase::Body(mut upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
+        let result = self.read_with(|stream| upload.receive(stream.as_fd(), left));
+        let count = *result.as_ref().unwrap_or(&0);
+        if count as u64 == left {
+            return Some(self.take_body(upload, ctx));
+        }
+        self.phase = Phase::Body(upload);
+        Some(match result {
+            Ok(0) => Err(Next::Wait),
+            Ok(_) => {
+                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+                Ok(())
+            }
+            Err(reason) => Err(Next::Close(self.lost(reason, ctx))),
+        })
+    }
+}

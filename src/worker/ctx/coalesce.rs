@@ -1,0 +1,72 @@
+//! Asks a stream for small blocks that leave together ([`crate::worker::send::coalesce`]).
+
+use crate::worker::app::Produced;
+use crate::worker::job::{SentHead, SocketOutlet};
+use crate::worker::send::coalesce::{Coalescing, GATHER_MAX, Put};
+use crate::worker::send::output::{self, Output};
+use crate::worker::streaming::Streaming;
+
+use super::{ThreadCtx, copy_of_head};
+
+/// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
+const GATHER_NS: u64 = 250_000;
+
+impl ThreadCtx {
+    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `output` and behind
+    /// that in `out`.
+    pub(in crate::worker) fn coalesce(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>) -> Produced {
+        let until = self.clock.ns() + GATHER_NS;
+        let before = self.out.len();
+        answer.block_buffer.supply(&mut self.coalesced);
+        self.app.enter();
+        // While others wait, the first block may as well: see `outbox`.
+        answer.begun |= self.crowded;
+        let wants_head = self.wants_response_head();
+        let step = loop {
+            let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };
+            let head = wants_head.then_some(SentHead { copy: &mut answer.response_head, from: before });
+            let mut outlet = SocketOutlet {
+                link: &answer.link,
+                passage: &self.passage,
+                output,
+                behind: false,
+                used: false,
+                coalescing: Some(coalescing),
+                head,
+            };
+            let step = answer.stream.advance(&mut self.out, &mut outlet);
+            self.clock.tick();
+            if answer.response_head.is_empty() {
+                answer.response_head = copy_of_head(self.response_head(&self.out[before.min(self.out.len())..]));
+            }
+            if step != Produced::Rendered || output.is_some() || self.clock.ns() >= until || !self.pass_on(answer) {
+                break step;
+            }
+        };
+        answer.block_buffer.collect(&mut self.out, &mut self.coalesced);
+        step
+    }
+
+    /// Lays the block in `out` in the block buffer, or sends it; says whether the stream may be asked for the next one.
+    fn pass_on(&mut self, answer: &mut Streaming) -> bool {
+        if self.out.is_empty() {
+            return true;
+        }
+        let claim = &answer.link.claim;
+        if std::mem::replace(&mut answer.begun, true) {
+            match answer.block_buffer.put(&mut self.out) {
+                Put::Lies(bytes) => return bytes < GATHER_MAX,
+                Put::Full | Put::Flushed => return false,
+                Put::Closed => {}
+            }
+        }
+        if !claim.begin_to_send() {
+            return false;
+        }
+        // A failure is found again by the loop.
+        let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
+        claim.has_sent();
+        self.out.drain(..sent);
+        self.out.is_empty()
+    }
+}

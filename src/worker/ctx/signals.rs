@@ -1,0 +1,28 @@
+//! Runs the application's handlers of signals.
+
+use crate::scoreboard::RequestFacts;
+use crate::worker::job::Served;
+use crate::worker::threads::thread_id::ThreadId;
+
+use super::ThreadCtx;
+
+/// What a handler is called in the log when it does not end in time: the flight recorder's line.
+const LINE: &[u8] = b"(signal handlers of the application)";
+
+impl ThreadCtx {
+    /// Runs the handlers, with the deadline of a call.
+    #[cold]
+    pub(in crate::worker) fn handle_signals(&mut self) -> Served {
+        // A thread that was idle has an old clock.
+        self.clock.refresh();
+        self.job.began = self.clock.ns();
+        let ThreadId(thread) = self.thread;
+        let facts = RequestFacts { line: LINE, client: b"", id: b"" };
+        self.scoreboard.call(self.slot, thread).resume(&facts, self.job.began, self.job.began);
+        self.app.signalled();
+        self.scoreboard.call(self.slot, thread).pause();
+        self.clock.tick();
+        self.after_call(false);
+        Served::Handled
+    }
+}

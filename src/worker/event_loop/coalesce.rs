@@ -1,0 +1,45 @@
+//! The stream that is asked while the loop lies on the table ([`crate::worker::send::coalesce`]).
+
+use crate::worker::connection::Token;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::Work;
+use crate::worker::send::coalesce::BlockBuffer;
+use crate::worker::threads::sync::Arc;
+
+use super::EventLoop;
+
+/// The stream that is asked while the loop lies on the table.
+#[derive(Debug, Default)]
+pub struct Pulled(Option<(Token, Arc<BlockBuffer>)>);
+
+impl Pulled {
+    /// The loop will be laid on the table for this work.
+    pub fn begin(&mut self, token: Token, work: &Work) {
+        self.0 = match work {
+            Work::Advance(answer) => {
+                answer.block_buffer.open();
+                Some((token, answer.block_buffer.clone()))
+            }
+            Work::Call | Work::Desk | Work::Drop(_) | Work::Signals => None,
+        };
+    }
+
+    /// The loop is back.
+    pub fn end(&mut self) {
+        self.0 = None;
+    }
+}
+
+impl EventLoop {
+    /// The loop was taken while a stream was asked for its next block: sends the blocks that it has given.
+    pub(in crate::worker) fn send_gathered(&mut self, ctx: &mut ThreadCtx) {
+        let Some((token, block_buffer)) = self.pulled.0.take() else { return };
+        let Some(connection) = self.find(token) else { return };
+        // Before the block buffer is empty: what `write()` sends from then on must not overtake what lay there.
+        connection.link.precedence.set();
+        let mut bytes = block_buffer.take();
+        let next = connection.send_gathered(&mut bytes, ctx);
+        let work = self.follow(token, next, ctx);
+        debug_assert!(work.is_none(), "its stream is with the application");
+    }
+}

@@ -1,0 +1,68 @@
+//! The outbox ([`crate::worker::send::outbox`]) as the loop sees it: with the loop on the table during a call, sent when it is due.
+
+use crate::worker::connection::Token;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::job::Work;
+
+use super::EventLoop;
+
+impl EventLoop {
+    /// The loop is about to be laid on the table for this work.
+    #[inline]
+    pub fn lay_down(&mut self, token: Token, work: &Work, ctx: &mut ThreadCtx) {
+        if !ctx.outbox.is_empty() {
+            // While handlers of signals run, nobody may be there to take the loop.
+            if matches!(work, Work::Signals) || ctx.outbox.is_due(ctx.clock.ns(), ctx.spent) {
+                self.send_held(ctx);
+            }
+            std::mem::swap(&mut self.outbox, &mut ctx.outbox);
+        }
+        // Whoever takes the loop writes them: the call may last, or never end.
+        ctx.give_lines(&mut self.lines);
+        self.calling = token;
+        self.kept_back = matches!(work, Work::Desk);
+        self.pulled.begin(token, work);
+    }
+
+    /// The loop is this thread's: what lay on the table with it.
+    #[inline]
+    pub(in crate::worker) fn take_outbox(&mut self, ctx: &mut ThreadCtx) {
+        if !self.outbox.is_empty() {
+            std::mem::swap(&mut self.outbox, &mut ctx.outbox);
+        }
+        if !self.lines.is_empty() {
+            ctx.take_lines(&mut self.lines);
+        }
+    }
+
+    /// Sends what lies in the outbox before a call that wants to send by itself; what the socket does not take goes along with the
+    /// request. `None`: its client is gone.
+    pub(in crate::worker) fn clear_way(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<()> {
+        self.send_held(ctx);
+        let Some(connection) = self.find(token) else {
+            ctx.forget_input();
+            return None;
+        };
+        connection.send_along(&mut ctx.job);
+        Some(())
+    }
+
+    /// Sends what lies in the outbox.
+    #[inline]
+    pub(in crate::worker) fn send_held(&mut self, ctx: &mut ThreadCtx) {
+        if !ctx.outbox.is_empty() {
+            self.send_parts(ctx);
+        }
+    }
+
+    #[inline(never)]
+    fn send_parts(&mut self, ctx: &mut ThreadCtx) {
+        let mut outbox = std::mem::take(&mut ctx.outbox);
+        outbox.drain(|token, part| {
+            let Some(next) = self.find(token).and_then(|connection| connection.send_part(part, ctx)) else { return };
+            let work = self.follow(token, next, ctx);
+            debug_assert!(work.is_none(), "it has no stream");
+        });
+        ctx.outbox = outbox;
+    }
+}
