@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use worker::ctx::{Desked, Kind, Plan, ThreadCtx, World};
 use worker::event_loop::EventLoop;
-use worker::precedence::{Passage, Precedence};
 use worker::threads::completions::Completions;
 use worker::threads::desk::Desks;
+use worker::threads::precedence::{Passage, Precedence};
 use worker::threads::sync::Arc;
 use worker::threads::thread_id::MAIN;
 

@@ -87,7 +87,9 @@ fn names() -> String {
     for section in Section::ALL {
         let name = |option: &Opt| match option.kind {
             ValueKind::Positional => format!("`{}`", option.value),
-            ValueKind::Text | ValueKind::Number | ValueKind::Octal | ValueKind::List | ValueKind::Flag | ValueKind::Switch => format!("`--{}`", option.name),
+            ValueKind::Text | ValueKind::Number | ValueKind::Octal | ValueKind::List | ValueKind::Flag | ValueKind::Switch => {
+                format!("`--{}`", option.name)
+            }
         };
         let names: Vec<_> = TABLE.iter().filter(|option| option.section == section).map(name).collect();
         writeln!(out, "| {} | {} |", section.heading(), names.join(", ")).expect("a String takes all");

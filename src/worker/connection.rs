@@ -15,12 +15,14 @@ use std::sync::Arc;
 
 use super::app::Fate;
 use super::ctx::ThreadCtx;
-use super::job::{Link, QueuedRequest, Work};
+use super::job::QueuedRequest;
 use super::kept::Kept;
 use super::streaming::Streaming;
 use crate::worker::body::upload::Upload;
+use crate::worker::link::Link;
 use crate::worker::send::output::Output;
 use crate::worker::threads::thread_id::ThreadId;
+use crate::worker::work::Work;
 
 mod coalesce;
 mod ending;

@@ -9,25 +9,28 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::http::date;
-use crate::http::head::{Head, Limits};
+use crate::http::head::Head;
 use crate::http::header_cache::HeaderCache;
-use crate::log::access::{Format, Record, Time};
+use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::scoreboard::{Scoreboard, Slot};
 
-use super::app::{App, Peer};
+use super::app::App;
 use super::clock::Clock;
 use super::job::Job;
-use super::kept::{InputBudget, copied};
-use super::precedence::Passage;
+use super::kept::InputBudget;
+use super::rules::Rules;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
 use crate::worker::send::outbox::Outbox;
+use crate::worker::threads::precedence::Passage;
 use crate::worker::threads::thread_id::ThreadId;
+use journal::{Journal, LogEntry};
 
 mod coalesce;
 mod fin;
+pub mod journal;
 mod late;
 mod outbox;
 mod refusal;
@@ -38,69 +41,8 @@ mod streaming;
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
 
-/// Access-log lines are written when so many bytes wait, or at the end of the loop's turn.
-const LOG_BATCH: usize = 32 * 1024;
-
 /// InputBudget that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
 const KEEP_MAX: usize = 256 * 1024;
-
-/// Milliseconds per second.
-const MS: u64 = 1_000;
-
-/// Nanoseconds per microsecond.
-const NS_PER_MICRO: u64 = 1_000;
-
-/// Microseconds per second.
-const MICROS: u64 = 1_000_000;
-
-/// Timeouts in milliseconds and limits, as the loop uses them.
-#[derive(Clone, Copy, Debug)]
-pub struct Rules {
-    /// Limits of a head.
-    pub head: Limits,
-    /// Bytes of a whole head.
-    pub head_max: usize,
-    /// Bytes of a body (u64::MAX: no limit).
-    pub body_max: u64,
-    /// Bytes of a body in memory.
-    pub body_buffer: usize,
-    /// Time for a head.
-    pub header_timeout: u64,
-    /// Longest pause in a body.
-    pub body_timeout: u64,
-    /// Longest time without progress of the output.
-    pub write_timeout: u64,
-    /// Longest wait for a free application slot (u64::MAX: no limit).
-    pub queue_timeout: u64,
-    /// Idle time of a kept connection; 0: none is kept.
-    pub keep_alive: u64,
-}
-
-impl Rules {
-    /// The rules of these settings.
-    pub fn of(settings: &Settings) -> Self {
-        // A body that no file may hold, and no memory, could never be taken.
-        let most = |limit: u64| if limit == 0 { u64::MAX } else { limit };
-        let stored = most(settings.limit_spool).max(settings.body_buffer as u64);
-        let head = Limits {
-            request_line: settings.limit_request_line,
-            fields: settings.limit_request_fields,
-            field_size: settings.limit_request_field_size,
-        };
-        let ms = |duration: std::time::Duration| duration.as_secs() * MS + u64::from(duration.subsec_millis());
-        Self {
-            head,
-            head_max: head.head_max().min(settings.limit_request_head),
-            body_max: most(settings.limit_request_body).min(stored),
-            body_buffer: settings.body_buffer,
-            header_timeout: ms(settings.header_timeout),
-            body_timeout: ms(settings.body_timeout),
-            write_timeout: ms(settings.write_timeout),
-            queue_timeout: if settings.queue_timeout.is_zero() { u64::MAX } else { ms(settings.queue_timeout) },
-            keep_alive: ms(settings.keep_alive),
-        }
-    }
-}
 
 /// The serving thread's belongings.
 pub struct ThreadCtx {
@@ -187,13 +129,7 @@ impl ThreadCtx {
             memory: InputBudget::default(),
             passage: Arc::default(),
             log,
-            journal: access.map(|(sink, format)| Journal {
-                sink,
-                format,
-                lines: Vec::with_capacity(LOG_BATCH + READ_SIZE),
-                time: Time::default(),
-                pid: std::process::id(),
-            }),
+            journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,
             thread,
             may_call: true,
@@ -340,95 +276,4 @@ fn give_back(buffer: &mut Vec<u8>) {
 #[cold]
 fn shrink(buffer: &mut Vec<u8>) {
     buffer.shrink_to(READ_SIZE);
-}
-
-/// What the access log is told of one answer.
-pub struct LogEntry<'a> {
-    /// The client.
-    pub peer: &'a Peer,
-    /// The head and its bytes, when one could be parsed.
-    pub head: Option<(&'a Head, &'a [u8])>,
-    /// Status.
-    pub status: u16,
-    /// Body bytes.
-    pub sent: u64,
-    /// Rendered head of the answer, if the format wants it.
-    pub response_head: &'a [u8],
-    /// When the application was called, nanoseconds of the loop's clock; `None` when it was not.
-    pub began: Option<u64>,
-    /// How long it waited for a free application slot, in nanoseconds.
-    pub queued: u64,
-    /// Environ values that the format asked for.
-    pub environ: &'a [Option<String>],
-}
-
-/// Status line and fields at the start of a rendered answer; empty without the end of a head.
-pub(super) fn head_of(rendered: &[u8]) -> &[u8] {
-    memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
-}
-
-/// A copy of it for the log. Without memory it is a line without a field: with nothing, later bytes would be taken for the head.
-pub(super) fn copy_of_head(head: &[u8]) -> Vec<u8> {
-    copied(head).unwrap_or_else(|| b"\r\n".to_vec())
-}
-
-/// The access log of this worker: lines wait here until the end of the turn.
-#[derive(Debug)]
-pub struct Journal {
-    sink: Arc<Sink>,
-    /// The compiled format.
-    pub format: Arc<Format>,
-    lines: Vec<u8>,
-    time: Time,
-    pid: u32,
-}
-
-impl Journal {
-    /// The head at the start of a rendered answer, if the format wants it.
-    pub(super) fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
-        if self.format.wants_response_head() { head_of(rendered) } else { &[] }
-    }
-
-    /// Writes the line of one answer.
-    pub(super) fn record(&mut self, entry: &LogEntry<'_>, clock: &Clock) {
-        let micros = entry.began.map_or(0, |began| clock.micros_since(began));
-        let mut record = Record {
-            peer: entry.peer.addr.as_bytes(),
-            head: entry.head,
-            status: entry.status,
-            sent: entry.sent,
-            response_head: entry.response_head,
-            began: clock.wall().saturating_sub(micros / MICROS),
-            micros,
-            queued: entry.queued / NS_PER_MICRO,
-            environ: entry.environ,
-            pid: self.pid,
-        };
-        let most = self.format.most(&record);
-        if most > self.lines.capacity() - self.lines.len() && !self.make_room(most) {
-            // A client decides how much it is. A line without it is better than none.
-            (record.head, record.response_head, record.environ) = (None, &[], &[]);
-        }
-        self.format.render(&record, &mut self.time, &mut self.lines);
-        if self.lines.len() >= LOG_BATCH {
-            self.flush();
-        }
-    }
-
-    /// Makes room for a line of at most so many bytes; `false`: there is no memory for it.
-    #[cold]
-    fn make_room(&mut self, most: usize) -> bool {
-        if self.lines.try_reserve(most).is_ok() {
-            return true;
-        }
-        self.flush();
-        self.lines.try_reserve(most).is_ok()
-    }
-
-    fn flush(&mut self) {
-        if !self.lines.is_empty() {
-            self.sink.write(&self.lines);
-            self.lines.clear();
-        }
-    }
 }

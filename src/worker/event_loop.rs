@@ -25,7 +25,7 @@ use super::connection::{Connection, Token};
 use super::control::Control;
 use super::ctx::ThreadCtx;
 use super::descriptors::{Descriptors, Purpose, replaced};
-use super::job::{Completion, QueuedRequest, Served, Work};
+use super::job::QueuedRequest;
 use super::overload::Overload;
 use super::timers::Wheel;
 use crate::worker::accept::share::Share;
@@ -36,6 +36,9 @@ use crate::worker::threads::completions::Completions;
 use crate::worker::threads::desk::Desks;
 use crate::worker::threads::pace::Pace;
 use crate::worker::threads::thread_id::{MAIN, ThreadId, ThreadSet};
+use crate::worker::work::Completion;
+use crate::worker::work::Served;
+use crate::worker::work::Work;
 use coalesce::Pulled;
 
 mod coalesce;

@@ -21,7 +21,8 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
 use super::app::Takeover;
-use super::job::{Job, Link};
+use super::job::Job;
+use crate::worker::link::Link;
 use crate::worker::threads::thread_id::ThreadId;
 
 /// Longest wait at the end of a call for what the application has sent through a relay, for a client that does not read it.

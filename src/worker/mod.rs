@@ -13,8 +13,9 @@ mod event_loop;
 mod hijack;
 mod job;
 mod kept;
+mod link;
 mod overload;
-mod precedence;
+mod rules;
 mod send;
 mod streaming;
 mod threads;
@@ -22,6 +23,7 @@ mod timers;
 mod token;
 mod trust;
 mod warmup;
+mod work;
 
 use std::fs::File;
 use std::io;
@@ -50,7 +52,7 @@ use ctx::ThreadCtx;
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
-use precedence::Passage;
+use threads::precedence::Passage;
 use threads::thread_id::{MAIN, ThreadId};
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use crate::http::head::Head;
 
 use super::app::{Blocks, Summary};
-use super::ctx::{LogEntry, ThreadCtx, copy_of_head};
-use super::job::Link;
+use super::ctx::ThreadCtx;
+use crate::worker::ctx::journal::LogEntry;
+use crate::worker::ctx::journal::copy_of_head;
+use crate::worker::link::Link;
 use crate::worker::send::coalesce::BlockBuffer;
 use crate::worker::threads::thread_id::ThreadId;
 

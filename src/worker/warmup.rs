@@ -11,7 +11,7 @@ use crate::http::head::{Head, Parsed};
 use crate::sys::time;
 
 use super::app::{App, Client, Gone, Outlet, Peer, Produced, Reply, Request, RequestBody, Summary};
-use super::ctx::Rules;
+use crate::worker::rules::Rules;
 
 /// First status that is a failure (RFC 9110 section 15.5).
 const FAILURE: u16 = 400;

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::super::job::Completion;
+use super::super::work::Completion;
 use super::sync::{Arc, Condvar, Mutex};
 
 #[derive(Default)]

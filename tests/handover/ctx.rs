@@ -4,10 +4,10 @@ use std::cell::{Cell, RefCell};
 
 use super::connection::Token;
 use super::event_loop::NONE;
-use super::job::{Completion, QueuedRequest, Served, Work};
 use super::threads::pace::TICK_NS;
 use super::threads::sync::{Arc, Condvar, Mutex};
 use super::threads::thread_id::{MAIN, ThreadId};
+use super::work::{Completion, QueuedRequest, Served, Work};
 
 /// What a request does in the application.
 #[derive(Clone, Copy, Debug)]

@@ -5,11 +5,11 @@ use std::io;
 
 use super::connection::Token;
 use super::ctx::{Desked, ThreadCtx, World};
-use super::job::{Completion, QueuedRequest, Served, Work};
 use super::threads::completions::Completions;
 use super::threads::desk::{Desks, OnDesk};
 use super::threads::sync::Arc;
 use super::threads::thread_id::{MAIN, ThreadId, ThreadSet};
+use super::work::{Completion, QueuedRequest, Served, Work};
 
 #[derive(Debug)]
 pub enum Step {

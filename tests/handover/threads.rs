@@ -18,3 +18,6 @@ pub mod wakeup;
 pub mod pace {
     pub const TICK_NS: u64 = 1_000_000;
 }
+#[path = "../../src/worker/threads/precedence.rs"]
+#[allow(dead_code, reason = "the model asks less than the worker")]
+pub mod precedence;

@@ -136,17 +136,11 @@ fn http11_persists_unless_told_to_close() {
     assert!(persistent("Connection: keep-alive"));
     assert!(persistent("Connection: upgrade, foo"));
     assert!(persistent("Connection: closed"));
-    for fields in [
-        "Connection: close",
-        "connection: CLOSE",
-        "Connection: foo, Close ,bar",
-        "Connection: foo\nConnection: close",
-    ] {
+    for fields in ["Connection: close", "connection: CLOSE", "Connection: foo, Close ,bar", "Connection: foo\nConnection: close"]
+    {
         assert!(!persistent(fields), "{fields:?}");
     }
-    assert!(
-        !persistent("Connection: close, keep-alive") && !persistent("Connection: keep-alive\nConnection: close")
-    );
+    assert!(!persistent("Connection: close, keep-alive") && !persistent("Connection: keep-alive\nConnection: close"));
 }
 
 #[test]
@@ -197,7 +191,6 @@ fn the_form_of_the_target_is_checked() {
 
 #[test]
 fn names_that_only_look_alike_mean_nothing() {
-    let framing =
-        http11("Content_Length: 5\nTransfer_Encoding: chunked\nContent-Lengths: x\nX-Connection: close").unwrap();
+    let framing = http11("Content_Length: 5\nTransfer_Encoding: chunked\nContent-Lengths: x\nX-Connection: close").unwrap();
     assert_eq!((framing.length, framing.persistent), (Length::None, true));
 }

@@ -12,8 +12,8 @@ use crate::http::head::Head;
 
 use super::spool::{BodyBudget, Lease, Spool};
 use crate::worker::app::{RequestBody, StorageError};
-use crate::worker::ctx::Rules;
 use crate::worker::kept::Leased;
+use crate::worker::rules::Rules;
 
 /// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
 const TRAILER_MAX: usize = 8 * 1024;

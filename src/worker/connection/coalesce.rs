@@ -1,7 +1,6 @@
 //! Sends what is in the block buffer of a stream ([`crate::worker::send::coalesce`]).
-
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::deliver;
+use crate::worker::link::deliver;
 
 use super::{Connection, Next};
 

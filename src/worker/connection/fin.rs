@@ -1,10 +1,9 @@
 //! The last answer, sent with the end of the connection ([`crate::worker::send::fin`]).
 
-use std::sync::Arc;
-
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::deliver_by;
+use crate::worker::send::output::deliver_by;
 use crate::worker::send::output::send_last;
+use std::sync::Arc;
 
 use super::{CloseReason, Connection, Flow, Next};
 

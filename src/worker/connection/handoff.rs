@@ -13,9 +13,11 @@ use crate::sys::time::NS_PER_MS;
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::RequestBody;
 use crate::worker::connection::{Connection, Phase};
-use crate::worker::ctx::{READ_SIZE, Rules};
-use crate::worker::job::{Link, QueuedRequest};
+use crate::worker::ctx::READ_SIZE;
+use crate::worker::job::QueuedRequest;
 use crate::worker::kept::{InputBudget, Kept, reserve};
+use crate::worker::link::Link;
+use crate::worker::rules::Rules;
 
 // What was handed over is taken to the thread context as what one read brings.
 const _: () = assert!(INPUT_MAX <= READ_SIZE);

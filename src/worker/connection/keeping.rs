@@ -1,5 +1,4 @@
 //! What a connection keeps of its input between two turns, and takes to the thread context for its turn ([`crate::worker::kept`]).
-
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::Kept;
 

@@ -3,9 +3,11 @@
 use crate::http::head::Head;
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
-use crate::worker::ctx::{LogEntry, Rules, ThreadCtx};
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::ctx::journal::LogEntry;
 use crate::worker::deadline::claim::AlreadySent;
 use crate::worker::deadline::late::LateAnswer;
+use crate::worker::rules::Rules;
 
 use super::{Connection, Next, Phase};
 

@@ -2,7 +2,7 @@
 
 use crate::worker::app::Gone;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::deliver;
+use crate::worker::link::deliver;
 use crate::worker::send::output::Sent;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};

@@ -3,9 +3,11 @@
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, Produced};
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::{Job, QueuedRequest, Served, Work};
+use crate::worker::job::{Job, QueuedRequest};
 use crate::worker::kept::{Kept, Leased, copied};
 use crate::worker::send::output::Output;
+use crate::worker::work::Served;
+use crate::worker::work::Work;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 

@@ -6,9 +6,9 @@ use std::os::fd::AsFd;
 use crate::sys::sendfile::sendfile;
 use crate::worker::app::Produced;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::Work;
 use crate::worker::send::output;
 use crate::worker::streaming::{Pending, Streaming};
+use crate::worker::work::Work;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 

@@ -1,8 +1,7 @@
 //! How a body comes: read straight to where it stays, once the read buffer is used up.
 
-use std::os::fd::AsFd;
-
 use crate::worker::ctx::ThreadCtx;
+use std::os::fd::AsFd;
 
 use super::{Connection, Flow, Next, Phase};
 

@@ -2,9 +2,10 @@
 
 use crate::sys::time::NS_PER_MS;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::{QueuedRequest, Work};
+use crate::worker::job::QueuedRequest;
 use crate::worker::overload::Refusal;
 use crate::worker::threads::thread_id::ThreadId;
+use crate::worker::work::Work;
 
 use super::{Connection, Next, Phase};
 

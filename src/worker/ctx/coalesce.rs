@@ -1,12 +1,14 @@
 //! Asks a stream for small blocks that leave together ([`crate::worker::send::coalesce`]).
 
 use crate::worker::app::Produced;
-use crate::worker::job::{SentHead, SocketOutlet};
 use crate::worker::send::coalesce::{Coalescing, GATHER_MAX, Put};
+use crate::worker::send::outlet::SentHead;
+use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::send::output::{self, Output};
 use crate::worker::streaming::Streaming;
 
-use super::{ThreadCtx, copy_of_head};
+use super::ThreadCtx;
+use crate::worker::ctx::journal::copy_of_head;
 
 /// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
 const GATHER_NS: u64 = 250_000;

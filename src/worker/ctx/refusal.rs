@@ -6,13 +6,21 @@ use crate::http::framing::{self, Length};
 use crate::http::head::{Head, Parsed};
 use crate::worker::app::Peer;
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
-use crate::worker::job::{Link, QueuedRequest};
+use crate::worker::link::Link;
 
-use super::{LogEntry, ThreadCtx};
+use super::ThreadCtx;
+use crate::worker::ctx::journal::LogEntry;
 
 impl ThreadCtx {
     /// Logs a request that the application never has; `sent` are the bytes of the body of its answer.
-    pub(in crate::worker) fn record_refusal(&mut self, peer: &Peer, status: u16, head: Option<(&Head, &[u8])>, queued: u64, sent: u64) {
+    pub(in crate::worker) fn record_refusal(
+        &mut self,
+        peer: &Peer,
+        status: u16,
+        head: Option<(&Head, &[u8])>,
+        queued: u64,
+        sent: u64,
+    ) {
         self.record(&LogEntry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
     }
 

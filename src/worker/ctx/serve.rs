@@ -6,12 +6,18 @@ use crate::scoreboard::RequestFacts;
 use crate::worker::app::{Peer, Reply, Request};
 use crate::worker::body::spool::Lease;
 use crate::worker::connection::Token;
-use crate::worker::ctx::{LogEntry, ThreadCtx};
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::ctx::journal::LogEntry;
 use crate::worker::hijack;
-use crate::worker::job::{Completion, QueuedRequest, SentHead, Served, SocketOutlet, Work};
+use crate::worker::job::QueuedRequest;
 use crate::worker::kept::Kept;
+use crate::worker::send::outlet::SentHead;
+use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::streaming::Streaming;
 use crate::worker::threads::pace::TICK_NS;
+use crate::worker::work::Completion;
+use crate::worker::work::Served;
+use crate::worker::work::Work;
 
 /// What the flight recorder is told of a request.
 pub(in crate::worker) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {

@@ -1,8 +1,8 @@
 //! Runs the application's handlers of signals.
 
 use crate::scoreboard::RequestFacts;
-use crate::worker::job::Served;
 use crate::worker::threads::thread_id::ThreadId;
+use crate::worker::work::Served;
 
 use super::ThreadCtx;
 

@@ -2,8 +2,8 @@
 
 use crate::worker::app::Produced;
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
-use crate::worker::job::Served;
 use crate::worker::streaming::Streaming;
+use crate::worker::work::Served;
 
 use super::ThreadCtx;
 use super::serve::facts;

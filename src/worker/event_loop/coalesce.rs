@@ -2,9 +2,9 @@
 
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::Work;
 use crate::worker::send::coalesce::BlockBuffer;
 use crate::worker::threads::sync::Arc;
+use crate::worker::work::Work;
 
 use super::EventLoop;
 

@@ -14,9 +14,10 @@ use crate::net::stream::{PeerAddr, Stream};
 use crate::worker::app::Peer;
 use crate::worker::connection::{CloseReason, Connection, Next, Token};
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::{Link, Work};
+use crate::worker::link::Link;
 use crate::worker::overload::Refusal;
 use crate::worker::trust;
+use crate::worker::work::Work;
 
 use super::EventLoop;
 

@@ -19,8 +19,9 @@ use std::io;
 
 use crate::worker::connection::{Edge, Token};
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::{Completion, Work};
 use crate::worker::threads::thread_id::{MAIN, ThreadId};
+use crate::worker::work::Completion;
+use crate::worker::work::Work;
 
 use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
 

@@ -2,7 +2,7 @@
 
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::job::Work;
+use crate::worker::work::Work;
 
 use super::EventLoop;
 

@@ -2,8 +2,10 @@
 
 use crate::sys::time::{NS_PER_MS, monotonic};
 use crate::worker::connection::Token;
-use crate::worker::job::{Completion, Served, Work};
 use crate::worker::threads::thread_id::ThreadId;
+use crate::worker::work::Completion;
+use crate::worker::work::Served;
+use crate::worker::work::Work;
 
 use super::{EventLoop, ThreadCtx};
 

@@ -3,4 +3,5 @@
 pub mod coalesce;
 pub mod fin;
 pub mod outbox;
+pub mod outlet;
 pub mod output;

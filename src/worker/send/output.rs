@@ -10,6 +10,7 @@ use std::os::fd::AsFd;
 use crate::net::stream::Stream;
 use crate::sys::sendfile::sendfile;
 
+use crate::worker::app::Gone;
 use crate::worker::app::StorageError;
 use crate::worker::body::disk::{Disk, TempFile};
 
@@ -199,4 +200,23 @@ pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
         }
     }
     Ok(sent)
+}
+
+/// As [`crate::worker::link::deliver`], with `send`, which returns how many bytes the socket took.
+#[inline]
+pub fn deliver_by(
+    disk: &Disk,
+    output: &mut Option<Box<Output>>,
+    out: &mut Vec<u8>,
+    send: impl FnOnce(&[u8]) -> io::Result<usize>,
+) -> Result<(), Gone> {
+    let sent = match output {
+        Some(_) => 0,
+        None => send(out).map_err(|_| Gone::Client)?,
+    };
+    if sent < out.len() {
+        output.get_or_insert_default().push(&out[sent..], disk).map_err(Gone::Storage)?;
+    }
+    out.clear();
+    Ok(())
 }

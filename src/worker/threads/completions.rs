@@ -10,7 +10,7 @@ use crate::sys::process::exit_now;
 
 use crate::worker::EXIT_FAILED;
 use crate::worker::descriptors::replaced;
-use crate::worker::job::Completion;
+use crate::worker::work::Completion;
 
 /// The way to the loop; clones are the same one.
 #[derive(Clone)]

@@ -59,7 +59,8 @@ use super::wakeup::Wakeups;
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::event_loop::{EventLoop, Step};
-use crate::worker::job::{Served, Work};
+use crate::worker::work::Served;
+use crate::worker::work::Work;
 
 /// Who is idle.
 #[derive(Debug, Default)]

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use crate::worker::connection::Token;
 use crate::worker::event_loop::EventLoop;
-use crate::worker::job::Work;
+use crate::worker::work::Work;
 
 /// What another thread is told.
 pub enum Mail {

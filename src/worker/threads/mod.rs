@@ -5,6 +5,7 @@ pub mod desk;
 pub mod executor;
 pub mod mailbox;
 pub mod pace;
+pub mod precedence;
 pub mod sync;
 pub mod thread_id;
 pub mod wakeup;

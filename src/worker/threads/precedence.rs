@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use crate::worker::threads::sync::Ordering::{AcqRel, Acquire, Relaxed};
-use crate::worker::threads::sync::{AtomicU8, Condvar, Mutex, PoisonError, monotonic};
+use super::sync::Ordering::{AcqRel, Acquire, Relaxed};
+use super::sync::{AtomicU8, Condvar, Mutex, PoisonError, monotonic};
 
 const FREE: u8 = 0;
 const TAKEN: u8 = 1;

@@ -1,0 +1,81 @@
+//! The socket of a connection and what goes with it, shared between the loop and a call.
+
+use std::os::fd::AsFd;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use crate::net::stream::Stream;
+use crate::worker::app::{Client, Gone, Peer};
+use crate::worker::body::disk::Disk;
+use crate::worker::deadline::claim::Claim;
+use crate::worker::send::output::{self, Output, deliver_by};
+use crate::worker::threads::precedence::Precedence;
+
+/// The two ends of a connection that outlive a phase: shared between the loop and a call.
+#[derive(Debug)]
+pub struct Link {
+    /// The socket.
+    pub stream: Stream,
+    /// The client.
+    pub peer: Peer,
+    /// Index of the listener it came from.
+    pub listener: usize,
+    /// Whether a call may still write to it.
+    pub claim: Claim,
+    /// Where output goes that its client does not read.
+    pub disk: Disk,
+    /// Whether the application has taken the socket over.
+    hijacked: AtomicBool,
+    /// Whether the loop has answers that go before what the call sends.
+    pub precedence: Precedence,
+}
+
+impl Link {
+    /// The ends of a connection that was just accepted.
+    pub fn new(stream: Stream, peer: Peer, listener: usize, disk: Disk) -> Self {
+        Self {
+            stream,
+            peer,
+            listener,
+            claim: Claim::default(),
+            disk,
+            hijacked: AtomicBool::new(false),
+            precedence: Precedence::new(),
+        }
+    }
+
+    /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
+    /// that has closed its end may only have done with sending.
+    pub fn is_reset(&self) -> bool {
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+
+    /// The application takes the socket over; the connection serves no other request.
+    pub fn take(&self) {
+        self.hijacked.store(true, Relaxed);
+    }
+
+    /// Whether it has.
+    pub fn is_hijacked(&self) -> bool {
+        self.hijacked.load(Relaxed)
+    }
+}
+
+impl Client for Link {
+    fn has_left(&self) -> bool {
+        // nix does not name it.
+        let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
+        let mut fds = [PollFd::new(self.stream.as_fd(), half_closed)];
+        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+    }
+}
+
+/// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
+pub fn deliver(link: &Link, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
+    deliver_by(&link.disk, output, out, |bytes| output::send(&link.stream, bytes))
+}
