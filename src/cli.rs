@@ -169,7 +169,7 @@ fn argument(option: &'static Opt) -> Arg {
             .value_name(option.value)
             .value_parser(OsStringValueParser::new())
             .num_args(0..=1)
-            .require_equals(true)
+            .require_equals(option.equals)
             .default_missing_value(bare);
     }
     match option.kind {

@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     fn message(time: u64, input: &[u8]) -> HandoffMessage<'_> {
-        HandoffMessage { kind: HandoffKind::Idle, moves: 0, listener: 0, peer: None, time, input: input.into() }
+        HandoffMessage { kind: HandoffKind::Idle, moves: 0, listener: 0, peer: None, client: None, time, input: input.into() }
     }
 
     #[test]

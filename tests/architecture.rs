@@ -70,7 +70,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "config",
-        modules: &[],
+        modules: &["protocol"],
         crates: &["strsim", "toml"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::os::unix::net", "std::process", "std::thread"],
         why: "settings are values: no command-line library, no Python, no system calls",
@@ -126,7 +126,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "worker",
-        modules: &["channel", "config", "http", "handoff", "log", "net", "scoreboard", "sys", "wsgi"],
+        modules: &["channel", "config", "http", "handoff", "log", "net", "protocol", "scoreboard", "sys", "wsgi"],
         crates: &["crossbeam_channel", "crossbeam_utils", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master and cli, and Python only through wsgi",

@@ -43,6 +43,7 @@ fn heading(option: &Opt) -> String {
     let names: Vec<String> = short.chain(long).map(|name| format!("\\fB{name}\\fR")).collect();
     let value = match (option.value, option.bare) {
         ("", _) => String::new(),
+        (value, Some(_)) if !option.equals => format!(" [\\fI{}\\fR]", escape(value)),
         (value, Some(_)) => format!("[=\\fI{}\\fR]", escape(value)),
         (value, None) => format!(" \\fI{}\\fR", escape(value)),
     };

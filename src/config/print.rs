@@ -87,6 +87,8 @@ mod tests {
             given("defer-accept", &["0"]),
             given("umask", &["027"]),
             given("forwarded-allow-ips", &[""]),
+            given("proxy-protocol", &["v1"]),
+            given("proxy-allow-from", &["10.0.0.0/8"]),
             given("workers", &["3"]),
             given("threads", &["3"]),
             given("max-queue", &["0"]),

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::protocol::proxy::Accept;
+
 use super::app_spec::AppSpec;
 use super::bind::Bind;
 use super::logs::{AccessFormat, Level, LogTarget};
@@ -137,6 +139,10 @@ settings! {
         pub binds_given: bool,
         /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
         pub forwarded_allow_ips: Trusted,
+        /// `--proxy-protocol`: which versions of it; `None`: off.
+        pub proxy_protocol: Option<Accept>,
+        /// `--proxy-allow-from`; default 127.0.0.1,::1 and unix sockets.
+        pub proxy_allow_from: Trusted,
         /// `--ready-fd N`: written `READY <addresses>\n` once every worker is ready, closed on failure.
         pub ready_fd: Option<i32>,
     }

@@ -1,8 +1,8 @@
-//! Whose forwarding headers are believed: `--forwarded-allow-ips`.
+//! Which proxies are believed: `--forwarded-allow-ips`, `--proxy-allow-from`.
 
 use std::net::IpAddr;
 
-/// Whose forwarding headers are believed.
+/// Which proxies are believed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trusted {
     /// Everybody (`*`).

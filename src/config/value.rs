@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::protocol::proxy::Accept;
+
 use super::logs::{AccessFormat, Level, LogTarget};
 
 /// Reads a whole number: digits only, because `parse` alone would take a sign.
@@ -51,6 +53,17 @@ pub(super) fn size(text: &str, min: u64, max: u64) -> Result<u64, String> {
         _ => return Err(form()),
     };
     digits(amount).and_then(|n| n.checked_mul(1 << shift)).filter(|n| (min..=max).contains(n)).ok_or_else(form)
+}
+
+/// Reads which versions of the PROXY protocol are taken, with the words that gunicorn has for each; `None`: it is off.
+pub(super) fn proxy_protocol(text: &str) -> Result<Option<Accept>, String> {
+    match text.trim().to_ascii_lowercase().as_str() {
+        "off" | "false" | "0" | "none" => Ok(None),
+        "auto" | "true" | "1" => Ok(Some(Accept::Auto)),
+        "v1" => Ok(Some(Accept::V1)),
+        "v2" => Ok(Some(Accept::V2)),
+        _ => Err("must be off, v1, v2 or auto".into()),
+    }
 }
 
 /// Reads a file mode mask in octal, with or without `0o`.

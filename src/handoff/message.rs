@@ -1,28 +1,32 @@
 //! What is said of a connection in the queue, as bytes:
 //!
 //! ```text
-//! version kind moves family | listener (2) port (2) | time (8) | address (16) | input
+//! version kind moves families | listener (2) | time (8) | port (2) address (16) | port (2) address (16) | input
 //! ```
-//! Numbers are little-endian. An IPv4 address takes the first four bytes of its place.
+//! Numbers are little-endian. The first address is that of the peer, whose family is the lower half of its byte, the second one
+//! that of the client. An IPv4 address takes the first four bytes of its place.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of the message; the first byte of each. It changes with the others: programs of two versions share a queue while one
 /// becomes the other.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
 
 /// Most bytes of input that are handed over with a connection: what is larger is better kept than copied.
 pub const INPUT_MAX: usize = 64 * 1024;
 
 /// Bytes before the input.
-const HEADER: usize = 32;
+const HEADER: usize = 14 + 2 * ADDRESS;
+
+/// Bytes of a port and an address.
+const ADDRESS: usize = 2 + 16;
 
 /// Longest message in bytes.
 pub const MESSAGE_MAX: usize = HEADER + INPUT_MAX;
 
 /// Families of addresses.
-const UNIX: u8 = 0;
+const NONE: u8 = 0;
 const V4: u8 = 4;
 const V6: u8 = 6;
 
@@ -44,8 +48,10 @@ pub struct HandoffMessage<'a> {
     pub moves: u8,
     /// Index of the listener it came from. The sockets of a server never change, so it means the same to every worker.
     pub listener: u16,
-    /// Address and port of the client; `None` on a unix socket.
+    /// Address and port of the socket's peer; `None` on a unix socket.
     pub peer: Option<(IpAddr, u16)>,
+    /// Address and port of the client, where the peer is a proxy that has named it.
+    pub client: Option<(IpAddr, u16)>,
     /// Nanoseconds of the monotonic clock, which processes share: since when the request waits, or until when the next may come.
     pub time: u64,
     /// Bytes that were read and not used; at most [`INPUT_MAX`].
@@ -68,20 +74,11 @@ impl HandoffKind {
 impl<'a> HandoffMessage<'a> {
     /// Its bytes before the input.
     pub fn header(&self) -> [u8; HEADER] {
-        let (family, address, port) = match self.peer {
-            None => (UNIX, [0; 16], 0),
-            Some((IpAddr::V4(address), port)) => {
-                let mut place = [0; 16];
-                place[..4].copy_from_slice(&address.octets());
-                (V4, place, port)
-            }
-            Some((IpAddr::V6(address), port)) => (V6, address.octets(), port),
-        };
-        let first = [VERSION, self.kind.letter(), self.moves, family];
-        let (listener, port, time) = (self.listener.to_le_bytes(), port.to_le_bytes(), self.time.to_le_bytes());
+        let ((peer_family, peer), (client_family, client)) = (place_of(self.peer), place_of(self.client));
+        let first = [VERSION, self.kind.letter(), self.moves, peer_family | client_family << 4];
         let mut header = [0; HEADER];
         let mut places = header.iter_mut();
-        [&first[..], &listener, &port, &time, &address]
+        [&first[..], &self.listener.to_le_bytes(), &self.time.to_le_bytes(), &peer, &client]
             .into_iter()
             .flatten()
             .zip(&mut places)
@@ -99,27 +96,45 @@ impl<'a> HandoffMessage<'a> {
             return Err(Unknown("it has the version of another program"));
         }
         let short = Unknown("it is too short");
-        let ([kind, moves, family], rest) = rest.split_first_chunk().ok_or(short)?;
+        let ([kind, moves, families], rest) = rest.split_first_chunk().ok_or(short)?;
         let (listener, rest) = rest.split_first_chunk().ok_or(short)?;
-        let (port, rest) = rest.split_first_chunk().ok_or(short)?;
         let (time, rest) = rest.split_first_chunk().ok_or(short)?;
-        let (address, input) = rest.split_first_chunk::<16>().ok_or(short)?;
+        let (peer, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (client, input) = rest.split_first_chunk().ok_or(short)?;
         let kind = [HandoffKind::Request, HandoffKind::Idle].into_iter().find(|known| known.letter() == *kind);
-        let port = u16::from_le_bytes(*port);
-        let peer = match *family {
-            UNIX => None,
-            V4 => Some((Ipv4Addr::new(address[0], address[1], address[2], address[3]).into(), port)),
-            V6 => Some((Ipv6Addr::from(*address).into(), port)),
-            _ => return Err(Unknown("its address has an unknown family")),
-        };
         Ok(Self {
             kind: kind.ok_or(Unknown("its kind is unknown"))?,
             moves: *moves,
             listener: u16::from_le_bytes(*listener),
-            peer,
+            peer: address_in(families & 0xf, peer)?,
+            client: address_in(families >> 4, client)?,
             time: u64::from_le_bytes(*time),
             input: input.into(),
         })
+    }
+}
+
+/// Family, and port and address in their place.
+fn place_of(address: Option<(IpAddr, u16)>) -> (u8, [u8; ADDRESS]) {
+    let mut place = [0; ADDRESS];
+    let Some((address, port)) = address else { return (NONE, place) };
+    let (family, octets): (u8, &[u8]) = match &address {
+        IpAddr::V4(address) => (V4, &address.octets()),
+        IpAddr::V6(address) => (V6, &address.octets()),
+    };
+    place[..2].copy_from_slice(&port.to_le_bytes());
+    place[2..][..octets.len()].copy_from_slice(octets);
+    (family, place)
+}
+
+/// What [`place_of`] has made.
+fn address_in(family: u8, &[low, high, ref address @ ..]: &[u8; ADDRESS]) -> Result<Option<(IpAddr, u16)>, Unknown> {
+    let port = u16::from_le_bytes([low, high]);
+    match family {
+        NONE => Ok(None),
+        V4 => Ok(Some((Ipv4Addr::new(address[0], address[1], address[2], address[3]).into(), port))),
+        V6 => Ok(Some((Ipv6Addr::from(*address).into(), port))),
+        _ => Err(Unknown("its address has an unknown family")),
     }
 }
 
@@ -136,10 +151,19 @@ mod tests {
     fn messages() -> impl Strategy<Value = HandoffMessage<'static>> {
         let kind = prop_oneof![Just(HandoffKind::Request), Just(HandoffKind::Idle)];
         let peer = proptest::option::of((any::<IpAddr>(), any::<u16>()));
+        let client = proptest::option::of((any::<IpAddr>(), any::<u16>()));
         let input = proptest::collection::vec(any::<u8>(), 0..300);
-        (kind, any::<u8>(), any::<u16>(), peer, any::<u64>(), input).prop_map(|(kind, moves, listener, peer, time, input)| {
-            HandoffMessage { kind, moves, listener, peer, time, input: input.into() }
-        })
+        (kind, any::<u8>(), any::<u16>(), (peer, client), any::<u64>(), input).prop_map(
+            |(kind, moves, listener, (peer, client), time, input)| HandoffMessage {
+                kind,
+                moves,
+                listener,
+                peer,
+                client,
+                time,
+                input: input.into(),
+            },
+        )
     }
 
     proptest! {
@@ -172,6 +196,7 @@ mod tests {
             moves: 0,
             listener: 0,
             peer: None,
+            client: None,
             time: 0,
             input: vec![b'x'; INPUT_MAX].into(),
         };

@@ -73,7 +73,7 @@ pub struct Preface {
     pub client: Option<SocketAddr>,
 }
 
-/// Why the connection cannot go on.
+/// Why the connection cannot go on; shown as what is said of the preface (`is missing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// Its first bytes are of no preface, or of one of the other version.
@@ -105,18 +105,18 @@ pub enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing => write!(f, "it does not begin with one"),
-            Self::LineTooLong => write!(f, "its line has more than {LINE_MAX} bytes"),
-            Self::LineEnd => write!(f, "its line does not end with CR LF"),
-            Self::Line => write!(f, "its line is malformed"),
-            Self::Address => write!(f, "an address in it is malformed"),
-            Self::Port => write!(f, "a port in it is malformed"),
-            Self::Command(byte) => write!(f, "its version and command are 0x{byte:02x}"),
-            Self::Family(byte) => write!(f, "its address family is 0x{byte:02x}"),
-            Self::BlockTooLong(len) => write!(f, "{len} bytes follow its start, more than {BLOCK_MAX}"),
-            Self::BlockTooShort(len) => write!(f, "{len} bytes have no room for its addresses"),
-            Self::Tlv => write!(f, "a TLV in it is cut off"),
-            Self::Checksum => write!(f, "its checksum is wrong"),
+            Self::Missing => write!(f, "is missing"),
+            Self::LineTooLong => write!(f, "has a line of more than {LINE_MAX} bytes"),
+            Self::LineEnd => write!(f, "has a line that does not end with CR LF"),
+            Self::Line => write!(f, "has a malformed line"),
+            Self::Address => write!(f, "has a malformed address"),
+            Self::Port => write!(f, "has a malformed port"),
+            Self::Command(byte) => write!(f, "has 0x{byte:02x} as its version and command"),
+            Self::Family(byte) => write!(f, "has 0x{byte:02x} as its address family"),
+            Self::BlockTooLong(len) => write!(f, "has a block of {len} bytes, more than {BLOCK_MAX}"),
+            Self::BlockTooShort(len) => write!(f, "has a block of {len} bytes, too short for its addresses"),
+            Self::Tlv => write!(f, "has a TLV that is cut off"),
+            Self::Checksum => write!(f, "has a wrong checksum"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! One connection and its state machine.
 //!
 //! ```text
+//! Preface ── names the client ──▶ Head        (behind a proxy only)
+//!
 //! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
 //!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Streaming ──▶ Head | Closing
 //!   │                                │                │ └── next block ───────────┘
@@ -31,6 +33,7 @@ mod handoff;
 mod keeping;
 mod late;
 mod outbox;
+mod preface;
 mod reading;
 mod refusal;
 mod request;
@@ -69,6 +72,8 @@ pub(super) type Flow = Result<(), Next>;
 /// Where a connection is in its cycle.
 #[derive(Debug)]
 pub(super) enum Phase {
+    /// Before the first request: a proxy is to name the client.
+    Preface,
     /// Idle, or in the middle of a head.
     Head,
     /// In the middle of a body.
@@ -161,12 +166,13 @@ impl Connection {
 
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.kept.is_none() && self.output.is_none()
+        matches!(self.phase, Phase::Preface | Phase::Head) && self.kept.is_none() && self.output.is_none()
     }
 
     /// Whether it waits for a request, of which a part may have come.
     pub fn is_between_requests(&self) -> bool {
-        matches!(self.phase, Phase::Head) && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && self.output.is_none()
+        let waits = matches!(self.phase, Phase::Preface | Phase::Head);
+        waits && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && self.output.is_none()
     }
 
     /// Whether the application has its request or its stream.
@@ -218,6 +224,10 @@ impl Connection {
             }
             Phase::Streaming(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
             Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
+            Phase::Preface => {
+                self.miss_preface("did not come in time", ctx);
+                Next::Close(CloseReason::Idle)
+            }
             Phase::Head if self.kept.is_none() => Next::Close(CloseReason::Idle),
             Phase::Linger(Linger { shut: false, .. }) => match self.take_back(ctx) {
                 Ok(()) => self.begin_turn(ctx),
@@ -257,6 +267,13 @@ impl Connection {
                 self.pass_on(ctx)?;
                 // What is read is used at once, so that a turn never ends with a piece of a body in hand.
                 if ctx.has_input() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
+            }
+            Phase::Preface => {
+                if ctx.has_input() || self.read_more(ctx)? {
+                    self.take_preface(ctx)
+                } else {
+                    Ok(())
+                }
             }
             // Its place in the queue is for those who are there.
             Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),

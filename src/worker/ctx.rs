@@ -20,6 +20,7 @@ use super::app::App;
 use super::clock::Clock;
 use super::job::Job;
 use super::kept::InputBudget;
+use super::preface::Gate;
 use super::rules::Rules;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
@@ -80,6 +81,8 @@ pub struct ThreadCtx {
     pub memory: InputBudget,
     /// Where calls of the worker wait for the loop to send, shared by its threads' contexts.
     pub passage: Arc<Passage>,
+    /// What connections need before their first request, shared by the worker's threads' contexts; `None`: nothing.
+    pub gate: Option<Gate>,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -128,6 +131,7 @@ impl ThreadCtx {
             bodies,
             memory: InputBudget::default(),
             passage: Arc::default(),
+            gate: None,
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,

@@ -203,6 +203,8 @@ impl Drop for Leased {
 pub enum Kept {
     /// A head without its end, and how much of it is known to be good.
     Head(Leased, Progress),
+    /// A preface without its end.
+    Preface(Leased),
     /// Bytes that may be a request.
     Rest(Leased),
     /// There was no memory for them: what comes next is refused.
@@ -217,7 +219,7 @@ impl Kept {
 
     /// Whether it needs more bytes to mean anything, and not merely its turn.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Head(..))
+        matches!(self, Self::Head(..) | Self::Preface(_))
     }
 }
 

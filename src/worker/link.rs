@@ -1,12 +1,13 @@
 //! The socket of a connection and what goes with it, shared between the loop and a call.
 
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::net::stream::Stream;
+use crate::net::stream::{PeerAddr, Stream};
 use crate::worker::app::{Client, Gone, Peer};
 use crate::worker::body::disk::Disk;
 use crate::worker::deadline::claim::Claim;
@@ -20,6 +21,8 @@ pub struct Link {
     pub stream: Stream,
     /// The client.
     pub peer: Peer,
+    /// The socket's peer, where that is a proxy which has named the client.
+    pub proxy: Option<Box<Peer>>,
     /// Index of the listener it came from.
     pub listener: usize,
     /// Whether a call may still write to it.
@@ -38,12 +41,21 @@ impl Link {
         Self {
             stream,
             peer,
+            proxy: None,
             listener,
             claim: Claim::default(),
             disk,
             hijacked: AtomicBool::new(false),
             precedence: Precedence::new(),
         }
+    }
+
+    /// The socket's peer is a proxy, and this is its client. Whether forwarding headers are believed is up to the proxy, which writes
+    /// them: an address that it names proves nothing.
+    pub fn name_client(&mut self, client: SocketAddr) {
+        let (addr, port) = PeerAddr::Tcp(client).text();
+        let client = Peer { addr, port, trusted: self.peer.trusted };
+        self.proxy = Some(Box::new(std::mem::replace(&mut self.peer, client)));
     }
 
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client

@@ -15,6 +15,7 @@ mod job;
 mod kept;
 mod link;
 mod overload;
+mod preface;
 mod rules;
 mod send;
 mod streaming;
@@ -52,6 +53,7 @@ use ctx::ThreadCtx;
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
+use preface::Gate;
 use threads::precedence::Passage;
 use threads::thread_id::{MAIN, ThreadId};
 
@@ -181,6 +183,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         bodies: BodyBudget::new(boot.settings.body_buffer, disk),
         memory: InputBudget::default(),
         passage: Arc::default(),
+        gate: Gate::of(&boot.settings),
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);
@@ -307,6 +310,7 @@ struct CtxParts {
     bodies: BodyBudget,
     memory: InputBudget,
     passage: Arc<Passage>,
+    gate: Option<Gate>,
     alarms: Alarms,
 }
 
@@ -329,6 +333,7 @@ impl CtxParts {
         );
         ctx.memory = self.memory.clone();
         ctx.passage = self.passage.clone();
+        ctx.gate = self.gate.clone();
         ctx
     }
 }

@@ -20,9 +20,10 @@ pub struct Opt {
     pub value: &'static str,
     /// Shape of the value.
     pub kind: ValueKind,
-    /// What stands for the value where the command line gives the option without one (`--log-syslog`); a value then needs the
-    /// equals sign (`--log-syslog=PATH`). `None`: a value is needed.
+    /// What stands for the value where the command line gives the option without one (`--log-syslog`). `None`: a value is needed.
     pub bare: Option<&'static str>,
+    /// Whether a value of such an option needs the equals sign (`--log-syslog=PATH`), so that the next word is not taken for one.
+    pub equals: bool,
     /// Text of the default; `None`: not set.
     pub default: Option<&'static str>,
     /// Meaning: whole sentences, plain text.

@@ -59,7 +59,7 @@ fn v2(command: u8, family: u8, block: &[u8]) -> Vec<u8> {
 /// A block of IPv4: 192.0.2.1:56324 to 198.51.100.2:443.
 const V4: [u8; 12] = [192, 0, 2, 1, 198, 51, 100, 2, 0xDC, 0x04, 0x01, 0xBB];
 
-/// The same preface with the right checksum behind `tlvs`.
+/// A preface with these TLVs and the right checksum after them.
 fn summed(family: u8, block: &[u8], tlvs: &[u8]) -> Vec<u8> {
     let mut bytes = v2(0x21, family, &[block, tlvs, &[CRC32C, 0, 4, 0, 0, 0, 0]].concat());
     let sum = crc32c::of([&bytes]).to_be_bytes();

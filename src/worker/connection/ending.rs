@@ -37,6 +37,8 @@ pub enum CloseReason {
     ClientGone,
     /// The answer is cut, visibly for the client.
     Cut,
+    /// It does not begin with a preface as it must.
+    Preface,
     /// No request came in time.
     Idle,
     /// The client took no byte of its answer for too long.
@@ -52,6 +54,7 @@ impl fmt::Display for CloseReason {
             Self::ClientClosed => "closed by the client",
             Self::ClientGone => "the client left",
             Self::Cut => "answer cut",
+            Self::Preface => "no valid preface",
             Self::Idle => "idle",
             Self::WriteStall => "the client does not read",
             Self::Lingered => "lingered",
@@ -156,7 +159,13 @@ impl Connection {
     pub fn take_answer(&mut self) -> Option<Box<Streaming>> {
         match std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
             Phase::Streaming(answer) => Some(answer),
-            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Preface
+            | Phase::Head
+            | Phase::Body(_)
+            | Phase::Waiting(_)
+            | Phase::Serving
+            | Phase::Closing(_)
+            | Phase::Linger(_) => None,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the worker that hands over it closes its own descriptor, and only the last one to close ends a connection.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX};
@@ -11,7 +12,7 @@ use crate::http::framing::Length;
 use crate::sys::time::NS_PER_MS;
 
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::app::RequestBody;
+use crate::worker::app::{Peer, RequestBody};
 use crate::worker::connection::{Connection, Phase};
 use crate::worker::ctx::READ_SIZE;
 use crate::worker::job::QueuedRequest;
@@ -41,11 +42,11 @@ impl Connection {
                     None => &[][..],
                     Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes,
                     // What is a request has its turn here.
-                    Some(Kept::Head(..) | Kept::Rest(_) | Kept::Refused) => return None,
+                    Some(Kept::Head(..) | Kept::Preface(_) | Kept::Rest(_) | Kept::Refused) => return None,
                 };
                 (HandoffKind::Idle, self.deadline.saturating_mul(NS_PER_MS), input, 1)
             }
-            Phase::Body(_) | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Body(_) | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 return None;
             }
         };
@@ -64,7 +65,7 @@ impl Connection {
         let rest: &[u8] = match self.kept.as_deref() {
             Some(Kept::Rest(rest)) => rest,
             // It is refused here, behind the answer.
-            Some(Kept::Refused | Kept::Head(..)) => return None,
+            Some(Kept::Refused | Kept::Head(..) | Kept::Preface(_)) => return None,
             None => &[],
         };
         let input = raw(queued, rest)?;
@@ -76,12 +77,12 @@ impl Connection {
         if Arc::strong_count(&self.link) > owners {
             return None;
         }
-        let Link { peer, listener, .. } = &*self.link;
-        let peer = match peer.addr.is_empty() {
-            true => None,
-            false => Some((peer.addr.parse().ok()?, peer.port.parse().ok()?)),
+        let Link { peer, proxy, listener, .. } = &*self.link;
+        let (peer, client) = match proxy {
+            None => (address(peer)?, None),
+            Some(proxy) => (address(proxy)?, address(peer)?),
         };
-        Some(HandoffMessage { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, time, input })
+        Some(HandoffMessage { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, client, time, input })
     }
 
     /// Takes over where another worker was. That one had other limits, maybe, and nobody knows whether it was in order: its input is
@@ -99,6 +100,14 @@ impl Connection {
             self.kept = Some(Kept::rest(&message.input, memory));
         }
     }
+}
+
+/// Address and port of a peer, none for a unix socket; `None` when they cannot be read.
+fn address(peer: &Peer) -> Option<Option<(IpAddr, u16)>> {
+    if peer.addr.is_empty() {
+        return Some(None);
+    }
+    Some(Some((peer.addr.parse().ok()?, peer.port.parse().ok()?)))
 }
 
 /// The request as a client would send it now, and what follows it; `None` when its body is in a file, when it is too large or when
@@ -132,7 +141,6 @@ mod tests {
     use crate::http::head::{Head, Limits, Progress};
     use crate::net::stream::Stream;
     use crate::scoreboard::Scoreboard;
-    use crate::worker::app::Peer;
     use crate::worker::body::disk::Disk;
     use crate::worker::body::spool::BodyBudget;
     use crate::worker::body::upload::Upload;
@@ -247,6 +255,7 @@ mod tests {
             moves: 0,
             listener: 0,
             peer: None,
+            client: None,
             time: u64::MAX,
             input: input.to_vec().into(),
         };

@@ -19,7 +19,7 @@ impl Connection {
         match self.kept.take_if(|kept| !kept.is_partial()).map(|kept| *kept) {
             Some(Kept::Rest(bytes)) => ctx.take_in(&bytes),
             Some(Kept::Refused) => self.refuse_kept(None, ctx),
-            Some(Kept::Head(..)) | None => {}
+            Some(Kept::Head(..) | Kept::Preface(_)) | None => {}
         }
     }
 
@@ -44,7 +44,7 @@ impl Connection {
     fn keep_rest(&mut self, ctx: &ThreadCtx) {
         debug_assert!(self.kept.is_none(), "input is in one place");
         self.kept = match self.phase {
-            Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Preface | Phase::Closing(_) | Phase::Linger(_) => None,
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Streaming(_) => {
                 Some(Kept::rest(ctx.rest(), &ctx.memory))
             }

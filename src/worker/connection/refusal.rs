@@ -82,7 +82,7 @@ impl Connection {
                 queued.stop_waiting(ctx.clock.ns());
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
-            Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, ctx);
             }
         }
@@ -90,6 +90,10 @@ impl Connection {
 
     /// The client is gone: why the connection ends. Half a head is logged here; [`Self::forget`] logs the rest.
     pub(in crate::worker) fn lost(&self, reason: CloseReason, ctx: &mut ThreadCtx) -> CloseReason {
+        if matches!(self.phase, Phase::Preface) {
+            self.miss_preface("ended before it was complete", ctx);
+            return reason;
+        }
         if !matches!(self.phase, Phase::Body(_)) {
             if self.kept.is_none() {
                 return reason;
@@ -111,9 +115,12 @@ impl Connection {
                 let head = Some((&upload.head, &*upload.bytes));
                 ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
             }
-            phase @ (Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_)) => {
-                self.phase = phase
-            }
+            phase @ (Phase::Preface
+            | Phase::Head
+            | Phase::Serving
+            | Phase::Streaming(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_)) => self.phase = phase,
         }
         if let Some(Kept::Rest(bytes)) = self.kept.take().map(|kept| *kept) {
             ctx.forget_pipelined(&self.link.peer, &bytes);

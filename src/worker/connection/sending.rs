@@ -11,7 +11,7 @@ impl Connection {
     /// Whether what follows is sent, or read to the end, without the outbox.
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
-            Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
+            Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
             Phase::Body(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => true,
         };
         apart || self.output.is_some()

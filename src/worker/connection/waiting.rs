@@ -72,7 +72,13 @@ impl Connection {
     pub fn waits_for(&self) -> Option<ThreadId> {
         match &self.phase {
             Phase::Streaming(answer) => Some(answer.thread()),
-            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Preface
+            | Phase::Head
+            | Phase::Body(_)
+            | Phase::Waiting(_)
+            | Phase::Serving
+            | Phase::Closing(_)
+            | Phase::Linger(_) => None,
         }
     }
 

@@ -27,8 +27,20 @@ const GENERATION_MAX: u32 = 0x7fff_ffff;
 impl EventLoop {
     /// A new connection: read at once, for its request is usually there already.
     pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        let token = self.insert(stream, peer, listener, ctx);
+        let token = self.welcome(stream, peer, listener, ctx)?;
         self.begin_turn(token, ctx)
+    }
+
+    /// Puts a connection that was just accepted into the table; `None`: its peer may not connect, and it is closed.
+    pub(super) fn welcome(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
+        let Some(gate) = &ctx.gate else { return Some(self.insert(stream, peer, listener, ctx)) };
+        if !gate.admits(&peer) {
+            gate.note_closed(&self.peer(peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
+            return None;
+        }
+        let token = self.insert(stream, peer, listener, ctx);
+        self.connections[token.key()].await_preface();
+        Some(token)
     }
 
     /// A turn of this connection, unless it is gone.

@@ -413,6 +413,9 @@ impl EventLoop {
         let token = self.insert(stream, peer, listener, ctx);
         let hurry = self.is_draining() && message.kind == HandoffKind::Idle;
         let connection = &mut self.connections[token.key()];
+        if let Some((ip, port)) = message.client {
+            connection.name_client(SocketAddr::new(ip, port));
+        }
         connection.adopt(message, ctx.clock.ns(), &ctx.rules, &ctx.memory);
         if hurry {
             connection.hurry(ctx.clock.ms() + DRAIN_IDLE_MS);

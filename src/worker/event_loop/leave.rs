@@ -199,8 +199,8 @@ impl EventLoop {
                 }
                 let now = ctx.clock.ms();
                 let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &ctx.log) else { break };
-                let token = self.insert(stream, peer, index, ctx);
-                self.runnable.push_back(token);
+                let token = self.welcome(stream, peer, index, ctx);
+                self.runnable.extend(token);
             }
         }
         if most == usize::MAX && self.connections.len() >= self.limit {

@@ -127,4 +127,26 @@ pub(super) const ROWS: &[Opt] = &[
         set: Some(|s, v| Trusted::parse(v).map(|trusted| s.forwarded_allow_ips = trusted)),
         ..ROW
     },
+    Opt {
+        name: "proxy-protocol",
+        value: "MODE",
+        bare: Some("auto"),
+        equals: false,
+        default: Some("off"),
+        help: "Expect the PROXY protocol at the start of every connection, from a proxy that names the client in it: v1, v2, or \
+               auto for either. A connection that does not begin with it is closed.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::proxy_protocol(v).map(|accept| s.proxy_protocol = accept)),
+        ..ROW
+    },
+    Opt {
+        name: "proxy-allow-from",
+        value: "LIST",
+        default: Some("127.0.0.1,::1"),
+        help: "Proxies that may connect while --proxy-protocol is on: addresses and networks (10.0.0.0/8) separated by commas, or \
+               * for everybody. Unix sockets always may.",
+        section: Section::Sockets,
+        set: Some(|s, v| Trusted::parse(v).map(|trusted| s.proxy_allow_from = trusted)),
+        ..ROW
+    },
 ];

@@ -14,6 +14,7 @@ pub(super) const ROW: Opt = Opt {
     value: "",
     kind: ValueKind::Text,
     bare: None,
+    equals: true,
     default: None,
     help: "",
     section: Section::Command,

@@ -1,0 +1,80 @@
+//! The start of a connection behind a proxy: the preface that names the client.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::protocol::proxy::PREFACE_MAX;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::kept::{Kept, Leased};
+
+use super::{CloseReason, Connection, Flow, Next, Phase};
+
+impl Connection {
+    /// The first bytes are to be a preface.
+    pub fn await_preface(&mut self) {
+        self.phase = Phase::Preface;
+    }
+
+    /// Uses the thread's input for the preface; a request may follow it.
+    #[inline(never)]
+    pub(super) fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let Some(gate) = &ctx.gate else { unreachable!("there is no such phase without a gate") };
+        let (mut bytes, before) = match self.kept.take().map(|kept| *kept) {
+            Some(Kept::Preface(bytes)) => {
+                let before = bytes.len();
+                (bytes, before)
+            }
+            _ => (Leased::default(), 0),
+        };
+        let rest = ctx.rest();
+        // Where the input was cut says nothing about the verdict.
+        if !bytes.push(&rest[..rest.len().min(PREFACE_MAX - before)], &ctx.memory) {
+            return self.close_preface(&"has no room in the memory for unfinished requests", ctx);
+        }
+        match gate.read(&bytes) {
+            Ok(Some(preface)) => {
+                ctx.used(preface.len - before);
+                if let Some(client) = preface.client {
+                    self.name_client(client);
+                }
+                self.phase = Phase::Head;
+                self.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
+                Ok(())
+            }
+            Ok(None) => {
+                self.kept = Some(Box::new(Kept::Preface(bytes)));
+                ctx.take_in(&[]);
+                Ok(())
+            }
+            Err(broken) => self.close_preface(&broken, ctx),
+        }
+    }
+
+    /// Its peer is a proxy that has named its client. No request of it has begun.
+    pub fn name_client(&mut self, client: SocketAddr) {
+        let link = Arc::get_mut(&mut self.link).expect("nothing else has its ends before its first request");
+        link.name_client(client);
+    }
+
+    /// Closes the connection without an answer: a proxy would take it for one to its client.
+    fn close_preface(&mut self, why: &dyn fmt::Display, ctx: &mut ThreadCtx) -> Flow {
+        ctx.take_in(&[]);
+        self.note_preface(why, ctx);
+        Err(Next::Close(CloseReason::Preface))
+    }
+
+    /// The preface is not complete. One that has not begun is not logged, as an idle connection is not.
+    pub(super) fn miss_preface(&self, why: &str, ctx: &ThreadCtx) {
+        if self.kept.is_some() {
+            self.note_preface(&why, ctx);
+        }
+    }
+
+    fn note_preface(&self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
+        if let Some(gate) = &ctx.gate {
+            let why = format_args!("the PROXY protocol preface {why}");
+            gate.note_closed(&self.link.peer, &why, ctx.clock.ms(), &ctx.log);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The PROXY protocol at the start of connections (`--proxy-protocol`): which peers may speak it, and the log of those that do not.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+use crate::config::{Settings, Trusted};
+use crate::log::error::Log;
+use crate::net::stream::PeerAddr;
+use crate::protocol::proxy::{self, Accept, Broken, Preface};
+
+use super::app::Peer;
+use super::trust;
+
+/// Least time between two lines of the log about connections that were closed, in milliseconds.
+const SUMMARY_MS: u64 = 10_000;
+
+/// What a connection needs before its first request; clones are the same one.
+#[derive(Clone, Debug)]
+pub struct Gate(Arc<Admission>);
+
+#[derive(Debug)]
+struct Admission {
+    accept: Accept,
+    /// `--proxy-allow-from`.
+    allowed: Trusted,
+    /// Connections that were closed and are in no line of the log yet.
+    closed: AtomicU64,
+    /// Earliest time of the next line about them, in milliseconds of the loop's clock.
+    next: AtomicU64,
+}
+
+impl Gate {
+    /// The one of these settings; `None`: requests come at once.
+    pub fn of(settings: &Settings) -> Option<Self> {
+        let (accept, allowed) = (settings.proxy_protocol?, settings.proxy_allow_from.clone());
+        Some(Self(Arc::new(Admission { accept, allowed, closed: AtomicU64::new(0), next: AtomicU64::new(0) })))
+    }
+
+    /// Whether this peer may name the clients of its connections.
+    pub fn admits(&self, peer: &PeerAddr) -> bool {
+        peer.ip().is_none_or(|ip| trust::is_trusted(&self.0.allowed, ip))
+    }
+
+    /// Reads the first bytes of a connection.
+    pub fn read(&self, bytes: &[u8]) -> Result<Option<Preface>, Broken> {
+        proxy::read(bytes, self.0.accept)
+    }
+
+    /// A connection of this peer is closed; says so now and then. `now`: milliseconds of the loop's clock.
+    #[cold]
+    pub fn note_closed(&self, peer: &Peer, why: &dyn fmt::Display, now: u64, log: &Log) {
+        let Admission { closed, next, .. } = &*self.0;
+        let others = closed.fetch_add(1, Relaxed);
+        if next.load(Relaxed) > now {
+            return;
+        }
+        next.store(now + SUMMARY_MS, Relaxed);
+        closed.store(0, Relaxed);
+        let others = if others > 0 { format!(" ({others} others since the last record)") } else { String::new() };
+        log.warning(format_args!("closed a connection of {peer}{others}: {why}"));
+    }
+}
