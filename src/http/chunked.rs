@@ -28,7 +28,7 @@ const MAX_EXTENSION_DEBT: u64 = 4096;
 /// What ends the body: the last chunk and an empty trailer section.
 pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 
-/// ChunkedDecoder of one chunked body with its trailer section.
+/// Decoder of one chunked body with its trailer section.
 #[derive(Clone, Debug)]
 pub struct ChunkedDecoder {
     state: ChunkState,

@@ -23,15 +23,15 @@ pub enum Length {
 pub struct Framing {
     /// Body delimitation.
     pub length: Length,
-    /// Whether the client wants the connection kept (version and ConnectionOptions list).
+    /// Whether the client wants the connection kept (version and Connection options).
     pub persistent: bool,
     /// Whether the client waits for `100 Continue` (1.1, `Expect: 100-continue`, a body to come).
     pub expect_continue: bool,
-    /// Whether `Upgrade` is present and named in ConnectionOptions.
+    /// Whether `Upgrade` is present and named in Connection.
     pub upgrade: bool,
 }
 
-/// The options of the ConnectionOptions field lines that matter here.
+/// The options of the Connection field lines that matter here.
 #[derive(Default)]
 struct ConnectionOptions {
     close: bool,

@@ -474,7 +474,7 @@ impl BodyFraming {
         End::Complete { persistent: self.persistent }
     }
 
-    /// BodyFraming bytes rendered so far, without framing.
+    /// Body bytes rendered so far, without framing.
     #[inline]
     pub fn sent(&self) -> u64 {
         self.sent
@@ -490,7 +490,7 @@ impl BodyFraming {
         self.persistent
     }
 
-    /// BodyFraming bytes that Content-Length still promises; `None` when the body is delimited otherwise or not sent.
+    /// Body bytes that Content-Length still promises; `None` when the body is delimited otherwise or not sent.
     pub fn left(&self) -> Option<u64> {
         match self.mode {
             Mode::Length(left) => Some(left),

@@ -36,7 +36,7 @@ pub struct Sample {
 /// What follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Sample again at this time.
+    /// Look again at this time.
     Later(u64),
     /// Wake its loop, and look again at this time.
     Ping(u64),

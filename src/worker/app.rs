@@ -131,7 +131,7 @@ pub struct Request<'a> {
 pub struct Summary {
     /// Status code.
     pub status: u16,
-    /// RequestBody bytes rendered, framing excluded.
+    /// Body bytes rendered, framing excluded.
     pub sent: u64,
     /// What happens to the connection once the output is flushed.
     pub fate: Fate,

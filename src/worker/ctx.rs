@@ -42,7 +42,7 @@ mod streaming;
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
 
-/// InputBudget that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
+/// Memory that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
 const KEEP_MAX: usize = 256 * 1024;
 
 /// The serving thread's belongings.
@@ -65,7 +65,7 @@ pub struct ThreadCtx {
     pub(super) spent: u64,
     /// Whether the application has ever sent something during a call (`write()`, early hints).
     pub(super) writes: bool,
-    /// InputBudget for the blocks of the stream that is asked.
+    /// Memory for the blocks of the stream that is asked.
     pub(super) coalesced: Vec<u8>,
     /// The request in hand; heads are parsed to it.
     pub job: Job,

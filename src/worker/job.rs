@@ -74,7 +74,7 @@ impl Job {
 
     /// Takes out the head and its bytes, which are detached.
     pub fn take_head(&mut self) -> (Head, Vec<u8>) {
-        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
+        debug_assert!(!self.own.is_empty(), "the thread's buffer is for the next request");
         (take(&mut self.head), take(&mut self.own))
     }
 }
@@ -141,7 +141,7 @@ impl Job {
     /// Takes the request, whose head is detached, out of its thread context, while its worker leaves or not.
     pub fn pack(&mut self, draining: bool) -> Box<QueuedRequest> {
         debug_assert!(self.link.is_some(), "a job is submitted with its link");
-        debug_assert!(!self.own.is_empty(), "the seat's buffer is for the next request");
+        debug_assert!(!self.own.is_empty(), "the thread's buffer is for the next request");
         let spare = self.spare.take().unwrap_or_default();
         let mut queued = replace(&mut self.queued, spare);
         (queued.draining, queued.since, queued.given) = (draining, 0, 0);

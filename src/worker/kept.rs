@@ -21,11 +21,11 @@ use crate::log::error::Log;
 /// others have used the budget up.
 const FREE: usize = 4 * 1024;
 
-/// InputBudget for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
+/// Memory for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
 /// and as much as their bodies have.
 const BUDGET: usize = 64 * 1024 * 1024;
 
-/// InputBudget that is left where more than [`FREE`] is asked for, in bytes: small things are allocated without asking, and the worker ends
+/// Memory that is left where more than [`FREE`] is asked for, in bytes: small things are allocated without asking, and the worker ends
 /// when there is none for them.
 const CUSHION: usize = 512 * 1024;
 

@@ -18,7 +18,7 @@ pub struct Varying {
     places: [u8; MOST],
 }
 
-/// ValueLengths of the values that were found in the loose fields.
+/// Lengths of the values that were found in the loose fields.
 pub(super) type ValueLengths = [u32; MOST];
 
 /// Whether it is a name of credentials, conditions, what proxies write, or the length.

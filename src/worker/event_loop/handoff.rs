@@ -385,7 +385,7 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     if !std::mem::replace(&mut self.handoff.ended, true) {
                         ctx.log.error(format_args!(
-                            "the queue of handed_over connections was shut down, by the application as a rule; this worker keeps its own \
+                            "the queue of lent connections was shut down, by the application as a rule; this worker keeps its own \
                              until it is replaced (SIGHUP)"
                         ));
                     }
