@@ -194,7 +194,7 @@ impl Connection {
     /// Takes its bytes to the thread context, if they can be used now.
     pub(super) fn renew_turn(&mut self, ctx: &mut ThreadCtx) {
         self.budget = BUDGET;
-        ctx.take_in(&[]);
+        ctx.input.take_in(&[]);
         if matches!(self.phase, Phase::Head) {
             self.take_kept(ctx);
         }
@@ -266,10 +266,10 @@ impl Connection {
             Phase::Head | Phase::Body(_) => {
                 self.pass_on(ctx)?;
                 // What is read is used at once, so that a turn never ends with a piece of a body in hand.
-                if ctx.has_input() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
+                if ctx.input.has_rest() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
             Phase::Preface => {
-                if ctx.has_input() || self.read_more(ctx)? {
+                if ctx.input.has_rest() || self.read_more(ctx)? {
                     self.take_preface(ctx)
                 } else {
                     Ok(())

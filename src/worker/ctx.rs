@@ -4,7 +4,6 @@
 //! buffer, and only what could not be finished is copied to the connection.
 
 use std::mem::take;
-use std::ops::Range;
 use std::sync::Arc;
 
 use crate::config::Settings;
@@ -14,17 +13,18 @@ use crate::http::header_cache::HeaderCache;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
-use crate::scoreboard::{Scoreboard, Slot};
+use crate::scoreboard::{Call, Scoreboard, Slot};
 
 use super::app::App;
 use super::clock::Clock;
 use super::job::Job;
 use super::kept::InputBudget;
 use super::preface::Gate;
+use super::read_buffer::{READ_SIZE, ReadBuffer};
 use super::rules::Rules;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
-use crate::worker::send::outbox::Outbox;
+use crate::worker::send::policy::SendPolicy;
 use crate::worker::threads::precedence::Passage;
 use crate::worker::threads::thread_id::ThreadId;
 use journal::{Journal, LogEntry};
@@ -33,14 +33,10 @@ mod coalesce;
 mod fin;
 pub mod journal;
 mod late;
-mod outbox;
 mod refusal;
 mod serve;
 mod signals;
 mod streaming;
-
-/// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
-pub const READ_SIZE: usize = 64 * 1024;
 
 /// Memory that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
 const KEEP_MAX: usize = 256 * 1024;
@@ -50,21 +46,13 @@ pub struct ThreadCtx {
     /// The application.
     pub app: Box<dyn App>,
     /// Where input is read to.
-    pub input: Vec<u8>,
-    /// The part of `input` that the connection in hand has not used.
-    pub(super) unused: Range<usize>,
+    pub input: ReadBuffer,
     /// Header blocks that this thread has seen.
     pub(super) blocks: HeaderCache,
     /// Where answers are rendered to.
     pub out: Vec<u8>,
-    /// Whole answers that wait for others, while this thread has the loop.
-    pub(super) outbox: Outbox,
-    /// Whether sockets of other connections are ready and wait for this thread, and calls are not so quick that this does not matter.
-    pub(super) crowded: bool,
-    /// How long pieces of work take in the application, in nanoseconds: the last one, or slowly less than those before it.
-    pub(super) spent: u64,
-    /// Whether the application has ever sent something during a call (`write()`, early hints).
-    pub(super) writes: bool,
+    /// Which answers wait for others, while this thread has the loop.
+    pub send: SendPolicy,
     /// Memory for the blocks of the stream that is asked.
     pub(super) coalesced: Vec<u8>,
     /// The request in hand; heads are parsed to it.
@@ -115,14 +103,10 @@ impl ThreadCtx {
         let rules = Rules::of(settings);
         Self {
             app,
-            input: vec![0; READ_SIZE],
-            unused: 0..0,
+            input: ReadBuffer::new(),
             blocks: HeaderCache::new(thread.0),
             out: Vec::with_capacity(READ_SIZE),
-            outbox: Outbox::default(),
-            crowded: false,
-            spent: 0,
-            writes: false,
+            send: SendPolicy::default(),
             coalesced: Vec::new(),
             job: Job::default(),
             clock: Clock::new(),
@@ -159,27 +143,15 @@ impl ThreadCtx {
         self.scoreboard.calls(self.slot).filter(|call| call.has_no_deadline()).count()
     }
 
-    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], what one read brought here or to another worker.
-    #[inline]
-    pub fn take_in(&mut self, bytes: &[u8]) {
-        self.input[..bytes.len()].copy_from_slice(bytes);
-        self.unused = 0..bytes.len();
-    }
-
-    /// Whether there are bytes that may be a request.
-    pub fn has_input(&self) -> bool {
-        !self.unused.is_empty()
-    }
-
-    /// The bytes that are not used.
-    pub fn rest(&self) -> &[u8] {
-        &self.input[self.unused.clone()]
+    /// The flight recorder's entry of this thread.
+    pub(super) fn flight(&self) -> &Call {
+        self.scoreboard.call(self.slot, self.thread.0)
     }
 
     /// Does something with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.
     pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, (&Head, &[u8])) -> T) -> T {
         let (head, own, input) = (take(&mut self.job.head), take(&mut self.job.own), take(&mut self.input));
-        let bytes = if own.is_empty() { &input[self.job.at.clone()] } else { &own };
+        let bytes = if own.is_empty() { &input.bytes()[self.job.at.clone()] } else { &own };
         let result = act(self, (&head, bytes));
         (self.job.head, self.job.own, self.input) = (head, own, input);
         result
@@ -188,26 +160,9 @@ impl ThreadCtx {
     /// Does something with the bytes that are not used, likewise.
     pub(super) fn with_rest<T>(&mut self, act: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
         let input = take(&mut self.input);
-        let result = act(self, &input[self.unused.clone()]);
+        let result = act(self, input.rest());
         self.input = input;
         result
-    }
-
-    /// So many bytes are used.
-    pub fn used(&mut self, count: usize) {
-        self.unused.start += count;
-    }
-
-    /// Room for a read of [`READ_SIZE`] bytes. All that was read before is used, or kept with its connection.
-    pub fn space(&mut self) -> &mut [u8] {
-        debug_assert!(self.unused.is_empty(), "what was read must not be written over");
-        self.unused = 0..0;
-        &mut self.input
-    }
-
-    /// So many bytes were read to the space.
-    pub fn filled(&mut self, count: usize) {
-        self.unused.end += count;
     }
 
     /// Whether an answer may leave its connection open.

@@ -223,7 +223,7 @@ impl EventLoop {
     /// Makes the request that this connection has submitted, and what came with it, independent of the thread's buffer. `false`: there is
     /// no memory for that, and it can only be called where it is.
     pub fn detach(&mut self, token: Token, ctx: &mut ThreadCtx) -> bool {
-        ctx.job.detach(&ctx.input) && self.find(token).is_none_or(|connection| connection.keep_input(ctx))
+        ctx.job.detach(ctx.input.bytes()) && self.find(token).is_none_or(|connection| connection.keep_input(ctx))
     }
 
     /// The request that this connection has submitted, detached. Its client may have left just now, as it may in the call.
@@ -283,7 +283,7 @@ impl EventLoop {
     fn go_on(&mut self, token: Token, served: Served, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if matches!(served, Served::Withdrawn) {
             // Its connection has gone on without this thread.
-            ctx.take_in(&[]);
+            ctx.input.take_in(&[]);
             ctx.out.clear();
             return None;
         }
@@ -291,7 +291,7 @@ impl EventLoop {
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.errands.extend(served.into_answer().map(Work::Drop));
-            ctx.take_in(&[]);
+            ctx.input.take_in(&[]);
             ctx.out.clear();
             return None;
         };
@@ -299,7 +299,7 @@ impl EventLoop {
             connection.desert(ctx)
         } else {
             connection.served(served, ctx);
-            ctx.set_crowded(crowded);
+            ctx.send.set_crowded(crowded);
             connection.drive(ctx)
         };
         self.follow(token, next, ctx)

@@ -16,6 +16,7 @@ mod kept;
 mod link;
 mod overload;
 mod preface;
+mod read_buffer;
 mod rules;
 mod send;
 mod streaming;

@@ -64,7 +64,7 @@ impl Streaming {
         }
         let job = &mut ctx.job;
         // Only logs want it: without memory for it the answer goes on.
-        let (head, bytes) = if job.detach(&ctx.input) { job.take_head() } else { Default::default() };
+        let (head, bytes) = if job.detach(ctx.input.bytes()) { job.take_head() } else { Default::default() };
         Self {
             stream,
             pending: Pending::Nothing,

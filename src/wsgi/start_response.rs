@@ -255,7 +255,7 @@ unsafe extern "C" fn vectorcall(
             let named = names.as_ref().map_or(0, |names| ffi::Py_SIZE(names.as_ptr()) as usize);
             let all: &[*mut ffi::PyObject] =
                 if positional + named == 0 { &[] } else { std::slice::from_raw_parts(args, positional + named) };
-            Arguments::parse(py, all, positional, names)
+            ResponseArguments::parse(py, all, positional, names)
         };
         match arguments.and_then(|arguments| start(object, &arguments)) {
             Ok(()) => match &*object.write.borrow() {
@@ -276,13 +276,13 @@ unsafe extern "C" fn vectorcall(
 }
 
 /// The arguments of a call.
-pub(super) struct Arguments<'a, 'py> {
+pub(super) struct ResponseArguments<'a, 'py> {
     pub(super) status: Borrowed<'a, 'py, PyAny>,
     pub(super) headers: Borrowed<'a, 'py, PyAny>,
     exc_info: Option<Borrowed<'a, 'py, PyAny>>,
 }
 
-impl<'a, 'py> Arguments<'a, 'py> {
+impl<'a, 'py> ResponseArguments<'a, 'py> {
     /// # Safety
     /// `all` holds live objects: `positional` ones, then one for each of `names`, a tuple of str.
     unsafe fn parse(
@@ -341,7 +341,7 @@ impl<'a, 'py> Arguments<'a, 'py> {
     }
 }
 
-fn start(object: &Object, arguments: &Arguments<'_, '_>) -> PyResult<()> {
+fn start(object: &Object, arguments: &ResponseArguments<'_, '_>) -> PyResult<()> {
     let mut exchange = object.exchange.try_borrow_mut().map_err(|_| busy())?;
     if !exchange.is_open() {
         return Err(PyRuntimeError::new_err("start_response() called after the response was finished"));
@@ -428,7 +428,7 @@ impl Misuse<'_> {
 }
 
 /// Runs no Python code, since the exchange is borrowed.
-fn render<'py>(exchange: &mut Exchange, arguments: &Arguments<'_, 'py>) -> Result<(), Misuse<'py>> {
+fn render<'py>(exchange: &mut Exchange, arguments: &ResponseArguments<'_, 'py>) -> Result<(), Misuse<'py>> {
     let status = arguments.status.cast::<PyString>().map_err(|_| Misuse::StatusType(arguments.status.to_owned()))?;
     let status = text::to_latin1(status).ok_or(Misuse::StatusText)?;
     exchange.begin(status).map_err(Misuse::Refused)?;

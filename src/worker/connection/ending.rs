@@ -87,7 +87,7 @@ impl Connection {
             // A cut answer too: those before it may still be on their way, and a close that meets unread bytes destroys them.
             Fate::Keep | Fate::Close | Fate::CloseWithFin | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
-                ctx.take_in(&[]);
+                ctx.input.take_in(&[]);
                 if self.is_silent(ctx) {
                     return Err(Next::Close(reason));
                 }
@@ -118,7 +118,7 @@ impl Connection {
             return self.is_last;
         }
         // A connection that was adopted with its request has not been read from here.
-        match self.read(ctx.space()) {
+        match self.read(ctx.input.space()) {
             Ok(0) => self.is_last,
             Ok(_) => false,
             Err(_) => true,
@@ -144,7 +144,7 @@ impl Connection {
         if !self.readable {
             return Err(Next::Wait);
         }
-        match self.read(ctx.space()) {
+        match self.read(ctx.input.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
                 self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });

@@ -11,7 +11,7 @@ impl Connection {
     /// Sends the last answer to leave with the end of the connection, if that follows now.
     #[inline]
     pub(in crate::worker) fn flush_last(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        if !self.has_read_all() || ctx.has_input() || Arc::strong_count(&self.link) > 1 {
+        if !self.has_read_all() || ctx.input.has_rest() || Arc::strong_count(&self.link) > 1 {
             return Ok(());
         }
         let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));

@@ -14,10 +14,10 @@ use crate::sys::time::NS_PER_MS;
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Peer, RequestBody};
 use crate::worker::connection::{Connection, Phase};
-use crate::worker::ctx::READ_SIZE;
 use crate::worker::job::QueuedRequest;
 use crate::worker::kept::{InputBudget, Kept, reserve};
 use crate::worker::link::Link;
+use crate::worker::read_buffer::READ_SIZE;
 use crate::worker::rules::Rules;
 
 // What was handed over is taken to the thread context as what one read brings.

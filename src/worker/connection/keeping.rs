@@ -17,7 +17,7 @@ impl Connection {
     #[inline(never)]
     fn use_kept(&mut self, ctx: &mut ThreadCtx) {
         match self.kept.take_if(|kept| !kept.is_partial()).map(|kept| *kept) {
-            Some(Kept::Rest(bytes)) => ctx.take_in(&bytes),
+            Some(Kept::Rest(bytes)) => ctx.input.take_in(&bytes),
             Some(Kept::Refused) => self.refuse_kept(None, ctx),
             Some(Kept::Head(..) | Kept::Preface(_)) | None => {}
         }
@@ -34,10 +34,10 @@ impl Connection {
     /// Keeps what the thread context has left of the input; behind the last answer nothing is.
     #[inline]
     pub(super) fn stow(&mut self, ctx: &mut ThreadCtx) {
-        if ctx.has_input() {
+        if ctx.input.has_rest() {
             self.keep_rest(ctx);
         }
-        ctx.take_in(&[]);
+        ctx.input.take_in(&[]);
     }
 
     #[inline(never)]
@@ -46,7 +46,7 @@ impl Connection {
         self.kept = match self.phase {
             Phase::Preface | Phase::Closing(_) | Phase::Linger(_) => None,
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving | Phase::Streaming(_) => {
-                Some(Kept::rest(ctx.rest(), &ctx.memory))
+                Some(Kept::rest(ctx.input.rest(), &ctx.memory))
             }
         };
     }

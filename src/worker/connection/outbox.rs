@@ -10,10 +10,12 @@ impl Connection {
     /// Sends what the thread context has rendered for this connection, or lays it in the outbox: in the head phase it is a whole answer.
     #[inline]
     pub(in crate::worker) fn pass_on(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        let held = !ctx.out.is_empty() && matches!(self.phase, Phase::Head) && ctx.may_hold(self.held);
-        if held && ctx.outbox.has_place(self.token, self.held) {
+        let held = !ctx.out.is_empty()
+            && matches!(self.phase, Phase::Head)
+            && ctx.send.may_hold(self.held, ctx.input.has_rest(), ctx.out.len());
+        if held && ctx.send.outbox.has_place(self.token, self.held) {
             let now = ctx.clock.ns();
-            if ctx.outbox.put(self.token, &mut ctx.out, now) {
+            if ctx.send.outbox.put(self.token, &mut ctx.out, now) {
                 self.held = true;
                 return Ok(());
             }
@@ -36,7 +38,7 @@ impl Connection {
     /// Takes back what lies in the outbox: something else is to be sent, which must go behind it.
     pub(in crate::worker) fn recall(&mut self, ctx: &mut ThreadCtx) -> Flow {
         self.held = false;
-        let bytes = ctx.outbox.disown(self.token);
+        let bytes = ctx.send.outbox.disown(self.token);
         let disk = &self.link.disk;
         let kept = match &mut self.output {
             Some(output) => output.put_first(bytes, disk).map_err(Gone::Storage),

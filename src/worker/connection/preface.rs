@@ -27,14 +27,14 @@ impl Connection {
             }
             _ => (Leased::default(), 0),
         };
-        let rest = ctx.rest();
+        let rest = ctx.input.rest();
         // Where the input was cut says nothing about the verdict.
         if !bytes.push(&rest[..rest.len().min(PREFACE_MAX - before)], &ctx.memory) {
             return self.close_preface(&"has no room in the memory for unfinished requests", ctx);
         }
         match gate.read(&bytes) {
             Ok(Some(preface)) => {
-                ctx.used(preface.len - before);
+                ctx.input.used(preface.len - before);
                 if let Some(client) = preface.client {
                     self.name_client(client);
                 }
@@ -44,7 +44,7 @@ impl Connection {
             }
             Ok(None) => {
                 self.kept = Some(Box::new(Kept::Preface(bytes)));
-                ctx.take_in(&[]);
+                ctx.input.take_in(&[]);
                 Ok(())
             }
             Err(broken) => self.close_preface(&broken, ctx),
@@ -59,7 +59,7 @@ impl Connection {
 
     /// Closes the connection without an answer: a proxy would take it for one to its client.
     fn close_preface(&mut self, why: &dyn fmt::Display, ctx: &mut ThreadCtx) -> Flow {
-        ctx.take_in(&[]);
+        ctx.input.take_in(&[]);
         self.note_preface(why, ctx);
         Err(Next::Close(CloseReason::Preface))
     }

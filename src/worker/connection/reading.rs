@@ -34,10 +34,10 @@ impl Connection {
         if let Some(flow) = self.receive_body(ctx) {
             return flow.map(|()| false);
         }
-        match self.read(ctx.space()) {
+        match self.read(ctx.input.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) => {
-                ctx.filled(count);
+                ctx.input.filled(count);
                 if was_idle {
                     self.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 }

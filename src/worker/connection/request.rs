@@ -28,24 +28,24 @@ impl Connection {
 
     /// A head; whether it is complete, and in the job.
     fn take_head(&mut self, ctx: &mut ThreadCtx) -> bool {
-        let rest = &ctx.input[ctx.unused.clone()];
+        let rest = ctx.input.rest();
         let (rules, job) = (&ctx.rules, &mut ctx.job);
         // Where the input was cut says nothing about the verdict.
         let window = &rest[..rest.len().min(rules.head_max)];
         let mut progress = Progress::default();
         match ctx.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
             Ok(Parsed::Complete) => {
-                let (start, end) = (ctx.unused.start, ctx.unused.start + job.head.len);
+                let start = ctx.input.at();
                 job.own.clear();
-                job.at = start..end;
-                ctx.unused.start = end;
+                job.at = start..start + job.head.len;
+                ctx.input.used(job.head.len);
                 return true;
             }
             Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
             Ok(Parsed::Partial) => match Leased::copy(window, &ctx.memory) {
                 Some(bytes) => {
                     self.kept = Some(Box::new(Kept::Head(bytes, progress)));
-                    ctx.unused = 0..0;
+                    ctx.input.forget();
                 }
                 None => self.refuse_kept(None, ctx),
             },
@@ -59,7 +59,7 @@ impl Connection {
     fn take_more_head(&mut self, mut kept: Box<Kept>, ctx: &mut ThreadCtx) -> bool {
         let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the seat first") };
         let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
-        let more = &ctx.input[ctx.unused.clone()];
+        let more = ctx.input.rest();
         let more = &more[..more.len().min(rules.head_max - before)];
         if !bytes.push(more, &ctx.memory) {
             self.refuse_kept(None, ctx);
@@ -68,7 +68,7 @@ impl Connection {
         match ctx.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
             Ok(Parsed::Complete) => {
                 let len = job.head.len;
-                ctx.unused.start += len - before;
+                ctx.input.used(len - before);
                 job.own = std::mem::take(bytes).into_bytes();
                 job.own.truncate(len);
                 return true;
@@ -76,7 +76,7 @@ impl Connection {
             Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
             Ok(Parsed::Partial) => {
                 self.kept = Some(kept);
-                ctx.unused = 0..0;
+                ctx.input.forget();
             }
             Err(error) => self.refuse(error, None, ctx),
         }
@@ -86,7 +86,7 @@ impl Connection {
     /// The head in the job is complete, and what follows it is in the thread context.
     fn begin_request(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let job = &mut ctx.job;
-        match ctx.blocks.framing(&job.head, job.bytes(&ctx.input)) {
+        match ctx.blocks.framing(&job.head, job.bytes(ctx.input.bytes())) {
             Ok((framing, block)) => (job.framing, job.block) = (framing, block),
             Err(error) => {
                 ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx));
@@ -106,12 +106,12 @@ impl Connection {
     #[inline(never)]
     fn begin_body(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let framing = ctx.job.framing;
-        let body = ctx.rest();
+        let body = ctx.input.rest();
         let wants_continue = framing.expect_continue && body.is_empty();
         let started = Upload::new(framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         let error = match started {
             Ok((Fed { used, done: true }, upload)) => {
-                ctx.used(used);
+                ctx.input.used(used);
                 match upload.finish() {
                     Ok(body) => {
                         ctx.job.body = body;
@@ -121,7 +121,7 @@ impl Connection {
                 }
             }
             Ok((Fed { used, done: false }, mut upload)) => {
-                ctx.used(used);
+                ctx.input.used(used);
                 let Some(bytes) = lease_head(ctx) else {
                     ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
                     return Ok(());
@@ -142,11 +142,11 @@ impl Connection {
     /// More of a body.
     #[inline(never)]
     pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, ctx: &mut ThreadCtx) -> Flow {
-        let fed = match upload.feed(ctx.rest()) {
+        let fed = match upload.feed(ctx.input.rest()) {
             Ok(fed) => fed,
             Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), ctx),
         };
-        ctx.used(fed.used);
+        ctx.input.used(fed.used);
         if !fed.done {
             self.phase = Phase::Body(upload);
             self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
@@ -172,7 +172,7 @@ impl Connection {
 fn lease_head(ctx: &mut ThreadCtx) -> Option<Leased> {
     let job = &mut ctx.job;
     if job.own.is_empty() {
-        return Leased::copy(&ctx.input[job.at.clone()], &ctx.memory);
+        return Leased::copy(&ctx.input.bytes()[job.at.clone()], &ctx.memory);
     }
     Leased::own(std::mem::take(&mut job.own), &ctx.memory).map_err(|bytes| job.own = bytes).ok()
 }

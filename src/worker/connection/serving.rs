@@ -16,7 +16,7 @@ impl Connection {
     pub(super) fn submit(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if ctx.job.framing.upgrade {
             // A copy: what is no takeover is an ordinary request, and this is the next one. So is one without memory for it.
-            match copied(ctx.rest()) {
+            match copied(ctx.input.rest()) {
                 Some(early) => ctx.job.early = early,
                 None => ctx.job.framing.upgrade = false,
             }
@@ -54,10 +54,10 @@ impl Connection {
 
     /// Takes the input behind the request that it has submitted out of the thread context. `false`: it stays there, for want of memory.
     pub fn keep_input(&mut self, ctx: &mut ThreadCtx) -> bool {
-        if ctx.has_input() {
-            let Some(rest) = Leased::copy(ctx.rest(), &ctx.memory) else { return false };
+        if ctx.input.has_rest() {
+            let Some(rest) = Leased::copy(ctx.input.rest(), &ctx.memory) else { return false };
             self.kept = Some(Box::new(Kept::Rest(rest)));
-            ctx.take_in(&[]);
+            ctx.input.take_in(&[]);
         }
         true
     }
@@ -120,7 +120,7 @@ impl Connection {
         match fate {
             Fate::Keep => {
                 self.phase = Phase::Head;
-                let wait = if ctx.has_input() || self.kept.is_some() {
+                let wait = if ctx.input.has_rest() || self.kept.is_some() {
                     ctx.rules.header_timeout
                 } else if ctx.draining {
                     // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its

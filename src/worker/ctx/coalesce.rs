@@ -22,7 +22,7 @@ impl ThreadCtx {
         answer.block_buffer.supply(&mut self.coalesced);
         self.app.enter();
         // While others wait, the first block may as well: see `outbox`.
-        answer.begun |= self.crowded;
+        answer.begun |= self.send.crowded;
         let wants_head = self.wants_response_head();
         let step = loop {
             let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };

@@ -26,7 +26,7 @@ impl ThreadCtx {
     fn settle(&mut self, late: bool) {
         let alarm = &self.alarms[self.thread.0];
         if alarm.is_stray() {
-            let call = self.scoreboard.call(self.slot, self.thread.0).last();
+            let call = self.flight().last();
             self.log.critical(format_args!(
                 "a child that the application has forked returned from its call and is ended; let it end by os._exit(): {}",
                 self.describe(&call)
@@ -36,7 +36,7 @@ impl ThreadCtx {
         let told = alarm.is_raised() && self.app.settle();
         let stack = alarm.own_stack();
         alarm.clear();
-        let call = self.scoreboard.call(self.slot, self.thread.0).last();
+        let call = self.flight().last();
         let request = self.describe(&call);
         if late {
             self.log.warning(format_args!("a request that was answered without the application has ended: {request}"));

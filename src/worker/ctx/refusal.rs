@@ -71,6 +71,6 @@ impl ThreadCtx {
 
     fn forget_rest(&mut self, peer: &Peer) {
         self.with_rest(|ctx, rest| ctx.forget_pipelined(peer, rest));
-        self.unused = 0..0;
+        self.input.forget();
     }
 }

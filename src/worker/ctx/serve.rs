@@ -47,7 +47,7 @@ impl ThreadCtx {
             Served::Ended(..) | Served::Dropped => self.streams -= 1,
             Served::Whole(..) | Served::Produced(..) | Served::Handled | Served::Gone | Served::Withdrawn => {}
         }
-        self.note_time(self.clock.ns().saturating_sub(before));
+        self.send.note_time(self.clock.ns().saturating_sub(before));
         served
     }
 
@@ -65,9 +65,9 @@ impl ThreadCtx {
     /// What a thread that lost the loop meanwhile tells its owner.
     /// `rest` says whether the thread context has the connection's input.
     pub fn completion(&mut self, token: Token, served: Served, rest: bool) -> Completion {
-        let rest = (rest && self.has_input()).then(|| Kept::rest(self.rest(), &self.memory));
+        let rest = (rest && self.input.has_rest()).then(|| Kept::rest(self.input.rest(), &self.memory));
         let out = std::mem::take(&mut self.out);
-        self.take_in(&[]);
+        self.input.take_in(&[]);
         self.end_iteration();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
         let spare = self.job.spare.take();
@@ -99,7 +99,7 @@ impl ThreadCtx {
         let body = std::mem::take(&mut job.body);
         job.lease = Lease::default();
         let upgrade = if job.framing.upgrade {
-            hijack::offer(job, &self.input, &link, &self.scoreboard, self.slot, self.thread)
+            hijack::offer(job, self.input.bytes(), &link, &self.scoreboard, self.slot, self.thread)
         } else {
             None
         };
@@ -109,7 +109,7 @@ impl ThreadCtx {
         let (at, began, rendered) = (job.at.clone(), job.began, job.rendered);
         // By its fields: the call reads some and writes to others.
         let queued: &mut QueuedRequest = job;
-        let bytes = if queued.own.is_empty() { &self.input[at] } else { queued.own.as_slice() };
+        let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.0);
         calls.begin(&facts(&queued.head, bytes, &link.peer), began);
         let request = Request {
@@ -137,7 +137,7 @@ impl ThreadCtx {
             head,
         };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
-        self.writes |= outlet.used;
+        self.send.writes |= outlet.used;
         calls.end();
         self.clock.tick();
         let output = self.job.output.take();
@@ -156,7 +156,7 @@ impl ThreadCtx {
                     };
                     let entry = LogEntry {
                         peer: &link.peer,
-                        head: Some((&job.head, job.bytes(&self.input))),
+                        head: Some((&job.head, job.bytes(self.input.bytes()))),
                         status: summary.status,
                         sent: summary.sent,
                         response_head,

@@ -1,7 +1,6 @@
 //! Runs the application's handlers of signals.
 
 use crate::scoreboard::RequestFacts;
-use crate::worker::threads::thread_id::ThreadId;
 use crate::worker::work::Served;
 
 use super::ThreadCtx;
@@ -16,11 +15,10 @@ impl ThreadCtx {
         // A thread that was idle has an old clock.
         self.clock.refresh();
         self.job.began = self.clock.ns();
-        let ThreadId(thread) = self.thread;
         let facts = RequestFacts { line: LINE, client: b"", id: b"" };
-        self.scoreboard.call(self.slot, thread).resume(&facts, self.job.began, self.job.began);
+        self.flight().resume(&facts, self.job.began, self.job.began);
         self.app.signalled();
-        self.scoreboard.call(self.slot, thread).pause();
+        self.flight().pause();
         self.clock.tick();
         self.after_call(false);
         Served::Handled

@@ -13,7 +13,7 @@ impl ThreadCtx {
     fn go_on(&mut self, answer: &Streaming) {
         self.clock.tick();
         let facts = facts(&answer.head, &answer.bytes, &answer.link.peer);
-        self.scoreboard.call(self.slot, self.thread.0).resume(&facts, answer.began, self.clock.ns());
+        self.flight().resume(&facts, answer.began, self.clock.ns());
     }
 
     /// Asks a stream for its next blocks; the last step closes it.
@@ -40,7 +40,7 @@ impl ThreadCtx {
                 Served::Ended(output, summary.fate)
             }
         };
-        self.scoreboard.call(self.slot, self.thread.0).pause();
+        self.flight().pause();
         self.after_call(late);
         served
     }
@@ -59,7 +59,7 @@ impl ThreadCtx {
             answer.record(summary, self);
         }
         drop(answer);
-        self.scoreboard.call(self.slot, self.thread.0).pause();
+        self.flight().pause();
         self.after_call(false);
         Served::Dropped
     }

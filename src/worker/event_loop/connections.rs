@@ -45,7 +45,7 @@ impl EventLoop {
 
     /// A turn of this connection, unless it is gone.
     pub(super) fn begin_turn(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        ctx.set_crowded(self.is_crowded());
+        ctx.send.set_crowded(self.is_crowded());
         let next = self.find(token)?.begin_turn(ctx);
         self.follow(token, next, ctx)
     }
@@ -118,7 +118,7 @@ impl EventLoop {
             }
             Next::Work(work) => {
                 if matches!(work, Work::Call) {
-                    if ctx.job.behind && (ctx.job.framing.upgrade || ctx.writes) {
+                    if ctx.job.behind && (ctx.job.framing.upgrade || ctx.send.writes) {
                         self.clear_way(token, ctx)?;
                     }
                     if ctx.job.framing.upgrade {

@@ -434,7 +434,7 @@ impl EventLoop {
         self.handoff.overdue = Some(ctx.clock.ms());
         self.overload.count(Refusal::Waited);
         let connection = self.find(token)?;
-        let next = if ctx.job.detach(&ctx.input) {
+        let next = if ctx.job.detach(ctx.input.bytes()) {
             connection.park(work, ctx);
             connection.turn_away(Refusal::Waited, ctx)
         } else {

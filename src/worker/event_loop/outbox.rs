@@ -10,12 +10,12 @@ impl EventLoop {
     /// The loop is about to be laid on the table for this work.
     #[inline]
     pub fn lay_down(&mut self, token: Token, work: &Work, ctx: &mut ThreadCtx) {
-        if !ctx.outbox.is_empty() {
+        if !ctx.send.outbox.is_empty() {
             // While handlers of signals run, nobody may be there to take the loop.
-            if matches!(work, Work::Signals) || ctx.outbox.is_due(ctx.clock.ns(), ctx.spent) {
+            if matches!(work, Work::Signals) || ctx.send.is_due(ctx.clock.ns()) {
                 self.send_held(ctx);
             }
-            std::mem::swap(&mut self.outbox, &mut ctx.outbox);
+            std::mem::swap(&mut self.outbox, &mut ctx.send.outbox);
         }
         // Whoever takes the loop writes them: the call may last, or never end.
         ctx.give_lines(&mut self.lines);
@@ -28,7 +28,7 @@ impl EventLoop {
     #[inline]
     pub(in crate::worker) fn take_outbox(&mut self, ctx: &mut ThreadCtx) {
         if !self.outbox.is_empty() {
-            std::mem::swap(&mut self.outbox, &mut ctx.outbox);
+            std::mem::swap(&mut self.outbox, &mut ctx.send.outbox);
         }
         if !self.lines.is_empty() {
             ctx.take_lines(&mut self.lines);
@@ -50,19 +50,19 @@ impl EventLoop {
     /// Sends what lies in the outbox.
     #[inline]
     pub(in crate::worker) fn send_held(&mut self, ctx: &mut ThreadCtx) {
-        if !ctx.outbox.is_empty() {
+        if !ctx.send.outbox.is_empty() {
             self.send_parts(ctx);
         }
     }
 
     #[inline(never)]
     fn send_parts(&mut self, ctx: &mut ThreadCtx) {
-        let mut outbox = std::mem::take(&mut ctx.outbox);
+        let mut outbox = std::mem::take(&mut ctx.send.outbox);
         outbox.drain(|token, part| {
             let Some(next) = self.find(token).and_then(|connection| connection.send_part(part, ctx)) else { return };
             let work = self.follow(token, next, ctx);
             debug_assert!(work.is_none(), "it has no stream");
         });
-        ctx.outbox = outbox;
+        ctx.send.outbox = outbox;
     }
 }

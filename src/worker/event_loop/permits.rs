@@ -21,7 +21,7 @@ impl EventLoop {
                     ctx.forget_input();
                     return None;
                 };
-                if matches!(work, Work::Call) && !ctx.job.detach(&ctx.input) {
+                if matches!(work, Work::Call) && !ctx.job.detach(ctx.input.bytes()) {
                     ctx.memory.starve();
                     let next = connection.refuse_job(ctx);
                     let more = self.follow(token, next, ctx);

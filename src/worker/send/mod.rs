@@ -5,3 +5,4 @@ pub mod fin;
 pub mod outbox;
 pub mod outlet;
 pub mod output;
+pub mod policy;
