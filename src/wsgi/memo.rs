@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
 
 use super::exchange::Exchange;
-use super::start_response::Arguments;
+use super::start_response::ResponseArguments;
 use super::text;
 use crate::http::response::HeadFacts;
 
@@ -25,7 +25,7 @@ pub struct Memo {
 
 impl Memo {
     /// Begins the head if it is the one that is kept.
-    pub fn recall(&self, exchange: &mut Exchange, arguments: &Arguments<'_, '_>) -> bool {
+    pub fn recall(&self, exchange: &mut Exchange, arguments: &ResponseArguments<'_, '_>) -> bool {
         let Some(status) = &self.status else { return false };
         let Ok(list) = arguments.headers.cast_exact::<PyList>() else { return false };
         let known = is_same(status, arguments.status.as_any())
@@ -43,7 +43,7 @@ impl Memo {
     }
 
     /// Keeps the head that was just rendered from these arguments, if it may come again as it is.
-    pub fn keep(&mut self, exchange: &Exchange, arguments: &Arguments<'_, '_>) {
+    pub fn keep(&mut self, exchange: &Exchange, arguments: &ResponseArguments<'_, '_>) {
         self.status = None;
         self.pairs.clear();
         let Some((lines, facts)) = exchange.rendered().filter(|(lines, _)| lines.len() <= LONGEST) else { return };
