@@ -4,8 +4,8 @@
 //! Blocks --block--> Blocks    Blocks --StopIteration, failure--> Done
 //! Whole file (one Produced::File) --> Tail --> Done
 //! ```
-//! `close()` of the iterable is called once: on the way to Done, before the end is rendered, since it may call `write()`; or when the
-//! answer is dropped before.
+//! `close()` of the iterable is called once: on the way to Done, before the end is rendered, since it may call `write()`; or when
+//! the answer is dropped before that.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -25,17 +25,17 @@ use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
 
-/// Blocks up to this size are copied behind the head, so that they leave in one send; copying more costs more than a second
-/// buffer in the send. In bytes.
+/// Blocks up to this size, in bytes, are copied after the head, so that both leave in one send. Copying more costs more than a
+/// second buffer in the send.
 pub const COPY_MAX: usize = 16 * 1024;
 
-/// Where blocks come from.
+/// The source of blocks.
 enum BlockSource {
     /// An iterator of the application's iterable.
     Blocks(Py<PyIterator>),
     /// A file that the kernel sends.
     File(Extent),
-    /// The file was announced; what follows it is framing.
+    /// The file was announced; only framing follows it.
     Tail(&'static [u8]),
     /// Nothing is left.
     Done,
@@ -55,7 +55,7 @@ pub struct Answer {
     source: BlockSource,
     held: Option<LargeBlock>,
     file: Option<File>,
-    /// Length of the whole body, when the kind of the iterable tells it.
+    /// Length of the whole body, when the kind of the iterable shows it.
     known: Option<u64>,
     summary: Summary,
     line: String,
@@ -78,7 +78,7 @@ impl Answer {
         }
     }
 
-    /// Makes what the application returned the body. It is closed also when this fails.
+    /// Takes the application's result as the body. The result is closed also when this fails.
     pub fn prepare(
         &mut self,
         py: Python<'_>,
@@ -185,14 +185,14 @@ impl Answer {
         Ok(Produced::LargeBlock)
     }
 
-    /// What `write()` was given meanwhile belongs to the answer. An error: some of it is lost, so that nothing may follow.
+    /// Bytes that `write()` got meanwhile belong to the answer. An error means that some are lost, so nothing may follow.
     fn count_written(&mut self, py: Python<'_>) -> Result<(), Failure> {
         let Some(start_response) = &self.start_response else { return Ok(()) };
         let mut exchange = start_response.exchange(py).borrow_mut();
         if let Some(body) = exchange.body() {
             (self.summary.status, self.summary.sent) = (body.status, body.sent());
         }
-        // The application may have caught the exception of `write()`; the client must see the cut all the same.
+        // The application may have caught the exception of `write()`; the client must still see the cut.
         match exchange.lost() {
             Some(why) => Err(Failure::Misuse(format!("the answer is cut: {why}"))),
             None => Ok(()),
@@ -221,7 +221,7 @@ impl Answer {
         if len == 0 {
             return self.end(py, out, outlet);
         }
-        // No word about an excess: a Content-Length below the size is how an application answers a range request.
+        // An excess is not reported: a Content-Length below the size is how an application answers a range request.
         self.source = BlockSource::Tail(suffix);
         self.file = Some(extent.file);
         Ok(Produced::File { offset: extent.offset, len })
@@ -260,7 +260,7 @@ impl Answer {
             forks::end_child(py, error);
         }
         if let Some(start_response) = &self.start_response {
-            // Before the exchange is borrowed: it runs code of the application (`__str__` of its exceptions).
+            // This comes before the exchange is borrowed: it runs code of the application (`__str__` of its exceptions).
             let text = failure.describe(py);
             let is_timeout = failure.is_timeout(py);
             let mut exchange = start_response.exchange(py).borrow_mut();
@@ -296,7 +296,7 @@ impl Answer {
         }
     }
 
-    /// Closes the iterable and lets go of the request.
+    /// Closes the iterable and releases the request.
     fn close(&mut self, py: Python<'_>) {
         self.source = BlockSource::Done;
         if let Some(iterable) = self.iterable.take() {
@@ -357,14 +357,14 @@ pub fn fate(end: End, until_close: bool) -> Fate {
     }
 }
 
-/// Says that a body was longer than its Content-Length; `excess` is what was seen of it, in bytes.
+/// Logs that a body was longer than its Content-Length, by at least `excess` bytes.
 pub fn log_excess(log: &Log, line: &str, excess: u64) {
     log.warning(format_args!(
         "{line}: the application sent at least {excess} bytes more than its Content-Length; they were cut off"
     ));
 }
 
-/// Says that a body was shorter than its Content-Length, by so many bytes.
+/// Logs that a body was shorter than its Content-Length, by so many bytes.
 pub fn log_short(log: &Log, line: &str, missing: u64) {
     log.error(format_args!(
         "{line}: the application sent {missing} bytes less than its Content-Length; the connection is closed"
@@ -426,7 +426,7 @@ impl Blocks for Answer {
 
     fn summary(&self) -> Summary {
         let Some(start_response) = &self.start_response else { return self.summary };
-        // What `write()` has sent counts as well, whether a block follows or not.
+        // Output of `write()` counts as well, whether a block follows or not.
         let (status, sent) = Python::attach(|py| start_response.exchange(py).borrow().begun());
         Summary { status, sent, ..self.summary }
     }
@@ -450,7 +450,7 @@ impl Drop for Answer {
         let closed = catch_unwind(AssertUnwindSafe(|| {
             Python::attach(|py| {
                 self.held = None;
-                // What is dropped before its end has lost its client.
+                // An answer that is dropped before its end has lost its client.
                 if let Some(start_response) = &self.start_response {
                     start_response.exchange(py).borrow_mut().lose_client();
                 }

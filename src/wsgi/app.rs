@@ -47,11 +47,11 @@ pub struct Wsgi {
     logged: Vec<Option<String>>,
     log: Log,
     interrupt: Arc<Interrupt>,
-    /// While the thread does without the GIL.
+    /// Set while the thread does not have the GIL.
     detached: Option<Detached>,
 }
 
-/// What every thread prepares the application with.
+/// The settings from which every thread prepares the application.
 pub struct Plan {
     /// The listeners, in order.
     pub listeners: Vec<ListenerEnviron>,
@@ -66,7 +66,7 @@ pub struct Plan {
 }
 
 impl Wsgi {
-    /// Prepares everything that requests of the calling thread share.
+    /// Prepares all that requests of the calling thread share.
     pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
         let errors = Lines::new(plan.log.clone());
         let shared = SharedObjects {
@@ -126,7 +126,7 @@ impl Wsgi {
             Ok(result) => result,
             Err(failure) => {
                 let mut answer = Answer::none(start_response, line(request), self.log.clone());
-                // Pushed output took the earlier answers with it.
+                // The output of `write()` has sent the earlier answers with it.
                 let mark = mark.min(out.len());
                 return Reply::Complete(answer.fail(py, &failure, out, mark));
             }
@@ -273,7 +273,7 @@ impl App for Wsgi {
     fn tell_signals(&mut self, pipe: OwnedFd) {
         self.detached = None;
         Python::attach(|py| {
-            // What came while the application was loaded, and will be told by no byte.
+            // Signals that came while the application was loaded: no byte in the pipe will announce them.
             signals::handle(py, &self.log);
             if let Err(error) = signals::tell(py, pipe) {
                 let error = failure::traceback(py, &error);

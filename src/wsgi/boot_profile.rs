@@ -1,7 +1,7 @@
-//! What `--boot-profile` tells: how long the interpreter and the application took to start, and which imports took longest.
+//! The report of `--boot-profile`: how long the interpreter and the application took to start, and which imports took longest.
 //!
-//! Imports are timed where `python -X importtime` times them, at importlib's `_find_and_load`, which the interpreter calls for each
-//! module that is not there yet. That option itself would write to standard error for the rest of the worker's life.
+//! Imports are timed where `python -X importtime` times them, at importlib's `_find_and_load`, which the interpreter calls for
+//! each module that is not there yet. That option itself would write to standard error for the rest of the worker's life.
 
 use std::ffi::CStr;
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use pyo3::prelude::*;
 /// Imports that are listed.
 const SHOWN: usize = 20;
 
-/// The functions that stand in for importlib's while the application is loaded.
+/// The functions that replace importlib's while the application is loaded.
 const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("import_times.py"), "\0").as_bytes()) {
     Ok(code) => code,
     Err(_) => panic!("the source has no NUL byte"),
@@ -38,13 +38,13 @@ pub struct BootProfile {
 }
 
 impl BootProfile {
-    /// Times imports from now on. The interpreter took so long to start.
+    /// Times imports from now on; the interpreter took `interpreter` to start.
     pub fn start(py: Python<'_>, interpreter: Duration) -> PyResult<Self> {
         let times = PyModule::from_code(py, SOURCE, FILE, c"tapster_import_times")?.unbind();
         Ok(Self { interpreter, began: Instant::now(), times })
     }
 
-    /// Times no more; returns the report in several lines.
+    /// Ends the timing and returns the report, in several lines.
     pub fn finish(self, py: Python<'_>) -> PyResult<String> {
         let whole = self.began.elapsed();
         let times: Vec<(String, u64, u64)> = self.times.bind(py).call_method0("finish")?.extract()?;

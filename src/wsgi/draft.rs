@@ -11,7 +11,7 @@ use crate::http::response::{BodyFraming, Context, Encoder, HeadFacts, Refused};
 /// Bytes reserved for a head at first; the buffer is reused and grows once.
 const HEAD_CAPACITY: usize = 512;
 
-/// What must be known of the request to answer it.
+/// The facts about the request that its answer needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Terms {
     /// Version of the request.
@@ -22,7 +22,7 @@ pub struct Terms {
     pub persistent: bool,
 }
 
-/// What an encoder borrows.
+/// The data that an encoder borrows.
 #[derive(Default)]
 struct EncoderBuffers {
     head: Vec<u8>,
@@ -55,7 +55,7 @@ impl Draft {
         memory.date.extend_from_slice(date);
     }
 
-    /// What was told of the request.
+    /// The facts about the request.
     pub fn terms(&self) -> Terms {
         self.terms
     }
@@ -85,12 +85,12 @@ impl Draft {
         self.encoder = Some(Encoder::resume(head, &context, lines, facts));
     }
 
-    /// The lines of a head that was begun, and what is to be known of them.
+    /// The lines of a head that was begun, and the facts about them.
     pub fn rendered(&self) -> Option<(&[u8], HeadFacts)> {
         self.encoder.as_ref().map(Encoder::rendered)
     }
 
-    /// What a new encoder borrows; it must be stored in `encoder`, or dropped, before anything else is done with `self`.
+    /// The data for a new encoder, which must be stored in `encoder`, or dropped, before anything else is done with `self`.
     fn borrow(&mut self) -> (&'static mut Vec<u8>, Context<'static>) {
         self.clear();
         let Terms { version, head_only, persistent } = self.terms;
@@ -129,7 +129,7 @@ impl Draft {
     /// Call only when `encoder` is `None`.
     fn memory(&mut self) -> &mut EncoderBuffers {
         debug_assert!(self.encoder.is_none(), "the encoder borrows the memory");
-        // SAFETY: the memory is live until `drop`, and without an encoder `self` is the only one who refers to it.
+        // SAFETY: the memory is live until `drop`, and without an encoder only `self` refers to it.
         unsafe { self.memory.as_mut() }
     }
 }

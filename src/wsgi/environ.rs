@@ -1,5 +1,5 @@
-//! The environ (PEP 3333, "environ Variables"), built for speed: the constant part is a dict per listener that is copied;
-//! keys are interned with known hashes; what is equal to the copied placeholder is not set again.
+//! The environ (PEP 3333, "environ Variables"), built for speed: the constant part is a dict per listener that is copied; keys
+//! are interned with known hashes; a value equal to the copied placeholder is not set again.
 //!
 //! A header block that was seen before yields the same keys and values, so there is a [`Template`] for each of the last ones that
 //! holds them too.
@@ -31,7 +31,7 @@ pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
 /// Methods whose strings are kept.
 const METHODS: [&str; 8] = ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "TRACE"];
 
-/// What is the same in every request of one listener.
+/// The values that are the same in every request of one listener.
 #[derive(Clone, Debug)]
 pub struct ListenerEnviron {
     /// SERVER_NAME.
@@ -81,7 +81,7 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() || a.len() > 16 {
         return a == b;
     }
-    // Two overlapping words hold everything.
+    // Two overlapping words cover all bytes.
     match (a.first_chunk::<8>(), a.last_chunk::<8>(), b.first_chunk::<8>(), b.last_chunk::<8>()) {
         (Some(a), Some(end), Some(b), Some(other)) => (a, end) == (b, other),
         _ => a.iter().zip(b).all(|(a, b)| a == b),
@@ -99,7 +99,7 @@ pub struct Builder {
     targets: Targets,
     addr: Last,
     port: Last,
-    /// Place of the block whose environ is lent.
+    /// Place of the block whose environ the application has.
     lent: Option<usize>,
 }
 
@@ -154,7 +154,7 @@ impl Builder {
             ready.set_method(py, &self.keys, method.as_ref())?;
             ready.lend(py, &self.keys, uri)?
         };
-        // What a body sets changes the dict's version: it does not come back as it was lent.
+        // The keys that a body sets change the dict's version: it does not come back as it was given out.
         match request.framing.length {
             Length::None => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
@@ -179,7 +179,7 @@ impl Builder {
         }
     }
 
-    /// The listener's part, and what version and fields say.
+    /// Sets the listener's part, and what follows from version and fields.
     fn of_fields<'py>(&mut self, py: Python<'py>, request: &Request<'_>) -> PyResult<Bound<'py, PyDict>> {
         let base = self.bases.get(request.listener).or(self.bases.last()).expect("a server has a listener");
         let dict = base.bind(py).copy()?;
@@ -277,8 +277,8 @@ fn decimal(py: Python<'_>, number: u64) -> PyResult<Bound<'_, PyString>> {
     text::from_latin1(py, &digits[..20 - unused])
 }
 
-/// The dict that is copied for each request: constants, and placeholders for what differs, so that setting a value replaces
-/// it and the copy never grows.
+/// The dict that is copied for each request: constants, and placeholders for the rest, so that setting a value replaces one and
+/// the copy never grows.
 fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects<'py>) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let set = |name: &str, value: Bound<'py, PyAny>| dict.set_item(text::key(py, name)?, value);
@@ -313,8 +313,8 @@ fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects
 /// Fields of a usual request: what a browser sends.
 const USUAL_FIELDS: usize = 16;
 
-/// Makes the dict, and so every copy of it, big enough for the fields of a usual request. A dict of n slots takes 2n/3 entries, and
-/// one more makes it double; a key that goes again leaves the room behind (dictobject.c). No more than that one: a dict of
+/// Makes the dict, and so every copy of it, big enough for the fields of a usual request. A dict of n slots takes 2n/3 entries,
+/// and one more makes it double; a key that is deleted leaves the room there (dictobject.c). No more than that one: a dict of
 /// which a third was deleted is copied key by key.
 fn make_room(dict: &Bound<'_, PyDict>) -> PyResult<()> {
     let smallest = dict.len().next_power_of_two();

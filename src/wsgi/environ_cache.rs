@@ -1,9 +1,9 @@
-//! Environs that are made before their request comes, and what of it stands in them.
+//! Environs that are made before their request comes, with a note of the values that each one holds.
 //!
 //! For each header block that is known there is a template, which no application ever sees, and mostly a spare: the environ of an
 //! earlier request that came back as it was given. A spare is taken again only if nobody else refers to it and the interpreter
 //! says that nothing was set or deleted in it since (the dict's version, which changes with each change and never comes twice).
-//! Otherwise the template is copied. Either way only what differs from what stands in it is set.
+//! Otherwise the template is copied. Either way only the values that differ are set.
 
 use std::sync::Arc;
 
@@ -33,7 +33,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// The template of a block with what `dict` holds of it. `loose` are its loose fields that are in the dict: place and key.
+    /// The template of a block, with the values that `dict` holds. `loose` are its loose fields that are in the dict: place and
+    /// key.
     pub fn new(
         block: BlockId,
         listener: usize,
@@ -49,15 +50,16 @@ impl Template {
         Ok(Self { block, listener, trusted, loose, own, spare: None })
     }
 
-    /// Whether it is the one of this block for this listener and kind of peer.
+    /// Whether this is the template of this block for this listener and kind of peer.
     pub fn fits(&self, block: BlockId, listener: usize, trusted: bool) -> bool {
         self.block == block && self.listener == listener && self.trusted == trusted
     }
 
-    /// An environ with the values of the loose fields, the client and the offers of a request, to be lent. The spare is to be
-    /// dropped if that does not come about.
+    /// An environ with the values of the loose fields, the client and the offers of a request, to be given out. The spare is to
+    /// be dropped if it is not given out.
     pub fn ready(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>, steady: &Steady<'_, '_>) -> PyResult<&mut Ready> {
-        // In the template too if there is no spare: applications whose environs never come back have many requests of a client.
+        // Without a spare the template gets them too: an application whose environs never come back has many requests of one
+        // client as well.
         let ready = self.spare.as_mut().unwrap_or(&mut self.own);
         ready.settle(py, keys, steady)?;
         ready.set_loose(py, &self.loose, request)?;
@@ -67,7 +69,7 @@ impl Template {
         Ok(self.spare.as_mut().expect("it was just made"))
     }
 
-    /// Takes back what was lent, if nobody has kept it or changed it.
+    /// Takes back the environ that was given out, if nobody has kept it or changed it.
     pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
         // The spare's reference and the caller's.
         const OURS: ffi::Py_ssize_t = 2;
@@ -77,13 +79,13 @@ impl Template {
         }
     }
 
-    /// Forgets what was lent.
+    /// Forgets the environ that was given out.
     pub fn drop_spare(&mut self) {
         self.spare = None;
     }
 }
 
-/// What stays the same over the requests of a client, mostly.
+/// The values that mostly stay the same over the requests of a client.
 pub struct Steady<'a, 'py> {
     /// REMOTE_ADDR and REMOTE_PORT.
     pub remote: &'a [Borrowed<'a, 'py, PyString>; 2],
@@ -91,7 +93,7 @@ pub struct Steady<'a, 'py> {
     pub offers: &'a Arc<Offers>,
 }
 
-/// A dict and what stands in it.
+/// A dict with a note of its values.
 ///
 /// Invariant: nobody else changes the dict, and each field that is set says what the dict holds.
 pub struct Ready {
@@ -104,12 +106,12 @@ pub struct Ready {
     uri: u64,
     /// Whether the method is not GET.
     method: bool,
-    /// The dict's version as it was lent, if everything that is set in it is set anew for the next request.
+    /// The dict's version when it was given out, if the next request sets again all that was set in it.
     lent: Option<u64>,
 }
 
 impl Ready {
-    /// A dict as it was copied from a base.
+    /// A dict just copied from a base.
     pub fn new(dict: Bound<'_, PyDict>) -> Self {
         Self { dict: dict.unbind(), remote: None, offers: None, values: Vec::new(), uri: Uri::ROOT, method: false, lent: None }
     }
@@ -126,7 +128,7 @@ impl Ready {
         })
     }
 
-    /// Sets what is not yet in it. After an error it is not to be used again.
+    /// Sets the values that it does not hold yet. After an error it is not to be used again.
     pub fn settle(&mut self, py: Python<'_>, keys: &Keys, steady: &Steady<'_, '_>) -> PyResult<()> {
         let dict = self.dict.bind(py);
         let [addr, port] = steady.remote;
@@ -155,8 +157,8 @@ impl Ready {
         Ok(())
     }
 
-    /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be used
-    /// again.
+    /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be
+    /// used again.
     fn set_loose(&mut self, py: Python<'_>, fields: &[(usize, Py<PyString>)], request: &Request<'_>) -> PyResult<()> {
         for ((place, key), value) in fields.iter().zip(&mut self.values) {
             let bytes = request.head.fields[*place].value.of(request.bytes);
@@ -202,7 +204,8 @@ fn references(dict: &Bound<'_, PyDict>) -> ffi::Py_ssize_t {
 #[cfg(not(Py_3_14))]
 #[allow(deprecated, reason = "3.12 announces its end, which came with 3.14; there is no other way to ask")]
 fn version(dict: &Bound<'_, PyDict>) -> Option<u64> {
-    // SAFETY: the object is a live dict, laid out as PyDictObject in this version (cpython/dictobject.h), and the thread is attached.
+    // SAFETY: the object is a live dict, laid out as PyDictObject in this version (cpython/dictobject.h), and the thread is
+    // attached.
     Some(unsafe { (*dict.as_ptr().cast::<ffi::PyDictObject>()).ma_version_tag })
 }
 

@@ -1,6 +1,6 @@
 //! `wsgi.errors` (PEP 3333): text goes into the error log, a record for each line.
 //!
-//! The level is WARNING: frameworks write everything from debugging to disasters here, and nothing tells them apart.
+//! The level is WARNING: frameworks write everything from debugging to disasters here, and nothing distinguishes them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyString};
 
 use crate::log::error::Log;
 
-/// Longest line that is kept waiting for its end, in bytes; then it is logged in pieces.
+/// Longest line, in bytes, that is kept until its end comes; a longer one is logged in pieces.
 const LINE_MAX: usize = 64 * 1024;
 
 /// The lines behind the stream, shared with the server, which flushes a partial line when a request ends.
@@ -46,7 +46,7 @@ impl Lines {
         self.pending.store(!partial.is_empty(), Ordering::Relaxed);
     }
 
-    /// Logs what has no line end yet.
+    /// Logs a line that has no end yet.
     pub fn flush(&self) {
         if !self.pending.load(Ordering::Relaxed) {
             return;

@@ -17,8 +17,8 @@ use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application, or its iterable, is called.
 ///
-/// Invariant: both pointers are valid, and used by nobody else, as long as [`Exchange::outlet`] holds them; it is emptied
-/// before the call that lent them returns.
+/// Invariant: both pointers are valid, and used by nobody else, as long as [`Exchange::outlet`] holds them; the outlet is emptied
+/// before the call that set them returns.
 struct LentOutlet {
     out: NonNull<Vec<u8>>,
     outlet: NonNull<dyn Outlet>,
@@ -31,15 +31,15 @@ const AROUND: usize = 1024;
 /// Why `write()` cannot write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotWrite {
-    /// The application has returned, and it is not its iterable that calls.
+    /// The application has returned, and the caller is not its iterable.
     Returned,
-    /// Another thread than the one that runs the application calls.
+    /// The caller is another thread than the one that runs the application.
     OtherThread,
     /// The client has left.
     Gone,
-    /// What the client has not read could not be kept, as the text says.
+    /// Output that the client has not read could not be kept; the text says why.
     Lost(String),
-    /// There is no memory for the block. Nothing of it is sent, and the answer may go on.
+    /// There is no memory for the block. Nothing of it is sent, and the answer may continue.
     Memory,
 }
 
@@ -96,7 +96,7 @@ impl Exchange {
         self.client.as_deref()
     }
 
-    /// Lends the output to `write()`.
+    /// Gives the output to `write()`.
     ///
     /// # Safety
     /// Until [`Exchange::reclaim`] or [`Exchange::close`], both must stay valid and nobody else may use them.
@@ -140,7 +140,7 @@ impl Exchange {
         self.gone
     }
 
-    /// There is no client any more.
+    /// Notes that the client has left.
     pub fn lose_client(&mut self) {
         self.gone = true;
     }
@@ -155,12 +155,12 @@ impl Exchange {
         self.excess
     }
 
-    /// So many bytes of a block were beyond the Content-Length.
+    /// Notes that so many bytes of a block were beyond the Content-Length.
     pub fn exceed(&mut self, bytes: u64) {
         self.excess += bytes;
     }
 
-    /// What was told of the request.
+    /// The facts about the request.
     pub fn terms(&self) -> Terms {
         self.draft.terms()
     }
@@ -203,8 +203,8 @@ impl Exchange {
         self.body.as_mut()
     }
 
-    /// Sends `103 Early Hints` at once. HTTP/1.0 has none, behind the head they are too late, and nobody waits for them when the client
-    /// has left: then nothing happens. They are no part of the answer, which is made whether they arrive or not.
+    /// Sends `103 Early Hints` at once. Does nothing in HTTP/1.0, which has none, after the head, when they are too late, and
+    /// when the client has left. They are no part of the answer, which is made whether they arrive or not.
     pub fn hint(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), CannotHint> {
         if self.is_sent() || self.terms().version == Version::Http10 {
             return Ok(());
@@ -213,7 +213,7 @@ impl Exchange {
         match self.with_pipe(|_, out| response::early_hints(out, fields).map_err(CannotHint::Refused)) {
             Ok(hinted) => hinted,
             Err(CannotWrite::Gone) => {
-                // The answer's own bytes find that out again, with a head whose status can be logged.
+                // The answer's own bytes will meet the same error, with a head whose status can be logged.
                 self.gone = gone;
                 Ok(())
             }
@@ -238,7 +238,7 @@ impl Exchange {
         })?
     }
 
-    /// Renders with `render` and sends what came of it.
+    /// Renders with `render` and sends the result.
     fn with_pipe<E>(
         &mut self,
         render: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), E>,
@@ -264,8 +264,8 @@ impl Exchange {
         render: impl FnOnce(&mut Self, &mut Vec<u8>) -> Result<(), E>,
     ) -> Result<Result<(), E>, CannotWrite> {
         let (mut out, mut outlet) = (pipe.out, pipe.outlet);
-        // SAFETY: `lend`'s caller keeps both valid and unused until it reclaims them, which has not happened since the pipe
-        // was there; this is the thread that lent them, so nobody uses them at the same time.
+        // SAFETY: `lend`'s caller keeps both valid and unused until it reclaims them, which has not happened while the outlet is
+        // there; this is the thread that gave them, so nobody uses them at the same time.
         let (out, outlet) = unsafe { (out.as_mut(), outlet.as_mut()) };
         let before = out.len();
         let rendered = render(self, out);
@@ -273,7 +273,7 @@ impl Exchange {
             return Ok(rendered);
         }
         let Err(gone) = outlet.push(out) else { return Ok(rendered) };
-        // What was not taken must not be sent behind the gap.
+        // Bytes that were not taken must not be sent after the gap.
         out.clear();
         Err(match gone {
             Gone::Client => {

@@ -1,4 +1,4 @@
-//! What an application does wrong, told so that its author finds the cause.
+//! Mistakes of an application, worded so that its author finds the cause.
 
 use std::fmt::Write;
 
@@ -73,7 +73,7 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
         }
         Ok(text)
     };
-    // The exception's own __str__ or __repr__ may raise; what is imported as `traceback` by now may be the application's own.
+    // The exception's own __str__ or __repr__ may raise; the module imported as `traceback` by now may be the application's own.
     let text = formatted().or_else(|_| plain(py, error)).unwrap_or_else(|_| {
         error
             .get_type(py)
@@ -83,10 +83,10 @@ pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     text.trim_end().to_owned()
 }
 
-/// Exceptions of a chain that [`plain`] tells.
+/// Exceptions of a chain that [`plain`] shows.
 const CHAIN_MAX: usize = 10;
 
-/// As [`traceback`], by the interpreter's own means, which need no module: less is said of syntax errors and groups.
+/// As [`traceback`], but by the interpreter's own means, which need no module: syntax errors and groups have fewer details.
 fn plain(py: Python<'_>, error: &PyErr) -> PyResult<String> {
     let mut parts = Vec::new();
     let mut next = Some((error.value(py).clone().into_any(), ""));
@@ -97,7 +97,7 @@ fn plain(py: Python<'_>, error: &PyErr) -> PyResult<String> {
             Some(_) | None => value.getattr("__traceback__")?,
         };
         if !frames.is_none() {
-            // SAFETY: the thread is attached; both are live objects, the first a traceback, as the interpreter sees to.
+            // SAFETY: the thread is attached; both are live objects, the first a traceback, as the interpreter ensures.
             if unsafe { pyo3::ffi::PyTraceBack_Print(frames.as_ptr(), file.as_ptr()) } != 0 {
                 return Err(PyErr::fetch(py));
             }

@@ -64,7 +64,7 @@ impl FileWrapper {
     /// read something else (`gzip.GzipFile`, text files, encrypting wrappers).
     pub fn extent(&self, py: Python<'_>) -> Option<Extent> {
         let extent = self.try_extent(py);
-        // Whatever fails here fails again, visibly, when the object is read.
+        // An error here comes again, visibly, when the object is read.
         extent.ok().flatten()
     }
 

@@ -1,9 +1,9 @@
 //! The raw connection for applications that speak another protocol over it, under the key by which their libraries know it from
 //! gunicorn (`gunicorn.socket`): flask-sock and Flask-SocketIO, by way of simple-websocket.
 //!
-//! The object is a socket whose first use takes the connection over ([`Takeover`]), so that an application that does not use it, or
-//! refuses the request, answers as always. When the call ends, an object that was not used becomes a closed socket: the
-//! connection goes on to other requests.
+//! The object is a socket whose first use takes the connection over ([`Takeover`]), so that an application that does not use it,
+//! or refuses the request, answers as always. When the call ends, an object that was not used becomes a closed socket: the
+//! connection stays for other requests.
 
 use std::ffi::CStr;
 use std::os::fd::IntoRawFd;
@@ -23,7 +23,7 @@ use crate::worker::app::{Fate, Summary, Takeover};
 /// Key of the raw connection, as in gunicorn.
 const SOCKET: &str = "gunicorn.socket";
 
-/// What is told of a connection that was taken over: 101 is Switching Protocols, and nobody has counted its bytes.
+/// The log's record of a connection that was taken over: 101 is Switching Protocols, and nobody has counted its bytes.
 fn taken(held: bool) -> Summary {
     Summary { status: 101, sent: 0, fate: Fate::Hijacked { in_use: held } }
 }
@@ -34,7 +34,7 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("upgr
     Err(_) => panic!("the source has no NUL byte"),
 };
 
-/// What the first use of the socket calls.
+/// The function that the first use of the socket calls.
 #[pyclass(frozen, module = "tapster")]
 struct FirstUse(Mutex<Option<Arc<dyn Takeover>>>);
 
@@ -73,7 +73,7 @@ impl Upgrades {
     }
 }
 
-/// One connection as it was offered.
+/// One connection that was offered.
 pub struct OfferedSocket {
     takeover: Arc<dyn Takeover>,
     socket: Py<PyAny>,
@@ -81,8 +81,8 @@ pub struct OfferedSocket {
 }
 
 impl OfferedSocket {
-    /// Ends it with the call. `None`: the application has not taken the connection over, so `result` is its answer. Else what it returned
-    /// or raised is no answer to anybody.
+    /// Ends it with the call. `None`: the application has not taken the connection over, so `result` is its answer. Otherwise its
+    /// result or exception is no answer to anybody.
     pub fn end<'py>(
         self,
         py: Python<'py>,
@@ -116,7 +116,8 @@ impl OfferedSocket {
 }
 
 impl OfferedSocket {
-    /// Ends it when the server has failed in the call; what the connection is told if the application has taken it over.
+    /// Ends it when the server has failed in the call; returns the call's result if the application has taken the connection
+    /// over.
     pub fn abandon(self) -> Option<Summary> {
         self.claim.get().0.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.takeover.is_hijacked().then(|| taken(true))

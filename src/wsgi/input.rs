@@ -1,6 +1,6 @@
 //! `wsgi.input` (PEP 3333, "Input and Error Streams"): a binary stream over the complete body, with its end where the body ends.
 //!
-//! How much is read at once is up to client and application: without memory for it a call raises MemoryError.
+//! Client and application determine how much is read at once. A call without memory for it raises MemoryError.
 
 use std::io;
 
@@ -12,8 +12,8 @@ use super::spooled::Spooled;
 use super::text;
 use crate::worker::app::RequestBody;
 
-/// Reads of a spooled body from this size on let other Python threads run, in bytes: below it, giving the GIL up and taking
-/// it again costs more than copying from the page cache.
+/// Reads of a spooled body from this size on let other Python threads run, in bytes: below it, releasing and taking the GIL costs
+/// more than copying from the page cache.
 const DETACH_MIN: u64 = 64 * 1024;
 
 enum InputSource {

@@ -30,7 +30,7 @@ const CHILDREN: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("ch
 /// still run when the worker leaves.
 #[derive(Debug)]
 pub struct Interpreter {
-    /// What an operator should know of it, if anything.
+    /// A remark for the operator, if there is one.
     pub note: Option<String>,
     /// The attached state belongs to one thread.
     _thread: std::marker::PhantomData<*const ()>,
@@ -163,7 +163,7 @@ fn initialize(program: Option<&Path>) -> Result<(), BootError> {
         let name = CString::new(program.as_os_str().as_bytes())
             .map_err(|_| failed(format!("the path of Python contains a NUL byte: {}", program.display())))?;
         let raw = &raw mut config.0;
-        // SAFETY: the config is initialised, the field is one of it, the name a C string; the call copies it.
+        // SAFETY: the config is initialised, the field belongs to it, the name is a C string; the call copies it.
         check(unsafe { ffi::PyConfig_SetBytesString(raw, &raw mut (*raw).program_name, name.as_ptr()) })?;
     }
     let argument = std::env::args_os().next().unwrap_or_else(|| "tapster".into());
@@ -192,7 +192,7 @@ fn check(status: ffi::PyStatus) -> Result<(), BootError> {
     )))
 }
 
-/// The state that a program started as `python script.py` would find, where it matters to applications.
+/// Makes the state that a program started as `python script.py` finds, where it matters to applications.
 fn prepare(py: Python<'_>, settings: &PythonSettings, stacks: Option<i32>) -> PyResult<()> {
     let sys = py.import("sys")?;
     let path = sys.getattr("path")?;
@@ -205,7 +205,7 @@ fn prepare(py: Python<'_>, settings: &PythonSettings, stacks: Option<i32>) -> Py
     for (index, entry) in wanted.into_iter().enumerate() {
         path.call_method1("insert", (index, entry.into_os_string()))?;
     }
-    // A pipe would make print() wait for a full buffer, so that nothing of a living worker is seen.
+    // A pipe would make print() wait for a full buffer, so that no output of a living worker is seen.
     for name in ["stdout", "stderr"] {
         let stream = sys.getattr(name)?;
         if stream.hasattr("reconfigure")? {

@@ -18,7 +18,7 @@ pub fn parse<'py>(py: Python<'py>, arguments: &str) -> Result<(Vec<Bound<'py, Py
 
 type Arguments<'py> = (Vec<Bound<'py, PyAny>>, Bound<'py, PyDict>);
 
-/// `None` when the tree is something else than one call `f(...)` with plain arguments.
+/// `None` when the tree is anything but one call `f(...)` with plain arguments.
 fn literals<'py>(py: Python<'py>, tree: &Bound<'py, PyAny>) -> PyResult<Option<Arguments<'py>>> {
     let ast = stdlib::import(py, "ast")?;
     let is = |node: &Bound<'py, PyAny>, class: &str| node.is_instance(&ast.getattr(class)?);

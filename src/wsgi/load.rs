@@ -1,4 +1,5 @@
-//! Finding the application: import, attribute path, factory call. Every failure says what was looked for and what is there.
+//! Finding the application: import, attribute path, factory call. Every error names the object that was looked for and the ones
+//! that exist.
 
 use std::path::{Path, PathBuf};
 
@@ -27,7 +28,7 @@ fn failed(text: String) -> BootError {
 pub struct FoundApp {
     /// The WSGI callable.
     pub callable: Py<PyAny>,
-    /// What an operator should look at, if anything.
+    /// A remark for the operator, if there is one.
     pub warning: Option<String>,
 }
 
@@ -74,7 +75,7 @@ fn import_module<'py>(py: Python<'py>, name: &str, text: &str) -> Result<Bound<'
 }
 
 /// The part of the dotted name that does not exist, if that is what the exception says; a missing module that the application
-/// itself imports is another thing, and has frames of the application in its traceback.
+/// itself imports is another case, with frames of the application in its traceback.
 fn missing_part(py: Python<'_>, error: &PyErr, name: &str) -> Option<String> {
     if !error.is_instance_of::<PyModuleNotFoundError>(py) {
         return None;
@@ -240,7 +241,7 @@ fn attribute<'py>(
     object.getattr_opt(name).map_err(|error| app_failed(py, text, &format!("reading `{name}`"), &error))
 }
 
-/// Public callables of a module or object that were not imported from elsewhere, as far as that can be told.
+/// Public callables of a module or object that were not imported from elsewhere, as far as that can be seen.
 fn callables(object: &Bound<'_, PyAny>) -> Vec<String> {
     let home = object.cast::<PyModule>().ok().and_then(|module| module.name().ok());
     let Ok(names) = object.dir() else { return Vec::new() };
@@ -276,7 +277,7 @@ fn call_factory<'py>(
     Ok(app)
 }
 
-/// Checks what can be known before the first request.
+/// Checks all that can be checked before the first request.
 fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> Result<FoundApp, BootError> {
     let py = object.py();
     if !object.is_callable() {
@@ -322,12 +323,12 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
 /// Flags of a code object that makes a coroutine, a coroutine from a generator, or an asynchronous generator (`inspect.CO_*`).
 const ASYNC_FLAGS: u32 = 0x80 | 0x100 | 0x200;
 
-/// Whether this is a function, or an object with a method `__call__`, that plainly takes what WSGI gives. `inspect` knows all cases, but
-/// its import takes longer than the rest of a small application's start.
+/// Whether this is a function, or an object with a method `__call__`, that plainly takes the two arguments of WSGI. `inspect`
+/// knows all cases, but its import takes longer than the rest of a small application's start.
 fn is_plain(object: &Bound<'_, PyAny>) -> PyResult<bool> {
     let (function, bound) =
         if object.is_instance_of::<PyFunction>() { (object.clone(), 0) } else { (object.get_type().getattr("__call__")?, 1) };
-    // What a decorator has put there could tell of another signature.
+    // A decorator may have put another signature there.
     if !function.is_instance_of::<PyFunction>() || !function.getattr("__dict__")?.is_empty()? {
         return Ok(false);
     }

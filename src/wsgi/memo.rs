@@ -1,7 +1,7 @@
 //! The last head that `start_response` has rendered: applications give the same status and fields again and again.
 //!
-//! It is compared with the objects that the application gives now: each is the very same object, which is immutable and kept alive
-//! here, or has the same bytes. So what was checked and rendered then is right again.
+//! It is compared with the objects that the application gives now: each is the very same object, which is immutable and kept
+//! alive here, or has the same bytes. So the head that was checked and rendered then is right again.
 
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyString, PyTuple};
@@ -14,7 +14,7 @@ use crate::http::response::HeadFacts;
 /// Longest head that is kept, in bytes; longer ones are mostly cookies and policies that differ.
 const LONGEST: usize = 2048;
 
-/// A head with the objects it was made from. They are exact `str`: letting go of one runs no code of the application.
+/// A head with the objects it was made from. They are exact `str`: dropping one runs no code of the application.
 #[derive(Default)]
 pub struct Memo {
     status: Option<Py<PyString>>,

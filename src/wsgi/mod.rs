@@ -1,9 +1,9 @@
 //! The bridge to Python: the only place that knows pyo3. Python objects do not leave it.
 //!
-//! [`interpreter`] starts Python, [`load`] finds the application, [`app`] calls it for each request with what [`environ`]
-//! makes. `start_response` puts the head into an [`exchange`]; what the application returns is rendered at once or, as an
-//! [`answer`], block by block. The safe API of pyo3 is used wherever it costs nothing; the raw one is in [`text`] (strings)
-//! and [`start_response`] (a callable type), and, for the start, in [`interpreter`].
+//! [`interpreter`] starts Python, [`load`] finds the application, [`app`] calls it for each request with the dict that
+//! [`environ`] makes. `start_response` puts the head into an [`exchange`]; the application's result is rendered at once or, as an
+//! [`answer`], block by block. The safe API of pyo3 is used wherever it costs nothing; the raw one is in [`text`] (strings) and
+//! [`start_response`] (a callable type), and, for the start, in [`interpreter`].
 
 mod answer;
 mod app;
@@ -85,7 +85,7 @@ fn load_app(
             forks::renounce_in_children(py, renounce.clone())
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         }
-        // A profile that cannot be taken is no reason not to serve.
+        // The worker serves even if no profile can be taken.
         let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
         let loaded = load::load(py, &settings.app, workers);
         match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
@@ -102,10 +102,11 @@ fn load_app(
 }
 
 impl Wsgi {
-    /// Starts the interpreter on this thread and loads the application. The working directory and the environment are what
-    /// they should be. Children that it forks `renounce`. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a unix socket, for each listener in order;
-    /// `environ_names` are the environ variables that [`App::logged`] tells after each call; `stacks` is a descriptor,
-    /// open for the life of the process, for the stacks of all Python threads when a signal ends it.
+    /// Starts the interpreter on this thread and loads the application. The working directory and the environment must be set
+    /// already. Children that the application forks call `renounce`. `listeners` has SERVER_NAME, SERVER_PORT and whether it is a
+    /// unix socket, for each listener in order; `environ_names` are the environ variables that [`App::logged`] returns after each
+    /// call; `stacks` is a descriptor, open for the life of the process, for the stacks of all Python threads when a signal ends
+    /// it.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
     pub fn new(
         settings: &Settings,

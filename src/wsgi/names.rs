@@ -1,8 +1,8 @@
 //! From the name of a header field, as sent, to its environ key: a bounded cache.
 //!
-//! The same few names come with every request, in the same spelling. A table of pairs of slots holds the key object of each
-//! and the last value seen with it; a third name for a pair overwrites one. Names and values are compared by all their bytes, never by hash
-//! alone, and the objects are immutable, so nothing of one client can show up in the request of another.
+//! The same few names come with every request, in the same spelling. A table of pairs of slots holds the key object of each and
+//! the last value seen with it; a third name for a pair overwrites one. Names and values are compared by all their bytes, never
+//! by hash alone, and the objects are immutable, so nothing of one client can show up in the request of another.
 
 use pyo3::prelude::*;
 use pyo3::types::PyString;
@@ -53,11 +53,11 @@ const KNOWN: [&str; 30] = [
     "HTTP_X_REQUESTED_WITH",
 ];
 
-/// What a name means for the environ.
+/// The meaning of a name for the environ.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Meaning {
     /// Not shown to the application: an underscore in the name (it would be confused with a hyphen), `Proxy` (httpoxy), the
-    /// framing that the server has already dealt with.
+    /// framing, which the server has already handled.
     #[default]
     Dropped,
     /// A plain field; repeated ones are joined with a comma (RFC 9110 section 5.3).
@@ -82,7 +82,7 @@ impl Meaning {
         }
     }
 
-    /// What stands between the values of repeated fields.
+    /// The separator between the values of repeated fields.
     pub fn separator(self) -> &'static [u8] {
         match self {
             Self::Cookie => b"; ",
@@ -133,7 +133,7 @@ impl NameEntry {
         Ok(())
     }
 
-    /// What the name means.
+    /// The meaning of the name.
     pub fn meaning(&self) -> Meaning {
         self.meaning
     }

@@ -1,4 +1,4 @@
-//! What the environ offers beyond PEP 3333: `wsgi.early_hints` and `tapster.client_disconnected`. Both belong to a
+//! The callables that the environ offers beyond PEP 3333: `wsgi.early_hints` and `tapster.client_disconnected`. Both belong to a
 //! `start_response` object, like `write`, and are used again with it.
 
 use pyo3::exceptions::{PyConnectionResetError, PyMemoryError, PyRuntimeError, PyTypeError, PyValueError};
@@ -24,7 +24,7 @@ pub struct EarlyHints(pub Py<PyAny>);
 
 #[pymethods]
 impl EarlyHints {
-    /// `headers` is a list of (name, value). Does nothing for HTTP/1.0, which has no such answers, and behind the head.
+    /// `headers` is a list of (name, value). Does nothing for HTTP/1.0, which has no such answers, and after the head.
     fn __call__(&self, headers: &Bound<'_, PyAny>) -> PyResult<()> {
         let mut fields = Vec::new();
         for item in headers.try_iter()? {

@@ -1,6 +1,6 @@
-//! Signals that the application handles. CPython's own handler sets a flag; the function that the application has installed runs on
-//! the main thread, between two byte codes. While that thread is in no byte code it has to be brought there: the flag alone wakes
-//! nobody, and the kernel may have given the signal to any thread.
+//! Signals that the application handles. CPython's own handler sets a flag; the function that the application has installed runs
+//! on the main thread, between two byte codes. While that thread runs no byte code, the server has to make it do so: the flag
+//! alone wakes nobody, and the kernel may have given the signal to any thread.
 
 use std::ffi::CStr;
 use std::os::fd::{IntoRawFd, OwnedFd};
@@ -19,12 +19,12 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("wake
     Err(_) => panic!("the source has no NUL byte"),
 };
 
-/// Makes the module, before anything of the application could ask for the function that it stands in for.
+/// Makes the module, before code of the application could look up the function that it replaces.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     PyModule::from_code(py, SOURCE, c"wakeup.py", MODULE).map(drop)
 }
 
-/// From now on a signal with a handler of Python's puts a byte into the pipe, which stays open for the life of the process.
+/// Makes each signal that has a Python handler put a byte into the pipe, which stays open for the life of the process.
 pub fn tell(py: Python<'_>, pipe: OwnedFd) -> PyResult<()> {
     py.import("tapster_wakeup")?.call_method1("begin", (pipe.into_raw_fd(),)).map(drop)
 }
@@ -33,7 +33,7 @@ pub fn tell(py: Python<'_>, pipe: OwnedFd) -> PyResult<()> {
 pub fn handle(py: Python<'_>, log: &Log) {
     if let Err(error) = py.check_signals() {
         forks::end_child(py, &error);
-        // Says that the log has it, if the handler was interrupted at its deadline.
+        // Returns that the log has the exception already, if the handler was interrupted at its deadline.
         timeout::request_of(py, &error);
         let error = failure::traceback(py, &error);
         log.error(format_args!("a signal handler of the application raised an exception\n{error}"));

@@ -9,7 +9,7 @@ use crate::worker::app::BodyFile;
 /// Buffer in bytes: big enough that short lines cost few system calls.
 const BUFFER: usize = 64 * 1024;
 
-/// The part of a long line that is looked at together, in bytes.
+/// The part of a long line that is searched at once, in bytes.
 const LOOK: usize = 16 * 1024;
 
 /// The body, read so far.
@@ -17,9 +17,9 @@ pub struct Spooled {
     body: BodyFile,
     /// Made at the first short read.
     buffer: Vec<u8>,
-    /// What of the buffer was not taken.
+    /// The part of the buffer that was not taken yet.
     ready: Range<usize>,
-    /// The first byte of the file behind the buffer.
+    /// Where in the file the next read begins, after the bytes of the buffer.
     next: u64,
 }
 

@@ -1,7 +1,7 @@
-//! Where the threads of Python are: their stacks as text, taken while none of them moves.
+//! The stacks of Python's threads as text, taken while none of them runs.
 //!
-//! No Python code runs for it, and nothing lets go of the interpreter: only attributes that C code gives are read. So it takes less than
-//! a millisecond for an ordinary number of threads, and needs no module that a project could have replaced.
+//! No Python code runs for it, and nothing releases the interpreter: only attributes that C code provides are read. So it takes
+//! less than a millisecond for an ordinary number of threads, and needs no module that a project could have replaced.
 
 use std::ffi::c_long;
 
@@ -11,15 +11,16 @@ use pyo3::types::{PyDict, PyString};
 use super::stdlib;
 use crate::worker::app::Stacks;
 
-/// Frames of a thread that are told, from the innermost: a deep recursion would fill the log and the time with one place.
+/// Frames of a thread that are shown, from the innermost: a deep recursion would fill the log, and take long, with one place.
 const FRAMES_MAX: usize = 100;
 
-/// The stacks of all threads but the calling one; `own` is the interpreter's name of the thread that the caller asks for.
+/// The stacks of all threads but the calling one; `own` is the interpreter's identifier of the thread that the caller is
+/// interested in.
 ///
 /// # Errors
 /// The exception of an interpreter that does not give them.
 pub fn now(py: Python<'_>, own: c_long) -> PyResult<Stacks> {
-    // SAFETY: needs nothing; it names the calling thread.
+    // SAFETY: needs nothing; it returns the identifier of the calling thread.
     let here = unsafe { pyo3::ffi::PyThread_get_thread_ident() } as c_long;
     let frames = py.import("sys")?.getattr("_current_frames")?.call0()?.cast_into::<PyDict>()?;
     let threads = stdlib::import(py, "threading")?.getattr("_active")?;
@@ -29,7 +30,7 @@ pub fn now(py: Python<'_>, own: c_long) -> PyResult<Stacks> {
         if ident == here {
             continue;
         }
-        // Not its property, which is Python code. Threads that Python did not start have no name.
+        // The attribute, not the property, which is Python code. Threads that Python did not start have no name.
         let name = threads.get_item(ident).and_then(|thread| thread.getattr("_name")?.extract());
         let name: String = name.unwrap_or_else(|_| ident.to_string());
         let mut text = format!("Thread {name} (most recent call last):\n");
@@ -53,7 +54,7 @@ fn write_frames(text: &mut String, innermost: Bound<'_, PyAny>) -> PyResult<()> 
         }
         let code = frame.getattr("f_code")?;
         let words = |name: &str| Ok::<_, PyErr>(code.getattr(name)?.cast_into::<PyString>()?.to_string_lossy().into_owned());
-        // A frame may be at no line.
+        // A frame may have no line.
         let number: Option<u32> = frame.getattr("f_lineno")?.extract()?;
         let number = number.map_or_else(|| "?".to_owned(), |number| number.to_string());
         let line = format!("  File \"{}\", line {number}, in {}\n", words("co_filename")?, words("co_name")?);

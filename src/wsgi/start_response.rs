@@ -25,7 +25,7 @@ use super::offers::{ClientDisconnected, EarlyHints, Offers};
 use super::text;
 use crate::http::response::Refused;
 
-/// The object behind `start_response`. Access needs an attached thread, which the GIL makes the only one.
+/// The object behind `start_response`. Access needs an attached thread, and the GIL allows only one at a time.
 #[repr(C)]
 struct Object {
     base: ffi::PyObject,
@@ -130,12 +130,12 @@ impl StartResponse {
         &self.object(py).exchange
     }
 
-    /// What the environ of this request offers.
+    /// The callables that the environ of this request offers.
     pub fn offers(&self) -> &Arc<Offers> {
         &self.offers
     }
 
-    /// What the application is called with.
+    /// The callable that the application is called with.
     pub fn callable<'py>(&self, py: Python<'py>) -> &Bound<'py, PyAny> {
         self.object.bind(py)
     }
@@ -143,10 +143,10 @@ impl StartResponse {
     /// Ends its request. Returns the object if nobody else holds it, so that it can serve another one.
     pub fn retire(self, py: Python<'_>) -> Option<Self> {
         let object = self.object(py);
-        // An exchange that is borrowed here would be a `start_response` that runs and ends its own request.
+        // If the exchange were borrowed here, a running `start_response` would end its own request.
         object.exchange.try_borrow_mut().ok()?.close();
-        // Held by this reference and by the companions. `write` is held by the object alone, and the offers by `Offers` and by each
-        // environ that has a clone of it.
+        // Held by this reference and by the companions. `write` is held by the object alone, and the offers by `Offers` and by
+        // each environ that has a clone of it.
         let offered = Arc::strong_count(&self.offers) as ffi::Py_ssize_t;
         let unshared = references(&self.object) == 1 + Self::COMPANIONS
             && object.write.borrow().as_ref().is_some_and(|write| references(write) == 1)
@@ -291,7 +291,7 @@ impl<'a, 'py> ResponseArguments<'a, 'py> {
         positional: usize,
         names: Option<Borrowed<'a, 'py, PyAny>>,
     ) -> PyResult<Self> {
-        // What nearly every application does.
+        // Nearly every application calls it like this.
         if let ([status, headers], None) = (all, names) {
             // SAFETY: the caller vouches for live objects.
             let [status, headers] = [status, headers].map(|object| unsafe { Borrowed::from_ptr(py, *object) });
@@ -369,7 +369,7 @@ fn start(object: &Object, arguments: &ResponseArguments<'_, '_>) -> PyResult<()>
     };
     drop(memo);
     exchange.forget();
-    // Telling what is wrong runs code of the application (`__repr__`), which may let other threads run, so the exchange must be
+    // Describing the mistake runs code of the application (`__repr__`), which may let other threads run, so the exchange must be
     // free: the server needs it when the call of the application returns.
     drop(exchange);
     Err(misuse.error())
@@ -383,7 +383,7 @@ fn raised(exc_info: Borrowed<'_, '_, PyAny>) -> PyErr {
     }
 }
 
-/// What is wrong with the arguments.
+/// The mistake in the arguments, in words.
 enum Misuse<'py> {
     StatusType(Bound<'py, PyAny>),
     StatusText,

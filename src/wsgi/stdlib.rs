@@ -1,10 +1,10 @@
-//! What the server needs of Python's standard library, although a project may have files of the same names (`token.py`,
+//! The modules that the server needs of Python's standard library. A project may have files of the same names (`token.py`,
 //! `traceback.py`), which come first on `sys.path`.
 //!
-//! Importing all of it at every start would cost half as much again as the start of a small application. So the project's directories
-//! are looked at before they are on the path: as a rule no name of the library is there, and what is needed is imported when a case needs
-//! it. Else it is imported at once, with the library's path alone, and kept here; the names that the project has are free again in
-//! `sys.modules`, so that the project's own imports find its own modules, as without the server.
+//! Importing all of it at every start would cost half as much again as the start of a small application. So the project's
+//! directories are listed before they are on the path. As a rule no name of the library is there, and a module is imported when a
+//! case needs it. Otherwise all are imported at once, with the library's path alone, and kept here. The names that the project
+//! has are removed from `sys.modules`, so that the project's imports find its own modules, as without the server.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -13,14 +13,14 @@ use std::path::{Path, PathBuf};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
-/// What any part of the server may need, now or later; with these come the modules that they import.
+/// All modules that any part of the server may need, now or later; they bring the modules that they import.
 const NEEDED: [&str; 9] =
     ["threading", "linecache", "tokenize", "traceback", "inspect", "ast", "difflib", "importlib.util", "importlib.machinery"];
 
-/// Name in `sys.modules` of the module whose dict has what is kept.
+/// Name in `sys.modules` of the module whose dict has the modules that are kept.
 const KEPT: &str = "tapster_stdlib";
 
-/// Sees to it that the server finds its modules when these directories are on the path. To be called before that, and before code of the
+/// Ensures that the server finds its modules when these directories are on the path. Call it before that, and before code of the
 /// project runs.
 pub fn keep(py: Python<'_>, project: &[PathBuf]) -> PyResult<()> {
     let sys = py.import("sys")?;
@@ -79,7 +79,7 @@ fn find(directory: &Path, names: &mut BTreeSet<String>) {
     }
 }
 
-/// Imports what is needed: a module that has all of it, and the names that are new in `sys.modules`.
+/// Imports all that is needed: returns a module that has all of it, and the names that are new in `sys.modules`.
 fn import_all(py: Python<'_>) -> PyResult<(Bound<'_, PyModule>, Vec<String>)> {
     let modules = py.import("sys")?.getattr("modules")?.cast_into::<PyDict>()?;
     let names = || -> PyResult<BTreeSet<String>> { modules.keys().iter().map(|name| name.extract()).collect() };

@@ -1,6 +1,6 @@
-//! The strings that a request target gives the environ, kept for the last targets: the same ones are asked for again and again.
+//! The strings that a request target gives the environ, kept for the last targets: clients ask for the same ones again and again.
 //!
-//! A target is found again by all its bytes; from a hash comes only its slot.
+//! A target is compared by all its bytes; the hash determines only its slot.
 
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
@@ -30,7 +30,7 @@ pub struct Uri {
     by_method: bool,
 }
 
-/// A copy of what a client has sent.
+/// A copy of the client's bytes.
 fn copied(bytes: &[u8]) -> PyResult<Vec<u8>> {
     let mut copy = Vec::new();
     copy.try_reserve_exact(bytes.len()).map_err(|_| PyMemoryError::new_err(()))?;
@@ -59,7 +59,7 @@ impl Uri {
         let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
         let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
-        // The parser refuses what has none of the forms.
+        // The parser refuses a target of none of these forms.
         let Ok(parts) = Target::of(head, bytes) else {
             let (path, query) = (string(b"")?, string(b"")?);
             let uri = uri.unbind();
@@ -74,7 +74,7 @@ impl Uri {
             Form::Absolute => Some(string(parts.authority.of(bytes))?),
             Form::Origin | Form::Asterisk => None,
         };
-        // OPTIONS for the server as a whole, or any other method for its root.
+        // `*` is the server as a whole for OPTIONS, and its root for any other method.
         let by_method = parts.form == Form::Absolute && parts.path.is_empty();
         Ok(Self { serial, target: copied(target)?, uri: uri.unbind(), path, query, host, by_method })
     }

@@ -1,4 +1,4 @@
-//! Between bytes and Python's `str` as PEP 3333 wants them: native strings whose code points are the bytes (latin-1). Whatever has no
+//! Between bytes and Python's `str` as PEP 3333 wants them: native strings whose code points are the bytes (latin-1). A lack of
 //! memory is a MemoryError.
 
 use pyo3::prelude::*;
@@ -13,7 +13,7 @@ pub fn from_latin1<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, Py
     // A slice has at most isize::MAX bytes, so that the length fits.
     let len = bytes.len() as ffi::Py_ssize_t;
     let string = if bytes.is_ascii() {
-        // SAFETY: the thread is attached (`py`); a new string of `len` ASCII code points has `len` writable bytes behind
+        // SAFETY: the thread is attached (`py`); a new string of `len` ASCII code points has `len` writable bytes at
         // PyUnicode_DATA, and nobody else knows the object yet. The shared empty string is not written to.
         unsafe {
             let string = ffi::PyUnicode_New(len, MAX_ASCII);
@@ -46,8 +46,8 @@ pub fn bytes<'py>(py: Python<'py>, bytes: &[u8]) -> PyResult<Bound<'py, PyBytes>
 pub fn to_latin1<'a>(string: Borrowed<'a, '_, PyString>) -> Option<&'a [u8]> {
     let object = string.as_ptr();
     // SAFETY: `object` is a live str and the thread is attached (a Borrowed proves both); PyUnicode_READY makes the old
-    // representation (before 3.12) a current one; a str of kind 1 has PyUnicode_GET_LENGTH bytes of latin-1 behind
-    // PyUnicode_DATA, and they do not change while the object lives.
+    // representation (before 3.12) a current one; a str of kind 1 has PyUnicode_GET_LENGTH bytes of latin-1 at PyUnicode_DATA,
+    // and they do not change while the object lives.
     unsafe {
         if ffi::PyUnicode_READY(object) < 0 {
             ffi::PyErr_Clear();

@@ -1,8 +1,8 @@
 //! Threads of the application's runtime: Python threads with names that hold the GIL only while they are in the application.
 //!
 //! A serving thread is attached once for its life and detaches in between, so that `threading.local` keeps its values from
-//! request to request. The attachment is a raw one: pyo3 counts its own nested ones and would take a thread that lets go of the
-//! GIL in the middle of one for attached.
+//! request to request. The attachment is a raw one: pyo3 counts its own nested ones and would take a thread that releases the GIL
+//! in the middle of one for attached.
 
 use std::marker::PhantomData;
 use std::sync::{Mutex, PoisonError};
@@ -14,16 +14,16 @@ use pyo3::types::{PyCFunction, PyDict, PyModule, PyTuple};
 
 use super::stdlib;
 
-/// The calling thread without the GIL; takes it back when dropped. Not for another thread.
+/// The calling thread without the GIL; takes it back when dropped. It must not move to another thread.
 pub struct Detached {
     state: *mut ffi::PyThreadState,
 }
 
 impl Detached {
-    /// Lets go of the GIL.
+    /// Releases the GIL.
     pub fn new() -> Self {
-        // SAFETY: the thread is attached by `interpreter::start` or by `Attached`, not by pyo3, and no `Detached` of it lives: `Wsgi`
-        // keeps at most one and makes it outside of every `Python::attach`.
+        // SAFETY: the thread is attached by `interpreter::start` or by `Attached`, not by pyo3, and no `Detached` of it lives:
+        // `Wsgi` keeps at most one and makes it outside of every `Python::attach`.
         Self { state: unsafe { ffi::PyEval_SaveThread() } }
     }
 }
@@ -51,8 +51,8 @@ impl Attached {
 
 impl Drop for Attached {
     fn drop(&mut self) {
-        // SAFETY: undoes the `PyGILState_Ensure` of `new` on the same thread, which is attached again: everything that detached
-        // it was dropped before.
+        // SAFETY: undoes the `PyGILState_Ensure` of `new` on the same thread, which is attached again: each `Detached` was
+        // dropped before.
         unsafe { ffi::PyGILState_Release(self.state) };
     }
 }
@@ -92,11 +92,11 @@ pub fn start(py: Python<'_>, name: &str, body: impl FnOnce() + Send + 'static) -
     Ok(())
 }
 
-/// What threads are started with, by the version of Python: the module has the one that it uses.
+/// The functions that start threads, by the version of Python: the module has the one that it uses.
 const STARTERS: [&str; 2] = ["_start_joinable_thread", "_start_new_thread"];
 
-/// Refuses to start threads by a module whose functions somebody has replaced: what they start are no threads, so that nobody would
-/// ever serve, and the locks that came with them hold between the greenlets of one thread alone.
+/// Refuses to start threads by a module whose functions somebody has replaced: they start no threads, so nobody would ever serve,
+/// and the locks that came with them exclude only the greenlets of one thread from each other.
 fn expect_real(threading: &Bound<'_, PyModule>) -> PyResult<()> {
     for name in STARTERS {
         let Some(starter) = threading.getattr_opt(name)? else { continue };

@@ -25,9 +25,9 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     PyModule::from_code(py, SOURCE, c"tapster.py", MODULE).map(drop)
 }
 
-/// What interrupts one thread.
+/// The means to interrupt one thread.
 pub struct Interrupt {
-    /// The interpreter's name of the thread.
+    /// The interpreter's identifier of the thread.
     ident: c_long,
     /// The exception that was raised in the call that runs.
     raised: Mutex<Option<Py<PyAny>>>,
@@ -37,14 +37,14 @@ pub struct Interrupt {
 impl Interrupt {
     /// Interrupts the calling thread.
     pub fn here(log: Log) -> Arc<Self> {
-        // SAFETY: needs nothing; it names the calling thread.
+        // SAFETY: needs nothing; it returns the identifier of the calling thread.
         let ident = unsafe { ffi::PyThread_get_thread_ident() } as c_long;
         Arc::new(Self { ident, raised: Mutex::new(None), log })
     }
 
-    /// The call is over: takes back an exception that has not struck; says whether the log has it.
+    /// The call is over: clears an exception that was not raised yet; returns whether the log has it.
     pub fn settle(&self, py: Python<'_>) -> bool {
-        // SAFETY: the thread is attached, as `py` shows; without an exception a pending one is forgotten.
+        // SAFETY: the thread is attached, as `py` shows; a null exception clears a pending one.
         unsafe { ffi::PyThreadState_SetAsyncExc(self.ident, std::ptr::null_mut()) };
         let raised = self.raised.lock().unwrap_or_else(PoisonError::into_inner).take();
         raised.is_some_and(|class| class.bind(py).getattr("_came_out").is_ok_and(|came| came.is_truthy().unwrap_or(false)))
@@ -52,8 +52,8 @@ impl Interrupt {
 
     fn raise(&self, py: Python<'_>, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks)) -> PyResult<()> {
         let class = py.import("tapster")?.getattr("_exception")?.call1((request,))?;
-        // Python code ran, and with it other threads: only from here to the end nothing moves. Python's own formatting of stacks reads
-        // the sources, and lets the others run at each file: the exception would come later by many of their turns.
+        // Python code ran, and other threads with it: only from here to the end no other thread runs. Python's own formatting of
+        // stacks reads the sources, and lets the others run at each file: the exception would come much later.
         if runs() {
             raising(stacks::now(py, self.ident)?);
             // SAFETY: the thread is attached, as `py` shows; the class is one of exceptions; the call takes its own reference.
@@ -76,14 +76,14 @@ impl Interrupter for Interrupt {
     }
 }
 
-/// What a request was, if the exception is one of the deadline; notes that it came out of the application.
+/// The request in words, if the exception is one of the deadline; notes that it came out of the application.
 pub fn request_of(py: Python<'_>, error: &PyErr) -> Option<String> {
     let base = py.import("tapster").ok()?.getattr("RequestTimeout").ok()?.cast_into::<PyType>().ok()?;
     let class = error.get_type(py);
     if !class.is_subclass(&base).ok()? {
         return None;
     }
-    // Fails only when the application has replaced the class; then the log has a line more.
+    // Fails only when the application has replaced the class; then the log has one more line.
     let _ = class.setattr("_came_out", true);
     Some(class.getattr("request").and_then(|request| request.extract()).unwrap_or_default())
 }

@@ -8,7 +8,8 @@ use super::StartResponse;
 use crate::worker::app::Outlet;
 
 impl StartResponse {
-    /// Runs `act`, which runs code of the application; what that gives to `write()` goes to `outlet`, with all that is in `out` before it.
+    /// Runs `act`, which runs code of the application. Output of `write()` goes to `outlet` meanwhile, after all that is in
+    /// `out`.
     pub fn lend<T>(&self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet, act: impl FnOnce() -> T) -> T {
         let outlet = NonNull::from(outlet);
         // SAFETY: only the lifetime of the trait object changes; the pointer is not used after `reclaim`.
@@ -34,8 +35,8 @@ impl Drop for Lent<'_, '_> {
     fn drop(&mut self) {
         match self.start_response.exchange(self.py).try_borrow_mut() {
             Ok(mut exchange) => exchange.reclaim(),
-            // Nobody runs Python code while the exchange is borrowed, so that nobody else can have it here. If somebody had, the
-            // application could write through pointers to what is gone: better no worker than such a one.
+            // Nobody runs Python code while the exchange is borrowed, so nobody else can have borrowed it here. If somebody had,
+            // the application could write through dangling pointers: then the worker had better end.
             Err(_) => std::process::abort(),
         }
     }
