@@ -1,4 +1,4 @@
-//! Decoding a request body: says how much of the input it consumed and which part of it is data; owns and reads nothing.
+//! Decoding a request body: returns how much of the input it consumed and which part of it is data; owns and reads nothing.
 
 use super::chunked::{self, Decoded};
 use super::error::Error;
@@ -36,7 +36,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes still to come, all of them data; `None` when only decoding can tell.
+    /// Bytes still to come, all of them data; `None` when only decoding shows it.
     pub fn left(&self) -> Option<u64> {
         match self {
             Self::Length(left) => Some(*left),
@@ -44,7 +44,7 @@ impl Decoder {
         }
     }
 
-    /// So many of the bytes that [`Decoder::left`] told of were taken past the decoder.
+    /// Notes that so many of the bytes that [`Decoder::left`] announced were taken past the decoder.
     pub fn pass(&mut self, count: u64) {
         match self {
             Self::Length(left) => *left = left.saturating_sub(count),

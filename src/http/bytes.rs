@@ -1,6 +1,6 @@
 //! Byte classes and numbers: the lexical rules that requests and answers share (RFC 9110 section 5.6).
 
-/// Bytes looked at together: one machine word.
+/// Bytes that are tested at once: one machine word.
 const WORD: usize = size_of::<u64>();
 
 /// 1 in each byte of a word.
@@ -43,7 +43,7 @@ pub(super) fn token_len(text: &[u8]) -> usize {
         }
         at += WORD;
     }
-    // Digits and what else may stand in a token are rare in names.
+    // Digits and the other bytes that a token may have are rare in names.
     at + text[at..].iter().position(|&b| !TOKEN[b as usize]).unwrap_or(text.len() - at)
 }
 
@@ -59,7 +59,7 @@ fn others(word: u64) -> u64 {
     (word | (!from_a | beyond_z) & not_hyphen) & HIGH
 }
 
-/// Whether a byte may stand in a field value or a reason phrase: no control but HTAB; bytes from 0x80 may (obs-text).
+/// Whether a byte may be in a field value or a reason phrase: no control but HTAB; bytes from 0x80 may (obs-text).
 #[inline]
 pub(super) fn is_value_byte(b: u8) -> bool {
     (b >= b' ' && b != 0x7f) || b == b'\t'
@@ -82,7 +82,7 @@ pub(super) fn value_len(text: &[u8]) -> usize {
     let mut at = 0;
     for chunk in text.as_chunks::<WORD>().0 {
         let word = u64::from_le_bytes(*chunk);
-        // Printable ASCII passes by a cheaper test, which takes more for controls than there are.
+        // Printable ASCII passes by a cheaper test, which takes a few other bytes for controls as well.
         let plain = (word | word.wrapping_add(ONES) | word.wrapping_sub(ONES * 0x20)) & HIGH == 0;
         let controls = if plain { 0 } else { controls(word) };
         if controls != 0 {
@@ -110,11 +110,11 @@ fn has_control(bytes: [u8; WORD]) -> bool {
     controls(u64::from_le_bytes(bytes)) != 0
 }
 
-/// The high bit of each byte of `word` that is a control (HTAB among them), counted from the lowest. Behind the first hit there
-/// may be others that are none.
+/// The high bit of each byte of `word` that is a control (HTAB among them), counted from the lowest. After the first hit there
+/// may be false ones.
 #[inline]
 fn controls(word: u64) -> u64 {
-    // The usual tests for a byte below n and for a zero byte: borrows can add a hit only behind a real one.
+    // The usual tests for a byte below n and for a zero byte: borrows can add a hit only after a real one.
     let below_space = word.wrapping_sub(ONES * 0x20) & !word;
     let delete = word ^ (ONES * 0x7f);
     let is_delete = delete.wrapping_sub(ONES) & !delete;
@@ -131,8 +131,8 @@ pub(super) fn same<const N: usize>(text: &[u8], lower: &[u8; N]) -> bool {
     }
 }
 
-/// Bytes of a request target, which are those before the first space, control character or `#`: a fragment is no part of any form. Bytes from 0x80 pass: clients send
-/// raw UTF-8.
+/// Bytes of a request target, which are those before the first space, control character or `#`: a fragment is no part of any
+/// form. Bytes from 0x80 pass: clients send raw UTF-8.
 #[inline]
 pub(super) fn target_len(bytes: &[u8]) -> usize {
     let ends = |b: u8| b <= b' ' || b == b'#' || b == 0x7f;
@@ -281,7 +281,7 @@ mod tests {
                 for bad in [0, b'\r', b'\n', 0x1f, 0x7f] {
                     let mut text = vec![b'a'; len];
                     text[at] = bad;
-                    // Others behind it change nothing, and tabs before it pass.
+                    // Others after it change nothing, and tabs before it pass.
                     for other in [b'a', 0x80, 0xff, b'\n', b'\t'] {
                         text[at + 1..].fill(other);
                         assert_eq!(value_len(&text), at);

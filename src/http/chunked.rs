@@ -21,11 +21,11 @@ use super::error::Error;
 /// Digits of a chunk size: as many as 64 bits have, leading zeros included.
 const MAX_SIZE_DIGITS: u8 = 16;
 
-/// Bytes of chunk extensions that are not paid for by data. Nobody uses extensions; what they are good for is to make a server
-/// read much and receive little (CVE-2023-39326), so every byte of data pays for two bytes of extension.
+/// Bytes of chunk extensions that are allowed without data. Nobody uses extensions, except to make a server read much and receive
+/// little (CVE-2023-39326). So every byte of data allows two more bytes of extension.
 const MAX_EXTENSION_DEBT: u64 = 4096;
 
-/// What ends the body: the last chunk and an empty trailer section.
+/// The end of a body: the last chunk and an empty trailer section.
 pub(super) const LAST: &[u8] = b"0\r\n\r\n";
 
 /// Decoder of one chunked body with its trailer section.
@@ -60,17 +60,17 @@ enum ChunkState {
 /// `*( BWS ";" BWS name [ BWS "=" BWS value ] )`, where a value is a token or a quoted string.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Extension {
-    /// Blanks behind a size or a value: only `;` may follow. A line that ends here is refused as one with a blank at its end:
-    /// the grammar has none there, and readers differ in what they make of it.
+    /// Blanks after a size or a value: only `;` may follow. A line that ends here is refused, since it has a blank at its end:
+    /// the grammar has none there, and readers treat it differently.
     Blank,
     NameStart,
     Name,
-    /// Blanks behind a name.
+    /// Blanks after a name.
     NameEnd,
     ValueStart,
     Value,
     Quoted,
-    /// Behind a backslash in a quoted string.
+    /// After a backslash in a quoted string.
     Escaped,
     QuotedEnd,
 }
@@ -78,11 +78,11 @@ enum Extension {
 /// One step of decoding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decoded {
-    /// Bytes of the input that are dealt with, framing included.
+    /// Bytes of the input that were decoded, framing included.
     pub consumed: usize,
     /// The data among them, as a range of the input (may be empty).
     pub data: Range<usize>,
-    /// Whether the body is complete; nothing behind `consumed` belongs to it.
+    /// Whether the body is complete; nothing after `consumed` belongs to it.
     pub done: bool,
 }
 
@@ -92,7 +92,7 @@ impl ChunkedDecoder {
         Self { state: ChunkState::SizeStart, left: 0, digits: 0, extension_debt: 0, trailer: 0, max_trailer }
     }
 
-    /// Decodes what it can: everything up to the second piece of data or the end of the body.
+    /// Decodes as much as it can: everything up to the second piece of data or the end of the body.
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
         let mut data = 0..0;
         let mut at = 0;
@@ -145,7 +145,7 @@ impl ChunkedDecoder {
             ChunkState::TrailerStart | ChunkState::TrailerName | ChunkState::TrailerValue | ChunkState::TrailerLf => {
                 self.trailer_byte(byte)
             }
-            // The loop in `decode` does not come here with these.
+            // The loop in `decode` never calls this in these states.
             ChunkState::Data | ChunkState::Done => Ok(self.state),
         }
     }

@@ -8,10 +8,10 @@ use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
 /// The defaults of the options.
 pub(super) const LIMITS: Limits = Limits { request_line: 8190, fields: 100, field_size: 8190 };
 
-/// What may follow a message on the same connection.
+/// Bytes that may follow a message on the same connection.
 const TRAILING: [&[u8]; 3] = [b"GET /next HTTP/1.1\r\nHost: b\r\n\r\n", b"\0\xff\r\n", b"\n"];
 
-/// Everything that a head says.
+/// All facts of a head.
 type Facts = (Span, Span, Span, Span, Version, Vec<Field>, usize);
 
 fn facts(head: &Head) -> Facts {
@@ -24,7 +24,7 @@ pub(super) fn head(input: &[u8], limits: &Limits) -> Result<Option<Head>, Error>
     let mut whole = Head::default();
     let verdict = whole.parse(input, limits);
 
-    // Byte by byte, once with memory of what was seen and once without.
+    // Byte by byte, once with memory of the bytes seen before and once without.
     let (mut resumed, mut fresh, mut progress) = (Head::default(), Head::default(), Progress::default());
     for end in 0..=input.len() {
         let step = resumed.resume(&input[..end], limits, &mut progress);

@@ -1,4 +1,4 @@
-//! What is wrong with a request, and the status it is answered with: one table.
+//! The mistakes of a request, and the statuses that answer them: one table.
 
 use std::fmt;
 
@@ -20,7 +20,8 @@ pub enum Error {
     TargetMissing,
     /// A control character in the target; the byte.
     TargetByte(u8),
-    /// A fragment in the target: it is the client's own affair (RFC 9110 section 4.2.5), and readers differ in where the path ends.
+    /// A fragment in the target: it is for the client alone (RFC 9110 section 4.2.5), and readers disagree about where the path
+    /// ends.
     TargetFragment,
     /// CONNECT, which is for proxies.
     Connect,
@@ -28,9 +29,9 @@ pub enum Error {
     TargetForm,
     /// A target with an authority that is no `host[:port]`.
     TargetAuthority,
-    /// No version behind the target: HTTP/0.9, or something else.
+    /// No version after the target: HTTP/0.9, or something else.
     VersionMissing,
-    /// Something else than a version where the version belongs.
+    /// Something other than a version in the place of the version.
     VersionMalformed,
     /// A version that Tapster does not speak.
     Version,
@@ -48,7 +49,7 @@ pub enum Error {
     FieldTooLong(usize),
     /// More field lines than the limit.
     TooManyFields(usize),
-    /// A head that is longer than any may be, in bytes, with fields that are within their limits.
+    /// A head that is longer than any may be, in bytes, although its fields are within their limits.
     HeadTooLong(usize),
     /// No Host in HTTP/1.1.
     HostMissing,
@@ -56,7 +57,7 @@ pub enum Error {
     Host,
     /// A Content-Length that is no plain decimal number.
     Length,
-    /// Two fields with this name, which is no list; equal or not (RFC 9110 section 5.3).
+    /// Two fields with this name, equal or not, although it is no list (RFC 9110 section 5.3).
     Twice(&'static str),
     /// Both Transfer-Encoding and Content-Length.
     LengthAndCoding,
@@ -70,11 +71,11 @@ pub enum Error {
     Expectation,
     /// A chunk size that is no plain hexadecimal number of 64 bits.
     ChunkSize,
-    /// A chunk extension that does not follow the grammar (RFC 9112 section 7.1.1), or a blank behind a size without one.
+    /// A chunk extension that does not follow the grammar (RFC 9112 section 7.1.1), or a blank after a size without one.
     ChunkExtension,
     /// More chunk extensions than are tolerated.
     ChunkExtensionTooLong,
-    /// No CRLF behind the data of a chunk.
+    /// No CRLF after the data of a chunk.
     ChunkEnd,
     /// A malformed trailer field.
     Trailer,

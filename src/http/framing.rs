@@ -1,4 +1,4 @@
-//! What follows a head: the body's framing and the connection's fate (RFC 9112 sections 6.3 and 9.3, in their order).
+//! The consequences of a head: the body's framing and the connection's fate (RFC 9112 sections 6.3 and 9.3, in their order).
 
 use super::bytes::{decimal, is_token, same, trim};
 use super::error::Error;
@@ -18,7 +18,7 @@ pub enum Length {
     Chunked,
 }
 
-/// What the head says about the message and the connection.
+/// The facts of a head about the message and the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Framing {
     /// Body delimitation.
@@ -39,8 +39,8 @@ struct ConnectionOptions {
     upgrade: bool,
 }
 
-/// Reads the framing of a complete head and refuses what is ambiguous: two framings, an invalid Host, a second field that may
-/// come once, a target whose form the method does not allow.
+/// Reads the framing of a complete head and refuses ambiguous ones: two framings, an invalid Host, a second field that may come
+/// once, a target whose form the method does not allow.
 #[inline]
 pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     let old = head.version == Version::Http10;
@@ -55,7 +55,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
     Target::check(head, bytes)?;
     for field in &head.fields {
         once.note(field.name.of(bytes))?;
-        // Length and first letter single out the few names that matter before the others are looked at.
+        // Length and first letter select the few names that matter, so that most names are not compared at all.
         let (len, first) = (field.name.len(), bytes[field.name.start as usize] | 0x20);
         if !matches!((len, first), (4, b'h') | (6, b'e') | (7, b'u') | (10 | 14, b'c') | (17, b't')) {
             continue;
@@ -64,7 +64,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
         match len {
             4 if same(name, b"host") => {
                 host = true;
-                // An empty Host is what a client sends whose target has no authority (RFC 9112 section 3.2).
+                // A client whose target has no authority sends an empty Host (RFC 9112 section 3.2).
                 if !value.is_empty() && !is_authority(value) {
                     return Err(Error::Host);
                 }
@@ -98,7 +98,7 @@ pub fn of(head: &Head, bytes: &[u8]) -> Result<Framing, Error> {
 impl ConnectionOptions {
     #[inline]
     fn read(&mut self, value: &[u8]) {
-        // What browsers send, and `ab -k`.
+        // The value that browsers send, and `ab -k`.
         if same(value, b"keep-alive") {
             self.keep_alive = true;
             return;
@@ -141,7 +141,7 @@ impl Coding {
         self.seen = true;
         for coding in value.split(|&b| b == b',').map(trim) {
             let name = trim(coding.split(|&b| b == b';').next().unwrap_or_default());
-            // An empty element is legal in lists, but next to other servers' reading of it a way to smuggle.
+            // An empty element is legal in lists, but other servers read it differently, which allows smuggling.
             if self.chunked || !is_token(name) {
                 return Err(Error::Coding);
             }
@@ -152,7 +152,7 @@ impl Coding {
                 }
                 self.chunked = true;
             } else if same(name, b"identity") {
-                // Removed from the standard since it meant "no coding": without chunked behind it the body has no end.
+                // Removed from the standard since it meant "no coding": without chunked after it the body has no end.
                 return Err(Error::Coding);
             } else {
                 self.unknown = true;

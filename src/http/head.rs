@@ -1,8 +1,9 @@
 //! The request line and the header block (RFC 9112 sections 2 to 5).
 //!
-//! Two parsers look at a head. The fast one walks once over the whole head, which is nearly always one read. [`Progress`] is a byte-wise automaton of the same grammar: it takes over
-//! when a head comes in pieces, so that trickled bytes cost linear time and limits hold before the head is complete, and it names
-//! the first fault when the fast one refuses. So the verdict does not depend on where the input was cut.
+//! Two parsers read a head. The fast one walks once over the whole head, which is nearly always one read. [`Progress`] is a
+//! byte-wise automaton of the same grammar: it takes over when a head comes in pieces, so that trickled bytes cost linear time
+//! and limits apply before the head is complete. It also names the first fault when the fast one refuses. So the verdict does not
+//! depend on where the input was cut.
 
 use super::bytes::{TOKEN, same, target_len, token_len, value_len};
 use super::error::Error;
@@ -12,7 +13,7 @@ pub use super::progress::{Limits, MAX_EMPTY_LINES, MAX_HEAD, Parsed, Progress};
 /// Longest method in bytes. The longest registered one, UPDATEREDIRECTREF, has 17; a longer run of letters is no HTTP.
 pub const MAX_METHOD: usize = 32;
 
-/// Where a piece of the head lies in the bytes it was parsed from.
+/// The place of a piece of the head in the bytes it was parsed from.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Span {
     /// First byte.
@@ -66,7 +67,7 @@ pub struct Field {
 }
 
 impl Field {
-    /// The same field in bytes of which `by` more stand before it.
+    /// The same field when `by` more bytes precede it.
     #[inline]
     pub(super) fn moved(self, by: u32) -> Self {
         let moved = |span: Span| Span { start: span.start.wrapping_add(by), end: span.end.wrapping_add(by) };
@@ -89,23 +90,23 @@ pub struct Head {
     pub version: Version,
     /// Field lines in order.
     pub fields: Vec<Field>,
-    /// Place of the first X-Request-ID among them: the name of a request in every log that it passes.
+    /// Place of the first X-Request-ID among them: it names a request in the log of every server on its way.
     pub request_id: Option<usize>,
     /// Bytes consumed, empty lines before the request line and the final empty line included.
     pub len: usize,
 }
 
 impl Head {
-    /// Parses the head at the start of `bytes`, replacing what `self` held. What it holds after `Partial` or an error is
-    /// meaningless.
+    /// Parses the head at the start of `bytes`, replacing the contents of `self`. They are meaningless after `Partial` or an
+    /// error.
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         self.resume(bytes, limits, &mut Progress::default())
     }
 
-    /// As [`Head::parse`], for a head that comes in pieces: `bytes` begins with what was seen at the last call, and `progress`
-    /// (one per connection, reset to its default when a head is complete or the bytes move on) remembers how much of it is
-    /// known to be good.
+    /// As [`Head::parse`], for a head that comes in pieces: `bytes` begins with the bytes of the last call, and `progress` (one
+    /// per connection, reset to its default when a head is complete or the bytes move on) remembers how much of it is known to be
+    /// good.
     pub fn resume(&mut self, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
         if progress.is_started() && progress.go_on(bytes, limits)? == Some(Parsed::Partial) {
             return Ok(Parsed::Partial);
@@ -117,7 +118,7 @@ impl Head {
         self.resume_fields(bytes, limits, progress)
     }
 
-    /// The part of [`Head::resume`] behind a complete request line.
+    /// The part of [`Head::resume`] after a complete request line.
     pub(super) fn resume_fields(&mut self, bytes: &[u8], limits: &Limits, progress: &mut Progress) -> Result<Parsed, Error> {
         if self.field_lines(bytes, limits)? == Parsed::Complete {
             *progress = Progress::default();
@@ -127,8 +128,8 @@ impl Head {
         progress.scan(bytes, limits)
     }
 
-    /// Parses the request line alone: sets `method`, `target`, `line`, `version` and the start of `block` (its end is not
-    /// known yet). A caller that has seen the block behind it before can skip [`Head::field_lines`].
+    /// Parses the request line alone: sets `method`, `target`, `line`, `version` and the start of `block` (its end is not known
+    /// yet). A caller that has seen the block after it before can skip [`Head::field_lines`].
     #[inline]
     pub fn request_line(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         let mut start = 0;
@@ -150,7 +151,7 @@ impl Head {
             }
         };
 
-        // What nearly every request begins with needs no look at each byte.
+        // Nearly every request begins like this, and then not each byte has to be tested.
         let mut at = if window[start..].starts_with(b"GET ") { start + 3 } else { start };
         loop {
             match window.get(at) {
@@ -195,7 +196,7 @@ impl Head {
         Ok(Parsed::Complete)
     }
 
-    /// Parses the field lines behind a complete request line: sets `fields`, the end of `block` and `len`.
+    /// Parses the field lines after a complete request line: sets `fields`, the end of `block` and `len`.
     #[inline]
     pub fn field_lines(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         match walk(bytes, self.block.start as usize, limits, &mut self.fields) {
@@ -222,16 +223,16 @@ impl Head {
     }
 }
 
-/// Where the fast parser came to in the field lines.
+/// How the fast parser left the field lines.
 enum Walk {
     /// More bytes are needed.
     Partial,
-    /// The first byte behind the final empty line.
+    /// The first byte after the final empty line.
     Complete(usize),
 }
 
-/// Takes the field lines that begin at `start` to `fields`, in one walk; `None` when something is wrong, and [`Progress`] finds out
-/// what.
+/// Adds the field lines that begin at `start` to `fields`, in one walk; `None` when one has a mistake, which [`Progress`] then
+/// names.
 fn walk(bytes: &[u8], start: usize, limits: &Limits, fields: &mut Vec<Field>) -> Option<Walk> {
     let blank = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t'));
     fields.clear();
@@ -296,7 +297,7 @@ fn other_version(rest: &[u8]) -> Result<Option<Version>, Error> {
                 _ => Error::VersionMalformed,
             });
         }
-        // Known to be HTTP, so a preface of HTTP/2 is told the versions rather than that it is malformed.
+        // This is known to be HTTP, so the answer to a preface of HTTP/2 names the versions, rather than calling it malformed.
         if at == 7 && rest[5] != b'1' {
             return Err(Error::Version);
         }

@@ -1,10 +1,9 @@
 //! Header blocks that were seen before: their fields and framing without parsing them again.
 //!
 //! Clients send the same block with every request of a connection, and load balancers and health checks with every connection. A
-//! block gets in when it comes for the second time, and only when it was parsed in full and has no transfer coding. It is found
-//! again by all its bytes but the values of a few fields that differ each time, such as cookies ([`Varying`]); what is derived from a
-//! hash alone is only whether a block is worth a place. Cookies and credentials of a block stay in memory as long as it has its
-//! place.
+//! block gets in when it comes for the second time, and only when it was parsed in full and has no transfer coding. It is
+//! compared by all its bytes but the values of a few fields that differ each time, such as cookies ([`Varying`]). A hash alone
+//! only decides whether a block gets a place. Cookies and credentials of a block stay in memory as long as it has its place.
 
 mod varying;
 
@@ -16,13 +15,13 @@ use super::target::Target;
 use varying::ValueLengths;
 pub use varying::Varying;
 
-/// Most blocks that are kept, and so the number of places of [`BlockId`]. Each is compared with a head that is not found.
+/// Most blocks that are kept, and so the number of places of [`BlockId`]. A head that is not found is compared with each of them.
 pub const PLACES: usize = 32;
 
 /// Longest block that is kept, in bytes; a longer one is mostly cookies.
 const LONGEST: usize = 4096;
 
-/// Shortest block that is kept, in bytes: there is nothing to gain with a shorter one, and the comparison needs so many.
+/// Shortest block that is kept, in bytes: a shorter one would gain nothing, and the comparison needs so many bytes.
 const SHORTEST: usize = TAIL + END;
 
 /// Bytes in front of the final line ends that are compared first: blocks differ in their length or there.
@@ -34,11 +33,11 @@ const END: usize = 4;
 /// Hashes of blocks that were seen once; a power of two.
 const SEEN: usize = 64;
 
-/// Bits of a serial number that tell the owner.
+/// Bits of a serial number that name the owner.
 const OWNER_SHIFT: u32 = 48;
 
-/// Names a block: the same name means the same version and the same bytes but for the values of its loose fields, whoever asks, as
-/// long as owners differ.
+/// Names a block: the same name means the same version and the same bytes but for the values of its loose fields, in all caches
+/// whose owners differ.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BlockId {
     serial: u64,
@@ -82,12 +81,12 @@ pub struct HeaderCache {
     /// The place that was found last.
     last: usize,
     serial: u64,
-    /// What the last head was found as.
+    /// How the last head was found.
     found: Option<usize>,
 }
 
 impl HeaderCache {
-    /// No blocks. `owner` is another number (below 65,536) for each cache whose names could meet.
+    /// No blocks. `owner` is a different number (below 65,536) for each cache whose names could meet.
     pub fn new(owner: usize) -> Self {
         let serial = (owner as u64) << OWNER_SHIFT;
         Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial, found: None }
@@ -123,7 +122,8 @@ impl HeaderCache {
         Ok(Parsed::Complete)
     }
 
-    /// As [`framing::of`], for the head that [`HeaderCache::resume`] has just found complete; and the name of its block if it is kept.
+    /// As [`framing::of`], for the head that [`HeaderCache::resume`] has just found complete; and the name of its block if it is
+    /// kept.
     pub fn framing(&mut self, head: &Head, bytes: &[u8]) -> Result<(Framing, Option<BlockId>), Error> {
         let Some(place) = self.found else {
             let framing = framing::of(head, bytes)?;
@@ -150,8 +150,8 @@ impl HeaderCache {
         self.entries.iter().position(is)
     }
 
-    /// The place of the block that `rest` begins with but for the values of its loose fields, with their lengths and its length in
-    /// `rest`.
+    /// The place of the block that `rest` begins with but for the values of its loose fields, with their lengths and its length
+    /// in `rest`.
     fn find_loose(&self, version: Version, rest: &[u8], limits: &Limits) -> Option<(usize, ValueLengths, usize)> {
         let find = |place: usize| {
             let entry = self.entries.get(place).filter(|entry| entry.version == version)?;
@@ -181,7 +181,7 @@ impl HeaderCache {
         } else {
             let place = self.hand;
             self.hand = (place + 1) % PLACES;
-            // One that is in use has a second chance, so that blocks that come only twice do not drive it out.
+            // A block that is in use has a second chance, so that blocks that come only twice do not displace it.
             if std::mem::take(&mut self.entries[place].used) {
                 return;
             }
@@ -209,7 +209,7 @@ impl HeaderCache {
 }
 
 impl CachedBlock {
-    /// Length of the body that a head with this block announces. The value of Content-Length may be another than the block's.
+    /// Length of the body that a head with this block announces. The value of Content-Length may differ from the block's.
     #[inline]
     fn length(&self, head: &Head, bytes: &[u8]) -> Result<Length, Error> {
         match self.sized {

@@ -1,8 +1,8 @@
 //! HTTP/1.1 and HTTP/1.0 without I/O (RFC 9110, RFC 9112): bytes in, facts out; facts in, bytes out.
 //!
-//! Nothing here reads a socket, a clock or the configuration; limits and dates are arguments. A caller parses a
-//! [`head::Head`], asks [`framing::of`] what follows it, feeds the body through a [`body::Decoder`], and renders the answer
-//! with a [`response::Encoder`].
+//! Nothing here reads a socket, a clock or the configuration; limits and dates are arguments. A caller parses a [`head::Head`],
+//! gets its consequences from [`framing::of`], feeds the body through a [`body::Decoder`], and renders the answer with a
+//! [`response::Encoder`].
 
 pub mod body;
 mod bytes;

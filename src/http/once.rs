@@ -1,14 +1,13 @@
 //! Fields that come once in a request: those that are no lists, so that two of them cannot be joined (RFC 9110 section 5.3).
 //!
-//! Of two such fields one reader takes the first, another the last, a third both with a comma between. What a proxy has checked
-//! may then not be what the application acts on. So the request is refused, also when the two are equal: no honest client
-//! sends them. Fields that only tell of the client (User-Agent, Referer, From, Date) decide nothing; some clients send them
+//! Of two such fields one reader takes the first, another the last, a third both with a comma between. Then a proxy may have
+//! checked one and the application may act on the other. So the request is refused, also when the two are equal: no honest client
+//! sends them. Fields that only describe the client (User-Agent, Referer, From, Date) decide nothing; some clients send them
 //! twice, and they are joined as lists are.
 
 use super::error::Error;
 
-/// The table. What is framing, host, credentials, a condition or a range; Origin, because applications trust it against forged
-/// requests.
+/// The table: framing, host, credentials, conditions and ranges; Origin, because applications trust it against forged requests.
 const NAMES: [&str; 13] = [
     "Host",
     "Content-Length",
@@ -25,7 +24,7 @@ const NAMES: [&str; 13] = [
     "Origin",
 ];
 
-/// Letters of the alphabet and what else has a place by the low five bits of a byte.
+/// The number of values of the low five bits of a byte, by which a letter has its place.
 const LETTERS: usize = 32;
 
 /// By the first letter in either case: the lengths of the names of the table that begin with it, as bits.

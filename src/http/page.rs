@@ -98,7 +98,7 @@ pub fn render_with(
         Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
     encoder.field(b"Content-Type", b"text/plain; charset=utf-8").expect("a constant field without controls is valid");
     for (name, value) in fields {
-        // An error page without the field is better than none.
+        // An error page without the field is better than no page.
         let _ = encoder.field(name, value);
     }
     let mut body = encoder.finish(Some(text.len() as u64));

@@ -9,11 +9,11 @@
 use super::bytes::{TOKEN, is_value_byte, target_len};
 use super::error::Error;
 
-/// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one behind a body, nobody sends many.
+/// Empty lines skipped before a request line (RFC 9112 section 2.2): old clients sent one after a body, nobody sends many.
 pub const MAX_EMPTY_LINES: usize = 4;
 
-/// Longest head in bytes, whatever the limits of its parts multiply to: spans count in 32 bits. Twenty times what the default limits
-/// of its parts allow.
+/// Longest head in bytes, whatever the product of the limits of its parts: spans count in 32 bits. Twenty times what the default
+/// limits of its parts allow.
 pub const MAX_HEAD: usize = 16 * 1024 * 1024;
 
 /// Limits of a head; sizes in bytes without the line end, as gunicorn's options of the same names.
@@ -55,7 +55,7 @@ pub enum Parsed {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     state: HeadState,
-    /// First byte that was not looked at.
+    /// First byte that was not read yet.
     next: u32,
     /// First byte of the current line.
     line: u32,
@@ -65,11 +65,11 @@ pub struct Progress {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum HeadState {
-    /// The request line is not complete, and [`Head::request_line`](super::head::Head::request_line) looks at all of it: its method
+    /// The request line is not complete, and [`Head::request_line`](super::head::Head::request_line) reads all of it: its method
     /// and its version have a few bytes each.
     #[default]
     Idle,
-    /// It is complete up to some byte of the target, which may be long: nothing but its end or a fault is worth another look.
+    /// It is complete up to some byte of the target, which may be long: only its end or a fault matters from here on.
     Target,
     Start,
     Name,
@@ -91,7 +91,7 @@ impl Progress {
         *self = Self { state, next, ..Self::default() };
     }
 
-    /// As [`Self::scan`], also while the request line is not complete: `None` when it must be looked at as a whole.
+    /// As [`Self::scan`], also while the request line is not complete: `None` when it must be read as a whole.
     pub(super) fn go_on(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<Parsed>, Error> {
         match self.state {
             HeadState::Start | HeadState::Name | HeadState::Value | HeadState::LineCr | HeadState::FinalCr => {
@@ -109,12 +109,12 @@ impl Progress {
         }
     }
 
-    /// Begins at the first byte behind the request line.
+    /// Begins at the first byte after the request line.
     pub(super) fn start(&mut self, block: u32) {
         *self = Self { state: HeadState::Start, next: block, line: block, fields: 0 };
     }
 
-    /// Looks at the bytes that are new. `bytes` begins with those of the last call.
+    /// Reads the bytes that are new. `bytes` begins with those of the last call.
     pub(super) fn scan(&mut self, bytes: &[u8], limits: &Limits) -> Result<Parsed, Error> {
         for &byte in bytes.get(self.next as usize..).unwrap_or_default() {
             self.state = match (self.state, byte) {

@@ -13,10 +13,10 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The field that names the server when the application does not.
 pub const SERVER: &[u8] = b"Server: tapster\r\n";
 
-/// The one status whose Upgrade field is the application's to send (RFC 9110 section 15.5.22).
+/// The one status with which the application may send an Upgrade field (RFC 9110 section 15.5.22).
 const UPGRADE_REQUIRED: u16 = 426;
 
-/// What the encoder must know of the request and the connection.
+/// The facts about request and connection that the encoder needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
     /// Version of the request; an HTTP/1.0 client gets neither chunks nor silent keep-alive.
@@ -29,7 +29,7 @@ pub struct Context<'a> {
     pub date: &'a [u8],
 }
 
-/// What an application sent and HTTP forbids. `Display` says what and what to do.
+/// Something that an application sent and HTTP forbids. `Display` names it and says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// A status that is not three digits with an optional reason, or has a control character.
@@ -45,7 +45,7 @@ pub enum Refused {
         /// The byte.
         byte: u8,
     },
-    /// A field that is the server's to send (hop-by-hop).
+    /// A field that only the server may send (hop-by-hop).
     HopByHop(String),
     /// An Upgrade field with another status than 426.
     Upgrade,
@@ -96,8 +96,8 @@ impl fmt::Display for Refused {
 
 impl std::error::Error for Refused {}
 
-/// What the encoder keeps in mind of the status and the fields it was given. It depends on nothing else, so that it can be kept
-/// with the rendered lines and serve for another request: see [`Encoder::resume`].
+/// The encoder's notes about the status and the fields it was given. They depend on nothing else, so they can be kept with the
+/// rendered lines and serve for another request: see [`Encoder::resume`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct HeadFacts {
     status: u16,
@@ -128,7 +128,7 @@ impl<'o> Encoder<'o> {
     /// Writes the status line; `status` as WSGI gives it: `200 OK`.
     #[inline]
     pub fn begin(out: &'o mut Vec<u8>, context: &Context<'o>, status: &[u8]) -> Result<Self, Refused> {
-        // What nearly every answer says needs no checking.
+        // Nearly every answer has this status, which needs no checking.
         let code = if status == b"200 OK" {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
             200
@@ -144,21 +144,21 @@ impl<'o> Encoder<'o> {
         Ok(Self { out, context, facts: HeadFacts { status: code, ..HeadFacts::default() } })
     }
 
-    /// Goes on behind lines that an encoder has rendered before: the same status and fields, given again.
+    /// Continues after lines that an encoder has rendered before: the same status and fields, given again.
     #[inline]
     pub fn resume(out: &'o mut Vec<u8>, context: &Context<'o>, lines: &[u8], facts: HeadFacts) -> Self {
         out.extend_from_slice(lines);
         Self { out, context: *context, facts }
     }
 
-    /// The buffer with the lines rendered so far, and what is kept in mind of them.
+    /// The buffer with the lines rendered so far, and the notes about them.
     pub fn rendered(&self) -> (&[u8], HeadFacts) {
         (self.out, self.facts)
     }
 
     /// Writes one field of the application. `Connection: close` is honoured, `Connection: keep-alive` and `Keep-Alive` are
-    /// dropped (see [`BodyFraming::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused, but for the Upgrade
-    /// field that a 426 must have (RFC 9110 section 15.5.22).
+    /// dropped (see [`BodyFraming::dropped`]), a second equal Content-Length too; other hop-by-hop fields are refused, but for
+    /// the Upgrade field that a 426 must have (RFC 9110 section 15.5.22).
     #[inline]
     pub fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refused> {
         if !is_token(name) {
@@ -167,7 +167,7 @@ impl<'o> Encoder<'o> {
         if let Some(byte) = bad_value_byte(value) {
             return Err(Refused::Value { name: text(name), byte });
         }
-        // The length singles out the few names that matter before any byte is compared.
+        // The length selects the few names that matter before any byte is compared.
         if name.len() < LENGTHS_END && LENGTHS & 1 << name.len() != 0 && !self.passes(name, value)? {
             return Ok(());
         }
@@ -179,7 +179,7 @@ impl<'o> Encoder<'o> {
         Ok(())
     }
 
-    /// Takes note of the fields that concern framing and connection; says whether the field goes out as it is.
+    /// Takes note of the fields that concern framing and connection; returns whether the field is sent as it is.
     fn passes(&mut self, name: &[u8], value: &[u8]) -> Result<bool, Refused> {
         match name.len() {
             4 if same(name, b"date") => self.facts.date = true,
@@ -220,7 +220,7 @@ impl<'o> Encoder<'o> {
             } else if same(option, b"keep-alive") {
                 self.facts.dropped = true;
             } else if same(option, b"upgrade") && self.facts.status == UPGRADE_REQUIRED {
-                // The server says it with each Upgrade field.
+                // The server adds it with each Upgrade field.
             } else {
                 return Err(Refused::ConnectionOption(text(option)));
             }
@@ -228,7 +228,7 @@ impl<'o> Encoder<'o> {
         Ok(())
     }
 
-    /// Adds what is missing (Date, Server, Content-Length or Transfer-Encoding, Connection) and the empty line.
+    /// Adds the fields that are missing (Date, Server, Content-Length or Transfer-Encoding, Connection) and the empty line.
     /// `known` is the length of the whole body when the server knows it and the application did not say. For HEAD a `known` of 0
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
@@ -307,7 +307,7 @@ pub fn early_hints(out: &mut Vec<u8>, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(
         if let Some(byte) = bad_value_byte(value) {
             return Err(Refused::Value { name: text(name), byte });
         }
-        // An informational answer has neither a body nor a say about the connection.
+        // An informational answer has no body and does not affect the connection.
         let framing = same(name, b"content-length") || same(name, b"connection") || same(name, b"keep-alive");
         if framing || HOP_BY_HOP.iter().any(|hop| name.eq_ignore_ascii_case(hop.as_bytes())) {
             return Err(Refused::HopByHop(text(name)));
@@ -375,10 +375,10 @@ fn text(bytes: &[u8]) -> String {
     bytes.escape_ascii().to_string()
 }
 
-/// How the body's end is told.
+/// How the body's end is marked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Mode {
-    /// No body goes on the wire.
+    /// No body is sent.
     None,
     /// Content-Length; the bytes still to come.
     Length(u64),
@@ -419,7 +419,7 @@ pub enum End {
 }
 
 impl BodyFraming {
-    /// Whether body bytes go on the wire at all (not for HEAD, 204, 304).
+    /// Whether body bytes are sent at all (not for HEAD, 204, 304).
     #[inline]
     pub fn is_sent(&self) -> bool {
         self.mode != Mode::None
@@ -441,8 +441,8 @@ impl BodyFraming {
         }
     }
 
-    /// Framing around a block of `len` bytes that is sent without being copied: writes what goes before it to `out`, returns how
-    /// many of its bytes to send and what to send after them.
+    /// Framing around a block of `len` bytes that is sent without being copied: writes the framing before it to `out`, and
+    /// returns how many of its bytes to send and the framing to send after them.
     #[inline]
     pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> (u64, &'static [u8]) {
         let (take, after): (u64, &'static [u8]) = match &mut self.mode {
@@ -480,7 +480,7 @@ impl BodyFraming {
         self.sent
     }
 
-    /// Whether the end of the body is visible only by the connection's end, so that a cut one must be reset to be seen.
+    /// Whether the end of the body is visible only by the connection's end, so that a cut is visible only by a reset.
     pub fn until_close(&self) -> bool {
         self.mode == Mode::UntilClose
     }

@@ -1,6 +1,6 @@
 //! The parts of a request target (RFC 9112 section 3.2), and percent-decoding (RFC 3986 section 2.1).
 //!
-//! Of the four forms three are served. The authority form is that of CONNECT, which only a proxy can mean: a 2xx to it would make
+//! Three of the four forms are served. The authority form is that of CONNECT, which only a proxy can mean: a 2xx to it would make
 //! a proxy in front open a tunnel, past all its rules (RFC 9110 section 9.3.6). So it is refused before any application sees it.
 
 use std::net::Ipv6Addr;
@@ -46,7 +46,7 @@ impl Target {
         Self::of(head, bytes).map(|_| ())
     }
 
-    /// Takes the target of a parsed head apart. Refuses a form that the method does not allow.
+    /// Splits the target of a parsed head. Refuses a form that the method does not allow.
     #[inline]
     pub fn of(head: &Head, bytes: &[u8]) -> Result<Self, Error> {
         let target = head.target.of(bytes);
@@ -89,7 +89,7 @@ impl Target {
     }
 }
 
-/// Path and query of what begins at `offset`.
+/// Path and query of the text that begins at `offset`.
 fn split(text: &[u8], offset: usize) -> (Span, Span) {
     let end = text.len();
     let mark = memchr::memchr(b'?', text);

@@ -1,3 +1,3 @@
-//! What front servers speak besides HTTP, without I/O: bytes in, facts out.
+//! The protocols of front servers besides HTTP, without I/O: bytes in, facts out.
 
 pub mod proxy;

@@ -17,8 +17,8 @@ mod tests;
 /// Longest preface of version 1 in bytes, the end of its line included (2.1).
 pub const LINE_MAX: usize = 107;
 
-/// Longest address block of version 2 with what follows it, in bytes. The format has room for 65,535; what proxies send has some
-/// hundred, and a few thousand where it carries the certificate of the client.
+/// Longest address block of version 2 with what follows it, in bytes. The format has room for 65,535; proxies send some hundred,
+/// and a few thousand with the certificate of the client.
 pub const BLOCK_MAX: usize = 16 * 1024;
 
 /// Longest preface in bytes.
@@ -33,7 +33,7 @@ const BINARY: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Bytes of version 2 before its block: the first bytes, version and command, family, length.
 const START: usize = 16;
 
-/// What comes before the value of a TLV: its type and its length in two bytes.
+/// Bytes before the value of a TLV: its type, and its length in two bytes.
 const TLV_HEAD: usize = 3;
 
 /// Type of the TLV that has the checksum of the preface.
@@ -54,7 +54,7 @@ pub enum Accept {
 }
 
 impl Accept {
-    /// What the first bytes must be.
+    /// The versions that the first bytes may have.
     fn signatures(self) -> &'static [&'static [u8]] {
         match self {
             Self::V1 => &[TEXT],
@@ -67,7 +67,7 @@ impl Accept {
 /// A complete preface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Preface {
-    /// Its bytes; what follows them is the client's.
+    /// The length of its bytes; those that follow are the client's.
     pub len: usize,
     /// The client; `None`: the connection's own peer.
     pub client: Option<SocketAddr>,
@@ -76,7 +76,7 @@ pub struct Preface {
 /// Why the connection cannot go on; shown as what is said of the preface (`is missing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
-    /// Its first bytes are of no preface, or of one of the other version.
+    /// Its first bytes belong to no preface, or to one of the other version.
     Missing,
     /// The line of version 1 is too long.
     LineTooLong,
@@ -153,10 +153,10 @@ fn text(bytes: &[u8]) -> Result<Option<Preface>, Broken> {
     }
 }
 
-/// The client of a line of version 1, without what it begins with.
+/// The client of a line of version 1, without its first bytes.
 fn client_of(line: &[u8]) -> Result<Option<SocketAddr>, Broken> {
     let line = match line.strip_prefix(b"UNKNOWN") {
-        // What follows is to be ignored (2.1).
+        // The rest is to be ignored (2.1).
         Some([] | [b' ', ..]) => return Ok(None),
         _ => str::from_utf8(line).map_err(|_| Broken::Line)?,
     };
@@ -197,7 +197,7 @@ fn binary(bytes: &[u8]) -> Result<Option<Preface>, Broken> {
     };
     let Some(&family) = bytes.get(BINARY.len() + 1) else { return Ok(None) };
     // Source and target: UNSPEC, TCP over IPv4 and over IPv6, unix stream. A datagram makes no connection, and the other values
-    // are to be refused (2.2). LOCAL says nothing by its family.
+    // are to be refused (2.2). The family of LOCAL means nothing.
     let addresses = match family {
         _ if local => 0,
         0x00 => 0,

@@ -135,7 +135,7 @@ fn extensions_are_tokens_or_quoted_strings_with_blanks_between() {
 
 #[test]
 fn extensions_are_skipped_and_bounded_with_their_blanks() {
-    // Each byte behind the size counts, up to the CR.
+    // Each byte after the size counts, up to the CR.
     let debt = MAX_EXTENSION_DEBT as usize;
     assert_eq!(data(&format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(debt - 1))), "x");
     assert_eq!(refused(&format!("1;{}", "a".repeat(debt))), Error::ChunkExtensionTooLong);

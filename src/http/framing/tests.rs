@@ -3,7 +3,7 @@
 use super::super::cuts::{self, LIMITS};
 use super::*;
 
-/// The framing of a request with these lines behind the request line (no Host is added).
+/// The framing of a request with these lines after the request line (no Host is added).
 #[track_caller]
 fn raw(line: &str, fields: &str) -> Result<Framing, Error> {
     let input = format!("{line}\r\n{}\r\n", fields.lines().map(|field| format!("{field}\r\n")).collect::<String>());

@@ -1,4 +1,4 @@
-//! What is found is what was parsed.
+//! A block that is found equals the one that was parsed.
 
 use super::*;
 use crate::http::cuts::LIMITS;

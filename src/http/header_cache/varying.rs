@@ -2,8 +2,8 @@
 //! values in them.
 //!
 //! Only the value may differ, byte for byte; it is checked by the rules of the parser. Of the fields that the server reads for
-//! framing, host or scheme only Content-Length is among them, which is read anew each time, so that all else that was found of the
-//! block holds.
+//! framing, host or scheme only Content-Length is among them. It is read again each time, so that all other facts about the block
+//! stay true.
 
 use crate::http::bytes::{bad_value_byte, same};
 use crate::http::head::{Field, Limits};
@@ -21,7 +21,7 @@ pub struct Varying {
 /// Lengths of the values that were found in the loose fields.
 pub(super) type ValueLengths = [u32; MOST];
 
-/// Whether it is a name of credentials, conditions, what proxies write, or the length.
+/// Whether it is a name of credentials, conditions, the length, or a field that proxies write.
 fn is_loose(name: &[u8]) -> bool {
     match name.len() {
         6 => same(name, b"cookie"),
@@ -61,8 +61,8 @@ impl Varying {
         self.places[..usize::from(self.count)].iter().map(|place| usize::from(*place))
     }
 
-    /// The bytes of a block without the values of its loose fields, in pieces. The fields are those of `bytes`, the block begins at
-    /// `start` and ends at `end`.
+    /// The bytes of a block without the values of its loose fields, in pieces. The fields are those of `bytes`, the block begins
+    /// at `start` and ends at `end`.
     pub(super) fn pieces<'a>(
         &'a self,
         fields: &'a [Field],

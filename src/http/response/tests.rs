@@ -1,4 +1,4 @@
-//! Rules of what an answer may say and how its body ends.
+//! Rules of an answer's head and of the end of its body.
 
 use super::*;
 
@@ -121,7 +121,7 @@ fn an_upgrade_field_goes_with_a_426_only_and_is_named_in_connection() {
     }
     let closing = text(&HTTP11, STATUS, &[("Connection", "close"), ("Upgrade", "TLS/1.0")], Some(0));
     assert!(closing.ends_with("\r\nConnection: close, upgrade\r\n\r\n"), "{closing}");
-    // An option without its field says nothing.
+    // An option without its field has no effect.
     assert!(!text(&HTTP11, STATUS, &[("Connection", "upgrade")], Some(0)).contains("Connection"));
     for status in ["200 OK", "400 Bad Request", "427 X"] {
         for name in ["Upgrade", "UPGRADE"] {

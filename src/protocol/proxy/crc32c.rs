@@ -3,7 +3,7 @@
 /// The polynomial 0x1EDC6F41, lowest bit first.
 const POLYNOMIAL: u32 = 0x82F6_3B78;
 
-/// What each value of a byte does to the sum.
+/// The effect of each value of a byte on the sum.
 const TABLE: [u32; 256] = {
     let mut table = [0; 256];
     let mut byte = 0;

@@ -6,7 +6,7 @@ use super::*;
 
 const ALL: [Accept; 3] = [Accept::V1, Accept::V2, Accept::Auto];
 
-/// What may follow a preface.
+/// Bytes that may follow a preface.
 const TRAILING: [&[u8]; 4] = [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\0\xff\r\n", b"\n", b"PROXY UNKNOWN\r\n"];
 
 /// The verdict on these bytes, the same for all cuts; `None`: incomplete.
@@ -179,7 +179,7 @@ fn a_block_that_names_nobody_leaves_the_peer() {
     // The health checks of haproxy, and those of AWS: no addresses for the family they name, but TLVs.
     assert_eq!(client(&v2(0x20, 0x00, b"")), None);
     assert_eq!(client(&v2(0x20, 0x11, &[CRC32C, 0, 4, 1, 2, 3, 4, 4, 0, 1, 0])), None);
-    // What a LOCAL one has in its block is not looked at.
+    // The block of a LOCAL one is not read.
     assert_eq!(client(&v2(0x20, 0xFF, b"\x01\xff\xff")), None);
     // Unspecified, and unix sockets.
     assert_eq!(client(&v2(0x21, 0x00, b"")), None);
