@@ -1,9 +1,10 @@
 //! The messages between the master and a worker: one SOCK_SEQPACKET socketpair per worker, one message a packet.
 //!
-//! A packet is a kind byte followed by the payload. Workers answer nothing; a closed channel means that the other side is gone.
+//! A packet is a kind byte followed by the payload. Workers do not answer orders; a closed channel means that the other side is
+//! gone.
 //!
-//! A worker may have been broken into, so what it sends is input like any other: each packet is checked alone when it is decoded, and
-//! together with what was said before by [`Conduct`].
+//! A worker may have been broken into, so its packets are input like any other: each is checked alone when it is decoded, and
+//! [`Conduct`] checks it against the earlier ones.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -23,15 +24,16 @@ pub enum Report {
     BootFailed(BootError),
     /// The worker has stopped accepting and finishes what it has.
     Draining,
-    /// The worker has served as many requests as it may and goes on until it is told to leave.
+    /// The worker has served as many requests as it may, and serves on until it gets the order to leave.
     Worn,
-    /// Somebody sent SIGTERM to the worker, which goes on until it is told to leave.
+    /// Somebody sent SIGTERM to the worker, which serves on until it gets the order to leave.
     Dismissed,
-    /// A request does not end within its time; its client was answered without it. The worker goes on until it is told to leave.
+    /// A request does not end within its time; its client was answered without it. The worker serves on until it gets the order
+    /// to leave.
     Stuck,
-    /// The worker cannot go on, and ends; the text says why. Nothing follows.
+    /// The worker cannot continue, and ends; the text says why. Nothing follows.
     Failed(String),
-    /// The worker has nothing left but such requests, for which it cannot leave: it is to be ended.
+    /// The worker has only such requests left and cannot leave because of them: the master must end it.
     Stranded,
 }
 
@@ -49,7 +51,7 @@ pub struct BootError {
 pub enum Order {
     /// Look at the clock: shows that the loop runs.
     Ping,
-    /// Leave to others, who listen on the same sockets: stop accepting, answer what was accepted, hand the connections over, leave.
+    /// Leave; others listen on the same sockets: stop accepting, answer what was accepted, hand the connections over, leave.
     Retire,
     /// As [`Order::Retire`], but nobody is there to take connections over.
     Vacate,
@@ -59,8 +61,8 @@ pub enum Order {
     Quit,
 }
 
-/// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program talk to a
-/// master of the other.
+/// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program exchange
+/// packets with a master of the other.
 pub const PROTOCOL: u32 = 3;
 
 /// Which log a descriptor is for.
@@ -72,12 +74,12 @@ pub enum LogName {
     Access,
 }
 
-/// What the master sends to a worker.
+/// A message of the master to a worker.
 #[derive(Debug)]
 pub enum Message {
     /// Something to do.
     Order(Order),
-    /// Logs that were opened anew, to be written from now on.
+    /// Logs that were reopened, to be written from now on.
     Logs(Vec<(LogName, OwnedFd)>),
 }
 
@@ -90,7 +92,7 @@ const PACKET_MAX: usize = 64 * 1024;
 /// Longest description of an interpreter in bytes; CPython's has some twenty.
 const DESCRIPTION_MAX: usize = 256;
 
-/// Stands for what was cut out of a text.
+/// Replaces the part that was cut out of a text.
 const CUT: &str = "\n... (cut)\n";
 
 impl Report {
@@ -129,12 +131,12 @@ impl Report {
         packet
     }
 
-    /// Reads a packet of a worker; `InvalidData` for what is none.
+    /// Reads a packet of a worker; `InvalidData` for anything else.
     pub fn decode(packet: &[u8]) -> io::Result<Self> {
         let (kind, text) = packet.split_first().filter(|_| packet.len() <= PACKET_MAX).ok_or_else(|| unknown(packet))?;
         let text = String::from_utf8_lossy(text).into_owned();
         match kind {
-            // It stands in a line of the log.
+            // The text becomes part of a line of the log.
             b'R' if text.len() <= DESCRIPTION_MAX && !text.contains(char::is_control) => Ok(Self::Ready(text)),
             b'A' => Ok(Self::BootFailed(BootError { app: true, text })),
             b'F' => Ok(Self::BootFailed(BootError { app: false, text })),

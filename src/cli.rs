@@ -1,4 +1,4 @@
-//! The command line: clap's view of the options table, and the meeting of its arguments with the environment and the file.
+//! The command line: clap's view of the options table, and the merge of its arguments with environment and file.
 //!
 //! clap only splits the arguments; values are checked by `config`, where those of the environment and the file are checked too,
 //! so that a mistake gets the same message wherever it is made.
@@ -17,16 +17,16 @@ use crate::config::{self, Configuration, Given, Origin, Settings, shown};
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 100;
 
-/// Order of `--help`: what it is first, examples last.
+/// Order of `--help`: the description first, examples last.
 const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
 
-/// What follows the options in `--help`, in front of the signals.
+/// The text after the options in `--help`, before the signals.
 const TIMES: &str = "\
 Times are 30, 1.5, 500ms, 30s, 5m or 1h (seconds without a unit); sizes are bytes, or 512k, 10M, 1G.
 Options come from the defaults, the environment (TAPSTER_LOG_LEVEL for --log-level), the file of --config and the command line; \
 the later wins.";
 
-/// The rest of it, behind the signals.
+/// The rest of it, after the signals.
 const CODES_AND_EXAMPLES: &str = "\
 Exit status:
   0  stopped in order            3  the workers failed to boot
@@ -39,17 +39,17 @@ Examples:
   tapster -w 4 -b unix:/run/app.sock project.wsgi      Django behind a proxy
   tapster --venv venv --access-logfile - 'site:make(\"production\")'";
 
-/// A running server asks its new binary with it (SIGUSR2). Not for people, so it is in no table.
+/// A running server asks its new binary with it (SIGUSR2). People do not use it, so it is in no table.
 const CHECK_STATE: &str = "check-state";
 
-/// What the command is to do.
+/// The task of the command.
 #[derive(Debug)]
 pub enum CliCommand {
     /// Serve; with warnings for the error log.
     Serve(Box<Settings>, Vec<String>),
     /// Load the application and exit; with warnings for the error log.
     CheckConfig(Box<Settings>, Vec<String>),
-    /// Say whether the running server whose state is on standard input could go on with these settings, and exit.
+    /// Report whether the running server whose state is on standard input could continue with these settings, and exit.
     CheckState(Box<Settings>),
     /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
     Print(String),
@@ -221,7 +221,7 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// Decides between `site.wsgi` the module and `site.wsgi` the file, for which one must look, and what the origins decide.
+/// Decides whether `site.wsgi` is a module or a file, which only the file system shows, and the settings that depend on origins.
 fn checked_app(configuration: Configuration) -> Settings {
     let given = configuration.given("bind").map(|given| &given.origin);
     let binds_given = matches!(given, Some(Origin::CommandLine | Origin::File { .. }));
@@ -241,7 +241,7 @@ fn one_line(error: &clap::Error) -> String {
     let name = shown(invalid.split_whitespace().next().unwrap_or_default());
     let named = |option: &Opt| option.kind != ValueKind::Positional;
     match error.kind() {
-        // clap suggests as well, but from a likeness on that is mostly noise.
+        // clap suggests as well, but its threshold is so low that most suggestions are noise.
         ErrorKind::UnknownArgument if invalid.starts_with('-') => {
             match options::similar(invalid.trim_start_matches('-'), named) {
                 Some(option) => format!("{} (command line): no such option; did you mean --{}?", shown(invalid), option.name),

@@ -1,8 +1,8 @@
-//! The hand-off queue: one SOCK_SEQPACKET socketpair for all workers of a server, of every generation. A packet is a
-//! connection: its descriptor (SCM_RIGHTS) and a [`HandoffMessage`] that says how far it is.
+//! The hand-off queue: one SOCK_SEQPACKET socketpair for all workers of a server, of every generation. A packet is a connection:
+//! its descriptor (SCM_RIGHTS) and a [`HandoffMessage`] with its state.
 //!
-//! The master holds both ends as long as the server lives, so what lies in the queue outlives the worker that has put it there. The
-//! kernel gives each packet to exactly one receiver. The queue is bounded by the buffer of the sending end.
+//! The master has both ends open as long as the server lives, so the packets in the queue outlive the worker that has put them
+//! there. The kernel gives each packet to exactly one receiver. The queue is bounded by the buffer of the sending end.
 
 mod message;
 
@@ -17,8 +17,8 @@ use crate::sys::scm;
 pub use message::{HandoffKind, HandoffMessage, INPUT_MAX, VERSION};
 use message::{MESSAGE_MAX, Unknown};
 
-/// Room for packets on their way in bytes: some hundred idle connections, or a few with a large request. (The kernel doubles it for
-/// its own needs, and cuts it to net.core.wmem_max.)
+/// Room for packets on their way in bytes: some hundred idle connections, or a few with a large request. (The kernel doubles it
+/// for its own needs, and cuts it to net.core.wmem_max.)
 const SEND_BUFFER: usize = 208 * 1024;
 
 /// Both ends of the queue, non-blocking.
@@ -49,7 +49,7 @@ impl Queue {
         Ok(Self { sender, receiver })
     }
 
-    /// The queue of the program that this process was before exec: what [`Self::ends`] were.
+    /// The queue of the program that this process ran before exec, by its [`Self::ends`].
     pub fn adopt([sender, receiver]: [OwnedFd; 2]) -> Self {
         Self { sender, receiver }
     }
@@ -72,7 +72,7 @@ impl Queue {
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
     }
 
-    /// Puts a connection into the queue; the caller's descriptor is to be closed then. `false`: there is no room for it now, or
+    /// Puts a connection into the queue; the caller closes its own descriptor then. `false`: there is no room for it now, or
     /// never will be.
     pub fn send(&self, message: &HandoffMessage, connection: BorrowedFd<'_>) -> io::Result<bool> {
         let error = match scm::send_parts(&self.sender, &[&message.header(), &message.input], &[connection]) {
@@ -86,15 +86,15 @@ impl Queue {
         }
     }
 
-    /// Takes a connection out of the queue; `None` when there is none. An error is that of one packet, whose connection
-    /// is closed; `UnexpectedEof`: somebody has shut the queue down.
+    /// Takes a connection out of the queue; `None` when there is none. An error concerns one packet, whose connection is closed;
+    /// `UnexpectedEof`: somebody has shut the queue down.
     pub fn receive<'a>(&self, packet: &'a mut Packet) -> io::Result<Option<(HandoffMessage<'a>, OwnedFd)>> {
         let (len, mut descriptors) = match scm::receive(&self.receiver, &mut packet.0) {
             Ok(received) => received,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
             Err(error) => return Err(error),
         };
-        // What looks like the end may be an empty packet of somebody who has broken into a worker.
+        // An empty packet of an intruder in a worker looks like the end.
         if len == 0 && descriptors.is_empty() && self.is_shut_down() {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }

@@ -34,7 +34,7 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
         Ok(CliCommand::Serve(settings, warnings)) => {
             match master::run(*settings, &warnings, Box::new(move || reread(&args)), past) {
                 Outcome::Exit(code) => code,
-                // Not by returning: the caller's exit handlers are the master's.
+                // The process does not end by returning: the caller's exit handlers belong to the master.
                 Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
             }
         }
@@ -56,7 +56,7 @@ fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<String>), String
     }
 }
 
-/// Makes the process what the application expects: `--env`. The working directory is that of its generation already.
+/// Sets the environment that the application expects: `--env`. The working directory is that of its generation already.
 fn settle(settings: &Settings) -> Result<(), BootError> {
     let failed = |error| BootError { app: false, text: format!("cannot set the variables of --env: {error}") };
     process::set_env(&settings.env).map_err(failed)
@@ -102,7 +102,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
     Err(BootError { app: true, text: NO_PYTHON.to_owned() })
 }
 
-/// Imports the application as a worker would, and says whether that worked.
+/// Imports the application as a worker would, and reports whether that worked.
 #[cfg(feature = "python")]
 fn check(settings: &Settings, warnings: &[String]) -> i32 {
     use std::sync::Arc;
@@ -111,7 +111,7 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
     use crate::log::error::{Log, Who};
     use crate::log::sink::Sink;
 
-    // The application has to be readable for whom it will run as.
+    // The user that the application will run as has to be able to read it.
     let identity = match master::privileges::resolve(settings) {
         Ok(identity) => identity,
         Err(why) => {
@@ -120,7 +120,7 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
         }
     };
     let assumed = identity.map_or(Ok(()), |identity| identity.assume_for_check());
-    // Behind the change of the user, who is not to read the terminal that standard error may be.
+    // This comes after the change of the user, who must not read the terminal that standard error may be.
     let sink = match Sink::open(&LogTarget::Stderr) {
         Ok(sink) => sink,
         Err(_) => return code::FAILED,
@@ -145,14 +145,14 @@ fn check(_: &Settings, _: &[String]) -> i32 {
     code::APP
 }
 
-/// What a build that only serves the loop's tests says.
+/// The message of a build that only serves the loop's tests.
 #[cfg(not(feature = "python"))]
 const NO_PYTHON: &str = "this tapster was built without Python; build it with the default features";
 
 fn print(text: &str) -> i32 {
     let mut stdout = io::stdout();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        // Whoever reads only the first lines (`tapster --help | head`) has what it wants.
+        // A reader of only the first lines (`tapster --help | head`) has all that it wants.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             complain(&format!("cannot write to standard output: {error}"));
             code::FAILED

@@ -3,9 +3,9 @@
 //!
 //! A worker has one [`Slot`] and for each of its threads one [`Call`].
 //!
-//! A worker that was broken into may write anything anywhere in it. So it is only told and compared: nobody takes an index, a length or a
-//! process id from it, counts may go round, a reader tries a bounded number of times, and times to come count as now (`Scoreboard` cannot
-//! know the time: `master::watch` sees to that).
+//! A worker that was broken into may write anything anywhere in it. So its values are only shown and compared: nobody takes an
+//! index, a length or a process id from it, counts may wrap, a reader tries a bounded number of times, and times in the future
+//! count as now (`Scoreboard` cannot know the time: `master::watch` does that).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,11 +18,11 @@ mod slot;
 pub use call::{CLIENT_MAX, Call, ID_MAX, InFlight, LINE_MAX, RequestFacts};
 pub use slot::{Slot, WAIT_BOUNDS_MS};
 
-/// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a master of
-/// the new one.
+/// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a
+/// master of the new one.
 pub const LAYOUT: u32 = 3;
 
-/// What all workers tell of themselves.
+/// The published state of all workers.
 #[derive(Debug)]
 pub struct Scoreboard {
     slots: SharedSlice<Slot>,
@@ -37,12 +37,13 @@ impl Scoreboard {
         Ok(Self { slots: SharedSlice::new(slots)?, calls: SharedSlice::new(slots * threads)?, threads })
     }
 
-    /// Maps the memory of the program that this process was before exec, with room for `slots` workers of as many threads as then.
+    /// Maps the memory of the program that this process ran before exec, with room for `slots` workers of as many threads as
+    /// then.
     pub fn adopt([slots_memory, calls_memory]: [OwnedFd; 2], slots: usize, threads: usize) -> io::Result<Self> {
         Ok(Self { slots: SharedSlice::of(slots_memory, slots)?, calls: SharedSlice::of(calls_memory, slots * threads)?, threads })
     }
 
-    /// The memory behind it, for [`Self::adopt`].
+    /// Its memory, for [`Self::adopt`].
     pub fn memory(&self) -> [BorrowedFd<'_>; 2] {
         [self.slots.as_fd(), self.calls.as_fd()]
     }
@@ -52,12 +53,12 @@ impl Scoreboard {
         self.slots.len()
     }
 
-    /// What the worker in one slot tells.
+    /// The published state of the worker in one slot.
     pub fn slot(&self, slot: usize) -> &Slot {
         &self.slots[slot]
     }
 
-    /// What one of its threads does.
+    /// The call of one of its threads.
     pub fn call(&self, slot: usize, thread: usize) -> &Call {
         &self.calls[slot * self.threads..][..self.threads][thread]
     }
@@ -84,23 +85,23 @@ impl Scoreboard {
         (0..self.slots()).any(|other| other != slot && self.slot(other).adopts())
     }
 
-    /// Connections that were lent and not taken over yet. A worker that dies between the queue and its count leaves it wrong, until
-    /// [`Self::settle`].
+    /// Connections that were given away and not taken over yet. A worker that dies between the queue and its count leaves it
+    /// wrong, until [`Self::settle`].
     pub fn in_transit(&self) -> u64 {
         let (handed_over, adopted) = self.handoffs();
         handed_over.saturating_sub(adopted)
     }
 
-    /// Connections lent and adopted in all slots.
+    /// Connections given away and taken over in all slots.
     fn handoffs(&self) -> (u64, u64) {
-        // What was adopted was lent before: read in this order, none is missed.
+        // A connection is given away before it is taken over: read in this order, none is missed.
         let sum = |count: fn(&Slot) -> u64| (0..self.slots()).map(|slot| count(self.slot(slot))).fold(0, u64::wrapping_add);
         let adopted = sum(Slot::adopted);
         (sum(Slot::handed_over), adopted)
     }
 
-    /// The worker of this slot is dead, and the queue is empty: makes its counts such that nothing is on loan. A worker that has just
-    /// used the queue and not counted it yet makes this wrong by one, until the next time.
+    /// Corrects the counts of this slot so that no connection is under way: its worker is dead, and the queue is empty. A worker
+    /// that has just used the queue and not counted it yet makes this wrong by one, until the next time.
     pub fn settle(&self, slot: usize) {
         let (handed_over, adopted) = self.handoffs();
         self.slot(slot).count_adopted_by(handed_over.wrapping_sub(adopted));
@@ -111,7 +112,7 @@ impl Scoreboard {
         (0..self.slots()).fold(0, |sum: u64, slot| sum.saturating_add(self.slot(slot).spooled()))
     }
 
-    /// A new worker takes the slot: what the last one was doing is forgotten, the counters are kept.
+    /// Prepares the slot for a new worker: the calls of the last one are forgotten, the counters are kept.
     pub fn reset(&self, slot: usize, pid: u32) {
         self.slot(slot).reset(pid);
         self.calls(slot).for_each(Call::pause);
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_loan_and_who_would_take_it_is_known() {
+    fn connections_under_way_and_a_taker_are_known() {
         let board = Scoreboard::new(3, 1).unwrap();
         board.slot(0).count_handed_over();
         board.slot(0).count_handed_over();
@@ -186,7 +187,7 @@ mod tests {
         board.slot(2).count_adopted();
         board.settle(2);
         assert_eq!((board.in_transit(), board.slot(2).adopted()), (0, 3));
-        // Taken over, and the lender died before it had counted.
+        // Taken over, and the giver died before it had counted.
         board.slot(2).count_adopted();
         board.settle(0);
         board.slot(1).count_handed_over();

@@ -1,33 +1,33 @@
-//! What a worker may say in its life, whatever it has become: pure.
+//! The reports that a worker may send in its life, even one that was broken into: pure.
 //!
 //! ```text
 //! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Stuck and Stranded once each, Dismissed some times, in any state
 //!    └──BootFailed──▶ Failed ◀──Failed──┴─────────┘      but Failed, in which nothing follows
 //! ```
-//! So a worker sends one text at most, and no more than [`REPORTS_MAX`] reports. One that says anything else does not run the server's
-//! code any more, or its application has got hold of the channel.
+//! So a worker sends one text at most, and no more than [`REPORTS_MAX`] reports. A worker that sends anything else does not run
+//! the server's code any more, or its application uses the channel.
 
 use std::fmt;
 
 use super::Report;
 
-/// Most reports of a worker in its life: those that come once, and one for each SIGTERM that somebody sends to it, of which it
-/// passes on no more than [`DISMISSALS_MAX`].
+/// Most reports of a worker in its life: those that come once, and one for each SIGTERM that it gets, of which it reports no more
+/// than [`DISMISSALS_MAX`].
 pub const REPORTS_MAX: u32 = 32;
 
-/// Most SIGTERMs that a worker passes on. The first has it replaced, unless the server is still starting.
+/// Most SIGTERMs that a worker reports. After the first it is replaced, unless the server is still starting.
 pub const DISMISSALS_MAX: u32 = 16;
 
 /// How a worker broke the rules of its channel. `Display` is a clause: `it has sent descriptors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Breach {
-    /// The packet is none that a worker sends; why.
+    /// No worker sends such a packet; why.
     Unknown(String),
     /// The packet is longer than any report.
     TooLong,
     /// It came with descriptors.
     Descriptors,
-    /// The report does not fit what was said before.
+    /// The report does not fit the ones before.
     OutOfOrder,
     /// There were more than [`REPORTS_MAX`].
     TooMany,
@@ -45,7 +45,7 @@ impl fmt::Display for Breach {
     }
 }
 
-/// How far a worker is by its own account.
+/// How far a worker is, by its own reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 enum WorkerStage {
     #[default]
@@ -55,7 +55,7 @@ enum WorkerStage {
     Failed,
 }
 
-/// What a worker has said so far.
+/// The reports of a worker so far.
 #[derive(Clone, Debug, Default)]
 pub struct Conduct {
     stage: WorkerStage,
@@ -66,7 +66,7 @@ pub struct Conduct {
 }
 
 impl Conduct {
-    /// Of a worker that was ready before, when another program watched it: what else it has said is not known.
+    /// For a worker that was ready before, when another program watched it: its other reports are not known.
     pub fn of_ready() -> Self {
         Self { stage: WorkerStage::Serving, ..Self::default() }
     }
@@ -75,7 +75,7 @@ impl Conduct {
     pub fn take(&mut self, report: &Report) -> Result<(), Breach> {
         self.reports += 1;
         if self.reports > REPORTS_MAX {
-            // The count stays where it is, however often it is asked.
+            // The count stays at its bound, however many reports follow.
             self.reports = REPORTS_MAX;
             return Err(Breach::TooMany);
         }

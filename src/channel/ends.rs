@@ -1,12 +1,12 @@
 //! Both ends of a channel.
 //!
-//! Each end is an open file of its own, non-blocking, so neither side can make the other wait: an order to a worker that does not read
-//! fails when the kernel's queue is full, and a worker sends no more than that while the master is busy.
+//! Each end is an open file of its own, non-blocking, so neither side can make the other wait: an order to a worker that does not
+//! read fails when the kernel's queue is full, and a worker sends no more than that while the master is busy.
 //!
-//! The master takes no descriptor from a worker, and does not even close one: the last close of a file may take as long as whoever
-//! made it likes (a socket that lingers, socket(7); a file of a file system in user space). Kernels from 6.16 on refuse the sending
-//! (SO_PASSRIGHTS). On older ones a packet is looked at before it is taken from the queue, and stays there when it has descriptors;
-//! such a queue is closed by a process of its own, which [`MasterEnd::close`] sees to.
+//! The master takes no descriptor from a worker, and does not even close one: the last close of a file may take as long as its
+//! maker likes (a socket that lingers, socket(7); a file of a file system in user space). Kernels from 6.16 on refuse the sending
+//! (SO_PASSRIGHTS). On older ones the master peeks at a packet before it takes it from the queue, and leaves it there when it has
+//! descriptors; [`MasterEnd::close`] has such a queue closed by a process of its own.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -20,12 +20,12 @@ use crate::sys::scm::{self, Peeked};
 use crate::sys::socket::refuse_descriptors;
 use crate::sys::{fd, process};
 
-/// Room for the packets that a worker sends in its life, so that it never has to wait for the master. (The kernel doubles it for its
-/// own needs, and cuts it to net.core.wmem_max.)
+/// Room for the packets that a worker sends in its life, so that it never has to wait for the master. (The kernel doubles it for
+/// its own needs, and cuts it to net.core.wmem_max.)
 const SEND_BUFFER: usize = 2 * PACKET_MAX;
 
-/// Most packets looked at in the queue of a channel that is closed. The kernel has room for fewer (net.unix.max_dgram_qlen is 10 as a
-/// rule), and the queue takes no more by then.
+/// Most packets read from the queue of a channel that is closed. The kernel has room for fewer (net.unix.max_dgram_qlen is 10 as
+/// a rule), and the queue takes no more by then.
 const LEFT_MAX: usize = 1024;
 
 /// The master's end of a worker's socketpair, non-blocking.
@@ -67,7 +67,7 @@ impl AsFd for WorkerEnd {
     }
 }
 
-/// What the master finds in a channel.
+/// The contents of a channel, as the master finds them.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Heard {
     /// A report.
@@ -76,7 +76,7 @@ pub enum Heard {
     Nothing,
     /// The worker is gone, or has closed its end.
     End,
-    /// Something that no worker sends.
+    /// A packet that no worker sends.
     Breach(Breach),
 }
 
@@ -93,7 +93,7 @@ impl MasterEnd {
         send_packet(&self.0, &[order.kind()])
     }
 
-    /// Passes logs that were opened anew.
+    /// Passes logs that were reopened.
     pub fn send_logs(&self, logs: &[(LogName, BorrowedFd<'_>)]) -> io::Result<()> {
         let packet: Vec<u8> = std::iter::once(b'l').chain(logs.iter().map(|(name, _)| name.letter())).collect();
         let files: Vec<BorrowedFd<'_>> = logs.iter().map(|(_, file)| *file).collect();
@@ -109,7 +109,7 @@ impl MasterEnd {
             Ok(Some(Peeked { len: 0, .. })) if self.hung_up() => return Heard::End,
             Ok(Some(Peeked { len, .. })) => len,
             Ok(None) => return Heard::Nothing,
-            // Whatever error: nothing more can come.
+            // After any error nothing more can come.
             Err(_) => return Heard::End,
         };
         // Nobody else reads here, so it is the same packet.
@@ -125,16 +125,17 @@ impl MasterEnd {
 
     /// Whether the other end is closed or will send no more; otherwise what looks like the end is an empty packet.
     fn hung_up(&self) -> bool {
-        // nix does not name the flag, and so takes an answer with it for none.
+        // nix does not know the flag, so it returns no events when the flag is set.
         let mut fds = [PollFd::new(self.0.as_fd(), PollFlags::from_bits_retain(libc::POLLRDHUP))];
         poll(&mut fds, PollTimeout::ZERO).is_ok() && fds[0].any() != Some(false)
     }
 
-    /// Closes it, whatever the worker has left in it. Only the master does, not a worker that has a copy: it ends the channel for all.
+    /// Closes it, whatever the worker has left in it. Only the master may, not a worker that has a copy: this ends the channel
+    /// for all.
     pub fn close(self) {
-        // From now on nothing more gets in. It fails for a channel whose worker is gone, which is as good.
+        // From now on nothing more gets in. It fails for a channel whose worker is gone, which has the same effect.
         let _ = shutdown(self.0.as_raw_fd(), Shutdown::Read);
-        // The end cannot be told from an empty packet now, which others may follow.
+        // Now the end looks like an empty packet, which others may follow.
         for _ in 0..LEFT_MAX {
             match scm::peek(&self.0, &mut []) {
                 Ok(Peeked { descriptors: true, .. }) => return self.close_elsewhere(),
@@ -146,7 +147,7 @@ impl MasterEnd {
 
     fn close_elsewhere(self) {
         if let Err((fd, _)) = process::close_elsewhere(self.0) {
-            // No process to be had: one descriptor is the smaller loss.
+            // No process could be made: losing one descriptor is better than waiting.
             fd::forget(fd);
         }
     }
@@ -164,7 +165,7 @@ fn send_packet(fd: &OwnedFd, packet: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Tells apart what a receive found: a packet, none yet (`None`), nobody (`UnexpectedEof`).
+/// Sorts the result of a receive: a packet, none yet (`None`), nobody (`UnexpectedEof`).
 fn end_of<T>(received: io::Result<T>, is_empty: impl Fn(&T) -> bool) -> io::Result<Option<T>> {
     match received {
         Ok(packet) if is_empty(&packet) => Err(io::ErrorKind::UnexpectedEof.into()),

@@ -1,4 +1,4 @@
-//! What is said of a connection in the queue, as bytes:
+//! The facts about a connection in the queue, as bytes:
 //!
 //! ```text
 //! version kind moves families | listener (2) | time (8) | port (2) address (16) | port (2) address (16) | input
@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// becomes the other.
 pub const VERSION: u8 = 2;
 
-/// Most bytes of input that are handed over with a connection: what is larger is better kept than copied.
+/// Most bytes of input that are handed over with a connection: a connection with more is kept, because copying costs more.
 pub const INPUT_MAX: usize = 64 * 1024;
 
 /// Bytes before the input.
@@ -87,7 +87,7 @@ impl<'a> HandoffMessage<'a> {
         header
     }
 
-    /// Reads the header and the input behind it.
+    /// Reads the header and the input after it.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Unknown> {
         let (&[version, ref rest @ ..], true) = (bytes, bytes.len() <= MESSAGE_MAX) else {
             return Err(Unknown("it is empty or too long"));
@@ -178,7 +178,7 @@ mod tests {
             let _ = HandoffMessage::decode(&bytes);
             let known = [&[VERSION][..], &bytes].concat();
             if let Ok(message) = HandoffMessage::decode(&known) {
-                // Of an IPv4 address and a unix socket not every byte means something.
+                // Some bytes of an IPv4 address and of a unix socket have no meaning.
                 prop_assert_eq!(bytes_of(&message).len(), known.len());
             }
         }

@@ -17,12 +17,12 @@ const VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Passed {
     count: i32,
-    /// What the service manager calls them, for messages.
+    /// Their names in the service manager, for messages.
     pub names: String,
 }
 
-/// Takes the variables out of the environment, so that no program that is started later believes in them, and returns what they say
-/// to this process.
+/// Takes the variables out of the environment, so that no program that is started later uses them, and returns the sockets that
+/// are for this process.
 pub fn take() -> io::Result<Option<Passed>> {
     let [pid, count, names] = VARIABLES.map(|name| std::env::var(name).ok());
     if pid.is_some() || count.is_some() || names.is_some() {
@@ -32,7 +32,7 @@ pub fn take() -> io::Result<Option<Passed>> {
 }
 
 fn read(pid: Option<&str>, count: Option<&str>, names: Option<String>, own: u32) -> Option<Passed> {
-    // Without LISTEN_PID, or with another one, the sockets are for a process before this one, which has forgotten the variables.
+    // Without LISTEN_PID, or with another one, the sockets are for an earlier process, which has left the variables.
     if pid?.parse() != Ok(own) {
         return None;
     }
@@ -52,7 +52,7 @@ impl Passed {
             if let Bind::Fd(number) = bind
                 && !used.contains(&bind)
             {
-                // It fails for a number that names nothing, which nobody gets either.
+                // It fails for a number without a file, which nobody inherits either.
                 let _ = fd::keep_from_programs(number);
             }
         }

@@ -1,9 +1,9 @@
 //! Binding the addresses of the settings: all of them or none.
 //!
-//! A host name is resolved once. Of its addresses the first that this machine has is bound, IPv4 before IPv6, so that `localhost` is
-//! 127.0.0.1. An IPv6 wildcard also takes IPv4 clients, unless the settings bind an IPv4 address to the same port.
+//! A host name is resolved once. Of its addresses the first that this machine has is bound, IPv4 before IPv6, so that `localhost`
+//! is 127.0.0.1. An IPv6 wildcard also takes IPv4 clients, unless the settings bind an IPv4 address to the same port.
 //!
-//! What is special about unix sockets is in `unix`.
+//! The rules for unix sockets are in `unix`.
 
 use std::fmt;
 use std::io;
@@ -40,15 +40,16 @@ impl fmt::Display for BindError {
 
 impl std::error::Error for BindError {}
 
-/// Binds every address of the settings, or none, as [`bind_all_for`] does. The files of unix sockets belong to the user of this process.
+/// Binds every address of the settings, or none, as [`bind_all_for`] does. The files of unix sockets belong to the user of this
+/// process.
 pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
     bind_all_for(settings, None)
 }
 
-/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them. New ones belong to
-/// `owner`, which only root can give; without one to the user of this process.
+/// Binds every address of the settings, or none. Stale unix sockets are replaced only when nobody listens on them. New ones
+/// belong to `owner`, which only root can give; without one to the user of this process.
 pub fn bind_all_for(settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Vec<Listener>, BindError> {
-    // What was bound before a failure is closed, and its files removed, by dropping it.
+    // After a failure the sockets bound so far are dropped, which closes them and removes their files.
     settings.binds.iter().enumerate().try_fold(Vec::new(), |mut bound, (index, wanted)| {
         let repeated = settings.binds[..index].contains(wanted) && !matches!(wanted, Bind::Tcp { port: 0, .. });
         let result = if repeated { Err("it is given twice".into()) } else { bind_one(wanted, settings, owner) };
@@ -87,7 +88,8 @@ fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, Stri
     for addr in found {
         match listen_tcp(addr, settings) {
             Ok(socket) => return tcp_listener(socket).map_err(|error| lower(&error)),
-            // Only what this machine does not have is passed over: the next address instead of one in use would surprise.
+            // Only addresses that this machine does not have are skipped: binding the next address instead of one in use would be
+            // a surprise.
             Err(errno @ (Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)) => missing = errno,
             Err(errno) => return Err(explain(errno, port)),
         }
@@ -138,12 +140,12 @@ fn tcp_listener(socket: OwnedFd) -> io::Result<Listener> {
     Ok(Listener::new(Socket::Tcp(mio::net::TcpListener::from_std(listener)), address, None))
 }
 
-/// Takes over a listening socket of the program that this process was before exec: its own or not, with the file made for it.
+/// Takes over a listening socket of the program that this process ran before exec: its own or not, with the file made for it.
 pub fn adopt(number: i32, own: bool, file: Option<FileMark>, settings: &Settings) -> Result<Listener, BindError> {
     let failed = |why: String| BindError(format!("cannot go on listening on {number}: {why}"));
     let socket = inherited(number).map_err(|error| failed(lower(&error)))?;
     if own && check(&socket).is_err() {
-        // A worker has ended it since the trial, or connected it to somebody.
+        // A worker has shut it down since the trial, or connected it to somebody.
         let before = port_of(&socket);
         let _ = disconnect(&socket);
         let _ = listen(&socket, settings.backlog);
@@ -165,7 +167,7 @@ fn port_of(socket: &OwnedFd) -> Option<u16> {
     v4.or(v6)
 }
 
-/// Whether [`adopt`] could take this descriptor, which is left as it is but for its number: it cannot be looked at twice.
+/// Whether [`adopt`] could take this descriptor, which stays as it is, but its number is used up: it cannot be checked twice.
 pub fn examine(number: i32) -> Result<(), BindError> {
     let socket = inherited(number).map_err(|error| lower(&error));
     socket.and_then(|socket| check(&socket)).map_err(|why| BindError(format!("cannot go on listening on {number}: {why}")))

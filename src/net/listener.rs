@@ -17,9 +17,9 @@ use crate::sys::socket::hold_off_connections;
 pub struct Listener {
     socket: Socket,
     address: Address,
-    /// Whether this server made it: what was inherited may be somebody else's as well.
+    /// Whether this server made it: an inherited socket may be somebody else's as well.
     own: bool,
-    /// The file made for a unix socket, to be removed; `None` for TCP and for what was inherited.
+    /// The file made for a unix socket, to be removed; `None` for TCP and for inherited sockets.
     file: Option<UnixFile>,
 }
 
@@ -54,7 +54,7 @@ impl Listener {
         Self { socket, address, own: true, file }
     }
 
-    /// The same, made by this server or by the parent process, which may go on using it.
+    /// The same, made by this server or by the parent process, which may still use it.
     pub(super) fn owned(self, own: bool) -> Self {
         Self { own, ..self }
     }
@@ -65,13 +65,14 @@ impl Listener {
     }
 
     /// Whether connections may be on their way without being in the queue: a TCP handshake under way, or one that waits for its
-    /// first bytes (TCP_DEFER_ACCEPT). What becomes of them when the last process closes the socket is lost.
+    /// first bytes (TCP_DEFER_ACCEPT). They are lost when the last process closes the socket.
     pub fn has_handshakes(&self) -> bool {
         self.own && matches!(self.socket, Socket::Tcp(_))
     }
 
-    /// Lets no new connection begin, while those that have begun go on: the end of the socket is near. A client that comes now
-    /// tries again after a second, as after the loss of a packet, and then is refused, or served by who listens there next.
+    /// Lets no new connection begin, while those that have begun continue: the end of the socket is near. A client that comes now
+    /// tries again after a second, as after the loss of a packet, and then is refused, or served by the next process that listens
+    /// there.
     ///
     /// A socket that was inherited stays as it is, for it outlives this server; a unix socket has no handshake.
     pub fn hold_off(&self) -> io::Result<()> {

@@ -1,12 +1,12 @@
-//! A listening socket that somebody has shut down. shutdown(2) acts on the socket and not on a descriptor, so whoever has one, such as
-//! an application that closes a number once too often, shuts it down for all processes: it listens no more, and accept(2) fails with
-//! EINVAL.
+//! A listening socket that somebody has shut down. shutdown(2) acts on the socket and not on a descriptor. So any process with a
+//! descriptor shuts it down for all processes, for instance an application that closes a number once too often. Then it does not
+//! listen any more, and accept(2) fails with EINVAL.
 //!
-//! Whoever has broken into a worker can also connect it to somebody, which shows only by its state (SO_ACCEPTCONN).
+//! An intruder in a worker can also connect it to somebody, which shows only by its state (SO_ACCEPTCONN).
 //!
-//! A TCP socket can listen again: it is unbound or bound as before, and every process goes on with the descriptor that it has. A unix
-//! socket stays shut down for ever, so another one is made in its place, with another file, and processes that have the old one must
-//! be replaced. The same is done where a worker goes on turning a TCP socket elsewhere.
+//! A TCP socket can listen again: it is unbound or bound as before, and every process keeps the descriptor that it has. A unix
+//! socket stays shut down for ever, so another one is made in its place, with another file, and processes that have the old one
+//! must be replaced. The same is done where a worker connects a TCP socket again and again.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -25,13 +25,13 @@ use super::listener::{Address, Listener};
 use super::reason::{explain, lower};
 use super::unix;
 
-/// What poll(2) is asked for to learn of a shutdown, and nothing of connections.
+/// The events of poll(2) that report a shutdown, and no connections.
 pub const SHUT_DOWN: PollFlags = PollFlags::from_bits_retain(libc::POLLRDHUP);
 
-/// How often a socket is made to listen that somebody connects again at the same time.
+/// How often a socket is made to listen when somebody connects it again at the same time.
 const TRIES: usize = 32;
 
-/// What became of the socket.
+/// The result for the socket.
 #[derive(Debug)]
 pub enum Mended {
     /// It listens again, in every process that has it.
@@ -43,12 +43,12 @@ pub enum Mended {
 /// Whether the socket was shut down, or does not listen any more for another reason.
 pub fn is_shut_down(listener: &Listener) -> bool {
     let mut fds = [PollFd::new(listener.as_fd(), SHUT_DOWN)];
-    // An interrupted look has seen nothing; the next one will.
+    // An interrupted poll has seen nothing; the next one will.
     poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0) || getsockopt(listener, sockopt::AcceptConn) == Ok(false)
 }
 
-/// Listens where the socket, which was shut down, has listened. The file of a unix socket belongs to `owner`, or to the user of this
-/// process.
+/// Listens again at the address of the socket, which was shut down. The file of a unix socket belongs to `owner`, or to the user
+/// of this process.
 pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Mended, BindError> {
     let address = listener.address().clone();
     let failed = |why: String| BindError(format!("cannot listen on {address} any more, where the socket was shut down: {why}"));
@@ -65,7 +65,7 @@ pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) 
             "it was inherited, and only who has made it can make it anew (systemctl restart of its socket unit)".into(),
         )),
         Address::Unix(path) => {
-            // Before the new one is made, or its file could go with the old one.
+            // This comes before the new one is made, or the new file could be removed with the old one.
             drop(listener);
             unix::bind(path, settings, owner).map(Mended::Anew).map_err(failed)
         }
@@ -86,15 +86,16 @@ fn listen_in_the_end(listener: &Listener, settings: &Settings) -> Result<(), Str
 fn listen_again(listener: &Listener, settings: &Settings) -> Result<(), String> {
     let Address::Tcp(addr) = listener.address() else { return Ok(()) };
     let words = |errno: Errno| explain(errno, addr.port());
-    // It fails for none that was shut down, and ends the connection that it may have become.
+    // It never fails for a socket that was shut down, and it ends the connection that the socket may have become.
     let _ = disconnect(listener);
     match bind(listener.as_raw_fd(), &SockaddrStorage::from(*addr)) {
-        // A port that the kernel had chosen was given back to it, though getsockname(2) still shows it; another one is kept (EINVAL).
+        // A port that the kernel had chosen was given back to it, though getsockname(2) still shows it; another one is kept
+        // (EINVAL).
         Ok(()) | Err(Errno::EINVAL) => {}
         Err(errno) => return Err(words(errno)),
     }
     set_tcp_options(listener, settings).map_err(words)?;
-    // The flag belongs to all descriptors of the socket; without it a worker would wait in accept(2), deaf to everything else.
+    // The flag belongs to all descriptors of the socket; without it a worker would wait in accept(2) and do nothing else.
     add_flags(listener, OFlag::O_NONBLOCK).map_err(|error| lower(&error))?;
     listen(listener, settings.backlog).map_err(|error| lower(&error))
 }
@@ -131,7 +132,7 @@ mod tests {
             let Ok(Mended::Again(again)) = mend(listener, &settings, None) else { panic!("it does not listen again") };
             TcpStream::connect(addr).unwrap();
             listener = again;
-            // The next time with a port that was asked for.
+            // The second time with a port that was asked for.
             drop(listener);
             (settings, listener) = bound(Bind::Tcp { host: "127.0.0.1".into(), port: addr.port() });
         }

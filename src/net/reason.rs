@@ -1,4 +1,4 @@
-//! What a failed call on a listening socket means, and what to do about it.
+//! The meaning of a failed call on a listening socket, and the advice for it.
 
 use std::io;
 
@@ -7,7 +7,7 @@ use nix::errno::Errno;
 /// First port that needs no privilege (net.ipv4.ip_unprivileged_port_start, as it is on most machines).
 const UNPRIVILEGED_PORT: u16 = 1024;
 
-/// What a failed call means here, and what to do about it. `port` is 0 where there is none.
+/// The meaning of a failed call here, and the advice for it. `port` is 0 where there is none.
 pub(super) fn explain(errno: Errno, port: u16) -> String {
     let what = errno.desc().to_lowercase();
     match errno {

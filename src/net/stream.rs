@@ -73,10 +73,10 @@ impl PeerAddr {
 }
 
 impl Stream {
-    /// The connection with this descriptor, which another process says is one with this peer.
+    /// The connection with this descriptor; according to another process its peer is `peer`.
     ///
     /// # Errors
-    /// When it is anything else than a stream socket of that family, or one of another client.
+    /// When it is anything but a stream socket of that family, or belongs to another client.
     pub fn adopt(descriptor: OwnedFd, peer: PeerAddr) -> io::Result<Self> {
         let invalid = |what| io::Error::new(io::ErrorKind::InvalidData, what);
         let family = getsockname::<SockaddrStorage>(descriptor.as_raw_fd())?.family();
@@ -88,7 +88,7 @@ impl Stream {
             (PeerAddr::Unix, Some(AddressFamily::Unix)) if is_stream => Self::Unix(mio::net::UnixStream::from(descriptor)),
             _ => return Err(invalid("its descriptor is not the socket that it is said to be")),
         };
-        // Whoever has reset the connection has no address any more.
+        // A client that has reset the connection has no address any more.
         if let Ok(found) = getpeername::<SockaddrStorage>(stream.as_raw_fd())
             && let PeerAddr::Tcp(addr) = peer
             && address(&found)
@@ -100,8 +100,9 @@ impl Stream {
         Ok(stream)
     }
 
-    /// Writes bytes that [`Stream::shutdown_write`], or the close of the last descriptor, follows at once: TCP keeps back what fills no
-    /// segment until then, for about 200 ms at most (MSG_MORE, send(2)), so that it leaves with the end. A unix socket sends as ever.
+    /// Writes bytes that [`Stream::shutdown_write`], or the close of the last descriptor, follows at once: TCP keeps back bytes
+    /// that fill no segment until then, for about 200 ms at most (MSG_MORE, send(2)), so that they leave with the end. A unix
+    /// socket sends as usual.
     #[inline]
     pub fn write_last(&self, bytes: &[u8]) -> io::Result<usize> {
         Ok(send(self.as_raw_fd(), bytes, MsgFlags::from_bits_retain(libc::MSG_MORE | libc::MSG_NOSIGNAL))?)
@@ -115,7 +116,7 @@ impl Stream {
         }
     }
 
-    /// Nothing will be written or read any more, by whatever descriptor: who waits for it wakes up.
+    /// Nothing will be written or read any more, by any descriptor: threads that wait for it wake up.
     pub fn shutdown_all(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.shutdown(Shutdown::Both),
@@ -131,12 +132,13 @@ impl Stream {
         }
     }
 
-    /// Makes it non-blocking again, behind somebody who had made it blocking (O_NONBLOCK belongs to all descriptors of it).
+    /// Makes it non-blocking again, after somebody had made it blocking (O_NONBLOCK belongs to all descriptors of it).
     pub fn set_nonblocking(&self) -> io::Result<()> {
         add_flags(self, OFlag::O_NONBLOCK)
     }
 
-    /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket cannot.
+    /// Makes the close a reset (SO_LINGER with 0 s, socket(7)), so that the client sees an error and not an end. A unix socket
+    /// cannot.
     pub fn set_linger0(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => Ok(setsockopt(stream, sockopt::Linger, &libc::linger { l_onoff: 1, l_linger: 0 })?),
@@ -150,7 +152,7 @@ fn address(found: &SockaddrStorage) -> Option<SocketAddr> {
     v4.or_else(|| found.as_sockaddr_in6().map(|found| SocketAddr::V6((*found).into())))
 }
 
-/// The standard library's write does not say MSG_NOSIGNAL for all sockets.
+/// The standard library's write does not use MSG_NOSIGNAL for all sockets.
 #[inline(never)]
 fn write_unix(socket: RawFd, bytes: &[u8]) -> io::Result<usize> {
     Ok(send(socket, bytes, MsgFlags::MSG_NOSIGNAL)?)
@@ -259,7 +261,8 @@ mod tests {
     #[test]
     fn the_last_bytes_wait_for_the_close() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        // The kernel gives what was kept back up after a while, in which a busy machine may have done nothing else.
+        // The kernel sends the bytes that it has kept back after a while, and a busy machine may have done nothing else until
+        // then.
         let kept = (0..10).any(|_| {
             let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
             let stream = Stream::Tcp(mio::net::TcpStream::from_std(listener.accept().unwrap().0));

@@ -36,7 +36,7 @@ impl<const N: usize> Text<N> {
         self.len += digits as u8;
     }
 
-    /// Appends an ASCII character. One that finds no room is lost.
+    /// Appends an ASCII character. Without room it is lost.
     #[inline]
     pub(super) fn push(&mut self, byte: u8) {
         debug_assert!(byte.is_ascii());
@@ -64,7 +64,7 @@ impl<const N: usize> fmt::Write for Text<N> {
     }
 }
 
-/// A text that is too long is cut to nothing.
+/// A text that is too long becomes empty.
 impl<const N: usize> From<&str> for Text<N> {
     fn from(text: &str) -> Self {
         let mut short = Self::default();
@@ -78,7 +78,7 @@ impl<const N: usize> Deref for Text<N> {
     type Target = str;
 
     fn deref(&self) -> &str {
-        // Only whole texts and ASCII characters get in.
+        // Only whole texts and ASCII characters are added.
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
     }
 }

@@ -1,10 +1,10 @@
 //! Listening on a unix socket, whose file must be made, shared and removed with care.
 //!
-//! The file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory decides who
-//! gets that far. Relative paths start at the directory that the server was started in.
+//! The file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory decides
+//! who can reach it. Relative paths start at the directory that the server was started in.
 //!
-//! The directory may be one where others can write, and root must do nothing there that they can turn to another file: mode and owner
-//! are those of the creation, and nothing is changed by a path after it.
+//! Others may be able to write in the directory, and root must do nothing there that they can redirect to another file: mode and
+//! owner are those of the creation, and nothing is changed by a path after it.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -57,7 +57,7 @@ fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
         return Err("the path exists and is not a socket; remove it or choose another".into());
     }
     let probe = unix_socket().map_err(|errno| explain(errno, 0))?;
-    // By the directory that was looked at, unless there is no /proc or the name is too long for both.
+    // By the directory that was opened, unless there is no /proc or the name is too long with it.
     let place = UnixAddr::new(&entry.path()).ok().filter(|_| entry.path().symlink_metadata().is_ok());
     let place = place.map_or_else(|| UnixAddr::new(path), Ok).map_err(|errno| explain(errno, 0))?;
     match connect(probe.as_raw_fd(), &place) {
@@ -72,10 +72,10 @@ fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
     }
 }
 
-/// Which file was made for a unix socket.
+/// Identifies the file that was made for a unix socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FileMark {
-    /// Where, absolute.
+    /// Its absolute path.
     pub path: PathBuf,
     /// Device of its file system.
     pub device: u64,
@@ -84,7 +84,7 @@ pub struct FileMark {
 }
 
 /// The file of a unix socket that this process made. Dropping it removes the file, but only in this process (a forked child has a
-/// copy of the value), and only if nobody has put another in its place.
+/// copy of the value), and only if nobody has replaced it.
 #[derive(Debug)]
 pub(super) struct UnixFile {
     mark: FileMark,
@@ -122,7 +122,7 @@ impl UnixFile {
 impl Drop for UnixFile {
     fn drop(&mut self) {
         if self.maker == getpid() {
-            // Nobody could be told, and a socket left behind is replaced at the next start.
+            // There is nobody to report it to, and a socket that is left over is replaced at the next start.
             let _ = self.remove();
         }
     }

@@ -25,11 +25,11 @@ const WORD: usize = size_of::<u64>();
 /// Stands for the time of entry of a call that has no deadline.
 const HELD: u64 = u64::MAX;
 
-/// How often a reader tries while the thread goes on to the next request under its eyes.
+/// How often a reader tries while the thread begins the next request at the same time.
 const READ_ATTEMPTS: usize = 8;
 
 shared_struct! {
-    /// What one thread does in the application.
+    /// One thread's call of the application.
     #[derive(Debug)]
     #[repr(C, align(128))]
     pub struct Call {
@@ -49,7 +49,7 @@ shared_struct! {
     }
 }
 
-/// What the flight recorder keeps of a request.
+/// The parts of a request that the flight recorder keeps.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RequestFacts<'a> {
     /// Request line.
@@ -60,7 +60,7 @@ pub struct RequestFacts<'a> {
     pub id: &'a [u8],
 }
 
-/// What a worker was doing when it was looked at.
+/// What a worker was doing when its slot was read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InFlight {
     /// Request line, cut at [`LINE_MAX`].
@@ -112,7 +112,7 @@ fn store(text: &[u8], place: &[AtomicU64]) -> u32 {
     if !rest.is_empty()
         && let Some(place) = place.get(words.len())
     {
-        // The last bytes, shifted, save a copy of unknown length.
+        // The last bytes, shifted, avoid a copy of unknown length.
         let last = match text.last_chunk::<WORD>() {
             Some(end) => u64::from_le_bytes(*end) >> (8 * (WORD - rest.len())),
             None => rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte)),
@@ -122,7 +122,7 @@ fn store(text: &[u8], place: &[AtomicU64]) -> u32 {
     text.len() as u32
 }
 
-/// What [`store`] has kept.
+/// The bytes that [`store`] has kept.
 fn load(place: &[AtomicU64], len: &AtomicU32) -> Vec<u8> {
     let mut text: Vec<u8> = place.iter().flat_map(|word| word.load(Relaxed).to_le_bytes()).collect();
     text.truncate(len.load(Relaxed) as usize);
@@ -130,8 +130,8 @@ fn load(place: &[AtomicU64], len: &AtomicU32) -> Vec<u8> {
 }
 
 impl Call {
-    /// The application is called with this request: written before the call, so that a crash in it is explained.
-    /// `now` is in nanoseconds of the monotonic clock.
+    /// Notes that the application is called with this request, before the call, so that a crash in it is explained. `now` is in
+    /// nanoseconds of the monotonic clock.
     #[inline]
     pub fn begin(&self, facts: &RequestFacts<'_>, now: u64) {
         self.enter(facts, now, now);
@@ -149,37 +149,37 @@ impl Call {
         self.since.store(since.max(1), Release);
     }
 
-    /// The application has taken its connection over, and may go on as long as that lasts.
+    /// Notes that the application has taken its connection over: it may use it as long as it likes.
     pub fn lift_deadline(&self) {
         self.entered.store(HELD, Relaxed);
     }
 
-    /// Whether it has.
+    /// Whether it has taken its connection over.
     pub fn has_no_deadline(&self) -> bool {
         self.since.load(Acquire) != 0 && self.entered.load(Relaxed) == HELD
     }
 
-    /// The application has returned; counts one request.
+    /// Notes that the application has returned; counts one request.
     #[inline]
     pub fn end(&self) {
         self.since.store(0, Relaxed);
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
     }
 
-    /// The application goes on at `now` with the answer to a request that began at `since`.
+    /// Notes that the application continues at `now` with the answer to a request that began at `since`.
     #[inline]
     pub fn resume(&self, facts: &RequestFacts<'_>, since: u64, now: u64) {
         self.enter(facts, since, now);
     }
 
-    /// The application has given a piece of its answer and waits to be asked again: the request was counted before.
+    /// Notes that the application has returned a piece of its answer: the request was counted before.
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
     }
 
-    /// When the application was entered for what it does now, nanoseconds of the monotonic clock; `None` while it does nothing, or
-    /// what may last.
+    /// When the application was entered for its present work, nanoseconds of the monotonic clock; `None` while it has none, or
+    /// has no deadline.
     pub fn entered(&self) -> Option<u64> {
         (self.since.load(Acquire) != 0).then(|| self.entered.load(Relaxed)).filter(|&entered| entered != HELD)
     }
@@ -209,7 +209,7 @@ impl Call {
         }
     }
 
-    /// Requests served by this thread's place since the start of the server.
+    /// Requests served by the threads of this place since the start of the server.
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
     }

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use crate::sys::memory::shared_struct;
 use crate::sys::time::NS_PER_MS;
 
-/// Upper bounds of the classes by which waits for a free slot are counted, in milliseconds; longer ones have a class of their own.
-/// From a turn of the loop to half a minute, each class four times as long as the one before.
+/// Upper bounds of the classes by which waits for a permit are counted, in milliseconds; longer ones have a class of their own.
+/// From an iteration of the loop to half a minute, each class four times as long as the one before.
 pub const WAIT_BOUNDS_MS: [u64; 8] = [2, 8, 32, 128, 512, 2_048, 8_192, 32_768];
 
 shared_struct! {
@@ -16,7 +16,7 @@ shared_struct! {
     // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
     #[repr(C, align(128))]
     pub struct Slot {
-        /// When the worker's loop last went round, in nanoseconds of the monotonic clock.
+        /// When the worker's loop last began an iteration, in nanoseconds of the monotonic clock.
         beat: AtomicU64,
         pid: AtomicU32,
         connections: AtomicU32,
@@ -29,7 +29,7 @@ shared_struct! {
         accepts: AtomicU32,
         /// Bytes that the worker has in temporary files.
         spooled: AtomicU64,
-        /// Requests that have waited for a free slot, by how long.
+        /// Requests that have waited for a permit, by how long.
         waits: [AtomicU64; WAIT_BOUNDS_MS.len() + 1],
     }
 }
@@ -40,22 +40,22 @@ impl Slot {
         self.connections.store(count, Relaxed);
     }
 
-    /// Open connections of the worker, as it last said.
+    /// Open connections of the worker, as it last noted.
     pub fn connections(&self) -> u32 {
         self.connections.load(Relaxed)
     }
 
-    /// One more connection was given away.
+    /// Counts one more connection that was given away.
     pub fn count_handed_over(&self) {
         self.handed_over.store(self.handed_over().wrapping_add(1), Relaxed);
     }
 
-    /// One more connection was taken over.
+    /// Counts one more connection that was taken over.
     pub fn count_adopted(&self) {
         self.adopted.store(self.adopted().wrapping_add(1), Relaxed);
     }
 
-    /// So many more connections count as taken over; it may go round.
+    /// Counts so many more connections as taken over; the count may wrap.
     pub(super) fn count_adopted_by(&self, count: u64) {
         self.adopted.store(self.adopted().wrapping_add(count), Relaxed);
     }
@@ -70,29 +70,29 @@ impl Slot {
         self.adopted.load(Relaxed)
     }
 
-    /// A request that has waited for a free slot for so many nanoseconds goes to the application. Any thread of the worker may say it.
+    /// Counts a request that has waited for a permit for so many nanoseconds. Any thread of the worker may call it.
     pub fn count_wait(&self, ns: u64) {
         let class = WAIT_BOUNDS_MS.iter().position(|&bound| ns < bound * NS_PER_MS).unwrap_or(WAIT_BOUNDS_MS.len());
         self.waits[class].fetch_add(1, Relaxed);
     }
 
-    /// Requests of this slot since the start of the server that had to wait for a free slot: one count for each of
+    /// Requests of this slot since the start of the server that had to wait for a permit: one count for each of
     /// [`WAIT_BOUNDS_MS`], and one for longer waits.
     pub fn waits(&self) -> [u64; WAIT_BOUNDS_MS.len() + 1] {
         self.waits.each_ref().map(|count| count.load(Relaxed))
     }
 
-    /// The worker has written so many bytes more to temporary files. Any thread of the worker may say it.
+    /// Counts so many more bytes in temporary files. Any thread of the worker may call it.
     pub fn add_spooled(&self, bytes: u64) {
         self.spooled.fetch_add(bytes, Relaxed);
     }
 
-    /// Files with so many bytes, which were added before, are gone.
+    /// Subtracts the bytes of files that are gone, which were added before.
     pub fn remove_spooled(&self, bytes: u64) {
         self.spooled.fetch_sub(bytes, Relaxed);
     }
 
-    /// The worker is dead, and its files with it.
+    /// Forgets the files: the worker is dead, and they ended with it.
     pub fn forget_spooled(&self) {
         self.spooled.store(0, Relaxed);
     }
@@ -122,12 +122,12 @@ impl Slot {
         self.accepts.load(Relaxed) != 0
     }
 
-    /// The worker's loop has gone round.
+    /// Notes that the worker's loop begins an iteration.
     pub fn beat(&self, now: u64) {
         self.beat.store(now, Relaxed);
     }
 
-    /// When the worker's loop last went round, nanoseconds of the monotonic clock; 0 before the first time.
+    /// When the worker's loop last began an iteration, nanoseconds of the monotonic clock; 0 before the first one.
     pub fn last_beat(&self) -> u64 {
         self.beat.load(Relaxed)
     }
@@ -137,7 +137,7 @@ impl Slot {
         self.pid.load(Relaxed)
     }
 
-    /// A new worker has the slot; the counters are kept.
+    /// Gives the slot to a new worker; the counters are kept.
     pub(super) fn reset(&self, pid: u32) {
         self.beat.store(0, Relaxed);
         self.connections.store(0, Relaxed);

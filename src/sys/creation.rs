@@ -1,5 +1,5 @@
-//! Making files that are right from their first moment: with this mode, and with this owner instead of the process's own. What is set
-//! by a path after the creation can be turned to another file by whoever may write to the directory.
+//! Making files that are right from their first moment: with this mode, and with this owner instead of the process's own. If they
+//! were set by a path after the creation, anybody who may write to the directory could redirect them to another file.
 
 use std::io;
 
@@ -10,13 +10,15 @@ use nix::unistd::{Gid, Uid, getegid, geteuid, setfsgid, setfsuid};
 
 use super::privileges::{CapabilitySets, capabilities, set_capabilities};
 
-/// The id that is nobody's: setfsuid(2) changes nothing for it and says what there is.
+/// The id of nobody: setfsuid(2) changes nothing for it and returns the present id.
 const NOBODY: u32 = u32::MAX;
 
-/// Does `create` with this file mode creation mask. What it makes belongs to `owner`, if one is given, which only root can do; in a
-/// directory with the set-group-ID bit it has the group of that (inode(7)). Rights to directories stay those of this process.
+/// Runs `create` with this file mode creation mask. The file that it makes belongs to `owner`, if one is given, which only root
+/// can do; in a directory with the set-group-ID bit it has the directory's group (inode(7)). Rights to directories stay those of
+/// this process.
 ///
-/// Mask and owner hold for the whole process meanwhile (the owner for this thread), so there must be no other threads that make files.
+/// Mask and owner hold for the whole process meanwhile (the owner for this thread), so there must be no other threads that make
+/// files.
 pub fn create_as<T>(owner: Option<(Uid, Gid)>, mask: u32, create: impl FnOnce() -> T) -> io::Result<T> {
     #[cfg(test)]
     let _turn = tests::Turn::take();
@@ -36,7 +38,7 @@ impl Drop for Mask {
     }
 }
 
-/// What the process was before it took on the file system ids of another user (setfsuid(2)). With them the kernel takes the
+/// The ids of the process before it took the file system ids of another user (setfsuid(2)). With them the kernel takes the
 /// capabilities for files away, forgets the parent-death signal and makes the process undumpable.
 struct Owner {
     capabilities: CapabilitySets,
@@ -50,7 +52,7 @@ impl Owner {
         setfsgid(gid);
         setfsuid(uid);
         let taken = (setfsuid(Uid::from_raw(NOBODY)), setfsgid(Gid::from_raw(NOBODY))) == (uid, gid);
-        // The directory need not let the owner in.
+        // The owner need not have access to the directory.
         let allowed = set_capabilities(&before.capabilities);
         if !taken || allowed.is_err() {
             before.restore()?;
@@ -85,7 +87,8 @@ mod tests {
     use super::*;
     use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
 
-    /// The process in which a thread makes a file, or 0: tests are threads of one process. A forked child waits for no other process.
+    /// The process in which a thread makes a file, or 0: tests are threads of one process. A forked child waits for no other
+    /// process.
     static BUSY: AtomicU32 = AtomicU32::new(0);
 
     pub(super) struct Turn;

@@ -1,5 +1,5 @@
-//! A name in a directory that is held open. Whoever may write to a directory on the way can put a link in its place between two
-//! calls that take a path; calls that begin at this directory stay in it.
+//! A name in a directory that is held open. Between two calls that take a path, anybody who may write to a directory on the way
+//! can replace it by a link. Calls that begin at this directory stay in it.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -12,7 +12,7 @@ use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
 
-/// Which file it is, wherever it is: device and number there.
+/// Identifies a file, wherever it is: device and number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
     /// Device of its file system.
@@ -22,7 +22,7 @@ pub struct Mark {
 }
 
 impl Mark {
-    /// Of a file that was looked at.
+    /// The identity in the metadata of a file.
     pub fn of(stat: &FileStat) -> Self {
         Self { device: stat.st_dev, inode: stat.st_ino }
     }
@@ -33,7 +33,7 @@ pub fn is(stat: &FileStat, kind: SFlag) -> bool {
     SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT == kind
 }
 
-/// The name, whether there is a file or not. Links in the path to the directory are followed once, here; one under the name itself
+/// The name, whether it has a file or not. Links in the path to the directory are followed once, here; one under the name itself
 /// never is.
 #[derive(Debug)]
 pub struct Entry {
@@ -50,7 +50,7 @@ impl Entry {
         Ok(Self { dir, name })
     }
 
-    /// What is there; `None` if nothing is.
+    /// The file that has the name; `None` if none has.
     pub fn look(&self) -> io::Result<Option<FileStat>> {
         match fstatat(&self.dir, self.name.as_os_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
             Ok(stat) => Ok(Some(stat)),
@@ -64,8 +64,8 @@ impl Entry {
         self.look().is_ok_and(|found| found.is_some_and(|stat| Mark::of(&stat) == mark))
     }
 
-    /// Removes the name if it is this file's. Whoever may write to this very directory may still put another file there in between,
-    /// and could as well remove it.
+    /// Removes the name if it is this file's. Anybody who may write to this very directory can still put another file there in
+    /// between, but could as well remove it.
     pub fn remove(&self, mark: Mark) -> io::Result<()> {
         if self.is(mark) {
             self.unlink()?;
@@ -73,13 +73,14 @@ impl Entry {
         Ok(())
     }
 
-    /// Opens the file that is there, or makes it, without waiting; an error (ELOOP) if it is a link. The descriptor closes on exec.
+    /// Opens the file that is there, or makes it, without waiting; an error (ELOOP) if it is a link. The descriptor closes on
+    /// exec.
     pub fn open(&self, flags: OFlag, mode: Mode) -> io::Result<File> {
         let flags = flags | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
         Ok(openat(&self.dir, self.name.as_os_str(), flags, mode)?.into())
     }
 
-    /// Another name in the same directory: this one and an `ending`.
+    /// Another name in the same directory: this one with an `ending`.
     pub fn beside(&self, ending: &str) -> io::Result<Self> {
         let mut name = self.name.clone();
         name.push(ending);
@@ -96,12 +97,12 @@ impl Entry {
         Ok(renameat(&other.dir, other.name.as_os_str(), &self.dir, self.name.as_os_str())?)
     }
 
-    /// Removes the name, whatever file has it.
+    /// Removes the name, whichever file has it.
     pub fn unlink(&self) -> io::Result<()> {
         Ok(unlinkat(&self.dir, self.name.as_os_str(), UnlinkatFlags::NoRemoveDir)?)
     }
 
-    /// A path that leads there by the open directory, for calls that take nothing else. It needs /proc.
+    /// A path to the name by the open directory, for calls that take nothing else. It needs /proc.
     pub fn path(&self) -> PathBuf {
         Path::new("/proc/self/fd").join(self.dir.as_raw_fd().to_string()).join(&self.name)
     }

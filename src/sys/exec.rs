@@ -1,4 +1,4 @@
-//! Becoming another program in the same process: same id, same children, and the descriptors that are to stay.
+//! Becoming another program in the same process: same id, same children, and the descriptors that must stay.
 
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
@@ -14,13 +14,14 @@ use super::signals::Blocked;
 /// Executes `program` with these arguments (the first is its own name), with the environment of this process and one `variable`
 /// more, and with the descriptors of `keep` open. It returns only an error, and then all is as before.
 ///
-/// `signals` stay blocked across exec, and what has arrived waits for the new program, which must unblock them when it has handlers.
+/// `signals` stay blocked across exec, and those that have arrived wait for the new program, which must unblock them when it has
+/// handlers.
 pub fn exec(program: &Path, argv: &[OsString], variable: (&str, &OsStr), keep: &[BorrowedFd<'_>], signals: Blocked) -> io::Error {
     let result = prepare(program, argv, variable).and_then(|(program, argv, environment)| {
         set_close_on_exec(keep, false)?;
         Ok(execve(&program, &argv, &environment)?)
     });
-    // The error of exec is the one to be told; this cannot fail for open descriptors.
+    // The error of exec is the one to report; this cannot fail for open descriptors.
     let _ = set_close_on_exec(keep, true);
     drop(signals);
     match result {
@@ -29,8 +30,8 @@ pub fn exec(program: &Path, argv: &[OsString], variable: (&str, &OsStr), keep: &
     }
 }
 
-/// Starts a program that gets these descriptors under their numbers, besides its standard streams. This process must have no other
-/// thread that starts one at the same time.
+/// Starts a program that gets these descriptors under their numbers, besides its standard streams. This process must have no
+/// other thread that starts one at the same time.
 pub fn passing<T>(fds: &[BorrowedFd<'_>], start: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let started = set_close_on_exec(fds, false).and_then(|()| start());
     set_close_on_exec(fds, true)?;

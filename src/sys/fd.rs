@@ -7,7 +7,8 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-/// Takes over descriptor `number`, which was inherited from the parent process, and marks it close-on-exec. Each can be taken once.
+/// Takes over descriptor `number`, which was inherited from the parent process, and marks it close-on-exec. Each can be taken
+/// once.
 pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     if number <= libc::STDERR_FILENO {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "descriptors 0 to 2 are the standard streams"));
@@ -29,30 +30,30 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
 /// same time goes to the old file or to the new one, whole. The number stays close-on-exec.
 pub fn replace(target: &impl AsFd, with: &impl AsFd) -> io::Result<()> {
     let (with, target) = (with.as_fd().as_raw_fd(), target.as_fd().as_raw_fd());
-    // SAFETY: both numbers are open as long as they are borrowed. The owner of `target` goes on owning its number, which is never
-    // free in between, and of the file behind it nothing was known but that it takes the same calls.
+    // SAFETY: both numbers are open as long as they are borrowed. The owner of `target` still owns its number, which is never
+    // free in between, and its file may be any one that takes the same calls.
     Errno::result(unsafe { libc::dup3(with, target, libc::O_CLOEXEC) })?;
     Ok(())
 }
 
-/// Device and number of a file: what tells it from others.
+/// Device and number of a file, which distinguish it from others.
 pub type FileId = (u64, u64);
 
-/// Which file is behind descriptor `number` (fstat(2)).
+/// Which file descriptor `number` has (fstat(2)).
 pub fn identity(number: i32) -> io::Result<FileId> {
     let mut stat = std::mem::MaybeUninit::<libc::stat>::uninit();
-    // SAFETY: the call reads nothing of this process and fails for a number that names nothing; it writes one `stat` to a place of its
-    // size.
+    // SAFETY: the call reads nothing of this process and fails for a number that names nothing; it writes one `stat` to a place
+    // of its size.
     Errno::result(unsafe { libc::fstat(number, stat.as_mut_ptr()) })?;
     // SAFETY: it was written, since the call has not failed.
     let stat = unsafe { stat.assume_init() };
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// Puts /dev/null under `number`, whatever is there, in a process that is about to end: what its owner still writes goes nowhere.
+/// Puts /dev/null under `number`, whatever is there, in a process that is about to end: later writes of its owner are discarded.
 pub fn silence(number: i32) {
     let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") else { return };
-    // SAFETY: dup3 takes any numbers. The owner of this one goes on owning it; the process ends before it could miss what was there.
+    // SAFETY: dup3 takes any numbers. The owner of this one still owns it; the process ends before it could need the old file.
     unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
 }
 
@@ -72,9 +73,9 @@ pub fn add_flags(fd: &impl AsFd, flags: OFlag) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes what can be written without waiting, whatever the flags of the open file: `WouldBlock` when nothing can. Where the kernel does
-/// not offer that for the kind of file (a terminal; a pipe before Linux 6.4), it asks first and writes `piece` bytes at most, so it
-/// waits only if somebody else takes the room in between.
+/// Writes as much as possible without waiting, whatever the flags of the open file: `WouldBlock` when nothing can. Where the
+/// kernel does not offer that for the kind of file (a terminal; a pipe before Linux 6.4), it asks first and writes `piece` bytes
+/// at most, so it waits only if somebody else fills the room in between.
 pub fn write_now(fd: &impl AsFd, bytes: &[u8], piece: usize) -> io::Result<usize> {
     let fd = fd.as_fd();
     let slice = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
@@ -113,8 +114,8 @@ pub fn close_all(fds: &mut Vec<OwnedFd>) {
         // SAFETY: the list owned each of these numbers, none is left out between them, and nothing owns them any more.
         let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
         if Errno::result(result).is_err() {
-            // A kernel before 5.9, or a container's filter that does not know the call: none was closed.
-            // SAFETY: as above; each gets an owner again, once.
+            // A kernel before 5.9, or a container's filter that does not know the call: none was closed. SAFETY: as above; each
+            // number gets one owner again.
             (first..=last).for_each(|number| drop(unsafe { OwnedFd::from_raw_fd(number) }));
         }
     }

@@ -1,9 +1,9 @@
-//! What a forked child has of its parent's and must not keep. A socket ends when the last process closes it: a child that lives on
-//! would keep clients waiting for the end of their connections, and listening sockets open that nobody accepts from any more.
+//! The parent's descriptors that a forked child must not keep. A socket ends when the last process closes it: a child that lives
+//! on would keep clients waiting for the end of their connections, and listening sockets open that nobody accepts from any more.
 //!
-//! Connections are not listed, which would cost each of them: they are found by their local address, which accept(2) gives them from
-//! the listening socket. A socket that the process has connected itself has another one (ip(7): a port that is bound is never chosen
-//! for it; unix(7): it has no name).
+//! Connections are not listed, which would cost time for each: they are found by their local address, which accept(2) gives them
+//! from the listening socket. A socket that the process has connected itself has another one (ip(7): a port that is bound is
+//! never chosen for it; unix(7): it has no name).
 
 use std::fs::{self, File};
 use std::io;
@@ -17,10 +17,10 @@ use nix::sys::socket::{SockaddrLike, SockaddrStorage, getsockname};
 /// The process's own descriptors (proc_pid_fd(5)).
 const DESCRIPTORS: &str = "/proc/self/fd";
 
-/// A descriptor and what /proc shows behind it: the number may name something else by the time of the fork.
+/// A descriptor and its file as /proc shows it: the number may name something else by the time of the fork.
 type NamedDescriptor = (RawFd, PathBuf);
 
-/// What children shall not have.
+/// The descriptors that children must not keep.
 #[derive(Debug)]
 pub struct Inheritance {
     names: Vec<SockaddrStorage>,
@@ -42,25 +42,25 @@ impl Inheritance {
         Self { names, others, poll: OnceLock::new() }
     }
 
-    /// And the poll, which is made later: events that a child took from it would be lost.
+    /// Adds the poll, which is made later: events that a child took from it would be lost.
     pub fn add_poll(&self, poll: BorrowedFd<'_>) {
         if let Some(poll) = known(poll) {
-            // Once in the life of a process.
+            // This is set once in the life of a process.
             let _ = self.poll.set(poll);
         }
     }
 
-    /// In a forked child: gives all of it up. /dev/null comes under the numbers, which stay taken: whoever takes one for its own
-    /// closes nothing else, and a child that strays back into the server's code finds nothing to serve.
+    /// In a forked child: replaces all of them by /dev/null. So the numbers stay in use: an owner that closes its number closes
+    /// nothing else, and a child that returns into the server's code by mistake finds nothing to serve.
     pub fn renounce(&self) -> io::Result<()> {
         let null = File::open("/dev/null")?;
-        // The descriptor of the listing is among them and closed by the time that they are looked at.
+        // The descriptor of the listing is among them, and is closed before they are checked.
         let numbers: Vec<RawFd> =
             fs::read_dir(DESCRIPTORS)?.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
         for number in numbers {
             if self.has(number) {
-                // SAFETY: dup3 takes any numbers. The owner of this one goes on owning it, and it is never free in between; that owner
-                // is a thread of the parent, of which this process has only the memory, or gets errors from now on.
+                // SAFETY: dup3 takes any numbers. The owner of this one still owns it, and it is never free in between; that
+                // owner is a thread of the parent, of which this process has only the memory, or gets errors from now on.
                 unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
             }
         }
@@ -113,7 +113,7 @@ mod tests {
 
     use super::*;
 
-    /// What is found among these descriptors.
+    /// The descriptors to give up among these.
     fn found(inheritance: &Inheritance, all: &[BorrowedFd<'_>]) -> Vec<bool> {
         all.iter().map(|fd| inheritance.has(fd.as_raw_fd())).collect()
     }

@@ -1,5 +1,5 @@
-//! Locks that belong to a process (fcntl(2), "advisory record locking"): no forked child has them, they end with the process, whoever
-//! else has the file open, and they go through exec as long as a descriptor does.
+//! Locks that belong to a process (fcntl(2), "advisory record locking"): no forked child has them, they end with the process,
+//! even if others have the file open, and they survive exec as long as a descriptor does.
 //!
 //! The trap: they are lost as soon as the process closes any descriptor of the file. So a locked file is opened once.
 
@@ -10,20 +10,20 @@ use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::unistd::Pid;
 
-/// Who keeps a process from locking a file.
+/// The holder of a lock that keeps a process from locking a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Lock {
     /// Nobody does.
     Free,
-    /// A process with the lock that only one can have, which takes a descriptor for writing. `None` when it cannot be named here: it is
-    /// in another namespace of processes.
+    /// A process with the lock that only one can have, which takes a descriptor for writing. `None` when it cannot be named here:
+    /// it is in another namespace of processes.
     Owned(Option<Pid>),
-    /// A process with a lock that many can have, for which it needs no more than to read the file.
+    /// A process with a lock that many can have: read access to the file is enough for it.
     Read,
 }
 
 fn whole_file(kind: libc::c_int) -> libc::flock {
-    // A length of 0 is all there is and all there will be.
+    // A length of 0 means the whole file, however long it becomes.
     libc::flock { l_type: kind as libc::c_short, l_whence: libc::SEEK_SET as libc::c_short, l_start: 0, l_len: 0, l_pid: 0 }
 }
 
@@ -37,7 +37,7 @@ pub fn take(file: &impl AsFd) -> io::Result<Lock> {
             Err(errno) => return Err(errno.into()),
         }
         match look(file)? {
-            // It was given up in between.
+            // It was released in between.
             Lock::Free => {}
             held => return Ok(held),
         }

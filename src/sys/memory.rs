@@ -1,5 +1,5 @@
-//! Memory shared with the processes forked later, and with the program that this process becomes by exec: both are files in memory
-//! (memfd_create(2)), because a mapping does not survive exec, but a descriptor does.
+//! Memory shared with the processes forked later, and with the program that this process becomes by exec: both are files in
+//! memory (memfd_create(2)), because a mapping does not survive exec, but a descriptor does.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicU32, AtomicU64};
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-/// Seals of memory that is shared with processes which may turn against this one: its size stays, and so do the seals. Whoever
-/// shortened it would make all others fail with SIGBUS; whoever made it longer would fill memory that outlives him; and a seal against
+/// Seals of memory that is shared with processes which may turn against this one: its size stays, and so do the seals. A shorter
+/// one would make all others fail with SIGBUS, a longer one would fill memory that outlives its process, and a seal against
 /// writing would keep the next program of this process from mapping it.
 const FIXED: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
-/// A file without a place, in memory, of so many zeros, whose size nobody can change; close-on-exec. `name` shows in /proc. Two
+/// A file without a name, in memory, of so many zeros, whose size nobody can change; close-on-exec. `name` shows in /proc. Two
 /// processes that share it exchange more than a pipe holds, and nobody has to read in time.
 pub fn file_of_size(name: &CStr, bytes: u64) -> io::Result<File> {
     let file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
@@ -86,8 +86,8 @@ impl<T: Shared> SharedSlice<T> {
         Self::of(memory.into(), len)
     }
 
-    /// Maps memory made by [`Self::new`] before exec, with the values that are in it, `len` of them or fewer. Whoever shares it must
-    /// mean the same type.
+    /// Maps memory made by [`Self::new`] before exec, with the values that are in it, `len` of them or fewer. All processes that
+    /// share it must use the same type.
     pub fn of(memory: OwnedFd, len: usize) -> io::Result<Self> {
         let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidInput, why.to_owned());
         let bytes = Self::bytes(len).filter(|&bytes| bytes > 0).ok_or_else(|| invalid("no such size"))?;
@@ -121,8 +121,8 @@ impl<T: Shared> Deref for SharedSlice<T> {
 
     fn deref(&self) -> &[T] {
         // SAFETY: the mapping holds `len` values, page-aligned, whose bytes are valid whatever they are, and changed only
-        // atomically (`Shared`); the seal keeps the memory behind it as long as that; the mapping lives until `self` is dropped,
-        // which the returned borrow prevents.
+        // atomically (`Shared`); the seal keeps its memory as long as that; the mapping lives until `self` is dropped, which the
+        // returned borrow prevents.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }

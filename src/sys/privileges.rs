@@ -29,7 +29,7 @@ pub(super) struct CapabilityData {
 /// The effective, permitted and inheritable capabilities of a thread.
 pub(super) type CapabilitySets = [CapabilityData; 2];
 
-/// Who a process becomes.
+/// The user that a process becomes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ids {
     /// User.
@@ -46,9 +46,9 @@ pub fn is_root() -> bool {
 }
 
 /// Becomes this user: groups, group and user (real, effective and saved), no capability in any set but the bounding one. Fails if
-/// anything of it does not hold afterwards; the process must not go on then, for it may be half of each.
+/// any of this is not true afterwards; then the process must not continue, since it may have parts of both users.
 ///
-/// The kernel forgets the parent-death signal by this and makes the process undumpable; see [`let_be_inspected`].
+/// This makes the kernel forget the parent-death signal and makes the process undumpable; see [`let_be_inspected`].
 pub fn become_for_good(ids: &Ids) -> io::Result<()> {
     setgroups(&ids.groups)?;
     setresgid(ids.gid, ids.gid, ids.gid)?;
@@ -65,8 +65,9 @@ pub fn become_for_good(ids: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a process dumpable again that has become another user (prctl(2), PR_SET_DUMPABLE): without that its own /proc/self/fd belongs
-/// to root, so that `/dev/stderr` cannot be opened, and no core is written. From then on processes of the same user may look into it.
+/// Makes a process dumpable again that has become another user (prctl(2), PR_SET_DUMPABLE): without that its own /proc/self/fd
+/// belongs to root, so that `/dev/stderr` cannot be opened, and no core is written. From then on processes of the same user may
+/// inspect it.
 pub fn let_be_inspected() -> io::Result<()> {
     Ok(prctl::set_dumpable(true)?)
 }
@@ -81,8 +82,8 @@ fn drop_capabilities() -> io::Result<()> {
 pub(super) fn capabilities() -> io::Result<CapabilitySets> {
     let header = CapabilityHeader { version: CAPABILITY_VERSION, pid: 0 };
     let mut sets = CapabilitySets::default();
-    // SAFETY: the header and the two halves are laid out as the kernel declares them for this version, and outlive the call, which
-    // reads the one and writes the others; pid 0 is this thread.
+    // SAFETY: the header and the two halves are laid out as the kernel declares them for this version, and outlive the call,
+    // which reads the one and writes the others; pid 0 is this thread.
     Errno::result(unsafe { libc::syscall(libc::SYS_capget, &raw const header, sets.as_mut_ptr()) })?;
     Ok(sets)
 }
@@ -109,7 +110,7 @@ mod tests {
         let alone = alone_in_test();
         let nobody = Ids { uid: Uid::from_raw(65534), gid: Gid::from_raw(65534), groups: vec![Gid::from_raw(65533)] };
         let child = fork_in_test(&alone, |_| {
-            // Without this the kernel takes the capabilities away by itself, as long as nobody has asked it not to.
+            // Without this the kernel removes the capabilities by itself, unless it was asked not to.
             if prctl::set_keepcaps(true)
                 .and_then(|()| become_for_good(&nobody).and_then(|()| let_be_inspected()).map_err(|_| Errno::EPERM))
                 .is_err()

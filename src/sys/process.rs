@@ -56,7 +56,7 @@ pub fn unset_env(names: &[&str]) -> io::Result<()> {
     Ok(())
 }
 
-/// Forks and changes nothing else: a process that goes on alone (a daemon). `None` in the child. Refused as by [`fork`].
+/// Forks and changes nothing else: a process that continues alone (a daemon). `None` in the child. Refused as by [`fork`].
 pub fn split() -> io::Result<Option<Pid>> {
     refuse_threads()?;
     // SAFETY: fork(2) itself has no precondition, and no other thread exists whose locks the child could find held.
@@ -66,15 +66,15 @@ pub fn split() -> io::Result<Option<Pid>> {
     }
 }
 
-/// Gives up the controlling terminal of this process, if it has one (TIOCNOTTY, ioctl_tty(2)). A process that leads its session keeps
-/// it: there is no shell in that session whose terminal it could be.
+/// Gives up the controlling terminal of this process, if it has one (TIOCNOTTY, ioctl_tty(2)). The leader of a session keeps it:
+/// that session has no shell whose terminal it could be.
 pub fn leave_terminal() -> io::Result<()> {
     if getsid(None)? == getpid() {
         return Ok(());
     }
     let terminal = match std::fs::File::open("/dev/tty") {
         Ok(terminal) => terminal,
-        // ENXIO: there is none. ENOENT: a directory tree without devices, in which nobody gets at it by name.
+        // ENXIO: there is none. ENOENT: a directory tree without devices, in which nobody can open it by name.
         Err(error) if matches!(error.raw_os_error(), Some(libc::ENXIO | libc::ENOENT)) => return Ok(()),
         Err(error) => return Err(error),
     };
@@ -83,27 +83,27 @@ pub fn leave_terminal() -> io::Result<()> {
     Ok(())
 }
 
-/// Closes a descriptor by the end of a process made for it, so that this one never waits for what the last close of a file may bring
-/// (a socket that lingers, a file system that does not answer). Refused as by [`fork`]; then the descriptor comes back.
+/// Closes a descriptor by the end of a process made for it, so that this one never waits for the last close of a file (a socket
+/// that lingers, a file system that does not answer). Refused as by [`fork`]; then the descriptor comes back.
 pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
     let forked = io::pipe().and_then(|(reader, writer)| Ok((split()?, reader, writer)));
     match forked {
         Ok((Some(middle), _, writer)) => {
             drop(fd);
-            // Its end is what the last process waits for.
+            // The last process waits for its end.
             drop(writer);
             // It ends at once.
             while nix::sys::wait::waitpid(middle, None) == Err(Errno::EINTR) {}
             Ok(())
         }
         Ok((None, mut reader, writer)) => {
-            // A process that nobody has to wait for.
+            // This process needs no parent that waits for it.
             if !matches!(split(), Ok(None)) {
                 exit_now(0);
             }
             drop(writer);
             let _ = reader.read(&mut [0]);
-            // What the kernel closes at the end of a process it does not linger for.
+            // The kernel does not linger for files that it closes at the end of a process.
             exit_now(0)
         }
         Err(error) => Err((fd, error)),
@@ -111,7 +111,7 @@ pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
 }
 
 fn refuse_threads() -> io::Result<()> {
-    // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc there is nothing to ask.
+    // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc nothing shows it.
     if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
         return Err(io::Error::other("the process has other threads"));
     }
@@ -122,12 +122,12 @@ fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
     let parent = getpid();
     // A signal between the fork and the child's own handlers would otherwise run the parent's handlers in the child and be lost.
     let blocked = Blocked::all()?;
-    // SAFETY: fork(2) itself has no precondition; what the child may do is limited only by other threads, which `fork` rules out.
+    // SAFETY: fork(2) itself has no precondition; only other threads limit what the child may do, and `fork` rules them out.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child)),
         ForkResult::Child => {
             signals::reset_all(keep);
-            // The parent may have died before the kernel was asked to tell; then nobody waits for this process.
+            // The parent may have died before the signal was requested; then nobody waits for this process.
             if prctl::set_pdeathsig(death).is_err() || getppid() != parent {
                 exit_now(1);
             }
@@ -175,13 +175,14 @@ pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
     }
 }
 
-/// Most children of others that are waited for at once: whoever makes them as fast as it can must not keep this process from its duties.
+/// Most children of others that are waited for at once: a process that makes them as fast as it can must not keep this one from
+/// its work.
 const ORPHANS_AT_ONCE: usize = 256;
 
 /// Waits for children that nobody knows, and forgets them: orphans that this process inherits (as PID 1 of a container, or as a
-/// subreaper), what had forked before it executed this program, and what a child has made its brother (CLONE_PARENT, clone(2)).
-/// `is_own` tells the children that somebody else waits for: behind one of them it stops, and must be called again after that.
-/// Returns whether there may be more, for which it must be called soon, whether a signal comes or not.
+/// subreaper), children from before it executed this program, and processes that a child has made its siblings (CLONE_PARENT,
+/// clone(2)). `is_own` recognises the children that somebody else waits for: this function stops after one of them, and must be
+/// called again after that. Returns whether there may be more, for which it must be called soon, whether a signal comes or not.
 pub fn reap_orphans(is_own: impl Fn(Pid) -> bool) -> bool {
     for _ in 0..ORPHANS_AT_ONCE {
         let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
@@ -332,7 +333,7 @@ mod tests {
                 }
             }
             drop(writer);
-            // Its end is that of the last child.
+            // The pipe ends when the last child ends.
             let _ = reader.read(&mut [0]);
             if !reap_orphans(|_| false) {
                 exit_now(1);

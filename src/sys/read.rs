@@ -3,8 +3,8 @@
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-/// Reads up to `max` bytes behind what `buffer` holds, without zeroing the memory first; `buffer` grows if it has no room. Returns
-/// how many came; 0 is the end.
+/// Reads up to `max` bytes after the contents of `buffer`, without zeroing the memory first; `buffer` grows if it has no room.
+/// Returns how many came; 0 is the end.
 pub fn read_behind(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, max: usize) -> io::Result<usize> {
     buffer.reserve(max);
     let room = &mut buffer.spare_capacity_mut()[..max];
@@ -12,7 +12,7 @@ pub fn read_behind(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, max: usize) -> io::
     let count = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
     let Ok(count) = usize::try_from(count) else { return Err(io::Error::last_os_error()) };
     let len = buffer.len() + count;
-    // SAFETY: the kernel has written `count` bytes behind the old length, and says so.
+    // SAFETY: the kernel has written `count` bytes after the old length, as it has returned.
     unsafe { buffer.set_len(len) };
     Ok(count)
 }

@@ -24,7 +24,8 @@ pub fn send_parts(socket: &impl AsFd, parts: &[&[u8]], descriptors: &[BorrowedFd
     Ok(sendmsg::<()>(socket.as_fd().as_raw_fd(), &slices, control, MsgFlags::MSG_NOSIGNAL, None)?)
 }
 
-/// Room for control messages, aligned as they must be: descriptors, and more of them than [`DESCRIPTORS_MAX`] only by its alignment.
+/// Room for control messages, aligned as they must be: descriptors, and more of them than [`DESCRIPTORS_MAX`] only by its
+/// alignment.
 #[repr(C, align(8))]
 struct ControlBuffer([u8; CONTROL]);
 
@@ -33,7 +34,7 @@ struct ControlBuffer([u8; CONTROL]);
 const CONTROL: usize = unsafe { libc::CMSG_SPACE((DESCRIPTORS_MAX * size_of::<RawFd>()) as u32) } as usize;
 
 /// Receives a message into `buffer`: how many bytes, and the descriptors that came with them, close-on-exec. Those beyond
-/// [`DESCRIPTORS_MAX`] are closed by the kernel; the receiver sees that there are others than it expects.
+/// [`DESCRIPTORS_MAX`] are closed by the kernel; the receiver sees that their number is not the expected one.
 pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<OwnedFd>)> {
     let mut room = ControlBuffer([0; CONTROL]);
     let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
@@ -47,8 +48,8 @@ pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<
     let mut descriptors = Vec::new();
     // SAFETY: the kernel has filled the room as the message says now.
     let mut next = unsafe { libc::CMSG_FIRSTHDR(&raw const message) };
-    // nix refuses to go over control messages that were cut, and would leave the descriptors in them open.
-    // SAFETY: the macros give a header within the room, or none.
+    // nix refuses to read control messages that were cut, and would leave the descriptors in them open. SAFETY: the macros give a
+    // header within the room, or none.
     while let Some(header) = unsafe { next.as_ref() } {
         if (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
             // SAFETY: as above; a size and an address within the room.
@@ -66,7 +67,7 @@ pub fn receive(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(usize, Vec<
     Ok((count as usize, descriptors))
 }
 
-/// What [`peek`] has found.
+/// The result of [`peek`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Peeked {
     /// Length of the packet, also if that is more than the buffer took; 0 for an empty packet, and at the end.
@@ -75,7 +76,7 @@ pub struct Peeked {
     pub descriptors: bool,
 }
 
-/// Looks at the next packet of a socket that keeps packets apart, without waiting. It stays in the queue, and its descriptors are
+/// Reads the facts about the next packet of a packet socket, without waiting. It stays in the queue, and its descriptors are
 /// neither opened in this process nor closed.
 pub fn peek(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Peeked> {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;

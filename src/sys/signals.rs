@@ -4,8 +4,8 @@ use std::io;
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
-/// All signals of the calling thread are blocked while this lives; dropping it restores the mask that was there before, and what
-/// has arrived meanwhile is delivered.
+/// All signals of the calling thread are blocked while this lives; dropping it restores the earlier mask, and signals that have
+/// arrived meanwhile are delivered.
 #[derive(Debug)]
 #[must_use = "dropping it unblocks the signals"]
 pub struct Blocked {
@@ -26,7 +26,7 @@ impl Drop for Blocked {
     }
 }
 
-/// Runs a system call that has no MSG_NOSIGNAL: a SIGPIPE of it comes to nothing, whatever its action is.
+/// Runs a system call that has no MSG_NOSIGNAL: a SIGPIPE of it is discarded, whatever its action is.
 pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
     let mut pipe = SigSet::empty();
     pipe.add(Signal::SIGPIPE);
@@ -34,7 +34,7 @@ pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Re
     let result = call();
     if !before.contains(Signal::SIGPIPE) {
         if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            // The signal is for this thread (signal(7)): it is taken, lest it strikes as soon as it may.
+            // The signal is for this thread (signal(7)): it is taken here, or it would be delivered as soon as it is unblocked.
             let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
             // SAFETY: the set and the time outlive the call, which only reads them; no information is asked for.
             unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
@@ -49,7 +49,7 @@ pub fn named(name: &str) -> Option<Signal> {
     format!("SIG{name}").parse().ok()
 }
 
-/// Unblocks every signal of the calling thread: a mask survives exec, and some supervisors leave one behind.
+/// Unblocks every signal of the calling thread: a mask survives exec, and some supervisors leave one set.
 pub fn unblock_all() -> io::Result<()> {
     Ok(SigSet::empty().thread_set_mask()?)
 }
@@ -62,12 +62,12 @@ pub fn name(number: i32) -> String {
     }
 }
 
-/// Signals that stand for an error of write(2), which must be an error and not the end of the process: a closed socket or pipe, and
-/// a file beyond the limit of file sizes (RLIMIT_FSIZE), such as a log or the spooled body of a request. Python ignores both, and
-/// so its `subprocess` gives both their default action again in the programs that it starts.
+/// Signals that mean an error of write(2), which must stay an error and not end the process: a closed socket or pipe, and a file
+/// beyond the limit of file sizes (RLIMIT_FSIZE), such as a log or the spooled body of a request. Python ignores both, and so its
+/// `subprocess` gives both their default action again in the programs that it starts.
 const WRITE_ERRORS: [i32; 2] = [libc::SIGPIPE, libc::SIGXFSZ];
 
-/// Ignores the signals that stand for an error of write(2): SIGPIPE and SIGXFSZ.
+/// Ignores the signals that mean an error of write(2): SIGPIPE and SIGXFSZ.
 pub fn ignore_write_errors() {
     for number in WRITE_ERRORS {
         // SAFETY: SIG_IGN runs no code of this process.
@@ -75,7 +75,7 @@ pub fn ignore_write_errors() {
     }
 }
 
-/// Gives every signal but those in `keep` its default action, and ignores those that stand for an error of write(2).
+/// Gives every signal but those in `keep` its default action, and ignores those that mean an error of write(2).
 pub(super) fn reset_all(keep: &[Signal]) {
     for number in 1..=libc::SIGRTMAX() {
         if keep.iter().any(|&kept| kept as i32 == number) {
@@ -88,7 +88,7 @@ pub(super) fn reset_all(keep: &[Signal]) {
     }
 }
 
-/// What a signal does: SIG_DFL, SIG_IGN or the address of a handler.
+/// The action of a signal: SIG_DFL, SIG_IGN or the address of a handler.
 #[cfg(test)]
 pub(super) fn disposition(number: i32) -> libc::sighandler_t {
     let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();

@@ -5,15 +5,16 @@ use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
 
-/// TCP_DEFER_ACCEPT (tcp(7)): a connection is handed out when its first bytes arrive, or after about this many seconds without any.
+/// TCP_DEFER_ACCEPT (tcp(7)): a connection is handed out when its first bytes arrive, or after about this many seconds without
+/// any.
 pub fn set_defer_accept(listener: &impl AsFd, seconds: u32) -> io::Result<()> {
     let seconds = libc::c_int::try_from(seconds).unwrap_or(libc::c_int::MAX);
     // SAFETY: the option's value is an int, which is all that it points to.
     unsafe { set_option(listener, libc::IPPROTO_TCP, libc::TCP_DEFER_ACCEPT, &seconds) }
 }
 
-/// Lets a listening TCP socket see no more first packets of connections (SYN without ACK, RFC 9293 section 3.5), as if they were lost
-/// on the way. Handshakes that have begun are completed. It lasts as long as the socket (socket(7), SO_ATTACH_FILTER).
+/// Hides the first packets of new connections from a listening TCP socket (SYN without ACK, RFC 9293 section 3.5), as if the
+/// network had lost them. Handshakes that have begun are completed. It lasts as long as the socket (socket(7), SO_ATTACH_FILTER).
 pub fn hold_off_connections(listener: &impl AsFd) -> io::Result<()> {
     /// Offset of the flags in a TCP header, where the filter of a TCP socket begins to read.
     const FLAGS: u32 = 13;
@@ -30,12 +31,12 @@ pub fn hold_off_connections(listener: &impl AsFd) -> io::Result<()> {
         step(libc::BPF_RET | libc::BPF_K, 0, 0, KEEP),
     ];
     let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: the option's value is a sock_fprog. It points to as many instructions as it says, which live until the end of this
-    // function; the kernel copies them during the call and checks them.
+    // SAFETY: the option's value is a sock_fprog. It points to as many instructions as it states, which live until the end of
+    // this function; the kernel copies them during the call and checks them.
     unsafe { set_option(listener, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter) }
 }
 
-/// Lets nobody send descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
+/// Forbids sending descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
 pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
     /// From the kernel's asm-generic/socket.h; the C library does not name it yet.
     const SO_PASSRIGHTS: libc::c_int = 83;
@@ -47,7 +48,7 @@ pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
 /// setsockopt(2).
 ///
 /// # Safety
-/// `T` is what the kernel takes for this option, and what `value` points to is valid during the call.
+/// `T` is the type that the kernel takes for this option, and all that `value` points to is valid during the call.
 unsafe fn set_option<T>(socket: &impl AsFd, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
     let size = size_of::<T>() as libc::socklen_t;
     // SAFETY: the value outlives the call, which only reads it; its size is given. The rest is the caller's.
@@ -63,7 +64,7 @@ pub fn listen(socket: &impl AsFd, backlog: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Breaks a TCP connection off by a reset, whoever else has a descriptor of it (connect(2), AF_UNSPEC).
+/// Breaks a TCP connection off by a reset, even if others have a descriptor of it (connect(2), AF_UNSPEC).
 pub fn disconnect(socket: &impl AsFd) -> io::Result<()> {
     // SAFETY: zeros are a valid sockaddr.
     let mut nobody: libc::sockaddr = unsafe { std::mem::zeroed() };

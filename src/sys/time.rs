@@ -1,4 +1,5 @@
-//! Clocks and the local time zone. Every call asks the kernel or the C library anew; who needs it often caches by the second.
+//! Clocks and the local time zone. Every call asks the kernel or the C library again; callers that need it often cache by the
+//! second.
 
 use std::mem::MaybeUninit;
 

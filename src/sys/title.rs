@@ -1,8 +1,8 @@
 //! The title of a process, as `ps` shows it.
 //!
-//! The kernel shows the memory in which it has put the arguments, and what lies behind it when the last byte is not NUL
-//! (proc(5), cmdline). Behind it lie the strings of the environment. So arguments and environment are copied elsewhere, once, and
-//! the whole area holds the title from then on; `std::env::args` and the environment stay what they were.
+//! The kernel shows the memory in which it has put the arguments, and the memory after it when the last byte is not NUL (proc(5),
+//! cmdline). The strings of the environment follow there. So arguments and environment are copied elsewhere, once, and the whole
+//! area holds the title from then on; `std::env::args` and the environment keep their values.
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
@@ -12,7 +12,7 @@ use nix::sys::prctl;
 /// Longest name that the kernel keeps for a process (comm), in bytes.
 const NAME_MAX: usize = 15;
 
-/// Fields of /proc/self/stat behind the name in parentheses, counted from 0 for the state.
+/// Fields of /proc/self/stat after the name in parentheses, counted from 0 for the state.
 const START_STACK: usize = 25;
 const ARG_START: usize = 45;
 const ARG_END: usize = 46;
@@ -32,7 +32,7 @@ pub struct Title {
     len: usize,
 }
 
-/// Addresses of what the kernel has put on the stack.
+/// Addresses of the data that the kernel has put on the stack.
 #[derive(Clone, Copy, Debug)]
 struct Area {
     /// Where the number of arguments is, followed by the pointers to them and a null pointer.
@@ -42,8 +42,8 @@ struct Area {
 }
 
 impl Title {
-    /// Takes the area over: for a process with one thread, once. `None` where the kernel does not tell, or tells something else than
-    /// what is found there.
+    /// Takes the area over: for a process with one thread, once. `None` where the kernel does not show its place, or shows
+    /// something that does not match the memory.
     pub fn take() -> Option<Self> {
         let area = area(&std::fs::read_to_string("/proc/self/stat").ok()?)?;
         let arguments = arguments(area)?;
@@ -55,10 +55,10 @@ impl Title {
         Some(Self { start: NonNull::new(area.args.0 as *mut u8)?, len: end - area.args.0 })
     }
 
-    /// Shows this title; what is too long is cut. Also names the process, by what the kernel has room for.
+    /// Shows this title; a longer one is cut. Also gives the process this name, as far as the kernel has room.
     pub fn set(&mut self, text: &str) {
         let text = text.as_bytes();
-        // The last byte stays NUL, so that whoever reads the area as a string finds an end.
+        // The last byte stays NUL, so that a reader of the area as a string finds an end.
         let used = text.len().min(self.len - 1);
         // SAFETY: the area is writable, of this length, belongs to this value alone, and the text is elsewhere.
         unsafe {
@@ -67,7 +67,7 @@ impl Title {
         }
         let name: Vec<u8> = text.iter().copied().take(NAME_MAX).take_while(|byte| *byte != 0).collect();
         if let Ok(name) = CString::new(name) {
-            // Fails for no name.
+            // This fails for no name.
             let _ = prctl::set_name(&name);
         }
     }
@@ -85,15 +85,16 @@ fn area(stat: &str) -> Option<Area> {
     (area.stack < area.args.0 && area.args.0 < area.args.1 && area.env.0 <= area.env.1).then_some(area)
 }
 
-/// The array of pointers to the arguments, if it is where it should be: the count, then so many pointers into the area, then null.
+/// The array of pointers to the arguments, if it is where it should be: the count, then so many pointers into the area, then
+/// null.
 fn arguments(area: Area) -> Option<*mut *mut c_char> {
     let room = (area.args.0 - area.stack) / size_of::<usize>();
     if !area.stack.is_multiple_of(size_of::<usize>()) {
         return None;
     }
     let words = area.stack as *const usize;
-    // SAFETY: the kernel says that the stack starts here and that the arguments are above it; what is between the two is the
-    // stack's first page, mapped and readable, and `room` words fit in.
+    // SAFETY: the kernel reports that the stack starts here and that the arguments are above it; between the two is the stack's
+    // first page, mapped and readable, and `room` words fit in.
     let word = |index: usize| (index < room).then(|| unsafe { words.add(index).read() });
     let count = word(0)?;
     let pointers = (1..=count).map(word).collect::<Option<Vec<usize>>>()?;
