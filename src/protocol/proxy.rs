@@ -73,7 +73,7 @@ pub struct Preface {
     pub client: Option<SocketAddr>,
 }
 
-/// Why the connection cannot go on; shown as what is said of the preface (`is missing`).
+/// Why the connection cannot continue; shown as a predicate of the preface (`is missing`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Broken {
     /// Its first bytes belong to no preface, or to one of the other version.

@@ -1,13 +1,13 @@
 //! Accepting from the shared listening sockets.
 //!
-//! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel hands
-//! wake-ups to the process that registered first; taking the registration out and putting it back every so many connections
-//! lets the workers change places. Nothing is accepted that cannot be held: at the connection limit, and while the process has no
-//! descriptor left, the sockets are out of the poll and the other workers serve them.
+//! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel gives
+//! wake-ups to the process that registered first; each worker registers again every so many connections, so that the workers
+//! change places. A worker accepts nothing that it cannot keep: at the connection limit, and while the process has no descriptor
+//! left, the sockets are out of the poll and the other workers serve them.
 //!
-//! A worker above its share of the connections ([`crate::worker::accept::share`]) steps aside: it takes one connection at a wake, the one that it was
-//! woken for and nobody else, and leaves the poll for a moment, or for as long as it takes to be below its share again. It comes
-//! back behind the others. So nothing is left in the queue that nobody was woken for.
+//! A worker above its share of the connections ([`crate::worker::accept::share`]) steps aside: it takes one connection at a wake,
+//! since only this worker was woken for it, and leaves the poll for a moment, or until it is below its share again. It comes back
+//! as the last one. So no connection stays in the queue for which nobody was woken.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
@@ -28,8 +28,8 @@ pub mod share;
 /// Connections between two changes of place in the kernel's queue of waiting workers.
 const ROTATE: usize = 32;
 
-/// How long a worker above its share leaves the sockets to others, in milliseconds. They have been woken; the pause matters only to
-/// connections that none of them takes after all.
+/// How long a worker above its share leaves the sockets to others, in milliseconds. They have been woken; the pause matters only
+/// to connections that none of them takes after all.
 const ASIDE_MS: u64 = 2;
 
 /// Pause after the process ran out of descriptors, in milliseconds; a closed connection ends it earlier.
@@ -50,7 +50,7 @@ enum Pause {
     Full,
     /// No descriptor, or no socket that listens, until this time in milliseconds.
     Starved(u64),
-    /// The others are to take what comes, until this time in milliseconds.
+    /// The others are to take new connections, until this time in milliseconds.
     Aside(u64),
     /// The worker leaves.
     Closed,
@@ -65,17 +65,17 @@ pub struct Acceptor {
     share: Option<Share>,
     /// Connections since the last change of place.
     placed: usize,
-    /// Whether what is taken now may have waited while nobody took anything.
+    /// Whether connections taken now may have waited while nobody took any.
     late: bool,
     batch: AcceptBatch,
-    /// What the present wake has brought.
+    /// Connections of the present wake.
     accepted: usize,
-    /// Whether its last try was in vain.
+    /// Whether its last try failed.
     in_vain: bool,
     complained: u64,
     /// Which socket each listener was at the beginning.
     known: Vec<FileId>,
-    /// Why a listener cannot be accepted from any more.
+    /// Why a listener cannot be used any more.
     failure: Option<io::Error>,
     /// First of the poll tokens, one per listener.
     first_token: usize,
@@ -108,7 +108,7 @@ impl Acceptor {
         Ok(acceptor)
     }
 
-    /// Those of the listeners.
+    /// The poll tokens of the listeners.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         self.listeners.iter().map(AsFd::as_fd)
     }
@@ -163,8 +163,8 @@ impl Acceptor {
         }
     }
 
-    /// A listener cannot be accepted from. If it is still the socket that it was, somebody has shut it down, which the master mends;
-    /// otherwise it is lost to this worker.
+    /// Handles a listener that cannot accept. If it is still the socket that it was, somebody has shut it down, which the master
+    /// mends; otherwise it is lost to this worker.
     #[cold]
     fn fail(&mut self, index: usize, error: &io::Error, now: u64, poll: BorrowedFd<'_>, log: &Log) {
         let listener = &self.listeners[index];
@@ -176,8 +176,8 @@ impl Acceptor {
         self.close(Pause::Starved(now + SHUT_DOWN_MS), poll);
     }
 
-    /// A wake of a listener is dealt with, and `open` connections are there: changes places with the other workers from time to
-    /// time, and leaves the next ones to them when this worker is above its share.
+    /// Ends a wake of a listener, when `open` connections are there: changes places with the other workers from time to time, and
+    /// leaves the next ones to them when this worker is above its share.
     pub fn woken(&mut self, open: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
@@ -200,14 +200,14 @@ impl Acceptor {
         Ok(())
     }
 
-    /// The poll has told of the sockets: whether one of them has connections. Without any the next ones come fresh.
+    /// Notes whether the poll has reported connections on one of the sockets. Without any the next ones have not waited.
     #[inline]
     pub fn polled(&mut self, has_some: bool) {
         self.late &= has_some || self.state != Pause::Open;
     }
 
-    /// Whether a connection that is taken now may have waited for long, so that its client may have left: the worker has had no room
-    /// for it, or no descriptor, or was not there.
+    /// Whether a connection that is taken now may have waited for long, so that its client may have left: the worker has had no
+    /// room for it, or no descriptor, or was not running.
     pub fn is_late(&self) -> bool {
         self.late
     }
@@ -222,7 +222,7 @@ impl Acceptor {
         self.share.as_ref().is_some_and(|share| share.is_exceeded(open))
     }
 
-    /// Puts the sockets in or out of the poll as the number of open connections demands.
+    /// Adds the sockets to the poll or removes them, as the number of open connections demands.
     pub fn adjust(&mut self, open: usize, limit: usize, now: u64, poll: BorrowedFd<'_>) -> io::Result<()> {
         match self.state {
             Pause::Open | Pause::Aside(_) if open >= limit => self.close(Pause::Full, poll),
@@ -234,14 +234,14 @@ impl Acceptor {
         Ok(())
     }
 
-    /// A connection was closed: its descriptor ends a starvation.
+    /// Notes that a connection was closed: its free descriptor ends a shortage.
     pub fn freed(&mut self) {
         if let Pause::Starved(until) = &mut self.state {
             *until = 0;
         }
     }
 
-    /// When the sockets must be looked at without a wake, in milliseconds of the loop's clock.
+    /// When to check the sockets without a wake, in milliseconds of the loop's clock.
     pub fn wants(&self) -> Option<u64> {
         match self.state {
             Pause::Starved(until) | Pause::Aside(until) => Some(until),
@@ -249,7 +249,7 @@ impl Acceptor {
         }
     }
 
-    /// Whether the worker takes what comes, so that a connection that waits may have woken it and nobody else.
+    /// Whether the worker takes new connections, so that a connection that waits may have woken it and nobody else.
     pub fn is_open(&self) -> bool {
         matches!(self.state, Pause::Open | Pause::Aside(_))
     }
@@ -287,7 +287,7 @@ impl Acceptor {
     fn close(&mut self, state: Pause, poll: BorrowedFd<'_>) {
         if self.state == Pause::Open {
             for listener in &self.listeners {
-                // Fails only when the socket is not registered, which is what is wanted.
+                // Fails only when the socket is not registered, as intended.
                 let _ = epoll::delete(poll, listener.as_fd());
             }
         }

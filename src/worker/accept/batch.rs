@@ -1,29 +1,29 @@
 //! How many connections to try for at one wake.
 //!
-//! An accept in vain is the dearest call of all: the kernel makes a descriptor, an inode and a file before it looks into the queue
-//! (3.3 us, with 0.16 us for a poll that finds nothing; `ab` and four workers: one for every third to fifth connection). The sockets
-//! are in the poll level-triggered, so whoever takes fewer connections than there are is told again at its next turn, which costs a
-//! quarter as much. So a worker tries for another connection as long as four out of five of these tries bring one, and looks again
-//! from time to time.
+//! A failed accept4 is the most expensive call on this path: the kernel makes a descriptor, an inode and a file before it reads
+//! the queue (3.3 us, compared with 0.16 us for a poll that finds nothing; `ab` and four workers: one for every third to fifth
+//! connection). The sockets are in the poll level-triggered, so a worker that takes fewer connections than there are gets another
+//! event in its next iteration, which costs a quarter as much. So a worker tries for another connection as long as four out of
+//! five of these tries bring one. Later it tests from time to time whether more tries are worth it again.
 
 /// Connections taken at one wake at most.
 const MOST: usize = 16;
 
-/// Wakes that brought what they were meant to, one connection, after which two are tried for.
+/// Wakes with exactly one connection after which a worker tries for two.
 const PROBE: i32 = 16;
 
-/// What a try in vain costs, in turns of the loop.
+/// The cost of a failed try, in iterations of the loop.
 const IN_VAIN: i32 = 4;
 
-/// So much more saved than spent, or the other way round, changes the number; in turns of the loop.
+/// When savings exceed costs by this, or costs exceed savings, the number changes; in iterations of the loop.
 const ENOUGH: i32 = 8;
 
 /// The number to try for.
 #[derive(Debug)]
 pub struct AcceptBatch {
     size: usize,
-    /// Turns of the loop that the tries behind the first have saved since the last change, less what those in vain cost; for single
-    /// connections their number.
+    /// Iterations of the loop that the tries after the first have saved since the last change, less the cost of the failed ones;
+    /// while the size is 1, the number of single connections.
     saved: i32,
 }
 
@@ -40,12 +40,12 @@ impl AcceptBatch {
         self.size
     }
 
-    /// A wake has brought `accepted` connections; one try more was in vain, or not made.
+    /// Notes a wake with `accepted` connections; `in_vain`: one more try failed.
     pub fn note(&mut self, accepted: usize, in_vain: bool) {
         if self.size == 1 {
             self.saved = if in_vain { 0 } else { self.saved + 1 };
             if self.saved >= PROBE {
-                // One try in vain is enough to go back.
+                // One failed try is enough to go back.
                 *self = Self { size: 2, saved: IN_VAIN - ENOUGH };
             }
             return;
@@ -64,7 +64,7 @@ impl AcceptBatch {
 mod tests {
     use super::*;
 
-    /// Tries in vain and wakes of a worker whose wakes find so many connections each, after it has got used to them.
+    /// Failed tries and wakes of a worker whose wakes find so many connections each, after it has adapted to them.
     fn tries(waiting: usize, wakes: u32) -> (u32, usize) {
         let mut batch = AcceptBatch::default();
         let (mut in_vain, mut accepted) = (0, 0);

@@ -1,8 +1,9 @@
 //! A worker's share of the connections.
 //!
-//! The kernel gives a new connection to whoever comes first, and a worker that is awake comes first again. For short connections that
-//! is right: they are gone before it matters. But kept ones stay, and 64 that are opened at once would all be with one worker. So a
-//! worker compares what it holds with what the others hold, and steps aside when that is clearly more than the least.
+//! The kernel gives a new connection to the worker that comes first, and a worker that is awake comes first again. For short
+//! connections that is right: they are gone before it matters. But kept ones stay, and 64 that are opened at once would all be
+//! with one worker. So a worker compares its number of connections with those of the others, and steps aside when it has clearly
+//! more than the least of them.
 
 use std::sync::Arc;
 
@@ -27,21 +28,21 @@ impl Share {
         Self { board, slot }
     }
 
-    /// Whether a worker that accepts holds clearly fewer connections than this one, which holds `held`. Who holds none is not above
-    /// its share, and then nothing shared is looked at.
+    /// Whether a worker that accepts holds clearly fewer connections than this one, which holds `held`. A worker without
+    /// connections is never above its share, and then no shared memory is read.
     #[inline]
     pub fn is_exceeded(&self, held: usize) -> bool {
         held > SLACK as usize && self.is_above(held as u32)
     }
 
-    /// Tells the others whether this worker takes connections.
+    /// Publishes whether this worker takes connections.
     pub fn set_accepts(&self, accepts: bool) {
         self.board.slot(self.slot).set_accepts(accepts);
     }
 
     #[cold]
     fn is_above(&self, held: u32) -> bool {
-        // The others compare themselves with this one, and the end of the turn would be too late in a batch.
+        // The others compare themselves with this one, and the end of the iteration would be too late in a batch.
         self.board.slot(self.slot).set_connections(held);
         let others = (0..self.board.slots()).filter(|&slot| slot != self.slot).map(|slot| self.board.slot(slot));
         let least = others.filter(|other| other.accepts()).map(|other| other.connections()).min();
@@ -53,7 +54,7 @@ impl Share {
 mod tests {
     use super::*;
 
-    /// What the worker in slot 0 with `held` connections finds beside others with these (`None`: one that does not accept).
+    /// The verdict of the worker in slot 0 with `held` connections beside others with these (`None`: one that does not accept).
     fn steps_aside(held: usize, others: &[Option<u32>]) -> bool {
         let board = Arc::new(Scoreboard::new(1 + others.len(), 1).unwrap());
         let share = Share::new(board.clone(), 0);

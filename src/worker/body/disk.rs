@@ -1,8 +1,8 @@
-//! Temporary files, for bodies beyond the memory and for output that clients do not read: unlinked, so that they end with whoever has
-//! them open, and bounded by `--limit-spool` for all workers together.
+//! Temporary files, for bodies beyond the memory and for output that clients do not read: unlinked, so that they end with the
+//! processes that have them open, and bounded by `--limit-spool` for all workers together.
 //!
-//! Each worker counts its own bytes in its slot of the scoreboard, and whoever wants more adds up all slots. So nothing must be given
-//! back for a worker that dies: its count is forgotten with it, as its files are.
+//! Each worker counts its own bytes in its slot of the scoreboard, and a worker that wants more adds up all slots. So nothing
+//! must be given back for a worker that dies: its count is forgotten with it, as its files are.
 
 use std::env;
 use std::fs::File;
@@ -18,7 +18,7 @@ use crate::worker::app::{BodyFile, StorageError};
 /// Least time between two records of bodies that could not be stored, in milliseconds: the disk is full already.
 const TELL_MS: u64 = 1_000;
 
-/// The temporary directory, as one worker has it.
+/// The temporary directory of one worker.
 #[derive(Clone, Debug)]
 pub struct Disk(Arc<Inner>);
 
@@ -28,9 +28,9 @@ struct Inner {
     slot: usize,
     /// Bytes of all workers (u64::MAX: no limit).
     limit: u64,
-    /// The worker. What a child that the application has forked drops is still the worker's.
+    /// The worker's process id. A file that a forked child of the application drops still belongs to the worker.
     process: u32,
-    /// Refusals that were not told, and when the next record may be written, in milliseconds of the loop's clock.
+    /// Refusals that were not logged yet, and when the next record may be written, in milliseconds of the loop's clock.
     refused: AtomicU64,
     next: AtomicU64,
 }
@@ -42,12 +42,12 @@ impl Disk {
         Self(Arc::new(Inner { scoreboard, slot, limit, process, refused, next }))
     }
 
-    /// Whether so many bytes more would fit now, as far as the limit tells.
+    /// Whether so many bytes more would fit now, by the limit alone.
     pub fn has_room(&self, bytes: u64) -> bool {
         self.0.limit == u64::MAX || self.0.scoreboard.spooled().saturating_add(bytes) <= self.0.limit
     }
 
-    /// What there is to say when there is no room for so many bytes.
+    /// The error when there is no room for so many bytes.
     pub fn full(&self) -> StorageError {
         let (limit, dir) = (self.0.limit, env::temp_dir());
         let text = format!(
@@ -64,7 +64,8 @@ impl Disk {
         Ok(TempFile { file, len: 0, share: SpoolShare { disk: self.clone(), bytes: 0 } })
     }
 
-    /// A request was refused for want of room. Says whether this is to be told now, and how many there were since the last time.
+    /// Counts a request that was refused because there was no room. Returns how many there were since the last record, if a
+    /// record is due.
     pub fn count_refusal(&self, now: u64) -> Option<u64> {
         let Inner { refused, next, .. } = &*self.0;
         refused.fetch_add(1, Relaxed);
@@ -73,10 +74,10 @@ impl Disk {
         mine.then(|| refused.swap(0, Relaxed))
     }
 
-    /// Counts so many bytes more; says whether there was room for them.
+    /// Counts so many bytes more; returns whether there was room for them.
     fn take(&self, bytes: u64) -> bool {
         let slot = self.0.scoreboard.slot(self.0.slot);
-        // First added, then looked at: two workers at the limit may both be refused, but never both be let in.
+        // It adds first and checks then: two workers at the limit may both be refused, but never both succeed.
         slot.add_spooled(bytes);
         let fits = self.has_room(0);
         if !fits {
@@ -86,7 +87,7 @@ impl Disk {
     }
 }
 
-/// What a file has of the limit; given back when dropped.
+/// A file's part of the limit; given back when dropped.
 #[derive(Debug)]
 struct SpoolShare {
     disk: Disk,
@@ -111,7 +112,7 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Writes behind what is there. The position of the file stays at its start.
+    /// Appends. The position of the file stays at its start.
     pub fn append(&mut self, data: &[u8]) -> Result<(), StorageError> {
         let bytes = data.len() as u64;
         if !self.share.disk.take(bytes) {
@@ -139,7 +140,7 @@ impl TempFile {
     }
 }
 
-/// What failed, where, and what to do.
+/// An error that names what failed, where, and the cure.
 fn in_words(error: &io::Error) -> StorageError {
     let dir = env::temp_dir();
     let dir = dir.display();

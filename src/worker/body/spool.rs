@@ -1,6 +1,6 @@
 //! A request body on its way to the application: in memory up to a limit, then in a temporary file.
 //!
-//! Memory whose size a client has a say in is asked for and may be refused; then the body goes to the file too.
+//! An allocation whose size the client influences may fail; then the body goes to the file too.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -15,18 +15,18 @@ use crate::worker::app::{RequestBody, StorageError};
 /// Memory that every body may have, in bytes: a client that announces much and sends nothing must not make us allocate it.
 const RESERVE_MAX: usize = 64 * 1024;
 
-/// Memory for what bodies have beyond that, of all connections of a worker, in bytes. When it is used up, bodies go to files: who
-/// opens many connections and ends no body cannot have `--body-buffer` for each.
+/// Memory that the bodies of all connections of a worker may have beyond that, in bytes. When it is used up, bodies go to files:
+/// a client that opens many connections and ends no body cannot have `--body-buffer` for each.
 const BUDGET: usize = 64 * 1024 * 1024;
 
-/// Bytes of a body read at once, where they come past the read buffer.
+/// Bytes of a body read at once, where they bypass the read buffer.
 const READ_MAX: usize = 256 * 1024;
 
-/// Bytes gathered before the file is written: a body in tiny chunks must not cost a system call for each. What comes in larger
-/// pieces is written without being copied.
+/// Bytes gathered before the file is written: a body in tiny chunks must not cost a system call for each. Larger pieces are
+/// written without being copied.
 const FILE_BUFFER: usize = 16 * 1024;
 
-/// What is left of a worker's memory for bodies, and where they go beyond it.
+/// The rest of a worker's memory for bodies, and the place of those beyond it.
 #[derive(Clone, Debug)]
 pub struct BodyBudget {
     memory: Arc<AtomicUsize>,
@@ -35,7 +35,7 @@ pub struct BodyBudget {
 }
 
 impl BodyBudget {
-    /// A budget that is not touched. One body may have its `buffer` in any case.
+    /// A full budget. One body may have its `buffer` in any case.
     pub fn new(buffer: usize, disk: Disk) -> Self {
         Self { memory: Arc::new(AtomicUsize::new(BUDGET.max(buffer))), disk }
     }
@@ -46,7 +46,7 @@ impl BodyBudget {
 pub struct Lease(Option<(BodyBudget, usize)>);
 
 impl Lease {
-    /// Takes so many bytes more; says whether there were as many.
+    /// Takes so many bytes more; returns whether there were as many.
     fn grow(&mut self, budget: &BodyBudget, bytes: usize) -> bool {
         let less = |left: usize| left.checked_sub(bytes);
         if budget.memory.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_err() {
@@ -73,7 +73,7 @@ impl Drop for Lease {
     }
 }
 
-/// A file with what is gathered before it is written.
+/// A file with a buffer of bytes that are not written yet.
 #[derive(Debug)]
 struct Gathered {
     file: TempFile,
@@ -154,7 +154,7 @@ impl Spool {
         reserved
     }
 
-    /// Whether what comes next can be read straight to memory.
+    /// Whether the next bytes can be read straight to memory.
     pub fn takes_more(&mut self) -> bool {
         self.file.is_none() && self.memory.len() < self.buffer && self.reserve(1)
     }
@@ -170,7 +170,7 @@ impl Spool {
         (max, result)
     }
 
-    /// What its memory has of the budget.
+    /// The part of the budget that its memory has.
     pub fn lease(&mut self) -> Lease {
         std::mem::take(&mut self.lease)
     }

@@ -1,6 +1,6 @@
 //! A request whose body is still coming: its head, kept until the body is complete, and the spool that collects it.
 //!
-//! A body of known length is read straight to where it stays, once the read buffer is used up.
+//! A body of known length is read straight to its final place, once the read buffer is used up.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -32,7 +32,7 @@ pub struct Upload {
     max: u64,
 }
 
-/// What a piece of input brought.
+/// The result of a piece of input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fed {
     /// Bytes used.
@@ -73,7 +73,7 @@ impl Upload {
         })
     }
 
-    /// Takes what belongs to the body from the start of `input`.
+    /// Takes the bytes of the body from the start of `input`.
     pub fn feed(&mut self, input: &[u8]) -> Result<Fed, UploadError> {
         let mut used = 0;
         loop {
@@ -92,20 +92,20 @@ impl Upload {
         }
     }
 
-    /// Reads at most `left` bytes of the body from this socket to where they stay; `left` as [`Self::left`] says. Returns how many
-    /// bytes it asked for, too.
+    /// Reads at most `left` bytes of the body, as [`Self::left`] returns it, from this socket to their final place. Returns how
+    /// many bytes it asked for, too.
     pub fn receive(&mut self, socket: BorrowedFd<'_>, left: u64) -> (usize, io::Result<usize>) {
         let (wanted, result) = self.spool.read(socket, left);
         self.decoder.pass(*result.as_ref().unwrap_or(&0) as u64);
         (wanted, result)
     }
 
-    /// Bytes still to come, if what comes is all data and can be read straight to memory.
+    /// Bytes still to come, if they are all data and can be read straight to memory.
     pub fn left(&mut self) -> Option<u64> {
         self.decoder.left().filter(|&left| left > 0 && self.spool.takes_more())
     }
 
-    /// What its memory has of the worker's budget for bodies.
+    /// The part of the worker's budget for bodies that its memory has.
     pub fn lease(&mut self) -> Lease {
         self.spool.lease()
     }

@@ -1,6 +1,6 @@
-//! The exception of the deadline (`--timeout-grace`): raised in the thread that runs the call, by a thread that is made for it, because
-//! that needs the interpreter, which the owner of the loop never waits for. When C code keeps the interpreter, that thread waits too;
-//! it keeps nobody from going on or from leaving.
+//! The exception of the deadline (`--timeout-grace`): raised in the thread that runs the call, by a thread that is made for it,
+//! because that needs the interpreter, which the owner of the loop never waits for. When C code keeps the interpreter, that
+//! thread waits too, but nobody waits for it.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -25,7 +25,7 @@ pub struct Alarm {
     interrupter: OnceLock<Arc<dyn Interrupter>>,
     /// Whether the exception was raised in the call that runs.
     raised: AtomicBool,
-    /// Where the threads were then, until it is told.
+    /// The stacks of the threads at that moment, until they are logged.
     stacks: Mutex<Stacks>,
     /// Whether this process is a child that the application has forked: no call of it may return.
     stray: AtomicBool,
@@ -38,9 +38,9 @@ pub struct InterruptTarget {
     pub thread: ThreadId,
     /// Its name: when it was entered.
     pub entered: u64,
-    /// The scoreboard that shows whether it still runs, and the worker's slot there.
+    /// The scoreboard that shows whether it still runs, and the worker's slot in it.
     pub board: (Arc<Scoreboard>, usize),
-    /// What it serves, for people.
+    /// Its request, in words for people.
     pub request: String,
 }
 
@@ -50,7 +50,7 @@ pub fn alarms(count: usize) -> Alarms {
 }
 
 impl Alarm {
-    /// From now on the thread can be interrupted.
+    /// Makes the thread interruptible from now on.
     pub fn set(&self, interrupter: Arc<dyn Interrupter>) {
         // A thread sets its own once.
         let _ = self.interrupter.set(interrupter);
@@ -62,19 +62,19 @@ impl Alarm {
         self.raised.load(Relaxed)
     }
 
-    /// In a forked child: a call that returns here is to end the process.
+    /// In a forked child: a call that returns here must end the process.
     pub fn forbid_return(&self) {
         self.stray.store(true, Relaxed);
         // So that the end of an ordinary call has one flag to look at.
         self.raised.store(true, Relaxed);
     }
 
-    /// Whether the call that has just ended was not to return.
+    /// Whether the call that has just ended should not have returned.
     pub fn is_stray(&self) -> bool {
         self.stray.load(Relaxed)
     }
 
-    /// The call has ended, and with it what the alarm knows of it.
+    /// The call has ended: forgets all about it.
     pub fn clear(&self) {
         self.raised.store(false, Relaxed);
         *self.stacks.lock().unwrap_or_else(PoisonError::into_inner) = Stacks::default();
@@ -91,7 +91,7 @@ impl Alarm {
     }
 }
 
-/// Raises the exception in a call, if it still runs when the interpreter is to be had.
+/// Raises the exception in a call, if it still runs when the interpreter is available.
 pub fn ring(alarms: &Alarms, target: InterruptTarget) -> std::io::Result<()> {
     let alarms = alarms.clone();
     let blocked = Blocked::all()?;
@@ -103,8 +103,8 @@ pub fn ring(alarms: &Alarms, target: InterruptTarget) -> std::io::Result<()> {
 fn raise(alarm: &Alarm, target: &InterruptTarget) {
     let Some(interrupter) = alarm.interrupter.get() else { return };
     let (board, slot) = &target.board;
-    // The thread leaves its call with the interpreter in its hands, and notes it there before it lets go: asked by whoever has the
-    // interpreter, the answer holds.
+    // The thread leaves its call while it has the interpreter, and notes that in the scoreboard before it releases it. So the
+    // answer stays true as long as the asking thread has the interpreter.
     let runs = || board.call(*slot, target.thread.0).entered() == Some(target.entered);
     let raising = |stacks| {
         *alarm.stacks.lock().unwrap_or_else(PoisonError::into_inner) = stacks;

@@ -1,8 +1,8 @@
 //! The deadlines of calls that run without the loop (`--timeout`), one for each time that the application is entered.
 //!
-//! A call that keeps the loop for longer than a tick loses it, so every call that can be late is in this list, and a quick request
-//! never is. The list is looked at when the earliest deadline in it has come, which an application whose calls take a few
-//! milliseconds brings about once in a timeout.
+//! A call that keeps the loop for longer than a tick loses it, so every call that can be late is in this list, and a quick
+//! request never is. The list is checked when the earliest deadline in it has come; with calls of a few milliseconds that happens
+//! once in a timeout.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::sys::time::NS_PER_MS;
 use crate::worker::connection::Token;
 use crate::worker::threads::thread_id::ThreadId;
 
-/// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended, without a
-/// processor): what passed meanwhile counts for no call.
+/// A poll that returns so much later than planned, in nanoseconds, means that the process stood still (stopped, suspended,
+/// without a processor): that time counts for no call.
 const STOOD_STILL: u64 = 500_000_000;
 
-/// Pause before the next look at a call that could not be given up in the middle of its write, in milliseconds.
+/// Pause before the next check of a call that could not be given up in the middle of its write, in milliseconds.
 const AGAIN_MS: u64 = 20;
 
-/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python lets go of
-/// it every 5 ms.
+/// A thread that has waited for the interpreter for so long does so because C code keeps it, in milliseconds: Python releases it
+/// every 5 ms.
 const LOCKED_MS: u64 = 1_000;
 
 /// How far a call is.
@@ -26,7 +26,7 @@ const LOCKED_MS: u64 = 1_000;
 enum CallState {
     /// It runs.
     Runs,
-    /// The exception is raised in it, since then in milliseconds.
+    /// The exception was raised in it, at this time in milliseconds.
     Interrupted(u64),
     /// Its client was answered without it.
     Late,
@@ -41,7 +41,7 @@ struct TrackedCall {
     stage: CallState,
     /// Since when it is in the list, in milliseconds of the loop's clock.
     since: u64,
-    /// Whether its request may still lie on the desk of its thread.
+    /// Whether its request may still be at the desk of its thread.
     desk: bool,
 }
 
@@ -52,7 +52,7 @@ pub struct Overdue {
     pub thread: ThreadId,
     /// Its connection; [`Token::NONE`] for a stream that is dropped.
     pub token: Token,
-    /// When it was entered, nanoseconds of the loop's clock: its name, since a thread enters one call at a time.
+    /// When it was entered, nanoseconds of the loop's clock: this identifies it, since a thread enters one call at a time.
     pub entered: u64,
     /// What to do.
     pub verdict: OverdueAction,
@@ -75,9 +75,9 @@ pub struct Calls {
     /// `--timeout-grace` in milliseconds; 0: no exception is raised.
     grace: u64,
     rows: Vec<TrackedCall>,
-    /// When to look, in milliseconds of the loop's clock.
+    /// When to check, in milliseconds of the loop's clock.
     next: u64,
-    /// When the process last went on after it had stood still.
+    /// When the process last continued after it had stood still.
     woke: u64,
 }
 
@@ -89,7 +89,7 @@ impl Calls {
         Self { limit, grace: ms(grace), rows: Vec::new(), next: u64::MAX, woke: 0 }
     }
 
-    /// A call goes on without the loop, or is about to begin; `desk`: with the request on its thread's desk.
+    /// Adds a call that continues without the loop, or is about to begin; `desk`: with the request at its thread's desk.
     pub fn add(&mut self, thread: ThreadId, token: Token, now: u64, desk: bool) {
         self.rows.push(TrackedCall { thread, token, stage: CallState::Runs, since: now, desk });
         if let Some(limit) = self.limit {
@@ -97,7 +97,7 @@ impl Calls {
         }
     }
 
-    /// A call has ended.
+    /// Removes a call that has ended.
     pub fn remove(&mut self, thread: ThreadId, token: Token) {
         // The first of several: a thread may have ended one for this connection and begun another before its completion was read.
         if let Some(index) = self.rows.iter().position(|row| row.thread == thread && row.token == token) {
@@ -108,7 +108,7 @@ impl Calls {
     /// A poll that began at `before` and was to last for `patience` (`None`: for ever) is over; times in nanoseconds.
     #[inline]
     pub fn woken(&mut self, before: u64, patience: Option<Duration>, now: u64) {
-        // Who knows of no call has none to forgive.
+        // No call is tracked, so there is nothing to adjust.
         if self.next != u64::MAX
             && now - before > STOOD_STILL
             && patience.is_some_and(|patience| now - before - STOOD_STILL > patience.as_nanos() as u64)
@@ -117,12 +117,13 @@ impl Calls {
         }
     }
 
-    /// When to look, in milliseconds of the loop's clock; `None`: not before a call begins.
+    /// When to check, in milliseconds of the loop's clock; `None`: not before a call begins.
     pub fn next(&self) -> Option<u64> {
         (self.next != u64::MAX).then_some(self.next)
     }
 
-    /// The calls whose time is over; `entered` says since when a thread is in the application, nanoseconds of the loop's clock.
+    /// The calls whose time is over; `entered` returns since when a thread is in the application, nanoseconds of the loop's
+    /// clock.
     pub fn overdue(&mut self, now: u64, entered: impl Fn(ThreadId) -> Option<u64>) -> Vec<Overdue> {
         let mut found = Vec::new();
         self.next = u64::MAX;
@@ -130,12 +131,12 @@ impl Calls {
         for index in 0..self.rows.len() {
             let (done, rest) = self.rows.split_at_mut(index + 1);
             let Some(TrackedCall { thread, token, stage, .. }) = done.last_mut() else { break };
-            // Whoever has begun another call has ended this one; the completion is on its way.
+            // A thread that has begun another call has ended this one; the completion is on its way.
             if matches!(stage, CallState::Late | CallState::Withdrawn) || rest.iter().any(|row| row.thread == *thread) {
                 continue;
             }
             let Some(entered) = entered(*thread) else {
-                // It has not begun yet, has just ended, or may last.
+                // It has not begun yet, has just ended, or has no deadline.
                 self.next = self.next.min(now + limit);
                 continue;
             };
@@ -161,14 +162,14 @@ impl Calls {
         found
     }
 
-    /// The client of this call was answered without it.
+    /// Notes that the client of this call was answered without it.
     pub fn gave_up(&mut self, thread: ThreadId, token: Token) {
         if let Some(row) = self.rows.iter_mut().rev().find(|row| row.thread == thread && row.token == token) {
             row.stage = CallState::Late;
         }
     }
 
-    /// The calls whose requests may lie on desks, those that have for some time: since `before` or longer.
+    /// The calls whose requests may be at desks since `before` or longer.
     pub fn on_desks(&self, before: u64) -> Vec<(ThreadId, Token)> {
         self.rows.iter().filter(|row| row.desk && row.since <= before).map(|row| (row.thread, row.token)).collect()
     }
@@ -178,22 +179,22 @@ impl Calls {
         self.rows.iter().any(|row| row.desk)
     }
 
-    /// Its thread has taken the request from its desk.
+    /// Notes that its thread has taken the request from its desk.
     pub fn begun(&mut self, thread: ThreadId, token: Token) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
             row.desk = false;
         }
     }
 
-    /// The request was taken back: its thread has nothing to do when it has the interpreter.
+    /// Notes that the request was taken back: its thread has nothing to do when it gets the interpreter.
     pub fn took_back(&mut self, thread: ThreadId, token: Token) {
         if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
             (row.stage, row.desk) = (CallState::Withdrawn, false);
         }
     }
 
-    /// Whether nothing that is here will go on: calls that were given up, and threads that have waited for the interpreter, which one
-    /// of those keeps.
+    /// Whether no call in the list will continue: all were given up, or their threads wait for the interpreter, which one of
+    /// those keeps.
     pub fn is_locked(&self, now: u64) -> bool {
         let stands = |row: &TrackedCall| match row.stage {
             CallState::Late | CallState::Withdrawn => true,
@@ -228,7 +229,7 @@ mod tests {
         Calls::new(Duration::from_millis(1_000), Duration::from_millis(grace))
     }
 
-    /// Looks when every thread has entered the application at `entered`, in milliseconds.
+    /// Checks as if every thread had entered the application at `entered`, in milliseconds.
     fn look(calls: &mut Calls, now: u64, entered: u64) -> Vec<(ThreadId, OverdueAction)> {
         calls.overdue(now, |_| Some(entered * NS_PER_MS)).iter().map(|found| (found.thread, found.verdict)).collect()
     }
@@ -285,7 +286,7 @@ mod tests {
         calls.gave_up(SECOND, token(1));
         assert!(calls.is_locked(0));
         calls.remove(FIRST, token(1));
-        assert_eq!(calls.late(), 1, "the letter of the first");
+        assert_eq!(calls.late(), 1, "the completion of the first");
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! Who may write to a connection while its request is in the application: the thread that runs the call, until the loop answers in
-//! its place because the deadline has passed. From then on nothing of the call reaches the socket.
+//! Who may write to a connection while its request is in the application: the thread that runs the call, until the loop answers
+//! in its place because the deadline has passed. From then on nothing of the call reaches the socket.
 //!
 //! ```text
 //! Untouched ──the call sends──▶ Sending ──▶ Begun
 //!     ├──────────── the loop gives up ─────────┼──▶ Late, for good
 //!     └──────────── the answer is whole ───────┴──▶ Whole ──the loop has it──▶ Untouched
 //! ```
-//! So each answer is whole or given up, and logged by who has made it so.
+//! So each answer is either whole or given up, and the side that has decided this logs it.
 
 use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
@@ -21,7 +21,7 @@ const WHOLE: u8 = 4;
 #[derive(Debug, Default)]
 pub struct Claim(AtomicU8);
 
-/// What the client had when the loop gave up.
+/// What the client had got when the loop gave up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AlreadySent {
     /// Nothing of the answer.
@@ -31,29 +31,30 @@ pub enum AlreadySent {
 }
 
 impl Claim {
-    /// The call is about to send; `false` when the loop has answered.
+    /// Claims the connection for a call that is about to send; `false` when the loop has answered.
     pub fn begin_to_send(&self) -> bool {
         self.0.fetch_update(AcqRel, Acquire, |state| (state != LATE).then_some(SENDING)).is_ok()
     }
 
-    /// What it had to send is sent.
+    /// Notes that the call has sent its bytes.
     pub fn has_sent(&self) {
         self.0.store(BEGUN, Release);
     }
 
-    /// A part of the answer is on its way, or goes there behind bytes that wait.
+    /// Notes that a part of the answer was sent, or waits after other bytes.
     pub fn begin(&self) {
         // Late stays late.
         let _ = self.0.compare_exchange(UNTOUCHED, BEGUN, AcqRel, Relaxed);
     }
 
-    /// The answer is whole, and on its way to the loop; `false` when that has given it up.
+    /// Notes that the answer is whole, and on its way to the loop; `false` when the loop has given it up.
     #[inline]
     pub fn complete(&self) -> bool {
         self.0.fetch_update(AcqRel, Acquire, |state| (state != LATE).then_some(WHOLE)).is_ok()
     }
 
-    /// The loop has all that was sent or made so far: what follows belongs to another answer, unless this one is late.
+    /// Notes that the loop has all that was sent or made so far: the next bytes belong to another answer, unless this one is
+    /// late.
     #[inline]
     pub fn end(&self) {
         if matches!(self.0.load(Acquire), BEGUN | WHOLE) {
@@ -61,8 +62,8 @@ impl Claim {
         }
     }
 
-    /// The loop answers from now on. `None` while the call is in the middle of sending, which never takes long, and when the answer
-    /// is whole.
+    /// Makes the loop the one that answers. `None` while the call is in the middle of sending, which never takes long, and when
+    /// the answer is whole.
     pub fn give_up(&self) -> Option<AlreadySent> {
         let before = self.0.fetch_update(AcqRel, Acquire, |state| (state != SENDING && state != WHOLE).then_some(LATE)).ok()?;
         Some(if before == UNTOUCHED { AlreadySent::Nothing } else { AlreadySent::Something })

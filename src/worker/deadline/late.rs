@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// What became of the client of a call that was given up.
+/// The fate of the client of a call that was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LateAnswer {
     /// It was answered 504.

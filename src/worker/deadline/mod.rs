@@ -1,4 +1,4 @@
-//! Calls that take too long: who watches them, who interrupts them, and what their clients are answered.
+//! Calls that take too long: how they are watched and interrupted, and how their clients are answered.
 
 pub mod alarm;
 pub mod calls;

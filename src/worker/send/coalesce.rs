@@ -1,24 +1,24 @@
 //! Small blocks of a stream that leave together.
 //!
-//! PEP 3333 ("Buffering and Streaming") forbids to delay a block, unless its transmission goes on while the application
-//! makes the next one: the server sends it before it asks again, or another thread sends it meanwhile. The first way costs a system
-//! call for each block. So a stream's first block goes the first way, with the head; what follows goes the second: blocks are
-//! laid on the stream's [`BlockBuffer`] and the stream is asked again at once. As long as it answers quickly, many blocks leave in one
-//! system call. When it does not, the watcher takes the loop after one to two ticks, as from every call that lasts
-//! ([`crate::worker::threads::executor`]), and the new owner sends what lies in the block buffer before anything else.
+//! PEP 3333 ("Buffering and Streaming") forbids to delay a block, unless its transmission continues while the application makes
+//! the next one: the server sends it before it asks again, or another thread sends it meanwhile. The first way costs a system
+//! call for each block. So a stream's first block goes the first way, with the head, and the next ones go the second: they are
+//! put into the stream's [`BlockBuffer`], and the stream is asked again at once. As long as it answers quickly, many blocks leave
+//! in one system call. When it does not, the watcher takes the loop after one to two ticks, as from every call that lasts
+//! ([`crate::worker::threads::executor`]), and the new owner sends the contents of the block buffer before anything else.
 //!
-//! What the application gives to `write()` while it is asked for a block goes the same ways ([`Coalescing`]).
+//! Bytes of `write()` go the same ways while the application is asked for a block ([`Coalescing`]).
 //!
-//! A block buffer is open only while the loop lies on the table, since only then somebody watches. A stream that is asked by a thread
-//! without the loop has no open block buffer, and its blocks are sent by that thread, each at once.
+//! A block buffer is open only while the loop is on the table, since only then somebody watches. A stream that is asked by a
+//! thread without the loop has no open block buffer, and its blocks are sent by that thread, each at once.
 
 use crate::worker::threads::sync::{Mutex, PoisonError};
 
-/// Bytes on a block buffer from which on they are sent, whatever the stream does: memory for one stream while it is asked. A system call
-/// for so many costs little beside the copy.
+/// When a block buffer has so many bytes they are sent, whatever the stream does: memory for one stream while it is asked. A
+/// system call for so many costs little compared with the copy.
 pub const GATHER_MAX: usize = 64 * 1024;
 
-/// Room for the block that goes beyond that: what an answer copies at most, with its framing.
+/// Room for the block that exceeds that: the most that an answer copies, with its framing.
 const ROOM: usize = 17 * 1024;
 
 /// Blocks of one stream on their way to the client.
@@ -33,24 +33,24 @@ struct Lying {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum BufferState {
-    /// Nobody would send what lies there.
+    /// Nobody would send its contents.
     #[default]
     Closed,
-    /// Whoever takes the loop sends it.
+    /// The thread that takes the loop sends it.
     Open,
-    /// That has happened. What follows must go behind it, by the loop.
+    /// A thread has taken the loop and the contents. The next blocks must go after those, by the loop.
     Flushed,
 }
 
-/// Where a block went.
+/// The result of putting a block into the buffer.
 pub enum Put {
-    /// On the block buffer, where so many bytes lie now.
+    /// It is in the block buffer, which has so many bytes now.
     Lies(usize),
-    /// Nowhere: there is no room.
+    /// It is not: there is no room.
     Full,
-    /// Nowhere: closed.
+    /// It is not: the buffer is closed.
     Closed,
-    /// Nowhere: taken.
+    /// It is not: the contents were taken.
     Flushed,
 }
 
@@ -59,12 +59,13 @@ impl BlockBuffer {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// The loop is about to be laid on the table.
+    /// Opens it: the loop is about to be put on the table.
     pub fn open(&self) {
         self.with(|lying| lying.state = BufferState::Open);
     }
 
-    /// Takes the bytes out of `out` if it is open and has room. It never grows: the application decides how much it gives to `write()`.
+    /// Takes the bytes out of `out` if it is open and has room. The buffer never grows: the application decides how much it gives
+    /// to `write()`.
     pub fn put(&self, out: &mut Vec<u8>) -> Put {
         self.with(|lying| match lying.state {
             BufferState::Open if out.len() > lying.bytes.capacity() - lying.bytes.len() => Put::Full,
@@ -77,7 +78,7 @@ impl BlockBuffer {
         })
     }
 
-    /// Closes it and brings what lies there in front of `out`, unless it was taken.
+    /// Closes it and puts its contents before those of `out`, unless they were taken.
     fn withdraw(&self, out: &mut Vec<u8>) -> WritePath {
         self.with(|lying| {
             if lying.state == BufferState::Flushed {
@@ -90,7 +91,7 @@ impl BlockBuffer {
         })
     }
 
-    /// Closes it and takes what lies there, which goes before what has no room.
+    /// Closes it and takes its contents, which go before the bytes that have no room.
     fn clear(&self) -> WritePath {
         self.with(|lying| {
             if lying.state == BufferState::Flushed {
@@ -101,7 +102,7 @@ impl BlockBuffer {
         })
     }
 
-    /// Closes it and brings what lies there in front of `out`; `spare` is the memory for the next time.
+    /// Closes it and puts its contents before those of `out`; `spare` is the memory for the next time.
     pub fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
         self.with(|lying| {
             lying.state = BufferState::Closed;
@@ -116,7 +117,7 @@ impl BlockBuffer {
         });
     }
 
-    /// Takes what lies there; nothing more is laid there until it is opened again.
+    /// Takes the contents; nothing more is added until it is opened again.
     pub fn take(&self) -> Vec<u8> {
         self.with(|lying| {
             lying.state = BufferState::Flushed;
@@ -124,7 +125,7 @@ impl BlockBuffer {
         })
     }
 
-    /// Hands over it memory. Without any it is closed, and each block is sent at once.
+    /// Gives it memory. Without any it is closed, and each block is sent at once.
     pub fn supply(&self, spare: &mut Vec<u8>) {
         self.with(|lying| {
             if lying.state == BufferState::Open && lying.bytes.capacity() == 0 {
@@ -144,21 +145,21 @@ pub struct Coalescing<'a> {
     pub begun: &'a mut bool,
 }
 
-/// How bytes of `write()` go on.
+/// The way of the bytes of `write()`.
 pub enum WritePath {
-    /// They lie in the block buffer, and somebody sees to it that they are sent.
+    /// They are in the block buffer, and the loop will send them.
     Coalesced,
     /// The caller sends them: nothing is before them.
     Free,
-    /// The caller sends these, and then them.
+    /// The caller sends these first, and then the new ones.
     After(Vec<u8>),
-    /// Behind what the thread that has taken the block buffer sends.
+    /// They go after the bytes that the thread with the loop has taken from the block buffer.
     Flushed,
 }
 
 impl Coalescing<'_> {
-    /// Takes the bytes out of `out` if they may lie; else what lay there is before them in it. With bytes that the caller then keeps the
-    /// block buffer stays as empty as it is, since nothing more is laid there.
+    /// Takes the bytes out of `out` if they may wait; otherwise puts the earlier contents before them in it. When the caller has
+    /// to keep bytes then, the block buffer stays empty, since nothing more is added to it.
     pub fn lay(&mut self, out: &mut Vec<u8>) -> WritePath {
         if !std::mem::replace(self.begun, true) {
             return WritePath::Free;
@@ -178,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_shelf_never_grows_and_gives_what_lies_there_before_what_has_no_room() {
+    fn a_block_buffer_never_grows_and_gives_its_contents_before_bytes_without_room() {
         let block_buffer = BlockBuffer::default();
         block_buffer.open();
         block_buffer.supply(&mut Vec::new());

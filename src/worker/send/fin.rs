@@ -1,18 +1,19 @@
 //! The last answer of a connection: it leaves together with the connection's end.
 //!
-//! TCP holds back what is sent with MSG_MORE (send(2)) and does not fill a segment; the shutdown that follows in the same step sends
-//! it with the FIN, whoever else has the socket. That saves a segment, its acknowledgement and a wake-up of the client. It is done only
-//! where nothing can come between the two, or be lost by it:
+//! TCP holds back bytes that are sent with MSG_MORE (send(2)) and do not fill a segment. The shutdown that follows in the same
+//! step sends them with the FIN, even if others have the socket. That saves a segment, its acknowledgement and a wake-up of the
+//! client. It is done only where nothing can come between the two calls, or be lost by them:
 //!
 //! - no call still has the connection;
-//! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away what was held back. So the client
-//!   has said that nothing follows its request (RFC 9112 section 9.6), nothing does, and the answer was so quick that hardly anything
-//!   can have come meanwhile. For what has all the same, as the empty line of an old client, the shutdown goes before the close.
+//! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away the bytes that were held back.
+//!   So the client must have said that nothing follows its request (RFC 9112 section 9.6), nothing may have followed, and the
+//!   answer must have been so quick that hardly anything can have come meanwhile. Something may still come, as the empty line of
+//!   an old client; therefore the shutdown goes before the close.
 //!
 //! Everything else is sent first and closed then.
 //!
-//! The descriptors of such connections are closed together at the end of the turn. Those that were accepted in the same turn follow
-//! each other as a rule, and one system call closes them.
+//! The descriptors of such connections are closed together at the end of the iteration. Those that were accepted in the same
+//! iteration follow each other as a rule, and one system call closes them.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -25,24 +26,25 @@ const ENDED_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Ended {
     fds: Vec<OwnedFd>,
-    /// The first number that does not wait. The kernel gives the lowest one that is free, so a higher one means that few are left.
+    /// The first number that does not wait. The kernel gives the lowest one that is free, so a higher one means that few are
+    /// left.
     bound: usize,
 }
 
 impl Ended {
-    /// None yet; the application shall find descriptors from number `bound` on.
+    /// None yet; descriptors from number `bound` on must stay free for the application.
     pub fn new(bound: usize) -> Self {
         Self { fds: Vec::new(), bound }
     }
 
-    /// Adds one; whether all are to be closed now.
+    /// Adds one; returns whether all must be closed now.
     pub fn add(&mut self, fd: OwnedFd) -> bool {
         let is_high = fd.as_raw_fd() as usize >= self.bound;
         self.fds.push(fd);
         is_high || self.fds.len() >= ENDED_MAX
     }
 
-    /// Closes them; whether there were any.
+    /// Closes them; returns whether there were any.
     #[inline]
     pub fn close(&mut self) -> bool {
         let any = !self.fds.is_empty();

@@ -10,8 +10,8 @@ use crate::worker::link::{Link, deliver};
 use crate::worker::threads::pace::TICK;
 use crate::worker::threads::precedence::Passage;
 
-/// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks; what
-/// takes longer on an idle machine is a full socket, whose client can wait.
+/// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks;
+/// a longer wait on an idle machine means a full socket, whose client can wait.
 const OVERTAKEN: Duration = TICK.saturating_mul(250);
 
 /// How answers begin that are not the last to their request (RFC 9110 section 15.2).
@@ -21,17 +21,17 @@ const INFORMATIONAL: &[u8] = b"HTTP/1.1 1";
 pub struct SocketOutlet<'a> {
     /// The connection.
     pub link: &'a Link,
-    /// Where the call waits for what goes before it.
+    /// Where the call waits for the bytes that go before it.
     pub passage: &'a Passage,
-    /// What its socket did not take.
+    /// The bytes that its socket did not take.
     pub output: &'a mut Option<Box<Output>>,
-    /// Whether something goes before it that this thread does not have: nothing is sent before that is.
+    /// Whether bytes go before it that this thread does not have: nothing is sent before those.
     pub behind: bool,
     /// Whether anything was written.
     pub used: bool,
-    /// Where the blocks of the stream lie that it is asked for; `None` during a call.
+    /// The blocks of the stream that is asked; `None` during a call.
     pub coalescing: Option<Coalescing<'a>>,
-    /// Where the head of the answer is copied to for the log, before it leaves the buffer; `None`: the log does not want it.
+    /// Where the head of the answer is copied to for the log, before it leaves the buffer; `None`: the log does not need it.
     pub head: Option<SentHead<'a>>,
 }
 

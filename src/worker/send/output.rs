@@ -1,7 +1,7 @@
 //! Bytes of an answer that the socket did not take at once.
 //!
 //! The loop advances an application only while nothing waits here, so that memory stays bounded by one block. `write()` alone can
-//! produce while the client does not read: what it adds beyond [`MEMORY_MAX`] goes to a temporary file, so that neither memory grows
+//! produce while the client does not read: its bytes beyond [`MEMORY_MAX`] go to a temporary file, so that neither memory grows
 //! nor the application waits.
 
 use std::io::{self, IoSlice, Write};
@@ -17,29 +17,29 @@ use crate::worker::body::disk::{Disk, TempFile};
 /// Bytes of `write()` kept in memory for one connection before they go to a file.
 const MEMORY_MAX: usize = 256 * 1024;
 
-/// Whether everything went out.
+/// Whether everything was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// Nothing is left.
     All,
-    /// The socket is full; the number of bytes it took tells whether the client reads at all.
+    /// The socket is full; the bytes that it took show whether the client reads at all.
     Blocked {
         /// Whether any byte was taken.
         progress: bool,
     },
 }
 
-/// What waits to be sent.
+/// The bytes that wait to be sent.
 #[derive(Debug, Default)]
 pub struct Output {
     bytes: Vec<u8>,
     at: usize,
     overflow: Option<Overflow>,
-    /// What follows the file.
+    /// The bytes after the file.
     behind: Option<Box<Output>>,
 }
 
-/// The part of the output that lies in a file, behind `bytes`.
+/// The part of the output that is in a file, after `bytes`.
 #[derive(Debug)]
 struct Overflow {
     file: TempFile,
@@ -47,7 +47,7 @@ struct Overflow {
 }
 
 impl Output {
-    /// Appends bytes: to memory, or behind the limit, and when there is no memory, to a file on this disk.
+    /// Appends bytes: to memory, or beyond the limit and when there is no memory, to a file on this disk.
     pub fn push(&mut self, data: &[u8], disk: &Disk) -> Result<(), StorageError> {
         if let Some(behind) = &mut self.behind {
             return behind.push(data, disk);
@@ -67,8 +67,8 @@ impl Output {
         if self.bytes.len() - self.at + more > MEMORY_MAX {
             return false;
         }
-        // Bytes that were sent go before the rest grows, or a client that keeps up but never catches up would cost the whole
-        // answer. Moved are fewer bytes than were sent since the last time.
+        // Bytes that were sent are removed before the rest grows, or a client that keeps pace but never catches up would cost
+        // memory for the whole answer. This moves fewer bytes than were sent since the last time.
         if self.at > self.bytes.len() / 2 {
             self.bytes.drain(..self.at);
             self.at = 0;
@@ -76,7 +76,7 @@ impl Output {
         self.bytes.try_reserve(more).is_ok()
     }
 
-    /// Puts bytes before all others, as [`Output::push`] does behind them.
+    /// Puts bytes before all others, as [`Output::push`] puts them after.
     pub fn put_first(&mut self, data: &[u8], disk: &Disk) -> Result<(), StorageError> {
         let mut first = Self::default();
         first.push(data, disk)?;
@@ -85,7 +85,7 @@ impl Output {
         Ok(())
     }
 
-    /// Puts what waits in another one behind all that waits here.
+    /// Appends all that waits in another one.
     pub fn append(&mut self, other: Box<Self>) {
         match &mut self.behind {
             Some(behind) => behind.append(other),
@@ -128,7 +128,7 @@ impl Output {
     }
 }
 
-/// What a write took: `None` when the socket is full.
+/// The bytes that a write took: `None` when the socket is full.
 #[inline]
 fn written(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
@@ -153,7 +153,7 @@ pub fn send(mut stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     send_by(bytes, |bytes| stream.write(bytes))
 }
 
-/// As [`send`], but what fills no segment may leave only with the end of the stream, which must follow at once.
+/// As [`send`], but bytes that fill no segment may leave only with the end of the stream, which must follow at once.
 #[inline]
 pub fn send_last(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
     send_by(bytes, |bytes| stream.write_last(bytes))

@@ -19,7 +19,7 @@ pub struct Completions {
     pub completed: Sender<Completion>,
     /// Wakes the loop's poll.
     pub waker: Arc<Waker>,
-    /// For why the worker ends.
+    /// Gets the reason when the worker has to end.
     pub log: Log,
 }
 
@@ -29,7 +29,7 @@ impl Completions {
         // The receiver is in the loop, which outlives every call.
         let _ = self.completed.send(completion);
         if let Err(error) = self.waker.wake() {
-            // Whoever has the loop may sleep for ever without it.
+            // Without it the thread that has the loop may sleep for ever.
             let why = replaced(&format_args!("the loop cannot be woken ({error})"));
             self.log.critical(format_args!("the event loop failed: {why}; the worker ends"));
             exit_now(EXIT_FAILED);

@@ -1,9 +1,9 @@
 //! Requests that were given to a thread and that it has not begun, because it still waits for the interpreter.
 //!
-//! C code may keep the interpreter for as long as it likes. So a request that begins while others are in the application lies on the
-//! desk of its thread until that thread has the interpreter. From there either the thread takes it and begins it, or the owner of the
-//! loop takes it back, for another worker or for another wait: exactly one of the two. A request that is not begun has no deadline of
-//! the application, and none that is taken back is run twice.
+//! C code may keep the interpreter for as long as it likes. So a request that begins while others are in the application waits at
+//! the desk of its thread until that thread has the interpreter. Either the thread takes it and begins it, or the owner of the
+//! loop takes it back, for another worker or for another wait: exactly one of the two. The time of `--timeout` does not run
+//! before a request is begun, and one that is taken back never runs twice.
 
 use super::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::thread_id::ThreadId;
@@ -16,13 +16,13 @@ type Laid = (Token, Box<QueuedRequest>);
 #[derive(Clone)]
 pub struct Desks(Arc<Vec<Mutex<Option<Laid>>>>);
 
-/// What became of a request on a desk.
+/// The state of a request at a desk.
 pub enum OnDesk {
-    /// Its thread has it.
+    /// Its thread has taken it.
     Begun,
-    /// It lies there.
+    /// It waits.
     Lies,
-    /// It is taken back.
+    /// It was taken back.
     Back(Box<QueuedRequest>),
 }
 
@@ -36,18 +36,19 @@ impl Desks {
         self.0[thread.0].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a request to a thread. One at a time: a thread gets the next one when it has begun the last, or has found it gone.
+    /// Gives a request to a thread. A thread has at most one: it gets the next one when it has begun the last, or has found it
+    /// gone.
     pub fn lay(&self, thread: ThreadId, token: Token, queued: Box<QueuedRequest>) {
         let before = self.of(thread).replace((token, queued));
         debug_assert!(before.is_none(), "a request on another");
     }
 
-    /// The thread has the interpreter: takes its request. `None`: it was taken back.
+    /// Takes the request of the calling thread, which has the interpreter. `None`: it was taken back.
     pub fn take(&self, thread: ThreadId) -> Option<Box<QueuedRequest>> {
         self.of(thread).take().map(|(_, queued)| queued)
     }
 
-    /// Takes this connection's request back if it still lies there and `may` agrees.
+    /// Takes this connection's request back if it still waits and `may` agrees.
     pub fn take_back(&self, thread: ThreadId, token: Token, may: impl FnOnce(&QueuedRequest) -> bool) -> OnDesk {
         let mut laid = self.of(thread);
         match laid.take_if(|(other, _)| *other == token) {

@@ -1,8 +1,8 @@
 //! The hybrid executor: quick calls run where the loop runs, slow ones do not hold the loop up.
 //!
-//! A worker has as many application slots as `--threads` says and one thread more. One thread *owns* the loop. When the application
-//! is needed, the owner lays the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. Of the
-//! other threads one is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts
+//! A worker has as many permits as `--threads` says and one thread more. One thread *owns* the loop. When the application is
+//! needed, the owner puts the loop on the table (an atomic cell), calls, and takes the loop back: no lock, no allocation. One of
+//! the other threads is the *watcher*: it sleeps on a timer that the owner puts off as long as calls are quick. When a call lasts
 //! one to two ticks, the timer fires: the watcher takes the loop from the table, is the owner from then on, and serves everybody
 //! else. The first thread, back from its call, finds the table empty: it leaves its answer in the owner's completions and joins
 //! the idle threads.
@@ -15,36 +15,38 @@
 //!     └── hands the loop over ──▶ Idle
 //! ```
 //!
-//! What keeps it right:
-//! - The loop is one value in one box. Whoever holds the box owns the loop; the table holds it only while its owner calls.
-//! - `epoch` counts how often the loop was laid down and taken; it is odd while the loop lies on the table. Whoever changes an odd
-//!   number to the next one has the loop. So a thread that is back from its call takes back what it has laid down itself and
-//!   not what another owner laid down meanwhile.
-//! - `due` says for when the timer is set, or is about to be. Who publishes a call looks there after its turn is odd, and sets
-//!   the timer when it is due too early for the call, or not at all. Who has seen the timer fire takes the loop, sets the timer
-//!   anew for a call that is too young, or takes `due` back and then looks at the turn once more. So no call goes unwatched: two
-//!   threads may set the timer to different times, but whenever it fires, somebody looks again. The timer belongs to the thread group and
-//!   goes on being ready until it is seen: the watch may change hands at any time, or have nobody for a while.
+//! The rules that keep it correct:
+//! - The loop is one value in one box. The thread that has the box owns the loop; the table has it only while its owner calls.
+//! - `epoch` counts how often the loop was published (put on the table) and taken; it is odd while the loop is on the table. The
+//!   thread that changes an odd number to the next one has the loop. So a thread that is back from its call takes the loop back
+//!   only if it is the one that has published it, and no other owner has done so meanwhile.
+//! - `due` is the time that the timer is set to, or is about to be (0: not set). After publishing a call, when `epoch` is odd,
+//!   the owner reads `due`, and sets the timer if it is not set or would fire too early for the call. A thread that has seen the
+//!   timer fire takes the loop, or sets the timer again for a call that is too young, or clears `due` and then reads `epoch` once
+//!   more. So no call is unwatched: two threads may set the timer to different times, but whenever it fires, one of them checks
+//!   again. The timer belongs to the thread group and stays ready until it is cleared: another thread may become the watcher at
+//!   any time, and for a while there may be none.
 //! - Threads that are in the application without owning the loop are known to the loop itself ([`EventLoop::outside`]), so
 //!   this needs no atomics: a taker adds the thread it took the loop from, a completion removes its sender.
-//! - As long as fewer threads than slots are outside, an idle thread is left to watch: there is one thread more than slots.
-//!   When all slots are taken, the owner does not call at all; complete requests wait in the loop, in order.
-//! - Handlers of signals run on the main thread and take no slot. When it owns the loop while all slots are taken, nobody watches
-//!   until the first thread is back.
-//! - A thread that is back from a call without the loop joins the idle ones before it posts its completion: the owner that reads it
-//!   finds a thread for the next request, and need not call itself.
-//! - When calls turn out slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads
-//!   by mail, so that a slow call does not cost a tick each time. It goes back to calling itself when they are quick again.
-//! - Handlers and the work of streams are mailed to a thread that stays among the idle ones until it reads them, or joins them only
-//!   then. The loop has it as outside, so nobody sends it a request that would wait behind them ([`ThreadHandle::claim_idle`]).
-//! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams begins no
-//!   other request as long as one with fewer is idle.
-//! - With one slot the application stays on the process's main thread: the second thread only does I/O, and gives the loop
-//!   back as soon as the main thread is idle.
-//! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop lies on
-//!   the table.
-//! - A request that begins while others are in the application lies on the desk of its thread ([`super::desk`]) until that has
-//!   the interpreter: the owner of the loop can take it back until then. The thread, which finds nothing there, says so in its completion.
+//! - As long as fewer threads than permits are outside, an idle thread is left to watch: there is one thread more than permits.
+//!   When all permits are taken, the owner does not call at all; complete requests wait in the loop, in order.
+//! - Handlers of signals run on the main thread and take no permit. When it owns the loop while all permits are taken, nobody
+//!   watches until the first thread is back.
+//! - A thread that is back from a call without the loop joins the idle ones before it posts its completion: the owner that reads
+//!   it finds a thread for the next request, and need not call itself.
+//! - When calls are slow one after the other ([`super::pace`]), the owner stops calling and sends the requests to idle threads by
+//!   mail, so that a slow call does not cost a tick each time. It calls itself again when they are quick.
+//! - Handlers and the work of streams are mailed to a thread that stays among the idle ones until it reads them, or joins them
+//!   only then. The loop has it as outside, so nobody sends it a request that would wait for them ([`ThreadHandle::claim_idle`]).
+//! - A stream stays on the thread that began it, and waits while that thread is in another call. So a thread that has streams
+//!   begins no other request as long as one with fewer is idle.
+//! - With one permit the application stays on the process's main thread: the second thread only does I/O, and gives the loop back
+//!   as soon as the main thread is idle.
+//! - A thread never waits for the interpreter's lock while it owns the loop: it takes it inside the call, when the loop is on the
+//!   table.
+//! - A request that begins while others are in the application waits at the desk of its thread ([`super::desk`]) until that
+//!   thread has the interpreter: the owner of the loop can take it back until then. A thread that finds its desk empty reports so
+//!   in its completion.
 
 use std::io;
 
@@ -62,22 +64,22 @@ use crate::worker::event_loop::{EventLoop, Step};
 use crate::worker::work::Served;
 use crate::worker::work::Work;
 
-/// Who is idle.
+/// The idle threads.
 #[derive(Debug, Default)]
 struct Idle {
     watcher: Option<ThreadId>,
     others: Vec<ThreadId>,
 }
 
-/// What the threads share.
+/// The state that the threads share.
 pub struct ThreadGroup {
     table: AtomicCell<Option<Box<EventLoop>>>,
     epoch: AtomicU64,
-    /// When the call of this turn began, in nanoseconds of the watch's clock. Written before the turn becomes odd.
+    /// When the call of this epoch began, in nanoseconds of the watch's clock. Written before the epoch becomes odd.
     began: AtomicU64,
-    /// For when the timer is set, in the same unit; 0: nobody counts on it.
+    /// The time that the timer is set to, in the same unit; 0: nobody relies on it.
     due: AtomicU64,
-    /// How long before that time it is put off.
+    /// How long before that time a new call puts it off.
     spare: u64,
     watch: Wakeups,
     idle: Mutex<Idle>,
@@ -102,7 +104,7 @@ enum Parted {
     Leave,
 }
 
-/// What an idle thread becomes.
+/// The next role of an idle thread.
 enum Wake {
     Owner(Box<EventLoop>),
     Helper(Token, Work),
@@ -123,11 +125,12 @@ enum Performed {
     Lost(bool),
 }
 
-/// A thread group of `threads` threads, whose completions go to `completed`, and what they were given lies on `desks`.
+/// A thread group of `threads` threads, whose completions go to `completed`; requests for them wait at `desks`.
 ///
-/// `puts_off`: a busy owner puts the timer off before it fires, and the watcher sleeps. Otherwise the timer fires every other tick. Where
-/// workers and clients share cores the watcher's wake is what lets the kernel spread them: without it some of four workers were
-/// seen to answer 1.4 to 2 times as many requests as others, for seconds; with it at most 1.3 times as many. It costs 3 to 5 %.
+/// `puts_off`: a busy owner puts the timer off before it fires, and the watcher sleeps. Otherwise the timer fires every other
+/// tick. Where workers and clients share cores the watcher's wake lets the kernel spread them: without it some of four workers
+/// were seen to answer 1.4 to 2 times as many requests as others, for seconds; with it at most 1.3 times as many. It costs 3 to 5
+/// %.
 ///
 /// # Errors
 /// When there are no descriptors left.
@@ -150,14 +153,14 @@ pub fn group(threads: usize, completed: Completions, desks: Desks, puts_off: boo
 }
 
 impl ThreadGroup {
-    /// Takes the loop that was laid down in this turn, unless somebody else has.
+    /// Takes the loop that was published in this epoch, unless another thread has.
     fn take(&self, epoch: u64) -> Option<Box<EventLoop>> {
         self.epoch.compare_exchange(epoch, epoch + 1, Acquire, Relaxed).ok()?;
         self.table.take()
     }
 
-    /// Puts the timer off: when it fires, no call that begins now is older than two ticks. What `due` says comes true a moment
-    /// later; the other way round, others would count on a time that the watcher has already seen go by.
+    /// Puts the timer off: when it fires, no call that begins now is older than two ticks. It stores `due` first and sets the
+    /// timer a moment later. In the reverse order, others would rely on a time that the watcher has already seen pass.
     #[cold]
     fn put_off(&self) {
         let due = self.watch.now() + 2 * TICK_NS;
@@ -165,7 +168,7 @@ impl ThreadGroup {
         self.watch.set(due);
     }
 
-    /// The timer has fired and is cleared: takes the loop if the call of this turn has lasted a tick.
+    /// The timer has fired and is cleared: takes the loop if the call of this epoch has lasted a tick.
     fn look(&self, epoch: u64) -> Option<Box<EventLoop>> {
         if epoch % 2 == 1 {
             let ready = self.began.load(Relaxed) + TICK_NS;
@@ -175,7 +178,7 @@ impl ThreadGroup {
                 return None;
             }
             if let Some(event_loop) = self.take(epoch) {
-                // The taker publishes next, or gives the loop to who does.
+                // The taker publishes next, or gives the loop to the thread that does.
                 self.due.store(0, Relaxed);
                 return Some(event_loop);
             }
@@ -184,7 +187,7 @@ impl ThreadGroup {
         None
     }
 
-    /// The timer is not set: from now on whoever publishes sets it, and for who counts on it still, it is set here.
+    /// The timer is not set: makes the next thread that publishes set it, and sets it here for one that still relies on it.
     fn settle(&self) {
         self.due.store(0, Relaxed);
         fence(SeqCst);
@@ -206,7 +209,7 @@ impl ThreadHandle {
         (1..self.group.mail.len()).for_each(|index| self.send(ThreadId(index), Mail::Leave));
     }
 
-    /// Whose place it is.
+    /// The thread that has this place.
     pub fn thread(&self) -> ThreadId {
         self.me
     }
@@ -299,7 +302,7 @@ impl ThreadHandle {
         Performed::Kept(event_loop)
     }
 
-    /// Does the work, and says how many streams this thread has now.
+    /// Does the work, and publishes how many streams this thread has now.
     fn serve(&self, work: Work, ctx: &mut ThreadCtx) -> Served {
         let served = ctx.serve(work, || self.group.desks.take(self.me));
         let streams = &self.group.streams[self.me.0];
@@ -309,7 +312,7 @@ impl ThreadHandle {
         served
     }
 
-    /// Whether the next call may be another thread's, or lie on the desk of this one.
+    /// Whether another thread may make the next call, or its request may wait at the desk of this one.
     fn may_part(&self, event_loop: &EventLoop) -> bool {
         !event_loop.outside.is_empty() || event_loop.wants_help() || (event_loop.has_helpers() && self.group.streams(self.me) > 0)
     }
@@ -326,14 +329,15 @@ impl ThreadHandle {
         }
     }
 
-    /// Lays the loop on the table for a call that begins `now`, by the owner's clock; returns the number of the turn.
+    /// Puts the loop on the table for a call that begins `now`, by the owner's clock; returns the epoch.
     fn publish(&self, event_loop: Box<EventLoop>, now: u64) -> u64 {
         let group = &self.group;
         group.table.store(Some(event_loop));
         group.began.store(now, Relaxed);
         let epoch = group.epoch.load(Relaxed) + 1;
         group.epoch.store(epoch, Release);
-        // Between the odd turn above and the look below, as between the two in `settle`: one of the two threads sees the other.
+        // The fence is between the odd epoch above and the read of `due` below. The one in `settle` is between the same two in
+        // reverse. So one of the two threads sees the other's change.
         fence(SeqCst);
         if group.due.load(Relaxed) <= now + group.spare {
             group.put_off();
@@ -347,7 +351,7 @@ impl ThreadHandle {
         }
     }
 
-    /// Joins the idle threads and tells the loop what was done; says whether as their watcher.
+    /// Joins the idle threads and reports the result to the loop; returns whether this thread is their watcher.
     fn post(&self, token: Token, served: Served, rest: bool, ctx: &mut ThreadCtx) -> bool {
         let completion = ctx.completion(token, served, rest);
         // Others may wait for the interpreter.
@@ -357,7 +361,7 @@ impl ThreadHandle {
         watching
     }
 
-    /// Waits until this thread is needed, which has joined the idle ones or has not.
+    /// Waits until this thread is needed; it may have joined the idle ones already.
     fn wait(&self, joined: Option<bool>) -> io::Result<Wake> {
         let mut watching = joined.unwrap_or_else(|| self.join_idle());
         loop {
@@ -387,7 +391,8 @@ impl ThreadHandle {
         let group = &self.group;
         let mut fired = false;
         loop {
-            // First the turn, then the mail: who sends this thread away has the loop in hand, and a later turn to publish it.
+            // The epoch is read first, then the mail: a thread that sends this one away owns the loop, and publishes it in a
+            // later epoch.
             let epoch = group.epoch.load(Acquire);
             if let Some(mail) = group.mail[self.me.0].look() {
                 return Ok(Watched::Mail(mail));
@@ -402,12 +407,12 @@ impl ThreadHandle {
         }
     }
 
-    /// Whether it still is: between the mail and its reading it may have left and passed the watch on.
+    /// Whether it still is the watcher: between the mail and its reading another thread may have replaced it.
     fn is_watcher(&self) -> bool {
         self.group.idle.lock().unwrap_or_else(PoisonError::into_inner).watcher == Some(self.me)
     }
 
-    /// Joins the idle threads; says whether as their watcher.
+    /// Joins the idle threads; returns whether this one is their watcher.
     fn join_idle(&self) -> bool {
         let mut idle = self.group.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if idle.watcher.is_none() {
@@ -418,10 +423,11 @@ impl ThreadHandle {
         false
     }
 
-    /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop on the
-    /// table there is nothing to watch, and whoever becomes idle next watches again.
+    /// Takes a thread with the fewest streams, and not more than `most`, out of the idle ones, the watcher last: without the loop
+    /// on the table there is nothing to watch, and the next thread that becomes idle watches again.
     ///
-    /// One that is `outside` has work in its mail, or its completion is not read yet. As many others as slots are free are idle or about to be.
+    /// One that is `outside` has work in its mail, or its completion is not read yet. As many others as there are free permits
+    /// are idle or about to be.
     fn claim_idle(&self, most: u64, outside: &ThreadSet) -> Option<ThreadId> {
         let mut idle = self.group.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let streams = |thread: ThreadId| self.group.streams(thread);

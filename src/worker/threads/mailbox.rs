@@ -1,4 +1,4 @@
-//! What threads of a worker tell each other.
+//! The mail that threads of a worker send each other.
 
 use std::collections::VecDeque;
 
@@ -7,7 +7,7 @@ use crate::worker::connection::Token;
 use crate::worker::event_loop::EventLoop;
 use crate::worker::work::Work;
 
-/// What another thread is told.
+/// An order to another thread.
 pub enum Mail {
     /// Be the watcher.
     Watch,
@@ -19,8 +19,8 @@ pub enum Mail {
     Leave,
 }
 
-/// What waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the watcher
-/// waits for more than mail.
+/// The mail that waits to be read by one thread. A channel would do, but its receivers spin and yield before they sleep, and the
+/// watcher waits for more than mail.
 #[derive(Default)]
 pub struct MailBox {
     inside: Mutex<Inside>,
@@ -35,7 +35,7 @@ struct Inside {
 }
 
 impl MailBox {
-    /// Says whether the reader's bell must be rung.
+    /// Adds mail; returns whether the reader's bell must be rung.
     #[must_use]
     pub fn put(&self, mail: Mail) -> bool {
         let mut inside = self.inside();
@@ -60,7 +60,7 @@ impl MailBox {
         }
     }
 
-    /// What is there. The reader waits for its bell from now on.
+    /// Takes the mail that is there. The reader waits for its bell from now on.
     pub fn look(&self) -> Option<Mail> {
         let mut inside = self.inside();
         inside.by_bell = true;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-/// How long a call may keep the loop: between one and two ticks. The watcher's timer is set to two ticks after the begin of a call, and
-/// put off by the first call that begins less than one before it fires: a call that is back within a tick never wakes the watcher of
-/// a worker that is alone ([`super::executor::group`]).
-/// Shorter, and ordinary calls of a millisecond lose the loop, which costs two context switches; longer, and the others wait
-/// longer. One millisecond was measured to leave others untouched by slow calls.
+/// How long a call may keep the loop: between one and two ticks. The watcher's timer is set to two ticks after the begin of a
+/// call, and put off by the first call that begins less than one tick before it fires. So a call that is back within a tick never
+/// wakes the watcher of a worker that is alone ([`super::executor::group`]). With a shorter tick ordinary calls of a millisecond
+/// would lose the loop, which costs two context switches; with a longer one the others would wait longer. One millisecond was
+/// measured to leave others untouched by slow calls.
 pub const TICK: Duration = Duration::from_millis(1);
 
 /// [`TICK`] in nanoseconds.
@@ -16,7 +16,7 @@ pub const TICK_NS: u64 = TICK.as_nanos() as u64;
 /// context switches and saves the loop a wait of a tick.
 const SLOW: u8 = 4;
 
-/// From here on calls go to other threads.
+/// From this score on calls go to other threads.
 const ENOUGH: u8 = 6;
 
 /// Highest score: so many quick calls, less [`ENOUGH`], bring the calls back to the owner of the loop.

@@ -1,5 +1,5 @@
-//! What the threads of a worker hand over to each other with. Only these names, so that tests/handover.rs can put its own in their
-//! place and try every order in which the threads may run.
+//! The primitives by which the threads of a worker exchange things. They use only these names, so that tests/handover.rs can
+//! replace them by its own and try every order in which the threads may run.
 
 pub use std::sync::atomic::{AtomicU8, AtomicU64, Ordering, fence};
 pub use std::sync::{Arc, PoisonError};
@@ -13,8 +13,8 @@ pub use crate::sys::time::monotonic;
 #[cfg(tsan)]
 pub use seen::{Condvar, Mutex, MutexGuard};
 
-/// Locks whose order ThreadSanitizer sees (scripts/tsan). A thread that had to wait for a lock of std takes it inside of std, which
-/// is not instrumented; so what the lock guards is preceded by an access of its own that is.
+/// Locks whose order ThreadSanitizer sees (scripts/tsan). A thread that had to wait for a lock of std takes it inside of std,
+/// which is not instrumented; so each access to the guarded data is preceded by an access of its own that is.
 #[cfg(tsan)]
 mod seen {
     use std::ops::{Deref, DerefMut};

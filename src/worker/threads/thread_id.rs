@@ -4,11 +4,11 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ThreadId(pub usize);
 
-/// The thread that runs the process's `main`; with one application slot it alone calls the application.
+/// The thread that runs the process's `main`; with one permit it alone calls the application.
 pub const MAIN: ThreadId = ThreadId(0);
 
-/// The members that are in the application, each as often as it owes the loop a completion: a member may own the loop again before
-/// its last completion is read.
+/// The members that are in the application, each as often as it owes the loop a completion: a member may own the loop again
+/// before its last completion is read.
 #[derive(Clone, Debug)]
 pub struct ThreadSet {
     owing: Vec<u32>,
@@ -16,12 +16,12 @@ pub struct ThreadSet {
 }
 
 impl ThreadSet {
-    /// None of `size` members.
+    /// An empty set of `size` members.
     pub fn none(size: usize) -> Self {
         Self { owing: vec![0; size], count: 0 }
     }
 
-    /// Letters owed in all: the application slots that are taken.
+    /// Completions owed in all: the permits that are taken.
     pub fn len(&self) -> usize {
         self.count
     }
@@ -36,13 +36,13 @@ impl ThreadSet {
         self.owing[thread.0] > 0
     }
 
-    /// This one owes a completion more.
+    /// Notes that this one owes one more completion.
     pub fn insert(&mut self, thread: ThreadId) {
         self.owing[thread.0] += 1;
         self.count += 1;
     }
 
-    /// A completion of this one is read.
+    /// Notes that a completion of this one was read.
     pub fn remove(&mut self, thread: ThreadId) {
         self.owing[thread.0] -= 1;
         self.count -= 1;

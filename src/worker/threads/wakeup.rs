@@ -1,10 +1,12 @@
-//! What wakes the watcher: a timer that is put off as long as calls are quick, and a bell for each thread.
+//! The wake-ups of idle threads: a timer that is put off as long as calls are quick, and a bell for each thread.
 //!
-//! The timer is a timerfd(2) and not a wait with a timeout, because another thread must be able to put it off: one system call
-//! in a tick instead of an interrupt and two context switches. And it goes on being ready until it is seen, so that nothing is lost
-//! when the watch changes hands. Who waits for a descriptor cannot wait for a condition too, hence the bells (eventfd(2)).
+//! The timer is a timerfd(2) and not a wait with a timeout, because another thread must be able to put it off: one system call in
+//! a tick instead of an interrupt and two context switches. And it stays ready until it is cleared, so nothing is lost when
+//! another thread becomes the watcher. A thread that waits for a descriptor cannot wait for a condition too, hence the bells
+//! (eventfd(2)).
 //!
-//! A child that the application forks has the same timer, and must leave it alone; it has no watcher, so it needs none of its own.
+//! A child that the application forks has the same timer, and must leave it alone; it has no watcher, so it needs none of its
+//! own.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -33,7 +35,7 @@ pub struct Wakeups {
 }
 
 impl Wakeups {
-    /// For so many threads. The timer is not set.
+    /// The timer, which is not set, and the bells of so many threads.
     pub fn new(threads: usize) -> io::Result<Self> {
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
         let bell = |_| EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK);
@@ -46,7 +48,7 @@ impl Wakeups {
         monotonic()
     }
 
-    /// Lets the timer fire then, and at no other time that was set before.
+    /// Sets the timer to this time; a time that was set before no longer counts.
     pub fn set(&self, at: u64) {
         if std::process::id() == self.process {
             let at = Expiration::OneShot(Duration::from_nanos(at).into());
@@ -56,7 +58,7 @@ impl Wakeups {
         }
     }
 
-    /// Ends the wait of this thread, the present one or else the next.
+    /// Ends the present wait of this thread, or else its next one.
     pub fn ring(&self, thread: ThreadId) {
         // EAGAIN: it has been rung 2^64 - 2 times.
         if self.bells[thread.0].write(1).is_err_and(|error| error != Errno::EAGAIN) {
@@ -64,18 +66,18 @@ impl Wakeups {
         }
     }
 
-    /// The application has closed or replaced a descriptor: whoever waits learns it, and ends the worker.
+    /// The application has closed or replaced a descriptor: a waiting thread gets an error, and ends the worker.
     #[cold]
     fn fail(&self) {
         self.broken.store(true, SeqCst);
         for bell in &self.bells {
-            // A bell that is gone too wakes nobody; the others do.
+            // A bell whose descriptor is gone too wakes nobody; the others do.
             let _ = bell.write(1);
         }
     }
 
-    /// Waits for the timer and for this thread's bell. Says whether the timer has fired, which it goes on saying to everybody
-    /// until it is cleared or set; may return for no reason.
+    /// Waits for the timer and for this thread's bell. Returns whether the timer has fired, which every waiter sees until the
+    /// timer is cleared or set; may return for no reason.
     ///
     /// # Errors
     /// When the application has closed the descriptors.
@@ -96,7 +98,7 @@ impl Wakeups {
         Ok(fired)
     }
 
-    /// Whether the timer has fired and nobody has cleared it; it is cleared.
+    /// Clears the timer; returns whether it had fired and nobody had cleared it.
     ///
     /// # Errors
     /// As above.
