@@ -1,4 +1,4 @@
-//! The stream that is asked while the loop lies on the table ([`crate::worker::send::coalesce`]).
+//! The stream that is asked while the loop is on the table ([`crate::worker::send::coalesce`]).
 
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
@@ -8,12 +8,12 @@ use crate::worker::work::Work;
 
 use super::EventLoop;
 
-/// The stream that is asked while the loop lies on the table.
+/// The stream that is asked while the loop is on the table.
 #[derive(Debug, Default)]
 pub struct Pulled(Option<(Token, Arc<BlockBuffer>)>);
 
 impl Pulled {
-    /// The loop will be laid on the table for this work.
+    /// Prepares for this work, for which the loop will be put on the table.
     pub fn begin(&mut self, token: Token, work: &Work) {
         self.0 = match work {
             Work::Advance(answer) => {
@@ -24,18 +24,18 @@ impl Pulled {
         };
     }
 
-    /// The loop is back.
+    /// Ends that: the loop is back.
     pub fn end(&mut self) {
         self.0 = None;
     }
 }
 
 impl EventLoop {
-    /// The loop was taken while a stream was asked for its next block: sends the blocks that it has given.
+    /// After the loop was taken while a stream was asked for its next block: sends the blocks that the stream has given.
     pub(in crate::worker) fn send_gathered(&mut self, ctx: &mut ThreadCtx) {
         let Some((token, block_buffer)) = self.pulled.0.take() else { return };
         let Some(connection) = self.find(token) else { return };
-        // Before the block buffer is empty: what `write()` sends from then on must not overtake what lay there.
+        // This comes before the block buffer is emptied: later bytes of `write()` must not overtake its contents.
         connection.link.precedence.set();
         let mut bytes = block_buffer.take();
         let next = connection.send_gathered(&mut bytes, ctx);

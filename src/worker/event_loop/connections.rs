@@ -1,5 +1,5 @@
-//! The table of connections: how one gets in, is found, is looked at when its deadline has passed, and gets out; and what becomes of
-//! what it asks for.
+//! The slab of connections: how one is added, found, driven when its deadline has passed, and removed, and what the loop does for
+//! it.
 //!
 //! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
 //! new connection is read, answered and closed without the poll ever knowing of it.
@@ -25,13 +25,13 @@ use super::EventLoop;
 const GENERATION_MAX: u32 = 0x7fff_ffff;
 
 impl EventLoop {
-    /// A new connection: read at once, for its request is usually there already.
+    /// Reads a new connection at once, since its request is usually there already.
     pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let token = self.welcome(stream, peer, listener, ctx)?;
         self.begin_turn(token, ctx)
     }
 
-    /// Puts a connection that was just accepted into the table; `None`: its peer may not connect, and it is closed.
+    /// Adds a connection that was just accepted; `None`: its peer may not connect, and it is closed.
     pub(super) fn welcome(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
         let Some(gate) = &ctx.gate else { return Some(self.insert(stream, peer, listener, ctx)) };
         if !gate.admits(&peer) {
@@ -43,14 +43,14 @@ impl EventLoop {
         Some(token)
     }
 
-    /// A turn of this connection, unless it is gone.
+    /// Drives this connection, unless it is gone.
     pub(super) fn begin_turn(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         ctx.send.set_crowded(self.is_crowded());
         let next = self.find(token)?.begin_turn(ctx);
         self.follow(token, next, ctx)
     }
 
-    /// Puts a new connection into the table.
+    /// Adds a new connection.
     pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Token {
         self.generation = self.generation % GENERATION_MAX + 1;
         let link = Link::new(stream, self.peer(peer), listener, ctx.bodies.disk.clone());
@@ -58,7 +58,7 @@ impl EventLoop {
         let token = Token::new(entry.key() as u32, self.generation);
         let connection = entry.insert(Connection::new(token, link, ctx.clock.ms() + ctx.rules.header_timeout));
         connection.waited = self.acceptor.is_late();
-        // Before its first byte is looked at, so that the master knows whether a client was there when the worker dies.
+        // This comes before its first byte is parsed, so that the master knows whether a client was there when the worker dies.
         ctx.slot().set_connections(self.connections.len() as u32);
         token
     }
@@ -73,12 +73,12 @@ impl EventLoop {
         self.connections.get_mut(token.key()).filter(|connection| connection.token == token)
     }
 
-    /// A timer entry has fired; it may be older than the connection's deadline, or than the connection.
+    /// Handles a timer entry that has fired; it may be older than the connection's deadline, or than the connection.
     pub(super) fn expire(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let now = ctx.clock.ms();
         let connection = self.find(token)?;
         if connection.armed > now {
-            // An entry for a later time was there already when this one was armed; the live one is still in the wheel.
+            // This is not the live entry of the connection, which is still in the wheel.
             return None;
         }
         connection.armed = u64::MAX;
@@ -95,7 +95,7 @@ impl EventLoop {
         self.follow(token, next, ctx)
     }
 
-    /// Does what a step of a connection asked for; passes on what only the application can do.
+    /// Does what a connection asked for in its last step; returns work that only the application can do.
     pub(in crate::worker) fn follow(&mut self, token: Token, next: Next, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         match next {
             Next::Wait => {
@@ -142,7 +142,7 @@ impl EventLoop {
     /// Ends a connection; a stream that it still had is dropped by the application's side.
     fn close(&mut self, token: Token, reason: CloseReason, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if self.connections[token.key()].held {
-            // What the client has asked for before it closed its end.
+            // The requests that the client sent before it closed its end.
             self.send_held(ctx);
             self.find(token)?;
         }
@@ -162,14 +162,14 @@ impl EventLoop {
         Some((Token::NONE, Work::Drop(answer)))
     }
 
-    /// The client has the end of this connection: its descriptor is closed with those of others.
+    /// Ends a connection whose client has its end already: the descriptor is closed with those of others.
     fn close_later(&mut self, link: Arc<Link>) {
         if Arc::into_inner(link).is_some_and(|link| self.ended.add(link.stream.into())) {
             self.close_ended();
         }
     }
 
-    /// Closes what waits for it.
+    /// Closes the descriptors that wait for it.
     #[inline]
     pub(super) fn close_ended(&mut self) {
         if self.ended.close() {

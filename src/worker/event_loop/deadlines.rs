@@ -1,4 +1,4 @@
-//! What the owner of the loop does about calls that last longer than `--timeout`: an exception in the call first, then an answer
+//! How the owner of the loop treats calls that last longer than `--timeout`: first an exception in the call, then an answer
 //! without it. It needs no lock of the interpreter for either.
 
 use crate::channel::Report;
@@ -9,10 +9,10 @@ use crate::worker::deadline::calls::{Overdue, OverdueAction};
 use crate::worker::deadline::late::LateAnswer;
 
 impl EventLoop {
-    /// Looks after calls that last too long.
+    /// Handles calls that last too long.
     #[inline]
     pub(super) fn meet_deadlines(&mut self, ctx: &mut ThreadCtx) {
-        // Without a call outside of the loop not even the time is looked at.
+        // Without a call outside of the loop not even the time is read.
         if self.calls.next().is_some_and(|next| next <= ctx.clock.ms()) {
             self.look_after_calls(ctx);
         }
@@ -29,7 +29,7 @@ impl EventLoop {
         }
     }
 
-    /// Answers a client without the call that it waits for; the worker is to be replaced.
+    /// Answers a client without the call that it waits for; the worker has to be replaced.
     fn give_up(&mut self, overdue: &Overdue, ctx: &mut ThreadCtx) {
         let call = ctx.scoreboard.call(ctx.slot, overdue.thread.0).in_flight();
         // It has just ended otherwise; its completion is on its way.
@@ -47,7 +47,7 @@ impl EventLoop {
         };
         self.calls.gave_up(overdue.thread, overdue.token);
         if self.handoff.hands_over {
-            // What cannot be handed over may have nobody now.
+            // Requests that cannot be handed over may have no thread now.
             self.handoff.retry.get_or_insert(ctx.clock.ms());
         }
         let request = ctx.describe(&call);
@@ -55,20 +55,20 @@ impl EventLoop {
         let stacks = if stacks.is_empty() { stacks } else { format!("\nwhen it was interrupted:\n{stacks}") };
         ctx.log.error(format_args!("a request does not end within --timeout; {outcome}: {request}{stacks}"));
         if !std::mem::replace(&mut self.reported.0, true) {
-            // Fails only when the master is gone, which the channel tells at the next turn.
+            // Fails only when the master is gone, which the channel shows in the next iteration.
             let _ = self.control.report(&Report::Stuck);
         }
     }
 
-    /// Whether every slot is taken by a call that was given up, or one of those keeps the interpreter from the others: nothing that
-    /// waits can be served here.
+    /// Whether every permit is taken by a call that was given up, or one of those keeps the interpreter from the others: no
+    /// waiting request can be served here.
     #[inline]
     pub(super) fn is_blocked(&mut self, now: u64) -> bool {
         let late = self.calls.late();
         late > 0 && (late >= self.permits || self.is_locked(now))
     }
 
-    /// Whether nothing that is in the application, or waits for it with a thread, will go on.
+    /// Whether no call will continue, neither one in the application nor one whose thread waits for the interpreter.
     #[cold]
     fn is_locked(&mut self, now: u64) -> bool {
         if self.calls.late() == 0 {
@@ -83,7 +83,8 @@ impl EventLoop {
         self.connections.is_empty() || (self.calls.late() > 0 && self.connections.iter().all(|(_, c)| c.link.claim.is_late()))
     }
 
-    /// When the application has only calls that were given up, the worker cannot leave by itself: the master, told once, ends it.
+    /// When the application has only calls that were given up, the worker cannot leave by itself: reports that once to the
+    /// master, which ends it.
     pub(super) fn tell_if_stranded(&mut self, now: u64) {
         let waits = self.errands.iter().any(|work| work.thread().is_some_and(|thread| !self.calls.is_late(thread)));
         let stranded = self.is_locked(now) && !waits;
@@ -93,7 +94,7 @@ impl EventLoop {
         }
     }
 
-    /// Complete requests that wait for a slot that will not be free any more are answered 503 at once, so that the worker can leave.
+    /// Answers complete requests with 503 at once when no permit will be free any more, so that the worker can leave.
     pub(super) fn turn_waiting_away(&mut self, ctx: &ThreadCtx) {
         let now = ctx.clock.ms();
         let waiting: Vec<Token> =
@@ -101,7 +102,7 @@ impl EventLoop {
         waiting.into_iter().for_each(|token| self.refuse_soon(token, now));
     }
 
-    /// The wait of this connection's request is over.
+    /// Ends the wait of this connection's request.
     pub(super) fn refuse_soon(&mut self, token: Token, now: u64) {
         if let Some(connection) = self.find(token) {
             connection.hurry(now);
@@ -119,7 +120,7 @@ fn interrupt(overdue: &Overdue, ctx: &ThreadCtx) {
         request: ctx.describe(&call),
     };
     if let Err(error) = alarm::ring(&ctx.alarms, target) {
-        // It is given up after the grace all the same.
+        // The call is still given up after the grace.
         ctx.log.warning(format_args!("cannot start the thread that interrupts a request: {error}"));
     }
 }

@@ -1,5 +1,5 @@
-//! What the loop does with the desks of its threads ([`crate::worker::threads::desk`]): puts requests there, and takes back those that wait for
-//! the interpreter for too long.
+//! The desks of the threads ([`crate::worker::threads::desk`]) as the loop uses them: it puts requests there, and takes back
+//! those that wait for the interpreter for too long.
 
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
@@ -9,15 +9,15 @@ use crate::worker::threads::thread_id::ThreadId;
 
 use super::EventLoop;
 
-/// How long a request waits for the interpreter before another worker may have it, in milliseconds: threads of Python let go of it
+/// How long a request waits for the interpreter before another worker may have it, in milliseconds: threads of Python release it
 /// that often (`sys.getswitchinterval`).
 const PATIENCE_MS: u64 = 5;
 
-/// Pause between two looks at what waits, in milliseconds.
+/// Pause between two checks of the requests that wait, in milliseconds.
 const AGAIN_MS: u64 = 5;
 
 impl EventLoop {
-    /// The request that this connection has submitted is for another thread, which is about to be sent for it.
+    /// Puts the request that this connection has submitted at the desk of another thread, which is about to get its mail.
     pub fn hand_out(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
         self.send_held(ctx);
         let mut queued = self.pack(token, ctx);
@@ -32,8 +32,8 @@ impl EventLoop {
         }
     }
 
-    /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may lie in the
-    /// outbox, and its cache knows the block of the request.
+    /// The same for the owner of the loop itself, which is about to call without having the interpreter. Its answers may be in
+    /// the outbox, and its cache knows the block of the request.
     pub fn keep_back(&mut self, token: Token, ctx: &mut ThreadCtx) {
         let queued = self.pack(token, ctx);
         self.lay_on_desk(ctx.thread, token, queued, ctx);
@@ -47,7 +47,7 @@ impl EventLoop {
         self.desks.lay(thread, token, queued);
     }
 
-    /// A thread of this worker may wait for the interpreter from now on: somebody is to look whether it still does.
+    /// Plans a check: a thread of this worker may wait for the interpreter from now on.
     pub(super) fn look_at_desks(&mut self, now: u64) {
         if self.handoff.has_others() {
             self.handoff.desks.get_or_insert(now + PATIENCE_MS);
@@ -61,13 +61,13 @@ impl EventLoop {
         }
         for (thread, token) in self.calls.on_desks(now.saturating_sub(PATIENCE_MS)) {
             let is_wanted = self.handoff.has_others() && ctx.scoreboard.others_adopt(ctx.slot);
-            // A connection that is gone is for its thread to find.
+            // The thread will find out itself that a connection is gone.
             let connection = self.connections.get(token.key()).filter(|connection| connection.token == token);
             let may = |queued: &QueuedRequest| is_wanted && connection.is_some_and(|connection| connection.may_hand_over(queued));
             match self.desks.take_back(thread, token, may) {
                 OnDesk::Begun => self.calls.begun(thread, token),
                 OnDesk::Back(queued) => self.hand_over_from_desk((thread, token), queued, ctx),
-                // As for one that waits for a slot.
+                // As for one that waits for a permit.
                 OnDesk::Lies if is_wanted && self.handoff.hands_over && self.is_blocked(now) => self.refuse_soon(token, now),
                 OnDesk::Lies => {}
             }
@@ -75,7 +75,7 @@ impl EventLoop {
         self.handoff.desks = (self.handoff.has_others() && self.calls.has_desks()).then_some(now + AGAIN_MS);
     }
 
-    /// Looks which requests have left their desks.
+    /// Notes which requests have left their desks.
     pub(super) fn note_begun(&mut self, now: u64) {
         for (thread, token) in self.calls.on_desks(now) {
             if matches!(self.desks.take_back(thread, token, |_| false), OnDesk::Begun) {
@@ -89,14 +89,14 @@ impl EventLoop {
         let Some(connection) = self.find(token) else { return };
         connection.leave_desk(queued, ctx);
         if !self.offers(token, ctx) {
-            // The queue has no room for it just now: it waits for its turn here.
+            // The queue has no room for it at present: it waits for a permit here.
             self.connections[token.key()].queued = true;
             self.parked.push_front(token);
             self.arm(token.key());
         }
     }
 
-    /// The request of this connection has waited for too long: it is the connection's again, unless its thread has begun it.
+    /// Takes back the request of this connection, which has waited for too long, unless its thread has begun it.
     pub(super) fn clear_desk(&mut self, thread: ThreadId, token: Token, ctx: &ThreadCtx) {
         let OnDesk::Back(queued) = self.desks.take_back(thread, token, |_| true) else { return };
         self.calls.took_back(thread, token);

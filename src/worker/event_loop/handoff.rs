@@ -1,16 +1,16 @@
-//! Lending: no request waits behind a busy worker while another is idle, and a worker that leaves hands its connections over.
+//! The hand-off: no request waits for a busy worker while another is idle, and a worker that leaves hands its connections over.
 //!
 //! ```text
 //! worker without a free slot ── complete request ──┐                    ┌──▶ worker with a free slot: serves it, has the
 //! worker that retires ───────── idle connection ───┴──▶ shared queue ───┘    connection from then on
 //! ```
-//! Only a worker with a free slot has the queue in its poll, level-triggered and exclusive, as the listening sockets: the kernel
-//! wakes one of those that sleep. Who is woken takes a connection before it does anything else, while its slot is still free: what
-//! it left in the queue would wake nobody again. It serves what waits in its own queue first.
+//! Only a worker with a free permit has the queue in its poll, level-triggered and exclusive, as the listening sockets: the
+//! kernel wakes one of those that sleep. A worker that is woken takes a connection before it does anything else, while its permit
+//! is still free: a connection left in the queue would wake nobody again. It serves the requests in its own queue first.
 //!
-//! A request that finds no room in the queue keeps its place here and is offered again a little later. What waits in the shared
-//! queue for longer than `--queue-timeout` is taken back by a worker that has handed over something, and refused. As many requests may
-//! wait there as in one worker (`--max-queue`).
+//! A request that finds no room in the queue keeps its place here and is offered again a little later. When one waits in the
+//! shared queue for longer than `--queue-timeout`, a worker that has handed over connections takes it back and refuses it. As
+//! many requests may wait there as in one worker (`--max-queue`).
 
 use std::fmt;
 use std::io;
@@ -28,35 +28,39 @@ use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::descriptors::{is_replaced, replaced};
 use crate::worker::overload::Refusal;
 
-/// How long what found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied in less.
+/// How long a request that found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied
+/// in less.
 const RETRY_MS: u64 = 5;
 
-/// How long all slots of a worker are taken before it hands over at once, in milliseconds; what has waited for so long is handed over in any
-/// case. A quick call that lost its core to another process has it again after a time slice (about 3 ms on Linux); hand-off each
-/// time would slowly draw the connections to the workers that are luckiest.
+/// How long all permits of a worker are taken before it hands over at once, in milliseconds; a request that has waited for so
+/// long is handed over in any case. A quick call that lost its core to another process has it again after a time slice (about 3
+/// ms on Linux); handing over each time would slowly concentrate the connections in the workers that are luckiest.
 const PATIENCE_MS: u64 = 5;
 
-/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been woken.
+/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been
+/// woken.
 const ASIDE_MS: u64 = 2;
 
-/// Requests that stay in this worker's queue, however long they wait, while its calls are slow and no other worker is free: as many
-/// threads may be back at about the same time. Through the shared queue each costs system calls, and its slot stands empty meanwhile.
+/// Requests that stay in this worker's queue, however long they wait, while its calls are slow and no other worker is free: as
+/// many threads may be back at about the same time. Through the shared queue each costs system calls, and its permit is unused
+/// meanwhile.
 const NEXT: usize = 4;
 
-/// Connections taken from the queue at once; the next turn takes more.
+/// Connections taken from the queue at once; the next iteration takes more.
 const BATCH: usize = 16;
 
-/// Descriptors left to the application, at most half of all: a connection that finds none on its way out of the queue is lost
+/// Descriptors left to the application, at most half of all: a connection that is taken from the queue without a free one is lost
 /// (unix(7)).
 const SPARE_DESCRIPTORS: usize = 256;
 
-/// Pause between two lines about connections that were lost, in milliseconds: who writes nonsense to the queue does not fill the log.
+/// Pause between two lines about connections that were lost, in milliseconds: nonsense that somebody writes to the queue must not
+/// fill the log.
 const LOST_MS: u64 = 10_000;
 
-/// What the loop knows of hand-off.
+/// The loop's state of the hand-off.
 pub(super) struct Handoff {
     queue: Queue,
-    /// Where packets are received, there from the start: what is in the queue must not wait for memory.
+    /// Where packets are received, allocated at the start: connections in the queue must not wait for memory.
     packet: Packet,
     /// Whether it gives connections away.
     enabled: bool,
@@ -72,20 +76,21 @@ pub(super) struct Handoff {
     listens: bool,
     /// Whether the worker leaves and hands its connections over.
     pub(super) hands_over: bool,
-    /// Since when all slots are taken, in milliseconds of the loop's clock; `None`: they were not at the end of a turn.
+    /// Since when all permits are taken, in milliseconds of the loop's clock; `None`: they were not at the end of an iteration.
     full_since: Option<u64>,
-    /// When what was kept for now is offered, in milliseconds of the loop's clock; `None`: nothing was.
+    /// When to offer the requests that were kept for a moment, in milliseconds of the loop's clock; `None`: there are none.
     pub(super) retry: Option<u64>,
-    /// When to look at the requests that wait for the interpreter, in milliseconds of the loop's clock; `None`: none does.
+    /// When to check the requests that wait for the interpreter, in milliseconds of the loop's clock; `None`: none does.
     pub(super) desks: Option<u64>,
     /// When a request that was handed over has waited too long, in milliseconds of the loop's clock.
     overdue: Option<u64>,
-    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of the
-    /// loop's clock.
+    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of
+    /// the loop's clock.
     aside: Option<u64>,
-    /// What was adopted and not looked at, in reverse order.
+    /// Connections that were adopted and not driven yet, in reverse order.
     pub(super) adopted: Vec<Token>,
-    /// Connections lost on their way that no line tells of, and when the last line was written, in milliseconds of the loop's clock.
+    /// Connections lost on their way that are in no line of the log yet, and when the last line was written, in milliseconds of
+    /// the loop's clock.
     lost: u64,
     lost_told: Option<u64>,
     /// Why the queue cannot be used any more.
@@ -94,7 +99,7 @@ pub(super) struct Handoff {
     ended: bool,
 }
 
-/// What came of an offer.
+/// The result of an offer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Offered {
     /// It is in the queue.
@@ -136,7 +141,7 @@ impl Handoff {
         }
     }
 
-    /// A connection is lost on its way; `why`.
+    /// Logs that a connection is lost on its way; `why`.
     fn lose(&mut self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
         self.lost += 1;
         let now = ctx.clock.ms();
@@ -150,7 +155,7 @@ impl Handoff {
         }
     }
 
-    /// Those of the queue.
+    /// The poll's settings of the queue.
     pub(super) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
         self.queue.ends()
     }
@@ -160,17 +165,17 @@ impl Handoff {
         self.retry.into_iter().chain(self.desks).chain(self.overdue).chain(self.aside).min()
     }
 
-    /// Whether there may be another worker for what is not in sight here, on desks.
+    /// Whether there may be another worker for requests at desks.
     pub(super) fn has_others(&self) -> bool {
         self.enabled && (self.shared || self.hands_over)
     }
 
-    /// The worker leaves. It hands its connections over if somebody is there to take them.
+    /// Begins to leave: the worker hands its connections over if somebody is there to take them.
     pub(super) fn leave(&mut self, to_others: bool) {
         self.enabled &= to_others;
         self.hands_over = self.enabled;
         if self.enabled {
-            // Somebody is there now, also for what had nobody else so far.
+            // Notes that somebody is there now, also for requests that had nobody else so far.
             (self.retry, self.desks) = (Some(0), Some(0));
         } else {
             (self.retry, self.desks, self.overdue) = (None, None, None);
@@ -179,20 +184,20 @@ impl Handoff {
 }
 
 impl EventLoop {
-    /// Whether no slot is free for a new request.
+    /// Whether no permit is free for a new request.
     pub(super) fn is_full(&self) -> bool {
         self.outside.len() >= self.permits
     }
 
-    /// Whether the worker leaves and keeps no connection behind its answer.
+    /// Whether the worker leaves and keeps no connection after its answer.
     pub(super) fn is_draining(&self) -> bool {
         self.leaving != Leaving::No && !self.handoff.hands_over
     }
 
-    /// Gives a request that was just parked to another worker; whether it has. One that can wait in this worker (`patient`) may
-    /// stay for a moment.
+    /// Gives a request that was just parked to another worker; returns whether it has. One that can wait in this worker
+    /// (`patient`) may stay for a moment.
     pub(super) fn hand_over(&mut self, token: Token, patient: bool, ctx: &mut ThreadCtx) -> bool {
-        // Others that are kept for now are before it.
+        // Others that are kept for a moment are before it.
         let waits = self.handoff.retry.is_some() && !self.parked.is_empty();
         if waits || !self.handoff.enabled || !self.is_full() {
             return false;
@@ -210,7 +215,7 @@ impl EventLoop {
         offer == Offered::HandedOver
     }
 
-    /// Offers a connection; whether it is gone.
+    /// Offers a connection; returns whether it is gone.
     pub(super) fn offers(&mut self, token: Token, ctx: &mut ThreadCtx) -> bool {
         self.offer(token, ctx) == Offered::HandedOver
     }
@@ -218,10 +223,10 @@ impl EventLoop {
     fn offer(&mut self, token: Token, ctx: &mut ThreadCtx) -> Offered {
         let Some(connection) = self.find(token) else { return Offered::Kept };
         if connection.is_waiting() {
-            // A worker that is free need not wait for another one's turn, however few may wait.
+            // A free worker may take it at once, however few may wait.
             let board = &ctx.scoreboard;
             let handoff = &self.handoff;
-            // The count may be wrong where workers have died; of an empty queue it is.
+            // The count may be wrong after workers have died; it certainly is if the queue is empty.
             let few = || board.in_transit() < handoff.max_queue || handoff.queue.is_empty();
             let room = board.others_adopt(ctx.slot) || (handoff.shared && few());
             if !room {
@@ -253,15 +258,15 @@ impl EventLoop {
         Offered::HandedOver
     }
 
-    /// Lets go of a connection that is in the queue.
+    /// Removes a connection that is in the queue.
     fn part(&mut self, token: Token) {
-        // By hand: the socket lives on in the queue, and so would its place in the poll.
+        // This has to be explicit: the socket lives on in the queue, and its registration with the poll would too.
         self.unwatch(token);
         self.connections.remove(token.key());
         self.acceptor.freed();
     }
 
-    /// The end of a turn: offers what is left, listens to the queue or not.
+    /// At the end of an iteration: offers the requests that are left, and adds the queue to the poll or removes it.
     pub(super) fn hand_on(&mut self, ctx: &mut ThreadCtx) -> io::Result<()> {
         let now = ctx.clock.ms();
         if let Some(error) = self.handoff.failure.take() {
@@ -313,7 +318,7 @@ impl EventLoop {
                 Offered::Kept => {
                     let token = self.parked[index];
                     if self.handoff.hands_over && self.is_blocked(now) {
-                        // Nobody can have it, and nobody here will run it.
+                        // No other worker can have it, and no thread here will run it.
                         self.refuse_soon(token, now);
                     }
                     index += 1;
@@ -347,7 +352,7 @@ impl EventLoop {
         }
     }
 
-    /// Takes back a request that has waited in the queue for too long, if nobody else is there to.
+    /// Takes back a request that has waited in the queue for too long, if nobody else is there to take it.
     pub(super) fn reclaim(&mut self, ctx: &mut ThreadCtx) {
         let now = ctx.clock.ms();
         if self.handoff.overdue.is_some_and(|at| at <= now) {
@@ -423,14 +428,14 @@ impl EventLoop {
         self.handoff.adopted.push(token);
     }
 
-    /// Goes on with an adopted connection.
+    /// Drives an adopted connection.
     pub(super) fn take_up(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let (token, work) = self.begin_turn(token, ctx)?;
         let waited = ctx.job.queued / NS_PER_MS;
         if !matches!(work, Work::Call) || waited < ctx.rules.queue_timeout {
             return Some((token, work));
         }
-        // Those behind it in the queue are about as old.
+        // Those after it in the queue are about as old.
         self.handoff.overdue = Some(ctx.clock.ms());
         self.overload.count(Refusal::Waited);
         let connection = self.find(token)?;
@@ -443,7 +448,7 @@ impl EventLoop {
         self.follow(token, next, ctx)
     }
 
-    /// Whether nothing is left in the queue, for a worker that may be the last: takes out what there is.
+    /// Whether nothing is left in the queue, for a worker that may be the last: takes out the connections that are there.
     pub(super) fn is_queue_empty(&mut self, ctx: &mut ThreadCtx) -> bool {
         if self.handoff.hands_over {
             return true;

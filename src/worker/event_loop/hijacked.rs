@@ -7,17 +7,18 @@ use mio::unix::SourceFd;
 use super::{EventLoop, ThreadCtx, Token};
 
 impl EventLoop {
-    /// The socket is offered to the application: what happens to it is no business of the loop until it is back.
+    /// Removes a socket from the poll that is offered to the application: the loop leaves it alone until it is back.
     pub(super) fn unwatch(&mut self, token: Token) {
         let connection = &mut self.connections[token.key()];
         if std::mem::take(&mut connection.registered) {
             let fd = connection.link.stream.as_raw_fd();
-            // Fails only for a socket that is not there.
+            // Fails only for a socket that is not registered.
             let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
         }
     }
 
-    /// A request finds no slot: says so when connections that were taken over have them all. Looks only when it is the first to wait.
+    /// A request finds no permit: logs when connections that were taken over have them all. Checks only when it is the first to
+    /// wait.
     pub(super) fn note_taken(&mut self, ctx: &ThreadCtx) {
         if self.parked.is_empty() {
             self.overload.note_held(ctx.calls_without_deadline(), self.permits, &ctx.log);

@@ -1,18 +1,19 @@
-//! A turn of the loop. It has one fixed order:
+//! An iteration of the loop. It has one fixed order:
 //!
-//! 1. the nearest deadline is the poll's timeout (none while a connection waits for its turn),
+//! 1. the nearest deadline is the poll's timeout (none while a connection waits to be driven),
 //! 2. poll, without holding back the application's threads,
 //! 3. the clock, once,
 //! 4. orders of the master and signals,
 //! 5. connections that other workers hand over,
-//! 6. completions of threads that were in the application; while calls are slow, answers wait until the next requests are on their way,
-//! 7. work that waited for a free application slot, then those answers,
+//! 6. completions of threads that were in the application; while calls are slow, answers wait until the next requests have been
+//!    handed out,
+//! 7. work that waited for a permit, then those answers,
 //! 8. listening sockets,
 //! 9. sockets of connections,
-//! 10. connections that gave up their turn for others,
+//! 10. connections whose budget was used up,
 //! 11. deadlines,
-//! 12. what the turn has put together: held answers, descriptors of ended connections, the scoreboard, the access log;
-//!     listeners, hand-off and leaving.
+//! 12. results of the iteration: held answers, descriptors of ended connections, the scoreboard, the access log; listeners,
+//!     hand-off and leaving.
 
 use std::collections::VecDeque;
 use std::io;
@@ -25,7 +26,7 @@ use crate::worker::work::Work;
 
 use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
 
-/// Where the turn is.
+/// How far the iteration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     Poll,
@@ -40,26 +41,26 @@ pub(super) enum Stage {
     End,
 }
 
-/// One turn of the loop, kept between two pieces of work.
+/// One iteration of the loop, kept between two pieces of work.
 #[derive(Debug)]
 pub(super) struct Iteration {
     pub(super) stage: Stage,
-    /// Letters whose answers wait, in order.
+    /// Completions whose answers wait, in order.
     pub(super) opened: VecDeque<Completion>,
-    /// Parked work that was not looked at in this turn.
+    /// Number of parked pieces of work that were not tried yet in this iteration.
     pub(super) parked: usize,
     /// Listeners that were ready, each with the connections that may still be taken from it.
     pub(super) accepting: Vec<(usize, usize)>,
     /// Sockets that were ready, in reverse order.
     sockets: Vec<(Token, Edge)>,
-    /// Connections of the last turn that still have theirs.
+    /// Connections whose budget was used up in the last iteration and that were not driven since.
     yielded: usize,
     /// Connections whose timer entry has fired.
     due: Vec<Token>,
 }
 
 impl Iteration {
-    /// Before the first one: as at the end of one.
+    /// The state before the first one: as at the end of one.
     pub(super) fn new() -> Self {
         Self {
             stage: Stage::End,
@@ -73,7 +74,7 @@ impl Iteration {
     }
 }
 
-/// What the thread does next.
+/// The next task of the thread.
 #[derive(Debug)]
 pub enum Step {
     /// Work in the application for this connection, then [`EventLoop::resume`].
@@ -85,7 +86,7 @@ pub enum Step {
 }
 
 impl EventLoop {
-    /// Goes on with the turn until the application is needed or the worker is done.
+    /// Continues the iteration until the application is needed or the worker is done.
     pub fn next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Step> {
         loop {
             let work = match self.iteration.stage {
@@ -110,7 +111,7 @@ impl EventLoop {
                         self.iteration.stage = Stage::Parked;
                         if !ctx.may_call && self.outside.is_empty() {
                             self.send_held(ctx);
-                            // This thread may have no other turn for long.
+                            // This thread may run no other iteration for long.
                             ctx.end_iteration();
                             return Ok(Step::HandOver(MAIN));
                         }
@@ -185,14 +186,14 @@ impl EventLoop {
         self.iteration.stage == Stage::Sockets && !self.iteration.sockets.is_empty()
     }
 
-    /// Where a turn begins.
+    /// The first stage of an iteration.
     fn first_stage(&self, ctx: &ThreadCtx) -> Stage {
-        // Who owes no completion has sent none, and work is parked only while slots are taken.
+        // A thread that owes no completion has sent none, and work is parked only while permits are taken.
         let calm = ctx.may_call && self.is_quiet() && self.parked.is_empty();
         if calm { Stage::Accept } else { Stage::Letters }
     }
 
-    /// Sorts what the poll brought, and follows orders at once.
+    /// Sorts the events of the poll, and follows orders at once.
     fn sort_events(&mut self, ctx: &mut ThreadCtx) {
         let (mut ordered, mut handed_over) = (false, false);
         for event in &self.events {
@@ -225,7 +226,7 @@ impl EventLoop {
         }
     }
 
-    /// Takes the next connection of this turn.
+    /// Takes the next connection of this iteration.
     fn accept_next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Option<(Token, Work)>> {
         let Some((index, left)) = self.iteration.accepting.last_mut() else {
             self.iteration.stage = Stage::Sockets;

@@ -5,10 +5,10 @@
 //!  │                                            ▲
 //!  ├──Drain──▶ LastCall ──its time is over──────┘        (any) ──Quit──▶ Now ──no call runs──▶ gone
 //! ```
-//! At a retirement others go on accepting from the same sockets; at a drain nobody does, so this worker takes what still comes to
-//! them. Who retires hands its connections over between two requests ([`super::handoff`]). Without anybody to take them (`Drain`,
-//! `Vacate`, `--no-handoff`) no answer keeps its connection open from the first moment, and idle connections have the time of a
-//! request that is already on its way.
+//! At a retirement others still accept from the same sockets; at a drain nobody does, so this worker takes the connections that
+//! still come. A worker that retires hands its connections over between two requests ([`super::handoff`]). Without anybody to
+//! take them (`Drain`, `Vacate`, `--no-handoff`) no answer keeps its connection open from the first moment, and idle connections
+//! have the time of a request that is already on its way.
 
 use std::io;
 
@@ -19,29 +19,30 @@ use crate::sys::process::exit_now;
 use crate::worker::descriptors::is_replaced;
 use crate::worker::{DRAIN_IDLE_MS, EXIT_FAILED};
 
-/// How long a listener that nobody shares any more is served on at the end, in milliseconds: time for the handshakes that were under
-/// way, and for the first bytes of connections that the kernel holds back for them (TCP_DEFER_ACCEPT). New ones are held off by then.
+/// How long a worker still accepts from a listener that it does not share any more, in milliseconds: time for the handshakes that
+/// were under way, and for the first bytes of connections that the kernel holds back until those come (TCP_DEFER_ACCEPT). New
+/// ones cannot begin by then.
 const LAST_CALL_MS: u64 = 200;
 
-/// Connections taken at once from each listener that is left to others. More can only wait when more keep coming, and those wake the
-/// others.
+/// Connections taken at once from each listener that is left to others. More can wait only when new ones keep coming, and those
+/// wake the others.
 const RETIRE_TAKE: usize = 64;
 
 /// How the worker leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Leaving {
-    /// It does not.
+    /// It does not leave.
     No,
-    /// It will, and takes until then (milliseconds of the loop's clock) what still comes to the listeners.
+    /// It will leave, and accepts from the listeners until then (milliseconds of the loop's clock).
     LastCall(u64),
-    /// When every connection has ended.
+    /// It leaves when every connection has ended.
     Drained,
-    /// Now.
+    /// It leaves now.
     Now,
 }
 
 impl Leaving {
-    /// When something is to be done without an event, in milliseconds of the loop's clock.
+    /// When to act without an event, in milliseconds of the loop's clock.
     pub(super) fn wants(self) -> Option<u64> {
         match self {
             Self::LastCall(until) => Some(until),
@@ -51,12 +52,13 @@ impl Leaving {
 }
 
 impl EventLoop {
-    /// The loop has failed, and the worker ends: what is answered goes to its clients as far as their sockets take it, and to the log;
-    /// the master gets the reason. Nothing is dropped: by then other files may be behind the numbers that would be closed.
+    /// Ends the worker after the loop has failed: finished answers go to their clients, as far as the sockets take them, and to
+    /// the log; the master gets the reason. Nothing is dropped: the descriptors that would be closed may name other files by
+    /// then.
     #[cold]
     pub fn close_up(&mut self, why: &io::Error, ctx: &mut ThreadCtx) {
         while let Ok(completion) = self.completed.try_recv() {
-            // What it asks for next is for nobody any more, and a stream belongs to another thread.
+            // Its next work has no client any more, and a stream belongs to another thread.
             std::mem::forget(self.open_letter(completion, ctx));
         }
         while let Some(completion) = self.iteration.opened.pop_front() {
@@ -64,7 +66,7 @@ impl EventLoop {
         }
         self.send_held(ctx);
         ctx.end_iteration();
-        // The last three are those of a poll that is asked for what is not in it, or cannot be (epoll_ctl(2)).
+        // The last three mean that a descriptor is not in the poll, or cannot be (epoll_ctl(2)).
         let is_replaced = is_replaced(why) || matches!(why.raw_os_error(), Some(libc::EPERM | libc::ENOENT | libc::EEXIST));
         let why = if is_replaced {
             replaced(&format_args!("the event loop cannot go on ({why})")).to_string()
@@ -77,7 +79,7 @@ impl EventLoop {
         exit_now(EXIT_FAILED);
     }
 
-    /// Looks whether the worker's descriptors are its own. One that leaves has closed some.
+    /// Checks whether the worker's descriptors are still its own. A worker that leaves has closed some.
     #[cold]
     fn look_at_descriptors(&mut self) -> io::Result<()> {
         if self.control.has_new_logs() {
@@ -86,7 +88,7 @@ impl EventLoop {
         if self.leaving == Leaving::No { self.descriptors.look() } else { Ok(()) }
     }
 
-    /// The end of a turn: looks after the listeners; whether the worker has nothing left to do.
+    /// At the end of an iteration: updates the listeners; returns whether the worker has nothing left to do.
     pub(super) fn is_done(&mut self, ctx: &mut ThreadCtx) -> io::Result<bool> {
         let now = ctx.clock.ms();
         if self.looked != ctx.clock.wall() {
@@ -103,7 +105,7 @@ impl EventLoop {
             Leaving::No => {
                 if self.quota.is_some_and(|quota| ctx.requests() >= quota) {
                     self.quota = None;
-                    // Fails only when the master is gone, which the channel tells at the next turn.
+                    // Fails only when the master is gone, which the channel shows in the next iteration.
                     let _ = self.control.report(&Report::Worn);
                 }
                 self.adjust_listeners(now)?;
@@ -123,7 +125,7 @@ impl EventLoop {
         }
     }
 
-    /// Whether nothing of the worker is in the application; tells the master when only what never ends is.
+    /// Whether no call of the worker is in the application; reports to the master when only calls that never end are.
     fn has_left(&mut self, now: u64) -> bool {
         if !self.is_quiet() {
             self.tell_if_stranded(now);
@@ -132,14 +134,14 @@ impl EventLoop {
         true
     }
 
-    /// While all its slots are taken, other workers are the better place for new connections.
+    /// While all its permits are taken, other workers are the better place for new connections.
     fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
         let full = (self.acceptor.is_shared() && self.is_full()) || self.is_blocked(now);
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }
 
-    /// Follows the master and the signals.
+    /// Follows orders of the master and signals.
     pub(super) fn obey(&mut self, ctx: &mut ThreadCtx) {
         if self.control.has_signals() {
             self.note_signals();
@@ -155,7 +157,7 @@ impl EventLoop {
                 self.begin_to_leave(Leaving::Drained, ctx);
             }
             Some(Order::Vacate | Order::Drain) if self.handoff.hands_over => {
-                // Those who took connections over leave too.
+                // The workers that took connections over leave too.
                 self.handoff.leave(false);
                 ctx.draining = true;
                 self.hurry_idle(ctx);
@@ -178,8 +180,8 @@ impl EventLoop {
         self.leaving = leaving;
         ctx.draining = self.is_draining();
         match leaving {
-            // Others accept on, but the kernel has woken this worker, and nobody else, for some that wait now. One whose slots
-            // are taken is off the listeners, and would keep from others what it cannot serve.
+            // Others still accept, but the kernel has woken only this worker for some that wait now. A worker whose permits are
+            // taken has left the listeners, and would take connections that it cannot serve.
             Leaving::Drained => {
                 let wakes = self.acceptor.is_open() && !self.is_blocked(ctx.clock.ms());
                 self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, ctx);
@@ -211,7 +213,7 @@ impl EventLoop {
         self.leaving = Leaving::Drained;
         self.acceptor.leave(borrow(&self.poll));
         self.hurry_idle(ctx);
-        // Fails only when the master is gone, which the channel tells at the next turn.
+        // Fails only when the master is gone, which the channel shows in the next iteration.
         let _ = self.control.report(&Report::Draining);
     }
 

@@ -1,4 +1,5 @@
-//! The outbox ([`crate::worker::send::outbox`]) as the loop sees it: with the loop on the table during a call, sent when it is due.
+//! The outbox ([`crate::worker::send::outbox`]) as the loop sees it: with the loop on the table during a call, sent when it is
+//! due.
 
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
@@ -7,7 +8,7 @@ use crate::worker::work::Work;
 use super::EventLoop;
 
 impl EventLoop {
-    /// The loop is about to be laid on the table for this work.
+    /// Prepares the outbox for this work, for which the loop will be put on the table.
     #[inline]
     pub fn lay_down(&mut self, token: Token, work: &Work, ctx: &mut ThreadCtx) {
         if !ctx.send.outbox.is_empty() {
@@ -17,14 +18,14 @@ impl EventLoop {
             }
             std::mem::swap(&mut self.outbox, &mut ctx.send.outbox);
         }
-        // Whoever takes the loop writes them: the call may last, or never end.
+        // A thread that takes the loop writes them: the call may last, or never end.
         ctx.give_lines(&mut self.lines);
         self.calling = token;
         self.kept_back = matches!(work, Work::Desk);
         self.pulled.begin(token, work);
     }
 
-    /// The loop is this thread's: what lay on the table with it.
+    /// The loop is this thread's again: takes back the answers and lines that were on the table with it.
     #[inline]
     pub(in crate::worker) fn take_outbox(&mut self, ctx: &mut ThreadCtx) {
         if !self.outbox.is_empty() {
@@ -35,8 +36,8 @@ impl EventLoop {
         }
     }
 
-    /// Sends what lies in the outbox before a call that wants to send by itself; what the socket does not take goes along with the
-    /// request. `None`: its client is gone.
+    /// Sends the answers in the outbox before a call that wants to send by itself; bytes that the socket does not take go along
+    /// with the request. `None`: its client is gone.
     pub(in crate::worker) fn clear_way(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<()> {
         self.send_held(ctx);
         let Some(connection) = self.find(token) else {
@@ -47,7 +48,7 @@ impl EventLoop {
         Some(())
     }
 
-    /// Sends what lies in the outbox.
+    /// Sends the answers in the outbox.
     #[inline]
     pub(in crate::worker) fn send_held(&mut self, ctx: &mut ThreadCtx) {
         if !ctx.send.outbox.is_empty() {

@@ -1,4 +1,4 @@
-//! Threads that are in the application without the loop: how they get there, and the completions that they come back with.
+//! Threads that are in the application without the loop: how they get there, and the completions that they report.
 
 use crate::sys::time::{NS_PER_MS, monotonic};
 use crate::worker::connection::Token;
@@ -10,7 +10,7 @@ use crate::worker::work::Work;
 use super::{EventLoop, ThreadCtx};
 
 impl EventLoop {
-    /// The loop was taken from its owner, who is in the application.
+    /// Notes that the loop was taken from its owner, which is in the application.
     pub fn lost_loop(&mut self) {
         let now = monotonic() / NS_PER_MS;
         self.outside.insert(self.owner);
@@ -25,14 +25,14 @@ impl EventLoop {
         self.pace.note(true);
     }
 
-    /// Another thread is about to work in the application for this connection.
+    /// Notes that another thread is about to work in the application for this connection.
     pub fn send_out(&mut self, thread: ThreadId, token: Token, ctx: &ThreadCtx) {
         self.outside.insert(thread);
         self.calls.add(thread, token, ctx.clock.ms(), false);
     }
 
-    /// Reads what a thread without the loop has done. An answer waits while calls are slow and other requests can have the slot: the
-    /// thread begins the next call sooner by the time of a send.
+    /// Reads the completion of a thread without the loop. An answer waits while calls are slow and other requests can have the
+    /// permit: the thread begins the next call sooner by the time of a send.
     pub(super) fn open_letter(&mut self, mut completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         self.outside.remove(completion.from);
         self.calls.remove(completion.from, completion.token);
@@ -40,7 +40,7 @@ impl EventLoop {
         if ctx.job.spare.is_none() {
             ctx.job.spare = completion.spare.take();
         }
-        // Its thread has nothing to do. Streams are bound to it, and go on first.
+        // Its thread has nothing to do. Streams that are bound to it continue first.
         if self.wants_help() && !self.parked.is_empty() && matches!(completion.served, Served::Whole(..)) {
             self.iteration.opened.push_back(completion);
             return None;
@@ -48,10 +48,10 @@ impl EventLoop {
         self.follow_letter(completion, ctx)
     }
 
-    /// Goes on with the connection of a completion.
+    /// Drives the connection of a completion.
     pub(super) fn follow_letter(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if let Some(connection) = self.find(completion.token) {
-            // What came with the request has waited for it.
+            // Its other input has waited for the answer.
             connection.waited = true;
             connection.keep(completion.rest);
         }

@@ -1,4 +1,4 @@
-//! Application slots: whether one is free, and the queue of those who wait for one.
+//! Permits: whether one is free, and the queue of connections that wait for one.
 
 use super::iteration::Stage;
 use super::{Connection, EventLoop, ThreadCtx, ThreadId, Token, Work};
@@ -17,7 +17,7 @@ impl EventLoop {
             Work::Call | Work::Desk | Work::Advance(_) => {
                 let too_many = matches!(work, Work::Call) && self.queue_is_full();
                 let Some(connection) = self.find(token) else {
-                    // What waited to be sent to it has just found its client gone.
+                    // Sending the bytes that waited has just shown that its client is gone.
                     ctx.forget_input();
                     return None;
                 };
@@ -50,14 +50,14 @@ impl EventLoop {
         None
     }
 
-    /// Whether as many requests wait for a slot as may.
+    /// Whether as many requests wait for a permit as may.
     fn queue_is_full(&self) -> bool {
         // Streams wait in the same queue and do not count.
         let waits = |token: &&Token| self.connections.get(token.key()).is_some_and(Connection::is_waiting);
         self.parked.len() >= self.max_queue && self.parked.iter().filter(waits).count() >= self.max_queue
     }
 
-    /// Whether a slot is free for work of this member (`None`: of the owner).
+    /// Whether a permit is free for work of this member (`None`: of the owner).
     pub(super) fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
         let able = match thread {
             Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
@@ -66,7 +66,7 @@ impl EventLoop {
         able && self.outside.len() < self.permits
     }
 
-    /// Takes up the next piece of work that waits for a slot, each once a turn.
+    /// Begins the next piece of work that waits for a permit; tries each once in an iteration.
     pub(super) fn unpark(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let ready = self.errands.iter().position(|work| self.is_ready(work, ctx));
         if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {

@@ -1,16 +1,17 @@
-//! How the loop waits, and whether it lets go of the application's runtime meanwhile.
+//! How the loop waits, and whether it releases the application's runtime meanwhile.
 //!
-//! Letting go and coming back cost as much as parsing a request, and under load most waits are over at once. So a wait begins
-//! without it when the last one was short and no other thread is known that could want the runtime; after a moment it is let go.
+//! Releasing and taking it again costs as much as parsing a request, and under load most waits are over at once. So a wait begins
+//! without it when the last one was short and no other thread is known that could want the runtime; after a moment it is
+//! released.
 
 use std::io;
 use std::time::Duration;
 
 use super::{EventLoop, ThreadCtx, replaced};
 
-/// How long a wait goes on without letting go of the runtime. A thread that another language starts in this moment waits as long,
-/// which is what the interpreter itself lets it wait for a thread that computes (`sys.getswitchinterval`). It is longer than the
-/// scheduler's tick of most kernels (4 ms), because the kernel sets its timer anew for what comes before it, at the wait's begin and
+/// How long a wait lasts before it releases the runtime. A thread that another language starts in this moment waits as long, and
+/// the interpreter makes it wait as long for a thread that computes (`sys.getswitchinterval`). It is longer than the scheduler's
+/// tick of most kernels (4 ms), because the kernel sets its timer for a wait that ends before the tick, at the wait's begin and
 /// at its end: 2.7 us more for a wait of 1 ms than for one of 5, on a virtual machine, where the timer is the hypervisor's.
 const HOLD: Duration = Duration::from_millis(5);
 
@@ -38,7 +39,7 @@ impl EventLoop {
         self.poll(timeout)
     }
 
-    /// How long nothing is to be done without an event; `None`: for ever.
+    /// How long there is nothing to do without an event; `None`: for ever.
     fn patience(&self, now: u64) -> Option<Duration> {
         if !self.runnable.is_empty() {
             return Some(Duration::ZERO);
