@@ -1,8 +1,8 @@
-//! What the loop knows of an application: the trait that `wsgi` implements, and the data that passes between the two.
+//! The loop's view of an application: the trait that `wsgi` implements, and the data that passes between the two.
 //!
-//! The loop hands over a complete request. The answer is rendered into the connection's output buffer by the application's
-//! side, so that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more
-//! comes back as a [`Blocks`], which the loop advances one block at a time while nothing waits to be sent.
+//! The loop passes a complete request. The answer is rendered into the connection's output buffer by the application's side, so
+//! that the common one (head and one block) needs no allocation and leaves in one send. An answer that has more comes back as a
+//! [`Blocks`], which the loop advances one block at a time while nothing waits to be sent.
 
 use std::fmt;
 use std::fs::File;
@@ -45,14 +45,14 @@ pub trait Takeover: Send + Sync {
     /// the call runs.
     fn descriptor(&self) -> io::Result<OwnedFd>;
 
-    /// The application begins to use the descriptor: until its call ends the connection is its own, and whatever it returns is
-    /// no answer to the client.
+    /// Notes that the application begins to use the descriptor: until its call ends the connection belongs to it, and its result
+    /// is no answer to the client.
     fn take(&self) -> io::Result<()>;
 
-    /// Whether it has.
+    /// Whether the application has taken the connection over.
     fn is_hijacked(&self) -> bool;
 
-    /// The call has ended: waits until what the application has sent is on its way.
+    /// After the call: waits until the bytes of the application have been sent.
     fn finish(&self);
 }
 
@@ -75,11 +75,11 @@ pub struct BodyFile {
     pub file: File,
     /// Length in bytes.
     pub len: u64,
-    /// What the file holds, to be dropped with it.
+    /// The file's claims on memory and disk, to be dropped with it.
     pub guard: Box<dyn Guard>,
 }
 
-/// Something that only has to be dropped in time.
+/// A value that only has to be dropped in time.
 pub trait Guard: fmt::Debug + Send + Sync {}
 
 impl<T: fmt::Debug + Send + Sync> Guard for T {}
@@ -126,14 +126,14 @@ pub struct Request<'a> {
     pub upgrade: Option<Arc<dyn Takeover>>,
 }
 
-/// What an answer was, for the access log and the connection.
+/// The facts about an answer, for the access log and the connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Status code.
     pub status: u16,
     /// Body bytes rendered, framing excluded.
     pub sent: u64,
-    /// What happens to the connection once the output is flushed.
+    /// The connection's fate once the output is flushed.
     pub fate: Fate,
 }
 
@@ -145,7 +145,7 @@ pub enum Fate {
     Keep,
     /// It is closed in order.
     Close,
-    /// As [`Fate::Close`], and the answer may leave with the end: the worker's, not for applications.
+    /// As [`Fate::Close`], and the answer may leave with the end: only the worker uses it, not applications.
     CloseWithFin,
     /// The body is short; the end is visible by closing.
     Cut,
@@ -158,27 +158,27 @@ pub enum Fate {
     },
 }
 
-/// What a call returned.
+/// The result of a call.
 pub enum Reply {
     /// The whole answer is in the output.
     Complete(Summary),
-    /// The answer goes on; what is rendered so far (maybe nothing) is in the output.
+    /// The answer is not complete; the bytes rendered so far (maybe none) are in the output.
     Blocks(Box<dyn Blocks>),
 }
 
 /// The rest of an answer. Dropping it closes the application's iterable (PEP 3333: `close()` exactly once on every path).
 pub trait Blocks: Send {
-    /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending. What
-    /// `write()` is given meanwhile goes to `outlet`, with all that is in `out` before it.
+    /// Advances the application by at most one block, rendering into `out`. Called only when no held block or file is pending.
+    /// Bytes of `write()` meanwhile go to `outlet`, after all that is in `out`.
     fn advance(&mut self, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Produced;
 
-    /// The block that [`Produced::LargeBlock`] announced: bytes to send behind `out`, and framing to send behind them.
+    /// The block that [`Produced::LargeBlock`] announced: bytes to send after `out`, and framing to send after them.
     fn large_block(&self) -> (&[u8], &'static [u8]);
 
     /// The file that [`Produced::File`] announced.
     fn file(&self) -> Option<BorrowedFd<'_>>;
 
-    /// What is known of the answer so far (status 0 before the head is rendered).
+    /// The facts about the answer so far (status 0 before the head is rendered).
     fn summary(&self) -> Summary;
 }
 
@@ -212,9 +212,9 @@ pub enum Gone {
 /// Why bytes cannot be kept in a temporary file.
 #[derive(Debug)]
 pub struct StorageError {
-    /// What failed, where, and what to do.
+    /// An error that names what failed, where, and the cure.
     pub text: String,
-    /// Whether it may go better later: there is no room at present.
+    /// Whether it may succeed later: there is no room at present.
     pub passing: bool,
 }
 
@@ -227,40 +227,41 @@ impl fmt::Display for StorageError {
 /// Interrupts the thread that it was made on, from another one.
 pub trait Interrupter: Send + Sync {
     /// Raises the exception of the deadline in the thread's call, which serves `request` (words for its text). It waits for the
-    /// application's runtime, which may last for ever, and then asks `runs` whether the call is still there; `raising` is told the
-    /// stacks just before, while no thread moves.
+    /// application's runtime, which may last for ever, and then asks `runs` whether the call is still there; `raising` gets the
+    /// stacks just before, while no thread runs.
     fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks));
 }
 
-/// Where the application's threads were when one of them was interrupted, as text without a final line end.
+/// The stacks of the application's threads when one of them was interrupted, as text without a final line end.
 #[derive(Debug, Default)]
 pub struct Stacks {
-    /// The one that was interrupted.
+    /// The stack of the one that was interrupted.
     pub own: String,
-    /// All of them, that one too.
+    /// The stacks of all of them, including that one.
     pub all: String,
 }
 
-/// What a child does that the application has forked, before anything of the application runs in it: it gives up what is the
-/// server's.
+/// The function that a forked child of the application runs before any code of the application: it gives up the server's
+/// descriptors.
 pub type Renounce = Arc<dyn Fn() + Send + Sync>;
 
 /// Where `write()` (PEP 3333, "The write() Callable") puts bytes while the call, or a step of its stream, still runs.
 pub trait Outlet {
-    /// Takes all of `out` (leaves it empty): what the socket takes now is sent, the rest is kept and sent later. Never blocks for long.
+    /// Takes all of `out` (leaves it empty): as much as the socket takes is sent now, the rest is kept and sent later. Never
+    /// blocks for long.
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone>;
 }
 
 /// An application as one thread of a worker sees it.
 pub trait App {
     /// Serves one request on the calling thread. Renders into `out`, which may already hold answers to earlier pipelined
-    /// requests: append only. Never panics on what the application does; its failures are logged and answered with 500.
+    /// requests: append only. Never panics because of the application; its failures are logged and answered with 500.
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply;
 
-    /// The calling thread does without the application until its next call: lets the application's other threads run.
+    /// Lets the application's other threads run until the next call of the calling thread.
     fn release(&mut self);
 
-    /// The calling thread advances a stream, maybe by many blocks.
+    /// Notes that the calling thread advances a stream, maybe by many blocks.
     fn enter(&mut self) {}
 
     /// Whether no other thread of the application's runtime is known that could wait for [`App::release`], so that a wait of a
@@ -269,11 +270,11 @@ pub trait App {
         false
     }
 
-    /// A signal has come: the application's handler for it, if it has one, runs now. Only on the main thread.
+    /// Runs the application's handlers of signals that have come. Only on the main thread.
     fn signalled(&mut self) {}
 
-    /// From now on each signal that the application handles puts a byte into this non-blocking pipe, and [`App::signalled`] is called
-    /// for it. Without this only a signal that interrupts a wait is noticed.
+    /// Makes each signal that the application handles put a byte into this non-blocking pipe from now on; [`App::signalled`] is
+    /// called for it. Without this only a signal that interrupts a wait is noticed.
     fn tell_signals(&mut self, _pipe: OwnedFd) {}
 
     /// Starts a thread of the application's runtime that runs `body` with the same application.
@@ -289,18 +290,18 @@ pub trait App {
         Vec::new()
     }
 
-    /// What interrupts the calling thread; `None`: nothing can.
+    /// The means to interrupt the calling thread; `None`: there are none.
     fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
         None
     }
 
-    /// A call in which the exception of the deadline was raised has ended on this thread: takes the exception back if it has not
-    /// struck. Says whether it came out of the application, so that the log has it already.
+    /// A call in which the exception of the deadline was raised has ended on this thread: takes the exception back if it was not
+    /// raised yet. Returns whether it came out of the application, so that the log has it already.
     fn settle(&mut self) -> bool {
         false
     }
 
-    /// The worker leaves: flush the application's output, run its exit handlers.
+    /// Flushes the application's output and runs its exit handlers, when the worker leaves.
     fn finish(&mut self) {}
 }
 

@@ -6,7 +6,7 @@ use crate::sys::time::{NS_PER_MS, monotonic, wall};
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
-/// Times of the current turn of the loop.
+/// Times of the current iteration of the loop.
 #[derive(Debug)]
 pub struct Clock {
     ns: u64,

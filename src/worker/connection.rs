@@ -10,8 +10,8 @@
 //!                      └──▶ Linger ──▶ gone
 //! ```
 //!
-//! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the application is needed, the
-//! connection ends, or its turn is over; it returns which, and never calls up.
+//! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the application is needed,
+//! the connection ends, or its budget is used up; it returns which, and never calls up.
 
 use std::sync::Arc;
 
@@ -50,17 +50,17 @@ pub use ending::CloseReason;
 pub use reading::Edge;
 pub(super) use refusal::CLIENT_CLOSED_REQUEST;
 
-/// Steps that one connection may take before others have their turn: each is at most a read, a call or a send.
+/// Steps that one connection may take before others proceed: each is at most a read, a call or a send.
 const BUDGET: u8 = 48;
 
-/// What the loop does with the connection next.
+/// The next action of the loop for the connection.
 #[derive(Debug)]
 pub enum Next {
     /// Wait for its socket or its deadline.
     Wait,
-    /// Give others their turn, then drive it again.
+    /// Let others proceed, then drive it again.
     Yield,
-    /// Let the application work, then hand the connection what it made.
+    /// Let the application work, then give the connection the result.
     Work(Work),
     /// Drop it.
     Close(CloseReason),
@@ -69,7 +69,7 @@ pub enum Next {
 /// How a step ended: the next one follows, or the drive ends.
 pub(super) type Flow = Result<(), Next>;
 
-/// Where a connection is in its cycle.
+/// The phase of a connection.
 #[derive(Debug)]
 pub(super) enum Phase {
     /// Before the first request: a proxy is to name the client.
@@ -78,56 +78,56 @@ pub(super) enum Phase {
     Head,
     /// In the middle of a body.
     Body(Box<Upload>),
-    /// Its request is complete and waits for a free application slot.
+    /// Its request is complete and waits for a permit.
     Waiting(Box<QueuedRequest>),
     /// The application has its request or its stream.
     Serving,
-    /// The application's answer goes on.
+    /// The application's answer has more blocks.
     Streaming(Box<Streaming>),
-    /// The output is the last.
+    /// The output is the last one.
     Closing(Fate),
-    /// Its last answer is sent. What still comes is thrown away, or is the application's for a moment when that had taken the
-    /// socket over.
+    /// Its last answer is sent. Later bytes are thrown away, or for a moment belong to the application if it had taken the socket
+    /// over.
     Linger(Linger),
 }
 
 /// One client connection.
 #[derive(Debug)]
 pub struct Connection {
-    /// Its name.
+    /// Its token.
     pub token: Token,
     /// Its socket and client.
     pub link: Arc<Link>,
     pub(super) phase: Phase,
-    /// What was read and not used, while the thread context has it not. In a box: most connections keep nothing.
+    /// Bytes that were read and not used, while they are not in the thread context. In a box: most connections keep nothing.
     pub(super) kept: Option<Box<Kept>>,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
     /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
     readable: bool,
-    /// Whether an edge has told of the client's end: no other edge will, so a short read says nothing.
+    /// Whether an edge has reported the client's end: no other edge will, so a short read does not mean that the socket is empty.
     ended: bool,
-    /// Whether bytes of it lie in the outbox.
+    /// Whether bytes of it are in the outbox.
     pub(super) held: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
-    /// Whether it has a place in the loop's queue for application slots.
+    /// Whether it has a place in the loop's queue for permits.
     pub queued: bool,
-    /// On whose desk its request lies, as far as the loop knows.
+    /// The thread at whose desk its request is, as far as the loop knows.
     pub desk: Option<ThreadId>,
     /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
     pub(super) unread: bool,
     /// Whether the client has said that nothing follows its request.
     is_last: bool,
-    /// Steps left of its turn.
+    /// Steps left of its budget.
     pub(super) budget: u8,
-    /// Since when its request waits, if another worker has handed over it: nanoseconds of the loop's clock; 0: it has not.
+    /// Since when its request waits, if another worker has handed it over: nanoseconds of the loop's clock; 0: it has not.
     pub(super) since: u64,
-    /// Whether its next request has waited for its turn here or elsewhere, so that its client may have left.
+    /// Whether its next request has waited here or elsewhere, so that its client may have left.
     pub(super) waited: bool,
     /// How often the request was handed over.
     pub(super) moves: u8,
-    /// When it is to be looked at, in milliseconds of the loop's clock.
+    /// Its deadline, in milliseconds of the loop's clock.
     pub(super) deadline: u64,
     /// When its live timer entry fires; `u64::MAX` when it has none.
     pub armed: u64,
@@ -159,7 +159,7 @@ impl Connection {
         }
     }
 
-    /// When it must be looked at, in milliseconds of the loop's clock.
+    /// Its deadline, in milliseconds of the loop's clock.
     pub fn deadline(&self) -> u64 {
         self.deadline
     }
@@ -180,12 +180,12 @@ impl Connection {
         matches!(self.phase, Phase::Serving)
     }
 
-    /// Shortens the wait of an idle connection: the worker leaves.
+    /// Shortens the wait of an idle connection, when the worker leaves.
     pub fn hurry(&mut self, deadline: u64) {
         self.deadline = self.deadline.min(deadline);
     }
 
-    /// A new turn: goes on.
+    /// Drives it with a new budget.
     pub fn begin_turn(&mut self, ctx: &mut ThreadCtx) -> Next {
         self.renew_turn(ctx);
         self.drive(ctx)
@@ -200,11 +200,11 @@ impl Connection {
         }
     }
 
-    /// Goes on until the socket blocks, the application is needed, the connection ends or its turn is over.
+    /// Drives it until the socket blocks, the application is needed, the connection ends or its budget is used up.
     pub fn drive(&mut self, ctx: &mut ThreadCtx) -> Next {
         let next = loop {
             if self.budget == 0 {
-                // Answers that are rendered go out before others have their turn.
+                // Answers that are rendered are sent before others proceed.
                 break self.send_all(ctx).err().unwrap_or(Next::Yield);
             }
             self.budget -= 1;
@@ -215,7 +215,7 @@ impl Connection {
         self.leave(next, ctx)
     }
 
-    /// The deadline has passed.
+    /// Handles a deadline that has passed.
     pub fn expire(&mut self, ctx: &mut ThreadCtx) -> Next {
         match &self.phase {
             Phase::Serving => {
@@ -242,10 +242,10 @@ impl Connection {
         }
     }
 
-    /// The drive is over.
+    /// Ends the drive.
     #[inline]
     fn leave(&mut self, next: Next, ctx: &mut ThreadCtx) -> Next {
-        // A call is quick as a rule: what follows its request stays in the thread context meanwhile.
+        // A call is quick as a rule: the input after its request stays in the thread context meanwhile.
         if !matches!(next, Next::Work(Work::Call)) {
             self.stow(ctx);
         }
@@ -265,7 +265,7 @@ impl Connection {
         match &self.phase {
             Phase::Head | Phase::Body(_) => {
                 self.pass_on(ctx)?;
-                // What is read is used at once, so that a turn never ends with a piece of a body in hand.
+                // Bytes that were read are used at once, so a drive never ends with a piece of a body in hand.
                 if ctx.input.has_rest() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
             Phase::Preface => {
@@ -275,7 +275,7 @@ impl Connection {
                     Ok(())
                 }
             }
-            // Its place in the queue is for those who are there.
+            // A place in the queue is only for connections that still exist.
             Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
             Phase::Streaming(_) => self.go_on_answering(ctx),

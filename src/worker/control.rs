@@ -1,4 +1,4 @@
-//! What tells a worker to leave: orders of the master, signals, the master's death.
+//! The reasons for a worker to leave: orders of the master, signals, the master's death.
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -37,19 +37,19 @@ pub struct Control {
     signals: UnixStream,
     /// The sinks of the error log and the access log, which the master gives new files.
     logs: (Arc<Sink>, Option<Arc<Sink>>),
-    /// How often SIGTERM was passed on.
+    /// How often SIGTERM was reported to the master.
     dismissals: u32,
     /// Whether the master's end of the channel is closed.
     orphaned: bool,
     /// Why it cannot be read, if it is not closed.
     failure: Option<io::Error>,
-    /// Whether the logs were opened anew since the last look.
+    /// Whether the logs were reopened since the last check.
     new_logs: bool,
 }
 
 impl Control {
-    /// Installs the signal handlers. SIGTERM is passed on to the master; SIGQUIT leaves quickly. The descriptor is the pipe for
-    /// [`super::app::App::tell_signals`].
+    /// Installs the signal handlers. SIGTERM is reported to the master; after SIGQUIT the worker leaves quickly. The descriptor
+    /// is the pipe for [`super::app::App::tell_signals`].
     pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<(Self, OwnedFd)> {
         for signal in not_ours() {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
@@ -71,22 +71,22 @@ impl Control {
         Ok(())
     }
 
-    /// Tells the master something; a master that is gone shows in [`Self::orders`].
+    /// Sends the master a report; a master that is gone shows in [`Self::orders`].
     pub fn report(&self, report: &Report) -> io::Result<()> {
         self.channel.send(report)
     }
 
-    /// Why the channel cannot be read, once, unless the master is gone.
+    /// Why the channel cannot be read, unless the master is gone; returned once.
     pub fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
     }
 
-    /// Whether the logs were opened anew since the last call.
+    /// Whether the logs were reopened since the last call.
     pub fn has_new_logs(&mut self) -> bool {
         std::mem::take(&mut self.new_logs)
     }
 
-    /// The descriptors that live as long as it, but the system log, which is connected anew.
+    /// The descriptors that live as long as it, but the system log, which is connected again when needed.
     pub fn descriptors(&self) -> Vec<(BorrowedFd<'_>, Purpose)> {
         let logs = [Some(&self.logs.0), self.logs.1.as_ref()].into_iter().flatten();
         let logs = logs.filter(|sink| sink.is_file()).map(|sink| (sink.as_fd(), Purpose::Log));
@@ -94,19 +94,19 @@ impl Control {
         [(self.channel.as_fd(), Purpose::Channel)].into_iter().chain(pipes).chain(logs).collect()
     }
 
-    /// Whether signals that the application handles have come since the last look.
+    /// Whether signals that the application handles have come since the last call.
     pub fn has_signals(&mut self) -> bool {
         has_byte(&mut self.signals)
     }
 
-    /// The strongest order that has come since the last look. A dead master counts as the order to leave quickly.
+    /// The strongest order that has come since the last call. A dead master counts as the order to leave quickly.
     pub fn orders(&mut self) -> Option<Order> {
         let mut strongest = None;
         let mut take = |order| strongest = strongest.max(Some(order));
         if has_byte(&mut self.dismissed) && self.dismissals < DISMISSALS_MAX {
             self.dismissals += 1;
-            // A service manager that ends a server sends it to all processes: only the master knows what it means. A failure tells
-            // that the master is gone, which the channel tells below.
+            // A service manager that ends a server sends it to all processes: only the master knows what it means. A failure
+            // means that the master is gone, which the channel shows below.
             let _ = self.channel.send(&Report::Dismissed);
         }
         if has_byte(&mut self.quit) {
@@ -122,7 +122,7 @@ impl Control {
                             LogName::Error => Some(&self.logs.0),
                             LogName::Access => self.logs.1.as_ref(),
                         };
-                        // It fails for no open descriptor; the old file is written on.
+                        // It fails for no open descriptor; on a failure the old file is still written.
                         let _ = sink.map(|sink| sink.replace(&file));
                     }
                 }
@@ -148,7 +148,7 @@ fn self_pipe(signal: i32) -> io::Result<UnixStream> {
     Ok(reader)
 }
 
-/// Empties the pipe; says whether there was anything.
+/// Empties the pipe; returns whether there was anything.
 fn has_byte(pipe: &mut UnixStream) -> bool {
     let mut buffer = [0; 64];
     let mut found = false;

@@ -1,7 +1,8 @@
-//! What the thread that serves owns: the application, the scratch buffers that every connection shares, the clock, the logs.
+//! The possessions of the thread that serves: the application, the scratch buffers that every connection shares, the clock, the
+//! logs.
 //!
-//! A connection that waits holds no buffer of its own: input is read into the thread's buffer, answers are rendered into the thread's
-//! buffer, and only what could not be finished is copied to the connection.
+//! A connection that waits holds no buffer of its own: input is read into the thread's buffer, answers are rendered into the
+//! thread's buffer, and only unfinished data is copied to the connection.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -38,20 +39,20 @@ mod serve;
 mod signals;
 mod streaming;
 
-/// Memory that a buffer of the thread context keeps between turns, in bytes: enough for pipelined small answers.
+/// Memory that a buffer of the thread context keeps between iterations, in bytes: enough for pipelined small answers.
 const KEEP_MAX: usize = 256 * 1024;
 
 /// The serving thread's belongings.
 pub struct ThreadCtx {
     /// The application.
     pub app: Box<dyn App>,
-    /// Where input is read to.
+    /// The buffer for input.
     pub input: ReadBuffer,
     /// Header blocks that this thread has seen.
     pub(super) blocks: HeaderCache,
-    /// Where answers are rendered to.
+    /// The buffer for rendered answers.
     pub out: Vec<u8>,
-    /// Which answers wait for others, while this thread has the loop.
+    /// The answers that wait for others, while this thread has the loop.
     pub send: SendPolicy,
     /// Memory for the blocks of the stream that is asked.
     pub(super) coalesced: Vec<u8>,
@@ -63,13 +64,13 @@ pub struct ThreadCtx {
     pub date: date::Cache,
     /// Timeouts and limits.
     pub rules: Rules,
-    /// The worker's memory for bodies, shared by its threads' contexts.
+    /// The worker's memory for bodies, shared by its thread contexts.
     pub bodies: BodyBudget,
-    /// The worker's memory for input that connections keep, shared by its threads' contexts.
+    /// The worker's memory for input that connections keep, shared by its thread contexts.
     pub memory: InputBudget,
-    /// Where calls of the worker wait for the loop to send, shared by its threads' contexts.
+    /// Where calls of the worker wait for the loop to send, shared by its thread contexts.
     pub passage: Arc<Passage>,
-    /// What connections need before their first request, shared by the worker's threads' contexts; `None`: nothing.
+    /// The rules for a preface before the first request, shared by the worker's thread contexts; `None`: connections have none.
     pub gate: Option<Gate>,
     /// The error log.
     pub log: Log,
@@ -148,7 +149,7 @@ impl ThreadCtx {
         self.scoreboard.call(self.slot, self.thread.0)
     }
 
-    /// Does something with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.
+    /// Runs a function with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.
     pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, (&Head, &[u8])) -> T) -> T {
         let (head, own, input) = (take(&mut self.job.head), take(&mut self.job.own), take(&mut self.input));
         let bytes = if own.is_empty() { &input.bytes()[self.job.at.clone()] } else { &own };
@@ -157,7 +158,7 @@ impl ThreadCtx {
         result
     }
 
-    /// Does something with the bytes that are not used, likewise.
+    /// Runs a function with the bytes that are not used, likewise.
     pub(super) fn with_rest<T>(&mut self, act: impl FnOnce(&mut Self, &[u8]) -> T) -> T {
         let input = take(&mut self.input);
         let result = act(self, input.rest());
@@ -175,7 +176,7 @@ impl ThreadCtx {
         self.journal.as_ref().map_or(&[], |journal| journal.response_head(rendered))
     }
 
-    /// Whether the access log's format wants heads of answers.
+    /// Whether the access log's format needs heads of answers.
     pub fn wants_response_head(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head())
     }
@@ -187,7 +188,7 @@ impl ThreadCtx {
         }
     }
 
-    /// Gives the access-log lines of the turn away, for the time of a call; `lines` is empty.
+    /// Gives the access-log lines of the iteration away, for the time of a call; `lines` is empty.
     #[inline]
     pub(super) fn give_lines(&mut self, lines: &mut Vec<u8>) {
         if let Some(journal) = &mut self.journal
@@ -205,7 +206,7 @@ impl ThreadCtx {
         }
     }
 
-    /// Ends a turn of the loop: writes the log lines, gives back memory that one large answer took.
+    /// Ends an iteration of the loop: writes the log lines, gives back memory that one large answer took.
     #[inline]
     pub fn end_iteration(&mut self) {
         if let Some(journal) = &mut self.journal {
@@ -216,15 +217,15 @@ impl ThreadCtx {
         give_back(&mut self.coalesced);
     }
 
-    /// Takes over what another thread has rendered.
+    /// Takes over the bytes that another thread has rendered.
     pub(super) fn take_output(&mut self, out: Vec<u8>) {
         debug_assert!(self.out.is_empty(), "what was rendered for one connection must not meet the next one");
         self.out = out;
     }
 }
 
-/// Gives back memory that a buffer has beyond what it may keep. What is in it stays: bytes that are rendered and not sent belong to
-/// somebody, whenever this is called.
+/// Gives back memory that a buffer has beyond its limit. Its contents stay: bytes that are rendered and not sent belong to a
+/// connection, whenever this is called.
 #[inline]
 fn give_back(buffer: &mut Vec<u8>) {
     if buffer.capacity() > KEEP_MAX {

@@ -1,10 +1,11 @@
-//! The worker's own descriptors, which an application can close or replace by their numbers: by closing one of its own twice, when the
-//! number means something else by then, or by closing a range. What is read or written after that is somebody else's, such as the
-//! connection of a client, so a worker that finds it out ends.
+//! The worker's own descriptors, which an application can close or replace by their numbers: by closing one of its own twice,
+//! when the number has another file by then, or by closing a range. Later reads and writes go to another file, such as the
+//! connection of a client, so a worker that notices it ends.
 //!
-//! A call that fails says so at once (accept, the poll, the queue). What does not fail is looked at once a second while the worker does
-//! anything: is the file behind each number the one that was there at the beginning? The kernel shows all polls, timers and bells as
-//! one file, so that of these only another kind of file is noticed; where the loop is deaf for it, `--timeout` ends the worker.
+//! Some calls fail and show it at once (accept, the poll, the queue). The others are checked once a second while the worker does
+//! anything: does each number still have the file that it had at the beginning? The kernel shows all polls, timers and bells as
+//! one file, so among these only another kind of file is noticed; if the loop gets no events because of it, `--timeout` ends the
+//! worker.
 
 use std::fmt;
 use std::io;
@@ -20,7 +21,7 @@ pub enum Purpose {
     Channel,
     Signals,
     Queue,
-    /// Its file may be opened anew.
+    /// Its file may be reopened.
     Log,
 }
 
@@ -37,7 +38,7 @@ impl fmt::Display for Purpose {
     }
 }
 
-/// A descriptor and what was behind it.
+/// A descriptor and the file that it had.
 #[derive(Debug)]
 struct KnownDescriptor {
     number: RawFd,
@@ -50,25 +51,25 @@ struct KnownDescriptor {
 pub struct Descriptors(Vec<KnownDescriptor>);
 
 impl Descriptors {
-    /// Remembers what is behind one.
+    /// Remembers the file of a descriptor.
     pub fn add(&mut self, fd: BorrowedFd<'_>, purpose: Purpose) -> io::Result<()> {
         let number = fd.as_raw_fd();
         self.0.push(KnownDescriptor { number, purpose, identity: identity(number)? });
         Ok(())
     }
 
-    /// The logs were opened anew.
+    /// Remembers the files of logs that were reopened.
     pub fn renew_logs(&mut self) {
         for known in self.0.iter_mut().filter(|known| known.purpose == Purpose::Log) {
-            // What is closed, the next look finds.
+            // The next check finds a descriptor that is closed.
             known.identity = identity(known.number).unwrap_or(known.identity);
         }
     }
 
-    /// Whether all of them are what they were. When one is not, no log line goes to what is there in the place of a log.
+    /// Checks whether all of them have their files. When one has not, no log line goes to a file that has replaced a log.
     ///
     /// # Errors
-    /// The first one that is something else, in words.
+    /// The first one that has another file, in words.
     #[cold]
     pub fn look(&self) -> io::Result<()> {
         let is_lost = |known: &&KnownDescriptor| identity(known.number).ok() != Some(known.identity);
@@ -78,7 +79,7 @@ impl Descriptors {
     }
 }
 
-/// The error of a worker that has lost a descriptor; `what` says how that shows.
+/// The error of a worker that has lost a descriptor; `what` describes how that shows.
 pub fn replaced(what: &dyn fmt::Display) -> io::Error {
     io::Error::other(format!(
         "{what}: the application has closed or replaced a descriptor of the server (os.close, os.dup2 or os.closerange with a number \
@@ -86,7 +87,7 @@ pub fn replaced(what: &dyn fmt::Display) -> io::Error {
     ))
 }
 
-/// Whether a call has failed because its descriptor is not what it was.
+/// Whether a call has failed because its descriptor has another file or none.
 pub fn is_replaced(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::EBADF | libc::ENOTSOCK | libc::EINVAL | libc::EOPNOTSUPP | libc::ENOTCONN))
 }

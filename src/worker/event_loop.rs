@@ -1,8 +1,9 @@
-//! The event loop of a worker: what it owns, and how a thread comes to it, leaves it and comes back. A turn of it is in [`turn`].
+//! The event loop of a worker: its state, and how a thread takes it, puts it down for a call and takes it back. Its iterations
+//! are in [`iteration`].
 //!
-//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that owns
-//! the loop and keeps its place in the turn; the thread does the work and hands back what came of it, or another thread goes on
-//! with the turn where it was left ([`crate::worker::threads::executor`]).
+//! The loop never calls the application. When a connection needs it, [`EventLoop::next`] returns the [`Work`] to the thread that
+//! owns the loop and keeps its place in the iteration. The thread does the work and returns the result, or another thread
+//! continues the iteration at that place ([`crate::worker::threads::executor`]).
 
 use std::collections::VecDeque;
 use std::io;
@@ -67,7 +68,7 @@ const EVENTS: usize = 256;
 /// Connections that have their places from the start: as many as `--worker-connections` are by default.
 const CONNECTIONS: usize = 16_384;
 
-/// Poll token of the channel and the signal pipes; connections count from 0 and never get there.
+/// Poll token of the channel and the signal pipes; tokens of connections count from 0 and never reach it.
 const CONTROL: usize = usize::MAX;
 
 /// Poll token of the waker: a thread without the loop has left a completion.
@@ -79,7 +80,7 @@ const HANDOFF: usize = usize::MAX - 2;
 /// Poll token of the first listener; one per listener from here up.
 const LISTENERS: usize = usize::MAX - 0xffff;
 
-/// Everything that the loop owns and could hand to another thread: no Python, no scratch buffers.
+/// All that the loop owns and that can move to another thread: no Python, no scratch buffers.
 pub struct EventLoop {
     poll: Poll,
     events: Events,
@@ -88,15 +89,15 @@ pub struct EventLoop {
     control: Control,
     connections: Slab<Connection>,
     generation: u32,
-    /// Connections that go on without an event.
+    /// Connections that continue without an event.
     runnable: VecDeque<Token>,
-    /// Connections whose work waits for an application slot, in order.
+    /// Connections whose work waits for a permit, in order.
     parked: VecDeque<Token>,
-    /// Where requests lie until their threads have the interpreter.
+    /// Where requests wait until their threads have the interpreter.
     desks: Desks,
-    /// Work for no connection that waits for an application slot: drops of streams whose clients are gone, and handlers of signals.
+    /// Work for no connection that waits for a permit: drops of streams whose clients are gone, and handlers of signals.
     errands: VecDeque<Work>,
-    /// Requests that may wait for one.
+    /// Requests that may wait for a permit.
     max_queue: usize,
     overload: Overload,
     handoff: Handoff,
@@ -110,9 +111,9 @@ pub struct EventLoop {
     trusted: Trusted,
     /// The thread that owns the loop.
     owner: ThreadId,
-    /// Whole answers that wait for others, while the loop lies on the table.
+    /// Whole answers that wait for others, while the loop is on the table.
     pub(super) outbox: Outbox,
-    /// Access-log lines of the turn, while the loop lies on the table.
+    /// Access-log lines of the iteration, while the loop is on the table.
     pub(super) lines: Vec<u8>,
     ended: Ended,
     /// The stream that its owner asks.
@@ -121,12 +122,12 @@ pub struct EventLoop {
     pub outside: ThreadSet,
     /// Their calls.
     calls: Calls,
-    /// The connection for which the owner calls the application, and whether its request lies on the owner's desk.
+    /// The connection for which the owner calls the application, and whether its request is at the owner's desk.
     pub(super) calling: Token,
     pub(super) kept_back: bool,
-    /// Whether the master knows that a call was given up, and that the worker cannot leave for such calls.
+    /// Whether the master knows that a call was given up, and that the worker cannot leave because of such calls.
     reported: (bool, bool),
-    /// Its own descriptors and those of its parts, and the second of the wall clock in which they were looked at.
+    /// Its own descriptors and those of its parts, and the second of the wall clock in which they were checked.
     descriptors: Descriptors,
     looked: u64,
     /// Requests that may be in the application at once.
@@ -137,8 +138,8 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners, with the time in milliseconds and the worker's log; `share`: among other workers that accept from
-    /// them.
+    /// A loop over these listeners, with the time in milliseconds and the worker's log; `share`: among other workers that accept
+    /// from them.
     pub fn new(
         listeners: Vec<Listener>,
         control: Control,
@@ -160,7 +161,7 @@ impl EventLoop {
             iteration: Iteration::new(),
             acceptor,
             control,
-            // Memory that nobody has touched costs nothing; when it is used up, connections must not have to move.
+            // Memory that nobody has touched costs nothing; with less of it connections would be moved when there are more.
             connections: Slab::with_capacity(settings.worker_connections.min(CONNECTIONS)),
             generation: 0,
             runnable: VecDeque::new(),
@@ -195,12 +196,12 @@ impl EventLoop {
         })
     }
 
-    /// Where threads without the loop leave their completions, and where they find the requests that are theirs.
+    /// Where threads without the loop leave their completions, and where they find their requests.
     pub fn ends(&self) -> (Completions, Desks) {
         (self.completions.clone(), self.desks.clone())
     }
 
-    /// A thread begins to own the loop.
+    /// Makes a thread the owner of the loop.
     pub fn own(&mut self, ctx: &mut ThreadCtx) {
         self.owner = ctx.thread;
         ctx.draining = self.is_draining();
@@ -210,7 +211,7 @@ impl EventLoop {
         self.send_gathered(ctx);
     }
 
-    /// Whether the next call is better done by another thread: the last ones have mostly cost the loop.
+    /// Whether another thread should make the next call: the last ones have mostly cost the loop.
     pub fn wants_help(&self) -> bool {
         self.permits > 1 && self.pace.is_slow()
     }
@@ -220,8 +221,8 @@ impl EventLoop {
         self.permits > 1
     }
 
-    /// Makes the request that this connection has submitted, and what came with it, independent of the thread's buffer. `false`: there is
-    /// no memory for that, and it can only be called where it is.
+    /// Makes the request that this connection has submitted, and the input after it, independent of the thread's buffer. `false`:
+    /// there is no memory for that, and it can only be called where it is.
     pub fn detach(&mut self, token: Token, ctx: &mut ThreadCtx) -> bool {
         ctx.job.detach(ctx.input.bytes()) && self.find(token).is_none_or(|connection| connection.keep_input(ctx))
     }
@@ -232,22 +233,22 @@ impl EventLoop {
             Some(connection) => connection.pack(ctx),
             None => {
                 ctx.forget_followers();
-                // Its thread sees it.
+                // Its thread notices it.
                 ctx.job.waited = true;
                 ctx.job.pack(ctx.draining)
             }
         }
     }
 
-    /// Tells the master that the worker serves; `description` names the interpreter. The count of the slot's requests at which the
-    /// worker asks to be replaced is `quota`; `None`: never.
+    /// Reports to the master that the worker serves; `description` names the interpreter. The count of the slot's requests at
+    /// which the worker asks to be replaced is `quota`; `None`: never.
     pub fn ready(&mut self, description: String, quota: Option<u64>) -> io::Result<()> {
         self.quota = quota;
         self.know_descriptors().map_err(|error| replaced(&format_args!("a descriptor is not there ({error})")))?;
         self.control.report(&Report::Ready(description))
     }
 
-    /// Remembers which files are behind the descriptors that live as long as the worker.
+    /// Remembers the files of the descriptors that live as long as the worker.
     fn know_descriptors(&mut self) -> io::Result<()> {
         let mut known = Descriptors::default();
         known.add(borrow(&self.poll), Purpose::Poll)?;
@@ -258,8 +259,8 @@ impl EventLoop {
         Ok(())
     }
 
-    /// The owner is back from its work for this connection; what it rendered is in its thread context. Returns more work, if there is a slot
-    /// for it. `rest`: whether the thread context has the connection's input.
+    /// The owner is back from its work for this connection; the rendered bytes are in its thread context. Returns more work, if
+    /// there is a permit for it. `rest`: whether the thread context has the connection's input.
     pub fn resume(&mut self, token: Token, served: Served, rest: bool, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if !rest {
             self.renew_turn(token, &served, ctx);
@@ -271,7 +272,7 @@ impl EventLoop {
         self.admit(token, work, ctx).map(|work| (token, work))
     }
 
-    /// A connection that has kept its input goes on behind this. One whose request was taken back has had its turns without it.
+    /// A connection that has kept its input continues after this. One whose request was taken back has been driven without it.
     fn renew_turn(&mut self, token: Token, served: &Served, ctx: &mut ThreadCtx) {
         if !matches!(served, Served::Withdrawn)
             && let Some(connection) = self.find(token)
@@ -282,7 +283,7 @@ impl EventLoop {
 
     fn go_on(&mut self, token: Token, served: Served, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if matches!(served, Served::Withdrawn) {
-            // Its connection has gone on without this thread.
+            // Its connection has continued without this thread.
             ctx.input.take_in(&[]);
             ctx.out.clear();
             return None;

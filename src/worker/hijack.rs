@@ -1,12 +1,12 @@
 //! A connection that the application takes over, because its request asked for another protocol (a WebSocket).
 //!
-//! The socket is offered with the call and left alone by the loop as long as the call runs: not read, not written, not polled. If the
-//! application takes it, it makes it blocking and uses it by another descriptor of the same open file until its call ends; then the
-//! loop has it back only to close it in order. If it does not, nothing has changed and its answer goes the ordinary way.
+//! The socket is offered with the call and left alone by the loop as long as the call runs: not read, not written, not polled. If
+//! the application takes it, it makes it blocking and uses it by another descriptor of the same open file until its call ends;
+//! then the loop has it back only to close it in order. If it does not, nothing has changed and its answer goes the ordinary way.
 //!
-//! A client should wait for the answer before it uses the new protocol. Bytes that one has sent behind its head all the same were
-//! read together with the head; so that the application finds them in the socket, as any library would expect, it then gets one end of
-//! a socketpair, and two threads copy between the other end and the client.
+//! A client should wait for the answer before it uses the new protocol. If it does not wait, its early bytes were read together
+//! with the head. The application must find them in the socket, as any library expects. So it gets one end of a socketpair then,
+//! and two threads copy between the other end and the client.
 
 use crate::worker::threads::sync::{Arc, Mutex, PoisonError};
 use std::io::{self, Read, Write};
@@ -25,7 +25,7 @@ use super::job::Job;
 use crate::worker::link::Link;
 use crate::worker::threads::thread_id::ThreadId;
 
-/// Longest wait at the end of a call for what the application has sent through a relay, for a client that does not read it.
+/// Longest wait at the end of a call until a relay has sent the application's bytes, when the client does not read them.
 const RELAY_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes that a relay copies at once.
@@ -37,7 +37,7 @@ pub struct HijackOffer {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
     thread: ThreadId,
-    /// What the client has sent behind its head.
+    /// The bytes that the client has sent after its head.
     early: Arc<Vec<u8>>,
     relay: Mutex<Relay>,
 }
@@ -48,12 +48,12 @@ enum Relay {
     None,
     /// The server's end of the socketpair.
     Ready(UnixStream),
-    /// It copies; the channel closes when all that the application has sent is with the kernel.
+    /// It copies; the channel closes when the kernel has all bytes of the application.
     Running { ours: UnixStream, done: Receiver<()> },
 }
 
-/// The offer for the request in hand, if its connection can be taken over: a GET without a body and with nothing before it that waits
-/// to be sent.
+/// The offer for the request in hand, if its connection can be taken over: a GET without a body and with nothing before it that
+/// waits to be sent.
 pub fn offer(
     job: &mut Job,
     input: &[u8],
@@ -102,7 +102,7 @@ impl Takeover for HijackOffer {
     fn finish(&self) {
         let relay = std::mem::replace(&mut *self.relay.lock().unwrap_or_else(PoisonError::into_inner), Relay::None);
         if let Relay::Running { ours, done } = relay {
-            // The application's end may still be open in one of its threads. Behind what it has sent, the copy finds an end.
+            // The application's end may still be open in one of its threads. After its bytes the copy finds an end.
             let _ = ours.shutdown(Shutdown::Read);
             // An error is the end of the copy, or a client that does not read.
             let _ = done.recv_timeout(RELAY_PATIENCE);
@@ -120,7 +120,7 @@ impl HijackOffer {
         let from_app = ours.try_clone()?;
         let early = self.early.clone();
         let (copied, done) = channel();
-        // A signal of the process is for the application's threads.
+        // The application's threads must get signals of the process.
         let blocked = Blocked::all()?;
         let named = |name: &str| std::thread::Builder::new().name(name.to_owned());
         named("tapster-early")
@@ -135,7 +135,7 @@ impl HijackOffer {
     }
 }
 
-/// Copies what the application sends; closes the channel behind it.
+/// Copies the application's bytes; closes the channel after them.
 fn copy_out(from_app: &UnixStream, client: &UnixStream, copied: Sender<()>) {
     let _ = copy(from_app, client);
     drop(copied);

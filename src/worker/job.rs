@@ -1,7 +1,7 @@
 //! One request on its way through the application, apart from the loop.
 //!
-//! A call may last: what it needs is taken out of the connection and the loop before it begins, and what it made is put back
-//! after it. Between the two nothing of the loop is borrowed, so that the loop need not stand still.
+//! A call may last: its data is taken out of the connection and the loop before it begins, and its result is put back after it.
+//! Between the two nothing of the loop is borrowed, so the loop can continue.
 
 use std::mem::{replace, take};
 use std::ops::{Deref, DerefMut, Range};
@@ -21,10 +21,10 @@ use crate::worker::threads::pace::TICK_NS;
 /// Bytes of a head that a spare keeps memory for: longer ones are rare.
 const SPARE_MAX: usize = 16 * 1024;
 
-/// The request in hand. It lives in the thread context and is filled anew for each request, so that serving allocates nothing.
+/// The request in hand. It is part of the thread context and is filled again for each request, so that serving allocates nothing.
 #[derive(Debug, Default)]
 pub struct Job {
-    /// What leaves the thread context with the request.
+    /// The part that leaves the thread context with the request.
     queued: Box<QueuedRequest>,
     /// The head's bytes in the thread's input buffer, when they are nowhere else.
     pub at: Range<usize>,
@@ -56,7 +56,8 @@ impl Job {
         if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
     }
 
-    /// Makes the head independent of the thread's buffer, `input`. A client decides how much it is: `false` when there is no memory.
+    /// Makes the head independent of the thread's buffer, `input`. The client determines the size: `false` when there is no
+    /// memory.
     #[must_use]
     pub fn detach(&mut self, input: &[u8]) -> bool {
         if self.own.is_empty() {
@@ -79,12 +80,13 @@ impl Job {
     }
 }
 
-/// A request that may leave its thread context: for another thread, or to wait for a free slot.
+/// A request that may leave its thread context: for another thread, or to wait for a permit.
 #[derive(Debug, Default)]
 pub struct QueuedRequest {
     /// Socket and client; `None` between requests.
     pub link: Option<Arc<Link>>,
-    /// The head's bytes when they are not in a thread context's input buffer (the body came later, or the request has left its thread context).
+    /// The head's bytes when they are not in a thread context's input buffer (the body came later, or the request has left its
+    /// thread context).
     pub own: Vec<u8>,
     /// The head; its spans count from the start of its bytes.
     pub head: Head,
@@ -94,15 +96,15 @@ pub struct QueuedRequest {
     pub framing: Framing,
     /// The body.
     pub body: RequestBody,
-    /// What the body's memory has of the worker's budget, until the application has it.
+    /// The part of the worker's budget that the body's memory has, until the application has the body.
     pub lease: Lease,
-    /// When it asks for another protocol: what the client has sent behind its head.
+    /// When it asks for another protocol: the bytes that the client has sent after its head.
     pub early: Vec<u8>,
-    /// Earlier output of the connection that the socket has not taken; `write()` goes behind it.
+    /// Earlier output of the connection that the socket has not taken; `write()` goes after it.
     pub output: Option<Box<Output>>,
-    /// Whether earlier answers of the connection lie in the loop's outbox as it begins; `write()` cannot overtake them.
+    /// Whether earlier answers of the connection are in the loop's outbox when it begins; `write()` cannot overtake them.
     pub behind: bool,
-    /// How long the request waited for a free slot, in nanoseconds.
+    /// How long the request waited for a permit, in nanoseconds.
     pub queued: u64,
     /// Whether it has waited for anything, so that its client may have left meanwhile.
     pub waited: bool,
@@ -110,17 +112,17 @@ pub struct QueuedRequest {
     pub draining: bool,
     /// Since when it waits, nanoseconds of the loop's clock; 0: it does not.
     pub since: u64,
-    /// When it was laid on a desk, in the same unit.
+    /// When it was put at a desk, in the same unit.
     pub given: u64,
 }
 
 impl QueuedRequest {
-    /// It is for another thread: this one's cache does not name its block there, and its outbox is sent.
+    /// Prepares it for another thread, where this one's cache does not name its block, and whose outbox has no answers of it.
     pub fn leave_seat(&mut self) {
         (self.block, self.behind) = (None, false);
     }
 
-    /// Its wait is over.
+    /// Ends its wait.
     pub fn stop_waiting(&mut self, now: u64) {
         if self.since > 0 {
             self.queued += now.saturating_sub(self.since);
@@ -128,7 +130,7 @@ impl QueuedRequest {
         }
     }
 
-    /// It is taken from a desk. The wait for the interpreter counts as one for a slot, unless it is as short as it always is.
+    /// Ends its wait at a desk. The wait for the interpreter counts as one for a permit, unless it is as short as the usual ones.
     pub fn leave_desk(&mut self, now: u64) {
         if self.since == 0 && now.saturating_sub(self.given) > TICK_NS {
             self.since = self.given;
@@ -138,7 +140,7 @@ impl QueuedRequest {
 }
 
 impl Job {
-    /// Takes the request, whose head is detached, out of its thread context, while its worker leaves or not.
+    /// Takes the request, whose head is detached, out of its thread context; `leaving`: its worker leaves.
     pub fn pack(&mut self, draining: bool) -> Box<QueuedRequest> {
         debug_assert!(self.link.is_some(), "a job is submitted with its link");
         debug_assert!(!self.own.is_empty(), "the thread's buffer is for the next request");
@@ -148,7 +150,7 @@ impl Job {
         queued
     }
 
-    /// Puts a request into the thread context. What was there, a request that is over, is the spare from now on.
+    /// Puts a request into the thread context. The earlier one, which is over, is the spare from now on.
     pub fn unpack(&mut self, queued: Box<QueuedRequest>) {
         let mut spare = replace(&mut self.queued, queued);
         debug_assert!(spare.link.is_none(), "it is over");

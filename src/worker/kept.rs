@@ -1,13 +1,13 @@
-//! Input that connections keep between their turns, because it waits for more bytes or for its turn, and the memory that all connections
-//! of a worker have for it.
+//! Input that connections keep while they are not driven, because it needs more bytes or has to wait, and the memory that all
+//! connections of a worker have for it.
 //!
 //! ```text
 //! read ──▶ thread context ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
 //!           └──── behind a request that the application has, or others have their turn ──▶ Rest ──▶ thread context
 //! ```
-//! Input is in one place only: in the thread context or with its connection. A part of a head stays with its connection and grows there, so that
-//! each byte is copied and looked at once, however many come before it. What is kept beyond [`FREE`] comes from one budget and goes back
-//! when the bytes are dropped, on whatever way they are.
+//! Input is in one place only: in the thread context or with its connection. A part of a head stays with its connection and grows
+//! there, so that each byte is copied and parsed once, however many come before it. Memory beyond [`FREE`] comes from one budget
+//! and goes back when the bytes are dropped, on every path.
 
 use std::ops::Deref;
 use std::sync::Arc;
@@ -17,16 +17,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use crate::http::head::Progress;
 use crate::log::error::Log;
 
-/// Bytes that may be kept without the budget: the head of an ordinary request. So a client that sends it in pieces is served also while
-/// others have used the budget up.
+/// Bytes that may be kept without the budget: the head of an ordinary request. So a client that sends it in pieces is served also
+/// while others have used the budget up.
 const FREE: usize = 4 * 1024;
 
-/// Memory for what connections keep beyond that, of all connections of a worker, in bytes: a thousand of the longest heads by default,
-/// and as much as their bodies have.
+/// Memory that all connections of a worker may keep beyond that, in bytes: a thousand of the longest heads by default, and as
+/// much as their bodies have.
 const BUDGET: usize = 64 * 1024 * 1024;
 
-/// Memory that is left where more than [`FREE`] is asked for, in bytes: small things are allocated without asking, and the worker ends
-/// when there is none for them.
+/// Memory that has to be left after an allocation of more than [`FREE`], in bytes: small things are allocated without asking, and
+/// the worker ends when there is none for them.
 const CUSHION: usize = 512 * 1024;
 
 /// Least time between two lines of the log about refusals, in milliseconds.
@@ -44,7 +44,7 @@ struct BudgetState {
     left: AtomicUsize,
     /// Whether the process had no memory, although there was some of this.
     starved: AtomicBool,
-    /// Requests that were refused and are not told yet.
+    /// Requests that were refused and are not logged yet.
     refused: AtomicU64,
     /// Earliest time of the next line about them, in milliseconds of the loop's clock.
     next: AtomicU64,
@@ -67,12 +67,13 @@ impl InputBudget {
         self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
-    /// The process has no memory for what may be kept.
+    /// Notes that the process has no memory for bytes that the budget allows.
     pub fn starve(&self) {
         self.0.starved.store(true, Relaxed);
     }
 
-    /// A request is refused for want of it; says so now and then. `now`: milliseconds of the loop's clock.
+    /// Counts a request that is refused because there is none; logs that from time to time. `now`: milliseconds of the loop's
+    /// clock.
     pub fn note_refused(&self, now: u64, log: &Log) {
         let BudgetState { starved, refused, next, .. } = &*self.0;
         refused.fetch_add(1, Relaxed);
@@ -95,7 +96,7 @@ impl InputBudget {
     }
 }
 
-/// Asks for room for exactly so many bytes more, whose number a client or an application decides; `false`: there is no memory.
+/// Asks for room for exactly so many bytes more, whose number a client or an application determines; `false`: there is no memory.
 pub fn reserve(bytes: &mut Vec<u8>, more: usize) -> bool {
     (more <= FREE || has_cushion()) && bytes.try_reserve_exact(more).is_ok()
 }
@@ -105,7 +106,7 @@ pub fn reserve(bytes: &mut Vec<u8>, more: usize) -> bool {
 fn has_cushion() -> bool {
     let mut cushion = Vec::<u8>::new();
     let there = cushion.try_reserve_exact(CUSHION).is_ok();
-    // The compiler may leave out an allocation that nobody looks at.
+    // The compiler may remove an allocation that nobody reads.
     std::hint::black_box(&cushion);
     there
 }
@@ -140,7 +141,7 @@ impl Leased {
         leased.push(bytes, memory).then_some(leased)
     }
 
-    /// Appends bytes; says whether there was memory for them.
+    /// Appends bytes; returns whether there was memory for them.
     pub fn push(&mut self, more: &[u8], memory: &InputBudget) -> bool {
         let needed = self.bytes.len() + more.len();
         // Doubled, so that each byte is moved a few times only while they grow.
@@ -165,7 +166,7 @@ impl Leased {
         grown
     }
 
-    /// Takes what so much capacity costs, beyond what is paid already.
+    /// Takes the budget for so much capacity, less the part that it has already.
     fn pay(&mut self, capacity: usize, memory: &InputBudget) -> bool {
         let paid = self.lease.as_ref().map_or(0, |(_, paid)| *paid);
         let Some(more) = capacity.saturating_sub(FREE).checked_sub(paid).filter(|more| *more > 0) else { return true };
@@ -176,7 +177,7 @@ impl Leased {
         true
     }
 
-    /// The bytes alone, for a moment that others bound: their memory is given back.
+    /// The bytes alone, for a time that others bound: their part of the budget is given back.
     pub fn into_bytes(mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
@@ -198,7 +199,7 @@ impl Drop for Leased {
     }
 }
 
-/// What a connection keeps.
+/// The input that a connection keeps.
 #[derive(Debug)]
 pub enum Kept {
     /// A head without its end, and how much of it is known to be good.
@@ -207,7 +208,7 @@ pub enum Kept {
     Preface(Leased),
     /// Bytes that may be a request.
     Rest(Leased),
-    /// There was no memory for them: what comes next is refused.
+    /// There was no memory for them: the next request is refused.
     Refused,
 }
 
@@ -217,7 +218,7 @@ impl Kept {
         Box::new(Leased::copy(bytes, memory).map_or(Self::Refused, Self::Rest))
     }
 
-    /// Whether it needs more bytes to mean anything, and not merely its turn.
+    /// Whether it needs more bytes to mean anything, and does not merely wait.
     pub fn is_partial(&self) -> bool {
         matches!(self, Self::Head(..) | Self::Preface(_))
     }

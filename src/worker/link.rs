@@ -1,4 +1,4 @@
-//! The socket of a connection and what goes with it, shared between the loop and a call.
+//! The socket of a connection and its attributes, shared between the loop and a call.
 
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -14,7 +14,7 @@ use crate::worker::deadline::claim::Claim;
 use crate::worker::send::output::{self, Output, deliver_by};
 use crate::worker::threads::precedence::Precedence;
 
-/// The two ends of a connection that outlive a phase: shared between the loop and a call.
+/// The parts of a connection that outlive a phase: shared between the loop and a call.
 #[derive(Debug)]
 pub struct Link {
     /// The socket.
@@ -27,11 +27,11 @@ pub struct Link {
     pub listener: usize,
     /// Whether a call may still write to it.
     pub claim: Claim,
-    /// Where output goes that its client does not read.
+    /// The place of output that its client does not read.
     pub disk: Disk,
     /// Whether the application has taken the socket over.
     hijacked: AtomicBool,
-    /// Whether the loop has answers that go before what the call sends.
+    /// Whether the loop has answers that go before the bytes of the call.
     pub precedence: Precedence,
 }
 
@@ -50,28 +50,28 @@ impl Link {
         }
     }
 
-    /// The socket's peer is a proxy, and this is its client. Whether forwarding headers are believed is up to the proxy, which writes
-    /// them: an address that it names proves nothing.
+    /// The socket's peer is a proxy, and this is its client. The peer's address decides whether forwarding headers are believed,
+    /// since the proxy writes them: an address that it names proves nothing.
     pub fn name_client(&mut self, client: SocketAddr) {
         let (addr, port) = PeerAddr::Tcp(client).text();
         let client = Peer { addr, port, trusted: self.peer.trusted };
         self.proxy = Some(Box::new(std::mem::replace(&mut self.peer, client)));
     }
 
-    /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP client
-    /// that has closed its end may only have done with sending.
+    /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP
+    /// client that has closed its end may only have finished sending.
     pub fn is_reset(&self) -> bool {
-        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        // HUP and ERR are always reported. A failing poll means nothing for the client.
         let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 
-    /// The application takes the socket over; the connection serves no other request.
+    /// Notes that the application takes the socket over; the connection serves no other request.
     pub fn take(&self) {
         self.hijacked.store(true, Relaxed);
     }
 
-    /// Whether it has.
+    /// Whether the application has taken the socket over.
     pub fn is_hijacked(&self) -> bool {
         self.hijacked.load(Relaxed)
     }
@@ -79,15 +79,15 @@ impl Link {
 
 impl Client for Link {
     fn has_left(&self) -> bool {
-        // nix does not name it.
+        // nix does not have it.
         let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
         let mut fds = [PollFd::new(self.stream.as_fd(), half_closed)];
-        // HUP and ERR are always told. A failing poll tells nothing of the client.
+        // HUP and ERR are always reported. A failing poll means nothing for the client.
         poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
     }
 }
 
-/// Sends `out` behind what waits already, keeps the rest, leaves `out` empty.
+/// Sends `out` after the bytes that wait already, keeps the rest, leaves `out` empty.
 pub fn deliver(link: &Link, output: &mut Option<Box<Output>>, out: &mut Vec<u8>) -> Result<(), Gone> {
     deliver_by(&link.disk, output, out, |bytes| output::send(&link.stream, bytes))
 }

@@ -62,10 +62,10 @@ use threads::thread_id::{MAIN, ThreadId};
 /// in milliseconds.
 const DRAIN_IDLE_MS: u64 = 500;
 
-/// A boot that takes longer is told in the log.
+/// A boot that takes longer gets a line in the log.
 const SLOW_BOOT: Duration = Duration::from_secs(2);
 
-/// The worker left as it was told to.
+/// The worker left by an order.
 const EXIT_OK: i32 = 0;
 
 /// The worker failed while it served.
@@ -77,7 +77,7 @@ const EXIT_BOOT: i32 = 3;
 /// The application could not be loaded.
 const EXIT_APP: i32 = 4;
 
-/// What a worker is born with: everything is made by the master before the fork.
+/// The data that a worker starts with: the master makes all of it before the fork.
 pub struct Boot {
     /// Settings of this generation.
     pub settings: Arc<Settings>,
@@ -93,9 +93,9 @@ pub struct Boot {
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's end of its socketpair with the master.
     pub channel: WorkerEnd,
-    /// Every signal is blocked. The worker drops this after it has installed its own handlers, and what came meanwhile is
-    /// delivered. SIGTERM also comes when the master dies; INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH have handlers that do
-    /// nothing. Handlers for TERM and those must be registered with signal-hook, which keeps one of its own for each.
+    /// Every signal is blocked. The worker drops this after it has installed its own handlers, and signals that came meanwhile
+    /// are delivered. SIGTERM also comes when the master dies; INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH have handlers
+    /// that do nothing. Handlers for TERM and those must be registered with signal-hook, which keeps one of its own for each.
     pub signals: Blocked,
     /// Error log of this worker.
     pub log: Log,
@@ -105,13 +105,13 @@ pub struct Boot {
     pub stacks: File,
 }
 
-/// What an application is loaded with.
+/// The data for loading an application.
 pub struct LoadContext<'a> {
     /// Settings of this generation.
     pub settings: &'a Settings,
     /// Addresses of the listeners, in the order of the settings' binds.
     pub addresses: Vec<Address>,
-    /// What children of the application do first.
+    /// The function that children of the application run first.
     pub renounce: Renounce,
     /// Workers in all.
     pub workers: usize,
@@ -123,10 +123,10 @@ pub struct LoadContext<'a> {
     pub stacks: i32,
 }
 
-/// An application and what it says of its interpreter (`Python 3.11.7`).
+/// An application and its description of the interpreter (`Python 3.11.7`).
 pub type Loaded = (Box<dyn App>, String);
 
-/// Lives the worker's life with the application that `load` makes; returns the exit code of its process.
+/// Runs the worker with the application that `load` makes; returns the exit code of its process.
 pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
     let log = boot.log.clone();
     live(boot, load).unwrap_or_else(|error| {
@@ -136,7 +136,8 @@ pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, Boo
 }
 
 fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
-    // Before the application is loaded: its import may take long, and an order to leave must not kill in the middle of it.
+    // This comes before the application is loaded: its import may take long, and an order to leave must not kill the worker in
+    // the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
     let (listeners, [sender, receiver]) = (boot.listeners.iter().map(AsFd::as_fd), boot.queue.ends());
     let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &[boot.channel.as_fd(), sender, receiver]);
@@ -194,7 +195,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
     let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;
-    // What can fail for want of descriptors or threads is done.
+    // All steps that a lack of descriptors or threads can fail are done.
     event_loop.ready(description, quota(&boot.settings).map(|quota| ctx.requests() + quota))?;
     main.work(&mut ctx, Some(Box::new(event_loop)))?;
     ctx.end_iteration();
@@ -211,10 +212,10 @@ fn cannot_set_up(error: io::Error) -> io::Error {
     io::Error::new(error.kind(), text)
 }
 
-/// What CPython says when the operating system gives it no thread.
+/// The message of CPython when the operating system gives it no thread.
 const NO_PYTHON_THREAD: &str = "can't start new thread";
 
-/// What a forked child does first. It can tell nobody when it fails, and lives on with what it has.
+/// Runs first in a forked child. It cannot report a failure to anybody; then the child keeps the descriptors that it has.
 fn renounce(inheritance: Arc<Inheritance>, alarms: Alarms) -> Renounce {
     Arc::new(move || {
         alarms.iter().for_each(deadline::alarm::Alarm::forbid_return);
@@ -222,7 +223,7 @@ fn renounce(inheritance: Arc<Inheritance>, alarms: Alarms) -> Renounce {
     })
 }
 
-/// Says how long a boot took that operators will want to have shorter, and what it was spent on.
+/// Logs how long a slow boot took, and on what.
 fn tell_slow_boot(settings: &Settings, log: &Log, whole: Duration, loading: Duration) {
     if whole < SLOW_BOOT {
         return;
@@ -240,13 +241,13 @@ fn tell_slow_boot(settings: &Settings, log: &Log, whole: Duration, loading: Dura
 /// Requests of one worker's life, with its own share of chance; `None`: no limit.
 fn quota(settings: &Settings) -> Option<u64> {
     use std::hash::BuildHasher;
-    // A hasher's keys are the randomness that std has.
+    // The keys of a hasher are the only random numbers that std offers.
     let chance = std::hash::RandomState::new().hash_one(std::process::id());
     let jitter = chance % (settings.max_requests_jitter + 1);
     (settings.max_requests > 0).then_some(settings.max_requests + jitter)
 }
 
-/// Starts the other threads for this loop; the place of this one. `is_alone`: the server has no other worker.
+/// Starts the other threads for this loop; returns the place of this one. `is_alone`: the server has no other worker.
 fn group(
     event_loop: &EventLoop,
     ctx: &ThreadCtx,
@@ -267,8 +268,8 @@ fn group(
             })?;
             drop(blocked);
         } else {
-            // No signal is blocked: what the application starts on this thread would inherit it. The kernel prefers the main thread
-            // for signals of the process, and every handler may run anywhere.
+            // No signal is blocked: programs that the application starts on this thread would inherit the mask. The kernel
+            // prefers the main thread for signals of the process, and every handler may run anywhere.
             let name = format!("tapster-{}", place.thread().0);
             let body = move |app: Box<dyn App>| keep_working(&place, &mut parts.ctx(app, place.thread()));
             ctx.app.spawn(&name, Box::new(body))?;
@@ -286,7 +287,7 @@ fn keep_working(place: &threads::executor::ThreadHandle, ctx: &mut ThreadCtx) {
     }
 }
 
-/// A worker that does not outlive a panic of the thread that has this: the loop may be gone with it, and only a new worker helps.
+/// Ends the worker when the thread that has this panics: the loop may be lost with it, and only a new worker helps.
 struct EndsWithThread;
 
 impl Drop for EndsWithThread {
@@ -300,7 +301,7 @@ impl Drop for EndsWithThread {
 /// Name of the thread that only does I/O (pthread_setname_np(3): at most 15 bytes).
 const IO_THREAD: &str = "tapster-io";
 
-/// What the threads' contexts of all threads are made from.
+/// The data from which the contexts of all threads are made.
 #[derive(Clone)]
 struct CtxParts {
     settings: Arc<Settings>,

@@ -1,12 +1,12 @@
-//! Requests that found no application slot in time: answered 503, counted, and told to the error log in summaries, since a server
-//! that has too much to do must not also write a line for each.
+//! Requests that found no permit in time: answered 503, counted, and logged in summaries, since an overloaded server must not
+//! also write a line for each.
 
 use crate::log::error::Log;
 
 /// Least time between two summaries, in milliseconds.
 const SUMMARY_MS: u64 = 1_000;
 
-/// What such a client is told to wait before it comes again (RFC 9110 section 10.2.3), in seconds.
+/// How long such a client should wait before it comes again (Retry-After, RFC 9110 section 10.2.3), in seconds.
 pub const RETRY_AFTER: &[u8] = b"5";
 
 /// Why a request was not served.
@@ -19,7 +19,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// For the body of the answer.
+    /// The reason, for the body of the answer.
     pub fn detail(self) -> &'static str {
         match self {
             Self::QueueFull => "too many requests wait for the application",
@@ -28,19 +28,19 @@ impl Refusal {
     }
 }
 
-/// What was not told yet.
+/// The counts that were not logged yet.
 #[derive(Debug, Default)]
 pub struct Overload {
     full: u64,
     waited: u64,
     /// Earliest time of the next summary, in milliseconds of the loop's clock.
     next: u64,
-    /// Whether it was told that upgraded connections hold all slots.
+    /// Whether the log has the line that upgraded connections have all permits.
     held: bool,
 }
 
 impl Overload {
-    /// Counts one.
+    /// Counts a refusal.
     pub fn count(&mut self, refusal: Refusal) {
         match refusal {
             Refusal::QueueFull => self.full += 1,
@@ -48,8 +48,8 @@ impl Overload {
         }
     }
 
-    /// A request found no slot. Says once when that is because all `slots` are `held` by connections that the application has taken
-    /// over: then waiting may not help.
+    /// A request found no permit. Logs once when connections that the application has taken over have all `slots` permits: then
+    /// waiting may not help.
     pub fn note_held(&mut self, held: usize, permits: usize, log: &Log) {
         if held >= permits && !std::mem::replace(&mut self.held, true) {
             log.warning(format_args!(
@@ -59,12 +59,12 @@ impl Overload {
         }
     }
 
-    /// When it has something to tell, in milliseconds of the loop's clock.
+    /// When the next summary is due, in milliseconds of the loop's clock.
     pub fn wants(&self) -> Option<u64> {
         (self.full + self.waited > 0).then_some(self.next)
     }
 
-    /// Tells what came since the last time, if it is time.
+    /// Logs the counts since the last summary, if one is due.
     pub fn tell(&mut self, now: u64, log: &Log) {
         if self.wants().is_none_or(|at| at > now) {
             return;

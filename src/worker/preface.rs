@@ -1,4 +1,5 @@
-//! The PROXY protocol at the start of connections (`--proxy-protocol`): which peers may speak it, and the log of those that do not.
+//! The PROXY protocol at the start of connections (`--proxy-protocol`): which peers may speak it, and the log of those that do
+//! not.
 
 use std::fmt;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use super::trust;
 /// Least time between two lines of the log about connections that were closed, in milliseconds.
 const SUMMARY_MS: u64 = 10_000;
 
-/// What a connection needs before its first request; clones are the same one.
+/// The rules for the start of a connection; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Gate(Arc<Admission>);
 
@@ -32,7 +33,7 @@ struct Admission {
 }
 
 impl Gate {
-    /// The one of these settings; `None`: requests come at once.
+    /// The rules of these settings; `None`: connections have no preface.
     pub fn of(settings: &Settings) -> Option<Self> {
         let (accept, allowed) = (settings.proxy_protocol?, settings.proxy_allow_from.clone());
         Some(Self(Arc::new(Admission { accept, allowed, closed: AtomicU64::new(0), next: AtomicU64::new(0) })))
@@ -48,7 +49,7 @@ impl Gate {
         proxy::read(bytes, self.0.accept)
     }
 
-    /// A connection of this peer is closed; says so now and then. `now`: milliseconds of the loop's clock.
+    /// Counts a connection of this peer that is closed; logs that from time to time. `now`: milliseconds of the loop's clock.
     #[cold]
     pub fn note_closed(&self, peer: &Peer, why: &dyn fmt::Display, now: u64, log: &Log) {
         let Admission { closed, next, .. } = &*self.0;

@@ -5,7 +5,7 @@ use std::ops::Range;
 /// Bytes read from a socket at once: a browser's request with room to spare, and an upload in few system calls.
 pub const READ_SIZE: usize = 64 * 1024;
 
-/// What was read last. Taking it out of its context leaves one without memory, for the time of a borrow.
+/// The bytes that were read last. Taking it out of its context leaves one without memory, for the time of a borrow.
 #[derive(Debug, Default)]
 pub struct ReadBuffer {
     bytes: Vec<u8>,
@@ -31,7 +31,8 @@ impl ReadBuffer {
         self.unused.start
     }
 
-    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], what one read brought here or to another worker.
+    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], the bytes of one read here or in another
+    /// worker.
     #[inline]
     pub fn take_in(&mut self, bytes: &[u8]) {
         self.bytes[..bytes.len()].copy_from_slice(bytes);
@@ -50,13 +51,13 @@ impl ReadBuffer {
         &self.bytes[self.unused.clone()]
     }
 
-    /// So many bytes are used.
+    /// Notes that so many bytes are used.
     #[inline]
     pub fn used(&mut self, count: usize) {
         self.unused.start += count;
     }
 
-    /// All bytes are used, or kept elsewhere.
+    /// Notes that all bytes are used, or kept elsewhere.
     #[inline]
     pub fn forget(&mut self) {
         self.unused = 0..0;
@@ -70,7 +71,7 @@ impl ReadBuffer {
         &mut self.bytes
     }
 
-    /// So many bytes were read to the space.
+    /// Notes that so many bytes were read to the space.
     #[inline]
     pub fn filled(&mut self, count: usize) {
         self.unused.end += count;

@@ -23,7 +23,7 @@ pub struct Rules {
     pub body_timeout: u64,
     /// Longest time without progress of the output.
     pub write_timeout: u64,
-    /// Longest wait for a free application slot (u64::MAX: no limit).
+    /// Longest wait for a permit (u64::MAX: no limit).
     pub queue_timeout: u64,
     /// Idle time of a kept connection; 0: none is kept.
     pub keep_alive: u64,

@@ -1,7 +1,7 @@
 //! An answer that did not fit into one rendering: blocks of an iterable, a large block, a file.
 //!
-//! The application is advanced only while nothing waits to be sent, so a client that reads slowly costs a bounded part of the answer in
-//! memory ([`crate::worker::send::coalesce`]) and no time of others.
+//! The application is advanced only while nothing waits to be sent, so a client that reads slowly costs a bounded part of the
+//! answer in memory ([`crate::worker::send::coalesce`]) and no time of others.
 
 use std::sync::Arc;
 
@@ -35,7 +35,7 @@ pub struct Streaming {
     thread: ThreadId,
 }
 
-/// What must be sent before the stream is asked again.
+/// The data that must be sent before the stream is asked again.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Pending {
     Nothing,
@@ -57,13 +57,14 @@ impl std::fmt::Debug for Streaming {
 }
 
 impl Streaming {
-    /// The rest of the answer to the request in hand, whose head the log may want: it is `sent`, or rendered in the thread context.
+    /// The rest of the answer to the request in hand, whose head the log may want: it is `sent`, or rendered in the thread
+    /// context.
     pub fn new((stream, mut sent): (Box<dyn Blocks>, Vec<u8>), link: Arc<Link>, ctx: &mut ThreadCtx) -> Self {
         if sent.is_empty() {
             sent = copy_of_head(ctx.response_head(&ctx.out[ctx.job.rendered.min(ctx.out.len())..]));
         }
         let job = &mut ctx.job;
-        // Only logs want it: without memory for it the answer goes on.
+        // Only logs need it: without memory for it the answer continues.
         let (head, bytes) = if job.detach(ctx.input.bytes()) { job.take_head() } else { Default::default() };
         Self {
             stream,
@@ -107,7 +108,7 @@ impl Streaming {
 }
 
 impl Streaming {
-    /// Bytes of the stream's last block or file that were rendered and not handed to the kernel.
+    /// Bytes of the stream's last block or file that were rendered and that the kernel has not taken.
     pub fn unsent(&self) -> u64 {
         match self.pending {
             Pending::Nothing | Pending::Empty => 0,

@@ -6,7 +6,7 @@
 
 use super::connection::Token;
 
-/// Length of a tick in milliseconds: deadlines are seconds, so a sixteenth of a second late is near enough.
+/// Length of a tick in milliseconds: deadlines are seconds, so a delay of a sixteenth of a second does not matter.
 const TICK_MS: u64 = 64;
 
 /// Slots of the wheel, a power of two. Deadlines beyond `SLOTS * TICK_MS` (65 s) wait in the last slot and are put back.
@@ -46,11 +46,11 @@ impl Wheel {
         (self.first != u64::MAX).then(|| self.first * TICK_MS)
     }
 
-    /// Looks for the tick of the first entry.
+    /// Finds the tick of the first entry.
     fn search(&self) -> u64 {
         let first = (self.tick % SLOTS as u64) as usize;
         let words = SLOTS / 64;
-        // One word more than there are: the first word is looked at twice, its upper bits first, its lower bits last.
+        // One word more than there are: the first word is read twice, its upper bits first, its lower bits last.
         for step in 0..=words {
             let index = (first / 64 + step) % words;
             let mask = match step {
@@ -81,7 +81,7 @@ impl Wheel {
 
     /// Moves every entry up to the tick `last`.
     fn take(&mut self, last: u64, due: &mut Vec<Token>) {
-        // After a suspend the clock may have jumped over the whole wheel: one turn is enough.
+        // After a suspend the clock may have jumped over the whole wheel: one round is enough.
         let turns = (last + 1).saturating_sub(self.tick).min(SLOTS as u64);
         for step in 0..turns {
             let slot = ((self.tick + step) % SLOTS as u64) as usize;

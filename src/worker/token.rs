@@ -1,13 +1,13 @@
-//! The name of a connection.
+//! The token of a connection.
 
-/// A connection's name in events and timers: slab key and generation, so that a stale event meets nobody.
+/// Identifies a connection in events and timers: slab key and generation, so that a stale event finds no connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Token(usize);
 
 const _: () = assert!(usize::BITS == 64, "a token holds two 32-bit numbers");
 
 impl Token {
-    /// Names no connection: generations begin at 1.
+    /// The token of no connection: generations begin at 1.
     pub const NONE: Self = Self(0);
 
     /// The token of `key` in its `generation`.

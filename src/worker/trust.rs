@@ -1,4 +1,4 @@
-//! Whose forwarding headers are believed (`--forwarded-allow-ips`).
+//! The peers whose forwarding headers are believed (`--forwarded-allow-ips`).
 
 use std::net::IpAddr;
 

@@ -1,5 +1,5 @@
-//! `--warmup`: a worker asks its own application before it says that it is ready. No socket is involved, so that nobody else can be
-//! asked or answer in its place.
+//! `--warmup`: a worker asks its own application before it reports that it is ready. No socket is involved, so no other process
+//! can answer in its place.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ use crate::worker::rules::Rules;
 /// First status that is a failure (RFC 9110 section 15.5).
 const FAILURE: u16 = 400;
 
-/// Takes what the application writes and keeps nothing.
+/// Discards the output of the application.
 struct Nowhere;
 
 impl Outlet for Nowhere {
@@ -32,7 +32,7 @@ impl Client for Nowhere {
     }
 }
 
-/// Asks the application; an error tells what it answered.
+/// Asks the application; an error describes its answer.
 pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), BootError> {
     let failed = |why: String| BootError { app: false, text: format!("--warmup {warmup}: {why}") };
     let bytes = format!("{warmup} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tapster-warmup\r\nConnection: close\r\n\r\n");

@@ -1,4 +1,4 @@
-//! What the loop asks a thread to do in the application, and what came of it.
+//! Work that the loop asks a thread to do in the application, and its result.
 
 use super::app::{Fate, Produced};
 use super::job::QueuedRequest;
@@ -8,12 +8,12 @@ use super::token::Token;
 use crate::worker::send::output::Output;
 use crate::worker::threads::thread_id::{MAIN, ThreadId};
 
-/// What the loop asks a thread to do in the application.
+/// Work that the loop asks a thread to do in the application.
 #[derive(Debug)]
 pub enum Work {
     /// Call it with the thread's job.
     Call,
-    /// Call it with the request on the thread's desk, if it still lies there.
+    /// Call it with the request at the thread's desk, if it is still there.
     Desk,
     /// Ask a stream for its next block.
     Advance(Box<Streaming>),
@@ -24,7 +24,8 @@ pub enum Work {
 }
 
 impl Work {
-    /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one. `None`: any.
+    /// The thread that must do it: a stream stays on the thread that began it, and handlers of signals run on the main one.
+    /// `None`: any.
     pub fn thread(&self) -> Option<ThreadId> {
         match self {
             Self::Call | Self::Desk => None,
@@ -34,14 +35,14 @@ impl Work {
     }
 }
 
-/// What came of it; rendered bytes are in the thread's output.
+/// The result of work; rendered bytes are in the thread's output.
 #[derive(Debug)]
 pub enum Served {
-    /// The call rendered its whole answer; what `write()` left over goes before it.
+    /// The call rendered its whole answer; unsent bytes of `write()` go before it.
     Whole(Option<Box<Output>>, Fate),
     /// The call returned a stream.
     Begun(Option<Box<Output>>, Box<Streaming>),
-    /// The stream took a step that is not its last; what `write()` left over goes before what it rendered.
+    /// The stream took a step that is not its last; unsent bytes of `write()` go before the rendered ones.
     Produced(Option<Box<Output>>, Box<Streaming>, Produced),
     /// The stream has ended and is closed; likewise.
     Ended(Option<Box<Output>>, Fate),
@@ -65,16 +66,16 @@ impl Served {
     }
 }
 
-/// What a thread that has lost the loop sends to its owner.
+/// The report of a thread without the loop to the loop's owner.
 #[derive(Debug)]
 pub struct Completion {
     /// The sender.
     pub from: ThreadId,
     /// The connection that it served.
     pub token: Token,
-    /// What it did.
+    /// The result of its work.
     pub served: Served,
-    /// What it rendered.
+    /// The bytes that it rendered.
     pub out: Vec<u8>,
     /// Input of the connection that the sender's thread context still had.
     pub rest: Option<Box<Kept>>,

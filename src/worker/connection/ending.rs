@@ -1,4 +1,4 @@
-//! The end of a connection: why it comes, and in what order.
+//! The end of a connection: its reasons, and its order.
 
 use std::fmt;
 
@@ -9,16 +9,16 @@ use crate::worker::streaming::Streaming;
 
 use super::{Connection, Flow, Next, Phase};
 
-/// How long a closed connection is read on, so that the client can read an answer that came before it had sent everything
-/// (RFC 9112 section 9.6), in milliseconds without a byte.
+/// How long a closed connection is still read, so that the client can read an answer that came before it had sent everything (RFC
+/// 9112 section 9.6), in milliseconds without a byte.
 const LINGER_MS: u64 = 5_000;
 
-/// How long that goes on in all, in milliseconds (nginx has the same): a client that sends a byte now and then must not keep its
+/// How long that lasts in all, in milliseconds (nginx has the same): a client that sends a byte now and then must not keep its
 /// connection for ever.
 const LINGER_TOTAL_MS: u64 = 30_000;
 
-/// How long a thread of the application may go on with a socket that it took over when the call has ended, in milliseconds: a WebSocket
-/// that the server has closed is ended when the client's answer to that has come (RFC 6455 section 7.1.1).
+/// How long a thread of the application may still use a socket that it took over after the call has ended, in milliseconds: a
+/// WebSocket that the server has closed is ended when the client's answer to that has come (RFC 6455 section 7.1.1).
 const LAST_WORDS_MS: u64 = 1_000;
 
 /// Bytes read and thrown away while lingering; a client that sends more is cut.
@@ -43,7 +43,7 @@ pub enum CloseReason {
     Idle,
     /// The client took no byte of its answer for too long.
     WriteStall,
-    /// The client went on sending behind a refusal, or said nothing more.
+    /// The client continued to send after a refusal, or was silent.
     Lingered,
 }
 
@@ -62,7 +62,7 @@ impl fmt::Display for CloseReason {
     }
 }
 
-/// What is left of reading on behind the last answer.
+/// The rest of the bounds of reading after the last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Linger {
     /// Bytes.
@@ -74,7 +74,7 @@ pub(in crate::worker) struct Linger {
 }
 
 impl Connection {
-    /// Ends the connection behind its last answer.
+    /// Ends the connection after its last answer.
     pub(super) fn end(&mut self, fate: Fate, ctx: &mut ThreadCtx) -> Flow {
         match fate {
             Fate::Hijacked { in_use: true } => {
@@ -84,7 +84,7 @@ impl Connection {
                 Ok(())
             }
             Fate::Hijacked { in_use: false } => self.take_back(ctx),
-            // A cut answer too: those before it may still be on their way, and a close that meets unread bytes destroys them.
+            // This includes a cut answer: those before it may still be on their way, and a close with unread bytes destroys them.
             Fate::Keep | Fate::Close | Fate::CloseWithFin | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
                 ctx.input.take_in(&[]);
@@ -96,20 +96,21 @@ impl Connection {
                 }
                 let now = ctx.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
-                // A client that has sent nothing more may keep an idle connection open, and the worker waits for it.
+                // A client that has sent nothing more may keep an idle connection open, and the worker would wait for it.
                 self.deadline = now + if ctx.draining && !self.unread { DRAIN_IDLE_MS } else { LINGER_MS };
                 Ok(())
             }
             Fate::Reset => {
-                // Without it the close would look like the end of the body. A failure leaves an orderly close, the best that is left.
+                // Without it the close would look like the end of the body. If it fails, an orderly close is the best that
+                // remains.
                 let _ = self.link.stream.set_linger0();
                 Err(Next::Close(CloseReason::Cut))
             }
         }
     }
 
-    /// Whether a plain close ends the connection in order: all was read, and nothing will come behind it. What comes behind a close
-    /// resets the connection, and the answer that is on its way is lost (RFC 9112 section 9.6).
+    /// Whether a plain close ends the connection in order: all was read, and nothing will follow. Bytes that come after a close
+    /// reset the connection, and the answer that is on its way is lost (RFC 9112 section 9.6).
     fn is_silent(&mut self, ctx: &mut ThreadCtx) -> bool {
         if self.unread {
             return false;
@@ -117,7 +118,7 @@ impl Connection {
         if self.has_read_all() {
             return self.is_last;
         }
-        // A connection that was adopted with its request has not been read from here.
+        // A connection that was adopted with its request has not been read in this worker.
         match self.read(ctx.input.space()) {
             Ok(0) => self.is_last,
             Ok(_) => false,
@@ -125,18 +126,18 @@ impl Connection {
         }
     }
 
-    /// The application has done with the socket that it took over.
+    /// Ends a socket after the application has finished with it.
     pub(super) fn take_back(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        // Should it stay blocking, it is not to be touched any more.
+        // If it stays blocking, it must not be used any more.
         if self.link.stream.set_nonblocking().is_err() {
             return Err(Next::Close(CloseReason::Cut));
         }
-        // Its edges were not seen meanwhile.
+        // Its edges were not reported meanwhile.
         (self.unread, self.readable) = (true, true);
         self.end(Fate::Close, ctx)
     }
 
-    /// Throws away what the client still sends.
+    /// Throws away the bytes that the client still sends.
     pub(super) fn linger(&mut self, Linger { left, until, shut }: Linger, ctx: &mut ThreadCtx) -> Flow {
         if !shut {
             return if self.ended { self.take_back(ctx) } else { Err(Next::Wait) };

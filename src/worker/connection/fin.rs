@@ -16,7 +16,7 @@ impl Connection {
         }
         let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));
         self.after_send(result, ctx)?;
-        // A failure is one of the client's, and the close tells it.
+        // A failure means that the client is gone, and the close handles that.
         if self.link.stream.shutdown_write().is_ok() { Err(Next::Close(CloseReason::Ended)) } else { Ok(()) }
     }
 }

@@ -1,7 +1,7 @@
-//! A connection that goes from one worker to another: what it takes along, and when it may go.
+//! A connection that goes from one worker to another: its data, and when it may go.
 //!
-//! It may go before its request has reached the application, with nothing unsent, when nobody else in this process has its socket:
-//! the worker that hands over it closes its own descriptor, and only the last one to close ends a connection.
+//! It may go before its request has reached the application, with nothing unsent, when nobody else in this process has its
+//! socket: the worker that hands it over closes its own descriptor, and only the last close ends a connection.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -20,15 +20,15 @@ use crate::worker::link::Link;
 use crate::worker::read_buffer::READ_SIZE;
 use crate::worker::rules::Rules;
 
-// What was handed over is taken to the thread context as what one read brings.
+// The input that is handed over goes into the thread context as the bytes of one read.
 const _: () = assert!(INPUT_MAX <= READ_SIZE);
 
-/// How often a request may be handed over before it waits where it is: each time it met a worker that had just become busy, and a copy of
-/// it is made.
+/// How often a request may be handed over before it waits where it is: each time it met a worker that had just become busy, and
+/// each time it is copied.
 const MOVES_MAX: u8 = 8;
 
 impl Connection {
-    /// What another worker needs to go on with it; `None` when it cannot go now.
+    /// The data that another worker needs to continue with it; `None` when it cannot go now.
     pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
         if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
             return None;
@@ -41,7 +41,7 @@ impl Connection {
                 let input = match self.kept.as_deref() {
                     None => &[][..],
                     Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes,
-                    // What is a request has its turn here.
+                    // Bytes that may be a request are served here.
                     Some(Kept::Head(..) | Kept::Preface(_) | Kept::Rest(_) | Kept::Refused) => return None,
                 };
                 (HandoffKind::Idle, self.deadline.saturating_mul(NS_PER_MS), input, 1)
@@ -53,7 +53,7 @@ impl Connection {
         self.message(kind, time, input.into(), owners)
     }
 
-    /// Whether another worker may have this request of the connection, which lies on a desk.
+    /// Whether another worker may have this request of the connection, which is at a desk.
     pub fn may_hand_over(&self, queued: &QueuedRequest) -> bool {
         queued.output.is_none() && self.handoff_of(queued).is_some()
     }
@@ -64,7 +64,7 @@ impl Connection {
         }
         let rest: &[u8] = match self.kept.as_deref() {
             Some(Kept::Rest(rest)) => rest,
-            // It is refused here, behind the answer.
+            // It is refused here, after the answer.
             Some(Kept::Refused | Kept::Head(..) | Kept::Preface(_)) => return None,
             None => &[],
         };
@@ -85,9 +85,9 @@ impl Connection {
         Some(HandoffMessage { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, client, time, input })
     }
 
-    /// Takes over where another worker was. That one had other limits, maybe, and nobody knows whether it was in order: its input is
-    /// read as if it came from the client now, and no time is longer than this worker would have given.
-    /// `now`: nanoseconds of the loop's clock.
+    /// Continues where another worker was. That worker may have had other limits, or may have been broken into: its input is
+    /// parsed as if it came from the client now, and no time is longer than this worker would have given. `now`: nanoseconds of
+    /// the loop's clock.
     pub fn adopt(&mut self, message: HandoffMessage<'_>, now: u64, rules: &Rules, memory: &InputBudget) {
         match message.kind {
             HandoffKind::Request => (self.since, self.waited, self.moves) = (message.time.min(now), true, message.moves),
@@ -110,8 +110,8 @@ fn address(peer: &Peer) -> Option<Option<(IpAddr, u16)>> {
     Some(Some((peer.addr.parse().ok()?, peer.port.parse().ok()?)))
 }
 
-/// The request as a client would send it now, and what follows it; `None` when its body is in a file, when it is too large or when
-/// there is no memory for a copy.
+/// The request as a client would send it now, and the bytes after it; `None` when its body is in a file, when it is too large or
+/// when there is no memory for a copy.
 fn raw(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
     let body: &[u8] = match &queued.body {
         RequestBody::Empty => &[],
@@ -120,7 +120,7 @@ fn raw(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
     };
     let (size, end) = match queued.framing.length {
         Length::None | Length::Known(_) => (String::new(), ""),
-        // Its chunks are decoded already: one takes their place.
+        // Its chunks are decoded already: one chunk replaces them.
         Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
         Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
     };
@@ -234,7 +234,7 @@ mod tests {
             assert_eq!(*message.input, *input);
             let mut next = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", RequestBody::Empty);
             take_over(&mut next, message);
-            // It is looked at where it arrives: there the limits may be others.
+            // It is parsed where it arrives: the limits may differ there.
             let kept = next
                 .kept
                 .as_deref()
@@ -268,7 +268,7 @@ mod tests {
         assert_eq!(next.since, NOW);
     }
 
-    /// What the clock of the worker that takes over shows, in nanoseconds.
+    /// The clock of the worker that takes over, in nanoseconds.
     const NOW: u64 = 4_000 * NS_PER_MS;
 
     fn take_over(connection: &mut Connection, message: HandoffMessage<'_>) {

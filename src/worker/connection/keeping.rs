@@ -1,11 +1,13 @@
-//! What a connection keeps of its input between two turns, and takes to the thread context for its turn ([`crate::worker::kept`]).
+//! The input that a connection keeps while it is not driven, and takes to the thread context when it is
+//! ([`crate::worker::kept`]).
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::Kept;
 
 use super::{Connection, Phase};
 
 impl Connection {
-    /// Takes to the thread context what may be a request, at the begin of a turn or behind an answer. Without memory it was lost: it is refused.
+    /// Takes bytes that may be a request to the thread context, when the drive begins or after an answer. If they were lost for
+    /// lack of memory, the request is refused.
     #[inline]
     pub(super) fn take_kept(&mut self, ctx: &mut ThreadCtx) {
         // Most connections keep nothing.
@@ -23,7 +25,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what another thread context has had of its input.
+    /// Keeps the input that another thread context has had.
     pub fn keep(&mut self, rest: Option<Box<Kept>>) {
         if rest.is_some() {
             debug_assert!(self.kept.is_none(), "input is in one place");
@@ -31,7 +33,7 @@ impl Connection {
         }
     }
 
-    /// Keeps what the thread context has left of the input; behind the last answer nothing is.
+    /// Keeps the rest of the input in the thread context; after the last answer nothing is kept.
     #[inline]
     pub(super) fn stow(&mut self, ctx: &mut ThreadCtx) {
         if ctx.input.has_rest() {

@@ -15,8 +15,8 @@ use super::{Connection, Next, Phase};
 const TIMED_OUT: u16 = 504;
 
 impl Connection {
-    /// The call that it waits for is given up: whatever that still makes will not reach the client. `None`: it is in the middle of
-    /// sending, and to be looked at again.
+    /// Gives up the call that it waits for: later output of the call will not reach the client. `None`: the call is in the middle
+    /// of sending, and has to be checked again.
     pub fn give_up(&mut self, call: &InFlight, ctx: &mut ThreadCtx) -> Option<(Next, LateAnswer)> {
         let sent = self.link.claim.give_up()?;
         self.renew_turn(ctx);
@@ -29,7 +29,7 @@ impl Connection {
                 (LateAnswer::Answered, sent)
             }
             AlreadySent::Something => {
-                // Without a reset the end of an answer in HTTP/1.0 could pass for its whole.
+                // Without a reset a cut answer in HTTP/1.0 could pass for a whole one.
                 let fate = if call.line.ends_with(b"HTTP/1.1") { Fate::Cut } else { Fate::Reset };
                 self.phase = Phase::Closing(fate);
                 (LateAnswer::Cut, 0)
@@ -48,10 +48,10 @@ impl Connection {
         Some((self.drive(ctx), outcome))
     }
 
-    /// The connection ends. A call that was given up keeps the socket open for as long as it runs, so the client is told by other means
-    /// than the close.
+    /// Ends the connection. A call that was given up keeps the socket open as long as it runs, so a close alone would not reach
+    /// the client.
     pub fn sever(&self, ctx: &ThreadCtx) {
-        // Nor does one whose bytes go behind some that will not be sent: nothing of it may come behind the gap.
+        // A call whose bytes follow some that will not be sent must not send either: nothing may come after the gap.
         if self.is_serving() && self.link.precedence.is_set() {
             let _ = self.link.stream.shutdown_all();
             ctx.passage.free(&self.link.precedence);
@@ -64,7 +64,7 @@ impl Connection {
     }
 }
 
-/// A head with what the flight recorder knows of it: the real one is in the hands of the thread that does not come back.
+/// A head made from the flight recorder's facts: the thread that does not come back has the real one.
 fn head_bytes(call: &InFlight) -> Vec<u8> {
     let mut bytes = call.line.clone();
     if !call.id.is_empty() {

@@ -1,4 +1,4 @@
-//! What a connection has in the outbox ([`crate::worker::send::outbox`]): puts it there, sends it, takes it back.
+//! The answers of a connection in the outbox ([`crate::worker::send::outbox`]): puts them there, sends them, takes them back.
 
 use crate::worker::app::Gone;
 use crate::worker::ctx::ThreadCtx;
@@ -7,7 +7,8 @@ use crate::worker::send::output;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// Sends what the thread context has rendered for this connection, or lays it in the outbox: in the head phase it is a whole answer.
+    /// Sends the bytes that the thread context has rendered for this connection, or puts them into the outbox: in the head phase
+    /// they are a whole answer.
     #[inline]
     pub(in crate::worker) fn pass_on(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let held = !ctx.out.is_empty()
@@ -23,7 +24,7 @@ impl Connection {
         if ctx.out.is_empty() { Ok(()) } else { self.flush(ctx) }
     }
 
-    /// Sends what lay in the outbox; `None`: all of it is on its way.
+    /// Sends its bytes from the outbox; `None`: all of them are sent.
     pub(in crate::worker) fn send_part(&mut self, part: &[u8], ctx: &ThreadCtx) -> Option<Next> {
         self.held = false;
         let Ok(sent) = output::send(&self.link.stream, part) else { return Some(Next::Close(CloseReason::ClientGone)) };
@@ -35,7 +36,7 @@ impl Connection {
         Some(self.after_send(kept, ctx).err().unwrap_or(Next::Wait))
     }
 
-    /// Takes back what lies in the outbox: something else is to be sent, which must go behind it.
+    /// Takes back its bytes from the outbox: other bytes are to be sent, which must go after them.
     pub(in crate::worker) fn recall(&mut self, ctx: &mut ThreadCtx) -> Flow {
         self.held = false;
         let bytes = ctx.send.outbox.disown(self.token);

@@ -1,4 +1,4 @@
-//! The start of a connection behind a proxy: the preface that names the client.
+//! The start of a connection from a proxy: the preface that names the client.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -28,7 +28,7 @@ impl Connection {
             _ => (Leased::default(), 0),
         };
         let rest = ctx.input.rest();
-        // Where the input was cut says nothing about the verdict.
+        // The verdict does not depend on where the input was cut.
         if !bytes.push(&rest[..rest.len().min(PREFACE_MAX - before)], &ctx.memory) {
             return self.close_preface(&"has no room in the memory for unfinished requests", ctx);
         }
@@ -64,7 +64,7 @@ impl Connection {
         Err(Next::Close(CloseReason::Preface))
     }
 
-    /// The preface is not complete. One that has not begun is not logged, as an idle connection is not.
+    /// Ends a connection whose preface is not complete. One that has not begun is not logged, as an idle connection is not.
     pub(super) fn miss_preface(&self, why: &str, ctx: &ThreadCtx) {
         if self.kept.is_some() {
             self.note_preface(&why, ctx);

@@ -1,4 +1,4 @@
-//! Reading from a connection's socket: what its edges told, and what a read says of what follows.
+//! Reading from a connection's socket: the state after an edge, and after a read.
 
 use std::io::{self, Read};
 
@@ -7,14 +7,14 @@ use crate::worker::ctx::ThreadCtx;
 
 use super::{CloseReason, Connection, Next, Phase};
 
-/// What an edge of the socket told.
+/// The facts that an edge of the socket reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Edge {
     /// It may be written.
     Writable,
     /// It may be read, and maybe written.
     Readable,
-    /// As [`Edge::Readable`], and the client sends nothing more: behind the bytes that are there lies the end, or an error.
+    /// As [`Edge::Readable`], and the client sends nothing more: after the bytes that are there comes the end, or an error.
     Ended,
 }
 
@@ -25,7 +25,7 @@ impl Connection {
         self.ended |= edge == Edge::Ended;
     }
 
-    /// Reads what there is; whether it is in the thread context, and not where its body stays.
+    /// Reads the bytes that are there; returns whether they are in the thread context, and not in the final place of its body.
     pub(super) fn read_more(&mut self, ctx: &mut ThreadCtx) -> Result<bool, Next> {
         if !self.readable {
             return Err(Next::Wait);
@@ -51,12 +51,12 @@ impl Connection {
         }
     }
 
-    /// One read. `Ok(0)`: nothing there now. An error says why the connection ends.
+    /// One read. `Ok(0)`: nothing is there now. An error is the reason for the connection's end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
         self.read_with(|mut stream| (buffer.len(), stream.read(buffer)))
     }
 
-    /// One read by `act`, which returns how many bytes it asked for and what came of it.
+    /// One read by `act`, which returns how many bytes it asked for, and the result.
     pub(in crate::worker) fn read_with(
         &mut self,
         mut act: impl FnMut(&Stream) -> (usize, io::Result<usize>),

@@ -1,4 +1,4 @@
-//! Answers that the server gives itself instead of the application, behind which a connection closes; and requests that get none.
+//! Answers that the server gives itself instead of the application, after which a connection closes; and requests that get none.
 
 use crate::http::error::Error;
 use crate::http::head::Head;
@@ -36,7 +36,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Logs that a body could not be stored, once in a while: a disk that is full must not be filled by the log.
+    /// Logs that a body could not be stored, from time to time: the log must not add to a full disk.
     fn note_spool_error(&self, error: &StorageError, head: (&Head, &[u8]), ctx: &ThreadCtx) {
         let Some(count) = ctx.bodies.disk.count_refusal(ctx.clock.ms()) else { return };
         let line = head.0.line.of(head.1).escape_ascii();
@@ -44,27 +44,27 @@ impl Connection {
         ctx.log.error(format_args!("cannot spool the body of {line}{others}: {error}"));
     }
 
-    /// Answers a bad request and closes: nothing behind it can be trusted.
+    /// Answers a bad request and closes: nothing after it can be trusted.
     pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
         ctx.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
         self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 
-    /// The server has no time for a request: 503.
+    /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
         let head = Some((&queued.head, queued.own.as_slice()));
         let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, ctx);
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
-    /// The worker has no memory to keep what the client has sent: 503.
+    /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
         let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, ctx);
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
-    /// The request that it has submitted finds no slot, and no memory to wait for one: 503.
+    /// Answers 503: the request that it has submitted finds no permit, and no memory to wait for one.
     pub fn refuse_job(&mut self, ctx: &mut ThreadCtx) -> Next {
         self.keep_behind(ctx.job.output.take());
         self.link.claim.end();
@@ -74,7 +74,7 @@ impl Connection {
         self.begin_turn(ctx)
     }
 
-    /// The client took too long: 408. The application did: 503.
+    /// Answers 408 when the client took too long, and 503 when the application did.
     pub(super) fn time_out(&mut self, ctx: &mut ThreadCtx) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), ctx),
@@ -88,7 +88,7 @@ impl Connection {
         }
     }
 
-    /// The client is gone: why the connection ends. Half a head is logged here; [`Self::forget`] logs the rest.
+    /// The client is gone: returns why the connection ends. Half a head is logged here; [`Self::forget`] logs the rest.
     pub(in crate::worker) fn lost(&self, reason: CloseReason, ctx: &mut ThreadCtx) -> CloseReason {
         if matches!(self.phase, Phase::Preface) {
             self.miss_preface("ended before it was complete", ctx);
@@ -103,7 +103,7 @@ impl Connection {
         CloseReason::ClientGone
     }
 
-    /// The connection ends: a request of it that is not in the application is logged.
+    /// Logs a request that is not in the application, when the connection ends.
     pub(in crate::worker) fn forget(&mut self, ctx: &mut ThreadCtx) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Waiting(mut queued) => {
@@ -133,7 +133,7 @@ impl Connection {
         ctx.record_refusal(&self.link.peer, status, head, 0, sent);
     }
 
-    /// Renders an answer of our own, behind which the connection closes; returns the bytes of its body.
+    /// Renders an answer of our own, after which the connection closes; returns the bytes of its body.
     pub(in crate::worker) fn render_ourselves(
         &mut self,
         status: u16,

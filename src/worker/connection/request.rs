@@ -26,11 +26,11 @@ impl Connection {
         if complete { self.begin_request(ctx) } else { Ok(()) }
     }
 
-    /// A head; whether it is complete, and in the job.
+    /// Reads a head; returns whether it is complete, and in the job.
     fn take_head(&mut self, ctx: &mut ThreadCtx) -> bool {
         let rest = ctx.input.rest();
         let (rules, job) = (&ctx.rules, &mut ctx.job);
-        // Where the input was cut says nothing about the verdict.
+        // The verdict does not depend on where the input was cut.
         let window = &rest[..rest.len().min(rules.head_max)];
         let mut progress = Progress::default();
         match ctx.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
@@ -54,10 +54,11 @@ impl Connection {
         false
     }
 
-    /// More of a head whose beginning is kept; it is complete with these bytes, or they are kept too. Returns as [`Self::take_head`].
+    /// Reads more of a head whose beginning is kept; it is complete with these bytes, or they are kept too. Returns as
+    /// [`Self::take_head`].
     #[cold]
     fn take_more_head(&mut self, mut kept: Box<Kept>, ctx: &mut ThreadCtx) -> bool {
-        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the seat first") };
+        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the thread context first") };
         let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
         let more = ctx.input.rest();
         let more = &more[..more.len().min(rules.head_max - before)];
@@ -83,7 +84,7 @@ impl Connection {
         false
     }
 
-    /// The head in the job is complete, and what follows it is in the thread context.
+    /// The head in the job is complete, and the bytes after it are in the thread context.
     fn begin_request(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let job = &mut ctx.job;
         match ctx.blocks.framing(&job.head, job.bytes(ctx.input.bytes())) {
@@ -102,7 +103,7 @@ impl Connection {
         self.submit(ctx)
     }
 
-    /// As much of a body as is there.
+    /// Reads as much of a body as is there.
     #[inline(never)]
     fn begin_body(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let framing = ctx.job.framing;
@@ -139,7 +140,7 @@ impl Connection {
         ctx.with_head(|ctx, head| self.refuse_body(error, head, ctx))
     }
 
-    /// More of a body.
+    /// Reads more of a body.
     #[inline(never)]
     pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, ctx: &mut ThreadCtx) -> Flow {
         let fed = match upload.feed(ctx.input.rest()) {

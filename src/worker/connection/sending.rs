@@ -1,4 +1,5 @@
-//! Sending on a connection's socket: what the thread context has rendered, behind what the socket has not taken before.
+//! Sending on a connection's socket: first the bytes that it has not taken before, then those that the thread context has
+//! rendered.
 
 use crate::worker::app::Gone;
 use crate::worker::ctx::ThreadCtx;
@@ -8,7 +9,7 @@ use crate::worker::send::output::Sent;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// Whether what follows is sent, or read to the end, without the outbox.
+    /// Whether the next bytes are sent, or the connection is read to its end, without the outbox.
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
             Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
@@ -17,8 +18,8 @@ impl Connection {
         apart || self.output.is_some()
     }
 
-    /// Sends all there is, in order. What waits may never have been tried ([`crate::worker::job::SocketOutlet`]): no edge would ask
-    /// for it.
+    /// Sends all there is, in order. Bytes that wait may never have been tried ([`crate::worker::send::outlet::SocketOutlet`]):
+    /// no edge would come for them.
     pub(super) fn send_all(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if self.held {
             self.recall(ctx)?;
@@ -27,7 +28,7 @@ impl Connection {
         self.flush(ctx)
     }
 
-    /// Sends what waits from earlier; stops when the socket is full.
+    /// Sends the bytes that wait; stops when the socket is full.
     #[inline]
     pub(super) fn send_waiting(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if self.output.is_some() { self.send_output(ctx) } else { Ok(()) }
@@ -46,7 +47,7 @@ impl Connection {
                 if progress {
                     self.await_reader(ctx);
                 }
-                // What the thread context has rendered for this connection must not meet the next one there.
+                // Bytes that the thread context has rendered for this connection must not stay there for the next one.
                 self.flush(ctx)?;
                 Err(Next::Wait)
             }
@@ -54,7 +55,7 @@ impl Connection {
         }
     }
 
-    /// Sends what the thread context has rendered for this connection; what the socket does not take is kept here.
+    /// Sends the bytes that the thread context has rendered for this connection; keeps those that the socket does not take.
     pub(in crate::worker) fn flush(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if self.held {
             self.recall(ctx)?;
@@ -71,15 +72,15 @@ impl Connection {
         self.output.get_or_insert_default().push(bytes, &self.link.disk).map_err(Gone::Storage)
     }
 
-    /// From now on the client has the write timeout to read on. A request of it that waits for a slot keeps its own time: it is
-    /// refused in time whatever becomes of the answers before it.
+    /// Gives the client the write timeout to continue reading. A request of it that waits for a permit keeps its own deadline: it
+    /// is refused in time, whether the answers before it are read or not.
     fn await_reader(&mut self, ctx: &ThreadCtx) {
         if !self.is_waiting() {
             self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         }
     }
 
-    /// What follows an attempt to send.
+    /// The step after an attempt to send.
     pub(in crate::worker) fn after_send(&mut self, result: Result<(), Gone>, ctx: &ThreadCtx) -> Flow {
         match result {
             Ok(()) if self.output.is_none() => Ok(()),

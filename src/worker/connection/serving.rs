@@ -1,4 +1,4 @@
-//! A request on its way to the application, and what comes back, as the connection sees it.
+//! A request on its way to the application, and the result, as the connection sees them.
 
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, Produced};
@@ -12,10 +12,11 @@ use crate::worker::work::Work;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// A request is complete and its body in the thread's job: whatever else its call needs goes there.
+    /// A request is complete and its body in the thread's job: adds all else that its call needs.
     pub(super) fn submit(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if ctx.job.framing.upgrade {
-            // A copy: what is no takeover is an ordinary request, and this is the next one. So is one without memory for it.
+            // This is a copy: if the application does not take over, the request is an ordinary one, and these bytes are the next
+            // one. Without memory for the copy it is an ordinary one too.
             match copied(ctx.input.rest()) {
                 Some(early) => ctx.job.early = early,
                 None => ctx.job.framing.upgrade = false,
@@ -34,7 +35,7 @@ impl Connection {
         Err(Next::Work(Work::Call))
     }
 
-    /// What the socket has not taken goes along with the request, so that `write()` goes behind it.
+    /// Moves the bytes that the socket has not taken to the request, so that `write()` goes after them.
     pub(in crate::worker) fn send_along(&mut self, job: &mut Job) {
         job.output = self.give_output();
         job.behind = self.held;
@@ -43,7 +44,7 @@ impl Connection {
         }
     }
 
-    /// What the socket has not taken. The call that gets it has something to send.
+    /// Takes the bytes that the socket has not taken. The call that gets them has something to send.
     pub(super) fn give_output(&mut self) -> Option<Box<Output>> {
         let output = self.output.take();
         if output.is_some() {
@@ -52,7 +53,8 @@ impl Connection {
         output
     }
 
-    /// Takes the input behind the request that it has submitted out of the thread context. `false`: it stays there, for want of memory.
+    /// Takes the input after the request that it has submitted out of the thread context. `false`: it stays there, because there
+    /// is no memory.
     pub fn keep_input(&mut self, ctx: &mut ThreadCtx) -> bool {
         if ctx.input.has_rest() {
             let Some(rest) = Leased::copy(ctx.input.rest(), &ctx.memory) else { return false };
@@ -72,7 +74,7 @@ impl Connection {
         queued
     }
 
-    /// Takes back what the application's side made.
+    /// Takes back the result of the application's side.
     pub fn served(&mut self, served: Served, ctx: &mut ThreadCtx) {
         self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         self.desk = None;
@@ -91,7 +93,7 @@ impl Connection {
                 self.keep_behind(output);
                 self.take_step(answer, step, ctx);
                 if step == Produced::Rendered {
-                    // It has had its time: what it gave is sent, then others have theirs.
+                    // It has had its time: its blocks are sent, then others proceed.
                     self.budget = 0;
                 }
             }
@@ -99,14 +101,14 @@ impl Connection {
         }
     }
 
-    /// Its client left before its request was begun: those that came with it are not begun either.
+    /// Its client left before its request was begun: the requests after it are not begun either.
     #[cold]
     pub fn desert(&mut self, ctx: &mut ThreadCtx) -> Next {
         self.phase = Phase::Head;
         self.leave(Next::Close(CloseReason::ClientGone), ctx)
     }
 
-    /// Keeps what a call has not sent, behind what waits here.
+    /// Keeps the bytes that a call has not sent, after those that wait here.
     pub(super) fn keep_behind(&mut self, output: Option<Box<Output>>) {
         match (&mut self.output, output) {
             (Some(first), Some(second)) => first.append(second),
@@ -123,8 +125,8 @@ impl Connection {
                 let wait = if ctx.input.has_rest() || self.kept.is_some() {
                     ctx.rules.header_timeout
                 } else if ctx.draining {
-                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on its
-                    // way must still be answered.
+                    // The answer was rendered before the worker began to leave and promised to stay: a request that is already on
+                    // its way must still be answered.
                     DRAIN_IDLE_MS
                 } else {
                     ctx.rules.keep_alive

@@ -1,4 +1,4 @@
-//! Sends what a stream has given, and has it asked for more.
+//! Sends the blocks that a stream has given, and has it asked for more.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -12,22 +12,22 @@ use crate::worker::work::Work;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
-/// Bytes of a file sent before others have their turn.
+/// Bytes of a file sent before others proceed.
 const FILE_BURST: u64 = 4 * 1024 * 1024;
 
 impl Connection {
-    /// Sends what the stream has given, asks it for more.
+    /// Sends the blocks that the stream has given, and asks it for more.
     pub(in crate::worker) fn go_on_answering(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Phase::Streaming(mut answer) = std::mem::replace(&mut self.phase, Phase::Serving) else {
             unreachable!("called in the answer phase only");
         };
         let sent = match answer.pending {
-            // What it has given is on its way before it is asked again (PEP 3333, "Buffering and Streaming").
+            // Its blocks are sent before it is asked again (PEP 3333, "Buffering and Streaming").
             Pending::Nothing => match self.flush(ctx) {
                 Ok(()) => return Err(Next::Work(Work::Advance(answer))),
                 stopped => stopped,
             },
-            // An empty block sends nothing that would show that nobody is there.
+            // An empty block sends nothing, so no send shows that the client is gone.
             Pending::Empty if self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Pending::Empty => return Err(Next::Work(Work::Advance(answer))),
             Pending::Block(at) => self.send_block(&mut answer, at, ctx),
@@ -112,7 +112,7 @@ impl Connection {
     }
 }
 
-/// Whether a send failed because nobody is there any more.
+/// Whether a send failed because the client is gone.
 fn is_gone(error: &io::Error) -> bool {
     matches!(
         error.kind(),

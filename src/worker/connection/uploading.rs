@@ -1,4 +1,4 @@
-//! How a body comes: read straight to where it stays, once the read buffer is used up.
+//! How a body comes: read straight to its final place, once the read buffer is used up.
 
 use crate::worker::ctx::ThreadCtx;
 use std::os::fd::AsFd;
@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use super::{Connection, Flow, Next, Phase};
 
 impl Connection {
-    /// Reads more of a body straight to where it stays; `None` when it must go through the thread's buffer.
+    /// Reads more of a body straight to its final place; `None` when it must go through the thread's buffer.
     pub(in crate::worker) fn receive_body(&mut self, ctx: &mut ThreadCtx) -> Option<Flow> {
         let Phase::Body(upload) = &mut self.phase else { return None };
         let left = upload.left()?;

@@ -1,4 +1,4 @@
-//! A connection whose request, or whose stream, waits for a free application slot.
+//! A connection whose request, or whose stream, waits for a permit.
 
 use crate::sys::time::NS_PER_MS;
 use crate::worker::ctx::ThreadCtx;
@@ -10,7 +10,7 @@ use crate::worker::work::Work;
 use super::{Connection, Next, Phase};
 
 impl Connection {
-    /// No slot is free for the work that the connection asked for: it is kept until one is.
+    /// Parks the work that the connection asked for until a permit is free.
     pub fn park(&mut self, work: Work, ctx: &mut ThreadCtx) {
         match work {
             Work::Call => {
@@ -27,7 +27,7 @@ impl Connection {
     }
 
     fn queue(&mut self, mut queued: Box<QueuedRequest>, ctx: &ThreadCtx) {
-        // It goes out while the request waits.
+        // The output is sent while the request waits.
         self.keep_behind(queued.output.take());
         self.link.claim.end();
         queued.leave_seat();
@@ -36,20 +36,20 @@ impl Connection {
         self.phase = Phase::Waiting(queued);
     }
 
-    /// Its request is given to this thread, which may have to wait for the interpreter: for as long as for a slot.
+    /// Its request is given to this thread, which may have to wait for the interpreter: at most as long as for a permit.
     pub fn lie_on_desk(&mut self, thread: ThreadId, queued: &QueuedRequest, ctx: &ThreadCtx) {
         self.desk = Some(thread);
         self.deadline = time_of(queued.given, queued, ctx);
     }
 
-    /// Its request comes back from a desk: it waits on for a slot.
+    /// Its request comes back from a desk: it waits for a permit now.
     pub fn leave_desk(&mut self, mut queued: Box<QueuedRequest>, ctx: &ThreadCtx) {
         self.desk = None;
         queued.leave_desk(ctx.clock.ns());
         self.queue(queued, ctx);
     }
 
-    /// Its request was parked and may not wait: 503.
+    /// Answers 503: its request was parked and may not wait.
     pub fn turn_away(&mut self, refusal: Refusal, ctx: &mut ThreadCtx) -> Next {
         if let Phase::Waiting(queued) = std::mem::replace(&mut self.phase, Phase::Head) {
             self.refuse_overload(refusal, &queued, ctx);
@@ -58,12 +58,12 @@ impl Connection {
         self.begin_turn(ctx)
     }
 
-    /// Whether its complete request waits for a free slot.
+    /// Whether its complete request waits for a permit.
     pub fn is_waiting(&self) -> bool {
         matches!(self.phase, Phase::Waiting(_))
     }
 
-    /// Whether it waits for a free slot, for its request or its stream.
+    /// Whether it waits for a permit, for its request or its stream.
     pub fn is_parked(&self) -> bool {
         matches!(self.phase, Phase::Waiting(_) | Phase::Streaming(_))
     }
@@ -82,7 +82,7 @@ impl Connection {
         }
     }
 
-    /// A slot is free: asks again for the work that was parked.
+    /// A permit is free: asks again for the work that was parked.
     pub fn unpark(&mut self, ctx: &mut ThreadCtx) -> Next {
         match std::mem::replace(&mut self.phase, Phase::Serving) {
             Phase::Waiting(mut queued) => {

@@ -10,12 +10,12 @@ use crate::worker::streaming::Streaming;
 use super::ThreadCtx;
 use crate::worker::ctx::journal::copy_of_head;
 
-/// How long one stream is asked before others have their turn, in nanoseconds: a quarter of the executor's tick.
+/// How long one stream is asked before others proceed, in nanoseconds: a quarter of the executor's tick.
 const GATHER_NS: u64 = 250_000;
 
 impl ThreadCtx {
-    /// Asks a stream for blocks as long as they are small and come quickly; what could not be sent meanwhile is in `output` and behind
-    /// that in `out`.
+    /// Asks a stream for blocks as long as they are small and come quickly; bytes that could not be sent meanwhile are in
+    /// `output`, and the later ones in `out`.
     pub(in crate::worker) fn coalesce(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>) -> Produced {
         let until = self.clock.ns() + GATHER_NS;
         let before = self.out.len();
@@ -49,7 +49,7 @@ impl ThreadCtx {
         step
     }
 
-    /// Lays the block in `out` in the block buffer, or sends it; says whether the stream may be asked for the next one.
+    /// Puts the block in `out` into the block buffer, or sends it; returns whether the stream may be asked for the next one.
     fn pass_on(&mut self, answer: &mut Streaming) -> bool {
         if self.out.is_empty() {
             return true;
@@ -65,7 +65,7 @@ impl ThreadCtx {
         if !claim.begin_to_send() {
             return false;
         }
-        // A failure is found again by the loop.
+        // The loop will meet a failure again.
         let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
         claim.has_sent();
         self.out.drain(..sent);

@@ -7,7 +7,7 @@ use crate::worker::threads::pace::TICK_NS;
 use super::ThreadCtx;
 
 impl ThreadCtx {
-    /// The fate of the connection behind the whole answer to the job in hand.
+    /// The fate of the connection after the whole answer to the job in hand.
     #[inline]
     pub(in crate::worker) fn last_fate(&self, fate: Fate) -> Fate {
         let Self { job, clock, .. } = self;

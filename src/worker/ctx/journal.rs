@@ -17,10 +17,10 @@ const NS_PER_MICRO: u64 = 1_000;
 /// Microseconds per second.
 const MICROS: u64 = 1_000_000;
 
-/// Access-log lines are written when so many bytes wait, or at the end of the loop's turn.
+/// Access-log lines are written when so many bytes wait, or at the end of the loop's iteration.
 const LOG_BATCH: usize = 32 * 1024;
 
-/// What the access log is told of one answer.
+/// The facts about one answer for the access log.
 pub struct LogEntry<'a> {
     /// The client.
     pub peer: &'a Peer,
@@ -34,7 +34,7 @@ pub struct LogEntry<'a> {
     pub response_head: &'a [u8],
     /// When the application was called, nanoseconds of the loop's clock; `None` when it was not.
     pub began: Option<u64>,
-    /// How long it waited for a free application slot, in nanoseconds.
+    /// How long it waited for a permit, in nanoseconds.
     pub queued: u64,
     /// Environ values that the format asked for.
     pub environ: &'a [Option<String>],
@@ -45,12 +45,13 @@ pub(in crate::worker) fn head_of(rendered: &[u8]) -> &[u8] {
     memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
 }
 
-/// A copy of it for the log. Without memory it is a line without a field: with nothing, later bytes would be taken for the head.
+/// A copy of it for the log. Without memory it is a status line without fields: if it were empty, later bytes would be taken for
+/// the head.
 pub(in crate::worker) fn copy_of_head(head: &[u8]) -> Vec<u8> {
     copied(head).unwrap_or_else(|| b"\r\n".to_vec())
 }
 
-/// The access log of this worker: lines wait here until the end of the turn.
+/// The access log of this worker: lines wait here until the end of the iteration.
 #[derive(Debug)]
 pub struct Journal {
     sink: Arc<Sink>,
@@ -90,7 +91,7 @@ impl Journal {
         };
         let most = self.format.most(&record);
         if most > self.lines.capacity() - self.lines.len() && !self.make_room(most) {
-            // A client decides how much it is. A line without it is better than none.
+            // The client determines its size. A line without it is better than no line.
             (record.head, record.response_head, record.environ) = (None, &[], &[]);
         }
         self.format.render(&record, &mut self.time, &mut self.lines);

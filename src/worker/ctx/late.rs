@@ -14,7 +14,7 @@ impl ThreadCtx {
         call.describe(Duration::from_nanos(self.clock.ns().saturating_sub(call.since)))
     }
 
-    /// A call has ended: looks whether its deadline had passed. `late`: its client was answered without it.
+    /// Checks, after a call has ended, whether its deadline had passed. `late`: its client was answered without it.
     #[inline]
     pub(in crate::worker) fn after_call(&mut self, late: bool) {
         if late || self.alarms[self.thread.0].is_raised() {

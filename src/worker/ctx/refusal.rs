@@ -1,4 +1,4 @@
-//! Logs requests that the application never has.
+//! Logs requests that never reach the application.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::ThreadCtx;
 use crate::worker::ctx::journal::LogEntry;
 
 impl ThreadCtx {
-    /// Logs a request that the application never has; `sent` are the bytes of the body of its answer.
+    /// Logs a request that never reaches the application; `sent` are the bytes of the body of its answer.
     pub(in crate::worker) fn record_refusal(
         &mut self,
         peer: &Peer,
@@ -24,7 +24,7 @@ impl ThreadCtx {
         self.record(&LogEntry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
     }
 
-    /// Logs the requests that came whole and had no turn; behind one whose body did not the rest cannot be told apart.
+    /// Logs the requests that came whole and were not served; after one whose body is not complete the rest cannot be divided.
     pub(in crate::worker) fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
         let mut head = Head::default();
         while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
@@ -39,7 +39,7 @@ impl ThreadCtx {
         }
     }
 
-    /// The client of the request in hand is gone before its call.
+    /// Logs the request in hand: its client is gone before the call.
     pub(in crate::worker) fn forget_job(&mut self) {
         if let Some(link) = self.give_up_job() {
             let queued = self.job.queued;
@@ -47,14 +47,14 @@ impl ThreadCtx {
         }
     }
 
-    /// The request in hand is not run: lets go of what it has beside its head.
+    /// Drops all that the request in hand has beside its head: it does not run.
     pub(in crate::worker) fn give_up_job(&mut self) -> Option<Arc<Link>> {
         let job = &mut self.job;
         (job.body, job.lease, job.early, job.output) = Default::default();
         job.link.take()
     }
 
-    /// As [`Self::forget_job`], when its connection is gone too: what came with the request is still here.
+    /// As [`Self::forget_job`], when its connection is gone too: the other input is still here.
     pub(in crate::worker) fn forget_input(&mut self) {
         if let Some(link) = self.job.link.clone() {
             self.forget_job();
@@ -62,7 +62,7 @@ impl ThreadCtx {
         }
     }
 
-    /// The connection of the request in hand is gone: what came with the request is here, and gets no turn.
+    /// The connection of the request in hand is gone: the other input is here, and is not served.
     pub(in crate::worker) fn forget_followers(&mut self) {
         if let Some(link) = self.job.link.clone() {
             self.forget_rest(&link.peer);

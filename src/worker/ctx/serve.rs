@@ -19,7 +19,7 @@ use crate::worker::work::Completion;
 use crate::worker::work::Served;
 use crate::worker::work::Work;
 
-/// What the flight recorder is told of a request.
+/// The facts about a request for the flight recorder.
 pub(in crate::worker) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {
     let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
     RequestFacts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
@@ -33,7 +33,7 @@ impl ThreadCtx {
         let served = match work {
             Work::Call => self.call(),
             Work::Desk => {
-                // The wait for the interpreter is no part of the call, and its time begins behind it.
+                // The wait for the interpreter is no part of the call, whose time begins after it.
                 self.app.enter();
                 self.clock.refresh();
                 self.serve_parcel(desk())
@@ -62,8 +62,8 @@ impl ThreadCtx {
         self.call()
     }
 
-    /// What a thread that lost the loop meanwhile tells its owner.
-    /// `rest` says whether the thread context has the connection's input.
+    /// The completion of a thread that lost the loop meanwhile, for its owner. `rest`: the thread context has the connection's
+    /// input.
     pub fn completion(&mut self, token: Token, served: Served, rest: bool) -> Completion {
         let rest = (rest && self.input.has_rest()).then(|| Kept::rest(self.input.rest(), &self.memory));
         let out = std::mem::take(&mut self.out);
@@ -74,8 +74,8 @@ impl ThreadCtx {
         Completion { from: self.thread, token, served, out, rest, spare, slow }
     }
 
-    /// Whether the client of the request in hand, which has waited, is gone for certain; the request is logged then. One that waits
-    /// for nothing is not looked at, which saves a system call.
+    /// Whether the client of the request in hand, which has waited, is certainly gone; the request is logged then. The client of
+    /// a request that has not waited is not checked, which saves a system call.
     #[cold]
     fn is_deserted(&mut self) -> bool {
         let gone = self.job.link.as_ref().is_some_and(|link| link.is_reset());
@@ -107,7 +107,7 @@ impl ThreadCtx {
             self.scoreboard.slot(self.slot).count_wait(job.queued);
         }
         let (at, began, rendered) = (job.at.clone(), job.began, job.rendered);
-        // By its fields: the call reads some and writes to others.
+        // The fields are borrowed one by one: the call reads some and writes to others.
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.0);

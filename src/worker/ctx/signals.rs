@@ -5,7 +5,7 @@ use crate::worker::work::Served;
 
 use super::ThreadCtx;
 
-/// What a handler is called in the log when it does not end in time: the flight recorder's line.
+/// The name of a handler in the log when it does not end in time: the flight recorder's line.
 const LINE: &[u8] = b"(signal handlers of the application)";
 
 impl ThreadCtx {

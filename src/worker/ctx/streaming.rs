@@ -9,7 +9,7 @@ use super::ThreadCtx;
 use super::serve::facts;
 
 impl ThreadCtx {
-    /// The application is entered again for this answer. The clock of a thread that waited for the work is old.
+    /// Enters the application again for this answer. The clock of a thread that waited for the work is old.
     fn go_on(&mut self, answer: &Streaming) {
         self.clock.tick();
         let facts = facts(&answer.head, &answer.bytes, &answer.link.peer);
@@ -51,7 +51,7 @@ impl ThreadCtx {
         let mut summary = answer.stream.summary();
         summary.sent = summary.sent.saturating_sub(answer.unsent());
         if summary.status == 0 {
-            // The application has not said one yet.
+            // The application has not set a status yet.
             summary.status = CLIENT_CLOSED_REQUEST;
         }
         // A late one was recorded when its client was answered.

@@ -32,7 +32,7 @@ impl Precedence {
         self.0.load(Acquire) != FREE
     }
 
-    /// Whether it has; then it must wake the call when it has none any more.
+    /// Whether the loop has such bytes; then it must wake the call when it has none any more.
     fn is_awaited(&self) -> bool {
         self.0.compare_exchange(TAKEN, AWAITED, AcqRel, Acquire) != Err(FREE)
     }
