@@ -58,7 +58,7 @@ impl Connection {
     /// [`Self::take_head`].
     #[cold]
     fn take_more_head(&mut self, mut kept: Box<Kept>, ctx: &mut ThreadCtx) -> bool {
-        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("what may be a request is taken to the thread context first") };
+        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("bytes that may be a request are taken first") };
         let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
         let more = ctx.input.rest();
         let more = &more[..more.len().min(rules.head_max - before)];
