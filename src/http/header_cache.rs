@@ -10,6 +10,7 @@ mod varying;
 use super::bytes::{decimal, same};
 use super::error::Error;
 use super::framing::{self, Framing, Length};
+use super::hash::{mix, mix_bytes};
 use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
 use super::target::Target;
 use varying::ValueLengths;
@@ -241,15 +242,9 @@ impl CachedBlock {
     }
 }
 
-/// Mixes the bytes eight at a time; which blocks share a hash matters only for speed.
+/// The hash of a block in pieces; which blocks share one matters only for speed.
 fn hash<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> u64 {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
-    pieces.fold(0, |hash, piece| {
-        let (words, rest) = piece.as_chunks::<8>();
-        let hash = words.iter().fold(mix(hash, piece.len() as u64), |hash, word| mix(hash, u64::from_le_bytes(*word)));
-        rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)))
-    })
+    pieces.fold(0, |hash, piece| mix_bytes(mix(hash, piece.len() as u64), piece))
 }
 
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod cuts;
 pub mod date;
 pub mod error;
 pub mod framing;
+pub mod hash;
 pub mod head;
 pub mod header_cache;
 mod once;

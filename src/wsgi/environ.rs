@@ -14,7 +14,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
-use super::environ_cache::{Ready, Steady, Template};
+use super::environ_cache::{CachedEnviron, ClientObjects, Template};
 use super::keys::{CLIENT_DISCONNECTED, EARLY_HINTS, Keys};
 use super::names::{self, Meaning};
 use super::offers::Offers;
@@ -143,16 +143,16 @@ impl Builder {
             let uri = self.targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
             let template = self.templates[block.place()].as_mut().expect("it was just made");
-            let ready = template.ready(py, &self.keys, request, &Steady { remote, offers })?;
-            ready.set_method(py, &self.keys, method.as_ref())?;
-            ready.lend(py, &self.keys, uri)?
+            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers })?;
+            cached.set_method(py, &self.keys, method.as_ref())?;
+            cached.hand_out(py, &self.keys, uri)?
         } else {
-            let mut ready = Ready::new(self.of_fields(py, request)?);
+            let mut cached = CachedEnviron::new(self.of_fields(py, request)?);
             let uri = self.targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-            ready.settle(py, &self.keys, &Steady { remote, offers })?;
-            ready.set_method(py, &self.keys, method.as_ref())?;
-            ready.lend(py, &self.keys, uri)?
+            cached.settle(py, &self.keys, &ClientObjects { remote, offers })?;
+            cached.set_method(py, &self.keys, method.as_ref())?;
+            cached.hand_out(py, &self.keys, uri)?
         };
         // The keys that a body sets change the dict's version: it does not come back as it was given out.
         match request.framing.length {

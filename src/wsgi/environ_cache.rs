@@ -14,6 +14,7 @@ use pyo3::{Borrowed, ffi};
 
 use super::keys::Keys;
 use super::offers::Offers;
+use super::start_response::references;
 use super::target::Uri;
 use super::text;
 use crate::http::header_cache::BlockId;
@@ -28,8 +29,8 @@ pub struct Template {
     /// The block's loose fields that are shown to the application: place and key.
     loose: Vec<(usize, Py<PyString>)>,
     /// Never shown to an application.
-    own: Ready,
-    spare: Option<Ready>,
+    own: CachedEnviron,
+    spare: Option<CachedEnviron>,
 }
 
 impl Template {
@@ -42,7 +43,7 @@ impl Template {
         loose: Vec<(usize, Py<PyString>)>,
         dict: Bound<'_, PyDict>,
     ) -> PyResult<Self> {
-        let mut own = Ready::new(dict.clone());
+        let mut own = CachedEnviron::new(dict.clone());
         for (_, key) in &loose {
             let value = dict.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone_ref(dict.py())))?;
             own.values.push(value.cast_into::<PyString>()?.unbind());
@@ -57,12 +58,18 @@ impl Template {
 
     /// An environ with the values of the loose fields, the client and the offers of a request, to be given out. The spare is to
     /// be dropped if it is not given out.
-    pub fn ready(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>, steady: &Steady<'_, '_>) -> PyResult<&mut Ready> {
+    pub fn environ(
+        &mut self,
+        py: Python<'_>,
+        keys: &Keys,
+        request: &Request<'_>,
+        client: &ClientObjects<'_, '_>,
+    ) -> PyResult<&mut CachedEnviron> {
         // Without a spare the template gets them too: an application whose environs never come back has many requests of one
         // client as well.
-        let ready = self.spare.as_mut().unwrap_or(&mut self.own);
-        ready.settle(py, keys, steady)?;
-        ready.set_loose(py, &self.loose, request)?;
+        let cached = self.spare.as_mut().unwrap_or(&mut self.own);
+        cached.settle(py, keys, client)?;
+        cached.set_loose(py, &self.loose, request)?;
         if self.spare.is_none() {
             self.spare = Some(self.own.copy(py)?);
         }
@@ -73,7 +80,9 @@ impl Template {
     pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
         // The spare's reference and the caller's.
         const OURS: ffi::Py_ssize_t = 2;
-        let same = |spare: &Ready| spare.lent.is_some() && version(environ) == spare.lent && references(environ) == OURS;
+        let same = |spare: &CachedEnviron| {
+            spare.lent.is_some() && version(environ) == spare.lent && references(environ.as_any().as_unbound()) == OURS
+        };
         if !self.spare.as_ref().is_some_and(same) {
             self.spare = None;
         }
@@ -86,7 +95,7 @@ impl Template {
 }
 
 /// The values that mostly stay the same over the requests of a client.
-pub struct Steady<'a, 'py> {
+pub struct ClientObjects<'a, 'py> {
     /// REMOTE_ADDR and REMOTE_PORT.
     pub remote: &'a [Borrowed<'a, 'py, PyString>; 2],
     /// The callables of the request.
@@ -96,7 +105,7 @@ pub struct Steady<'a, 'py> {
 /// A dict with a note of its values.
 ///
 /// Invariant: nobody else changes the dict, and each field that is set says what the dict holds.
-pub struct Ready {
+pub struct CachedEnviron {
     dict: Py<PyDict>,
     remote: Option<[Py<PyString>; 2]>,
     offers: Option<Arc<Offers>>,
@@ -110,7 +119,7 @@ pub struct Ready {
     lent: Option<u64>,
 }
 
-impl Ready {
+impl CachedEnviron {
     /// A dict just copied from a base.
     pub fn new(dict: Bound<'_, PyDict>) -> Self {
         Self { dict: dict.unbind(), remote: None, offers: None, values: Vec::new(), uri: Uri::ROOT, method: false, lent: None }
@@ -129,9 +138,9 @@ impl Ready {
     }
 
     /// Sets the values that it does not hold yet. After an error it is not to be used again.
-    pub fn settle(&mut self, py: Python<'_>, keys: &Keys, steady: &Steady<'_, '_>) -> PyResult<()> {
+    pub fn settle(&mut self, py: Python<'_>, keys: &Keys, client: &ClientObjects<'_, '_>) -> PyResult<()> {
         let dict = self.dict.bind(py);
-        let [addr, port] = steady.remote;
+        let [addr, port] = client.remote;
         let remote = [(&keys.remote_addr, addr), (&keys.remote_port, port)];
         match &mut self.remote {
             Some(last) => {
@@ -149,10 +158,10 @@ impl Ready {
                 self.remote = Some([addr, port].map(|one| (**one).clone().unbind()));
             }
         }
-        if !self.offers.as_ref().is_some_and(|last| Arc::ptr_eq(last, steady.offers)) {
-            dict.set_item(&keys.early_hints, &steady.offers.early_hints)?;
-            dict.set_item(&keys.client_disconnected, &steady.offers.client_disconnected)?;
-            self.offers = Some(steady.offers.clone());
+        if !self.offers.as_ref().is_some_and(|last| Arc::ptr_eq(last, client.offers)) {
+            dict.set_item(&keys.early_hints, &client.offers.early_hints)?;
+            dict.set_item(&keys.client_disconnected, &client.offers.client_disconnected)?;
+            self.offers = Some(client.offers.clone());
         }
         Ok(())
     }
@@ -183,7 +192,7 @@ impl Ready {
     }
 
     /// Sets the strings of the target, and shows the dict to the application.
-    pub fn lend<'py>(&mut self, py: Python<'py>, keys: &Keys, uri: &Uri) -> PyResult<Bound<'py, PyDict>> {
+    pub fn hand_out<'py>(&mut self, py: Python<'py>, keys: &Keys, uri: &Uri) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.dict.bind(py);
         if self.uri != uri.serial {
             uri.set(dict, keys)?;
@@ -193,11 +202,6 @@ impl Ready {
         self.lent = if uri.names_host() { None } else { version(dict) };
         Ok(dict.clone())
     }
-}
-
-fn references(dict: &Bound<'_, PyDict>) -> ffi::Py_ssize_t {
-    // SAFETY: the object is alive as long as the reference; reading the count needs no more.
-    unsafe { ffi::Py_REFCNT(dict.as_ptr()) }
 }
 
 /// A number that every change of a dict replaces by one that no dict has had; interpreters without it have `None`.

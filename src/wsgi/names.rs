@@ -8,6 +8,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyString;
 
 use super::text;
+use crate::http::hash::mix;
 
 /// Slots of the table; a power of two, so that the top bits of the hash are the index.
 const SLOTS: usize = 256;
@@ -204,7 +205,7 @@ fn index(name: &[u8]) -> usize {
         (Some(first), Some(last)) => (u64::from_le_bytes(*first), u64::from_le_bytes(*last)),
         _ => (name.iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte)), 0),
     };
-    let mixed = (head ^ tail.rotate_left(29) ^ name.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = mix(tail, head ^ name.len() as u64);
     (mixed >> (64 - SLOTS.trailing_zeros())) as usize
 }
 

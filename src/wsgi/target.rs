@@ -8,6 +8,7 @@ use pyo3::types::{PyDict, PyString};
 
 use super::keys::Keys;
 use super::text;
+use crate::http::hash::mix_bytes;
 use crate::http::head::Head;
 use crate::http::target::{Form, Target, percent_decode};
 
@@ -128,12 +129,7 @@ impl Targets {
     }
 }
 
-/// Mixes the bytes eight at a time; which slot a target gets matters only for speed.
+/// The slot of a target; which one it gets matters only for speed.
 fn index(target: &[u8]) -> usize {
-    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |hash: u64, word: u64| (hash.rotate_left(29) ^ word).wrapping_mul(MULTIPLIER);
-    let (words, rest) = target.as_chunks::<8>();
-    let hash = words.iter().fold(target.len() as u64, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    let hash = rest.iter().fold(hash, |hash, byte| mix(hash, u64::from(*byte)));
-    (hash >> (u64::BITS - SLOTS.trailing_zeros())) as usize
+    (mix_bytes(target.len() as u64, target) >> (u64::BITS - SLOTS.trailing_zeros())) as usize
 }

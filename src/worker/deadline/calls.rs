@@ -25,11 +25,11 @@ const LOCKED_MS: u64 = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum CallState {
     /// It runs.
-    Runs,
+    Running,
     /// The exception was raised in it, at this time in milliseconds.
     Interrupted(u64),
     /// Its client was answered without it.
-    Late,
+    Abandoned,
     /// Its request was taken back before it was begun: its thread still waits for the interpreter.
     Withdrawn,
 }
@@ -38,7 +38,7 @@ enum CallState {
 struct TrackedCall {
     thread: ThreadId,
     token: Token,
-    stage: CallState,
+    state: CallState,
     /// Since when it is in the list, in milliseconds of the loop's clock.
     since: u64,
     /// Whether its request may still be at the desk of its thread.
@@ -55,7 +55,7 @@ pub struct Overdue {
     /// When it was entered, nanoseconds of the loop's clock: this identifies it, since a thread enters one call at a time.
     pub entered: u64,
     /// What to do.
-    pub verdict: OverdueAction,
+    pub action: OverdueAction,
 }
 
 /// What to do with a call whose time is over.
@@ -74,7 +74,7 @@ pub struct Calls {
     limit: Option<u64>,
     /// `--timeout-grace` in milliseconds; 0: no exception is raised.
     grace: u64,
-    rows: Vec<TrackedCall>,
+    tracked: Vec<TrackedCall>,
     /// When to check, in milliseconds of the loop's clock.
     next: u64,
     /// When the process last continued after it had stood still.
@@ -86,12 +86,12 @@ impl Calls {
     pub fn new(timeout: Duration, grace: Duration) -> Self {
         let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX / 4);
         let limit = (!timeout.is_zero()).then(|| ms(timeout));
-        Self { limit, grace: ms(grace), rows: Vec::new(), next: u64::MAX, woke: 0 }
+        Self { limit, grace: ms(grace), tracked: Vec::new(), next: u64::MAX, woke: 0 }
     }
 
     /// Adds a call that continues without the loop, or is about to begin; `desk`: with the request at its thread's desk.
     pub fn add(&mut self, thread: ThreadId, token: Token, now: u64, desk: bool) {
-        self.rows.push(TrackedCall { thread, token, stage: CallState::Runs, since: now, desk });
+        self.tracked.push(TrackedCall { thread, token, state: CallState::Running, since: now, desk });
         if let Some(limit) = self.limit {
             self.next = self.next.min(now + limit);
         }
@@ -100,8 +100,8 @@ impl Calls {
     /// Removes a call that has ended.
     pub fn remove(&mut self, thread: ThreadId, token: Token) {
         // The first of several: a thread may have ended one for this connection and begun another before its completion was read.
-        if let Some(index) = self.rows.iter().position(|row| row.thread == thread && row.token == token) {
-            self.rows.remove(index);
+        if let Some(index) = self.tracked.iter().position(|call| call.thread == thread && call.token == token) {
+            self.tracked.remove(index);
         }
     }
 
@@ -128,11 +128,11 @@ impl Calls {
         let mut found = Vec::new();
         self.next = u64::MAX;
         let Some(limit) = self.limit else { return found };
-        for index in 0..self.rows.len() {
-            let (done, rest) = self.rows.split_at_mut(index + 1);
-            let Some(TrackedCall { thread, token, stage, .. }) = done.last_mut() else { break };
+        for index in 0..self.tracked.len() {
+            let (done, rest) = self.tracked.split_at_mut(index + 1);
+            let Some(TrackedCall { thread, token, state, .. }) = done.last_mut() else { break };
             // A thread that has begun another call has ended this one; the completion is on its way.
-            if matches!(stage, CallState::Late | CallState::Withdrawn) || rest.iter().any(|row| row.thread == *thread) {
+            if matches!(state, CallState::Abandoned | CallState::Withdrawn) || rest.iter().any(|call| call.thread == *thread) {
                 continue;
             }
             let Some(entered) = entered(*thread) else {
@@ -140,77 +140,77 @@ impl Calls {
                 self.next = self.next.min(now + limit);
                 continue;
             };
-            let deadline = match *stage {
-                CallState::Runs => (entered / NS_PER_MS).max(self.woke) + limit,
+            let deadline = match *state {
+                CallState::Running => (entered / NS_PER_MS).max(self.woke) + limit,
                 CallState::Interrupted(at) => at.max(self.woke) + self.grace,
-                CallState::Late | CallState::Withdrawn => continue,
+                CallState::Abandoned | CallState::Withdrawn => continue,
             };
             if now < deadline {
                 self.next = self.next.min(deadline);
                 continue;
             }
-            let verdict = if *stage == CallState::Runs && self.grace > 0 {
-                *stage = CallState::Interrupted(now);
+            let action = if *state == CallState::Running && self.grace > 0 {
+                *state = CallState::Interrupted(now);
                 self.next = self.next.min(now + self.grace);
                 OverdueAction::Interrupt
             } else {
                 self.next = self.next.min(now + AGAIN_MS);
                 OverdueAction::GiveUp
             };
-            found.push(Overdue { thread: *thread, token: *token, entered, verdict });
+            found.push(Overdue { thread: *thread, token: *token, entered, action });
         }
         found
     }
 
     /// Notes that the client of this call was answered without it.
     pub fn gave_up(&mut self, thread: ThreadId, token: Token) {
-        if let Some(row) = self.rows.iter_mut().rev().find(|row| row.thread == thread && row.token == token) {
-            row.stage = CallState::Late;
+        if let Some(call) = self.tracked.iter_mut().rev().find(|call| call.thread == thread && call.token == token) {
+            call.state = CallState::Abandoned;
         }
     }
 
     /// The calls whose requests may be at desks since `before` or longer.
     pub fn on_desks(&self, before: u64) -> Vec<(ThreadId, Token)> {
-        self.rows.iter().filter(|row| row.desk && row.since <= before).map(|row| (row.thread, row.token)).collect()
+        self.tracked.iter().filter(|call| call.desk && call.since <= before).map(|call| (call.thread, call.token)).collect()
     }
 
     /// Whether there are any.
     pub fn has_desks(&self) -> bool {
-        self.rows.iter().any(|row| row.desk)
+        self.tracked.iter().any(|call| call.desk)
     }
 
     /// Notes that its thread has taken the request from its desk.
     pub fn begun(&mut self, thread: ThreadId, token: Token) {
-        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
-            row.desk = false;
+        if let Some(call) = self.tracked.iter_mut().find(|call| call.desk && call.thread == thread && call.token == token) {
+            call.desk = false;
         }
     }
 
     /// Notes that the request was taken back: its thread has nothing to do when it gets the interpreter.
     pub fn took_back(&mut self, thread: ThreadId, token: Token) {
-        if let Some(row) = self.rows.iter_mut().find(|row| row.desk && row.thread == thread && row.token == token) {
-            (row.stage, row.desk) = (CallState::Withdrawn, false);
+        if let Some(call) = self.tracked.iter_mut().find(|call| call.desk && call.thread == thread && call.token == token) {
+            (call.state, call.desk) = (CallState::Withdrawn, false);
         }
     }
 
     /// Whether no call in the list will continue: all were given up, or their threads wait for the interpreter, which one of
     /// those keeps.
     pub fn is_locked(&self, now: u64) -> bool {
-        let stands = |row: &TrackedCall| match row.stage {
-            CallState::Late | CallState::Withdrawn => true,
-            CallState::Runs | CallState::Interrupted(_) => row.desk && row.since + LOCKED_MS <= now,
+        let stands = |call: &TrackedCall| match call.state {
+            CallState::Abandoned | CallState::Withdrawn => true,
+            CallState::Running | CallState::Interrupted(_) => call.desk && call.since + LOCKED_MS <= now,
         };
-        self.late() > 0 && self.rows.iter().all(stands)
+        self.late() > 0 && self.tracked.iter().all(stands)
     }
 
     /// How many calls that were given up have not ended yet.
     pub fn late(&self) -> usize {
-        self.rows.iter().filter(|row| row.stage == CallState::Late).count()
+        self.tracked.iter().filter(|call| call.state == CallState::Abandoned).count()
     }
 
     /// Whether this thread is in such a call.
     pub fn is_late(&self, thread: ThreadId) -> bool {
-        self.rows.iter().any(|row| row.thread == thread && row.stage == CallState::Late)
+        self.tracked.iter().any(|call| call.thread == thread && call.state == CallState::Abandoned)
     }
 }
 
@@ -231,7 +231,7 @@ mod tests {
 
     /// Checks as if every thread had entered the application at `entered`, in milliseconds.
     fn look(calls: &mut Calls, now: u64, entered: u64) -> Vec<(ThreadId, OverdueAction)> {
-        calls.overdue(now, |_| Some(entered * NS_PER_MS)).iter().map(|found| (found.thread, found.verdict)).collect()
+        calls.overdue(now, |_| Some(entered * NS_PER_MS)).iter().map(|found| (found.thread, found.action)).collect()
     }
 
     #[test]

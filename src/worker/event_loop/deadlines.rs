@@ -22,7 +22,7 @@ impl EventLoop {
         let now = ctx.clock.ms();
         let (board, slot) = (ctx.scoreboard.clone(), ctx.slot);
         for overdue in self.calls.overdue(now, |thread| board.call(slot, thread.0).entered()) {
-            match overdue.verdict {
+            match overdue.action {
                 OverdueAction::Interrupt => interrupt(&overdue, ctx),
                 OverdueAction::GiveUp => self.give_up(&overdue, ctx),
             }
