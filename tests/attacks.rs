@@ -1,4 +1,4 @@
-//! What hostile clients and careless applications do, and what a surrounding that fails does to the server.
+//! The server with hostile clients, careless applications and a failing environment.
 
 mod common;
 
@@ -57,7 +57,7 @@ fn an_end_that_comes_together_with_a_part_of_a_body_is_seen() {
 }
 
 #[test]
-fn a_client_that_trickles_behind_a_refusal_is_cut_at_last() {
+fn a_client_that_trickles_after_a_refusal_is_cut_at_last() {
     const PAUSE: Duration = Duration::from_millis(500);
     const LIMIT: Duration = Duration::from_secs(45);
     let server = Server::source(HELLO).start();
@@ -73,7 +73,7 @@ fn a_client_that_trickles_behind_a_refusal_is_cut_at_last() {
 }
 
 #[test]
-fn a_file_whose_size_is_told_as_0_is_read() {
+fn a_file_whose_size_is_given_as_0_is_read() {
     let app = "
 def app(environ, start_response):
     start_response('200 OK', [])
@@ -85,7 +85,7 @@ def app(environ, start_response):
     server.stop();
 }
 
-/// The text of the error is made of the application's own `__repr__`, in which another thread gets its turn.
+/// The text of the error is made of the application's own `__repr__`, during which another thread may run.
 #[test]
 fn a_thread_in_a_refused_start_response_holds_nothing_of_the_server() {
     let app = "
@@ -185,7 +185,7 @@ fn a_body_beyond_the_limit_of_file_sizes_is_refused_and_kills_nobody() {
 }
 
 #[test]
-fn the_access_log_tells_what_a_client_that_left_was_sent() {
+fn the_access_log_shows_what_a_client_that_left_was_sent() {
     const SIZE: u64 = 64 * 1024 * 1024;
     let app = format!(
         "

@@ -32,7 +32,7 @@ const TRIES: usize = 10;
 /// Requests of one `ab` run.
 const REQUESTS: u64 = 20_000;
 
-/// Connections of which none is open with another: the workers change places every 16, so each has ten turns.
+/// Connections of which none is open with another: the workers change places every 16, so each is first ten times.
 const ONE_BY_ONE: usize = 16 * 10 * WORKERS;
 
 /// Time for one run of a tool on a slow machine.
@@ -48,7 +48,7 @@ fn server() -> Server {
     server.options(["--access-logfile", &access, "--access-logformat", "%(p)s %({REMOTE_PORT}e)s", "--keep-alive", "60"])
 }
 
-/// What a load has come to.
+/// The result of a load.
 enum Load {
     /// So many requests, each of which counts for its worker.
     Requests(usize),

@@ -1,4 +1,4 @@
-//! The boot of a worker: what it imports, and what is told of its time.
+//! The boot of a worker: its imports, and the reports of its time.
 
 mod common;
 
@@ -64,7 +64,7 @@ fn the_boot_profile_names_the_slow_import_in_the_log_of_each_worker() {
 }
 
 #[test]
-fn check_config_tells_the_boot_profile_at_once() {
+fn check_config_prints_the_boot_profile_at_once() {
     let ended = with_slow_import().options(["--check-config", "--boot-profile"]).run_to_end();
     assert_eq!(ended.code, Some(0), "{ended:#?}");
     assert!(ended.stderr.contains("boot profile: interpreter") && ended.stderr.contains("slow_part"), "{ended:#?}");

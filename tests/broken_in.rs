@@ -1,5 +1,5 @@
-//! A worker that somebody has broken into, which runs as another user: whatever it does to what it shares with the master, the master
-//! obeys signals, stays small and replaces it (tests/apps/broken_in.py).
+//! A worker that somebody has broken into, which runs as another user: whatever it does to what it shares with the master, the
+//! master obeys signals, stays small and replaces it (tests/apps/broken_in.py).
 
 mod common;
 
@@ -13,7 +13,7 @@ use common::{SOON, procfs, user, wait_for};
 /// Most resident memory that the master may have had, in bytes.
 const MASTER_MAX: u64 = 20 << 20;
 
-/// What the log says of a worker that misuses its channel.
+/// The log's words about a worker that misuses its channel.
 const BREACH: &str = "sends the master what no worker sends";
 
 /// How long the master may take for a signal: a second, with room for a machine that is busy with other tests.
@@ -107,8 +107,8 @@ fn shared_memory(pid: i32) -> u64 {
     names.filter_map(|entry| std::fs::metadata(entry.path()).ok()).map(|meta| meta.blocks() * 512).sum()
 }
 
-/// Time for an upgrade whose old workers do not leave by themselves: the worker that was broken into may have made a listening socket
-/// blocking for all of them, and those that wait in accept(2) then are ended after the default --graceful-timeout (30 s).
+/// Time for an upgrade whose old workers do not leave by themselves: the worker that was broken into may have made a listening
+/// socket blocking for all of them, and those that wait in accept(2) then are ended after the default --graceful-timeout (30 s).
 const UPGRADE_LIMIT: Duration = Duration::from_secs(90);
 
 #[test]
@@ -118,7 +118,7 @@ fn an_upgrade_of_a_server_whose_listening_sockets_a_worker_has_ended_does_not_en
         let server = server.start();
         attack(&server, path);
         server.signal(Signal::SIGUSR2);
-        // What becomes of the sockets is another matter; here they may be sound again by then, or not.
+        // The sockets do not matter in this test; here they may be sound again by then, or not.
         let ended = ["upgrade failed", "reload done", "reload failed"];
         let text = || server.log().text();
         wait_for("the end of the upgrade", UPGRADE_LIMIT, || ended.iter().any(|end| text().contains(end)).then_some(()));

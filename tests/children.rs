@@ -1,11 +1,12 @@
-//! Children that the application forks by `os.fork()` and how they end: by the codes that Python gives them, wherever that happens.
+//! Children that the application forks by `os.fork()` and how they end: by the codes that Python gives them, wherever that
+//! happens.
 
 mod common;
 
 use common::server::Server;
 
-/// Each path forks a child that ends in its way; the parent answers with how, and with what the child has printed. At import another
-/// child ends.
+/// Each path forks a child that ends in its way; the parent answers with how, and with what the child has printed. At import
+/// another child ends.
 const APP: &str = "
 import atexit, os, sys
 atexit.register(lambda: open(os.path.join(os.environ['DIR'], 'atexit'), 'a').write('%d ' % os.getpid()))
@@ -84,7 +85,7 @@ fn server(threads: &str) -> Server {
 #[test]
 fn a_child_that_ends_by_sys_exit_has_its_code() {
     for threads in ["1", "4"] {
-        // What is no SystemExit is an error of the application's, and the child returns from its call.
+        // Any other exception than SystemExit is an error of the application, and the child returns from its call.
         let expected = [
             "the application raised an exception",
             "close() of the application's iterable raised an exception",
@@ -121,7 +122,7 @@ fn a_child_that_ends_by_sys_exit_has_its_code() {
 }
 
 #[test]
-fn a_child_that_returns_from_its_call_is_ended_and_told() {
+fn a_child_that_returns_from_its_call_is_ended_and_logged() {
     let server = server("1").expect_error("a child that the application has forked returned from its call").start();
     assert_eq!(server.get("/return").text(), "1");
     server.stop();

@@ -24,9 +24,9 @@ const ROOMY: Duration = Duration::from_secs(2);
 /// stands still between the two.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// An answer at the deadline is there within this time: the grace, and what a busy machine takes; a time in which everything stood
-/// still is forgiven, which puts the deadline off. It may be wide, because nothing but the deadline is answered 504, and shorter
-/// than the patience of a client, so that this is what fails.
+/// An answer at the deadline is there within this time: the grace, and what a busy machine takes; a time in which everything
+/// stood still is forgiven, which puts the deadline off. It may be wide, because nothing but the deadline is answered 504, and
+/// shorter than the patience of a client, so that this is what fails.
 const NEAR: Duration = Duration::from_secs(10);
 
 /// The record of a request that is answered without the application.
@@ -56,7 +56,7 @@ fn ask(client: &mut Client, target: &str) {
     client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nX-Request-ID: id-of-{id}\r\n\r\n"));
 }
 
-/// The answer to a request that lasts too long: 504 at the deadline, and the connection ends behind it.
+/// The answer to a request that lasts too long: 504 at the deadline, and the connection ends after it.
 #[track_caller]
 fn timed_out(client: &mut Client, began: Instant) -> Response {
     let response = client.response();
@@ -75,8 +75,8 @@ fn times_out(server: &Running, target: &str) {
     timed_out(&mut client, began);
 }
 
-/// Checks how long the call had lasted that this text is about: `GET /x HTTP/1.1 for 1.0 s`. A time in which everything stood still
-/// is forgiven and yet in the figure.
+/// Checks how long the call had lasted that this text is about: `GET /x HTTP/1.1 for 1.0 s`. A time in which everything stood
+/// still is forgiven and yet in the figure.
 #[track_caller]
 fn assert_lasted(text: &str, target: &str) {
     let start = format!("GET {target} HTTP/1.1 for ");
@@ -156,7 +156,7 @@ fn several_stuck_requests_are_each_answered() {
     server.stop();
 }
 
-/// The exception comes out of the application: 504, and the worker goes on as if nothing had been.
+/// The exception comes out of the application: 504, and the worker continues as if nothing had happened.
 fn unwinds(threads: usize) {
     let server = server(threads, SOON).expect_error(INTERRUPTED).start();
     let before = server.workers();
@@ -264,7 +264,7 @@ fn with_one_thread_the_client_of_a_stuck_call_is_answered_and_the_worker_replace
     let server = server(1, GRACE).expect_error(GIVEN_UP).expect_error(ENDED).start();
     let before = server.workers();
     times_out(&server, "/sleep");
-    // What comes now waits for the next worker in the queue of the socket.
+    // New connections wait for the next worker in the queue of the socket.
     assert_eq!(server.get("/quick").text(), "quick");
     replaced(&server, &before);
     server.stop();
@@ -280,13 +280,14 @@ fn with_one_thread_and_another_worker_a_stuck_call_costs_nobody_else_anything() 
     load.wait_for_more(100);
     let tally = load.stop();
     tally.assert_flawless();
-    // Who waits for the stuck one waits for almost all of TIMEOUT + GRACE; others wait for as long as the machine stands still.
+    // A client that waits for the stuck one waits for almost all of TIMEOUT + GRACE; others wait for as long as the machine
+    // stands still.
     assert!(tally.slowest < (TIMEOUT + GRACE) * 7 / 8, "somebody waited for the stuck one: {:?}", tally.slowest);
     server.stop();
 }
 
 #[test]
-fn a_late_answer_is_dropped_and_told() {
+fn a_late_answer_is_dropped_and_logged() {
     let server = server(2, Duration::ZERO).expect_error(GIVEN_UP).start();
     let before = server.workers();
     let busy = keep_busy(&server);

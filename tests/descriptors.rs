@@ -86,7 +86,7 @@ fn a_tcp_socket_that_was_shut_down_listens_again_and_no_worker_is_lost() {
 }
 
 #[test]
-fn a_unix_socket_that_was_shut_down_is_made_anew_and_the_workers_are_replaced() {
+fn a_unix_socket_that_was_shut_down_is_replaced_and_the_workers_are_too() {
     let server = server().binds(["unix:{temp}/s"]).options(["--umask", "117"]).expect_error("was shut down").start();
     let workers = server.workers();
     act(&server, "shutdown", "listener");
@@ -129,7 +129,7 @@ fn replaced(how: &str, what: &str, words: &[&str]) {
     server.stop();
 }
 
-/// What the log says of it.
+/// The log's words about it.
 const OTHERS: &str = "the application has closed or replaced a descriptor of the server";
 
 #[test]
@@ -173,7 +173,7 @@ fn a_worker_without_its_channel_is_replaced() {
         let mut server = server().start();
         let worker = act(&server, how, "channel");
         wait_for_others(&server, &[worker]);
-        // Who finds it out first, master or worker, says so.
+        // The first process that notices it, master or worker, logs it.
         let found =
             [&["has lost its channel"], &["the channel to the master"]].into_iter().any(|part| server.log().find(part).is_some());
         assert!(found || server.log().find(&["exited with code 0"]).is_some(), "{}", server.log().text());

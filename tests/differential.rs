@@ -1,9 +1,9 @@
-//! A random differential test of the whole server: made-up clients ask a made-up application, each answer is compared with the one
-//! that follows from the request itself (tests/differential/model.rs), and at the end clients, application and access log must
-//! agree on each request.
+//! A random differential test of the whole server: made-up clients ask a made-up application, each answer is compared with the
+//! one that follows from the request itself (tests/differential/model.rs), and at the end clients, application and access log
+//! must agree on each request.
 //!
-//! TAPSTER_DIFFERENTIAL_SECONDS says for how long, TAPSTER_DIFFERENTIAL_SEED where to begin; each round has the next seed. With a seed
-//! and without seconds one round is run.
+//! TAPSTER_DIFFERENTIAL_SECONDS says for how long, TAPSTER_DIFFERENTIAL_SEED where to begin; each round has the next seed. With a
+//! seed and without seconds one round is run.
 
 mod common;
 

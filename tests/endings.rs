@@ -1,4 +1,4 @@
-//! The end of a connection behind its last answer: it leaves together with the answer, but never keeps one back or loses one.
+//! The end of a connection after its last answer: it leaves together with the answer, but never keeps one back or loses one.
 
 mod common;
 
@@ -13,13 +13,14 @@ use nix::sys::signal::Signal;
 /// Time for the script that counts segments.
 const SCRIPT_LIMIT: Duration = Duration::from_secs(60);
 
-/// How long TCP keeps back at least what is to fill a segment, in milliseconds (tcp(7), TCP_CORK).
+/// How long TCP keeps back at least the bytes that are to fill a segment, in milliseconds (tcp(7), TCP_CORK).
 const CORKED_MS: u128 = 200;
 
 /// Time for what must happen while a call waits for its gate: less than it does wait.
 const MEANWHILE: Duration = Duration::from_secs(10);
 
-/// Asks ADDRESS PORT for each of the other arguments once, one after the other, and prints how many TCP segments came until the end.
+/// Asks ADDRESS PORT for each of the other arguments once, one after the other, and prints how many TCP segments came until the
+/// end.
 const COUNT_SEGMENTS: &str = "
 import socket, struct, sys
 # Offset of tcpi_segs_in in struct tcp_info.
@@ -43,7 +44,7 @@ fn wait_for_note(server: &Running, note: &str) {
     wait_for("the call", SOON, || server.temp().join(note).exists().then_some(()));
 }
 
-/// A client that has sent this request and nothing behind it.
+/// A client that has sent this request and nothing after it.
 fn last_request(server: &Running, path: &str) -> Client {
     let mut client = server.connect();
     client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
@@ -128,7 +129,7 @@ fn the_descriptors_of_ended_connections_are_closed_also_before_a_slow_call() {
             client.get("/");
             client.get("/");
         }
-        // All of them wait, so that they are served and ended in one turn.
+        // All of them wait, so that they are served and ended in one iteration.
         at_once(worker, || {
             clients.iter_mut().for_each(|client| ask("/", client));
             if is_behind {

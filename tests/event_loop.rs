@@ -1,5 +1,5 @@
-//! The worker's loop without Python: a native application behind real sockets, for what only the loop decides (back-pressure,
-//! turns, deadlines, the drain).
+//! The worker's loop without Python: a native application with real sockets, for all that only the loop decides (back-pressure,
+//! budgets, deadlines, the drain).
 
 // Alone, because the rest of the harness needs the build's Python.
 #[path = "common/native.rs"]
@@ -23,7 +23,7 @@ use tapster::worker::app::{App, Blocks, Fate, Outlet, Produced, Reply, Request, 
 /// Bytes of one large block; more than any socket buffer takes at once.
 const LARGE: usize = 32 * 1024 * 1024;
 
-/// The loop's clock may be behind by so much: it stands still within a turn.
+/// The loop's clock may be late by so much: it stands still within an iteration.
 const CLOCK: Duration = Duration::from_millis(50);
 
 /// A drain leaves idle connections so much time, for requests that are on their way.
@@ -32,7 +32,7 @@ const IDLE_AT_DRAIN: Duration = Duration::from_millis(500);
 /// Attempts at a drain; in one of them the machine does not stand still for most of [`IDLE_AT_DRAIN`].
 const DRAINS: usize = 10;
 
-/// What the application has seen.
+/// The application's record of its calls.
 #[derive(Default)]
 struct Seen {
     calls: AtomicUsize,
@@ -121,7 +121,7 @@ impl Drop for Open {
     }
 }
 
-/// One block that is sent from where it lies.
+/// One block that is sent without a copy.
 struct Large {
     _open: Open,
     encoding: Encoding,
@@ -386,7 +386,7 @@ fn an_idle_connection_is_closed_after_its_keep_alive_time_only() {
     let mut stream = worker.connect();
     let mut last = Instant::now();
     for _ in 0..5 {
-        // The server counts from the turn in which it answers, which may be long over when the answer is read.
+        // The server counts from the iteration in which it answers, which may be long over when the answer is read.
         last = Instant::now();
         stream.write_all(GET.as_bytes()).unwrap();
         read_answer(&mut stream);

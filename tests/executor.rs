@@ -44,7 +44,7 @@ struct Seen {
     /// Whether requests are to have names of their own, and those that were seen.
     names_matter: AtomicBool,
     names: Mutex<HashSet<String>>,
-    /// What lets calls end that wait for it: whether it is open.
+    /// A gate that calls wait for: whether it is open.
     gate: AtomicBool,
 }
 
@@ -75,8 +75,8 @@ impl Seen {
         self.gate.store(open, Ordering::SeqCst);
     }
 
-    /// Goes on when the gate is open, or when the test has long failed for want of an answer. ThreadSanitizer knows nothing of what
-    /// std's condition variables do.
+    /// Returns when the gate is open, or when the test has long failed because an answer is missing. ThreadSanitizer knows
+    /// nothing of what std's condition variables do.
     fn pass_gate(&self) {
         let began = Instant::now();
         while !self.gate.load(Ordering::SeqCst) && began.elapsed() < 2 * PATIENCE {
@@ -96,8 +96,8 @@ impl Seen {
     }
 }
 
-/// Answers `/ID/MICROS` with ID after so many microseconds, `/ID/gate` when the gate is open; `/stream/ID/MICROS` with ten blocks of
-/// ID.
+/// Answers `/ID/MICROS` with ID after so many microseconds, `/ID/gate` when the gate is open; `/stream/ID/MICROS` with ten blocks
+/// of ID.
 struct Native {
     seen: Arc<Seen>,
 }
@@ -278,7 +278,7 @@ fn quick_requests_are_served_beside_slow_ones() {
 }
 
 #[test]
-fn never_more_calls_than_slots_and_the_rest_waits_in_order() {
+fn never_more_calls_than_permits_and_the_rest_waits_in_order() {
     for threads in [1, 2, 5] {
         let worker = start(threads);
         let mut clients: Vec<Client> = (0..20).map(|_| worker.client()).collect();
@@ -296,7 +296,7 @@ fn never_more_calls_than_slots_and_the_rest_waits_in_order() {
 }
 
 #[test]
-fn with_one_slot_the_application_stays_on_one_thread_and_sockets_are_served_beside_it() {
+fn with_one_permit_the_application_stays_on_one_thread_and_sockets_are_served_beside_it() {
     let worker = start(1);
     let mut slow = worker.client();
     slow.send("/slow/gate");
@@ -351,7 +351,7 @@ fn a_request_that_waits_for_slow_ones_is_turned_away_in_time() {
     served.seen.turn_gate(true);
     slow.iter_mut().for_each(|client| assert_eq!(client.answer(), "/slow"));
     drop(waiting);
-    // The slots are free again.
+    // The permits are free again.
     assert_eq!(served.client().ask("/later/0"), "/later");
     served.stop();
 }
@@ -378,8 +378,8 @@ fn streams_keep_to_their_thread_and_interleave() {
     worker.stop();
 }
 
-/// One client of the stress test: pipelined pairs of requests, of which each answer must be its own, until enough was handed over.
-/// Now and then it leaves in the middle and comes back.
+/// One client of the stress test: pipelined pairs of requests, of which each answer must be its own, until enough was handed
+/// over. Sometimes it leaves in the middle and comes back.
 fn stress(client: usize, address: SocketAddr, enough: impl Fn() -> bool) -> usize {
     let mut connection = Client::new(address);
     let mut random = client as u64 + 1;

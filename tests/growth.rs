@@ -1,5 +1,5 @@
-//! What does not grow: memory with the number of requests, the time of a request with the number of idle connections, the time of a
-//! byte with the size of its body.
+//! Costs that must not grow: memory with the number of requests, the time of a request with the number of idle connections, the
+//! time of a byte with the size of its body.
 
 mod common;
 
@@ -16,8 +16,8 @@ const ROUNDS: usize = 450;
 const WARM: usize = 100;
 
 /// Memory that may come on top in one half of the other rounds, in bytes: pages that the allocators of two languages touch late.
-/// A leak of 20 bytes for a request is above, in both halves; what comes once, such as an arena of a thread or a huge page, may be
-/// more and is in one of them.
+/// A leak of 20 bytes for a request is above, in both halves; what comes once, such as an arena of a thread or a huge page, may
+/// be more and is in one of them.
 const GROWTH_MAX: u64 = 512 * 1024;
 
 /// Requests of one pipelined batch.
@@ -32,8 +32,8 @@ const OTHER_FILES: usize = 200;
 /// Requests whose time is taken.
 const TIMED: usize = 2_000;
 
-/// A figure may be so many times another that should be equal: times on a busy machine vary. A loop over all connections in each turn
-/// would be tenfold.
+/// A figure may be so many times another that should be equal: times on a busy machine vary. A loop over all connections in each
+/// iteration would be tenfold.
 const SAME: f64 = 2.0;
 
 /// Each comparison is made so many times; the machine may have other work in one of them.
@@ -163,7 +163,7 @@ fn the_cost_of_a_byte_does_not_grow_with_the_part_of_the_head_before_it() {
     let mut trickle = |start: &str| {
         let mut client = server.connect();
         client.send(start);
-        // Each answer shows that the worker has looked at what came before.
+        // Each answer shows that the worker has read the bytes before.
         for _ in 0..50 {
             witness.get("/");
         }

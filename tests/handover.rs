@@ -1,9 +1,9 @@
 //! The hand-over of the loop in every order in which the threads may run, within a bound on preemptions: the very files of the
-//! executor under loom, with a small loop and an application beside them that wait for each other.
+//! executor under loom, with a small loop and an application whose calls wait for each other.
 //!
-//! loom runs each model once for every order of its synchronisation and for every value that a relaxed load may see. A thread that
-//! is never woken ends in a deadlock, which loom reports; a loop that two threads touch without one coming before the other is
-//! reported as a race; the rest is asserted here. `LOOM_MAX_PREEMPTIONS` raises the bound.
+//! loom runs each model once for every order of its synchronisation and for every value that a relaxed load may see. A thread
+//! that is never woken ends in a deadlock, which loom reports; a loop that two threads touch without one coming before the other
+//! is reported as a race; the rest is asserted here. `LOOM_MAX_PREEMPTIONS` raises the bound.
 
 #[path = "handover/worker.rs"]
 mod worker;
@@ -23,7 +23,7 @@ use worker::threads::thread_id::MAIN;
 /// Preemptions of one run at most. Two find every known fault of such protocols but the contrived; three take minutes.
 const PREEMPTIONS: usize = 2;
 
-/// No slot, no request, no signal.
+/// No permit, no request, no signal.
 const NOTHING: Plan = Plan {
     preemptions: PREEMPTIONS,
     puts_off: true,
@@ -40,13 +40,13 @@ const NOTHING: Plan = Plan {
 /// Set for the process of one test.
 const ALONE: &str = "TAPSTER_TEST_ALONE";
 
-/// Runs these requests in every order, with so many slots; `slow` sends them to other threads at once.
+/// Runs these requests in every order, with so many permits; `slow` sends them to other threads at once.
 fn model(slots: usize, slow: bool, requests: &'static [Kind]) {
     explore(&[Plan { slots, slow, requests, ..NOTHING }]);
 }
 
-/// Runs these plans in every order, each test in a process of its own: loom maps and unmaps a stack for each thread of each run, which
-/// takes the tests of one process as long beside each other as one after the other.
+/// Runs these plans in every order, each test in a process of its own: loom maps and unmaps a stack for each thread of each run,
+/// which takes the tests of one process as long beside each other as one after the other.
 fn explore(plans: &[Plan]) {
     let thread = std::thread::current();
     // Without others beside it a test is on the main thread.
@@ -90,12 +90,12 @@ fn check(plan: Plan) {
 }
 
 #[test]
-fn with_one_slot_quick_calls_leave_the_loop_where_it_is_or_get_it_back() {
+fn with_one_permit_quick_calls_leave_the_loop_where_it_is_or_get_it_back() {
     model(1, false, &[Kind::Quick, Kind::Quick]);
 }
 
 #[test]
-fn with_one_slot_the_loop_goes_on_beside_a_call_and_comes_back() {
+fn with_one_permit_the_loop_runs_beside_a_call_and_comes_back() {
     model(1, false, &[Kind::UntilTaken, Kind::Quick]);
 }
 
@@ -148,7 +148,7 @@ fn slow_requests_go_to_idle_threads_and_to_returning_ones() {
 }
 
 #[test]
-fn a_request_that_waits_for_one_that_has_no_slot_yet_gets_its_answer() {
+fn a_request_that_waits_for_one_that_has_no_permit_yet_gets_its_answer() {
     model(2, true, &[Kind::Waits, Kind::Quick, Kind::Opens]);
 }
 
@@ -172,7 +172,7 @@ fn a_signal_is_handled_on_the_main_thread_wherever_the_loop_is() {
 }
 
 #[test]
-fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
+fn a_handler_that_lasts_gives_the_loop_away_although_every_permit_is_taken() {
     let handlers = &[Kind::UntilTaken];
     explore(&[
         Plan { slots: 1, requests: &[Kind::Quick], handlers, ..NOTHING },
@@ -181,7 +181,7 @@ fn a_handler_that_lasts_gives_the_loop_away_although_every_slot_is_taken() {
 }
 
 #[test]
-fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
+fn a_request_does_not_wait_for_a_handler_while_a_thread_is_idle() {
     // The first gives the loop away, so that the second is sent to the main thread.
     let plan = Plan { preemptions: 1, slots: 2, slow: true, requests: &[Kind::Opens], ..NOTHING };
     explore(&[Plan { handlers: &[Kind::UntilTaken, Kind::Waits], handlers_first: true, ..plan }]);
@@ -227,7 +227,7 @@ fn a_loop_that_fails_sends_the_answers_that_it_holds_before_the_worker_ends() {
 }
 
 #[test]
-fn a_call_that_waits_for_the_loop_to_send_is_woken_and_goes_behind() {
+fn a_call_that_waits_for_the_loop_to_send_is_woken_and_sends_after_it() {
     loom::model(|| {
         let shared = Arc::new((Precedence::new(), Passage::default(), loom::cell::Cell::new(false)));
         let (precedence, passage, sent) = &*shared;

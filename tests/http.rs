@@ -113,7 +113,7 @@ fn pipelined_answers_of_every_kind_keep_their_order() {
 }
 
 #[test]
-fn nothing_behind_a_closing_request_is_answered() {
+fn nothing_after_a_closing_request_is_answered() {
     let server = probe();
     let mut client = server.connect();
     client.send("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\nGET / HTTP/1.1\r\nHost: test\r\n\r\n");

@@ -1,4 +1,4 @@
-//! The corpus of requests under `tests/corpus`: what is read from each file, or the status that refuses it.
+//! The corpus of requests under `tests/corpus`: the result of reading each file, or the status that refuses it.
 
 #[path = "fuzz/exchange.rs"]
 mod exchange;

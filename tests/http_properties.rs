@@ -52,13 +52,13 @@ fn extensions() -> impl Strategy<Value = String> {
     vec(extension, 0..3).prop_map(|all| all.concat())
 }
 
-/// What a chunk extension is made of and what it is not, in any order.
+/// Parts of a chunk extension, and other text, in any order.
 fn extension_bytes() -> impl Strategy<Value = String> {
     vec(prop_oneof![4 => ";", 4 => "[a-z]{1,3}", 2 => "=", 2 => "[ \t]", 2 => "\"", 1 => "\\\\", 1 => "[!-/:-@]"], 0..8)
         .prop_map(|parts| parts.concat())
 }
 
-/// The same grammar, read by another hand: what is left of a line when its extensions are taken off; `None` when one is broken.
+/// The same grammar in another parser: the rest of a line without its extensions; `None` when one is broken.
 fn without_extensions(line: &str) -> Option<&str> {
     let trim = |text| str::trim_start_matches(text, [' ', '\t']);
     let token =

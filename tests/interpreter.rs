@@ -16,7 +16,7 @@ const EXIT_APP: i32 = 4;
 /// Usage or configuration is wrong.
 const EXIT_USAGE: i32 = 2;
 
-/// Tells how its interpreter is set up.
+/// Answers how its interpreter is set up.
 const MIRROR: &str = r#"
 import json, multiprocessing, os, sys
 

@@ -8,7 +8,7 @@ use common::client::Client;
 use common::server::{Running, Server, at_once};
 use common::{SOON, procfs, wait_for};
 
-/// More than a worker keeps of its output buffer between two turns, in bytes.
+/// More than a worker keeps of its output buffer between two iterations, in bytes.
 const GROWN: usize = 300_000;
 
 /// Longer than a call keeps the loop, in seconds.
@@ -59,7 +59,7 @@ fn kept(server: &Running) -> Client {
 }
 
 #[test]
-fn an_answer_is_not_lost_behind_one_for_which_the_buffer_grew() {
+fn an_answer_is_not_lost_after_one_for_which_the_buffer_grew() {
     for threads in THREADS {
         let server = server(threads).start();
         let (mut large, mut small) = (kept(&server), kept(&server));
@@ -77,7 +77,7 @@ fn an_answer_is_not_lost_behind_one_for_which_the_buffer_grew() {
 }
 
 #[test]
-fn a_large_head_is_not_lost_behind_a_slow_call() {
+fn a_large_head_is_not_lost_after_a_slow_call() {
     for threads in THREADS {
         let server = server(threads).start();
         let mut client = kept(&server);
@@ -90,7 +90,7 @@ fn a_large_head_is_not_lost_behind_a_slow_call() {
 }
 
 #[test]
-fn a_block_of_a_stream_is_not_lost_behind_a_large_write() {
+fn a_block_of_a_stream_is_not_lost_after_a_large_write() {
     for threads in THREADS {
         let server = server(threads).start();
         let mut client = kept(&server);
@@ -140,7 +140,7 @@ fn a_reload_that_lowers_the_limits_refuses_parts_of_heads_that_are_beyond_them()
         client.send(part);
         half.push((client, *status));
     }
-    // Whoever is asked later has read what came before.
+    // A worker that is asked later has read the earlier bytes.
     for client in &mut innocent {
         assert_eq!(client.get("/").status, 200);
     }
@@ -164,7 +164,7 @@ fn a_reload_that_lowers_the_limits_refuses_parts_of_heads_that_are_beyond_them()
 /// Memory for what the connections of a worker keep, in bytes.
 const BUDGET: usize = 64 * 1024 * 1024;
 
-/// What the worker may need besides, in bytes.
+/// Memory that the worker may need besides, in bytes.
 const BESIDES: u64 = 24 * 1024 * 1024;
 
 /// A part of a head in bytes.
@@ -219,7 +219,7 @@ fn unfinished_heads_share_a_budget_that_is_given_back_whatever_becomes_of_them()
         assert!(held.len() >= BUDGET / PART / 2 - 2, "{} at the begin of round {round}", held.len());
         let grown = procfs::resident(worker).saturating_sub(before);
         assert!(grown < BUDGET as u64 + BESIDES, "{} heads took {grown} bytes", held.len());
-        // Whoever sends an ordinary request in pieces is served all the same.
+        // A client that sends an ordinary request in pieces is still served.
         let mut ordinary = server.connect();
         ordinary.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(1_000)));
         assert_eq!(server.get("/").status, 200);
@@ -261,7 +261,7 @@ fn unfinished_heads_share_a_budget_that_is_given_back_whatever_becomes_of_them()
 }
 
 #[test]
-fn what_waits_behind_a_request_shares_the_budget_and_is_refused_in_its_turn() {
+fn input_after_a_request_shares_the_budget_and_is_refused_in_order() {
     let server = heads_without_limit();
     let mut held = begin_many(&server);
     let ask = |requests: usize| {

@@ -6,7 +6,7 @@ use common::client::{Address, Client};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
 
-/// What each request that waits asks for; the application notes it.
+/// The target of each request that waits; the application notes it.
 const COUNTED: &str = "GET /counted HTTP/1.1\r\nHost: test\r\n\r\n";
 
 /// Requests that wait: a quarter of their clients stay, a quarter say that they send nothing more, the others leave.
@@ -26,7 +26,7 @@ fn lines(server: &Running, name: &str) -> usize {
     std::fs::read_to_string(server.temp().join(name)).map_or(0, |text| text.lines().count())
 }
 
-/// Takes every slot of the server; `count` is how many there are.
+/// Takes every permit of the server; `count` is how many there are.
 fn occupy(server: &Running, count: usize) -> Vec<Client> {
     let mut slow = Vec::new();
     for taken in 1..=count {
@@ -38,7 +38,7 @@ fn occupy(server: &Running, count: usize) -> Vec<Client> {
     slow
 }
 
-/// Waits until the loop of the only worker has read what came before on this address.
+/// Waits until the loop of the only worker has read the earlier bytes on this address.
 fn wait_for_reading(address: &Address) {
     let mut probe = Client::connect(address);
     probe.send("GET /probe HTTP/9\r\n\r\n");
@@ -57,7 +57,7 @@ fn half_leave(address: &Address, mut clients: Vec<Client>) -> Vec<Client> {
     clients
 }
 
-/// Those who stayed are answered, the requests of the others were not begun.
+/// The clients that stayed are answered, the requests of the others were not begun.
 #[track_caller]
 fn check(server: &Running, mut stayed: Vec<Client>, rounds: usize) {
     for client in &mut stayed {
@@ -98,7 +98,7 @@ fn send_counted(client: &mut Client) {
 }
 
 #[test]
-fn a_request_whose_client_left_while_it_waited_for_a_slot_is_not_run() {
+fn a_request_whose_client_left_while_it_waited_for_a_permit_is_not_run() {
     for threads in [1, 2] {
         let server = server(1, threads).start();
         for (round, address) in server.addresses().iter().enumerate() {
@@ -142,7 +142,8 @@ fn a_request_whose_client_left_while_it_waited_to_be_accepted_is_not_run() {
     for (round, address) in server.addresses().iter().enumerate() {
         let mut probes = kept_of_each_worker(&server, 2);
         let slow = occupy(&server, 2);
-        // Who has no slot free accepts nothing from the end of the turn on in which that is noticed: a later one answers the second probe.
+        // A worker without a free permit accepts nothing from the end of the iteration on in which it notices that: a later
+        // iteration answers the second probe.
         for _ in 0..2 {
             for clients in &mut probes {
                 let mut client = clients.pop().expect("there are two");
@@ -161,7 +162,7 @@ fn a_request_whose_client_left_while_it_waited_to_be_accepted_is_not_run() {
 }
 
 #[test]
-fn pipelined_requests_whose_client_left_behind_a_slow_one_are_not_run() {
+fn pipelined_requests_whose_client_left_during_a_slow_one_are_not_run() {
     for threads in [1, 2] {
         let server = server(1, threads).start();
         for (round, address) in server.addresses().iter().enumerate() {

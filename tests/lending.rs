@@ -1,4 +1,4 @@
-//! Connections that change their worker: lent by a busy one, handed over by one that leaves. No client notices.
+//! Connections that change their worker: handed over by a busy one, or by one that leaves. No client notices.
 
 mod common;
 
@@ -18,13 +18,14 @@ const CONNECTIONS: usize = 64;
 /// Workers of the scenarios.
 const WORKERS: usize = 4;
 
-/// What makes a worker busy with one slow request.
+/// Options that make a worker busy with one slow request.
 const ONE_THREAD: &[&str] = &["--threads", "1"];
 
 fn server(workers: usize, options: &[&str]) -> Server {
     let server = Server::new("lending").workers(workers).options(["--log-level", "debug"]).options(options);
     let temp = server.temp().display().to_string();
-    // The variable gives way to the option of a test. By default a client that waits for the others of its test may lose its connection.
+    // The variable gives way to the option of a test. By default a client that waits for the others of its test may lose its
+    // connection.
     server.env("LENDING_DIR", temp).env("TAPSTER_KEEP_ALIVE", "60")
 }
 
@@ -128,7 +129,7 @@ fn assert_kept(loads: Vec<Load>) {
 }
 
 #[test]
-fn a_waiting_request_is_served_by_an_idle_worker_with_its_body_and_those_behind_it() {
+fn a_waiting_request_is_served_by_an_idle_worker_with_its_body_and_those_after_it() {
     for threads in ["1", "4"] {
         let server = server(2, &["--threads", threads]).binds(["127.0.0.1:0", "unix:{temp}/s"]).start();
         for address in server.addresses() {
@@ -250,7 +251,7 @@ fn what_is_in_the_queue_at_a_stop_is_answered_by_workers_without_connections_of_
         let (mut client, _) = clients.swap_remove(index);
         client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
         wait_for_calls(&server, pid, 1);
-        // The client leaves before its answer is there, so that nothing lingers behind the call.
+        // The client leaves before its answer is there, so that nothing lingers after the call.
     }
     clients.truncate(4);
     for (client, _) in &mut clients {
@@ -368,7 +369,7 @@ fn a_worker_that_leaves_already_closes_its_connections_when_the_others_leave_too
     server.signal(Signal::SIGTTOU);
     server.log().wait(&["worker 1 is told to leave (Retire)"]);
     server.signal(Signal::SIGWINCH);
-    // It is told before the other one, which has nothing to do.
+    // It gets the order before the other one, which has nothing to do.
     wait_for("the end of the other worker", SOON, || (server.workers() == [pid]).then_some(()));
     server.open_gate("gate");
     assert_eq!(worker_of(&client.response()), pid);
@@ -387,7 +388,7 @@ fn a_busy_worker_that_leaves_takes_no_connection_from_others() {
     let with_other = procfs::open_files(leaves);
     client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
     wait_for_calls(&server, leaves, 1);
-    // The end of the turn that says so takes it off the listeners.
+    // It leaves the listeners at the end of the iteration that publishes this.
     assert_eq!(other.get("/").status, 503);
     drop(other);
     wait_for("the end of its connection", SOON, || (procfs::open_files(leaves) < with_other).then_some(()));
@@ -418,7 +419,7 @@ fn an_upgrade_closes_no_connection() {
 
 #[test]
 fn ten_thousand_idle_connections_are_handed_over_in_seconds() {
-    /// Beyond what is allowed, so that a failure tells how long it took.
+    /// More than is allowed, so that a failure shows how long it took.
     const PATIENCE: Duration = Duration::from_secs(120);
     let hard = common::raise_open_files();
     let count = usize::try_from(hard).unwrap_or(usize::MAX).min(10_500) - 500;
@@ -440,7 +441,7 @@ fn ten_thousand_idle_connections_are_handed_over_in_seconds() {
     for client in &mut idle {
         assert_eq!(client.get("/").status, 200);
     }
-    // What is slow to make so many connections is slow to hand them over; making and asking one takes much longer.
+    // A machine that is slow to make so many connections is slow to hand them over; making and asking one takes much longer.
     assert!(took < Duration::from_secs(10).max(asked * 2), "{took:?}");
     server.stop();
 }

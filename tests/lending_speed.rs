@@ -1,4 +1,4 @@
-//! What lending is for: quick requests do not wait behind slow ones. Alone in its file, because it measures time.
+//! The aim of the hand-off: quick requests do not wait for slow ones. Alone in its file, because it measures time.
 
 mod common;
 
@@ -13,8 +13,8 @@ const CONNECTIONS: usize = 64;
 
 const WORKERS: usize = 4;
 
-/// 99th percentile of the quick requests: 200 requests a second, whatever the answers do, of which every twentieth takes 100 ms, on
-/// connections that are never replaced. Times count from when a request was due.
+/// 99th percentile of the quick requests: 200 requests a second, whatever the answers do, of which every twentieth takes 100 ms,
+/// on connections that are never replaced. Times count from when a request was due.
 fn open_loop(address: &Address, requests: usize) -> Duration {
     const GAP: Duration = Duration::from_millis(5);
     let is_slow = |number: usize| number % 20 == number / 20 * 7 % 20;
@@ -51,10 +51,10 @@ fn open_loop(address: &Address, requests: usize) -> Duration {
 }
 
 #[test]
-fn quick_requests_do_not_wait_behind_slow_ones() {
+fn quick_requests_do_not_wait_for_slow_ones() {
     /// The machine may have other work in one of them.
     const TRIES: usize = 6;
-    /// What a machine with nothing else to do stays far below.
+    /// A machine with nothing else to do stays far below this.
     const QUICK: Duration = Duration::from_millis(10);
     let measure = |options: &[&str]| {
         let server = Server::new("lending").workers(WORKERS).options(["--threads", "1", "--keep-alive", "60"]).options(options);

@@ -28,7 +28,7 @@ const RUN_LIMIT: Duration = Duration::from_secs(120);
 /// One load at a time: two would measure each other.
 static ALONE: Mutex<()> = Mutex::new(());
 
-/// The number behind a label of ab's report; 0 when the label is missing, as ab leaves out what did not happen.
+/// The number after a label of ab's report; 0 when the label is missing, as ab leaves out what did not happen.
 #[track_caller]
 fn figure(report: &str, label: &str) -> usize {
     let line = report.lines().find(|line| line.starts_with(label));

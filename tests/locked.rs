@@ -1,5 +1,5 @@
-//! A call that keeps the interpreter to itself (C code that never lets go of it) while other requests of its worker wait: those were
-//! never begun, so no deadline is theirs, and who can serves them.
+//! A call that keeps the interpreter to itself (C code that never releases it) while other requests of its worker wait: those
+//! were never begun, so they have no deadline, and any worker that can serves them.
 
 mod common;
 
@@ -61,7 +61,7 @@ fn hold(server: &Running, mut client: Client, target: &str) -> Client {
     client
 }
 
-/// Requests behind it, some of them with a body and some pipelined, each with a number.
+/// Requests after it, some of them with a body and some pipelined, each with a number.
 fn ask(clients: &mut [Client]) {
     for (number, client) in clients.iter_mut().enumerate() {
         client.send(format!("POST /counted?{number} HTTP/1.1\r\nHost: test\r\nContent-Length: 1\r\n\r\n!"));
@@ -90,7 +90,7 @@ fn answered(server: &Running, clients: &mut [Client]) -> HashSet<i32> {
 }
 
 #[test]
-fn requests_behind_a_call_that_keeps_the_interpreter_are_served_by_another_worker() {
+fn requests_after_a_call_that_keeps_the_interpreter_are_served_by_another_worker() {
     for threads in ["2", "8"] {
         let server = server(2, &["--threads", threads, "--timeout", "4", "--timeout-grace", "200ms"]).expect_error(GIVEN_UP);
         let server = server.expect_error(ENDED).start();
@@ -109,7 +109,7 @@ fn requests_behind_a_call_that_keeps_the_interpreter_are_served_by_another_worke
 }
 
 #[test]
-fn requests_behind_a_call_that_keeps_the_interpreter_of_the_only_worker_are_served_by_its_successor() {
+fn requests_after_a_call_that_keeps_the_interpreter_of_the_only_worker_are_served_by_its_successor() {
     for threads in ["2", "8"] {
         let server = server(1, &["--threads", threads, "--timeout", "1", "--timeout-grace", "1"]).expect_error(GIVEN_UP);
         let server = server.expect_error(ENDED).start();
@@ -126,7 +126,7 @@ fn requests_behind_a_call_that_keeps_the_interpreter_of_the_only_worker_are_serv
 
 #[test]
 fn requests_that_waited_for_the_interpreter_for_longer_than_the_timeout_are_served_when_it_is_free() {
-    // The call is interrupted, which it notices when it has done with the interpreter.
+    // The call is interrupted, which it notices when it has finished with the interpreter.
     let server = server(1, &["--threads", "4", "--timeout", "1", "--timeout-grace", "20"]).expect_error(INTERRUPTED).start();
     let (mut clients, worker) = kept(&server);
     let mut holding = hold(&server, clients.pop().expect("there are some"), "/hold_gil_and_spin?2");
@@ -160,7 +160,8 @@ fn requests_that_cannot_have_the_interpreter_within_the_time_of_the_queue_are_re
 
 #[test]
 fn requests_that_nobody_can_have_are_refused_when_their_worker_is_replaced() {
-    // Those with a large body are not lent; without lending none is. The first is with a thread, the others wait for one.
+    // Those with a large body are not handed over; with `--no-lending` none is. A thread has the first one, the others wait for
+    // one.
     for (options, body) in [(&[][..], 100_000), (&["--no-lending"][..], 1)] {
         let options = [&["--threads", "2", "--timeout", "1", "--timeout-grace", "1"], options].concat();
         let server = server(1, &options).expect_error(GIVEN_UP).expect_error(ENDED).start();

@@ -166,7 +166,7 @@ fn the_access_log_can_go_to_standard_output() {
 }
 
 #[test]
-fn what_is_answered_is_logged_while_the_next_call_of_the_same_turn_lasts() {
+fn an_answer_is_logged_while_the_next_call_of_the_same_iteration_lasts() {
     let app = "
 import os, time
 def app(environ, s):

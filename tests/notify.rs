@@ -1,4 +1,4 @@
-//! What a service manager is told, read from a real NOTIFY_SOCKET, and the sockets that it passes.
+//! The messages to a service manager, read from a real NOTIFY_SOCKET, and the sockets that it passes.
 
 mod common;
 
@@ -18,7 +18,7 @@ use common::server::{START_LIMIT, STOP_LIMIT, Server, at_once, binary, signal_to
 use common::tools::tool;
 use common::{SOON, apps, procfs, wait_for};
 
-/// What the master sends now and then while its workers boot, between any two other messages if the machine is slow.
+/// A message that the master repeats while its workers boot, between any two other messages if the machine is slow.
 const MORE_TIME: &str = "EXTEND_TIMEOUT_USEC=15000000";
 
 /// More than [`MORE_TIME`] is sent within [`START_LIMIT`].
@@ -76,7 +76,7 @@ impl Manager {
 const STOPPING: &str = "STOPPING=1\nEXTEND_TIMEOUT_USEC=40000000\nSTATUS=stopping";
 
 #[test]
-fn start_and_stop_are_told_in_this_order_and_nothing_else() {
+fn start_and_stop_are_reported_in_this_order_and_nothing_else() {
     for manager in [Manager::new(), Manager::abstract_name()] {
         let server = Server::new("probe").workers(2).env("NOTIFY_SOCKET", &manager.place).start();
         let url = server.url("");
@@ -88,7 +88,7 @@ fn start_and_stop_are_told_in_this_order_and_nothing_else() {
 }
 
 #[test]
-fn reloads_are_told_whether_they_succeed_or_not() {
+fn reloads_are_reported_whether_they_succeed_or_not() {
     let manager = Manager::new();
     let server = Server::source("from probe import application\n").options(["--pythonpath", apps().to_str().expect("UTF-8")]);
     let app = server.temp().join("app.py");
@@ -115,7 +115,7 @@ fn reloads_are_told_whether_they_succeed_or_not() {
 }
 
 #[test]
-fn an_upgrade_is_told_as_a_reload_by_the_same_process() {
+fn an_upgrade_is_reported_as_a_reload_by_the_same_process() {
     let manager = Manager::new();
     let server = Server::new("probe").workers(2).env("NOTIFY_SOCKET", &manager.place).start();
     let serving = format!("READY=1\nSTATUS=serving with 2 workers on {}", server.url(""));
@@ -192,7 +192,7 @@ fn the_watchdog_is_fed_while_the_loop_turns_and_a_worker_is_ready() {
     });
     assert_eq!(manager.next_within(SOON).as_deref(), Some("WATCHDOG=1"));
 
-    // Nobody serves, although the master goes on trying.
+    // Nobody serves, although the master keeps trying.
     fs::write(&app, "raise SystemExit(1)\n").expect("it is written");
     signal_to(server.workers()[0], Signal::SIGKILL);
     server.log().wait(&["degraded"]);
@@ -233,7 +233,7 @@ fn the_application_sees_nothing_of_the_service_manager() {
     let manager = Manager::new();
     let server = Server::source(ENVIRONMENT).env("NOTIFY_SOCKET", &manager.place).env("WATCHDOG_USEC", "9000000");
     let server = server.env("LISTEN_PID", "1").env("LISTEN_FDS", "1").env("LISTEN_FDNAMES", "x").start();
-    // What the test itself has inherited is not the server's to close.
+    // The server need not close descriptors that the test itself has inherited.
     let body = String::from_utf8_lossy(&server.get("/").body).into_owned();
     assert!(body.starts_with(r#"{"seen": [], "#), "{body}");
     server.stop();
@@ -249,7 +249,7 @@ fn a_service_manager_that_is_not_there_harms_nothing() {
     }
 }
 
-/// A server behind Debian's systemd-socket-activate.
+/// A server started by Debian's systemd-socket-activate.
 struct Activated {
     child: Child,
     log: PathBuf,
@@ -305,7 +305,8 @@ fn passed_sockets_are_served_and_belong_to_who_made_them() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     fs::write(dir.path().join("app.py"), ENVIRONMENT).expect("it is written");
     let path = dir.path().join("socket");
-    // An address of its own: its port is free until systemd-socket-activate binds it, and others take ports of 127.0.0.1 meanwhile.
+    // An address of its own: its port is free until systemd-socket-activate binds it, and others take ports of 127.0.0.1
+    // meanwhile.
     let free = std::net::TcpListener::bind("127.0.0.2:0").and_then(|listener| listener.local_addr());
     let tcp = free.expect("a free port").to_string();
     let mut server = Activated::start(&tool, dir.path(), &[&path.display().to_string(), &tcp], &[]);

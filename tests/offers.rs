@@ -1,4 +1,5 @@
-//! What the environ offers beyond PEP 3333: early hints, and whether the client is still there. Also clients that leave in crowds.
+//! The callables of the environ beyond PEP 3333: early hints, and whether the client is still there. Also clients that leave in
+//! crowds.
 
 mod common;
 
@@ -44,7 +45,7 @@ fn early_hints_are_on_the_wire_before_the_answer() {
     assert_eq!(client.response().field("link"), Some("</more.css>; rel=preload"));
     fs::write(server.temp().join("gate"), "").expect("the temp directory is writable");
     assert_eq!(client.response().text(), "hinted");
-    // Pipelined behind another answer, and on a kept connection.
+    // Pipelined after another answer, and on a kept connection.
     client.send("GET /name HTTP/1.1\r\nHost: a\r\n\r\nGET /hints HTTP/1.1\r\nHost: a\r\n\r\n");
     assert_eq!([(); 4].map(|()| client.response().status), [200, 103, 103, 200]);
     server.stop();
@@ -63,7 +64,7 @@ fn early_hints_for_a_client_that_has_left_do_not_disturb_the_application() {
 }
 
 #[test]
-fn early_hints_for_a_client_that_has_left_make_no_failure_of_the_write_behind_them() {
+fn early_hints_for_a_client_that_has_left_make_no_failure_of_the_write_after_them() {
     let app = "import os, time\ndef app(e, s):\n    open(os.environ['CALLED'], 'w').close()\n    \
                deadline = time.monotonic() + 20\n    \
                while not e['tapster.client_disconnected']() and time.monotonic() < deadline: time.sleep(.01)\n    \

@@ -1,4 +1,5 @@
-//! Answers that wait for others of the same turn: none waits behind a slow call, none is lost, and each client has its own in order.
+//! Answers that wait for others of the same iteration: none waits for a slow call, none is lost, and each client has its own in
+//! order.
 
 // Alone, because the rest of the harness needs the build's Python.
 #[path = "common/native.rs"]
@@ -21,7 +22,7 @@ use native::{PATIENCE, until};
 use tapster::config::Bind;
 
 #[test]
-fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
+fn answers_do_not_wait_for_a_slow_request_of_the_same_client() {
     for threads in [1, 4] {
         let (worker, gate) = start(|settings| settings.threads = threads);
         let mut client = Client::new(&worker);
@@ -41,11 +42,11 @@ fn answers_do_not_wait_behind_a_slow_request_of_the_same_client() {
 }
 
 #[test]
-fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
+fn answers_do_not_wait_for_a_slow_request_of_another_client() {
     const CLIENTS: usize = 8;
     for threads in [1, 4] {
-        // What is sent to a unix socket is there. Packets of TCP wait in a queue of the processor that sends them, and those of a
-        // thread that changes processors may overtake each other.
+        // Bytes that are sent to a unix socket arrive at once. Packets of TCP wait in a queue of the processor that sends them,
+        // and those of a thread that changes processors may overtake each other.
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let (worker, gate) = start(|settings| {
@@ -66,11 +67,11 @@ fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
         }
         for round in 0..50 {
             gate.close();
-            // A unix socket tells the worker when its client has read, too. Behind one more answer nothing of that is left that would
-            // put another in front of this one.
+            // A unix socket also reports to the worker when its client has read. After one more answer no such event is left that
+            // could put another request before this one.
             busy.send(&["/"]);
             busy.expect(&["/"]);
-            // All of them arrive while this one runs, so that they have one turn, the slow one at any place in it.
+            // All of them arrive while this one runs, so that they have one iteration, the slow one at any place in it.
             busy.send(&["/spin"]);
             for (index, client) in clients.iter_mut().enumerate() {
                 if index == round % CLIENTS {
@@ -79,7 +80,7 @@ fn answers_do_not_wait_behind_a_slow_request_of_another_client() {
                 client.send(&["/quick"]);
             }
             busy.expect(&["/spin"]);
-            // Those in front of the slow one; with one thread the others wait for it.
+            // Those before the slow one; with one thread the others wait for it.
             let before = if threads == 1 { round % CLIENTS } else { CLIENTS };
             clients[..before].iter_mut().for_each(|client| client.expect(&["/quick"]));
             gate.open();
@@ -99,7 +100,7 @@ fn an_answer_in_front_of_half_a_request_does_not_wait_for_its_other_half() {
         for round in 0..12 {
             gate.close();
             client.0.get_mut().write_all(b"GET /gate HTTP/1.1\r\nHost: x\r\n\r\nGET /ha").unwrap();
-            // From a few milliseconds on another thread has the loop, and gives it back behind this answer.
+            // From a few milliseconds on another thread has the loop, and gives it back after this answer.
             std::thread::sleep(Duration::from_millis(round));
             gate.open();
             client.expect(&["/gate"]);
@@ -152,7 +153,7 @@ fn a_client_that_has_done_with_sending_has_every_answer_before_the_end() {
 }
 
 #[test]
-fn answers_of_more_requests_than_a_turn_has_room_for_leave_at_its_end() {
+fn answers_of_more_requests_than_an_iteration_has_room_for_leave_at_its_end() {
     // Less than any deadline of the connection, whose passing would send them too, and enough for a busy machine.
     const PROMPT: Duration = Duration::from_secs(20);
     let (worker, _gate) = start(|settings| settings.keep_alive = Duration::from_secs(60));
@@ -169,7 +170,7 @@ fn answers_of_more_requests_than_a_turn_has_room_for_leave_at_its_end() {
 }
 
 #[test]
-fn a_refusal_and_the_end_of_the_connection_come_behind_the_answers_before_them() {
+fn a_refusal_and_the_end_of_the_connection_come_after_the_answers_before_them() {
     let (worker, _gate) = start(|_| {});
     let mut client = Client::new(&worker);
     client
@@ -248,7 +249,7 @@ fn a_client_that_has_done_with_sending_and_reads_late_has_every_answer() {
         client.write_all(request("/large").repeat(count).as_bytes()).unwrap();
         client.shutdown(Shutdown::Write).unwrap();
         assert!(other.read(&mut [0; 1000]).unwrap() > 0);
-        // As many turns of the loop.
+        // As many iterations of the loop.
         (0..8).for_each(|_| exchange(&mut other, "/"));
         let mut answers = Vec::new();
         client.read_to_end(&mut answers).unwrap();
@@ -296,7 +297,7 @@ fn a_client_that_resets_while_its_answer_waits_costs_no_thread() {
 }
 
 #[test]
-fn what_is_written_in_the_last_call_of_a_turn_is_sent() {
+fn what_is_written_in_the_last_call_of_an_iteration_is_sent() {
     for before in 40..56 {
         // New each time: a thread whose application writes does not hold answers back for a request of the same client.
         let (worker, _gate) = start(|_| {});
@@ -314,7 +315,7 @@ fn what_is_written_in_the_last_call_of_a_turn_is_sent() {
 }
 
 #[test]
-fn what_a_call_writes_does_not_wait_for_its_end_behind_an_earlier_answer() {
+fn output_of_a_call_after_an_earlier_answer_does_not_wait_for_its_end() {
     for threads in [1, 4] {
         let (worker, gate) = start(|settings| settings.threads = threads);
         let (mut client, mut busy) = (Client::new(&worker), Client::new(&worker));

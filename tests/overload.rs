@@ -1,4 +1,4 @@
-//! More requests than the application has time for: how many wait, how long, and what the others are told.
+//! More requests than the application has time for: how many wait, how long, and the answers to the others.
 
 mod common;
 
@@ -23,7 +23,7 @@ fn ask(server: &Running, target: &str) -> Client {
     client
 }
 
-/// Fills every slot with calls that last until the gate opens.
+/// Takes every permit by calls that last until the gate opens.
 fn occupy(server: &Running, slots: usize) -> Vec<Client> {
     let clients = (0..slots).map(|_| ask(server, "/gated")).collect();
     wait_for("calls in every slot", SOON, || {
@@ -81,7 +81,7 @@ fn no_more_requests_wait_than_may() {
     let server = server(2, &["--max-queue", "3"]).start();
     let mut busy = occupy(&server, 2);
     let mut waiting: Vec<Client> = (0..3).map(|_| ask(&server, "/name")).collect();
-    // In order behind the others, so that these are known to wait.
+    // In order after the others, so that these are known to wait.
     let refused = wait_for("a refusal", SOON, || Some(server.get("/name")).filter(|response| response.status == 503));
     assert_refused(&refused);
     assert_refused(&server.exchange("POST /name HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello"));
@@ -122,7 +122,7 @@ fn refusals_are_summed_up_in_the_error_log() {
 
 #[test]
 fn the_wait_for_the_application_is_in_the_access_log() {
-    /// How long the call lasts behind which a request waits. The wait counts from when the request was read, which may be late.
+    /// How long the call lasts that a request waits for. The wait counts from when the request was read, which may be late.
     const HELD: Duration = Duration::from_secs(1);
     let server = server(1, &[]).start();
     let mut first = occupy(&server, 1).remove(0);

@@ -1,5 +1,5 @@
-//! The pid file: who starts while a server has it, and who starts in spite of what is left of it. A lock on the file decides, and not the
-//! number in it.
+//! The pid file: which servers start while another one has it, and which start although an old one is left. A lock on the file
+//! decides, and not the number in it.
 
 mod common;
 
@@ -207,7 +207,7 @@ fn a_file_that_was_moved_away_or_replaced_is_not_removed() {
     let (file, moved) = (dir.path().join("pid"), dir.path().join("moved"));
     let mut first = server(&file).start();
     fs::rename(&file, &moved).expect("it is ours");
-    // Whoever removes the file of a running server lets a second one start.
+    // Removing the file of a running server lets a second one start.
     let second = server(&file).start();
     first.signal(Signal::SIGTERM);
     assert_eq!(first.wait(STOP_LIMIT).code(), Some(0));

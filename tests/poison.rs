@@ -1,4 +1,5 @@
-//! Requests that crash their worker, beside ordinary ones, and workers that die without any: who is replaced at once, and who not.
+//! Requests that crash their worker, beside ordinary ones, and workers that die without any: which are replaced at once, and
+//! which are not.
 
 mod common;
 
@@ -12,7 +13,7 @@ use common::{SOON, wait_for};
 
 const WORKERS: usize = 4;
 
-/// `/crash` ends the worker at once; DIES_AFTER lets it die by itself so many seconds behind its boot.
+/// `/crash` ends the worker at once; DIES_AFTER lets it die by itself so many seconds after its boot.
 const APP: &str = "import os, signal, threading
 with open(os.environ['BOOTS'], 'a') as boots:
     boots.write('boot\\n')
@@ -40,8 +41,8 @@ const SECONDS: &str = "POISON_SECONDS";
 const CLIENTS: usize = 8;
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Longest wait of 99 of 100 requests, where the machine may be busy with anything; POISON_P99_MS names another one. A free one needs
-/// less than 20 ms.
+/// Longest wait of 99 of 100 requests, where the machine may be busy with anything; POISON_P99_MS names another one. A free one
+/// needs less than 20 ms.
 const P99: Duration = Duration::from_secs(3);
 
 /// Forks a second of a crash loop.
@@ -65,7 +66,7 @@ fn named(variable: &str, otherwise: Duration, unit: Duration) -> Duration {
     std::env::var(variable).ok().and_then(|value| value.parse().ok()).map_or(otherwise, |count: u32| unit * count)
 }
 
-/// What became of a client's requests.
+/// The fates of a client's requests.
 #[derive(Default)]
 struct Fate {
     /// How long each answer took.
@@ -74,7 +75,7 @@ struct Fate {
     failures: Vec<String>,
 }
 
-/// Sends GET requests, each on a connection of its own, until told to stop.
+/// Sends GET requests, each on a connection of its own, until it has to stop.
 fn ask(server: &Running, stop: &AtomicBool) -> Fate {
     let mut fate = Fate::default();
     while !stop.load(Ordering::Relaxed) {
@@ -138,7 +139,7 @@ fn requests_that_crash_their_worker_take_nothing_from_others() {
     assert!(at(0.99) < named("POISON_P99_MS", P99, Duration::from_millis(1)), "p99 is {:?}", at(0.99));
     // How long a boot takes is the machine's: on a busy one four crashes may come within one.
     assert!(fewest > 0 || std::env::var_os(SECONDS).is_none(), "at some time nobody was ready");
-    // What a crashed worker had accepted is lost with it, and nothing else.
+    // The connections that a crashed worker had accepted are lost with it, and nothing else.
     assert!(fate.failures.len() <= sent, "{} of {}: {:?}", fate.failures.len(), fate.answered.len(), fate.failures);
     assert!(server.log().find(&["failed again"]).is_none() && server.log().find(&["degraded"]).is_none());
     server.stop();
@@ -170,7 +171,7 @@ fn assert_slow(server: &Running, before: usize, began: Instant) {
 }
 
 #[test]
-fn a_crash_loop_at_boot_behind_a_poisoned_request_is_slow() {
+fn a_crash_loop_at_boot_after_a_poisoned_request_is_slow() {
     let broken = tempfile::NamedTempFile::new().expect("the temp directory is writable");
     let path = broken.path().with_extension("broken");
     let server = server(&[("BROKEN", path.to_str().expect("the temp directory is UTF-8"))]).start();
@@ -189,7 +190,7 @@ fn a_crash_loop_at_boot_behind_a_poisoned_request_is_slow() {
 }
 
 #[test]
-fn workers_that_die_behind_their_boot_without_a_request_are_a_crash_loop() {
+fn workers_that_die_after_their_boot_without_a_request_are_a_crash_loop() {
     let server = server(&[("DIES_AFTER", "0.3")]).start();
     let (before, began) = (boots(&server), Instant::now());
     assert_slow(&server, before, began);

@@ -12,13 +12,13 @@ use common::server::{Running, STOP_LIMIT, Server, signal_to};
 use common::{SOON, procfs, wait_for};
 use nix::sys::signal::Signal;
 
-/// Sum of the squares of 0 to 7: what every way of working comes to.
+/// Sum of the squares of 0 to 7: the result of every way of working.
 const SUM: &str = "140";
 
 /// Rounds of four requests at a time.
 const ROUNDS: usize = 12;
 
-/// What four threads do at the same time, in turn.
+/// The kinds of work that four threads do at the same time, in turn.
 const MIXTURES: [[&str; 4]; 4] = [
     ["pool-fork", "pool-fork", "pool-fork", "run"],
     ["pool-fork", "pool-spawn", "executor-fork", "run"],
@@ -69,8 +69,8 @@ fn pools_executors_and_programs_work_beside_each_other_on_four_threads() {
     for way in ["work", "kept"] {
         let server = pools().start();
         let worker = server.workers()[0];
-        // One after the other first, as an application must that keeps children: one that is forked while a program is started on another
-        // thread keeps the pipe on which subprocess waits for the exec, in every server.
+        // One after the other first, as an application must that keeps children: one that is forked while a program is started on
+        // another thread keeps the pipe on which subprocess waits for the exec, in every server.
         for kind in ["pool-fork", "pool-spawn", "executor-fork", "executor-spawn", "run"] {
             assert_eq!(server.get(&format!("/{way}?kind={kind}")).text(), SUM, "{kind} alone");
         }
@@ -103,7 +103,7 @@ fn a_child_that_lives_on_keeps_no_client_waiting_for_the_end_of_its_connection()
         assert!(closing.is_closed(), "the client is told at {address:?}");
         assert!(procfs::alive(child));
     }
-    // One that waits beside the fork is told as well when its worker dies.
+    // A thread that waits beside the fork notices as well when its worker dies.
     let mut clients: Vec<Client> = server.addresses().iter().map(Client::connect).collect();
     clients.iter_mut().for_each(|client| ask(client, "/wait"));
     wait_for("both requests", SOON, || {

@@ -1,4 +1,5 @@
-//! Workers of another user, beside a master that is root: what they must not keep of root's, and what they need of their own.
+//! Workers of another user, beside a master that is root: the things of root that they must not keep, and the things of their own
+//! that they need.
 
 mod common;
 
@@ -123,7 +124,7 @@ shower.join(10)
 os.write(1, b"\nexit code %d\n" % code)
 "#;
 
-/// Tells what it can do with a terminal.
+/// Answers what it can do with a terminal.
 const TYPIST: &str = r#"
 import errno, fcntl, json, os, termios
 def attempt(what):
@@ -223,7 +224,7 @@ impl Terminal {
 impl Drop for Terminal {
     fn drop(&mut self) {
         if let Some(master) = self.master().filter(|pid| procfs::alive(*pid)) {
-            // A failed test leaves it behind; its workers follow it.
+            // A failed test leaves it running; its workers end with it.
             let _ = nix::sys::signal::kill(Pid::from_raw(master), Signal::SIGKILL);
         }
         let _ = killpg(Pid::from_raw(self.python.id() as i32), Signal::SIGKILL);

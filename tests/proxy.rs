@@ -1,4 +1,5 @@
-//! Behind a reverse proxy: nginx over TCP and a unix socket, and whom the server believes about the client's scheme.
+//! With a reverse proxy in front: nginx over TCP and a unix socket, and the peers that the server believes about the client's
+//! scheme.
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The PROXY protocol at the start of connections: by hand, and behind a real haproxy and nginx.
+//! The PROXY protocol at the start of connections: by hand, and from a real haproxy and nginx.
 
 mod common;
 

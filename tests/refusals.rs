@@ -1,5 +1,5 @@
-//! What the server refuses and how: limits, smuggling, malformed and late requests. Each refusal is one answer and the end of
-//! the connection; nothing behind it is served.
+//! What the server refuses and how: limits, smuggling, malformed and late requests. Each refusal is one answer and the end of the
+//! connection; nothing after it is served.
 
 mod common;
 
@@ -15,14 +15,14 @@ const AT_ONCE: Duration = Duration::from_secs(5);
 /// The timeouts under test, short enough to wait for.
 const SHORT: &str = "1";
 
-/// A request that must not be served when it is hidden behind a refused one.
+/// A request that must not be served when it is hidden after a refused one.
 const SMUGGLED: &str = "GET /smuggled HTTP/1.1\r\nHost: test\r\n\r\n";
 
 fn probe() -> Server {
     Server::new("probe:application")
 }
 
-/// Sends the request with another behind it; expects one answer with this status, and the end of the connection.
+/// Sends the request with another after it; expects one answer with this status, and the end of the connection.
 #[track_caller]
 fn assert_refused(server: &Running, request: &[u8], status: u16) {
     let began = Instant::now();

@@ -1,5 +1,5 @@
-//! Logs that move while the server runs: rotated under load, opened anew by a server that has given up its rights, sent to the system
-//! log, filled with what the application prints. What the lines say is in logs.rs.
+//! Logs that move while the server runs: rotated under load, reopened by a server that has given up its rights, sent to the
+//! system log, filled with the output of the application. What the lines say is in logs.rs.
 
 mod common;
 
@@ -24,7 +24,7 @@ const BETWEEN: u64 = 200;
 /// Pause of each load client: a few hundred requests a second.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Moves the log away and has it opened anew; returns when the new file is there.
+/// Moves the log away and has it reopened; returns when the new file is there.
 #[track_caller]
 fn rotate(server: &Running, log: &Path, number: usize) {
     fs::rename(log, log.with_extension(format!("log.{number}"))).expect("there is a log to move");
@@ -97,7 +97,7 @@ fn workers_without_rights_get_logs_that_they_could_not_open() {
 }
 
 #[test]
-fn the_error_log_is_opened_anew_by_master_and_workers() {
+fn the_error_log_is_reopened_by_master_and_workers() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let log = dir.path().join("error.log");
     let server = Server::new("cases").options(["--error-logfile", &log.display().to_string()]).start();
@@ -112,7 +112,7 @@ fn the_error_log_is_opened_anew_by_master_and_workers() {
 }
 
 #[test]
-fn a_log_that_cannot_be_opened_anew_is_written_on() {
+fn a_log_that_cannot_be_reopened_is_still_written() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     let logs = dir.path().join("logs");
     fs::create_dir(&logs).expect("it is made");
@@ -172,7 +172,7 @@ fn the_system_log_gets_one_datagram_for_each_record_of_both_logs() {
     assert!(line.starts_with("<30>1 ") && line.ends_with(" access - GET /raises"), "{line}");
     assert_eq!(server.log().text(), "", "nothing is left for standard error");
 
-    // A system log that is started anew has another socket of the same name.
+    // A system log that is restarted has another socket of the same name.
     drop(socket);
     fs::remove_file(&path).expect("it is ours");
     let socket = UnixDatagram::bind(&path).expect("a socket");

@@ -104,7 +104,7 @@ fn orphans_are_taken_and_are_no_news() {
     /// Makes itself the process that inherits orphans, and becomes the server.
     const SUBREAPER: &str =
         "import ctypes, os, sys; ctypes.CDLL(None).prctl(36, 1, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])";
-    /// Leaves a child behind, which ends at once.
+    /// Leaves a child, which ends at once.
     const APP: &str = "import subprocess
 def app(environ, start_response):
     subprocess.run(['/bin/sh', '-c', '(sleep 0.1; exit 3) & exit 0'])

@@ -1,4 +1,4 @@
-//! Workers that do not go on: found in time, reported with request and stack, replaced. And those that only seem not to.
+//! Workers that do not continue: found in time, reported with request and stack, replaced. And those that only seem not to.
 
 mod common;
 
@@ -14,7 +14,7 @@ use common::errorlog::Record;
 use common::server::{Running, Server, signal_to};
 use common::{SOON, wait_for};
 
-/// `--timeout` of these tests: so long that a worker which does not run for a second is not taken for one that does not go on.
+/// `--timeout` of these tests: so long that a worker which does not run for a second is not taken for one that does not continue.
 const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// A replacement is there within the timeout and this time. Two seconds are promised; the rest is for a boot on a busy machine.
@@ -23,7 +23,7 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(6);
 /// `--timeout-grace` of these tests: time for a thread that has to take the interpreter from one that spins.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What the report of a worker that was ended begins with.
+/// The begin of the report about a worker that was ended.
 const REPORT: &str = "does not go on and was ended";
 
 fn server() -> Server {

@@ -1,4 +1,4 @@
-//! Deploys under load: new code, broken code, broken configuration. Not one request may fail. The rules behind it are tested in
+//! Deploys under load: new code, broken code, broken configuration. Not one request may fail. Its rules are tested in
 //! `src/master/supervisor/tests`.
 
 mod common;
@@ -19,7 +19,8 @@ const GAP: Duration = Duration::from_secs(1);
 /// Reloads in a row.
 const RELOADS: usize = 20;
 
-/// Reloads for the `nth` time and waits until nobody but the new workers is left, who may be told to leave only when it is done.
+/// Reloads for the `nth` time and waits until nobody but the new workers is left, and no new worker may get the order to leave
+/// before the reload is done.
 #[track_caller]
 fn replace_all(server: &Running, nth: usize) {
     let before = server.workers();
@@ -80,7 +81,7 @@ fn configured(content: &str) -> Running {
 }
 
 #[test]
-fn the_configuration_is_read_anew_and_a_wrong_one_changes_nothing() {
+fn the_configuration_is_read_again_and_a_wrong_one_changes_nothing() {
     let mut server = configured("workers = 2\n");
     set(&server, "t.toml", "workers = 0\n");
     server.expect_error("reload failed, generation 1 keeps serving: workers = 0 (file");

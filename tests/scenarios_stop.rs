@@ -51,11 +51,11 @@ fn term_answers_what_runs_and_what_waits() {
     server.finish();
 }
 
-/// A request that comes so long after its connection was made has no promise: a server that stops waits 200 ms for it. So late is a
-/// client that the machine did not let run.
+/// A request that comes so long after its connection was made has no promise: a server that stops waits 200 ms for it. So late is
+/// a client that the machine did not let run.
 const LATE: Duration = Duration::from_millis(150);
 
-/// What was not answered rightly, late requests left out, and refused connections: after the end there is nobody to accept.
+/// Requests that were not answered rightly, late ones left out, and refused connections: after the end there is nobody to accept.
 fn lost(tally: &Tally) -> Vec<&str> {
     let failures = tally.failures.iter().filter(|failure| failure.late < LATE).map(|failure| failure.what.as_str());
     failures.filter(|what| !what.starts_with("connect: Connection refused")).collect()

@@ -1,5 +1,5 @@
-//! The server as a service: in the background, under a pid file, as another user, with a title. What a service manager is told is in
-//! notify.rs.
+//! The server as a service: in the background, under a pid file, as another user, with a title. The messages to a service manager
+//! are in notify.rs.
 
 mod common;
 
@@ -58,7 +58,7 @@ impl Place {
         command
     }
 
-    /// Starts the daemon. Its caller's pipes must be closed when it has returned: whoever reads them waits for their end.
+    /// Starts the daemon. Its caller's pipes must be closed when it has returned: a process that reads them waits for their end.
     #[track_caller]
     fn start(&self, options: &[&str], app: &str) -> Finished {
         let mut command = self.command(options, app);
@@ -91,7 +91,7 @@ impl Drop for Place {
         if let Some(pid) = self.pid().filter(|pid| procfs::alive(*pid)) {
             eprintln!("log of the daemon:\n{}", self.log());
             let group = getpgid(Some(Pid::from_raw(pid)));
-            // A failed test leaves it behind, in a process group of its own.
+            // A failed test leaves it running, in a process group of its own.
             let _ = group.map(|group| killpg(group, Signal::SIGKILL));
         }
     }
@@ -205,7 +205,7 @@ fn titles_say_who_is_who() {
     unnamed.stop();
 }
 
-/// Tells who it is, and tries to be root again.
+/// Answers who it is, and tries to be root again.
 const WHO: &str = r#"
 import ctypes, json, os
 STATUS = {line.split(":")[0]: line.split(":")[1].split() for line in open("/proc/self/status")}
@@ -261,7 +261,7 @@ fn workers_of_another_user_have_its_rights_and_no_others_behind_a_privileged_por
     assert!(socket.file_type().is_socket() && (socket.uid(), socket.gid()) == (other.user.uid.as_raw(), other.user.gid.as_raw()));
     assert!(!server.log().text().contains("runs as root"), "{}", server.log().text());
 
-    // Nothing outlives the master, although the change of the user makes the kernel forget to tell.
+    // Nothing outlives the master, although the change of the user makes the kernel forget the parent-death signal.
     let workers = server.workers();
     signal_to(server.pid(), Signal::SIGKILL);
     wait_for("the end of the workers", SOON, || workers.iter().all(|pid| !procfs::alive(*pid)).then_some(()));

@@ -1,5 +1,5 @@
-//! Projects with files that are named like modules of Python's standard library: the server says and does what it does elsewhere, and
-//! the project's own imports find its own modules.
+//! Projects with files that are named like modules of Python's standard library: the server says and does what it does elsewhere,
+//! and the project's own imports find its own modules.
 
 mod common;
 
@@ -12,7 +12,7 @@ use common::{SOON, wait_for};
 /// Modules that the server, or what it imports, needs: directly and for a case.
 const NAMES: [&str; 8] = ["traceback", "token", "linecache", "tokenize", "threading", "ast", "inspect", "functools"];
 
-/// What a project may have in such a file.
+/// The content of such a file in a project.
 const OWN: &str = "MARK = 'own'\n";
 
 const APP: &str = "
@@ -63,7 +63,7 @@ fn a_module_of_the_project_hides_no_traceback_and_is_found_by_the_project() {
         for part in FAILURE {
             assert!(record.contains(part), "{part:?} is not in the record beside {name}.py:\n{record}");
         }
-        // What Python itself may have imported at its start is the library's, here as without the server.
+        // Modules that Python itself may have imported at its start are the library's, here as without the server.
         if !["threading", "functools"].contains(&name) {
             assert_eq!(server.get(&format!("/{name}")).text(), "own", "{name}");
         }

@@ -1,5 +1,5 @@
-//! Signal handlers that the application installs: they run on the main thread, soon, whatever the worker does meanwhile, and what they
-//! do concerns no request.
+//! Signal handlers that the application installs: they run on the main thread, soon, whatever the worker does meanwhile, and what
+//! they do concerns no request.
 
 mod common;
 
@@ -12,8 +12,8 @@ use common::server::{Running, Server, at_once, signal_to};
 use common::{SOON, wait_for};
 use nix::sys::signal::Signal;
 
-/// Longest time between a signal and its handler. A switch of threads takes 5 ms (`sys.setswitchinterval`); the rest is for a busy
-/// machine.
+/// Longest time between a signal and its handler. A switch of threads takes 5 ms (`sys.setswitchinterval`); the rest is for a
+/// busy machine.
 const PROMPT: u64 = 3_000;
 
 /// As [`PROMPT`], for a request beside a handler.
@@ -142,7 +142,7 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
     server.open_gate("gate");
     server.stop();
 
-    // The only thread is in the handler: what needs no application goes on.
+    // The only thread is in the handler: all work without the application continues.
     let server = with_handlers(1).options(["--header-timeout", "300ms"]).start();
     assert_eq!(server.get("/kick?after=0&what=wait").text(), "armed");
     server.open_gate("answered");
@@ -159,7 +159,7 @@ fn a_handler_that_lasts_holds_up_no_other_request() {
 }
 
 #[test]
-fn a_request_does_not_wait_behind_a_handler_while_a_thread_is_idle() {
+fn a_request_does_not_wait_for_a_handler_while_a_thread_is_idle() {
     for threads in [2, 8] {
         let server = with_handlers(threads).env("HANDLERS_ONE_CPU", "1").start();
         let worker = server.workers()[0];

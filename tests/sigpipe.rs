@@ -1,5 +1,5 @@
-//! Signals whose default action a client or a limit could turn against the worker: SIGPIPE and SIGXFSZ, whatever the application does
-//! with them; and what its children have of them.
+//! Signals whose default action a client or a limit could turn against the worker: SIGPIPE and SIGXFSZ, whatever the application
+//! does with them; and what its children have of them.
 
 mod common;
 
@@ -112,7 +112,7 @@ fn no_client_that_leaves_ends_a_worker() {
                     client.send(format!("GET {way} HTTP/1.1\r\nHost: test\r\n\r\n"));
                     let entered = server.temp().join("entered");
                     wait_for("the call", SOON, || std::fs::remove_file(&entered).ok());
-                    // A reset behind the end of the client's side is EPIPE at the first send.
+                    // A reset after the end of the client's side is EPIPE at the first send.
                     client.finish_sending();
                     client.reset();
                     asked += 1;
@@ -139,7 +139,7 @@ fn no_client_that_leaves_a_file_in_the_middle_ends_a_worker() {
                 client.send(format!("GET {way} HTTP/1.1\r\nHost: test\r\n\r\n"));
                 client.take(100_000);
                 drop(client);
-                // By now the worker has had its turn, and has noticed.
+                // By now the worker has run, and has noticed.
                 for _ in 0..3 {
                     assert_eq!(served(&server), 0);
                 }

@@ -302,7 +302,8 @@ fn memory_that_is_used_up_refuses_bodies_and_ends_no_worker() {
     server.stop();
 }
 
-/// What an application gives is copied where it is small or comes by `write()`. Its large block here is there before the memory is gone.
+/// Output of an application is copied where it is small or comes by `write()`. Its large block here is there before the memory is
+/// gone.
 #[test]
 fn answers_without_memory_are_errors_of_their_own_request() {
     let server = Server::source(APP).options(["--access-logfile", "-"]).env("MALLOC_ARENA_MAX", "1");
@@ -334,8 +335,8 @@ fn large(method: &str, path: &str, end: &str) -> String {
     format!("{method} {path} HTTP/1.1\r\nHost: test\r\n{fields}{end}\r\n")
 }
 
-/// Many connections whose heads do not fit into the memory that is left: they wait for a slot, for a thread, for the interpreter or for
-/// their bodies, with the next request behind them, or as streams.
+/// Many connections whose heads do not fit into the memory that is left: they wait for a permit, for a thread, for the
+/// interpreter or for their bodies, with the next request after them, or as streams.
 #[track_caller]
 fn heads_without_memory(threads: &str, mib: usize) {
     const CLIENTS: usize = 240;

@@ -1,6 +1,6 @@
-//! Small blocks of a stream: which leave at once, which together, and what never changes by it. The worker's loop with a native
-//! application, so that the stream can look at its client's socket between two blocks. The sockets are unix sockets, where what one
-//! side has sent is with the other at once and room is small.
+//! Small blocks of a stream: which leave at once, which together, and the rules that hold in both cases. The worker's loop with a
+//! native application, so that the stream can look at its client's socket between two blocks. The sockets are unix sockets, where
+//! bytes of one side reach the other at once and room is small.
 
 // Alone, because the rest of the harness needs the build's Python.
 #[path = "common/native.rs"]
@@ -29,7 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// `--threads`: one, where the main thread alone calls, and several.
 const THREADS: [usize; 2] = [1, 4];
 
-/// Longest answer that a stream looks at, in bytes. A look is taken out of the time in which blocks gather, so that it must be short.
+/// Longest answer that a stream looks at, in bytes. A look is taken out of the time in which blocks gather, so that it must be
+/// short.
 const ARRIVED: usize = 2048;
 
 /// The block of this number; `None`: the end.
@@ -87,14 +88,14 @@ fn ask(stream: &mut UnixStream) {
     stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
 }
 
-/// The body of an answer to HTTP/1.0: what comes up to the end.
+/// The body of an answer to HTTP/1.0: the bytes up to the end.
 fn read_body(stream: &mut UnixStream) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
 }
 
-/// The stream's view of its client: what has arrived there and is not read.
+/// The stream's view of its client: the bytes that have arrived there and are not read.
 #[derive(Clone, Default)]
 struct Arrived(Arc<Mutex<Option<UnixStream>>>);
 
@@ -195,7 +196,7 @@ fn order_is_kept_whoever_sends() {
     const COUNT: usize = 20_000;
     for threads in THREADS {
         let worker = start(threads, |number| {
-            // Now and then it takes long enough for the loop to be taken, in the middle of blocks that come quickly.
+            // Sometimes it takes long enough for the loop to be taken, in the middle of blocks that come quickly.
             if number % 500 == 250 {
                 std::thread::sleep(Duration::from_millis(3));
             }
@@ -234,7 +235,7 @@ fn small_blocks_stop_for_a_client_that_does_not_read() {
     const COUNT: usize = 60_000;
     /// Bytes of one block.
     const BLOCK: usize = 1000;
-    // What fits into the socket and on a shelf (64 KiB), twice.
+    // The bytes that fit into the socket and into a block buffer (64 KiB), twice.
     let socket = getsockopt(&UnixStream::pair().unwrap().0, SndBuf).unwrap();
     let most = (socket + 64 * 1024) * 2 / BLOCK;
     assert!(most < COUNT, "the answer fits into the socket");

@@ -55,7 +55,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What goes wrong without anybody's doing, or, in workers that clients had `reached`, by theirs.
+/// Failures without a cause, or, in workers that clients had `reached`, caused by those.
 fn failure(reached: bool) -> impl Strategy<Value = Step> {
     let slot = 0usize..8;
     let milliseconds = prop_oneof![0u64..50, 100u64..2_000];
@@ -81,7 +81,7 @@ const CAPACITY: usize = 24;
 struct Worker {
     generation: Generation,
     ready: bool,
-    /// Told to leave, or leaving by itself.
+    /// Has the order to leave, or leaves by itself.
     leaving: bool,
     /// Said that it cannot boot, or sent SIGABRT.
     doomed: bool,

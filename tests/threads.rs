@@ -36,7 +36,7 @@ fn wait_for_lines(server: &Running, note: &str, count: usize) -> Vec<String> {
 }
 
 #[test]
-fn multithread_and_the_main_thread_are_told_as_they_are() {
+fn multithread_and_the_main_thread_are_given_as_they_are() {
     let server = threaded(1).start();
     assert_eq!(server.get("/name").text(), "MainThread False");
     server.stop();

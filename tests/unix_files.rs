@@ -1,5 +1,5 @@
-//! The files of unix sockets: right from the moment of their creation, whoever may write to their directory, and removed only by
-//! their server.
+//! The files of unix sockets: right from the moment of their creation, even if others may write to their directory, and removed
+//! only by their server.
 
 mod common;
 

@@ -19,7 +19,7 @@ fn wait_for_call(server: &Running) {
     assert_eq!(server.exchange("GET /probe HTTP/9\r\n\r\n").status, 400);
 }
 
-/// A call that waits for its gate, and a client that has sent this request behind it.
+/// A call that waits for its gate, and a client that has sent this request after it.
 fn behind_a_slow_call(request: &str) -> (Running, Client) {
     let server = server("1").start();
     let mut client = server.connect();
@@ -38,7 +38,7 @@ fn a_pipelined_request_whose_client_has_left_is_logged() {
 }
 
 #[test]
-fn a_refusal_behind_a_slow_call_is_logged_at_once() {
+fn a_refusal_after_a_slow_call_is_logged_at_once() {
     let (server, mut client) = behind_a_slow_call("GET /bad x\r\n\r\n");
     server.open_gate("gate");
     assert_eq!(client.response().status, 200);
@@ -47,7 +47,7 @@ fn a_refusal_behind_a_slow_call_is_logged_at_once() {
     server.stop();
 }
 
-/// Whether a thread's answer that lay ready when the loop failed came to its client.
+/// Whether a thread's answer that was ready when the loop failed reached its client.
 fn survives() -> bool {
     let mut server = server("3").start();
     let mut waiting = server.connect();

@@ -22,10 +22,10 @@ const WORKERS: usize = 4;
 /// Pause of a load client: eight of them ask a few hundred times a second.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// What the log says when nothing has changed.
+/// The log's words when nothing has changed.
 const FAILED: &str = "upgrade failed, generation 1 keeps serving";
 
-/// What the log says when the new program has taken over.
+/// The log's words when the new program has taken over.
 const EXECUTED: &str = "upgrade: this is tapster";
 
 fn unsteady() -> Server {
@@ -66,8 +66,8 @@ impl Loads {
     }
 }
 
-/// Makes an executable copy. It is written by a process of its own: one that another test starts meanwhile would inherit the descriptor
-/// from this one for a moment, and what somebody may write to cannot be executed (ETXTBSY).
+/// Makes an executable copy. It is written by a process of its own: one that another test starts meanwhile would inherit the
+/// descriptor from this one for a moment, and what somebody may write to cannot be executed (ETXTBSY).
 #[track_caller]
 fn install(from: &Path, to: &Path) {
     tools::run(Command::new("install").args(["-m", "755"]).args([from, to]), SOON).succeeded();
@@ -257,8 +257,8 @@ fn a_binary_replaced_on_the_disk_is_the_one_that_runs() {
     server.stop();
 }
 
-/// A program that finds another version of the messages in the lending queue than its own, as after an upgrade to one that has changed
-/// them.
+/// A program that finds another version of the messages in the hand-off queue than its own, as after an upgrade to one that has
+/// changed them.
 fn with_another_queue() -> String {
     format!(
         "#!/bin/sh\n\

@@ -1,5 +1,5 @@
-//! Connections that the application takes over: WebSockets of flask-sock and Flask-SocketIO with real clients, other protocols by hand,
-//! and what has to stay an ordinary answer.
+//! Connections that the application takes over: WebSockets of flask-sock and Flask-SocketIO with real clients, other protocols by
+//! hand, and what has to stay an ordinary answer.
 
 mod common;
 
@@ -101,7 +101,7 @@ fn shake_hands_on(mut client: Client, path: &str, early: &[u8]) -> Client {
     client
 }
 
-/// The server has been told to stop: it ends well.
+/// The server has got the order to stop: it ends well.
 #[track_caller]
 fn stopped(mut server: Running) {
     assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
@@ -234,7 +234,7 @@ fn a_standing_websocket_costs_no_processor_time() {
 }
 
 #[test]
-fn what_came_behind_the_head_is_not_lost() {
+fn bytes_after_the_head_are_not_lost() {
     let server = sockets(4).start();
     let mut early = shake_hands(&server, "/echo", HI);
     assert_eq!(early.take(HI_BACK.len()), HI_BACK);
@@ -321,7 +321,7 @@ fn an_application_that_does_not_use_the_socket_answers_as_always() {
 }
 
 #[test]
-fn a_fault_behind_the_handshake_ends_the_connection_and_is_logged() {
+fn a_fault_after_the_handshake_ends_the_connection_and_is_logged() {
     let mut server = sockets(2).start();
     server.expect_error("a fault behind the handshake");
     server.expect_error("Exception on /fault");
@@ -351,7 +351,7 @@ fn at_a_graceful_stop_a_websocket_has_the_graceful_timeout() {
     let mut client = shake_hands(&server, "/echo", b"");
     let began = Instant::now();
     server.signal(Signal::SIGTERM);
-    // It serves on.
+    // It still serves.
     while began.elapsed() < Duration::from_secs(1) {
         client.send(HI);
         assert_eq!(client.take(HI_BACK.len()), HI_BACK);

@@ -1,4 +1,4 @@
-//! Workers that end and servers that stop: what is lost, what is said, how soon everything is back. How servers start is in
+//! Workers that end and servers that stop: the losses, the log, and how soon everything is back. How servers start is in
 //! startup.rs.
 
 mod common;
@@ -29,7 +29,7 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 /// machine.
 const ORPHANS_LEAVE: Duration = Duration::from_secs(5);
 
-/// What a client sees of a worker that has ended, once it is connected.
+/// The error of a client whose worker has ended, once it is connected.
 const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
 
 /// Pause of a load client, so that the load does not take the processors from what is tested.
@@ -69,8 +69,8 @@ fn wait_for_replacement(server: &Running, before: &[i32]) -> i32 {
     wait_for("an answer of a new worker", SOON, || answering(server).filter(|pid| !before.contains(pid)))
 }
 
-/// Every failure belongs to a connection of a worker that was ended, at most one for each client and end. Whose connection it was is
-/// not known when its first request is lost; most requests are not first ones, so that these are fewer than the clients.
+/// Every failure belongs to a connection of a worker that was ended, at most one for each client and end. Whose connection it was
+/// is not known when its first request is lost; most requests are not first ones, so that these are fewer than the clients.
 #[track_caller]
 fn assert_only_in_flight_lost(tally: &Tally, ended: &[i32]) {
     assert!(tally.ok > 0);

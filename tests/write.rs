@@ -13,8 +13,8 @@ use common::{SOON, procfs, tools, wait_for};
 /// `--threads`: one, where the main thread alone calls, and several.
 const THREADS: [&str; 2] = ["1", "8"];
 
-/// A body whose every byte is known by its place: parts of these sizes are written or yielded by turns, with pauses that cost the
-/// loop. WRITE_DIR holds the gates.
+/// A body whose every byte is known by its place: parts of these sizes are written or yielded alternately, with pauses that cost
+/// the loop. WRITE_DIR holds the gates.
 const APP: &str = "
 import os, time
 DIR = os.environ['WRITE_DIR']
@@ -137,7 +137,7 @@ fn the_log_has_fields_of_the_head_that_write_has_sent() {
         let server = Server::source(HEADS);
         let server = server.options(["--threads", threads, "--access-logfile", "-", "--access-logformat", format]).start();
         let mut client = server.connect();
-        // Those that come together are rendered one behind the other.
+        // Those that come together are rendered one after the other.
         client.send(paths.map(|path| format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n")).concat());
         let wanted = paths.map(|path| format!("{path} right -\n")).concat();
         for _ in paths {

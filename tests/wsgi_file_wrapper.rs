@@ -7,7 +7,7 @@ use wsgi_driver::{Answer, Sent, Server, Setup, with_python};
 
 const GET: &str = "GET / HTTP/1.1\r\nHost: testing\r\n\r\n";
 
-/// Serves `make(data_path)` through the wrapper; the file holds 100,000 bytes. `/closed` tells what was closed.
+/// Serves `make(data_path)` through the wrapper; the file holds 100,000 bytes. `/closed` answers which were closed.
 fn server(code: &str, headers: &str) -> Server {
     let code = code.lines().map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n");
     Server::new(&format!(

@@ -78,7 +78,7 @@ fn objects_of_a_request_are_released_with_it() {
 }
 
 #[test]
-fn no_kind_of_request_leaves_memory_behind() {
+fn no_kind_of_request_leaks_memory() {
     with_python(|| {
         let mut server = Server::new(
             "import gc, sys\nKEPT = []\ndef app(environ, start_response):\n    path = environ['PATH_INFO']\n    if path == '/raise':\n        \

@@ -117,7 +117,7 @@ fn a_file_is_loaded_with_its_directory_on_the_path() {
 }
 
 #[test]
-fn a_missing_module_is_told_from_one_missing_inside() {
+fn a_missing_module_is_distinguished_from_one_missing_inside() {
     fails(&[], "no_such_module_x", &["No module named `no_such_module_x`", "looked in"], &["Traceback"]);
     fails(
         &[("pack_a/__init__.py", "")],

@@ -185,7 +185,7 @@ fn bodies_and_lengths_are_those_of_their_request() {
 }
 
 #[test]
-fn more_targets_than_are_kept_are_told_apart() {
+fn more_targets_than_are_kept_are_distinguished() {
     with_python(|| {
         let mut server = Server::new(
             "def app(environ, start_response):

@@ -67,7 +67,7 @@ fn wrong_arguments_raise_in_the_application_and_name_the_cause() {
 }
 
 #[test]
-fn a_refused_head_leaves_nothing_behind() {
+fn a_refused_head_leaves_nothing() {
     let (status, body, ..) = serve(
         "    try:\n        start_response('200 OK', [('A', '1'), ('B', 'x\\n')])\n    except ValueError:\n        pass\n    \
          start_response('404 Not Found', [('C', '2')])\n    return [b'gone']",
@@ -168,7 +168,7 @@ fn the_call_may_come_with_the_first_block() {
 }
 
 #[test]
-fn a_missing_call_is_told() {
+fn a_missing_call_is_reported() {
     fails_with("    return [b'x']", &["did not call start_response"]);
     fails_with("    return []", &["did not call start_response"]);
     fails_with("    yield b'x'", &["did not call start_response"]);
@@ -188,7 +188,7 @@ fn write_sends_at_once_and_before_the_iterable() {
 }
 
 #[test]
-fn write_comes_behind_earlier_pipelined_answers() {
+fn write_comes_after_earlier_pipelined_answers() {
     with_python(|| {
         let mut server =
             Server::new("def app(environ, start_response):\n    start_response('200 OK', [])(b'x')\n    return []\n");

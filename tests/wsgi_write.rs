@@ -105,11 +105,11 @@ fn write_by_close_comes_before_the_end() {
 }
 
 #[test]
-fn an_iterable_may_start_its_answer_anew_before_it_has_written() {
+fn an_iterable_may_start_its_answer_again_before_it_has_written() {
     let lines = "def g():\n    s('200 OK', [])\n    w = s('500 Sorry', [], error())\n    w(b'sorry')\n    yield b''\nreturn g()";
     let (answer, log) = get(lines);
     assert_eq!((answer.status(), answer.body().as_str(), answer.summary.fate, log.as_str()), (500, "sorry", Fate::Keep, ""));
-    // Behind the first byte exc_info raises the exception, and the cut is seen.
+    // After the first byte exc_info raises the exception, and the cut is seen.
     let (answer, log) =
         get("def g():\n    w = s('200 OK', [])\n    w(b'part')\n    s('500 Sorry', [], error())\n    yield b''\nreturn g()");
     assert_eq!((answer.status(), answer.summary.fate, answer.summary.sent), (200, Fate::Cut, 4), "{}", answer.text());
@@ -203,7 +203,7 @@ fn other_threads_and_later_calls_are_refused() {
         let late = server.get("GET /late HTTP/1.1\r\nHost: h\r\n\r\n");
         assert!(late.body().starts_with("write() called after the application returned"), "{}", late.text());
     });
-    // The end of an answer that has failed is what the server says.
+    // The server decides the end of an answer that has failed.
     let (answer, log) = get("return Iterable(s('200 OK', []), [lambda w: 'text'], lambda w: w(b'bad'))");
     assert_eq!((answer.status(), answer.summary.fate), (500, Fate::Close));
     assert!(!answer.text().contains("bad") && log.contains("write() called after the application returned"), "{log}");

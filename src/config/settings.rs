@@ -20,8 +20,8 @@ pub struct PythonSettings {
     pub pythonpath: Vec<PathBuf>,
 }
 
-/// Declares the settings, and their blank state with the same fields. That is not their `Default`, which is what a start without any
-/// option has.
+/// Declares the settings, and their blank state with the same fields. That is not their `Default`, which is what a start without
+/// any option has.
 macro_rules! settings {
     ($(#[$about:meta])* pub struct Settings { $($(#[$doc:meta])* pub $field:ident: $type:ty,)* }) => {
         $(#[$about])*
@@ -98,7 +98,8 @@ settings! {
         pub limit_request_head: usize,
         /// `--limit-request-body`: bytes; default 1 GiB; 0 = no limit.
         pub limit_request_body: u64,
-        /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no limit.
+        /// `--limit-spool`: bytes that all workers have in temporary files; default 4 GiB, four of the largest bodies; 0 = no
+        /// limit.
         pub limit_spool: u64,
         /// `--body-buffer`: bytes of a body kept in memory before it is spooled to a file; default 2 MiB, what a worker's budget
         /// for bodies has for 32 connections at once.

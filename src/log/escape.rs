@@ -101,7 +101,8 @@ fn steers(character: char) -> bool {
     }
 }
 
-/// Text that is only as long as there is memory for it: what is too much is an error of the writer, and what came before it stays.
+/// Text that is only as long as there is memory for it: what is too much is an error of the writer, and what came before it
+/// stays.
 #[derive(Debug, Default)]
 pub struct TryText(String);
 

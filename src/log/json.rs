@@ -1,8 +1,8 @@
 //! The access log as JSON: one object a line, through a real encoder.
 //!
-//! TryText is kept to ASCII: other characters are `\u` escapes, which every reader turns back, while U+2028 or a C1 control in the
-//! line could end it for some readers or steer a terminal. Bytes that are not UTF-8 have no place in JSON and are shown as the
-//! four characters `\xHH`.
+//! Text is kept to ASCII: other characters are `\u` escapes, which every reader turns back, while U+2028 or a C1 control in
+//! the line could end it for some readers or steer a terminal. Bytes that are not UTF-8 have no place in JSON and are shown as
+//! the four characters `\xHH`.
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
@@ -56,7 +56,8 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
     out.push(b'\n');
 }
 
-/// Bytes as text. Only those that are not UTF-8 cost an allocation, as long as a client wants: `None` when there is no memory for it.
+/// Bytes as text. Only those that are not UTF-8 cost an allocation, as long as a client wants: `None` when there is no memory for
+/// it.
 fn text(bytes: &[u8]) -> Option<Cow<'_, str>> {
     if let Ok(text) = std::str::from_utf8(bytes) {
         return Some(Cow::Borrowed(text));

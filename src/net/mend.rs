@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unix_socket_is_made_anew_with_its_file() {
+    fn a_unix_socket_is_replaced_with_its_file() {
         let _undisturbed = FORKS.read();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");

@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_accepted_is_told_from_what_was_connected() {
+    fn accepted_sockets_are_distinguished_from_connected_ones() {
         for bind in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
             let Ok(listener) = TcpListener::bind(bind) else { continue };
             let port = listener.local_addr().unwrap().port();

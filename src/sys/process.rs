@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn endings_are_told_in_words() {
+    fn endings_are_put_in_words() {
         assert_eq!(Exit::Code(3).to_string(), "exited with code 3");
         assert_eq!(Exit::Signal { number: libc::SIGSEGV, core: true }.to_string(), "was killed by SIGSEGV (core dumped)");
     }

@@ -25,7 +25,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bytes_come_behind_those_that_are_there() {
+    fn bytes_come_after_those_that_are_there() {
         let (reader, mut writer) = io::pipe().unwrap();
         writer.write_all(b"abcdef").unwrap();
         let mut buffer = b"x".to_vec();

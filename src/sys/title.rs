@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_tells_no_addresses_gives_no_title() {
+    fn a_kernel_that_shows_no_addresses_gives_no_title() {
         assert!(area("1 (a) b) S 1 2").is_none());
         assert!(area(&format!("1 (x) S {}", "0 ".repeat(60))).is_none());
     }

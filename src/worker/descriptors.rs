@@ -102,7 +102,7 @@ mod tests {
     use crate::sys::fd::replace;
 
     #[test]
-    fn another_file_behind_a_number_is_found_and_gets_no_log_lines() {
+    fn another_file_under_a_number_is_found_and_gets_no_log_lines() {
         let (first, second) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
         let (client, socket) = UnixStream::pair().unwrap();
         let mut descriptors = Descriptors::default();

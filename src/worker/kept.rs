@@ -246,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn who_finds_the_budget_used_up_has_the_free_part_and_leaves_nothing_behind() {
+    fn without_budget_a_connection_has_the_free_part_and_gives_it_back() {
         let memory = InputBudget::default();
         let most = Leased::own(Vec::with_capacity(BUDGET + FREE), &memory).unwrap();
         assert!(Leased::own(Vec::with_capacity(FREE + 1), &memory).is_err());

@@ -149,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_entry_is_found_behind_the_turn_of_the_wheel() {
+    fn the_next_entry_is_found_after_the_wheel_wraps() {
         let start = TICK_MS * (SLOTS as u64 - 3);
         let mut wheel = Wheel::new(start);
         let at = wheel.arm(token(1), start + 5 * TICK_MS);

@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_end_behind_their_line_end_at_the_limit_or_with_the_body() {
+    fn lines_end_after_their_line_end_at_the_limit_or_with_the_body() {
         let lengths = [1, 2, 50, LOOK - 1, LOOK, LOOK + 1, BUFFER - 1, BUFFER, BUFFER + 1, 150_000, 3];
         let mut bytes: Vec<u8> = lengths.iter().flat_map(|&len| [vec![b'x'; len - 1], vec![b'\n']].concat()).collect();
         bytes.extend(b"rest");

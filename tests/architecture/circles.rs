@@ -1,9 +1,9 @@
 //! Files that need each other form a circle: none of them can be read, tested or changed alone. No circle has more than
 //! [`FILES_MAX`] files, and each one that stays has its reason here.
 //!
-//! A file needs another one when it names an item of it, in a `use` or in a path; a name that is passed on by `pub use` counts for
-//! the file that defines it. A module and the modules below it are one folder and may name each other freely, else each folder
-//! would be a circle: such uses do not count, in neither direction.
+//! A file needs another one when it names an item of it, in a `use` or in a path; a name that is passed on by `pub use` counts
+//! for the file that defines it. A module and the modules below it are one folder and may name each other freely, else each
+//! folder would be a circle: such uses do not count, in neither direction.
 
 use std::collections::BTreeSet;
 
@@ -38,7 +38,7 @@ const STAY: &[(&[&str], &str)] = &[
 /// Files of the circles that still have more. A larger circle may have only files of one entry: the entries only get shorter.
 const TO_OPEN: &[&[&str]] = &[];
 
-/// What is wrong: a circle that no list allows, or an entry that is longer than what there is.
+/// The errors: a circle that no list allows, or an entry that is longer than necessary.
 fn check(tree: &Tree, stay: &[(&[&str], &str)], to_open: &[&[&str]]) -> Vec<String> {
     let uses: Vec<Use> = tree.uses().into_iter().filter(|u| counts(tree, u)).collect();
     let circles = circles(tree.files.len(), &uses);
@@ -189,7 +189,7 @@ fn an_entry_that_allows_too_much_is_an_error() {
     let none: [String; 0] = [];
     assert_eq!(check(&ring(4), &[], &[&four]), none);
     assert_eq!(check(&ring(3), &[(three, "because")], &[]), none);
-    // A circle of more files stays on no ground.
+    // No reason excuses a circle of more files.
     assert!(check(&ring(4), &[(&four, "because")], &[])[0].starts_with("4 files need each other"));
     assert!(check(&ring(3), &[], &[three])[0].starts_with("3 files need each other"));
     let report = check(&ring(3), &[(three, "because")], &[&four]);

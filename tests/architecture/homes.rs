@@ -6,7 +6,7 @@ use crate::sources::tree::{PACKAGE, Tree};
 /// The `impl`s that still stand elsewhere, by file and type. This list only gets shorter.
 const ABROAD: &[(&str, &str)] = &[("src/wsgi/mod.rs", "Wsgi")];
 
-/// What is wrong: an `impl` elsewhere that is not on the list, or an entry of the list without such an `impl`.
+/// The errors: an `impl` elsewhere that is not on the list, or an entry of the list without such an `impl`.
 fn check(tree: &Tree, abroad: &[(&str, &str)]) -> Vec<String> {
     let mut report = Vec::new();
     let mut found = Vec::new();

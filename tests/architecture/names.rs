@@ -12,7 +12,7 @@ const SHARED: &[(&str, &str)] =
 /// Names that are still used more than once, with all their files. This list only gets shorter.
 const TWICE: &[(&str, &[&str])] = &[];
 
-/// What is wrong: a name that several types have and no list allows, or an entry that is longer than what there is.
+/// The errors: a name that several types have and no list allows, or an entry that is longer than necessary.
 fn check(tree: &Tree, shared: &[(&str, &str)], twice: &[(&str, &[&str])]) -> Vec<String> {
     // By module: the variants of one type under different `cfg`s are one type.
     let mut types: BTreeMap<&str, BTreeMap<&[String], (&str, String)>> = BTreeMap::new();

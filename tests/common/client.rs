@@ -1,4 +1,4 @@
-//! A raw HTTP/1.1 client: sends the bytes a test gives it, reads exactly one response, keeps what came behind it.
+//! A raw HTTP/1.1 client: sends the bytes a test gives it, reads exactly one response, keeps the bytes after it.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -321,7 +321,7 @@ impl Client {
         Ok(count)
     }
 
-    /// The next `count` bytes behind the last response.
+    /// The next `count` bytes after the last response.
     #[track_caller]
     pub fn take(&mut self, count: usize) -> Vec<u8> {
         while self.buffer.len() < count {
@@ -330,7 +330,7 @@ impl Client {
         self.buffer.drain(..count).collect()
     }
 
-    /// Bytes read behind the last response.
+    /// Bytes read after the last response.
     pub fn leftover(&self) -> &[u8] {
         &self.buffer
     }

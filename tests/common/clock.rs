@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 /// Pause between two ticks.
 const EVERY: Duration = Duration::from_millis(5);
 
-/// Most that counts between two ticks: whoever sleeps 5 ms and comes back later than this shows that others waited as well.
+/// Most that counts between two ticks: a thread that sleeps 5 ms and comes back later than this shows that others waited as well.
 const MOST: Duration = Duration::from_millis(50);
 
 /// The clock; it ticks as long as somebody has it.
@@ -16,7 +16,7 @@ pub struct Clock(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
-    /// What counted up to the last tick.
+    /// The time that counted up to the last tick.
     counted: Duration,
     ticked: Instant,
 }

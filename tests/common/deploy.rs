@@ -1,4 +1,4 @@
-//! The application `deploy` under load: what the scenarios of operation share.
+//! The application `deploy` under load: the parts that the scenarios of operation share.
 
 use std::fs;
 use std::time::Duration;
@@ -56,8 +56,8 @@ impl Both {
         self.new.wait_for_more(count);
     }
 
-    /// Stops them: nothing was refused, reset, cut, wrong or late, and at no time was nobody answered for longer than `gap`, during
-    /// which an answer is not late.
+    /// Stops them: nothing was refused, reset, cut, wrong or late, and at no time was nobody answered for longer than `gap`,
+    /// during which an answer is not late.
     #[track_caller]
     pub fn assert_flawless(self, gap: Duration) {
         for (kind, tally) in [("kept", self.kept.stop()), ("new", self.new.stop())] {
@@ -68,7 +68,7 @@ impl Both {
         }
     }
 
-    /// Stops them and tells what they were answered.
+    /// Stops them and returns their answers.
     pub fn stop(self) -> [Tally; 2] {
         [self.kept.stop(), self.new.stop()]
     }

@@ -66,8 +66,8 @@ impl ErrorLog {
         super::wait_for(&format!("a log record with {parts:?}"), super::SOON, || self.find(parts))
     }
 
-    /// How many workers were ready at the least, once `all` of them were, replayed from the records; a record with `ends` takes its
-    /// worker out.
+    /// How many workers were ready at the least, once `all` of them were, replayed from the records; a record with `ends` takes
+    /// its worker out.
     pub fn fewest_ready(&self, all: usize, ends: &str) -> usize {
         let mut ready = BTreeSet::new();
         let mut fewest = usize::MAX;

@@ -15,8 +15,8 @@ pub const WORKER_FIELD: &str = "x-worker";
 /// Pause after a refused connection, so that a server that is away is not flooded.
 const AFTER_REFUSAL: Duration = Duration::from_millis(2);
 
-/// A connection without a request for so long is not used again: a server that drains closes it soon (after 500 ms without a request),
-/// and a client that did not run for a while would meet that close.
+/// A connection without a request for so long is not used again: a server that drains closes it soon (after 500 ms without a
+/// request), and a client that did not run for a while would meet that close.
 const UNUSED: Duration = Duration::from_millis(250);
 
 /// Longest wait for any number of answers, as long as they come.
@@ -44,11 +44,12 @@ pub struct Failure {
     pub worker: Option<i32>,
     /// What happened.
     pub what: String,
-    /// How long the server had waited for this request when it was sent: since the connection, or the request before it, was begun.
+    /// How long the server had waited for this request when it was sent: since the connection, or the request before it, was
+    /// begun.
     pub late: Duration,
 }
 
-/// What a load was answered with.
+/// The answers to a load.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// Right answers.
@@ -78,7 +79,7 @@ impl Gaps {
     }
 }
 
-/// What the clients of a load share.
+/// The state that the clients of a load share.
 #[derive(Debug)]
 struct Shared {
     stop: AtomicBool,

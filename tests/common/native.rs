@@ -31,7 +31,7 @@ pub struct Worker {
     pub master: MasterEnd,
     /// Where it listens.
     pub address: Address,
-    /// What it tells of itself, in slot 0.
+    /// Its published state, in slot 0.
     pub scoreboard: Arc<Scoreboard>,
     thread: JoinHandle<i32>,
     /// Longest time that one of its steps may take.
@@ -135,7 +135,7 @@ fn until_within<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>)
     }
 }
 
-/// Ends a body; what the worker is told of it.
+/// Ends a body; returns the worker's result.
 pub fn end(encoding: &mut BodyFraming, out: &mut Vec<u8>) -> Summary {
     let fate = match encoding.end(out) {
         End::Complete { persistent: true } => Fate::Keep,
@@ -145,7 +145,7 @@ pub fn end(encoding: &mut BodyFraming, out: &mut Vec<u8>) -> Summary {
     summary(encoding, fate)
 }
 
-/// What the worker is told of a body that was sent so far.
+/// The facts about the part of a body that was sent so far.
 pub fn summary(encoding: &BodyFraming, fate: Fate) -> Summary {
     Summary { status: 200, sent: encoding.sent(), fate }
 }

@@ -1,4 +1,4 @@
-//! What /proc tells of the server's processes (Linux only, proc(5)).
+//! The server's processes as /proc shows them (Linux only, proc(5)).
 
 use std::fs;
 use std::path::PathBuf;
@@ -57,7 +57,7 @@ pub fn all() -> Vec<Process> {
     entries.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).filter_map(process).collect()
 }
 
-/// Living children of a process, oldest first as far as process ids tell.
+/// Living children of a process, oldest first, judged by process ids.
 pub fn children(parent: i32) -> Vec<i32> {
     let mut found: Vec<i32> = all().iter().filter(|p| p.parent == parent && !p.is_gone()).map(|p| p.pid).collect();
     found.sort_unstable();

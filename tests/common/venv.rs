@@ -53,7 +53,7 @@ fn make(requirements: &Path) -> PathBuf {
     let _held = Flock::lock(lock, FlockArg::LockExclusive).expect("the lock file can be locked");
 
     let wanted = fs::read(requirements).expect("tests/apps/requirements.txt is there");
-    // Written last, so that an interrupted installation is made anew.
+    // Written last, so that an interrupted installation is repeated.
     let installed = dir.join("installed.txt");
     if fs::read(&installed).is_ok_and(|text| text == wanted) {
         return dir;

@@ -141,8 +141,8 @@ impl Answer {
         self.status == 503 && self.closes() && self.field("x-id").is_none()
     }
 
-    /// What is wrong with this whole (or cut) answer. `torn`: the client, or a reset, may have destroyed the end of it. `unseen`: that
-    /// it is cut does not show.
+    /// The mistake in this whole (or cut) answer. `torn`: the client, or a reset, may have destroyed the end of it. `unseen`:
+    /// that it is cut does not show.
     pub fn check(&self, plan: &Plan, expected: &Expected, torn: bool, unseen: bool) -> Result<(), String> {
         if self.status != expected.status {
             return Err(format!("the status is {} instead of {}", self.status, expected.status));

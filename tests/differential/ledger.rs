@@ -1,4 +1,4 @@
-//! The books: what clients saw, what the application noted, and what the access log says must agree.
+//! The books: the clients' results, the application's notes and the access log must agree.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ const REFUSED: u16 = 503;
 /// Status in the log of a request whose client left before the application had it.
 const LEFT: u16 = 499;
 
-/// What server and application say of one request.
+/// The records of server and application about one request.
 #[derive(Debug, Default)]
 struct Entry {
     calls: usize,
@@ -75,7 +75,7 @@ impl Ledger {
         Ok(())
     }
 
-    /// What is left when all sessions were looked at, of which so many were cut.
+    /// The mistakes that remain after all sessions were checked, of which so many were cut.
     pub fn finish(&self, cut: usize) -> Result<(), String> {
         if let Some((id, entry)) = self.entries.iter().next() {
             return Err(format!("nobody has sent a request {id:08x}: {entry:?}"));
@@ -123,7 +123,7 @@ impl Entry {
     fn served(&self, plan: &Plan, received: u64, left: bool) -> Result<(), String> {
         let expected = plan.expected();
         let Some(&(status, bytes)) = self.lines.first() else { return Err("no line in the access log".to_owned()) };
-        // Who leaves early may see less than the whole: no exception of a later block, or nothing.
+        // A client that leaves early may see only a part: no exception of a later block, or nothing.
         let started = plan.steps.iter().any(|step| matches!(step, Step::Start(found) | Step::Restart(found) if *found == status));
         if status != expected.status && !(left && (started || (status == LEFT && received == 0))) {
             return Err(format!("the access log has {status} instead of {}", expected.status));

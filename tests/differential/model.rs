@@ -127,7 +127,7 @@ impl Model<'_> {
         false
     }
 
-    /// The steps behind the return; true when the iterable raises before it is done with.
+    /// The steps after the return; true when the iterable raises before it is done with.
     fn blocks(&mut self, steps: &[Step]) -> bool {
         for &step in steps {
             match step {
@@ -137,7 +137,7 @@ impl Model<'_> {
                 Step::Block(_) | Step::Echo | Step::Sum => {
                     let before = self.body.len();
                     self.take(step);
-                    // Of a body that is not sent, nothing is asked for behind the first byte.
+                    // Of a body that is not sent, nothing is asked for after the first byte.
                     if self.is_bodiless() && self.body.len() > before {
                         return false;
                     }

@@ -12,7 +12,7 @@ const GROUP: usize = 1024;
 /// Bytes of a unit: eight digits of the request, three of the piece, four of the group, a stop.
 const UNIT: usize = 16;
 
-/// `size` bytes that tell the request, the piece, and the group.
+/// `size` bytes that name the request, the piece, and the group.
 pub fn piece(id: u32, number: usize, size: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(size + GROUP);
     let mut group = 0;
@@ -42,7 +42,7 @@ pub fn adler32(bytes: &[u8]) -> u32 {
     high << 16 | low
 }
 
-/// Where two bodies begin to differ, with what stands there.
+/// Where two bodies begin to differ, with the bytes there.
 pub fn difference(expected: &[u8], found: &[u8]) -> Option<String> {
     const SHOWN: usize = 48;
     // The rule, and quick without optimisation too.

@@ -53,7 +53,7 @@ pub struct Taste {
     pub writes: bool,
     /// Most bytes of a quick answer.
     pub page: usize,
-    /// Whether others are sent behind one before it is answered.
+    /// Whether others are sent after one before it is answered.
     pub pipelined: bool,
 }
 

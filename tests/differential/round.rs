@@ -35,7 +35,7 @@ pub struct Round {
     body_buffer: usize,
     max_requests: usize,
     max_queue: Option<usize>,
-    /// Whether workers lend each other connections.
+    /// Whether workers hand connections over to each other.
     lends: bool,
     /// Whether the kernel holds a connection until its first bytes are there.
     defers: bool,
@@ -162,7 +162,7 @@ impl Round {
                     let request = describe(&session, index, plan);
                     let failed = Failure { client: number, session: Some((index, request)), what: format!("{what} ({address})") };
                     failure.lock().expect("nobody panics with it").get_or_insert(failed);
-                    // Behind it: the others then fail too, as if nothing came.
+                    // It is set after that: the others then fail too, as if nothing came.
                     stop.store(true, Ordering::Relaxed);
                     break;
                 }

@@ -1,4 +1,5 @@
-//! A session that is running: it sends, reads, waits and leaves as its session says, and holds each answer against the expected one.
+//! A session that is running: it sends, reads, waits and leaves as its session says, and holds each answer against the expected
+//! one.
 
 use std::io::ErrorKind;
 use std::sync::atomic::AtomicBool;
@@ -37,7 +38,7 @@ struct Run<'a> {
     input: Vec<u8>,
     /// How much of it belongs to answers that were read.
     at: usize,
-    /// How many bytes behind `at` there must be before it is worth to look for an answer again.
+    /// How many bytes after `at` there must be before another search for an answer can succeed.
     least: usize,
     /// Where bytes are read to.
     space: Vec<u8>,
@@ -54,7 +55,7 @@ struct Run<'a> {
 }
 
 impl Session {
-    /// Runs it, until `stop`; what became of each request, or what is wrong with which.
+    /// Runs it, until `stop`; returns the fate of each request, or a mistake with its request.
     pub fn run(&self, address: &Address, may_refuse: bool, stop: &AtomicBool) -> Result<Vec<Seen>, Fault> {
         let socket = Socket::connect(address, matches!(self.reading, Reading::Slow { .. }))
             .map_err(|error| Fault { plan: 0, what: format!("cannot connect: {error}") })?;
@@ -85,7 +86,7 @@ impl Session {
     }
 }
 
-/// Whether a connection goes on.
+/// Whether a connection continues.
 enum Goes {
     On,
     /// The client leaves before the end.
@@ -212,7 +213,7 @@ impl Run<'_> {
         match self.socket.stream().write(&self.out[self.sent..to]) {
             Ok(sent) => self.sent += sent,
             Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-            // What the server has answered before it closed can still be read, and says whether it was right to.
+            // The server's answers before its close can still be read, and show whether the close was right.
             Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
                 self.broken = true;
             }

@@ -1,4 +1,4 @@
-//! A client's connection: what is to be sent on it and when, how it is read, how it ends; and what can become of each request.
+//! A client's connection: what is to be sent on it and when, how it is read, how it ends; and the possible fates of each request.
 
 use std::fmt;
 
@@ -24,8 +24,8 @@ pub enum Reading {
 pub enum Leaving {
     /// When everything is answered.
     Done,
-    /// As [`Self::Done`], but it says with its last request that nothing follows. The server then closes when it has given the kernel
-    /// all answers, and kernels do not wait for ever for a client that does not read.
+    /// As [`Self::Done`], but it says with its last request that nothing follows. The server then closes when it has given the
+    /// kernel all answers, and kernels do not wait for ever for a client that does not read.
     HalfClose,
     /// When it has sent so many bytes and so many milliseconds have passed.
     Sent(usize, u64),
@@ -40,7 +40,7 @@ pub struct Session {
     pub plans: Vec<Plan>,
     /// How many may be sent and not answered.
     pub window: usize,
-    /// Most bytes of one write, and whether a millisecond passes behind each (at most a few times).
+    /// Most bytes of one write, and whether a millisecond passes after each (at most a few times).
     pub piece: Option<usize>,
     /// How it reads.
     pub reading: Reading,
@@ -48,16 +48,16 @@ pub struct Session {
     pub leaving: Leaving,
     /// Whether a client that leaves early resets the connection.
     pub resets: bool,
-    /// Pause behind each answer, in milliseconds.
+    /// Pause after each answer, in milliseconds.
     pub pause: u64,
 }
 
-/// What became of a request, as the client saw it.
+/// The fate of a request, as the client saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// Not all of it was sent.
     Unsent,
-    /// It was sent behind one whose answer closed the connection.
+    /// It was sent after one whose answer closed the connection.
     Behind,
     /// The client left before the whole answer was there; so many bytes of its body came.
     Left(u64),

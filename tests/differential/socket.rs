@@ -13,13 +13,14 @@ use nix::sys::socket::{setsockopt, sockopt};
 
 use super::common::client::Address;
 
-/// Longest wait for a byte or for room for one, however busy the machine: whoever waits longer has been forgotten.
+/// Longest wait for a byte or for room for one, however busy the machine: a client that waits longer has been forgotten.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Receive buffer of a client that stalls, in bytes: little, so that the server feels it.
 const SMALL_BUFFER: usize = 128 * 1024;
 
-/// Receive buffer of the same client when it has done with its pauses, in bytes: the kernel sends to a small one five times a second.
+/// Receive buffer of the same client when it has done with its pauses, in bytes: the kernel sends to a small one five times a
+/// second.
 const LARGE_BUFFER: usize = 2 * 1024 * 1024;
 
 /// The socket.
@@ -65,7 +66,7 @@ impl Socket {
         }
     }
 
-    /// Waits until it can be read, or written if that is wanted; in vain when another client has found a fault.
+    /// Waits until it can be read, or written if that is wanted; returns early when another client has found a fault.
     pub fn wait(&self, write: bool, stop: &AtomicBool) -> Result<(bool, bool), String> {
         let wanted = if write { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN };
         let began = Instant::now();

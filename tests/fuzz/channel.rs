@@ -1,5 +1,5 @@
-//! Any bytes as what a worker sends in its life, each packet behind its length in one byte: every packet is a report or refused, texts
-//! are what a log takes, and the rules let no worker say more than a worker says.
+//! Any bytes as the packets of a worker in its life, each after its length in one byte: every packet is a report or refused,
+//! texts fit into a log, and the rules let no worker send more than a sound worker does.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -23,7 +23,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Err(breach) => {
                 assert!(matches!(breach, Breach::OutOfOrder | Breach::TooMany));
-                // Such a worker is not listened to any more.
+                // Nothing is read from such a worker any more.
                 break;
             }
         }

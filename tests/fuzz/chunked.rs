@@ -1,5 +1,5 @@
-//! Any bytes as a chunked body: no panic, and one verdict wherever the input is cut. The body begins behind the first empty
-//! line, if there is one, so that the request corpus serves as seeds.
+//! Any bytes as a chunked body: no panic, and one verdict wherever the input is cut. The body begins after the first empty line,
+//! if there is one, so that the request corpus serves as seeds.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

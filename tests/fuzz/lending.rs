@@ -1,5 +1,5 @@
-//! Any bytes as a packet of the lending queue: a message or refused, never more than a packet holds, and what was read is written
-//! alike. What a message brings along is read by the parser of the other targets.
+//! Any bytes as a packet of the hand-off queue: a message or refused, never more than a packet holds, and a message is written as
+//! it was read. The input in a message is parsed by the parser of the other targets.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

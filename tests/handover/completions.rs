@@ -1,4 +1,5 @@
-//! Letters and the waker of the poll: first the completion, then the wake; the loop takes the wake first, then the completions.
+//! Completions and the waker of the poll: first the completion, then the wake; the loop takes the wake first, then the
+//! completions.
 
 use std::collections::VecDeque;
 

@@ -1,4 +1,4 @@
-//! The application and who may call it.
+//! The application and the right to call it.
 
 use std::cell::{Cell, RefCell};
 
@@ -59,28 +59,29 @@ pub struct Plan {
     pub requests: &'static [Kind],
     /// What the handlers of signals do, one after the other.
     pub handlers: &'static [Kind],
-    /// Whether the requests come when every handler is on its way, or the other way round.
+    /// Whether the requests come when every handler is on its way, or before.
     pub handlers_first: bool,
     /// Whether there is memory for requests that leave their thread context.
     pub memory: bool,
     /// Whether the loop fails at once.
     pub fails: bool,
-    /// What the loop does with requests that wait for the interpreter.
+    /// The loop's treatment of requests that wait for the interpreter.
     pub desks: Desked,
 }
 
-/// What becomes of a request that waits for the interpreter when the loop has nothing else to do.
+/// The fate of a request that waits for the interpreter when the loop has nothing else to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Desked {
-    /// It waits on.
+    /// It still waits.
     Wait,
     /// Another worker has it.
     HandedOver,
-    /// It is taken back once, and waits for a slot again.
+    /// It is taken back once, and waits for a permit again.
     Requeued,
 }
 
-/// What all threads see. loom runs one thread at a time and changes only where its own types are used: counters are plain cells.
+/// The state that all threads see. loom runs one thread at a time and changes only where its own types are used: counters are
+/// plain cells.
 pub struct World {
     pub plan: Plan,
     /// How often each request was begun.
@@ -96,7 +97,7 @@ pub struct World {
     served: Gate,
     /// Handlers that have begun.
     handled: Cell<usize>,
-    /// Whether the loop was told to send the answers that it holds.
+    /// Whether the loop was asked to send the answers that it holds.
     pub sent: Cell<bool>,
 }
 
@@ -144,7 +145,7 @@ impl World {
         assert_eq!(self.handled.get(), self.plan.handlers.len());
     }
 
-    /// The loop was taken from this call: tells the call if it waits for that, and handlers, which wait for any.
+    /// The loop was taken from this call: wakes the call if it waits for that, and handlers, which wait for any.
     pub fn tell_taken(&self, calling: Token) {
         if calling != NONE && matches!(self.plan.requests[calling.0], Kind::UntilTaken) {
             self.taken(calling).open();

@@ -32,15 +32,15 @@ pub struct EventLoop {
     owner: ThreadId,
     completed: Completions,
     desks: Desks,
-    /// Requests that may lie on desks.
+    /// Requests that may be at desks.
     given: Vec<(ThreadId, Token)>,
     /// Those that were taken back.
     requeued: Vec<Token>,
-    /// Whether the request that the owner calls with lies on its desk.
+    /// Whether the request that the owner calls with is at its desk.
     kept_back: bool,
     /// Handlers that were not begun.
     signals: usize,
-    /// Written by whoever has the loop: loom sees two owners that are not ordered, even if they do not meet.
+    /// Only the thread that has the loop writes it: loom detects two owners that are not ordered, even if they do not overlap.
     touched: loom::cell::Cell<usize>,
 }
 
@@ -128,7 +128,7 @@ impl EventLoop {
         self.desks.lay(thread, token, Box::new(QueuedRequest(token)));
     }
 
-    /// What waits for the interpreter is another worker's, or waits for a slot again; says whether anything was.
+    /// Requests that wait for the interpreter go to another worker, or wait for a permit again; returns whether there were any.
     fn clear_desks(&mut self) -> bool {
         let mut cleared = false;
         for (thread, token) in std::mem::take(&mut self.given) {

@@ -1,5 +1,5 @@
-//! The timer and the bells, and the time: it passes only when the timer fires, which it does as soon as somebody waits for it, for
-//! until a thread runs any time may pass.
+//! The timer and the bells, and the time: it passes only when the timer fires, which it does as soon as somebody waits for it,
+//! for until a thread runs any time may pass.
 
 use std::io;
 

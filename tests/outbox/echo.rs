@@ -9,7 +9,7 @@ use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 
 use super::native::{CountedBlocks, PATIENCE, Worker, end};
 
-/// What slow calls wait for.
+/// The gate that slow calls wait for.
 #[derive(Default)]
 pub struct Gate {
     state: Mutex<State>,
@@ -21,7 +21,7 @@ struct State {
     open: bool,
     /// Calls that have come there.
     reached: usize,
-    /// Those that have not gone on yet.
+    /// Those that have not passed yet.
     inside: usize,
 }
 
@@ -31,7 +31,7 @@ impl Gate {
         self.changed.notify_all();
     }
 
-    /// Closes it behind those that were let through, however late they wake up.
+    /// Closes it after those that were let through, however late they wake up.
     pub fn close(&self) {
         let state = self.state.lock().unwrap();
         let (mut state, _) = self.changed.wait_timeout_while(state, PATIENCE, |state| state.inside > 0).unwrap();
@@ -58,7 +58,7 @@ impl Gate {
 /// Length of a large answer.
 pub const LARGE: usize = 15_000;
 
-/// Answers with the request's target. How, the target's begin says.
+/// Answers with the request's target. The begin of the target says how.
 pub struct Echo(Arc<Gate>);
 
 impl App for Echo {

@@ -1,5 +1,5 @@
-//! The items of a file that stand at the level of a module: the types that it defines, and the inherent `impl`s. What a function
-//! has inside is not looked at.
+//! The items of a file that stand at the level of a module: the types that it defines, and the inherent `impl`s. The inside of a
+//! function is not read.
 
 use std::str::FromStr;
 

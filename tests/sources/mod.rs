@@ -14,7 +14,7 @@ use std::str::FromStr;
 
 use proc_macro2::{Delimiter, Ident, TokenStream, TokenTree};
 
-/// A path that the file names, resolved as far as the file tells.
+/// A path that the file names, resolved as far as the file shows.
 pub struct Mention {
     pub line: usize,
     /// At least one name.
@@ -85,7 +85,7 @@ impl Reader {
     fn read(&mut self, tokens: TokenStream, module: &[String], tested: bool) {
         let tokens: Vec<TokenTree> = tokens.into_iter().collect();
         let mut at = 0;
-        // From `#[cfg(test)]` to the end of the item behind it.
+        // From `#[cfg(test)]` to the end of the item after it.
         let mut test_item = false;
         while at < tokens.len() {
             let skip = tested || test_item;
@@ -197,7 +197,7 @@ fn inline_module(before: &[TokenTree], module: &[String]) -> Vec<String> {
     inner
 }
 
-/// Whether a name behind these tokens starts a path: it is no field, method or later segment.
+/// Whether a name after these tokens starts a path: it is no field, method or later segment.
 fn starts_path(before: &[TokenTree]) -> bool {
     let back = |n: usize| before.len().checked_sub(n).map(|i| &before[i]);
     if is_punct(back(1), ':') && is_punct(back(2), ':') {

@@ -130,7 +130,7 @@ fn http11_has_exactly_one_valid_host() {
 }
 
 #[test]
-fn http11_persists_unless_told_to_close() {
+fn http11_persists_unless_the_client_says_close() {
     let persistent = |fields: &str| http11(fields).unwrap().persistent;
     assert!(persistent(""));
     assert!(persistent("Connection: keep-alive"));

@@ -207,7 +207,7 @@ fn as_many_fields_as_the_limit_allows() {
 }
 
 #[test]
-fn the_request_line_alone_tells_where_the_block_begins() {
+fn the_request_line_alone_shows_where_the_block_begins() {
     let mut head = Head::default();
     let input = b"\r\nGET /x HTTP/1.1\r\nHost";
     assert_eq!(head.request_line(input, &LIMITS), Ok(Parsed::Complete));

@@ -63,7 +63,7 @@ fn a_block_with_a_coding_an_expectation_or_an_upgrade_is_never_kept() {
 }
 
 #[test]
-fn the_length_of_a_body_is_read_anew_each_time() {
+fn the_length_of_a_body_is_read_each_time() {
     let mut blocks = HeaderCache::new(0);
     let request =
         |length: &str| format!("POST / HTTP/1.1\r\nHost: a\r\nCookie: c\r\nContent-Length: {length}\r\nAccept: */*\r\n\r\n");

@@ -142,7 +142,7 @@ fn connection_close_of_the_application_is_honoured_once() {
 }
 
 #[test]
-fn keep_alive_of_the_application_is_dropped_and_told() {
+fn keep_alive_of_the_application_is_dropped_and_reported() {
     for field in [("Connection", "keep-alive"), ("Keep-Alive", "timeout=5")] {
         let (out, body) = head(&HTTP11, "200 OK", &[field], Some(0)).unwrap();
         assert_eq!(out, format!("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n{OURS}\r\n"));
@@ -151,7 +151,7 @@ fn keep_alive_of_the_application_is_dropped_and_told() {
 }
 
 #[test]
-fn the_connection_field_tells_what_the_version_does_not() {
+fn the_connection_field_says_what_the_version_does_not() {
     let closing = Context { persistent: false, ..HTTP11 };
     assert!(!text(&HTTP11, "200 OK", &[], Some(0)).contains("Connection"));
     assert!(text(&HTTP10, "200 OK", &[], Some(0)).ends_with("\r\nConnection: keep-alive\r\n\r\n"));
@@ -230,7 +230,7 @@ fn excess_over_the_length_is_cut() {
 }
 
 #[test]
-fn a_short_body_is_told() {
+fn a_short_body_is_reported() {
     assert_eq!(answer(&HTTP11, &[("Content-Length", "5")], None, &["hel"]).1, End::Short(2));
     assert_eq!(answer(&HTTP11, &[("Content-Length", "5")], Some(0), &[]).1, End::Short(5));
     assert_eq!(answer(&HTTP11, &[], Some(5), &["hello"]).1, End::Complete { persistent: true });

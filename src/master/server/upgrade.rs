@@ -1,5 +1,5 @@
-//! USR2 on the side of the program that is replaced: the trial of the new one, the state for it, and exec. The other side, and the
-//! way of an upgrade as a whole, are in [`crate::master::upgrade`].
+//! USR2 on the side of the program that is replaced: the trial of the new one, the state for it, and exec. The other side, and
+//! the way of an upgrade as a whole, are in [`crate::master::upgrade`].
 
 use std::ffi::OsString;
 use std::fs::File;

@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_that_come_one_by_one_cost_few_tries_in_vain() {
+    fn connections_that_come_one_by_one_cost_few_failed_tries() {
         let (in_vain, accepted) = tries(1, 1_000);
         assert!((1..=1_000 / PROBE as u32).contains(&in_vain), "{in_vain}");
         assert_eq!(accepted, 1_000);

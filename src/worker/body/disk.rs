@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_are_told_once_a_second_with_their_number() {
+    fn refusals_are_reported_once_a_second_with_their_number() {
         let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, 1);
         assert_eq!(disk.count_refusal(5_000), Some(1));
         assert_eq!((disk.count_refusal(5_001), disk.count_refusal(5_999)), (None, None));

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_sent_behind_the_answer_of_the_loop() {
+    fn nothing_is_sent_after_the_answer_of_the_loop() {
         for _ in 0..200 {
             let (claim, answered, after) = (Claim::default(), AtomicBool::new(false), AtomicU64::new(0));
             std::thread::scope(|scope| {

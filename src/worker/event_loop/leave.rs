@@ -7,7 +7,7 @@
 //! ```
 //! At a retirement others still accept from the same sockets; at a drain nobody does, so this worker takes the connections that
 //! still come. A worker that retires hands its connections over between two requests ([`super::handoff`]). Without anybody to
-//! take them (`Drain`, `Vacate`, `--no-handoff`) no answer keeps its connection open from the first moment, and idle connections
+//! take them (`Drain`, `Vacate`, `--no-lending`) no answer keeps its connection open from the first moment, and idle connections
 //! have the time of a request that is already on its way.
 
 use std::io;
