@@ -5,7 +5,7 @@
 //!                      Size --';' or blank--> Extension --CR--> SizeLf
 //!                                           SizeLf --LF, size 0--> TrailerStart
 //!
-//! Extension, at the end of each line blanks may stand in between but for the last CR (RFC 9112 section 7.1.1):
+//! Extension; blanks may separate these, but not precede the last CR (RFC 9112 section 7.1.1):
 //! Size ... ';' --> NameStart --token--> Name --';'--> NameStart
 //!                                       Name --'='--> ValueStart --token--> Value --';'--> NameStart
 //!                                                     ValueStart --'"'--> Quoted --'"'--> QuotedEnd --';'--> NameStart

@@ -50,7 +50,7 @@ fn unix_socket() -> nix::Result<OwnedFd> {
     socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC, None)
 }
 
-/// Makes way for a new socket: removes one that a dead server has left behind, and nothing else.
+/// Makes way for a new socket: removes one that a dead server has left, and nothing else.
 fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
     let Some(found) = entry.look().map_err(|error| lower(&error))? else { return Ok(()) };
     if !entry::is(&found, SFlag::S_IFSOCK) {

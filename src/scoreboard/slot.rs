@@ -1,4 +1,4 @@
-//! What one worker tells of itself.
+//! The published state of one worker.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -11,7 +11,7 @@ use crate::sys::time::NS_PER_MS;
 pub const WAIT_BOUNDS_MS: [u64; 8] = [2, 8, 32, 128, 512, 2_048, 8_192, 32_768];
 
 shared_struct! {
-    /// What one worker tells of itself.
+    /// The published state of one worker.
     #[derive(Debug)]
     // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
     #[repr(C, align(128))]

@@ -1,7 +1,7 @@
 //! One connection and its state machine.
 //!
 //! ```text
-//! Preface ── names the client ──▶ Head        (behind a proxy only)
+//! Preface ── names the client ──▶ Head        (from a proxy only)
 //!
 //! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
 //!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Streaming ──▶ Head | Closing

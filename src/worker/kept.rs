@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! read ──▶ thread context ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
-//!           └──── behind a request that the application has, or others have their turn ──▶ Rest ──▶ thread context
+//!           └──── after a request that the application has, or while others proceed ──▶ Rest ──▶ thread context
 //! ```
 //! Input is in one place only: in the thread context or with its connection. A part of a head stays with its connection and grows
 //! there, so that each byte is copied and parsed once, however many come before it. Memory beyond [`FREE`] comes from one budget

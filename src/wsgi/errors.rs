@@ -14,7 +14,7 @@ use crate::log::error::Log;
 /// Longest line, in bytes, that is kept until its end comes; a longer one is logged in pieces.
 const LINE_MAX: usize = 64 * 1024;
 
-/// The lines behind the stream, shared with the server, which flushes a partial line when a request ends.
+/// The lines of the stream, shared with the server, which flushes a partial line when a request ends.
 pub struct Lines {
     log: Log,
     /// The line that has no end yet.

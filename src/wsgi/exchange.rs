@@ -3,7 +3,7 @@
 //! ```text
 //! Closed --open--> Open --start--> Begun --head, write--> Sent --close--> Closed
 //!                    ^                |
-//!                    +---- refused ---+  (start with exc_info begins anew)
+//!                    +---- refused ---+  (start with exc_info begins again)
 //! ```
 
 use std::ptr::NonNull;

@@ -25,7 +25,7 @@ use super::offers::{ClientDisconnected, EarlyHints, Offers};
 use super::text;
 use crate::http::response::Refused;
 
-/// The object behind `start_response`. Access needs an attached thread, and the GIL allows only one at a time.
+/// The object that is `start_response`. Access needs an attached thread, and the GIL allows only one at a time.
 #[repr(C)]
 struct Object {
     base: ffi::PyObject,

@@ -1,8 +1,8 @@
 //! The hand-off: no request waits for a busy worker while another is idle, and a worker that leaves hands its connections over.
 //!
 //! ```text
-//! worker without a free slot ── complete request ──┐                    ┌──▶ worker with a free slot: serves it, has the
-//! worker that retires ───────── idle connection ───┴──▶ shared queue ───┘    connection from then on
+//! worker without a free permit ─ complete request ──┐                    ┌──▶ worker with a free permit: serves it, has the
+//! worker that retires ────────── idle connection ───┴──▶ shared queue ───┘    connection from then on
 //! ```
 //! Only a worker with a free permit has the queue in its poll, level-triggered and exclusive, as the listening sockets: the
 //! kernel wakes one of those that sleep. A worker that is woken takes a connection before it does anything else, while its permit
