@@ -305,6 +305,37 @@ fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
 }
 
 #[test]
+fn as_many_requests_wait_between_workers_with_threads_as_in_each() {
+    const THREADS: usize = 2;
+    const MAX_QUEUE: usize = 2;
+    let options = ["--threads", &THREADS.to_string(), "--max-queue", &MAX_QUEUE.to_string()];
+    let server = server(2, &options).start();
+    let clients = spread(&server, server.address(), 10);
+    let [first, second] = server.workers()[..] else { panic!("there are two") };
+    let (mut ones, mut others): (Vec<_>, Vec<_>) = clients.into_iter().partition(|(_, worker)| *worker == first);
+    // Calls that last: each worker keeps its first requests near its threads.
+    for (client, _) in ones[..THREADS].iter_mut().chain(&mut others[..THREADS]) {
+        client.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    for pid in [first, second] {
+        wait_for_calls(&server, pid, THREADS);
+    }
+    for (client, _) in &mut ones[THREADS..] {
+        client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+    let lent = || server.log().text().matches("lent a request").count();
+    wait_for("as many in the shared queue", SOON, || (lent() >= MAX_QUEUE).then_some(()));
+    server.open_gate("gate");
+    let statuses: Vec<u16> = ones[THREADS..].iter_mut().map(|(client, _)| client.response().status).collect();
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert!(served >= 2 * MAX_QUEUE && statuses.iter().all(|status| [200, 503].contains(status)), "{statuses:?}");
+    for (client, _) in ones[..THREADS].iter_mut().chain(&mut others[..THREADS]) {
+        assert_eq!(client.response().status, 200);
+    }
+    server.stop();
+}
+
+#[test]
 fn a_reload_closes_no_connection() {
     // Deadlines are handed over too, and those of the first connections count through all the reloads.
     let server = server(WORKERS, &["--keep-alive", "600", "--header-timeout", "600"]).start();

@@ -197,9 +197,12 @@ impl EventLoop {
     /// Gives a request that was just parked to another worker; returns whether it has. One that can wait in this worker
     /// (`patient`) may stay for a moment.
     pub(super) fn hand_over(&mut self, token: Token, patient: bool, ctx: &mut ThreadCtx) -> bool {
-        // Others that are kept for a moment are before it.
-        let waits = self.handoff.retry.is_some() && !self.parked.is_empty();
-        if waits || !self.handoff.enabled || !self.is_full() {
+        if !self.handoff.enabled || !self.is_full() {
+            return false;
+        }
+        let stay = self.stay(ctx);
+        // Others that are kept for a moment are before it; those that stay are kept for good.
+        if self.handoff.retry.is_some() && self.parked.len() > stay {
             return false;
         }
         let now = ctx.clock.ms();
@@ -208,7 +211,7 @@ impl EventLoop {
             self.handoff.retry = Some(soon);
             return false;
         }
-        let offer = if self.parked.len() < self.stay(ctx) { Offered::NoRoom } else { self.offer(token, ctx) };
+        let offer = if self.parked.len() < stay { Offered::NoRoom } else { self.offer(token, ctx) };
         if offer == Offered::NoRoom {
             self.handoff.retry = Some(ctx.clock.ms() + RETRY_MS);
         }
@@ -302,7 +305,7 @@ impl EventLoop {
     /// How many of the first requests that wait are not offered.
     fn stay(&self, ctx: &ThreadCtx) -> usize {
         let is_near = self.wants_help() && !self.handoff.hands_over && !ctx.scoreboard.others_adopt(ctx.slot);
-        if is_near { NEXT.min(self.permits) } else { 0 }
+        if is_near { NEXT.min(self.permits).min(self.max_queue) } else { 0 }
     }
 
     /// Offers the requests that wait, in order.
