@@ -5,6 +5,8 @@ mod common;
 use std::fs;
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
+
 use common::client::{Client, Response};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
@@ -96,6 +98,26 @@ fn no_more_requests_wait_than_may() {
         assert_eq!(client.response().status, 200);
     }
     server.stop();
+}
+
+#[test]
+fn requests_that_wait_are_not_begun_after_a_quick_stop() {
+    let mut server = server(2, &["--max-queue", "2", "--log-level", "debug"]).start();
+    let mut busy = occupy(&server, 2);
+    let mut waiting: Vec<Client> = (0..2).map(|_| ask(&server, "/gated")).collect();
+    // As above: the others wait by then.
+    wait_for("a refusal", SOON, || Some(server.get("/name")).filter(|response| response.status == 503));
+    server.signal(Signal::SIGQUIT);
+    server.log().wait(&["is told to leave (Quit)"]);
+    server.open_gate("gate");
+    for client in &mut busy {
+        assert_eq!(client.response().status, 200, "it ran");
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+    assert!(waiting.iter_mut().all(Client::is_closed));
+    let inside = fs::read_to_string(server.temp().join("inside")).expect("the application has made it");
+    assert_eq!(inside.lines().count(), 2, "nothing else is begun");
+    server.finish();
 }
 
 #[test]

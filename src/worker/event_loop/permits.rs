@@ -1,7 +1,7 @@
 //! Permits: whether one is free, and the queue of connections that wait for one.
 
 use super::iteration::Stage;
-use super::{Connection, EventLoop, ThreadCtx, ThreadId, Token, Work};
+use super::{Connection, EventLoop, Leaving, ThreadCtx, ThreadId, Token, Work};
 use crate::worker::overload::Refusal;
 
 impl EventLoop {
@@ -72,7 +72,8 @@ impl EventLoop {
         if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {
             return Some((Token::NONE, work));
         }
-        while self.iteration.parked > 0 {
+        // A worker that leaves at once finishes what runs, and begins nothing more.
+        while self.iteration.parked > 0 && self.leaving != Leaving::Now {
             self.iteration.parked -= 1;
             let token = self.parked.pop_front()?;
             let Some(connection) = self.find(token) else { continue };
