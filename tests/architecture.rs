@@ -108,7 +108,7 @@ const RULES: &[Rule] = &[
         modules: &["sys"],
         crates: &["libc", "nix"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::thread"],
-        why: "the queue carries connections: which are lent and who takes them is up to the workers",
+        why: "the queue carries connections: which are handed over and who takes them is up to the workers",
     },
     Rule {
         part: "scoreboard",
