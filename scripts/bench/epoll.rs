@@ -2,10 +2,11 @@
 //! with the same bytes. No parser, no limits, no timeouts: a yardstick, not a server. Listens at HOST:PORT.
 
 use std::collections::HashMap;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::os::fd::{AsFd, AsRawFd};
 use std::process::ExitCode;
 
+use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 use tapster::config::{Bind, Settings};
 use tapster::net::bind;
@@ -27,9 +28,9 @@ const LAST: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Len
 const LISTENER: Token = Token(usize::MAX);
 
 /// Reads once and answers; whether the connection goes on.
-fn serve(mut stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
-    let count = match stream.read(input) {
-        Ok(count) => count,
+fn serve(stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
+    let count = match stream.receive(input) {
+        Ok(got) => got.count,
         Err(error) => return error.kind() == ErrorKind::WouldBlock,
     };
     let mut keep = count > 0;
@@ -49,7 +50,11 @@ fn serve(mut stream: &Stream, input: &mut [u8], out: &mut Vec<u8>) -> bool {
         rest = &rest[end + 4..];
     }
     // The last answer leaves with the end.
-    if keep { stream.write_all(out).is_ok() } else { stream.write_last(out).is_ok_and(|_| false) }
+    if keep {
+        out.is_empty() || stream.send(out).is_ok_and(|sent| sent == out.len())
+    } else {
+        stream.send_last(out).is_ok_and(|_| false)
+    }
 }
 
 fn run(bind: Bind) -> std::io::Result<()> {
@@ -69,10 +74,11 @@ fn run(bind: Bind) -> std::io::Result<()> {
         }
         for event in &events {
             if event.token() == LISTENER {
-                let Ok((mut stream, _)) = listeners[0].accept() else { continue };
+                let Ok((stream, _)) = listeners[0].accept() else { continue };
                 if serve(&stream, &mut input, &mut out) {
-                    let token = Token(stream.as_raw_fd() as usize);
-                    poll.registry().register(&mut stream, token, Interest::READABLE)?;
+                    let fd = stream.descriptor().as_raw_fd();
+                    let token = Token(fd as usize);
+                    poll.registry().register(&mut SourceFd(&fd), token, Interest::READABLE)?;
                     connections.insert(token, stream);
                 }
             } else if connections.get(&event.token()).is_some_and(|stream| !serve(stream, &mut input, &mut out)) {

@@ -207,7 +207,7 @@ fn take_over(socket: OwnedFd, settings: &Settings) -> Result<Listener, String> {
 #[cfg(test)]
 mod tests {
     use std::fs;
-    use std::io::{Read, Write};
+    use std::io::Write;
     use std::net::{TcpListener, TcpStream};
     use std::os::fd::IntoRawFd;
     use std::os::unix::net::UnixStream;
@@ -216,6 +216,7 @@ mod tests {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 
     use super::*;
+    use crate::net::stream::{Got, PeerAddr};
     use crate::sys::process::FORKS;
 
     fn settings(binds: Vec<Bind>) -> Settings {
@@ -265,10 +266,10 @@ mod tests {
                 Err(error) => assert_eq!(error.kind(), io::ErrorKind::WouldBlock),
             }
         };
-        assert_eq!(peer, super::super::stream::PeerAddr::Tcp(client.local_addr().unwrap()));
-        assert_eq!((&stream).read(&mut [0; 8]).unwrap(), 1);
-        assert_eq!((&stream).read(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        assert!(getsockopt(&stream, sockopt::TcpNoDelay).unwrap());
+        assert_eq!(peer, PeerAddr::Tcp(client.local_addr().unwrap()));
+        assert_eq!(stream.receive(&mut [0; 8]).unwrap(), Got { count: 1, more: false });
+        assert_eq!(stream.receive(&mut [0; 8]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert!(getsockopt(&stream.descriptor(), sockopt::TcpNoDelay).unwrap());
     }
 
     #[test]

@@ -166,13 +166,13 @@ impl Connection {
 
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Preface | Phase::Head) && self.kept.is_none() && self.output.is_none()
+        matches!(self.phase, Phase::Preface | Phase::Head) && self.kept.is_none() && !self.has_unsent()
     }
 
     /// Whether it waits for a request, of which a part may have come.
     pub fn is_between_requests(&self) -> bool {
         let waits = matches!(self.phase, Phase::Preface | Phase::Head);
-        waits && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && self.output.is_none()
+        waits && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && !self.has_unsent()
     }
 
     /// Whether the application has its request or its stream.
@@ -223,7 +223,7 @@ impl Connection {
                 Next::Wait
             }
             Phase::Streaming(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
-            Phase::Head | Phase::Body(_) if self.output.is_some() => Next::Close(CloseReason::WriteStall),
+            Phase::Head | Phase::Body(_) if self.has_unsent() => Next::Close(CloseReason::WriteStall),
             Phase::Preface => {
                 self.miss_preface("did not come in time", ctx);
                 Next::Close(CloseReason::Idle)

@@ -11,7 +11,7 @@
 use crate::worker::threads::sync::{Arc, Mutex, PoisonError};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -65,7 +65,7 @@ pub fn offer(
     let early = std::mem::take(&mut job.early);
     let is_get = job.head.method.of(job.bytes(input)) == b"GET";
     let is_empty = matches!(job.framing.length, Length::None | Length::Known(0));
-    (is_get && is_empty && job.output.is_none() && !job.behind && job.rendered == 0).then(|| {
+    (is_get && is_empty && !link.has_unsent(&job.output) && !job.behind && job.rendered == 0).then(|| {
         let (link, scoreboard, early) = (link.clone(), scoreboard.clone(), Arc::new(early));
         Arc::new(HijackOffer { link, scoreboard, slot, thread, early, relay: Mutex::new(Relay::None) }) as Arc<dyn Takeover>
     })
@@ -73,8 +73,8 @@ pub fn offer(
 
 impl Takeover for HijackOffer {
     fn descriptor(&self) -> io::Result<OwnedFd> {
-        if self.early.is_empty() {
-            return self.link.stream.as_fd().try_clone_to_owned();
+        if self.early.is_empty() && self.link.stream.lends_descriptor() {
+            return self.link.stream.duplicate();
         }
         let (ours, theirs) = UnixStream::pair()?;
         *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Relay::Ready(ours);
@@ -114,7 +114,7 @@ impl HijackOffer {
     /// Copies between our end and the client until one of them ends.
     fn start_relay(&self, ours: &UnixStream) -> io::Result<Receiver<()>> {
         // Its calls are those of any stream socket; a TCP socket takes them as well.
-        let client = UnixStream::from(self.link.stream.as_fd().try_clone_to_owned()?);
+        let client = UnixStream::from(self.link.stream.duplicate()?);
         client.set_nonblocking(false)?;
         let (to_app, from_client) = (ours.try_clone()?, client.try_clone()?);
         let from_app = ours.try_clone()?;

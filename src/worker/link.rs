@@ -1,11 +1,8 @@
 //! The socket of a connection and its attributes, shared between the loop and a call.
 
 use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::net::stream::{PeerAddr, Stream};
 use crate::worker::app::{Client, Gone, Peer};
@@ -61,9 +58,13 @@ impl Link {
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP
     /// client that has closed its end may only have finished sending.
     pub fn is_reset(&self) -> bool {
-        // HUP and ERR are always reported. A failing poll means nothing for the client.
-        let mut fds = [PollFd::new(self.stream.as_fd(), PollFlags::empty())];
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        self.stream.is_reset()
+    }
+
+    /// Whether bytes wait to be sent: in `output`, which is the connection's or its call's, or in the stream.
+    #[inline]
+    pub fn has_unsent(&self, output: &Option<Box<Output>>) -> bool {
+        output.is_some() || self.stream.has_unsent()
     }
 
     /// Notes that the application takes the socket over; the connection serves no other request.
@@ -79,11 +80,7 @@ impl Link {
 
 impl Client for Link {
     fn has_left(&self) -> bool {
-        // nix does not have it.
-        let half_closed = PollFlags::from_bits_retain(libc::POLLRDHUP);
-        let mut fds = [PollFd::new(self.stream.as_fd(), half_closed)];
-        // HUP and ERR are always reported. A failing poll means nothing for the client.
-        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|count| count > 0)
+        self.stream.has_left()
     }
 }
 

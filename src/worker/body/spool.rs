@@ -3,11 +3,10 @@
 //! An allocation whose size the client influences may fail; then the body goes to the file too.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::sys::read::read_behind;
+use crate::net::stream::{Got, Stream};
 
 use super::disk::{Disk, TempFile};
 use crate::worker::app::{RequestBody, StorageError};
@@ -159,15 +158,13 @@ impl Spool {
         self.file.is_none() && self.memory.len() < self.buffer && self.reserve(1)
     }
 
-    /// Reads at most `left` bytes straight to memory, after [`Spool::takes_more`]; returns how many were asked for and came.
-    pub fn read(&mut self, fd: BorrowedFd<'_>, left: u64) -> (usize, io::Result<usize>) {
+    /// Reads at most `left` bytes straight to memory, after [`Spool::takes_more`].
+    pub fn receive(&mut self, stream: &Stream, left: u64) -> io::Result<Got> {
         let most = READ_MAX.min(self.buffer - self.memory.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
         let max = if self.reserve(most) { most } else { most.min(self.memory.capacity() - self.memory.len()) };
-        let result = read_behind(fd, &mut self.memory, max);
-        if let Ok(count) = result {
-            self.len += count as u64;
-        }
-        (max, result)
+        let got = stream.receive_behind(&mut self.memory, max)?;
+        self.len += got.count as u64;
+        Ok(got)
     }
 
     /// The part of the budget that its memory has.
@@ -314,9 +311,9 @@ mod tests {
 
     #[test]
     fn a_body_read_past_the_buffers_is_whole_in_memory_or_in_a_file() {
-        use std::os::fd::AsFd;
         for buffer in [100_000, 300_000, 1_000_000] {
             let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
+            let reader = Stream::Unix(mio::net::UnixStream::from_std(reader));
             let sent: Vec<u8> = (0..500_000_usize).map(|number| number as u8).collect();
             let sending = std::thread::spawn({
                 let sent = sent.clone();
@@ -326,10 +323,10 @@ mod tests {
             while body.len() < sent.len() as u64 {
                 if body.takes_more() {
                     let left = sent.len() as u64 - body.len();
-                    assert!(body.read(reader.as_fd(), left).1.unwrap() > 0);
+                    assert!(body.receive(&reader, left).unwrap().count > 0);
                 } else {
                     let mut piece = [0; 1000];
-                    let count = (&reader).read(&mut piece).unwrap();
+                    let count = reader.receive(&mut piece).unwrap().count;
                     body.push(&piece[..count]).unwrap();
                 }
             }

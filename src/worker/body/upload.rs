@@ -3,12 +3,12 @@
 //! A body of known length is read straight to its final place, once the read buffer is used up.
 
 use std::io;
-use std::os::fd::BorrowedFd;
 
 use crate::http::body::Decoder;
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::Head;
+use crate::net::stream::{Got, Stream};
 
 use super::spool::{BodyBudget, Lease, Spool};
 use crate::worker::app::{RequestBody, StorageError};
@@ -92,12 +92,11 @@ impl Upload {
         }
     }
 
-    /// Reads at most `left` bytes of the body, as [`Self::left`] returns it, from this socket to their final place. Returns how
-    /// many bytes it asked for, too.
-    pub fn receive(&mut self, socket: BorrowedFd<'_>, left: u64) -> (usize, io::Result<usize>) {
-        let (wanted, result) = self.spool.read(socket, left);
-        self.decoder.pass(*result.as_ref().unwrap_or(&0) as u64);
-        (wanted, result)
+    /// Reads at most `left` bytes of the body, as [`Self::left`] returns it, from this stream to their final place.
+    pub fn receive(&mut self, stream: &Stream, left: u64) -> io::Result<Got> {
+        let got = self.spool.receive(stream, left)?;
+        self.decoder.pass(got.count as u64);
+        Ok(got)
     }
 
     /// Bytes still to come, if they are all data and can be read straight to memory.

@@ -30,7 +30,7 @@ const MOVES_MAX: u8 = 8;
 impl Connection {
     /// The data that another worker needs to continue with it; `None` when it cannot go now.
     pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
-        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
+        if self.has_unsent() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
         let (kind, time, input, owners) = match &self.phase {
@@ -59,7 +59,7 @@ impl Connection {
     }
 
     fn handoff_of(&self, queued: &QueuedRequest) -> Option<HandoffMessage<'static>> {
-        if self.output.is_some() || self.held || self.moves >= MOVES_MAX {
+        if self.has_unsent() || self.held || self.moves >= MOVES_MAX {
             return None;
         }
         let rest: &[u8] = match self.kept.as_deref() {
@@ -74,7 +74,7 @@ impl Connection {
 
     fn message<'a>(&self, kind: HandoffKind, time: u64, input: Cow<'a, [u8]>, owners: usize) -> Option<HandoffMessage<'a>> {
         // The application may keep a request's `tapster.client_disconnected`.
-        if Arc::strong_count(&self.link) > owners {
+        if Arc::strong_count(&self.link) > owners || !self.link.stream.can_travel() {
             return None;
         }
         let Link { peer, proxy, listener, .. } = &*self.link;

@@ -1,8 +1,8 @@
 //! Reading from a connection's socket: the state after an edge, and after a read.
 
-use std::io::{self, Read};
+use std::io;
 
-use crate::net::stream::Stream;
+use crate::net::stream::{Got, Stream};
 use crate::worker::ctx::ThreadCtx;
 
 use super::{CloseReason, Connection, Next, Phase};
@@ -53,22 +53,18 @@ impl Connection {
 
     /// One read. `Ok(0)`: nothing is there now. An error is the reason for the connection's end.
     pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, CloseReason> {
-        self.read_with(|mut stream| (buffer.len(), stream.read(buffer)))
+        self.read_with(|stream| stream.receive(buffer))
     }
 
-    /// One read by `act`, which returns how many bytes it asked for, and the result.
-    pub(in crate::worker) fn read_with(
-        &mut self,
-        mut act: impl FnMut(&Stream) -> (usize, io::Result<usize>),
-    ) -> Result<usize, CloseReason> {
+    /// One read by `act`.
+    pub(in crate::worker) fn read_with(&mut self, mut act: impl FnMut(&Stream) -> io::Result<Got>) -> Result<usize, CloseReason> {
         loop {
-            let (wanted, result) = act(&self.link.stream);
-            match result {
-                Ok(0) => return Err(CloseReason::ClientClosed),
-                Ok(count) => {
-                    // A short read has emptied the socket: the next bytes, or the end, come with a new edge. An end that came
-                    // together with these bytes has had its edge.
-                    self.readable = self.ended || count == wanted;
+            match act(&self.link.stream) {
+                Ok(Got { count: 0, .. }) => return Err(CloseReason::ClientClosed),
+                Ok(Got { count, more }) => {
+                    // If no more is there, the next bytes, or the end, come with a new edge. An end that came together with these
+                    // bytes has had its edge.
+                    self.readable = self.ended || more;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

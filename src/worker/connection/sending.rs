@@ -9,13 +9,19 @@ use crate::worker::send::output::Sent;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 impl Connection {
+    /// Whether bytes wait that the socket has not taken. Those in the outbox have not been offered to it.
+    #[inline]
+    pub(in crate::worker) fn has_unsent(&self) -> bool {
+        self.link.has_unsent(&self.output)
+    }
+
     /// Whether the next bytes are sent, or the connection is read to its end, without the outbox.
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
             Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
             Phase::Body(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => true,
         };
-        apart || self.output.is_some()
+        apart || self.has_unsent()
     }
 
     /// Sends all there is, in order. Bytes that wait may never have been tried ([`crate::worker::send::outlet::SocketOutlet`]):
@@ -31,7 +37,7 @@ impl Connection {
     /// Sends the bytes that wait; stops when the socket is full.
     #[inline]
     pub(super) fn send_waiting(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        if self.output.is_some() { self.send_output(ctx) } else { Ok(()) }
+        if self.has_unsent() { self.send_output(ctx) } else { Ok(()) }
     }
 
     #[inline(never)]
@@ -83,7 +89,7 @@ impl Connection {
     /// The step after an attempt to send.
     pub(in crate::worker) fn after_send(&mut self, result: Result<(), Gone>, ctx: &ThreadCtx) -> Flow {
         match result {
-            Ok(()) if self.output.is_none() => Ok(()),
+            Ok(()) if !self.has_unsent() => Ok(()),
             Ok(()) => {
                 self.await_reader(ctx);
                 Err(Next::Wait)

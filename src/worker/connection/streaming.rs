@@ -1,9 +1,7 @@
 //! Sends the blocks that a stream has given, and has it asked for more.
 
 use std::io;
-use std::os::fd::AsFd;
 
-use crate::sys::sendfile::sendfile;
 use crate::worker::app::Produced;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::send::output;
@@ -40,7 +38,7 @@ impl Connection {
     /// Takes back a stream that was asked for a block.
     pub(in crate::worker) fn take_step(&mut self, mut answer: Box<Streaming>, step: Produced, ctx: &ThreadCtx) {
         answer.pending = match step {
-            Produced::Rendered if ctx.out.is_empty() && self.output.is_none() => Pending::Empty,
+            Produced::Rendered if ctx.out.is_empty() && !self.has_unsent() => Pending::Empty,
             Produced::Rendered | Produced::End(_) => Pending::Nothing,
             Produced::LargeBlock => Pending::Block(0),
             Produced::File { offset, len } => Pending::File { offset, left: len },
@@ -85,7 +83,7 @@ impl Connection {
             let Some(file) = answer.stream.file() else {
                 return self.cut_file(answer, "was closed", ctx);
             };
-            match sendfile(self.link.stream.as_fd(), file, offset, left.min(batch)) {
+            match self.link.stream.send_file(file, offset, left.min(batch)) {
                 Ok(0) => return self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
                 Ok(sent) => {
                     offset += sent;

@@ -1,7 +1,6 @@
 //! How a body comes: read straight to its final place, once the read buffer is used up.
 
 use crate::worker::ctx::ThreadCtx;
-use std::os::fd::AsFd;
 
 use super::{Connection, Flow, Next, Phase};
 
@@ -11,7 +10,7 @@ impl Connection {
         let Phase::Body(upload) = &mut self.phase else { return None };
         let left = upload.left()?;
         let Phase::Body(mut upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
-        let result = self.read_with(|stream| upload.receive(stream.as_fd(), left));
+        let result = self.read_with(|stream| upload.receive(stream, left));
         let count = *result.as_ref().unwrap_or(&0);
         if count as u64 == left {
             return Some(self.take_body(upload, ctx));

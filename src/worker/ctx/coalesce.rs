@@ -41,7 +41,7 @@ impl ThreadCtx {
             if answer.response_head.is_empty() {
                 answer.response_head = copy_of_head(self.response_head(&self.out[before.min(self.out.len())..]));
             }
-            if step != Produced::Rendered || output.is_some() || self.clock.ns() >= until || !self.pass_on(answer) {
+            if step != Produced::Rendered || answer.link.has_unsent(output) || self.clock.ns() >= until || !self.pass_on(answer) {
                 break step;
             }
         };

@@ -4,11 +4,7 @@
 //! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
 //! new connection is read, answered and closed without the poll ever knowing of it.
 
-use std::os::fd::AsRawFd;
 use std::sync::Arc;
-
-use mio::Interest;
-use mio::unix::SourceFd;
 
 use crate::net::stream::{PeerAddr, Stream};
 use crate::worker::app::Peer;
@@ -100,11 +96,9 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered && (!connection.is_serving() || connection.output.is_some()) {
+                if !connection.registered && (!connection.is_serving() || connection.has_unsent()) {
                     connection.registered = true;
-                    let interest = Interest::READABLE | Interest::WRITABLE;
-                    let fd = connection.link.stream.as_raw_fd();
-                    if let Err(error) = self.poll.registry().register(&mut SourceFd(&fd), token.into(), interest) {
+                    if let Err(error) = connection.link.stream.watch(self.poll.registry(), token.into()) {
                         ctx.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
                         return self.close(token, CloseReason::Cut, ctx);
                     }

@@ -15,7 +15,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::config::Settings;
 use crate::handoff::{HandoffKind, HandoffMessage, Packet, Queue};
@@ -238,7 +238,7 @@ impl EventLoop {
         }
         let connection = &self.connections[token.key()];
         let Some(message) = connection.handoff() else { return Offered::Kept };
-        match self.handoff.queue.send(&message, connection.link.stream.as_fd()) {
+        match self.handoff.queue.send(&message, connection.link.stream.descriptor()) {
             Ok(true) => {}
             Ok(false) => return Offered::NoRoom,
             Err(error) if is_replaced(&error) => {

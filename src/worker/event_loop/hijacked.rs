@@ -1,9 +1,5 @@
 //! Connections that the application takes over ([`crate::worker::hijack`]), as the loop sees them.
 
-use std::os::fd::AsRawFd;
-
-use mio::unix::SourceFd;
-
 use super::{EventLoop, ThreadCtx, Token};
 
 impl EventLoop {
@@ -11,9 +7,8 @@ impl EventLoop {
     pub(super) fn unwatch(&mut self, token: Token) {
         let connection = &mut self.connections[token.key()];
         if std::mem::take(&mut connection.registered) {
-            let fd = connection.link.stream.as_raw_fd();
             // Fails only for a socket that is not registered.
-            let _ = self.poll.registry().deregister(&mut SourceFd(&fd));
+            let _ = connection.link.stream.unwatch(self.poll.registry());
         }
     }
 

@@ -60,7 +60,7 @@ impl Outlet for SocketOutlet<'_> {
         }
         let mut before = Vec::new();
         if let Some(coalescing) = &mut self.coalescing
-            && self.output.is_none()
+            && !self.link.has_unsent(self.output)
             && !self.behind
         {
             match coalescing.lay(out) {

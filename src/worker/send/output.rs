@@ -4,11 +4,10 @@
 //! produce while the client does not read: its bytes beyond [`MEMORY_MAX`] go to a temporary file, so that neither memory grows
 //! nor the application waits.
 
-use std::io::{self, IoSlice, Write};
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 
 use crate::net::stream::Stream;
-use crate::sys::sendfile::sendfile;
 
 use crate::worker::app::Gone;
 use crate::worker::app::StorageError;
@@ -94,10 +93,10 @@ impl Output {
     }
 
     /// Sends until nothing is left or the socket is full.
-    pub fn send(&mut self, mut stream: &Stream) -> io::Result<Sent> {
+    pub fn send(&mut self, stream: &Stream) -> io::Result<Sent> {
         let mut progress = false;
         while self.at < self.bytes.len() {
-            match written(stream.write(&self.bytes[self.at..]))? {
+            match written(stream.send(&self.bytes[self.at..]))? {
                 Some(sent) => self.at += sent,
                 None => return Ok(Sent::Blocked { progress }),
             }
@@ -106,7 +105,7 @@ impl Output {
         if let Some(overflow) = &mut self.overflow {
             while overflow.read < overflow.file.len() {
                 let left = overflow.file.len() - overflow.read;
-                match sendfile(stream.as_fd(), overflow.file.file().as_fd(), overflow.read, left) {
+                match stream.send_file(overflow.file.file().as_fd(), overflow.read, left) {
                     Ok(sent) => overflow.read += sent,
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Sent::Blocked { progress }),
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -149,14 +148,14 @@ fn in_vain(error: io::Error) -> io::Result<Option<usize>> {
 
 /// Sends `bytes` in as few calls as the socket allows; returns how many it took. See [`send_parts`].
 #[inline]
-pub fn send(mut stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
-    send_by(bytes, |bytes| stream.write(bytes))
+pub fn send(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
+    send_by(bytes, |bytes| stream.send(bytes))
 }
 
 /// As [`send`], but bytes that fill no segment may leave only with the end of the stream, which must follow at once.
 #[inline]
 pub fn send_last(stream: &Stream, bytes: &[u8]) -> io::Result<usize> {
-    send_by(bytes, |bytes| stream.write_last(bytes))
+    send_by(bytes, |bytes| stream.send_last(bytes))
 }
 
 #[inline]
@@ -173,7 +172,7 @@ fn send_by(bytes: &[u8], mut write: impl FnMut(&[u8]) -> io::Result<usize>) -> i
 
 /// Sends `parts` in order in as few calls as the socket allows; returns how many bytes it took in all.
 /// Fewer than there are means that the socket is full: a short write ends the attempt, for its edge comes with free space.
-pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
+pub fn send_parts(stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
     let total: usize = parts.iter().map(|part| part.len()).sum();
     let mut sent = 0;
     while sent < total {
@@ -185,8 +184,8 @@ pub fn send_parts(mut stream: &Stream, parts: [&[u8]; 3]) -> io::Result<usize> {
         });
         let lone = rest.iter().filter(|part| !part.is_empty()).count() == 1;
         let result = match rest.iter().find(|part| !part.is_empty()) {
-            Some(part) if lone => stream.write(part),
-            _ => stream.write_vectored(&rest.map(IoSlice::new)),
+            Some(part) if lone => stream.send(part),
+            _ => stream.send_slices(&rest.map(IoSlice::new)),
         };
         match written(result)? {
             Some(0) => continue,
