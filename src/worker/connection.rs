@@ -40,10 +40,14 @@ mod request;
 mod sending;
 mod serving;
 mod streaming;
+mod timer;
 mod uploading;
 mod waiting;
 
 use ending::Linger;
+use handoff::Arrival;
+use reading::Io;
+use timer::Timer;
 
 pub use super::token::Token;
 pub use ending::CloseReason;
@@ -103,34 +107,21 @@ pub struct Connection {
     pub(super) kept: Option<Box<Kept>>,
     /// Bytes that the socket did not take.
     pub(super) output: Option<Box<Output>>,
-    /// Whether the socket may have bytes for us (edge-triggered: true until a short read).
-    readable: bool,
-    /// Whether an edge has reported the client's end: no other edge will, so a short read does not mean that the socket is empty.
-    ended: bool,
+    /// What is known of the socket.
+    pub io: Io,
     /// Whether bytes of it are in the outbox.
     pub(super) held: bool,
-    /// Whether it is registered with the poll.
-    pub registered: bool,
-    /// Whether it has a place in the loop's queue for permits.
+    /// Steps left of its budget.
+    pub(super) budget: u8,
+    /// How its next request has come to its turn.
+    pub(super) arrival: Arrival,
+    /// Whether it has a place in the loop's queue for permits. It keeps the place when its request is refused meanwhile, so its
+    /// next request may be at a desk at the same time.
     pub queued: bool,
     /// The thread at whose desk its request is, as far as the loop knows.
     pub desk: Option<ThreadId>,
-    /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
-    pub(super) unread: bool,
-    /// Whether the client has said that nothing follows its request.
-    is_last: bool,
-    /// Steps left of its budget.
-    pub(super) budget: u8,
-    /// Since when its request waits, if another worker has handed it over: nanoseconds of the loop's clock; 0: it has not.
-    pub(super) since: u64,
-    /// Whether its next request has waited here or elsewhere, so that its client may have left.
-    pub(super) waited: bool,
-    /// How often the request was handed over.
-    pub(super) moves: u8,
-    /// Its deadline, in milliseconds of the loop's clock.
-    pub(super) deadline: u64,
-    /// When its live timer entry fires; `u64::MAX` when it has none.
-    pub armed: u64,
+    /// Its deadline and its entry in the loop's timers.
+    pub timer: Timer,
 }
 
 impl Connection {
@@ -142,26 +133,14 @@ impl Connection {
             phase: Phase::Head,
             kept: None,
             output: None,
-            readable: true,
-            ended: false,
+            io: Io::new(),
             held: false,
-            registered: false,
+            budget: BUDGET,
+            arrival: Arrival::default(),
             queued: false,
             desk: None,
-            unread: false,
-            is_last: false,
-            budget: BUDGET,
-            since: 0,
-            waited: false,
-            moves: 0,
-            deadline,
-            armed: u64::MAX,
+            timer: Timer::new(deadline),
         }
-    }
-
-    /// Its deadline, in milliseconds of the loop's clock.
-    pub fn deadline(&self) -> u64 {
-        self.deadline
     }
 
     /// Whether it waits for a request of which nothing has come.
@@ -182,7 +161,7 @@ impl Connection {
 
     /// Shortens the wait of an idle connection, when the worker leaves.
     pub fn hurry(&mut self, deadline: u64) {
-        self.deadline = self.deadline.min(deadline);
+        self.timer.deadline = self.timer.deadline.min(deadline);
     }
 
     /// Drives it with a new budget.
@@ -219,7 +198,7 @@ impl Connection {
     pub fn expire(&mut self, ctx: &mut ThreadCtx) -> Next {
         match &self.phase {
             Phase::Serving => {
-                self.deadline = u64::MAX;
+                self.timer.deadline = u64::MAX;
                 Next::Wait
             }
             Phase::Streaming(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
@@ -276,7 +255,7 @@ impl Connection {
                 }
             }
             // A place in the queue is only for connections that still exist.
-            Phase::Waiting(_) if self.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
+            Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
             Phase::Streaming(_) => self.go_on_answering(ctx),
             &Phase::Closing(fate) => {

@@ -80,7 +80,7 @@ impl Connection {
             Fate::Hijacked { in_use: true } => {
                 let now = ctx.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: false });
-                self.deadline = now + LAST_WORDS_MS;
+                self.timer.deadline = now + LAST_WORDS_MS;
                 Ok(())
             }
             Fate::Hijacked { in_use: false } => self.take_back(ctx),
@@ -97,7 +97,7 @@ impl Connection {
                 let now = ctx.clock.ms();
                 self.phase = Phase::Linger(Linger { left: LINGER_BYTES, until: now + LINGER_TOTAL_MS, shut: true });
                 // A client that has sent nothing more may keep an idle connection open, and the worker would wait for it.
-                self.deadline = now + if ctx.draining && !self.unread { DRAIN_IDLE_MS } else { LINGER_MS };
+                self.timer.deadline = now + if ctx.draining && !self.io.unread { DRAIN_IDLE_MS } else { LINGER_MS };
                 Ok(())
             }
             Fate::Reset => {
@@ -112,15 +112,15 @@ impl Connection {
     /// Whether a plain close ends the connection in order: all was read, and nothing will follow. Bytes that come after a close
     /// reset the connection, and the answer that is on its way is lost (RFC 9112 section 9.6).
     fn is_silent(&mut self, ctx: &mut ThreadCtx) -> bool {
-        if self.unread {
+        if self.io.unread {
             return false;
         }
         if self.has_read_all() {
-            return self.is_last;
+            return self.io.is_last;
         }
         // A connection that was adopted with its request has not been read in this worker.
         match self.read(ctx.input.space()) {
-            Ok(0) => self.is_last,
+            Ok(0) => self.io.is_last,
             Ok(_) => false,
             Err(_) => true,
         }
@@ -133,23 +133,23 @@ impl Connection {
             return Err(Next::Close(CloseReason::Cut));
         }
         // Its edges were not reported meanwhile.
-        (self.unread, self.readable) = (true, true);
+        (self.io.unread, self.io.readable) = (true, true);
         self.end(Fate::Close, ctx)
     }
 
     /// Throws away the bytes that the client still sends.
     pub(super) fn linger(&mut self, Linger { left, until, shut }: Linger, ctx: &mut ThreadCtx) -> Flow {
         if !shut {
-            return if self.ended { self.take_back(ctx) } else { Err(Next::Wait) };
+            return if self.io.ended { self.take_back(ctx) } else { Err(Next::Wait) };
         }
-        if !self.readable {
+        if !self.io.readable {
             return Err(Next::Wait);
         }
         match self.read(ctx.input.space()) {
             Ok(0) => Err(Next::Wait),
             Ok(count) if (count as u64) < left => {
                 self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });
-                self.deadline = until.min(ctx.clock.ms() + LINGER_MS);
+                self.timer.deadline = until.min(ctx.clock.ms() + LINGER_MS);
                 Ok(())
             }
             Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),

@@ -27,10 +27,21 @@ const _: () = assert!(INPUT_MAX <= READ_SIZE);
 /// each time it is copied.
 const MOVES_MAX: u8 = 8;
 
+/// How a request has come to its turn on this connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Arrival {
+    /// Since when it waits, if another worker has handed it over: nanoseconds of the loop's clock; 0: it has not.
+    pub(super) since: u64,
+    /// How often it was handed over.
+    pub(super) moves: u8,
+    /// Whether it has waited here or elsewhere, so that its client may have left.
+    pub(in crate::worker) waited: bool,
+}
+
 impl Connection {
     /// The data that another worker needs to continue with it; `None` when it cannot go now.
     pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
-        if self.has_unsent() || self.held || self.moves >= MOVES_MAX {
+        if self.has_unsent() || self.held || self.arrival.moves >= MOVES_MAX {
             return None;
         }
         let (kind, time, input, owners) = match &self.phase {
@@ -44,7 +55,7 @@ impl Connection {
                     // Bytes that may be a request are served here.
                     Some(Kept::Head(..) | Kept::Preface(_) | Kept::Rest(_) | Kept::Refused) => return None,
                 };
-                (HandoffKind::Idle, self.deadline.saturating_mul(NS_PER_MS), input, 1)
+                (HandoffKind::Idle, self.timer.deadline.saturating_mul(NS_PER_MS), input, 1)
             }
             Phase::Preface | Phase::Body(_) | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 return None;
@@ -59,7 +70,7 @@ impl Connection {
     }
 
     fn handoff_of(&self, queued: &QueuedRequest) -> Option<HandoffMessage<'static>> {
-        if self.has_unsent() || self.held || self.moves >= MOVES_MAX {
+        if self.has_unsent() || self.held || self.arrival.moves >= MOVES_MAX {
             return None;
         }
         let rest: &[u8] = match self.kept.as_deref() {
@@ -82,7 +93,15 @@ impl Connection {
             None => (address(peer)?, None),
             Some(proxy) => (address(proxy)?, address(peer)?),
         };
-        Some(HandoffMessage { kind, moves: self.moves + 1, listener: u16::try_from(*listener).ok()?, peer, client, time, input })
+        Some(HandoffMessage {
+            kind,
+            moves: self.arrival.moves + 1,
+            listener: u16::try_from(*listener).ok()?,
+            peer,
+            client,
+            time,
+            input,
+        })
     }
 
     /// Continues where another worker was. That worker may have had other limits, or may have been broken into: its input is
@@ -90,10 +109,10 @@ impl Connection {
     /// the loop's clock.
     pub fn adopt(&mut self, message: HandoffMessage<'_>, now: u64, rules: &Rules, memory: &InputBudget) {
         match message.kind {
-            HandoffKind::Request => (self.since, self.waited, self.moves) = (message.time.min(now), true, message.moves),
+            HandoffKind::Request => self.arrival = Arrival { since: message.time.min(now), moves: message.moves, waited: true },
             HandoffKind::Idle => {
                 let longest = if message.input.is_empty() { rules.keep_alive.max(DRAIN_IDLE_MS) } else { rules.header_timeout };
-                self.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
+                self.timer.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
             }
         }
         if !message.input.is_empty() {
@@ -211,13 +230,13 @@ mod tests {
         assert_eq!(held.handoff(), None);
         assert_eq!(waiting(head, RequestBody::Memory(vec![0; INPUT_MAX])).handoff(), None);
         let mut weary = waiting(head, RequestBody::Empty);
-        weary.moves = MOVES_MAX;
+        weary.arrival.moves = MOVES_MAX;
         assert_eq!(weary.handoff(), None);
-        weary.moves = MOVES_MAX - 1;
+        weary.arrival.moves = MOVES_MAX - 1;
         let message = weary.handoff().unwrap();
         let mut next = waiting(head, RequestBody::Empty);
         take_over(&mut next, message);
-        assert_eq!((next.since, next.moves), (93, MOVES_MAX));
+        assert_eq!((next.arrival.since, next.arrival.moves), (93, MOVES_MAX));
         assert!(matches!(next.kept.as_deref(), Some(Kept::Rest(bytes)) if **bytes == *head.as_bytes()));
     }
 
@@ -239,7 +258,7 @@ mod tests {
                 .kept
                 .as_deref()
                 .map_or(&b""[..], |kept| if let Kept::Rest(bytes) = kept { bytes } else { b"not to be read" });
-            assert_eq!((next.deadline(), kept), (5_000, input));
+            assert_eq!((next.timer.deadline, kept), (5_000, input));
         }
         connection.kept = Some(Kept::rest(b"GET / HTTP/1.1\r\n\r\n", &memory));
         assert_eq!(connection.handoff(), None, "a request that has its turn here");
@@ -261,11 +280,11 @@ mod tests {
         };
         let rules = Rules::of(&Settings::default());
         take_over(&mut next, message(HandoffKind::Idle, b""));
-        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.keep_alive);
+        assert_eq!(next.timer.deadline, NOW / NS_PER_MS + rules.keep_alive);
         take_over(&mut next, message(HandoffKind::Idle, b"GET"));
-        assert_eq!(next.deadline(), NOW / NS_PER_MS + rules.header_timeout);
+        assert_eq!(next.timer.deadline, NOW / NS_PER_MS + rules.header_timeout);
         take_over(&mut next, message(HandoffKind::Request, b"GET"));
-        assert_eq!(next.since, NOW);
+        assert_eq!(next.arrival.since, NOW);
     }
 
     /// The clock of the worker that takes over, in nanoseconds.

@@ -39,7 +39,7 @@ impl Connection {
                     self.name_client(client);
                 }
                 self.phase = Phase::Head;
-                self.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
+                self.timer.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 Ok(())
             }
             Ok(None) => {

@@ -18,16 +18,38 @@ pub enum Edge {
     Ended,
 }
 
+/// What is known of a connection's socket.
+#[derive(Debug)]
+pub struct Io {
+    /// Whether it may have bytes for us (edge-triggered: true until a read finds that no more are there).
+    pub(super) readable: bool,
+    /// Whether an edge has reported the client's end: no other edge will, so a read that finds no more bytes proves nothing.
+    pub(super) ended: bool,
+    /// Whether bytes of the client were left unread, so that a plain close would reset the connection.
+    pub(super) unread: bool,
+    /// Whether the client has said that nothing follows its request.
+    pub(super) is_last: bool,
+    /// Whether it is registered with the poll.
+    pub registered: bool,
+}
+
+impl Io {
+    /// Of a socket that was just accepted: its request is usually there already.
+    pub(super) fn new() -> Self {
+        Self { readable: true, ended: false, unread: false, is_last: false, registered: false }
+    }
+}
+
 impl Connection {
     /// Notes an edge of the socket.
     pub fn ready(&mut self, edge: Edge) {
-        self.readable |= edge != Edge::Writable;
-        self.ended |= edge == Edge::Ended;
+        self.io.readable |= edge != Edge::Writable;
+        self.io.ended |= edge == Edge::Ended;
     }
 
     /// Reads the bytes that are there; returns whether they are in the thread context, and not in the final place of its body.
     pub(super) fn read_more(&mut self, ctx: &mut ThreadCtx) -> Result<bool, Next> {
-        if !self.readable {
+        if !self.io.readable {
             return Err(Next::Wait);
         }
         let was_idle = matches!(self.phase, Phase::Head) && self.kept.is_none();
@@ -39,7 +61,7 @@ impl Connection {
             Ok(count) => {
                 ctx.input.filled(count);
                 if was_idle {
-                    self.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
+                    self.timer.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 }
                 Ok(true)
             }
@@ -64,11 +86,11 @@ impl Connection {
                 Ok(Got { count, more }) => {
                     // If no more is there, the next bytes, or the end, come with a new edge. An end that came together with these
                     // bytes has had its edge.
-                    self.readable = self.ended || more;
+                    self.io.readable = self.io.ended || more;
                     return Ok(count);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    self.readable = false;
+                    self.io.readable = false;
                     return Ok(0);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -79,6 +101,6 @@ impl Connection {
 
     /// Whether no bytes of the client are known to be left unread, so that a plain close ends the connection in order.
     pub(in crate::worker) fn has_read_all(&self) -> bool {
-        !self.unread && !self.readable
+        !self.io.unread && !self.io.readable
     }
 }

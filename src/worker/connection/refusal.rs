@@ -146,7 +146,7 @@ impl Connection {
         let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
         let date = *ctx.date.at(ctx.clock.wall());
         let sent = page::render_with(&mut ctx.out, status, detail, fields, version, head_only, &date);
-        self.unread = true;
+        self.io.unread = true;
         self.phase = Phase::Closing(Fate::Close);
         sent
     }

@@ -129,7 +129,7 @@ impl Connection {
                 };
                 (upload.head, upload.bytes) = (std::mem::take(&mut ctx.job.head), bytes);
                 self.phase = Phase::Body(Box::new(upload));
-                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+                self.timer.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
                 if wants_continue {
                     ctx.out.extend_from_slice(CONTINUE);
                 }
@@ -150,7 +150,7 @@ impl Connection {
         ctx.input.used(fed.used);
         if !fed.done {
             self.phase = Phase::Body(upload);
-            self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+            self.timer.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
             return Ok(());
         }
         let mut upload = *upload;

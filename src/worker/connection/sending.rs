@@ -82,7 +82,7 @@ impl Connection {
     /// is refused in time, whether the answers before it are read or not.
     fn await_reader(&mut self, ctx: &ThreadCtx) {
         if !self.is_waiting() {
-            self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+            self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         }
     }
 

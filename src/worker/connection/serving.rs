@@ -23,13 +23,13 @@ impl Connection {
             }
         }
         let job = &mut ctx.job;
-        self.is_last = !job.framing.persistent;
+        self.io.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
-        job.queued = match std::mem::take(&mut self.since) {
+        job.queued = match std::mem::take(&mut self.arrival.since) {
             0 => 0,
             since => ctx.clock.ns().saturating_sub(since),
         };
-        job.waited = std::mem::take(&mut self.waited);
+        job.waited = std::mem::take(&mut self.arrival.waited);
         self.send_along(job);
         self.phase = Phase::Serving;
         Err(Next::Work(Work::Call))
@@ -76,9 +76,9 @@ impl Connection {
 
     /// Takes back the result of the application's side.
     pub fn served(&mut self, served: Served, ctx: &mut ThreadCtx) {
-        self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+        self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         self.desk = None;
-        self.moves = 0;
+        self.arrival.moves = 0;
         match served {
             Served::Whole(output, fate) | Served::Ended(output, fate) => {
                 self.link.claim.end();
@@ -131,7 +131,7 @@ impl Connection {
                 } else {
                     ctx.rules.keep_alive
                 };
-                self.deadline = ctx.clock.ms() + wait;
+                self.timer.deadline = ctx.clock.ms() + wait;
                 self.take_kept(ctx);
             }
             Fate::Close | Fate::CloseWithFin | Fate::Cut | Fate::Reset | Fate::Hijacked { .. } => {

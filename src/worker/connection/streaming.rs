@@ -67,7 +67,7 @@ impl Connection {
         }
         answer.pending = Pending::Block(at);
         if sent > 0 {
-            self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+            self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         }
         Err(Next::Wait)
     }
@@ -90,7 +90,7 @@ impl Connection {
                     left -= sent;
                     batch -= sent;
                     answer.pending = Pending::File { offset, left };
-                    self.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+                    self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Next::Wait),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

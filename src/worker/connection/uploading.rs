@@ -19,7 +19,7 @@ impl Connection {
         Some(match result {
             Ok(0) => Err(Next::Wait),
             Ok(_) => {
-                self.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+                self.timer.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
                 Ok(())
             }
             Err(reason) => Err(Next::Close(self.lost(reason, ctx))),

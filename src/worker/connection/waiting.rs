@@ -19,7 +19,7 @@ impl Connection {
             }
             Work::Advance(answer) | Work::Drop(answer) => {
                 self.phase = Phase::Streaming(answer);
-                self.deadline = u64::MAX;
+                self.timer.deadline = u64::MAX;
             }
             // No connection asks for it.
             Work::Signals | Work::Desk => {}
@@ -32,14 +32,14 @@ impl Connection {
         self.link.claim.end();
         queued.leave_seat();
         queued.since = ctx.clock.ns();
-        self.deadline = time_of(queued.since, &queued, ctx);
+        self.timer.deadline = time_of(queued.since, &queued, ctx);
         self.phase = Phase::Waiting(queued);
     }
 
     /// Its request is given to this thread, which may have to wait for the interpreter: at most as long as for a permit.
     pub fn lie_on_desk(&mut self, thread: ThreadId, queued: &QueuedRequest, ctx: &ThreadCtx) {
         self.desk = Some(thread);
-        self.deadline = time_of(queued.given, queued, ctx);
+        self.timer.deadline = time_of(queued.given, queued, ctx);
     }
 
     /// Its request comes back from a desk: it waits for a permit now.

@@ -53,7 +53,7 @@ impl EventLoop {
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
         let connection = entry.insert(Connection::new(token, link, ctx.clock.ms() + ctx.rules.header_timeout));
-        connection.waited = self.acceptor.is_late();
+        connection.arrival.waited = self.acceptor.is_late();
         // This comes before its first byte is parsed, so that the master knows whether a client was there when the worker dies.
         ctx.slot().set_connections(self.connections.len() as u32);
         token
@@ -73,12 +73,7 @@ impl EventLoop {
     pub(super) fn expire(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let now = ctx.clock.ms();
         let connection = self.find(token)?;
-        if connection.armed > now {
-            // This is not the live entry of the connection, which is still in the wheel.
-            return None;
-        }
-        connection.armed = u64::MAX;
-        let due = connection.deadline() <= now;
+        let due = connection.timer.fire(now)?;
         if due && let Some(thread) = connection.desk {
             self.clear_desk(thread, token, ctx);
         }
@@ -96,8 +91,8 @@ impl EventLoop {
         match next {
             Next::Wait => {
                 let connection = &mut self.connections[token.key()];
-                if !connection.registered && (!connection.is_serving() || connection.has_unsent()) {
-                    connection.registered = true;
+                if !connection.io.registered && (!connection.is_serving() || connection.has_unsent()) {
+                    connection.io.registered = true;
                     if let Err(error) = connection.link.stream.watch(self.poll.registry(), token.into()) {
                         ctx.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
                         return self.close(token, CloseReason::Cut, ctx);
@@ -128,9 +123,8 @@ impl EventLoop {
     /// Makes sure that a timer entry fires not later than the connection's deadline needs it.
     pub(super) fn arm(&mut self, key: usize) {
         let connection = &mut self.connections[key];
-        if connection.deadline() < connection.armed {
-            connection.armed = self.timers.arm(connection.token, connection.deadline());
-        }
+        let token = connection.token;
+        connection.timer.arm(|deadline| self.timers.arm(token, deadline));
     }
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.

@@ -6,7 +6,7 @@ impl EventLoop {
     /// Removes a socket from the poll that is offered to the application: the loop leaves it alone until it is back.
     pub(super) fn unwatch(&mut self, token: Token) {
         let connection = &mut self.connections[token.key()];
-        if std::mem::take(&mut connection.registered) {
+        if std::mem::take(&mut connection.io.registered) {
             // Fails only for a socket that is not registered.
             let _ = connection.link.stream.unwatch(self.poll.registry());
         }

@@ -52,7 +52,7 @@ impl EventLoop {
     pub(super) fn follow_letter(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if let Some(connection) = self.find(completion.token) {
             // Its other input has waited for the answer.
-            connection.waited = true;
+            connection.arrival.waited = true;
             connection.keep(completion.rest);
         }
         self.renew_turn(completion.token, &completion.served, ctx);
