@@ -96,6 +96,40 @@ pub struct Head {
     pub len: usize,
 }
 
+/// A head with the bytes that it was parsed from.
+#[derive(Clone, Copy, Debug)]
+pub struct HeadView<'a> {
+    /// The head.
+    pub head: &'a Head,
+    /// The bytes that its spans name.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> HeadView<'a> {
+    /// Method token.
+    #[inline]
+    pub fn method(self) -> &'a [u8] {
+        self.head.method.of(self.bytes)
+    }
+
+    /// Request target as sent.
+    pub fn target(self) -> &'a [u8] {
+        self.head.target.of(self.bytes)
+    }
+
+    /// The request line, from the method to the version.
+    #[inline]
+    pub fn line(self) -> &'a [u8] {
+        self.head.line.of(self.bytes)
+    }
+
+    /// Value of the first X-Request-ID; empty without one.
+    #[inline]
+    pub fn request_id(self) -> &'a [u8] {
+        self.head.request_id.map_or(&[], |place| self.head.fields[place].value.of(self.bytes))
+    }
+}
+
 impl Head {
     /// Parses the head at the start of `bytes`, replacing the contents of `self`. They are meaningless after `Partial` or an
     /// error.

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::config::AccessFormat;
-use crate::http::head::{Head, Version};
+use crate::http::head::{HeadView, Version};
 
 use super::format::{self, Compiled, Part};
 use super::{escape, json, stamp};
@@ -42,7 +42,7 @@ pub struct Record<'a> {
     /// Client address without port, empty for a unix socket.
     pub peer: &'a [u8],
     /// The head with the bytes it was parsed from; `None` when no head could be parsed.
-    pub head: Option<(&'a Head, &'a [u8])>,
+    pub head: Option<HeadView<'a>>,
     /// Status of the answer; 499 when the client left before one was made.
     pub status: u16,
     /// Body bytes sent.
@@ -72,23 +72,23 @@ pub(super) struct LoggedTarget<'a> {
 
 impl<'a> Record<'a> {
     pub(super) fn method(&self) -> Option<&'a [u8]> {
-        self.head.map(|(head, bytes)| head.method.of(bytes))
+        self.head.map(HeadView::method)
     }
 
     pub(super) fn protocol(&self) -> Option<&'static str> {
-        self.head.map(|(head, _)| match head.version {
+        self.head.map(|view| match view.head.version {
             Version::Http10 => "HTTP/1.0",
             Version::Http11 => "HTTP/1.1",
         })
     }
 
     pub(super) fn target(&self) -> Option<LoggedTarget<'a>> {
-        self.head.map(|(head, bytes)| split_target(head.target.of(bytes)))
+        self.head.map(|head| split_target(head.target()))
     }
 
     /// The value of the last field of this name (given in small letters), as gunicorn's table of headers has it.
     pub(super) fn field(&self, name: &[u8]) -> Option<&'a [u8]> {
-        let (head, bytes) = self.head?;
+        let HeadView { head, bytes } = self.head?;
         head.fields.iter().rev().find(|f| is_name(f.name.of(bytes), name)).map(|f| f.value.of(bytes))
     }
 
@@ -195,7 +195,7 @@ impl Format {
     /// Bytes of this record's line at most.
     #[inline]
     pub fn most(&self, record: &Record<'_>) -> usize {
-        let head = record.head.map_or(0, |(head, _)| head.len);
+        let head = record.head.map_or(0, |view| view.head.len);
         let environ: usize = record.environ.iter().flatten().map(String::len).sum();
         self.most.fixed + self.most.request * head + self.most.response * record.response_head.len() + self.most.environ * environ
     }
@@ -287,7 +287,7 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
                 _ => out.extend_from_slice(text),
             }
         }
-        Part::RequestLine => value(out, record.head.map(|(head, bytes)| head.line.of(bytes))),
+        Part::RequestLine => value(out, record.head.map(HeadView::line)),
         Part::Status => match record.status {
             status @ 100..=999 => out.extend_from_slice(&[100, 10, 1].map(|unit| b'0' + (status / unit % 10) as u8)),
             status => number(out, status.into()),
@@ -356,7 +356,7 @@ impl<'a> Fields<'a> {
     /// One pass over the head: the length alone rules out nearly all fields that are not wanted.
     fn find(record: &'a Record<'a>, names: &'a [Vec<u8>], lengths: NameLengths) -> Self {
         let mut found = [None; FOUND];
-        if let Some((head, bytes)) = record.head {
+        if let Some(HeadView { head, bytes }) = record.head {
             for field in &head.fields {
                 if lengths.has((field.name.end - field.name.start) as usize) {
                     let name = field.name.of(bytes);

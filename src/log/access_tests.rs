@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::options;
-use crate::http::head::{Field, Span};
+use crate::http::head::{Field, Head, Span};
 
 /// A parsed head and its bytes, put together without the parser: logs must be safe whatever a head holds.
 fn head(method: &[u8], target: &[u8], fields: &[(&[u8], &[u8])]) -> (Head, Vec<u8>) {
@@ -27,7 +27,7 @@ fn head(method: &[u8], target: &[u8], fields: &[(&[u8], &[u8])]) -> (Head, Vec<u
 fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
     Record {
         peer: b"192.0.2.7",
-        head: Some((&head.0, &head.1)),
+        head: Some(HeadView { head: &head.0, bytes: &head.1 }),
         status: 200,
         sent: 1234,
         response_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\nx-a:  2 \r\n\r\n",

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::config::Settings;
 use crate::http::date;
-use crate::http::head::Head;
+use crate::http::head::HeadView;
 use crate::http::header_cache::HeaderCache;
 use crate::log::access::Format;
 use crate::log::error::Log;
@@ -150,10 +150,10 @@ impl ThreadCtx {
     }
 
     /// Runs a function with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.
-    pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, (&Head, &[u8])) -> T) -> T {
+    pub(super) fn with_head<T>(&mut self, act: impl FnOnce(&mut Self, HeadView<'_>) -> T) -> T {
         let (head, own, input) = (take(&mut self.job.head), take(&mut self.job.own), take(&mut self.input));
         let bytes = if own.is_empty() { &input.bytes()[self.job.at.clone()] } else { &own };
-        let result = act(self, (&head, bytes));
+        let result = act(self, HeadView { head: &head, bytes });
         (self.job.head, self.job.own, self.input) = (head, own, input);
         result
     }

@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut, Range};
 use std::sync::Arc;
 
 use crate::http::framing::Framing;
-use crate::http::head::Head;
+use crate::http::head::{Head, HeadView};
 use crate::http::header_cache::BlockId;
 
 use super::app::RequestBody;
@@ -54,6 +54,11 @@ impl Job {
     /// The bytes that the head was parsed from; `input` is the thread's buffer.
     pub fn bytes<'a>(&'a self, input: &'a [u8]) -> &'a [u8] {
         if self.own.is_empty() { &input[self.at.clone()] } else { &self.own }
+    }
+
+    /// The head with them.
+    pub fn view<'a>(&'a self, input: &'a [u8]) -> HeadView<'a> {
+        HeadView { head: &self.head, bytes: self.bytes(input) }
     }
 
     /// Makes the head independent of the thread's buffer, `input`. The client determines the size: `false` when there is no
@@ -117,6 +122,11 @@ pub struct QueuedRequest {
 }
 
 impl QueuedRequest {
+    /// The head, which is detached, and its bytes.
+    pub fn detached(&self) -> HeadView<'_> {
+        HeadView { head: &self.head, bytes: &self.own }
+    }
+
     /// Prepares it for another thread, where this one's cache does not name its block, and whose outbox has no answers of it.
     pub fn leave_seat(&mut self) {
         (self.block, self.behind) = (None, false);

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use crate::http::head::Head;
+use crate::http::head::{Head, HeadView};
 
 use super::app::{Blocks, Summary};
 use super::ctx::ThreadCtx;
@@ -87,16 +87,21 @@ impl Streaming {
         self.thread
     }
 
+    /// The request's head, for the log and the flight recorder; without memory for it there is none.
+    pub fn view(&self) -> HeadView<'_> {
+        HeadView { head: &self.head, bytes: &self.bytes }
+    }
+
     /// The request line, fit for a log.
     pub fn line(&self) -> impl std::fmt::Display {
-        self.head.line.of(&self.bytes).escape_ascii()
+        self.view().line().escape_ascii()
     }
 
     /// Writes its log line.
     pub fn record(&self, summary: Summary, ctx: &mut ThreadCtx) {
         ctx.record(&LogEntry {
             peer: &self.link.peer,
-            head: (!self.bytes.is_empty()).then_some((&self.head, &self.bytes)),
+            head: (!self.bytes.is_empty()).then(|| self.view()),
             status: summary.status,
             sent: summary.sent,
             response_head: &self.response_head,

@@ -7,7 +7,7 @@ use std::io;
 use crate::http::body::Decoder;
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
-use crate::http::head::Head;
+use crate::http::head::{Head, HeadView};
 use crate::net::stream::{Got, Stream};
 
 use super::spool::{BodyBudget, Lease, Spool};
@@ -53,6 +53,11 @@ pub enum UploadError {
 }
 
 impl Upload {
+    /// The head, once it is kept here.
+    pub fn view(&self) -> HeadView<'_> {
+        HeadView { head: &self.head, bytes: &self.bytes }
+    }
+
     /// A body with this framing; refused at once when its announced length is too large, or has no room at present.
     pub fn new(framing: Framing, rules: &Rules, budget: &BodyBudget) -> Result<Self, UploadError> {
         let expected = match framing.length {

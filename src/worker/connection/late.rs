@@ -1,6 +1,6 @@
 //! A call that outlasts its deadline, as its connection sees it.
 
-use crate::http::head::Head;
+use crate::http::head::{Head, HeadView};
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
@@ -22,7 +22,7 @@ impl Connection {
         self.renew_turn(ctx);
         let bytes = head_bytes(call);
         let head = parse(&bytes, &ctx.rules);
-        let head = head.as_ref().map(|head| (head, bytes.as_slice()));
+        let head = head.as_ref().map(|head| HeadView { head, bytes: &bytes });
         let (outcome, sent) = match sent {
             AlreadySent::Nothing => {
                 let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], head, ctx);

@@ -1,7 +1,7 @@
 //! Answers that the server gives itself instead of the application, after which a connection closes; and requests that get none.
 
 use crate::http::error::Error;
-use crate::http::head::Head;
+use crate::http::head::HeadView;
 use crate::http::page;
 use crate::worker::app::{Fate, StorageError};
 use crate::worker::body::upload::UploadError;
@@ -17,7 +17,7 @@ pub(in crate::worker) const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 impl Connection {
     /// Answers a request whose body cannot be taken.
-    pub(super) fn refuse_body(&mut self, error: UploadError, head: (&Head, &[u8]), ctx: &mut ThreadCtx) -> Flow {
+    pub(super) fn refuse_body(&mut self, error: UploadError, head: HeadView<'_>, ctx: &mut ThreadCtx) -> Flow {
         match error {
             UploadError::Bad(error) => self.refuse(error, Some(head), ctx),
             UploadError::TooLarge => self.refuse(Error::BodyTooLong(ctx.rules.body_max), Some(head), ctx),
@@ -37,28 +37,28 @@ impl Connection {
     }
 
     /// Logs that a body could not be stored, from time to time: the log must not add to a full disk.
-    fn note_spool_error(&self, error: &StorageError, head: (&Head, &[u8]), ctx: &ThreadCtx) {
+    fn note_spool_error(&self, error: &StorageError, head: HeadView<'_>, ctx: &ThreadCtx) {
         let Some(count) = ctx.bodies.disk.count_refusal(ctx.clock.ms()) else { return };
-        let line = head.0.line.of(head.1).escape_ascii();
+        let line = head.line().escape_ascii();
         let others = if count > 1 { format!(" ({} others since the last record)", count - 1) } else { String::new() };
         ctx.log.error(format_args!("cannot spool the body of {line}{others}: {error}"));
     }
 
     /// Answers a bad request and closes: nothing after it can be trusted.
-    pub(super) fn refuse(&mut self, error: Error, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+    pub(super) fn refuse(&mut self, error: Error, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
         self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
-        let head = Some((&queued.head, queued.own.as_slice()));
+        let head = Some(queued.detached());
         let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, ctx);
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
     /// Answers 503: the worker has no memory to keep the client's bytes.
-    pub(super) fn refuse_kept(&mut self, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+    pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
         let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, ctx);
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
@@ -77,7 +77,7 @@ impl Connection {
     /// Answers 408 when the client took too long, and 503 when the application did.
     pub(super) fn time_out(&mut self, ctx: &mut ThreadCtx) {
         match std::mem::replace(&mut self.phase, Phase::Head) {
-            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some((&upload.head, &upload.bytes)), ctx),
+            Phase::Body(upload) => self.refuse(Error::BodyTimeout, Some(upload.view()), ctx),
             Phase::Waiting(mut queued) => {
                 queued.stop_waiting(ctx.clock.ns());
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
@@ -108,11 +108,11 @@ impl Connection {
         match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Waiting(mut queued) => {
                 queued.stop_waiting(ctx.clock.ns());
-                let head = Some((&queued.head, queued.own.as_slice()));
+                let head = Some(queued.detached());
                 ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, queued.queued, 0);
             }
             Phase::Body(upload) => {
-                let head = Some((&upload.head, &*upload.bytes));
+                let head = Some(upload.view());
                 ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
             }
             phase @ (Phase::Preface
@@ -128,7 +128,7 @@ impl Connection {
     }
 
     /// Renders an answer of our own and logs it.
-    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<(&Head, &[u8])>, ctx: &mut ThreadCtx) {
+    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         let sent = self.render_ourselves(status, detail, &[], head, ctx);
         ctx.record_refusal(&self.link.peer, status, head, 0, sent);
     }
@@ -139,11 +139,11 @@ impl Connection {
         status: u16,
         detail: &str,
         fields: &[page::FieldPair<'_>],
-        head: Option<(&Head, &[u8])>,
+        head: Option<HeadView<'_>>,
         ctx: &mut ThreadCtx,
     ) -> u64 {
-        let version = head.map_or_else(Default::default, |(head, _)| head.version);
-        let head_only = head.is_some_and(|(head, bytes)| head.method.of(bytes) == b"HEAD");
+        let version = head.map_or_else(Default::default, |view| view.head.version);
+        let head_only = head.is_some_and(|head| head.method() == b"HEAD");
         let date = *ctx.date.at(ctx.clock.wall());
         let sent = page::render_with(&mut ctx.out, status, detail, fields, version, head_only, &date);
         self.io.unread = true;

@@ -145,7 +145,7 @@ impl Connection {
     pub(in crate::worker) fn take_body(&mut self, mut upload: Box<Upload>, ctx: &mut ThreadCtx) -> Flow {
         let fed = match upload.feed(ctx.input.rest()) {
             Ok(fed) => fed,
-            Err(error) => return self.refuse_body(error, (&upload.head, &upload.bytes), ctx),
+            Err(error) => return self.refuse_body(error, upload.view(), ctx),
         };
         ctx.input.used(fed.used);
         if !fed.done {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::head::Head;
+use crate::http::head::HeadView;
 use crate::log::access::{Format, Record, Time};
 use crate::log::sink::Sink;
 use crate::worker::app::Peer;
@@ -25,7 +25,7 @@ pub struct LogEntry<'a> {
     /// The client.
     pub peer: &'a Peer,
     /// The head and its bytes, when one could be parsed.
-    pub head: Option<(&'a Head, &'a [u8])>,
+    pub head: Option<HeadView<'a>>,
     /// Status.
     pub status: u16,
     /// Body bytes.

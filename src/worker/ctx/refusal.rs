@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::http::framing::{self, Length};
-use crate::http::head::{Head, Parsed};
+use crate::http::head::{Head, HeadView, Parsed};
 use crate::worker::app::Peer;
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
 use crate::worker::link::Link;
@@ -17,7 +17,7 @@ impl ThreadCtx {
         &mut self,
         peer: &Peer,
         status: u16,
-        head: Option<(&Head, &[u8])>,
+        head: Option<HeadView<'_>>,
         queued: u64,
         sent: u64,
     ) {
@@ -28,7 +28,7 @@ impl ThreadCtx {
     pub(in crate::worker) fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
         let mut head = Head::default();
         while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
-            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some((&head, input)), 0, 0);
+            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some(HeadView { head: &head, bytes: input }), 0, 0);
             let body = match framing::of(&head, input).map(|framing| framing.length) {
                 Ok(Length::None) => 0,
                 Ok(Length::Known(length)) => usize::try_from(length).unwrap_or(usize::MAX),

@@ -1,6 +1,6 @@
 //! A piece of work in the application, from its begin to its log line.
 
-use crate::http::head::Head;
+use crate::http::head::HeadView;
 use crate::scoreboard::RequestFacts;
 
 use crate::worker::app::{Peer, Reply, Request};
@@ -20,9 +20,8 @@ use crate::worker::work::Served;
 use crate::worker::work::Work;
 
 /// The facts about a request for the flight recorder.
-pub(in crate::worker) fn facts<'a>(head: &Head, bytes: &'a [u8], peer: &'a Peer) -> RequestFacts<'a> {
-    let id = head.request_id.map_or(&[][..], |place| head.fields[place].value.of(bytes));
-    RequestFacts { line: head.line.of(bytes), client: peer.addr.as_bytes(), id }
+pub(in crate::worker) fn facts<'a>(head: HeadView<'a>, peer: &'a Peer) -> RequestFacts<'a> {
+    RequestFacts { line: head.line(), client: peer.addr.as_bytes(), id: head.request_id() }
 }
 
 impl ThreadCtx {
@@ -111,7 +110,7 @@ impl ThreadCtx {
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.0);
-        calls.begin(&facts(&queued.head, bytes, &link.peer), began);
+        calls.begin(&facts(HeadView { head: &queued.head, bytes }, &link.peer), began);
         let request = Request {
             bytes,
             head: &queued.head,
@@ -156,7 +155,7 @@ impl ThreadCtx {
                     };
                     let entry = LogEntry {
                         peer: &link.peer,
-                        head: Some((&job.head, job.bytes(self.input.bytes()))),
+                        head: Some(job.view(self.input.bytes())),
                         status: summary.status,
                         sent: summary.sent,
                         response_head,

@@ -12,7 +12,7 @@ impl ThreadCtx {
     /// Enters the application again for this answer. The clock of a thread that waited for the work is old.
     fn go_on(&mut self, answer: &Streaming) {
         self.clock.tick();
-        let facts = facts(&answer.head, &answer.bytes, &answer.link.peer);
+        let facts = facts(answer.view(), &answer.link.peer);
         self.flight().resume(&facts, answer.began, self.clock.ns());
     }
 
