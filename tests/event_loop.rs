@@ -18,6 +18,7 @@ use tapster::channel::{Order, Report};
 use tapster::config::Settings;
 use tapster::http::framing::Length;
 use tapster::http::response::{self, BodyFraming as Encoding, Context, Encoder};
+use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Blocks, Fate, Outlet, Produced, Reply, Request, Summary};
 
 /// Bytes of one large block; more than any socket buffer takes at once.
@@ -49,12 +50,7 @@ struct Native {
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
-        let context = Context {
-            version: request.head.version,
-            head_only: false,
-            persistent: request.persistent && request.framing.persistent,
-            date: request.date,
-        };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         encoder.field(b"Content-Type", b"text/plain").unwrap();
         let open = || Open(self.seen.clone());
@@ -83,7 +79,7 @@ impl App for Native {
                 for _ in 0..300 {
                     encoding.block(out, &[b'w'; 100_000]);
                     if outlet.push(out).is_err() {
-                        return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
+                        return Reply::Complete(summary(&encoding, Fate::Cut));
                     }
                 }
                 complete(encoding, out)

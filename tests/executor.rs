@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use native::{CountedBlocks, PATIENCE, Worker, end, until};
 use tapster::config::Settings;
 use tapster::http::response::{Context, Encoder};
+use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Outlet, Reply, Request};
 
 /// Hand-overs of the stress test with one, two and eight threads; this variable names another number for all three.
@@ -108,12 +109,7 @@ impl App for Native {
         self.seen.begins(&target);
         let (rest, pause) = target.rsplit_once('/').unwrap();
         let pause = (pause != "gate").then(|| Duration::from_micros(pause.parse().unwrap()));
-        let context = Context {
-            version: request.head.version,
-            head_only: false,
-            persistent: request.persistent && request.framing.persistent,
-            date: request.date,
-        };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
         let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         let reply = match rest.strip_prefix("/stream/") {
             Some(id) => {

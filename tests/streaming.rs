@@ -21,6 +21,7 @@ use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{MsgFlags, getsockopt, recv};
 use tapster::config::Bind;
 use tapster::http::response::{Context, Encoder};
+use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Outlet, Reply, Request};
 
 /// Longest time that a step of a test may take.
@@ -40,7 +41,7 @@ struct Native(Arc<CountedBlocks>);
 
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
-        let context = Context { version: request.head.version, head_only: false, persistent: false, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms.closing() }, date: request.date };
         let encoding = Encoder::begin(out, &context, b"200 OK").unwrap().finish(None);
         let (blocks, mut numbers) = (self.0.clone(), 0..);
         Reply::Blocks(Box::new(native::CountedBlocks::new(encoding, move || numbers.next().and_then(|number| blocks(number)))))

@@ -29,6 +29,12 @@ impl Span {
         &bytes[self.start as usize..self.end as usize]
     }
 
+    /// The same of bytes that may be others by now; empty when they are too few.
+    #[inline]
+    pub fn of_any(self, bytes: &[u8]) -> &[u8] {
+        bytes.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
     /// Number of bytes.
     #[inline]
     pub fn len(self) -> usize {
@@ -40,8 +46,9 @@ impl Span {
         self.start == self.end
     }
 
+    /// A span of bytes whose number fits into 32 bits.
     #[inline]
-    pub(super) fn new(start: usize, end: usize) -> Self {
+    pub fn new(start: usize, end: usize) -> Self {
         Self { start: start as u32, end: end as u32 }
     }
 }
@@ -248,6 +255,22 @@ impl Head {
                 Err(progress.scan(bytes, limits).err().unwrap_or(Error::FieldName))
             }
         }
+    }
+
+    /// A head with its bytes, put together from a request line that was read elsewhere and from fields. `None` for a line that
+    /// ends before its version does.
+    pub fn compose(line: &[u8], version: Version, fields: &[(&[u8], &[u8])]) -> Option<(Self, Vec<u8>)> {
+        let method = memchr::memchr(b' ', line)?;
+        let target = memchr::memrchr(b' ', line).filter(|&end| end > method && line.len() == end + " HTTP/1.1".len())?;
+        let mut bytes = line.to_vec();
+        let mut push = |text: &[u8]| {
+            let start = bytes.len();
+            bytes.extend_from_slice(text);
+            Span::new(start, bytes.len())
+        };
+        let fields = fields.iter().map(|(name, value)| Field { name: push(name), value: push(value) }).collect();
+        let (method, target, line) = (Span::new(0, method), Span::new(method + 1, target), Span::new(0, line.len()));
+        Some((Self { method, target, line, version, fields, len: bytes.len(), ..Self::default() }, bytes))
     }
 
     /// Name and value of each field, in order.

@@ -20,3 +20,4 @@ pub mod page;
 mod progress;
 pub mod response;
 pub mod target;
+pub mod terms;

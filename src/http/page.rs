@@ -1,7 +1,8 @@
 //! The short text page that Tapster makes itself when there is no answer of the application.
 
-use super::head::Version;
+use super::head::Span;
 use super::response::{Context, Encoder};
+use super::terms::Terms;
 
 /// The standard reason phrase of a status (IANA registry), or an empty string.
 pub fn reason(status: u16) -> &'static str {
@@ -71,29 +72,31 @@ pub fn reason(status: u16) -> &'static str {
 }
 
 /// Renders a complete answer with a short text body that Tapster makes itself (400, 408, 413, 500, 503 ...), closing the
-/// connection; `head_only` leaves the body out (HEAD). `detail` is one line for the body. A `status` that cannot end an
+/// connection. `detail` is one line for the body. A `status` that cannot end an
 /// exchange with a body (below 200, 204, 304, above 999) is rendered as 500.
-pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, version: Version, head_only: bool, date: &[u8]) {
-    render_with(out, status, detail, &[], version, head_only, date);
+pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> Page {
+    render_with(out, status, detail, &[], terms, date)
+}
+
+/// A rendered page.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Where its head is in the output.
+    pub head: Span,
+    /// Bytes of its body.
+    pub sent: u64,
 }
 
 /// Name and value of a field.
 pub type FieldPair<'a> = (&'a [u8], &'a [u8]);
 
-/// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out. Returns the bytes of the body.
-pub fn render_with(
-    out: &mut Vec<u8>,
-    status: u16,
-    detail: &str,
-    fields: &[FieldPair<'_>],
-    version: Version,
-    head_only: bool,
-    date: &[u8],
-) -> u64 {
+/// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out.
+pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], terms: Terms, date: &[u8]) -> Page {
     let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
     let title = format!("{status} {}", reason(status));
     let text = format!("{}\n{detail}\n", title.trim_end());
-    let context = Context { version, head_only, persistent: false, date };
+    let context = Context { terms: terms.closing(), date };
+    let from = out.len();
     let mut encoder =
         Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
     encoder.field(b"Content-Type", b"text/plain; charset=utf-8").expect("a constant field without controls is valid");
@@ -102,21 +105,23 @@ pub fn render_with(
         let _ = encoder.field(name, value);
     }
     let mut body = encoder.finish(Some(text.len() as u64));
+    let head = Span::new(from, out.len());
     body.block(out, text.as_bytes());
-    body.sent()
+    Page { head, sent: body.sent() }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::http::error::Error;
+    use crate::http::head::Version;
 
     const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
     #[test]
     fn an_error_page_names_status_and_detail_and_closes() {
         let mut out = b"earlier".to_vec();
-        render(&mut out, 414, &Error::LineTooLong(8190).to_string(), Version::Http11, false, DATE);
+        render(&mut out, 414, &Error::LineTooLong(8190).to_string(), Terms::default(), DATE);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "earlierHTTP/1.1 414 URI Too Long\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 60\r\n\
@@ -129,7 +134,7 @@ mod tests {
     fn an_error_page_may_have_more_fields_but_no_broken_ones() {
         let mut out = Vec::new();
         let fields: [FieldPair; 2] = [(b"Retry-After", b"5"), (b"X", b"a\r\nb")];
-        render_with(&mut out, 503, "busy", &fields, Version::Http11, false, DATE);
+        render_with(&mut out, 503, "busy", &fields, Terms::default(), DATE);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nRetry-After: 5\r\n") && !text.contains("X:"), "{text}");
         assert!(text.ends_with("\r\n\r\n503 Service Unavailable\nbusy\n"), "{text}");
@@ -138,7 +143,7 @@ mod tests {
     #[test]
     fn an_error_page_for_head_has_the_length_but_no_body() {
         let mut out = Vec::new();
-        render(&mut out, 500, "broken", Version::Http10, true, DATE);
+        render(&mut out, 500, "broken", Terms { version: Version::Http10, head_only: true, persistent: true }, DATE);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nContent-Length: 33\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
         assert!(text.ends_with("\r\n\r\n"), "{text}");
@@ -148,7 +153,7 @@ mod tests {
     fn an_impossible_status_becomes_500_and_an_unknown_one_passes() {
         for (given, shown) in [(0, "500 I"), (100, "500 I"), (204, "500 I"), (304, "500 I"), (1000, "500 I"), (599, "599 \r")] {
             let mut out = Vec::new();
-            render(&mut out, given, "x", Version::Http11, false, DATE);
+            render(&mut out, given, "x", Terms::default(), DATE);
             assert!(out[9..].starts_with(shown.as_bytes()), "{}", out.escape_ascii());
         }
     }

@@ -6,6 +6,7 @@ use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, same, trim};
 use super::chunked;
 use super::date;
 use super::head::Version;
+use super::terms::Terms;
 
 /// The interim answer that a client with `Expect: 100-continue` waits for (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -19,12 +20,8 @@ const UPGRADE_REQUIRED: u16 = 426;
 /// The facts about request and connection that the encoder needs.
 #[derive(Clone, Copy, Debug)]
 pub struct Context<'a> {
-    /// Version of the request; an HTTP/1.0 client gets neither chunks nor silent keep-alive.
-    pub version: Version,
-    /// Whether the request was HEAD.
-    pub head_only: bool,
-    /// Whether the connection may stay open after this answer.
-    pub persistent: bool,
+    /// How the answer goes over the wire.
+    pub terms: Terms,
     /// Value of the Date field that is added when the application sent none.
     pub date: &'a [u8],
 }
@@ -234,19 +231,20 @@ impl<'o> Encoder<'o> {
     #[inline]
     pub fn finish(self, known: Option<u64>) -> BodyFraming {
         let Self { out, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade } } = self;
-        let old = context.version == Version::Http10;
+        let Terms { version, head_only, persistent } = context.terms;
+        let old = version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None
         } else {
             let length = length.or_else(|| {
-                let known = known.filter(|&known| known > 0 || !context.head_only)?;
+                let known = known.filter(|&known| known > 0 || !head_only)?;
                 out.extend_from_slice(b"Content-Length: ");
                 put_decimal(out, known);
                 out.extend_from_slice(b"\r\n");
                 Some(known)
             });
             match length {
-                _ if context.head_only => Mode::None,
+                _ if head_only => Mode::None,
                 Some(left) => Mode::Length(left),
                 None if old => Mode::UntilClose,
                 None => {
@@ -269,7 +267,7 @@ impl<'o> Encoder<'o> {
                 }
             }
         }
-        let persistent = context.persistent && !close && mode != Mode::UntilClose;
+        let persistent = persistent && !close && mode != Mode::UntilClose;
         match (persistent, old) {
             _ if upgrade => connection_with_upgrade(out, persistent, old),
             (true, false) => out.extend_from_slice(b"\r\n"),

@@ -11,8 +11,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use crate::http::framing::Framing;
-use crate::http::head::Head;
+use crate::http::head::{Head, Span};
 use crate::http::header_cache::BlockId;
+use crate::http::terms::Terms;
 use crate::net::stream::{IP_MAX, PORT_MAX};
 use crate::net::text::Text;
 
@@ -116,8 +117,8 @@ pub struct Request<'a> {
     pub client: Arc<dyn Client>,
     /// Index of the listener in the order of the settings' binds; SERVER_NAME and SERVER_PORT come from it.
     pub listener: usize,
-    /// Whether the worker lets the connection stay open (false while it drains).
-    pub persistent: bool,
+    /// How the answer goes over the wire.
+    pub terms: Terms,
     /// Date field value.
     pub date: &'a [u8],
     /// The complete body.
@@ -133,6 +134,8 @@ pub struct Summary {
     pub status: u16,
     /// Body bytes rendered, framing excluded.
     pub sent: u64,
+    /// Where the answer's head is in the output, as the call or step that has rendered it leaves that; empty when it is not there.
+    pub head: Span,
     /// The connection's fate once the output is flushed.
     pub fate: Fate,
 }
@@ -250,6 +253,9 @@ pub trait Outlet {
     /// Takes all of `out` (leaves it empty): as much as the socket takes is sent now, the rest is kept and sent later. Never
     /// blocks for long.
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone>;
+
+    /// The head of the answer, which is among the bytes that are pushed next.
+    fn show_head(&mut self, _head: &[u8]) {}
 }
 
 /// An application as one thread of a worker sees it.

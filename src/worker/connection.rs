@@ -15,6 +15,8 @@
 
 use std::sync::Arc;
 
+use crate::http::terms::Terms;
+
 use super::app::Fate;
 use super::ctx::ThreadCtx;
 use super::job::QueuedRequest;
@@ -85,7 +87,7 @@ pub(super) enum Phase {
     /// Its request is complete and waits for a permit.
     Waiting(Box<QueuedRequest>),
     /// The application has its request or its stream.
-    Serving,
+    Serving(Terms),
     /// The application's answer has more blocks.
     Streaming(Box<Streaming>),
     /// The output is the last one.
@@ -156,7 +158,7 @@ impl Connection {
 
     /// Whether the application has its request or its stream.
     pub fn is_serving(&self) -> bool {
-        matches!(self.phase, Phase::Serving)
+        matches!(self.phase, Phase::Serving(_))
     }
 
     /// Shortens the wait of an idle connection, when the worker leaves.
@@ -197,7 +199,7 @@ impl Connection {
     /// Handles a deadline that has passed.
     pub fn expire(&mut self, ctx: &mut ThreadCtx) -> Next {
         match &self.phase {
-            Phase::Serving => {
+            Phase::Serving(_) => {
                 self.timer.deadline = u64::MAX;
                 Next::Wait
             }
@@ -256,7 +258,7 @@ impl Connection {
             }
             // A place in the queue is only for connections that still exist.
             Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
-            Phase::Waiting(_) | Phase::Serving => Err(Next::Wait),
+            Phase::Waiting(_) | Phase::Serving(_) => Err(Next::Wait),
             Phase::Streaming(_) => self.go_on_answering(ctx),
             &Phase::Closing(fate) => {
                 if fate == Fate::CloseWithFin {

@@ -171,11 +171,6 @@ impl ThreadCtx {
         self.rules.keep_alive > 0 && !self.draining
     }
 
-    /// The head at the start of a rendered answer, if the access log's format wants it.
-    pub fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
-        self.journal.as_ref().map_or(&[], |journal| journal.response_head(rendered))
-    }
-
     /// Whether the access log's format needs heads of answers.
     pub fn wants_response_head(&self) -> bool {
         self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head())

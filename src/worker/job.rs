@@ -10,6 +10,7 @@ use std::sync::Arc;
 use crate::http::framing::Framing;
 use crate::http::head::{Head, HeadView};
 use crate::http::header_cache::BlockId;
+use crate::http::terms::Terms;
 
 use super::app::RequestBody;
 use super::kept::reserve;
@@ -99,6 +100,8 @@ pub struct QueuedRequest {
     pub block: Option<BlockId>,
     /// Framing of the request.
     pub framing: Framing,
+    /// How the answer goes over the wire, as far as the request decides it.
+    pub terms: Terms,
     /// The body.
     pub body: RequestBody,
     /// The part of the worker's budget that the body's memory has, until the application has the body.

@@ -6,11 +6,11 @@
 use std::sync::Arc;
 
 use crate::http::head::{Head, HeadView};
+use crate::http::terms::Terms;
 
 use super::app::{Blocks, Summary};
 use super::ctx::ThreadCtx;
 use crate::worker::ctx::journal::LogEntry;
-use crate::worker::ctx::journal::copy_of_head;
 use crate::worker::link::Link;
 use crate::worker::send::coalesce::BlockBuffer;
 use crate::worker::threads::thread_id::ThreadId;
@@ -26,6 +26,8 @@ pub struct Streaming {
     /// The request's head and its bytes, for the log and the flight recorder; empty when there was no memory for them.
     pub(super) head: Head,
     pub(super) bytes: Vec<u8>,
+    /// How it goes over the wire.
+    pub(super) terms: Terms,
     pub(super) began: u64,
     queued: u64,
     pub(super) response_head: Vec<u8>,
@@ -61,7 +63,7 @@ impl Streaming {
     /// context.
     pub fn new((stream, mut sent): (Box<dyn Blocks>, Vec<u8>), link: Arc<Link>, ctx: &mut ThreadCtx) -> Self {
         if sent.is_empty() {
-            sent = copy_of_head(ctx.response_head(&ctx.out[ctx.job.rendered.min(ctx.out.len())..]));
+            sent = ctx.copy_response_head(&*stream);
         }
         let job = &mut ctx.job;
         // Only logs need it: without memory for it the answer continues.
@@ -73,6 +75,7 @@ impl Streaming {
             begun: false,
             bytes,
             head,
+            terms: job.terms,
             began: job.began,
             queued: job.queued,
             response_head: sent,

@@ -7,7 +7,8 @@ use crate::channel::BootError;
 use crate::config::{Settings, Warmup};
 use crate::http::date;
 use crate::http::framing;
-use crate::http::head::{Head, Parsed};
+use crate::http::head::{Head, HeadView, Parsed};
+use crate::http::terms::Terms;
 use crate::sys::time;
 
 use super::app::{App, Client, Gone, Outlet, Peer, Produced, Reply, Request, RequestBody, Summary};
@@ -54,7 +55,7 @@ pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<()
         peer: &peer,
         client: Arc::new(Nowhere),
         listener: 0,
-        persistent: false,
+        terms: Terms::of(HeadView { head: &head, bytes }, false),
         date: dates.at(time::wall().seconds),
         body: RequestBody::Empty,
         upgrade: None,

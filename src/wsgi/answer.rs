@@ -19,9 +19,9 @@ use super::failure::{self, Failure};
 use super::file_wrapper::{Extent, FileWrapper};
 use super::forks;
 use super::start_response::StartResponse;
-use crate::http::head::Version;
 use crate::http::page;
 use crate::http::response::{End, Fit};
+use crate::http::terms::Terms;
 use crate::log::error::Log;
 use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
 
@@ -240,7 +240,8 @@ impl Answer {
         // A head that is not sent by now belongs to a body without a byte.
         let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;
         let end = body.end(out);
-        self.summary = Summary { status: body.status, sent: body.sent(), fate: fate(end, body.until_close()) };
+        let (status, sent, fate) = (body.status, body.sent(), fate(end, body.until_close()));
+        self.summary = Summary { status, sent, head: exchange.place(), fate };
         drop(exchange);
         if excess > 0 {
             log_excess(&self.log, &self.line, excess);
@@ -271,15 +272,13 @@ impl Answer {
             }
             if let Some(body) = exchange.body() {
                 let fate = if body.until_close() { Fate::Reset } else { Fate::Cut };
-                self.summary = Summary { status: body.status, sent: body.sent(), fate };
+                let (status, sent) = (body.status, body.sent());
+                self.summary = Summary { status, sent, head: exchange.place(), fate };
             } else {
                 out.truncate(mark);
                 let terms = exchange.terms();
-                self.summary = if is_timeout {
-                    time_out(out, terms.version, terms.head_only, exchange.date())
-                } else {
-                    refuse(out, terms.version, terms.head_only, exchange.date())
-                };
+                self.summary =
+                    if is_timeout { time_out(out, terms, exchange.date()) } else { refuse(out, terms, exchange.date()) };
             }
         }
         self.close(py);
@@ -331,20 +330,18 @@ fn close(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Answers 500 in the application's place.
-pub fn refuse(out: &mut Vec<u8>, version: Version, head_only: bool, date: &[u8]) -> Summary {
-    render(out, 500, "The application failed; the error log of the server says why.", (version, head_only), date)
+pub fn refuse(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
+    render(out, 500, "The application failed; the error log of the server says why.", terms, date)
 }
 
 /// Answers 504 in the application's place.
-fn time_out(out: &mut Vec<u8>, version: Version, head_only: bool, date: &[u8]) -> Summary {
-    render(out, 504, "the application did not answer in time", (version, head_only), date)
+fn time_out(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
+    render(out, 504, "the application did not answer in time", terms, date)
 }
 
-fn render(out: &mut Vec<u8>, status: u16, detail: &str, (version, head_only): (Version, bool), date: &[u8]) -> Summary {
-    let from = out.len();
-    page::render(out, status, detail, version, head_only, date);
-    let head = memchr::memmem::find(&out[from..], b"\r\n\r\n").map_or(0, |end| end + 4);
-    Summary { status, sent: (out.len() - from - head) as u64, fate: Fate::Close }
+fn render(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> Summary {
+    let page = page::render(out, status, detail, terms, date);
+    Summary { status, sent: page.sent, head: page.head, fate: Fate::Close }
 }
 
 /// The connection's fate after the end of a body.
@@ -427,8 +424,11 @@ impl Blocks for Answer {
     fn summary(&self) -> Summary {
         let Some(start_response) = &self.start_response else { return self.summary };
         // Output of `write()` counts as well, whether a block follows or not.
-        let (status, sent) = Python::attach(|py| start_response.exchange(py).borrow().begun());
-        Summary { status, sent, ..self.summary }
+        Python::attach(|py| {
+            let exchange = start_response.exchange(py).borrow();
+            let (status, sent) = exchange.begun();
+            Summary { status, sent, head: exchange.place(), ..self.summary }
+        })
     }
 }
 

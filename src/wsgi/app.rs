@@ -14,7 +14,6 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use super::answer::{self, Answer, COPY_MAX};
-use super::draft::Terms;
 use super::environ::{Builder, ListenerEnviron, SharedObjects};
 use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
@@ -95,16 +94,12 @@ impl Wsgi {
 
     fn serve(&mut self, py: Python<'_>, request: &mut Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mark = out.len();
-        let terms = Terms {
-            version: request.head.version,
-            head_only: request.head.method.of(request.bytes) == b"HEAD",
-            persistent: request.persistent && request.framing.persistent,
-        };
+        let terms = request.terms;
         let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
             Ok(start_response) => start_response,
             Err(error) => {
                 self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
-                return Reply::Complete(answer::refuse(out, terms.version, terms.head_only, request.date));
+                return Reply::Complete(answer::refuse(out, terms, request.date));
             }
         };
         start_response.exchange(py).borrow_mut().open(terms, request.date, request.client.clone());
@@ -209,7 +204,8 @@ fn complete(
     if let End::Short(missing) = end {
         answer::log_short(log, &line(request), missing);
     }
-    Some(Summary { status: body.status, sent: body.sent(), fate: answer::fate(end, body.until_close()) })
+    let (status, sent, fate) = (body.status, body.sent(), answer::fate(end, body.until_close()));
+    Some(Summary { status, sent, head: exchange.place(), fate })
 }
 
 fn logged(environ: &Bound<'_, PyDict>, name: &Py<PyString>) -> Option<String> {
@@ -241,13 +237,12 @@ impl App for Wsgi {
         let mark = out.len();
         let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.serve(py, &mut request, out, outlet))));
         result.unwrap_or_else(|_| {
-            let Request { head, bytes, date, .. } = request;
-            let (version, head_only) = (head.version, head.method.of(bytes) == b"HEAD");
+            let Request { head, bytes, terms, date, .. } = request;
             let line = String::from_utf8_lossy(head.line.of(bytes));
             self.log.critical(format_args!("{line}: the server failed while it called the application"));
             out.truncate(mark.min(out.len()));
             let taken = self.offer.take().and_then(OfferedSocket::abandon);
-            Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, version, head_only, date)))
+            Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, terms, date)))
         })
     }
 

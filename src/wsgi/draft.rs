@@ -5,22 +5,11 @@
 
 use std::ptr::NonNull;
 
-use crate::http::head::Version;
 use crate::http::response::{BodyFraming, Context, Encoder, HeadFacts, Refused};
+use crate::http::terms::Terms;
 
 /// Bytes reserved for a head at first; the buffer is reused and grows once.
 const HEAD_CAPACITY: usize = 512;
-
-/// The facts about the request that its answer needs.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Terms {
-    /// Version of the request.
-    pub version: Version,
-    /// Whether it was HEAD.
-    pub head_only: bool,
-    /// Whether the connection may stay open.
-    pub persistent: bool,
-}
 
 /// The data that an encoder borrows.
 #[derive(Default)]
@@ -93,14 +82,13 @@ impl Draft {
     /// The data for a new encoder, which must be stored in `encoder`, or dropped, before anything else is done with `self`.
     fn borrow(&mut self) -> (&'static mut Vec<u8>, Context<'static>) {
         self.clear();
-        let Terms { version, head_only, persistent } = self.terms;
         // SAFETY: `memory` is live until `drop`; `clear` has just dropped the encoder, so nobody else refers to it; the new
         // references live in `encoder`, which every method here drops before it changes the memory.
         let (head, date): (&'static mut Vec<u8>, &'static [u8]) = unsafe {
             let memory = self.memory.as_ptr();
             (&mut (*memory).head, &(*memory).date)
         };
-        (head, Context { version, head_only, persistent, date })
+        (head, Context { terms: self.terms, date })
     }
 
     /// Adds a field to a head that was begun.

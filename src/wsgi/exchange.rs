@@ -10,9 +10,10 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
 
-use super::draft::{Draft, Terms};
-use crate::http::head::Version;
+use super::draft::Draft;
+use crate::http::head::{Span, Version};
 use crate::http::response::{self, BodyFraming, Fit, HeadFacts, Refused};
+use crate::http::terms::Terms;
 use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application, or its iterable, is called.
@@ -57,6 +58,8 @@ pub struct Exchange {
     open: bool,
     draft: Draft,
     body: Option<BodyFraming>,
+    /// Where the head is in the output that it was rendered to, until that is pushed.
+    place: Span,
     outlet: Option<LentOutlet>,
     gone: bool,
     /// Why bytes of `write()` are lost, if some are.
@@ -68,7 +71,17 @@ pub struct Exchange {
 impl Exchange {
     /// A closed exchange.
     pub fn new() -> Self {
-        Self { open: false, draft: Draft::new(), body: None, outlet: None, gone: false, lost: None, excess: 0, client: None }
+        Self {
+            open: false,
+            draft: Draft::new(),
+            body: None,
+            place: Span::default(),
+            outlet: None,
+            gone: false,
+            lost: None,
+            excess: 0,
+            client: None,
+        }
     }
 
     /// Opens it for a request of this client.
@@ -77,6 +90,7 @@ impl Exchange {
         self.open = true;
         self.draft.open(terms, date);
         self.body = None;
+        self.place = Span::default();
         self.outlet = None;
         self.gone = false;
         self.lost = None;
@@ -123,6 +137,11 @@ impl Exchange {
     pub fn begun(&self) -> (u16, u64) {
         let draft = || self.draft.rendered().map_or(0, |(_, facts)| facts.status());
         self.body.as_ref().map_or_else(|| (draft(), 0), |body| (body.status, body.sent()))
+    }
+
+    /// Where the head is in the output, as the call or step left it that has rendered it; empty when it is not there.
+    pub fn place(&self) -> Span {
+        self.place
     }
 
     /// The body, once the head is sent.
@@ -198,7 +217,9 @@ impl Exchange {
     /// Sends the head unless it is sent already, and returns the body; `None` when `start_response` was not called.
     pub fn head(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<&mut BodyFraming> {
         if self.body.is_none() {
+            let from = out.len();
             self.body = Some(self.draft.finish(known, out)?);
+            self.place = Span::new(from, out.len());
         }
         self.body.as_mut()
     }
@@ -271,6 +292,10 @@ impl Exchange {
         let rendered = render(self, out);
         if rendered.is_err() || out.len() == before {
             return Ok(rendered);
+        }
+        let place = std::mem::take(&mut self.place);
+        if !place.is_empty() {
+            outlet.show_head(place.of_any(out));
         }
         let Err(gone) = outlet.push(out) else { return Ok(rendered) };
         // Bytes that were not taken must not be sent after the gap.

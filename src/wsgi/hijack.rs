@@ -25,7 +25,7 @@ const SOCKET: &str = "gunicorn.socket";
 
 /// The log's record of a connection that was taken over: 101 is Switching Protocols, and nobody has counted its bytes.
 fn taken(held: bool) -> Summary {
-    Summary { status: 101, sent: 0, fate: Fate::Hijacked { in_use: held } }
+    Summary { status: 101, fate: Fate::Hijacked { in_use: held }, ..Summary::default() }
 }
 
 /// Makes the class of the socket.

@@ -147,7 +147,7 @@ pub fn end(encoding: &mut BodyFraming, out: &mut Vec<u8>) -> Summary {
 
 /// The facts about the part of a body that was sent so far.
 pub fn summary(encoding: &BodyFraming, fate: Fate) -> Summary {
-    Summary { status: 200, sent: encoding.sent(), fate }
+    Summary { status: 200, sent: encoding.sent(), fate, ..Summary::default() }
 }
 
 /// A stream of blocks that are rendered into the worker's output, as `next` gives them; dropped with what `next` holds.

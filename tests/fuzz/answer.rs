@@ -11,6 +11,7 @@ use tapster::http::page;
 use tapster::http::framing::Length;
 use tapster::http::head::Version;
 use tapster::http::response::{BodyFraming, Context, Encoder, Refused};
+use tapster::http::terms::Terms;
 
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 
@@ -76,7 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
     for message in &messages {
         let version = if message.line.ends_with(b"1.0") { Version::Http10 } else { Version::Http11 };
         let head_only = message.line.starts_with(b"HEAD ");
-        let context = Context { version, head_only, persistent: message.framing.persistent, date: DATE };
+        let context = Context { terms: Terms { version, head_only, persistent: message.framing.persistent }, date: DATE };
         let mut out = Vec::new();
         match answer(&mut out, message, &context) {
             Ok(()) => check(&out, head_only),
@@ -85,7 +86,7 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let exchange::End::Refused(refusal) = end {
         let mut out = Vec::new();
-        page::render(&mut out, refusal.status(), &refusal.to_string(), Version::Http11, false, DATE);
+        page::render(&mut out, refusal.status(), &refusal.to_string(), Terms::default(), DATE);
         check(&out, false);
     }
 });

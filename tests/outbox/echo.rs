@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tapster::config::Settings;
 use tapster::http::response::{Context, Encoder};
+use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 
 use super::native::{CountedBlocks, PATIENCE, Worker, end};
@@ -63,12 +64,7 @@ pub struct Echo(Arc<Gate>);
 
 impl App for Echo {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
-        let context = Context {
-            version: request.head.version,
-            head_only: false,
-            persistent: request.persistent && request.framing.persistent,
-            date: request.date,
-        };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
         let mut target = request.head.target.of(request.bytes).to_vec();
         if target.starts_with(b"/large") {
             target.resize(LARGE, b'x');
@@ -105,7 +101,7 @@ impl App for Echo {
                 continue;
             }
             if target.starts_with(b"/write") && outlet.push(out).is_err() {
-                return Reply::Complete(Summary { status: 200, sent: encoding.sent(), fate: Fate::Cut });
+                return Reply::Complete(summary(&encoding, Fate::Cut));
             }
         }
         Reply::Complete(end(&mut encoding, out))

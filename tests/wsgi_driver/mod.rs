@@ -13,8 +13,9 @@ use tapster::channel::BootError;
 use tapster::config::Level;
 use tapster::config::{AppSpec, Code, LogTarget, Settings};
 use tapster::http::framing::Length;
-use tapster::http::head::{Head, Limits, Parsed, Progress};
+use tapster::http::head::{Head, HeadView, Limits, Parsed, Progress};
 use tapster::http::header_cache::HeaderCache;
+use tapster::http::terms::Terms;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::worker::app::{
@@ -188,7 +189,7 @@ impl Server {
             peer: &setup.peer,
             client: Arc::new(Staying),
             listener: setup.listener,
-            persistent: setup.persistent,
+            terms: Terms::of(HeadView { head: &head, bytes: raw }, setup.persistent && framing.persistent),
             date: DATE.as_bytes(),
             body,
             upgrade: None,

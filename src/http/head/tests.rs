@@ -249,3 +249,21 @@ fn trickled_bytes_are_looked_at_once() {
         *seen.last_mut().unwrap() = 0;
     }
 }
+
+#[test]
+fn a_composed_head_has_what_the_parser_finds_in_the_same_line_and_fields() {
+    let (head, bytes) = Head::compose(b"PUT /a?b HTTP/1.0", Version::Http10, &[(b"X-Request-ID", b"7f")]).unwrap();
+    let view = HeadView { head: &head, bytes: &bytes };
+    assert_eq!((view.method(), view.target(), view.line()), (&b"PUT"[..], &b"/a?b"[..], &b"PUT /a?b HTTP/1.0"[..]));
+    assert_eq!((head.version, head.len), (Version::Http10, bytes.len()));
+    assert_eq!(head.iter(&bytes).collect::<Vec<_>>(), [(&b"X-Request-ID"[..], &b"7f"[..])]);
+}
+
+#[test]
+fn a_line_that_was_cut_composes_no_head() {
+    let line = b"GET /long HTTP/1.1";
+    for end in 0..line.len() {
+        assert!(Head::compose(&line[..end], Version::Http11, &[]).is_none(), "{end}");
+    }
+    assert!(Head::compose(line, Version::Http11, &[]).is_some());
+}

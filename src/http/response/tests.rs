@@ -4,9 +4,10 @@ use super::*;
 
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 const OURS: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: tapster\r\n";
-const HTTP11: Context<'static> = Context { version: Version::Http11, head_only: false, persistent: true, date: DATE };
-const HTTP10: Context<'static> = Context { version: Version::Http10, ..HTTP11 };
-const HEAD: Context<'static> = Context { head_only: true, ..HTTP11 };
+const HTTP11: Context<'static> =
+    Context { terms: Terms { version: Version::Http11, head_only: false, persistent: true }, date: DATE };
+const HTTP10: Context<'static> = Context { terms: Terms { version: Version::Http10, ..HTTP11.terms }, ..HTTP11 };
+const HEAD: Context<'static> = Context { terms: Terms { head_only: true, ..HTTP11.terms }, ..HTTP11 };
 
 /// The head as text, and its body.
 fn head(
@@ -106,12 +107,12 @@ fn hop_by_hop_fields_are_refused_in_any_case() {
 fn an_upgrade_field_goes_with_a_426_only_and_is_named_in_connection() {
     const STATUS: &str = "426 Upgrade Required";
     let fields = [("upgrade", "websocket, HTTP/2.0"), ("Connection", "Upgrade")];
-    let old = Context { version: Version::Http10, ..HTTP11 };
+    let old = Context { terms: Terms { version: Version::Http10, ..HTTP11.terms }, ..HTTP11 };
     for (context, connection) in [
         (HTTP11, "upgrade"),
         (old, "keep-alive, upgrade"),
-        (Context { persistent: false, ..HTTP11 }, "close, upgrade"),
-        (Context { persistent: false, ..old }, "close, upgrade"),
+        (Context { terms: HTTP11.terms.closing(), ..HTTP11 }, "close, upgrade"),
+        (Context { terms: old.terms.closing(), ..old }, "close, upgrade"),
     ] {
         for fields in [&fields[..1], &fields] {
             let head = text(&context, STATUS, fields, Some(0));
@@ -151,13 +152,14 @@ fn keep_alive_of_the_application_is_dropped_and_reported() {
 }
 
 #[test]
-fn the_connection_field_says_what_the_version_does_not() {
-    let closing = Context { persistent: false, ..HTTP11 };
+fn the_connection_field_tells_what_the_version_does_not() {
+    let closing = Context { terms: HTTP11.terms.closing(), ..HTTP11 };
     assert!(!text(&HTTP11, "200 OK", &[], Some(0)).contains("Connection"));
     assert!(text(&HTTP10, "200 OK", &[], Some(0)).ends_with("\r\nConnection: keep-alive\r\n\r\n"));
     assert!(text(&closing, "200 OK", &[], Some(0)).ends_with("\r\nConnection: close\r\n\r\n"));
     assert!(
-        text(&Context { version: Version::Http10, ..closing }, "200 OK", &[], Some(0)).ends_with("\r\nConnection: close\r\n\r\n")
+        text(&Context { terms: Terms { version: Version::Http10, ..closing.terms }, ..closing }, "200 OK", &[], Some(0))
+            .ends_with("\r\nConnection: close\r\n\r\n")
     );
 }
 
@@ -179,7 +181,7 @@ fn head_keeps_the_length_and_has_no_body() {
     assert_eq!(out.1, End::Complete { persistent: true });
     assert!(text(&HEAD, "200 OK", &[], Some(5)).contains("\r\nContent-Length: 5\r\n"));
     assert_eq!(text(&HEAD, "200 OK", &[], Some(0)), format!("HTTP/1.1 200 OK\r\n{OURS}\r\n"));
-    let old = Context { version: Version::Http10, ..HEAD };
+    let old = Context { terms: Terms { version: Version::Http10, ..HEAD.terms }, ..HEAD };
     assert_eq!(text(&old, "200 OK", &[], None), format!("HTTP/1.1 200 OK\r\n{OURS}Connection: keep-alive\r\n\r\n"));
 }
 

@@ -164,7 +164,7 @@ impl Connection {
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)
-            | Phase::Serving
+            | Phase::Serving(_)
             | Phase::Closing(_)
             | Phase::Linger(_) => None,
         }

@@ -57,7 +57,7 @@ impl Connection {
                 };
                 (HandoffKind::Idle, self.timer.deadline.saturating_mul(NS_PER_MS), input, 1)
             }
-            Phase::Preface | Phase::Body(_) | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Body(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 return None;
             }
         };

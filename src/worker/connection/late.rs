@@ -1,13 +1,13 @@
 //! A call that outlasts its deadline, as its connection sees it.
 
 use crate::http::head::{Head, HeadView};
+use crate::http::terms::Terms;
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::ctx::journal::LogEntry;
 use crate::worker::deadline::claim::AlreadySent;
 use crate::worker::deadline::late::LateAnswer;
-use crate::worker::rules::Rules;
 
 use super::{Connection, Next, Phase};
 
@@ -20,24 +20,34 @@ impl Connection {
     pub fn give_up(&mut self, call: &InFlight, ctx: &mut ThreadCtx) -> Option<(Next, LateAnswer)> {
         let sent = self.link.claim.give_up()?;
         self.renew_turn(ctx);
-        let bytes = head_bytes(call);
-        let head = parse(&bytes, &ctx.rules);
-        let head = head.as_ref().map(|head| HeadView { head, bytes: &bytes });
+        let terms = match self.phase {
+            Phase::Serving(terms) => terms,
+            Phase::Preface
+            | Phase::Head
+            | Phase::Body(_)
+            | Phase::Waiting(_)
+            | Phase::Streaming(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_) => Terms::default(),
+        };
+        // The real head is in the hands of the thread that does not come back.
+        let id = [(b"X-Request-ID".as_slice(), call.id.as_slice())];
+        let recorded = Head::compose(&call.line, terms.version, if call.id.is_empty() { &[] } else { &id });
         let (outcome, sent) = match sent {
             AlreadySent::Nothing => {
-                let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], head, ctx);
+                let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], terms, ctx);
                 (LateAnswer::Answered, sent)
             }
             AlreadySent::Something => {
                 // Without a reset a cut answer in HTTP/1.0 could pass for a whole one.
-                let fate = if call.line.ends_with(b"HTTP/1.1") { Fate::Cut } else { Fate::Reset };
+                let fate = if terms.ends_with_close() { Fate::Reset } else { Fate::Cut };
                 self.phase = Phase::Closing(fate);
                 (LateAnswer::Cut, 0)
             }
         };
         ctx.record(&LogEntry {
             peer: &self.link.peer,
-            head,
+            head: recorded.as_ref().map(|(head, bytes)| HeadView { head, bytes }),
             status: TIMED_OUT,
             sent,
             response_head: &[],
@@ -62,21 +72,4 @@ impl Connection {
             let _ = if matches!(self.phase, Phase::Closing(Fate::Reset)) { stream.reset_all() } else { stream.shutdown_all() };
         }
     }
-}
-
-/// A head made from the flight recorder's facts: the thread that does not come back has the real one.
-fn head_bytes(call: &InFlight) -> Vec<u8> {
-    let mut bytes = call.line.clone();
-    if !call.id.is_empty() {
-        bytes.extend_from_slice(b"\r\nX-Request-ID: ");
-        bytes.extend_from_slice(&call.id);
-    }
-    bytes.extend_from_slice(b"\r\n\r\n");
-    bytes
-}
-
-/// `None` for a request line that the recorder had to cut.
-fn parse(bytes: &[u8], rules: &Rules) -> Option<Head> {
-    let mut head = Head::default();
-    head.parse(bytes, &rules.head).ok().filter(|_| head.len == bytes.len()).map(|_| head)
 }

@@ -3,6 +3,7 @@
 use crate::http::error::Error;
 use crate::http::head::HeadView;
 use crate::http::page;
+use crate::http::terms::Terms;
 use crate::worker::app::{Fate, StorageError};
 use crate::worker::body::upload::UploadError;
 use crate::worker::ctx::ThreadCtx;
@@ -26,7 +27,7 @@ impl Connection {
                 if error.passing {
                     let fields: &[page::FieldPair<'_>] = &[(b"Retry-After", RETRY_AFTER)];
                     let detail = "there is no room for the request body at present";
-                    let sent = self.render_ourselves(503, detail, fields, Some(head), ctx);
+                    let sent = self.render_ourselves(503, detail, fields, Terms::of(head, false), ctx);
                     ctx.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
                 } else {
                     self.answer_ourselves(500, "the request body could not be stored", Some(head), ctx);
@@ -53,14 +54,15 @@ impl Connection {
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
         let head = Some(queued.detached());
-        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], head, ctx);
+        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
     /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
-        let sent = self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], head, ctx);
+        let sent =
+            self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
@@ -82,7 +84,7 @@ impl Connection {
                 queued.stop_waiting(ctx.clock.ns());
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
-            Phase::Preface | Phase::Head | Phase::Serving | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, ctx);
             }
         }
@@ -117,7 +119,7 @@ impl Connection {
             }
             phase @ (Phase::Preface
             | Phase::Head
-            | Phase::Serving
+            | Phase::Serving(_)
             | Phase::Streaming(_)
             | Phase::Closing(_)
             | Phase::Linger(_)) => self.phase = phase,
@@ -129,7 +131,7 @@ impl Connection {
 
     /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
-        let sent = self.render_ourselves(status, detail, &[], head, ctx);
+        let sent = self.render_ourselves(status, detail, &[], terms_of(head), ctx);
         ctx.record_refusal(&self.link.peer, status, head, 0, sent);
     }
 
@@ -139,15 +141,18 @@ impl Connection {
         status: u16,
         detail: &str,
         fields: &[page::FieldPair<'_>],
-        head: Option<HeadView<'_>>,
+        terms: Terms,
         ctx: &mut ThreadCtx,
     ) -> u64 {
-        let version = head.map_or_else(Default::default, |view| view.head.version);
-        let head_only = head.is_some_and(|head| head.method() == b"HEAD");
         let date = *ctx.date.at(ctx.clock.wall());
-        let sent = page::render_with(&mut ctx.out, status, detail, fields, version, head_only, &date);
+        let page = page::render_with(&mut ctx.out, status, detail, fields, terms, &date);
         self.io.unread = true;
         self.phase = Phase::Closing(Fate::Close);
-        sent
+        page.sent
     }
+}
+
+/// How an answer of our own goes over the wire; as the newest clients have it where no head could be parsed.
+fn terms_of(head: Option<HeadView<'_>>) -> Terms {
+    head.map_or_else(Terms::default, |head| Terms::of(head, false))
 }

@@ -18,7 +18,7 @@ impl Connection {
     /// Whether the next bytes are sent, or the connection is read to its end, without the outbox.
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
-            Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving => false,
+            Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving(_) => false,
             Phase::Body(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => true,
         };
         apart || self.has_unsent()

@@ -1,5 +1,6 @@
 //! A request on its way to the application, and the result, as the connection sees them.
 
+use crate::http::terms::Terms;
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, Produced};
 use crate::worker::ctx::ThreadCtx;
@@ -22,7 +23,9 @@ impl Connection {
                 None => ctx.job.framing.upgrade = false,
             }
         }
+        let terms = Terms::of(ctx.job.view(ctx.input.bytes()), ctx.job.framing.persistent);
         let job = &mut ctx.job;
+        job.terms = terms;
         self.io.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
         job.queued = match std::mem::take(&mut self.arrival.since) {
@@ -31,7 +34,7 @@ impl Connection {
         };
         job.waited = std::mem::take(&mut self.arrival.waited);
         self.send_along(job);
-        self.phase = Phase::Serving;
+        self.phase = Phase::Serving(terms);
         Err(Next::Work(Work::Call))
     }
 

@@ -16,9 +16,10 @@ const FILE_BURST: u64 = 4 * 1024 * 1024;
 impl Connection {
     /// Sends the blocks that the stream has given, and asks it for more.
     pub(in crate::worker) fn go_on_answering(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        let Phase::Streaming(mut answer) = std::mem::replace(&mut self.phase, Phase::Serving) else {
+        let Phase::Streaming(mut answer) = std::mem::replace(&mut self.phase, Phase::Head) else {
             unreachable!("called in the answer phase only");
         };
+        self.phase = Phase::Serving(answer.terms);
         let sent = match answer.pending {
             // Its blocks are sent before it is asked again (PEP 3333, "Buffering and Streaming").
             Pending::Nothing => match self.flush(ctx) {

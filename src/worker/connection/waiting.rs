@@ -76,7 +76,7 @@ impl Connection {
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)
-            | Phase::Serving
+            | Phase::Serving(_)
             | Phase::Closing(_)
             | Phase::Linger(_) => None,
         }
@@ -84,8 +84,9 @@ impl Connection {
 
     /// A permit is free: asks again for the work that was parked.
     pub fn unpark(&mut self, ctx: &mut ThreadCtx) -> Next {
-        match std::mem::replace(&mut self.phase, Phase::Serving) {
+        match std::mem::replace(&mut self.phase, Phase::Head) {
             Phase::Waiting(mut queued) => {
+                self.phase = Phase::Serving(queued.terms);
                 self.renew_turn(ctx);
                 queued.output = self.give_output();
                 queued.stop_waiting(ctx.clock.ns());

@@ -2,13 +2,11 @@
 
 use crate::worker::app::Produced;
 use crate::worker::send::coalesce::{Coalescing, GATHER_MAX, Put};
-use crate::worker::send::outlet::SentHead;
 use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::send::output::{self, Output};
 use crate::worker::streaming::Streaming;
 
 use super::ThreadCtx;
-use crate::worker::ctx::journal::copy_of_head;
 
 /// How long one stream is asked before others proceed, in nanoseconds: a quarter of the executor's tick.
 const GATHER_NS: u64 = 250_000;
@@ -18,7 +16,6 @@ impl ThreadCtx {
     /// `output`, and the later ones in `out`.
     pub(in crate::worker) fn coalesce(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>) -> Produced {
         let until = self.clock.ns() + GATHER_NS;
-        let before = self.out.len();
         answer.block_buffer.supply(&mut self.coalesced);
         self.app.enter();
         // While others wait, the first block may as well: see `outbox`.
@@ -26,7 +23,6 @@ impl ThreadCtx {
         let wants_head = self.wants_response_head();
         let step = loop {
             let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };
-            let head = wants_head.then_some(SentHead { copy: &mut answer.response_head, from: before });
             let mut outlet = SocketOutlet {
                 link: &answer.link,
                 passage: &self.passage,
@@ -34,12 +30,12 @@ impl ThreadCtx {
                 behind: false,
                 used: false,
                 coalescing: Some(coalescing),
-                head,
+                head: wants_head.then_some(&mut answer.response_head),
             };
             let step = answer.stream.advance(&mut self.out, &mut outlet);
             self.clock.tick();
             if answer.response_head.is_empty() {
-                answer.response_head = copy_of_head(self.response_head(&self.out[before.min(self.out.len())..]));
+                answer.response_head = self.copy_response_head(&*answer.stream);
             }
             if step != Produced::Rendered || answer.link.has_unsent(output) || self.clock.ns() >= until || !self.pass_on(answer) {
                 break step;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::http::head::HeadView;
+use crate::http::head::{HeadView, Span};
 use crate::log::access::{Format, Record, Time};
 use crate::log::sink::Sink;
 use crate::worker::app::Peer;
@@ -40,11 +40,6 @@ pub struct LogEntry<'a> {
     pub environ: &'a [Option<String>],
 }
 
-/// Status line and fields at the start of a rendered answer; empty without the end of a head.
-pub(in crate::worker) fn head_of(rendered: &[u8]) -> &[u8] {
-    memchr::memmem::find(rendered, b"\r\n\r\n").map_or(&[], |end| &rendered[..end + 2])
-}
-
 /// A copy of it for the log. Without memory it is a status line without fields: if it were empty, later bytes would be taken for
 /// the head.
 pub(in crate::worker) fn copy_of_head(head: &[u8]) -> Vec<u8> {
@@ -69,9 +64,9 @@ impl Journal {
         Self { sink, format, lines, time: Time::default(), pid: std::process::id() }
     }
 
-    /// The head at the start of a rendered answer, if the format wants it.
-    pub(in crate::worker) fn response_head<'a>(&self, rendered: &'a [u8]) -> &'a [u8] {
-        if self.format.wants_response_head() { head_of(rendered) } else { &[] }
+    /// The head of an answer, at `place` in the output, if the format wants it.
+    pub(in crate::worker) fn response_head<'a>(&self, out: &'a [u8], place: Span) -> &'a [u8] {
+        if self.format.wants_response_head() { place.of_any(out) } else { &[] }
     }
 
     /// Writes the line of one answer.

@@ -1,6 +1,7 @@
 //! A piece of work in the application, from its begin to its log line.
 
 use crate::http::head::HeadView;
+use crate::http::terms::Terms;
 use crate::scoreboard::RequestFacts;
 
 use crate::worker::app::{Peer, Reply, Request};
@@ -11,7 +12,6 @@ use crate::worker::ctx::journal::LogEntry;
 use crate::worker::hijack;
 use crate::worker::job::QueuedRequest;
 use crate::worker::kept::Kept;
-use crate::worker::send::outlet::SentHead;
 use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::streaming::Streaming;
 use crate::worker::threads::pace::TICK_NS;
@@ -105,7 +105,7 @@ impl ThreadCtx {
         if job.queued > 0 {
             self.scoreboard.slot(self.slot).count_wait(job.queued);
         }
-        let (at, began, rendered) = (job.at.clone(), job.began, job.rendered);
+        let (at, began) = (job.at.clone(), job.began);
         // The fields are borrowed one by one: the call reads some and writes to others.
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
@@ -119,13 +119,12 @@ impl ThreadCtx {
             peer: &link.peer,
             client: link.clone(),
             listener: link.listener,
-            persistent: keeps_alive,
+            terms: Terms { persistent: keeps_alive && queued.terms.persistent, ..queued.terms },
             date: self.date.at(self.clock.wall()),
             body,
             upgrade,
         };
         let mut sent_head = Vec::new();
-        let head = wants_head.then_some(SentHead { copy: &mut sent_head, from: rendered });
         let mut outlet = SocketOutlet {
             link: &link,
             passage: &self.passage,
@@ -133,7 +132,7 @@ impl ThreadCtx {
             behind: queued.behind,
             used: false,
             coalescing: None,
-            head,
+            head: wants_head.then_some(&mut sent_head),
         };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.send.writes |= outlet.used;
@@ -150,7 +149,7 @@ impl ThreadCtx {
                 if let Some(journal) = self.journal.as_mut().filter(|_| !late) {
                     let job = &self.job;
                     let response_head = match sent_head.as_slice() {
-                        [] => journal.response_head(&self.out[job.rendered.min(self.out.len())..]),
+                        [] => journal.response_head(&self.out, summary.head),
                         sent => sent,
                     };
                     let entry = LogEntry {

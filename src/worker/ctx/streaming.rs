@@ -1,7 +1,8 @@
 //! Asks streams for their blocks, and drops those whose clients are gone.
 
-use crate::worker::app::Produced;
+use crate::worker::app::{Blocks, Produced};
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
+use crate::worker::ctx::journal::copy_of_head;
 use crate::worker::streaming::Streaming;
 use crate::worker::work::Served;
 
@@ -9,6 +10,16 @@ use super::ThreadCtx;
 use super::serve::facts;
 
 impl ThreadCtx {
+    /// A copy of the head of an answer for the log, if that wants it and the stream has just rendered it.
+    pub(in crate::worker) fn copy_response_head(&self, stream: &dyn Blocks) -> Vec<u8> {
+        match &self.journal {
+            Some(journal) if journal.format.wants_response_head() => {
+                copy_of_head(journal.response_head(&self.out, stream.summary().head))
+            }
+            Some(_) | None => Vec::new(),
+        }
+    }
+
     /// Enters the application again for this answer. The clock of a thread that waited for the work is old.
     fn go_on(&mut self, answer: &Streaming) {
         self.clock.tick();

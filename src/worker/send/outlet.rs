@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::coalesce::{Coalescing, WritePath};
 use super::output::{Output, Sent};
 use crate::worker::app::{Gone, Outlet};
-use crate::worker::ctx::journal::{copy_of_head, head_of};
+use crate::worker::ctx::journal::copy_of_head;
 use crate::worker::link::{Link, deliver};
 use crate::worker::threads::pace::TICK;
 use crate::worker::threads::precedence::Passage;
@@ -13,9 +13,6 @@ use crate::worker::threads::precedence::Passage;
 /// How long `write()` waits, once in a call, for the loop to send what goes before it. The loop is taken after one to two ticks;
 /// a longer wait on an idle machine means a full socket, whose client can wait.
 const OVERTAKEN: Duration = TICK.saturating_mul(250);
-
-/// How answers begin that are not the last to their request (RFC 9110 section 15.2).
-const INFORMATIONAL: &[u8] = b"HTTP/1.1 1";
 
 /// `write()`'s way to the client while the application works for it.
 pub struct SocketOutlet<'a> {
@@ -32,32 +29,11 @@ pub struct SocketOutlet<'a> {
     /// The blocks of the stream that is asked; `None` during a call.
     pub coalescing: Option<Coalescing<'a>>,
     /// Where the head of the answer is copied to for the log, before it leaves the buffer; `None`: the log does not need it.
-    pub head: Option<SentHead<'a>>,
-}
-
-/// The head of an answer that `write()` sends.
-pub struct SentHead<'a> {
-    /// The copy; empty until the head is sent.
-    pub copy: &'a mut Vec<u8>,
-    /// Where the answer begins in the buffer: earlier ones may be before the first bytes of it.
-    pub from: usize,
-}
-
-impl SentHead<'_> {
-    /// Bytes are about to be sent: copies the head if it is among them. Early hints (RFC 8297) are none.
-    fn look(&mut self, out: &[u8]) {
-        let rendered = &out[std::mem::take(&mut self.from).min(out.len())..];
-        if self.copy.is_empty() && !rendered.starts_with(INFORMATIONAL) {
-            *self.copy = copy_of_head(head_of(rendered));
-        }
-    }
+    pub head: Option<&'a mut Vec<u8>>,
 }
 
 impl Outlet for SocketOutlet<'_> {
     fn push(&mut self, out: &mut Vec<u8>) -> Result<(), Gone> {
-        if let Some(head) = &mut self.head {
-            head.look(out);
-        }
         let mut before = Vec::new();
         if let Some(coalescing) = &mut self.coalescing
             && !self.link.has_unsent(self.output)
@@ -80,6 +56,14 @@ impl Outlet for SocketOutlet<'_> {
         let result = if before.is_empty() { self.send(out) } else { self.send(&mut before).and_then(|()| self.send(out)) };
         self.link.claim.has_sent();
         result
+    }
+
+    fn show_head(&mut self, head: &[u8]) {
+        if let Some(copy) = &mut self.head
+            && copy.is_empty()
+        {
+            **copy = copy_of_head(head);
+        }
     }
 }
 
