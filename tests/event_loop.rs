@@ -131,7 +131,7 @@ impl Blocks for Large {
             return Produced::End(end(&mut self.encoding, out));
         }
         self.given = true;
-        let (len, _) = self.encoding.around(out, self.block.len() as u64);
+        let len = self.encoding.around(out, self.block.len() as u64).take;
         self.block.truncate(len as usize);
         Produced::LargeBlock
     }
@@ -164,7 +164,7 @@ impl Blocks for FileStream {
             return Produced::End(end(&mut self.encoding, out));
         }
         self.given = true;
-        let (len, _) = self.encoding.around(out, self.len);
+        let len = self.encoding.around(out, self.len).take;
         Produced::File { offset: 0, len }
     }
 

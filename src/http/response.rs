@@ -395,6 +395,18 @@ pub struct BodyFraming {
     sent: u64,
 }
 
+/// The piece of a block that is sent with one framing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub struct Piece {
+    /// So many of its first bytes; 0 when the answer has no body.
+    pub take: u64,
+    /// The framing to send after them.
+    pub after: &'static [u8],
+    /// So many bytes were cut off its end: the application sent more than its Content-Length.
+    pub cut: u64,
+}
+
 /// How much of a block was sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fit {
@@ -429,25 +441,27 @@ impl BodyFraming {
         if !self.is_sent() {
             return Fit::All;
         }
-        let (take, after) = self.around(out, data.len() as u64);
+        let Piece { take, after, cut } = self.around(out, data.len() as u64);
         // At most the length of `data`, so it fits into usize.
         out.extend_from_slice(&data[..take as usize]);
         out.extend_from_slice(after);
-        match data.len() as u64 - take {
+        match cut {
             0 => Fit::All,
             cut => Fit::Cut(cut),
         }
     }
 
     /// Framing around a block of `len` bytes that is sent without being copied: writes the framing before it to `out`, and
-    /// returns how many of its bytes to send and the framing to send after them.
+    /// returns the piece of it to send.
     #[inline]
-    pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> (u64, &'static [u8]) {
+    pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> Piece {
+        let mut cut = 0;
         let (take, after): (u64, &'static [u8]) = match &mut self.mode {
             Mode::None => (0, b""),
             Mode::Length(left) => {
                 let take = len.min(*left);
                 *left -= take;
+                cut = len - take;
                 (take, b"")
             }
             Mode::Chunked if len == 0 => (0, b""),
@@ -458,7 +472,7 @@ impl BodyFraming {
             Mode::UntilClose => (len, b""),
         };
         self.sent += take;
-        (take, after)
+        Piece { take, after, cut }
     }
 
     /// Ends the body: writes the last chunk if chunked. To be called once.

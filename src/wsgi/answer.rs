@@ -20,7 +20,7 @@ use super::file_wrapper::{Extent, FileWrapper};
 use super::forks;
 use super::start_response::StartResponse;
 use crate::http::page;
-use crate::http::response::{End, Fit};
+use crate::http::response::{End, Fit, Piece};
 use crate::http::terms::Terms;
 use crate::log::error::Log;
 use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
@@ -167,12 +167,12 @@ impl Answer {
                 }
             };
         }
-        let (len, suffix) = body.around(out, data.len() as u64);
+        let Piece { take, after: suffix, cut } = body.around(out, data.len() as u64);
         self.summary.sent = body.sent();
         // `around` grants at most what it was asked for, which is the length of a slice.
-        let len = len as usize;
-        if len < data.len() {
-            exchange.exceed((data.len() - len) as u64);
+        let len = take as usize;
+        if cut > 0 {
+            exchange.exceed(cut);
             drop(exchange);
             self.source = BlockSource::Tail(b"");
             if len == 0 {
@@ -215,7 +215,7 @@ impl Answer {
             drop(exchange);
             return self.end(py, out, outlet);
         }
-        let (len, suffix) = body.around(out, extent.len);
+        let Piece { take: len, after: suffix, .. } = body.around(out, extent.len);
         self.summary.sent = body.sent();
         drop(exchange);
         if len == 0 {

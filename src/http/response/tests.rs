@@ -245,11 +245,12 @@ fn a_block_that_is_not_copied_is_framed_alike() {
         let (_, mut around) = head(&context, "200 OK", fields, None).unwrap();
         for block in [&b"abc"[..], b"", b"defgh"] {
             let (mut left, mut right) = (Vec::new(), Vec::new());
-            copied.block(&mut left, block);
-            let (take, after) = around.around(&mut right, block.len() as u64);
+            let fit = copied.block(&mut left, block);
+            let Piece { take, after, cut } = around.around(&mut right, block.len() as u64);
             right.extend_from_slice(&block[..take as usize]);
             right.extend_from_slice(after);
             assert_eq!((left, copied.sent()), (right, around.sent()));
+            assert_eq!(fit, if cut > 0 { Fit::Cut(cut) } else { Fit::All });
         }
     }
 }
