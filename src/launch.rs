@@ -73,26 +73,26 @@ fn enter(settings: &Settings) -> Result<(), BootError> {
 #[cfg(feature = "python")]
 fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
     use crate::net::listener::Address;
-    use crate::wsgi::{self, Wsgi};
+    use crate::wsgi::{self, AppStart, ListenerEnviron, Wsgi};
 
     settle(place.settings)?;
     let listeners = place
         .addresses
         .iter()
         .map(|address| match address {
-            Address::Tcp(addr) => (addr.ip().to_string(), addr.port().to_string(), false),
-            Address::Unix(_) => (String::new(), String::new(), true),
+            Address::Tcp(addr) => ListenerEnviron { name: addr.ip().to_string(), port: addr.port().to_string() },
+            Address::Unix(_) => ListenerEnviron::unix(),
         })
         .collect();
-    let app = Wsgi::new(
-        place.settings,
+    let app = Wsgi::new(AppStart {
+        settings: place.settings,
         listeners,
-        place.workers,
-        &place.renounce,
-        place.log.clone(),
-        place.environ_names.clone(),
-        Some(place.stacks),
-    )?;
+        workers: place.workers,
+        renounce: &place.renounce,
+        log: place.log.clone(),
+        environ_names: place.environ_names.clone(),
+        stacks: Some(place.stacks),
+    })?;
     Ok((app, wsgi::version()))
 }
 

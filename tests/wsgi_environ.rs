@@ -3,7 +3,8 @@
 mod wsgi_driver;
 
 use tapster::worker::app::Peer;
-use wsgi_driver::{Options, Server, Setup, with_python};
+use tapster::wsgi::ListenerEnviron;
+use wsgi_driver::{Options, Server, Setup, listener, with_python};
 
 /// Answers with the values of the environ variables that the query names (`?A&B`), one `repr` a line; all of them without.
 const SHOW: &str = "
@@ -113,7 +114,7 @@ fn no_client_gets_the_fields_of_another_that_sends_nearly_the_same() {
 #[test]
 fn what_is_not_in_the_block_differs_between_requests_with_the_same_one() {
     with_python(|| {
-        let listeners = vec![("first".into(), "1".into(), false), ("second".into(), "2".into(), false)];
+        let listeners = vec![listener("first", "1"), listener("second", "2")];
         let mut server = Server::with(SHOW, Options { listeners, ..Options::default() });
         let names = "REQUEST_METHOD&QUERY_STRING&SERVER_PROTOCOL&SERVER_NAME&REMOTE_ADDR&REMOTE_PORT&wsgi.url_scheme&HTTP_HOST";
         for round in 0..OFTEN {
@@ -165,7 +166,7 @@ fn server_and_client_are_named() {
     assert_eq!(lines[..4], ["'testing'", "'8000'", "'127.0.0.1'", "'50000'"]);
     assert!(lines[4].starts_with("'tapster/"));
     with_python(|| {
-        let listeners = vec![("a".into(), "1".into(), false), (String::new(), String::new(), true)];
+        let listeners = vec![listener("a", "1"), ListenerEnviron::unix()];
         let mut server = Server::with(SHOW, Options { listeners, workers: 4, ..Options::default() });
         let setup = Setup { listener: 1, peer: Default::default(), ..Setup::default() };
         let names = "SERVER_NAME&SERVER_PORT&REMOTE_ADDR&REMOTE_PORT&wsgi.multiprocess";

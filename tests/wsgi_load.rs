@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use tapster::config::{AppSpec, PythonSettings, Settings};
 use tapster::worker::app::Renounce;
-use tapster::wsgi::{self, Wsgi};
+use tapster::wsgi::{self, AppStart, Wsgi};
 use wsgi_driver::{Options, Server, boot, log, with_python};
 
 /// Loads `app` from a directory with these files; `DIR` in `app` stands for it. Returns the body of `GET /`, or the error.
@@ -26,8 +26,17 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
         let python = PythonSettings { venv: None, pythonpath: vec![dir.path().to_path_buf()] };
         let settings = Settings { app, python, ..Settings::default() };
         let listeners = Options::default().listeners;
-        let renounce: Renounce = Arc::new(|| ());
-        let loaded = Wsgi::new(&settings, listeners, 1, &renounce, log(dir.path()), Vec::new(), None);
+        let (renounce, log): (Renounce, _) = (Arc::new(|| ()), log(dir.path()));
+        let start = AppStart {
+            settings: &settings,
+            listeners,
+            workers: 1,
+            renounce: &renounce,
+            log,
+            environ_names: Vec::new(),
+            stacks: None,
+        };
+        let loaded = Wsgi::new(start);
         match loaded {
             Ok(app) => {
                 let mut server = Server::of(app, dir);

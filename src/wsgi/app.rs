@@ -21,14 +21,17 @@ use super::file_wrapper::FileWrapper;
 use super::hijack::{OfferedSocket, Upgrades};
 use super::input::Input;
 use super::signals;
+use super::start::load_app;
 use super::start_response::{Factory, StartResponse};
 use super::stdlib;
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
+use crate::channel::BootError;
+use crate::config::Settings;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
-use crate::worker::app::{App, Interrupter, Outlet, Reply, Request, RequestBody, Summary};
+use crate::worker::app::{App, Interrupter, Outlet, Renounce, Reply, Request, RequestBody, Summary};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
@@ -64,7 +67,40 @@ pub struct Plan {
     pub environ_names: Vec<String>,
 }
 
+/// All that an application is started with.
+pub struct AppStart<'a> {
+    /// Settings of this generation.
+    pub settings: &'a Settings,
+    /// The listeners, in order.
+    pub listeners: Vec<ListenerEnviron>,
+    /// Workers in all.
+    pub workers: usize,
+    /// Children that the application forks call it first.
+    pub renounce: &'a Renounce,
+    /// The error log.
+    pub log: Log,
+    /// Environ variables that [`App::logged`] returns after each call.
+    pub environ_names: Vec<String>,
+    /// A descriptor, open for the life of the process, for the stacks of all Python threads when a signal ends it.
+    pub stacks: Option<i32>,
+}
+
 impl Wsgi {
+    /// Starts the interpreter on this thread and loads the application. The working directory and the environment must be set
+    /// already.
+    #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
+    pub fn new(start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
+        let AppStart { settings, listeners, workers, renounce, log, environ_names, stacks } = start;
+        let loaded = load_app(settings, workers, &log, Some(renounce), stacks)?;
+        let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
+        Python::attach(|py| {
+            let plan = Plan { listeners, multithread, multiprocess, log, environ_names };
+            Self::prepare(py, loaded.callable, Arc::new(plan))
+                .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
+                .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
+        })
+    }
+
     /// Prepares all that requests of the calling thread share.
     pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
         let errors = Lines::new(plan.log.clone());

@@ -40,6 +40,13 @@ pub struct ListenerEnviron {
     pub port: String,
 }
 
+impl ListenerEnviron {
+    /// The values of a unix socket, which has neither name nor port: applications build URLs from them, and leave the port 80 out.
+    pub fn unix() -> Self {
+        Self { name: "localhost".to_owned(), port: "80".to_owned() }
+    }
+}
+
 /// The objects that every environ shares.
 pub struct SharedObjects<'py> {
     /// `wsgi.input` of a request without a body.

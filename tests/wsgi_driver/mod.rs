@@ -21,7 +21,7 @@ use tapster::log::sink::Sink;
 use tapster::worker::app::{
     App, BodyFile, Client, Fate, Gone, Outlet, Peer, Produced, Renounce, Reply, Request, RequestBody, Summary,
 };
-use tapster::wsgi::Wsgi;
+use tapster::wsgi::{AppStart, ListenerEnviron, Wsgi};
 
 /// Value of the Date field in every answer.
 pub const DATE: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
@@ -64,14 +64,19 @@ pub struct Server {
 #[derive(Clone, Debug)]
 pub struct Options {
     pub workers: usize,
-    pub listeners: Vec<(String, String, bool)>,
+    pub listeners: Vec<ListenerEnviron>,
     pub environ_names: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { workers: 1, listeners: vec![("testing".into(), "8000".into(), false)], environ_names: Vec::new() }
+        Self { workers: 1, listeners: vec![listener("testing", "8000")], environ_names: Vec::new() }
     }
+}
+
+/// A TCP listener of this name and port.
+pub fn listener(name: &str, port: &str) -> ListenerEnviron {
+    ListenerEnviron { name: name.to_owned(), port: port.to_owned() }
 }
 
 pub fn log(dir: &Path) -> Log {
@@ -83,7 +88,16 @@ pub fn log(dir: &Path) -> Log {
 pub fn boot(dir: &Path, app: AppSpec, options: Options) -> Result<Box<dyn App>, BootError> {
     let settings = Settings { app, ..Settings::default() };
     let renounce: Renounce = Arc::new(|| ());
-    Wsgi::new(&settings, options.listeners, options.workers, &renounce, log(dir), options.environ_names, None)
+    let Options { workers, listeners, environ_names } = options;
+    Wsgi::new(AppStart {
+        settings: &settings,
+        listeners,
+        workers,
+        renounce: &renounce,
+        log: log(dir),
+        environ_names,
+        stacks: None,
+    })
 }
 
 impl Server {
