@@ -302,6 +302,19 @@ fn a_late_answer_is_dropped_and_logged() {
 }
 
 #[test]
+fn the_access_log_has_the_line_and_the_id_of_a_request_that_was_answered_without_its_call() {
+    let format = "%(h)s|%(r)s|%(m)s|%(U)s|%(q)s|%(H)s|%(s)s|%({x-request-id}i)s|%({host}i)s";
+    let server = server(1, Duration::ZERO).expect_error(GIVEN_UP).expect_error(ENDED);
+    let server = server.options(["--access-logfile", "-", "--access-logformat", format]).start();
+    let before = server.workers();
+    times_out(&server, "/sleep?a=b");
+    let wanted = "127.0.0.1|GET /sleep?a=b HTTP/1.1|GET|/sleep|a=b|HTTP/1.1|504|id-of-sleep?a=b|-";
+    wait_for("the line", SOON, || server.stdout().lines().any(|line| line == wanted).then_some(()));
+    replaced(&server, &before);
+    server.stop();
+}
+
+#[test]
 fn a_late_write_fails_and_the_answer_that_had_begun_is_cut() {
     let server = server(3, Duration::ZERO).expect_error(GIVEN_UP).start();
     let before = server.workers();

@@ -36,6 +36,17 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
+/// When a request was served.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Timing {
+    /// Start of the request, seconds since the epoch.
+    pub began: u64,
+    /// From the complete head to the last byte handed to the kernel, in microseconds.
+    pub micros: u64,
+    /// How long it waited for the application before that, in microseconds.
+    pub queued: u64,
+}
+
 /// One served (or refused) request.
 #[derive(Debug)]
 pub struct Record<'a> {
@@ -49,16 +60,10 @@ pub struct Record<'a> {
     pub sent: u64,
     /// Rendered head of the answer (status line and fields); empty unless [`Format::wants_response_head`].
     pub response_head: &'a [u8],
-    /// Start of the request, seconds since the epoch.
-    pub began: u64,
-    /// From the complete head to the last byte handed to the kernel, in microseconds.
-    pub micros: u64,
-    /// How long it waited for the application before that, in microseconds.
-    pub queued: u64,
+    /// When it was served.
+    pub timing: Timing,
     /// Environ values in the order of [`Format::environ_names`].
     pub environ: &'a [Option<String>],
-    /// Process id of the worker.
-    pub pid: u32,
 }
 
 /// The parts of a request target that a log shows.
@@ -162,9 +167,10 @@ enum Shape {
     Json,
 }
 
-/// The start of the last request in the log's shape; one for each thread that renders.
+/// The start of the last request in the log's shape, and the process; one for each thread that renders.
 #[derive(Debug, Default)]
 pub struct Time {
+    pid: u32,
     second: Option<u64>,
     text: Vec<u8>,
 }
@@ -224,8 +230,8 @@ impl Format {
                 out.push(b'\n');
             }
             Shape::Json => {
-                let text = time.at(record.began, |out, second| stamp::rfc3339(out, second, None));
-                json::render(record, std::str::from_utf8(text).unwrap_or_default(), out);
+                time.at(record.timing.began, |out, second| stamp::rfc3339(out, second, None));
+                json::render(record, std::str::from_utf8(&time.text).unwrap_or_default(), time.pid, out);
             }
         }
     }
@@ -281,7 +287,7 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
         Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
         Part::User(index) => user(out, fields.value(*index)),
         Part::Time => {
-            let text = time.at(record.began, stamp::common);
+            let text = time.at(record.timing.began, stamp::common);
             match text.first_chunk::<{ stamp::COMMON_LEN }>() {
                 Some(usual) if text.len() == stamp::COMMON_LEN => out.extend_from_slice(usual),
                 _ => out.extend_from_slice(text),
@@ -302,18 +308,18 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
         Part::Bytes => number(out, record.sent),
         Part::BytesOrDash if record.sent == 0 => out.push(b'-'),
         Part::BytesOrDash => number(out, record.sent),
-        Part::Seconds => number(out, record.micros / 1_000_000),
-        Part::Millis => number(out, record.micros / 1_000),
-        Part::Micros => number(out, record.micros),
+        Part::Seconds => number(out, record.timing.micros / 1_000_000),
+        Part::Millis => number(out, record.timing.micros / 1_000),
+        Part::Micros => number(out, record.timing.micros),
         Part::DecimalSeconds => {
-            number(out, record.micros / 1_000_000);
+            number(out, record.timing.micros / 1_000_000);
             out.push(b'.');
-            stamp::number(out, (record.micros % 1_000_000) as u32, 6);
+            stamp::number(out, (record.timing.micros % 1_000_000) as u32, 6);
         }
-        Part::QueueMicros => number(out, record.queued),
+        Part::QueueMicros => number(out, record.timing.queued),
         Part::Pid => {
             out.push(b'<');
-            number(out, record.pid.into());
+            number(out, time.pid.into());
             out.push(b'>');
         }
         Part::RequestField(index) => value(out, fields.value(*index)),
@@ -375,6 +381,11 @@ impl<'a> Fields<'a> {
 }
 
 impl Time {
+    /// For a thread of the process with this id.
+    pub fn of(pid: u32) -> Self {
+        Self { pid, ..Self::default() }
+    }
+
     /// The text of this second, rendered again only when it is another than the last one.
     fn at(&mut self, second: u64, render: impl FnOnce(&mut Vec<u8>, u64)) -> &[u8] {
         if self.second != Some(second) {

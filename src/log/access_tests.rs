@@ -31,18 +31,15 @@ fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
         status: 200,
         sent: 1234,
         response_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\nx-a:  2 \r\n\r\n",
-        began: 1_795_255_200,
-        micros: 2_345_678,
-        queued: 1_234,
+        timing: Timing { began: 1_795_255_200, micros: 2_345_678, queued: 1_234 },
         environ: &[],
-        pid: 42,
     }
 }
 
 fn line(format: &str, record: &Record<'_>) -> String {
     let format = Format::compile(&AccessFormat::Atoms(format.into())).expect("the format is right");
     let mut out = Vec::new();
-    format.render(record, &mut Time::default(), &mut out);
+    format.render(record, &mut Time::of(42), &mut out);
     let text = String::from_utf8(out).expect("lines are ASCII");
     text.strip_suffix('\n').expect("a line has an end").to_owned()
 }
@@ -50,7 +47,7 @@ fn line(format: &str, record: &Record<'_>) -> String {
 fn json(record: &Record<'_>) -> (String, serde_json::Value) {
     let format = Format::compile(&AccessFormat::Json).expect("JSON needs no compiling");
     let mut out = Vec::new();
-    format.render(record, &mut Time::default(), &mut out);
+    format.render(record, &mut Time::of(42), &mut out);
     let text = String::from_utf8(out).expect("lines are ASCII");
     let value = serde_json::from_str(&text).expect("it is JSON");
     (text, value)
@@ -100,7 +97,7 @@ fn each_atom_has_gunicorns_meaning() {
         assert_eq!(line(&format!("%({atom})s"), &record), expected, "{atom}");
     }
     let mut time = Vec::new();
-    stamp::common(&mut time, record.began);
+    stamp::common(&mut time, record.timing.began);
     assert_eq!(line("%(t)s", &record).as_bytes(), time);
 }
 
@@ -238,9 +235,9 @@ fn json_cannot_be_forged_and_stays_ascii() {
 fn the_time_is_rendered_anew_for_another_second() {
     let format = Format::compile(&AccessFormat::Atoms("%(t)s".into())).expect("right");
     let head = head(b"GET", b"/", &[]);
-    let (mut time, mut out) = (Time::default(), Vec::new());
+    let (mut time, mut out) = (Time::of(42), Vec::new());
     for began in [0, 0, 1, 0] {
-        format.render(&Record { began, ..record(&head) }, &mut time, &mut out);
+        format.render(&Record { timing: Timing { began, ..Timing::default() }, ..record(&head) }, &mut time, &mut out);
     }
     let lines: Vec<&[u8]> = out.split(|b| *b == b'\n').collect();
     assert!(lines[0] == lines[1] && lines[1] != lines[2] && lines[3] == lines[0]);
@@ -272,7 +269,7 @@ proptest! {
         for format in [AccessFormat::Atoms(all.into()), AccessFormat::Json] {
             let format = Format::compile(&format).expect("the format is right");
             let mut out = Vec::new();
-            format.render(&plain, &mut Time::default(), &mut out);
+            format.render(&plain, &mut Time::of(42), &mut out);
             prop_assert!(out.len() <= format.most(&plain), "{} bytes", out.len());
         }
     }

@@ -32,8 +32,8 @@ struct JsonLine<'a> {
     pid: u32,
 }
 
-/// Appends the record as one line. `time` is the start of the request as RFC 3339 says.
-pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
+/// Appends the record as one line. `time` is the start of the request as RFC 3339 says, `pid` the worker.
+pub fn render(record: &Record<'_>, time: &str, pid: u32, out: &mut Vec<u8>) {
     let target = record.target();
     let line = JsonLine {
         time,
@@ -44,12 +44,12 @@ pub fn render(record: &Record<'_>, time: &str, out: &mut Vec<u8>) {
         protocol: record.protocol(),
         status: record.status,
         bytes: record.sent,
-        duration_us: record.micros,
-        queue_us: record.queued,
+        duration_us: record.timing.micros,
+        queue_us: record.timing.queued,
         referer: record.field(b"referer").and_then(text),
         user_agent: record.field(b"user-agent").and_then(text),
         host: record.field(b"host").and_then(text),
-        pid: record.pid,
+        pid,
     };
     // Writing to a Vec cannot fail, and `JsonLine` has nothing that JSON cannot hold.
     let _ = line.serialize(&mut Serializer::with_formatter(&mut *out, Ascii(CompactFormatter)));

@@ -134,7 +134,8 @@ pub struct Summary {
     pub status: u16,
     /// Body bytes rendered, framing excluded.
     pub sent: u64,
-    /// Where the answer's head is in the output, as the call or step that has rendered it leaves that; empty when it is not there.
+    /// Where the answer's head is in the output, as the call or step that has rendered it leaves that; empty when it is not
+    /// there.
     pub head: Span,
     /// The connection's fate once the output is flushed.
     pub fate: Fate,

@@ -1,7 +1,14 @@
 //! The loop's clock: the monotonic one is read once after each poll and once after each call of the application, the wall clock
 //! once a second, and nowhere else.
 
+use crate::log::access::Timing;
 use crate::sys::time::{NS_PER_MS, monotonic, wall};
+
+/// Nanoseconds per microsecond.
+const NS_PER_MICRO: u64 = 1_000;
+
+/// Microseconds per second.
+const MICROS: u64 = 1_000_000;
 
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u64 = 1_000_000_000;
@@ -55,8 +62,10 @@ impl Clock {
         self.wall
     }
 
-    /// Microseconds since `began` (nanoseconds of this clock).
-    pub fn micros_since(&self, began: u64) -> u64 {
-        self.ns.saturating_sub(began) / 1_000
+    /// The times of a request that ends now, for the log. `began` is when the application was called, in nanoseconds of this
+    /// clock; `None` when it was not. `queued` is how long the request has waited for a permit, in nanoseconds.
+    pub fn timing(&self, began: Option<u64>, queued: u64) -> Timing {
+        let micros = began.map_or(0, |began| self.ns.saturating_sub(began) / NS_PER_MICRO);
+        Timing { began: self.wall.saturating_sub(micros / MICROS), micros, queued: queued / NS_PER_MICRO }
     }
 }

@@ -11,7 +11,7 @@ use crate::config::Settings;
 use crate::http::date;
 use crate::http::head::HeadView;
 use crate::http::header_cache::HeaderCache;
-use crate::log::access::Format;
+use crate::log::access::{Format, Record};
 use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::scoreboard::{Call, Scoreboard, Slot};
@@ -28,7 +28,7 @@ use crate::worker::deadline::alarm::Alarms;
 use crate::worker::send::policy::SendPolicy;
 use crate::worker::threads::precedence::Passage;
 use crate::worker::threads::thread_id::ThreadId;
-use journal::{Journal, LogEntry};
+use journal::Journal;
 
 mod coalesce;
 mod fin;
@@ -177,9 +177,9 @@ impl ThreadCtx {
     }
 
     /// Writes the access-log line of one answer.
-    pub fn record(&mut self, entry: &LogEntry<'_>) {
+    pub fn record(&mut self, record: Record<'_>) {
         if let Some(journal) = &mut self.journal {
-            journal.record(entry, &self.clock);
+            journal.record(record);
         }
     }
 

@@ -10,7 +10,7 @@ use crate::http::terms::Terms;
 
 use super::app::{Blocks, Summary};
 use super::ctx::ThreadCtx;
-use crate::worker::ctx::journal::LogEntry;
+use crate::log::access::Record;
 use crate::worker::link::Link;
 use crate::worker::send::coalesce::BlockBuffer;
 use crate::worker::threads::thread_id::ThreadId;
@@ -102,14 +102,13 @@ impl Streaming {
 
     /// Writes its log line.
     pub fn record(&self, summary: Summary, ctx: &mut ThreadCtx) {
-        ctx.record(&LogEntry {
-            peer: &self.link.peer,
+        ctx.record(Record {
+            peer: self.link.peer.addr.as_bytes(),
             head: (!self.bytes.is_empty()).then(|| self.view()),
             status: summary.status,
             sent: summary.sent,
             response_head: &self.response_head,
-            began: Some(self.began),
-            queued: self.queued,
+            timing: ctx.clock.timing(Some(self.began), self.queued),
             environ: &self.environ,
         });
     }

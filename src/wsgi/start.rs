@@ -11,8 +11,8 @@ use crate::config::Settings;
 use crate::log::error::Log;
 use crate::worker::app::Renounce;
 
-/// Starts the interpreter on this thread and loads the application for one of so many workers. Children that the application forks
-/// call `renounce`; `stacks` is as in [`super::AppStart`].
+/// Starts the interpreter on this thread and loads the application for one of so many workers. Children that the application
+/// forks call `renounce`; `stacks` is as in [`super::AppStart`].
 pub fn load_app(
     settings: &Settings,
     workers: usize,

@@ -8,7 +8,7 @@ use tapster::http::response::{Context, Encoder};
 use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
 
-use super::native::{CountedBlocks, PATIENCE, Worker, end};
+use super::native::{CountedBlocks, PATIENCE, Worker, end, summary};
 
 /// The gate that slow calls wait for.
 #[derive(Default)]

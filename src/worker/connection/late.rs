@@ -2,10 +2,10 @@
 
 use crate::http::head::{Head, HeadView};
 use crate::http::terms::Terms;
+use crate::log::access::Record;
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::ctx::journal::LogEntry;
 use crate::worker::deadline::claim::AlreadySent;
 use crate::worker::deadline::late::LateAnswer;
 
@@ -45,14 +45,13 @@ impl Connection {
                 (LateAnswer::Cut, 0)
             }
         };
-        ctx.record(&LogEntry {
-            peer: &self.link.peer,
+        ctx.record(Record {
+            peer: self.link.peer.addr.as_bytes(),
             head: recorded.as_ref().map(|(head, bytes)| HeadView { head, bytes }),
             status: TIMED_OUT,
             sent,
             response_head: &[],
-            began: Some(call.since),
-            queued: 0,
+            timing: ctx.clock.timing(Some(call.since), 0),
             environ: &[],
         });
         Some((self.drive(ctx), outcome))

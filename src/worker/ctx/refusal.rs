@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use crate::http::framing::{self, Length};
 use crate::http::head::{Head, HeadView, Parsed};
+use crate::log::access::Record;
 use crate::worker::app::Peer;
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
 use crate::worker::link::Link;
 
 use super::ThreadCtx;
-use crate::worker::ctx::journal::LogEntry;
 
 impl ThreadCtx {
     /// Logs a request that never reaches the application; `sent` are the bytes of the body of its answer.
@@ -21,7 +21,15 @@ impl ThreadCtx {
         queued: u64,
         sent: u64,
     ) {
-        self.record(&LogEntry { peer, head, status, sent, response_head: &[], began: None, queued, environ: &[] });
+        self.record(Record {
+            peer: peer.addr.as_bytes(),
+            head,
+            status,
+            sent,
+            response_head: &[],
+            timing: self.clock.timing(None, queued),
+            environ: &[],
+        });
     }
 
     /// Logs the requests that came whole and were not served; after one whose body is not complete the rest cannot be divided.

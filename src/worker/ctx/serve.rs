@@ -2,13 +2,13 @@
 
 use crate::http::head::HeadView;
 use crate::http::terms::Terms;
+use crate::log::access::Record;
 use crate::scoreboard::RequestFacts;
 
 use crate::worker::app::{Peer, Reply, Request};
 use crate::worker::body::spool::Lease;
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::ctx::journal::LogEntry;
 use crate::worker::hijack;
 use crate::worker::job::QueuedRequest;
 use crate::worker::kept::Kept;
@@ -152,17 +152,16 @@ impl ThreadCtx {
                         [] => journal.response_head(&self.out, summary.head),
                         sent => sent,
                     };
-                    let entry = LogEntry {
-                        peer: &link.peer,
+                    let record = Record {
+                        peer: link.peer.addr.as_bytes(),
                         head: Some(job.view(self.input.bytes())),
                         status: summary.status,
                         sent: summary.sent,
                         response_head,
-                        began: Some(job.began),
-                        queued: job.queued,
+                        timing: self.clock.timing(Some(job.began), job.queued),
                         environ: self.app.logged(),
                     };
-                    journal.record(&entry, &self.clock);
+                    journal.record(record);
                 }
                 Served::Whole(output, self.last_fate(summary.fate))
             }
