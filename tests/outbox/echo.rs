@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tapster::config::Settings;
 use tapster::http::response::{Context, Encoder};
 use tapster::http::terms::Terms;
-use tapster::worker::app::{App, Fate, Outlet, Reply, Request, Summary};
+use tapster::worker::app::{App, Fate, Outlet, Reply, Request};
 
 use super::native::{CountedBlocks, PATIENCE, Worker, end, summary};
 
