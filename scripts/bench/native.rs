@@ -11,6 +11,7 @@ use tapster::channel::{self, Heard, MasterEnd, Order, Report};
 use tapster::config::Level;
 use tapster::config::{Bind, LogTarget, Settings};
 use tapster::http::response::{Context, Encoder, End};
+use tapster::http::terms::Terms;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::net::bind;
@@ -30,8 +31,7 @@ struct Hello;
 
 impl App for Hello {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _outlet: &mut dyn Outlet) -> Reply {
-        let persistent = request.persistent && request.framing.persistent;
-        let context = Context { version: request.head.version, head_only: false, persistent, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").expect("a plain status");
         encoder.field(b"Content-Type", b"text/plain").expect("a plain field");
         encoder.field(b"Content-Length", b"13").expect("a plain field");
@@ -42,7 +42,7 @@ impl App for Hello {
             End::Complete { persistent: false } => Fate::Close,
             End::Short(_) => Fate::Cut,
         };
-        Reply::Complete(Summary { status: 200, sent: body.sent(), fate })
+        Reply::Complete(Summary { status: 200, sent: body.sent(), fate, ..Summary::default() })
     }
 
     fn release(&mut self) {}
