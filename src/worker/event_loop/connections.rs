@@ -12,6 +12,7 @@ use crate::worker::connection::{CloseReason, Connection, Next, Token};
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::link::Link;
 use crate::worker::overload::Refusal;
+use crate::worker::preface::Gate;
 use crate::worker::trust;
 use crate::worker::work::Work;
 
@@ -28,8 +29,18 @@ impl EventLoop {
     }
 
     /// Adds a connection that was just accepted; `None`: its peer may not connect, and it is closed.
+    #[inline]
     pub(super) fn welcome(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
-        let Some(gate) = &ctx.gate else { return Some(self.insert(stream, peer, listener, ctx)) };
+        // Apart, so that the ordinary way is compiled as if there were no other.
+        match &ctx.gate {
+            None => Some(self.insert(stream, peer, listener, ctx)),
+            Some(gate) => self.admit_by(gate, stream, peer, listener, ctx),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn admit_by(&mut self, gate: &Gate, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
         if !gate.admits(&peer) {
             gate.note_closed(&self.peer(peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
             return None;
