@@ -19,8 +19,7 @@ const MB: usize = 1024 * KB;
 
 /// Says how long a body was, which it reads in the way that the path says. `/memory` limits the address space to 32 MiB more than
 /// there is, takes all of it but less than 64 KiB and keeps it, `/back` gives it back; `/eat` asks for more than there can be,
-/// `/tight?MIB` limits it to so much more than there
-/// is. `/slow` takes longer than the loop waits for a call, `/later` makes a stream of it.
+/// `/tight?MIB` limits it to so much more than there is. `/slow` takes longer than the loop waits for a call, `/later` makes a stream of it.
 const APP: &str = "
 import resource
 import time
@@ -299,6 +298,26 @@ fn memory_that_is_used_up_refuses_bodies_and_ends_no_worker() {
     assert_eq!(kept.get("/back").text(), "none");
     assert_eq!(upload(&server, "/whole", 3 * MB, false).text(), (3 * MB).to_string());
     assert_eq!(server.workers(), workers, "nobody died");
+    server.stop();
+}
+
+/// What follows a preface is no part of it: the preface is read, whole or in two pieces, and its request is answered.
+#[test]
+fn a_preface_needs_no_memory_for_the_request_after_it() {
+    let server = Server::source(APP).options(["--proxy-protocol", "auto"]).env("MALLOC_ARENA_MAX", "1").start();
+    let preface = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\x00\x02\x07\xc6\x33\x64\x01\x9c\xbb\0\x50";
+    let request = format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {}\r\n\r\n", "x".repeat(6000));
+    let mut kept = server.connect();
+    kept.send(preface);
+    assert_eq!(kept.get("/memory").text(), "taken");
+    for cut in [0, 10, 20] {
+        let mut client = server.connect();
+        client.send(&preface[..cut]);
+        // Another answer: the worker has read those bytes by then.
+        assert_eq!(kept.get("/").text(), "0");
+        client.send([&preface[cut..], request.as_bytes()].concat());
+        assert_eq!(client.response().text(), "0", "cut after {cut} bytes");
+    }
     server.stop();
 }
 

@@ -135,6 +135,16 @@ pub fn read(bytes: &[u8], accept: Accept) -> Result<Option<Preface>, Broken> {
     }
 }
 
+/// Most bytes that may follow these of an incomplete preface and belong to it, as far as they show its length: at least one.
+pub fn left(bytes: &[u8]) -> usize {
+    let len = match (bytes.first(), bytes.get(START - 2..START)) {
+        (Some(b'P'), _) => LINE_MAX,
+        (_, Some(&[high, low])) => START + usize::from(u16::from_be_bytes([high, low])),
+        (_, _) => START,
+    };
+    len.saturating_sub(bytes.len()).max(1)
+}
+
 /// Version 1: `PROXY TCP4 192.0.2.1 192.0.2.2 56324 443` and CR LF.
 fn text(bytes: &[u8]) -> Result<Option<Preface>, Broken> {
     let window = &bytes[..bytes.len().min(LINE_MAX)];

@@ -202,6 +202,21 @@ fn a_malformed_start_is_refused() {
 }
 
 #[test]
+fn no_byte_after_a_preface_is_asked_for_when_its_length_is_known() {
+    let whole = v2(0x21, 0x11, &[&V4, &[4, 0, 3][..], b"abc"].concat());
+    for cut in 0..whole.len() {
+        let (mut len, mut asked) = (cut, 0);
+        while len < whole.len() {
+            asked = left(&whole[..len]);
+            assert!(asked > 0, "cut after {cut} bytes");
+            len += asked;
+        }
+        assert_eq!(len, whole.len(), "cut after {cut} bytes, {asked} asked for");
+    }
+    assert_eq!((left(b""), left(b"P"), left(&[b'P'; LINE_MAX - 1])), (START, LINE_MAX - 1, 1));
+}
+
+#[test]
 fn a_block_has_a_bound() {
     let noop = |len: usize| {
         let value = u16::try_from(len - V4.len() - TLV_HEAD).expect("two bytes").to_be_bytes();

@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::protocol::proxy::PREFACE_MAX;
+use crate::protocol::proxy;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::{Kept, Leased};
 
@@ -20,19 +20,21 @@ impl Connection {
     #[inline(never)]
     pub(super) fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Some(gate) = &ctx.gate else { unreachable!("there is no such phase without a gate") };
-        let (mut bytes, before) = match self.kept.take().map(|kept| *kept) {
-            Some(Kept::Preface(bytes)) => {
-                let before = bytes.len();
-                (bytes, before)
-            }
-            _ => (Leased::default(), 0),
+        let mut bytes = match self.kept.take().map(|kept| *kept) {
+            Some(Kept::Preface(bytes)) => bytes,
+            _ => Leased::default(),
         };
-        let rest = ctx.input.rest();
-        // The verdict does not depend on where the input was cut.
-        if !bytes.push(&rest[..rest.len().min(PREFACE_MAX - before)], &ctx.memory) {
-            return self.close_preface(&"has no room in the memory for unfinished requests", ctx);
+        let (before, rest) = (bytes.len(), ctx.input.rest());
+        // A preface that comes whole needs no memory, and neither does what follows it: only its own bytes are copied.
+        let mut verdict = if before == 0 { gate.read(rest) } else { Ok(None) };
+        while matches!(verdict, Ok(None)) && bytes.len() - before < rest.len() {
+            let more = &rest[bytes.len() - before..];
+            if !bytes.push(&more[..more.len().min(proxy::left(&bytes))], &ctx.memory) {
+                return self.close_preface(&"has no room in the memory for unfinished requests", ctx);
+            }
+            verdict = gate.read(&bytes);
         }
-        match gate.read(&bytes) {
+        match verdict {
             Ok(Some(preface)) => {
                 ctx.input.used(preface.len - before);
                 if let Some(client) = preface.client {
@@ -44,7 +46,7 @@ impl Connection {
             }
             Ok(None) => {
                 self.kept = Some(Box::new(Kept::Preface(bytes)));
-                ctx.input.take_in(&[]);
+                ctx.input.forget();
                 Ok(())
             }
             Err(broken) => self.close_preface(&broken, ctx),
@@ -59,7 +61,7 @@ impl Connection {
 
     /// Closes the connection without an answer: a proxy would take it for one to its client.
     fn close_preface(&mut self, why: &dyn fmt::Display, ctx: &mut ThreadCtx) -> Flow {
-        ctx.input.take_in(&[]);
+        ctx.input.forget();
         self.note_preface(why, ctx);
         Err(Next::Close(CloseReason::Preface))
     }
