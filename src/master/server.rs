@@ -20,8 +20,7 @@ use crate::handoff::Queue;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
-use crate::sys::process;
-use crate::sys::time;
+use crate::sys::{process, time};
 
 use super::awake_clock::AwakeClock;
 use super::command::Command;

@@ -175,7 +175,7 @@ impl Connection {
     /// Takes its bytes to the thread context, if they can be used now.
     pub(super) fn renew_turn(&mut self, ctx: &mut ThreadCtx) {
         self.budget = BUDGET;
-        ctx.input.take_in(&[]);
+        ctx.input.forget();
         if matches!(self.phase, Phase::Head) {
             self.take_kept(ctx);
         }

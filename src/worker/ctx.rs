@@ -90,19 +90,39 @@ pub struct ThreadCtx {
     pub(super) slot: usize,
 }
 
-impl ThreadCtx {
-    /// A thread context for this application.
-    pub fn new(
-        app: Box<dyn App>,
-        settings: &Settings,
-        log: Log,
-        access: Option<(Arc<Sink>, Arc<Format>)>,
-        scoreboard: Arc<Scoreboard>,
-        slot: usize,
-        (thread, alarms, bodies): (ThreadId, Alarms, BodyBudget),
-    ) -> Self {
-        let rules = Rules::of(settings);
-        Self {
+/// The data from which the contexts of all threads are made.
+#[derive(Clone)]
+pub struct CtxParts {
+    /// Settings of this generation.
+    pub settings: Arc<Settings>,
+    /// The error log.
+    pub log: Log,
+    /// The access log and its compiled format.
+    pub access: Option<(Arc<Sink>, Arc<Format>)>,
+    /// The shared scoreboard.
+    pub scoreboard: Arc<Scoreboard>,
+    /// The worker's slot of it.
+    pub slot: usize,
+    /// The worker's memory for bodies.
+    pub bodies: BodyBudget,
+    /// The alarms of all threads.
+    pub alarms: Alarms,
+    /// The worker's memory for input that connections keep.
+    pub memory: InputBudget,
+    /// Where calls of the worker wait for the loop to send.
+    pub passage: Arc<Passage>,
+    /// The rules for a preface before the first request.
+    pub gate: Option<Gate>,
+}
+
+impl CtxParts {
+    /// The thread context of the calling thread.
+    pub fn ctx(&self, app: Box<dyn App>, thread: ThreadId) -> ThreadCtx {
+        if let Some(interrupter) = app.interrupter() {
+            self.alarms[thread.0].set(interrupter);
+        }
+        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate } = self.clone();
+        ThreadCtx {
             app,
             input: ReadBuffer::new(),
             blocks: HeaderCache::new(thread.0),
@@ -112,11 +132,11 @@ impl ThreadCtx {
             job: Job::default(),
             clock: Clock::new(),
             date: date::Cache::new(),
-            rules,
+            rules: Rules::of(&settings),
             bodies,
-            memory: InputBudget::default(),
-            passage: Arc::default(),
-            gate: None,
+            memory,
+            passage,
+            gate,
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,
@@ -128,7 +148,9 @@ impl ThreadCtx {
             slot,
         }
     }
+}
 
+impl ThreadCtx {
     /// Requests served in this worker's slot since the start of the server.
     pub fn requests(&self) -> u64 {
         self.scoreboard.requests(self.slot)

@@ -37,9 +37,7 @@ use crate::worker::threads::completions::Completions;
 use crate::worker::threads::desk::Desks;
 use crate::worker::threads::pace::Pace;
 use crate::worker::threads::thread_id::{MAIN, ThreadId, ThreadSet};
-use crate::worker::work::Completion;
-use crate::worker::work::Served;
-use crate::worker::work::Work;
+use crate::worker::work::{Completion, Served, Work};
 use coalesce::Pulled;
 
 mod coalesce;
@@ -208,7 +206,7 @@ impl EventLoop {
         ctx.clock.tick();
         self.take_outbox(ctx);
         self.send_held(ctx);
-        self.send_gathered(ctx);
+        self.send_coalesced(ctx);
     }
 
     /// Whether another thread should make the next call: the last ones have mostly cost the loop.
@@ -284,7 +282,7 @@ impl EventLoop {
     fn go_on(&mut self, token: Token, served: Served, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if matches!(served, Served::Withdrawn) {
             // Its connection has continued without this thread.
-            ctx.input.take_in(&[]);
+            ctx.input.forget();
             ctx.out.clear();
             return None;
         }
@@ -292,7 +290,7 @@ impl EventLoop {
         let Some(connection) = self.find(token).filter(|connection| !connection.link.claim.is_late()) else {
             // The client left meanwhile, or was answered without it, or this was the drop of its stream.
             self.errands.extend(served.into_answer().map(Work::Drop));
-            ctx.input.take_in(&[]);
+            ctx.input.forget();
             ctx.out.clear();
             return None;
         };

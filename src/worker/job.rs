@@ -131,7 +131,7 @@ impl QueuedRequest {
     }
 
     /// Prepares it for another thread, where this one's cache does not name its block, and whose outbox has no answers of it.
-    pub fn leave_seat(&mut self) {
+    pub fn leave_thread(&mut self) {
         (self.block, self.behind) = (None, false);
     }
 
@@ -153,7 +153,7 @@ impl QueuedRequest {
 }
 
 impl Job {
-    /// Takes the request, whose head is detached, out of its thread context; `leaving`: its worker leaves.
+    /// Takes the request, whose head is detached, out of its thread context; `draining`: its worker leaves.
     pub fn pack(&mut self, draining: bool) -> Box<QueuedRequest> {
         debug_assert!(self.link.is_some(), "a job is submitted with its link");
         debug_assert!(!self.own.is_empty(), "the thread's buffer is for the next request");

@@ -12,10 +12,12 @@
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 
 use crate::http::head::Progress;
 use crate::log::error::Log;
+
+use super::tally::Tally;
 
 /// Bytes that may be kept without the budget: the head of an ordinary request. So a client that sends it in pieces is served also
 /// while others have used the budget up.
@@ -44,16 +46,14 @@ struct BudgetState {
     left: AtomicUsize,
     /// Whether the process had no memory, although there was some of this.
     starved: AtomicBool,
-    /// Requests that were refused and are not logged yet.
-    refused: AtomicU64,
-    /// Earliest time of the next line about them, in milliseconds of the loop's clock.
-    next: AtomicU64,
+    /// Requests that were refused.
+    refused: Tally,
 }
 
 impl Default for InputBudget {
     fn default() -> Self {
-        let (starved, refused, next) = (AtomicBool::new(false), AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(BudgetState { left: AtomicUsize::new(BUDGET), starved, refused, next }))
+        let (starved, refused) = (AtomicBool::new(false), Tally::default());
+        Self(Arc::new(BudgetState { left: AtomicUsize::new(BUDGET), starved, refused }))
     }
 }
 
@@ -75,24 +75,20 @@ impl InputBudget {
     /// Counts a request that is refused because there is none; logs that from time to time. `now`: milliseconds of the loop's
     /// clock.
     pub fn note_refused(&self, now: u64, log: &Log) {
-        let BudgetState { starved, refused, next, .. } = &*self.0;
-        refused.fetch_add(1, Relaxed);
-        if next.load(Relaxed) <= now {
-            next.store(now + SUMMARY_MS, Relaxed);
-            let count = refused.swap(0, Relaxed);
-            if starved.swap(false, Relaxed) {
-                log.warning(format_args!(
-                    "the worker has no memory for unfinished requests: {count} requests were answered 503; see what the application \
-                     keeps, or raise the limit (ulimit -v, RLIMIT_AS)"
-                ));
-                return;
-            }
+        let BudgetState { starved, refused, .. } = &*self.0;
+        let Some(count) = refused.count(now, SUMMARY_MS) else { return };
+        if starved.swap(false, Relaxed) {
             log.warning(format_args!(
-                "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {count} requests were answered \
-                 503; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
-                BUDGET / MIB
+                "the worker has no memory for unfinished requests: {count} requests were answered 503; see what the application \
+                 keeps, or raise the limit (ulimit -v, RLIMIT_AS)"
             ));
+            return;
         }
+        log.warning(format_args!(
+            "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {count} requests were answered \
+             503; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
+            BUDGET / MIB
+        ));
     }
 }
 

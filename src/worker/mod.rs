@@ -20,6 +20,7 @@ mod read_buffer;
 mod rules;
 mod send;
 mod streaming;
+mod tally;
 mod threads;
 mod timers;
 mod token;
@@ -50,13 +51,12 @@ use app::{App, Outlet, Renounce, Reply, Request};
 use body::disk::Disk;
 use body::spool::BodyBudget;
 use control::Control;
-use ctx::ThreadCtx;
+use ctx::{CtxParts, ThreadCtx};
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
 use preface::Gate;
-use threads::precedence::Passage;
-use threads::thread_id::{MAIN, ThreadId};
+use threads::thread_id::MAIN;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -300,45 +300,6 @@ impl Drop for EndsWithThread {
 
 /// Name of the thread that only does I/O (pthread_setname_np(3): at most 15 bytes).
 const IO_THREAD: &str = "tapster-io";
-
-/// The data from which the contexts of all threads are made.
-#[derive(Clone)]
-struct CtxParts {
-    settings: Arc<Settings>,
-    log: Log,
-    access: Option<(Arc<Sink>, Arc<Format>)>,
-    scoreboard: Arc<Scoreboard>,
-    slot: usize,
-    bodies: BodyBudget,
-    memory: InputBudget,
-    passage: Arc<Passage>,
-    gate: Option<Gate>,
-    alarms: Alarms,
-}
-
-impl CtxParts {
-    /// The thread context of the calling thread.
-    fn ctx(&self, app: Box<dyn App>, thread: ThreadId) -> ThreadCtx {
-        if let Some(interrupter) = app.interrupter() {
-            self.alarms[thread.0].set(interrupter);
-        }
-        let (log, access) = (self.log.clone(), self.access.clone());
-        let alarms = self.alarms.clone();
-        let mut ctx = ThreadCtx::new(
-            app,
-            &self.settings,
-            log,
-            access,
-            self.scoreboard.clone(),
-            self.slot,
-            (thread, alarms, self.bodies.clone()),
-        );
-        ctx.memory = self.memory.clone();
-        ctx.passage = self.passage.clone();
-        ctx.gate = self.gate.clone();
-        ctx
-    }
-}
 
 /// The application of a thread that never calls it.
 struct NoApp;

@@ -48,7 +48,7 @@ impl Overload {
         }
     }
 
-    /// A request found no permit. Logs once when connections that the application has taken over have all `slots` permits: then
+    /// A request found no permit. Logs once when connections that the application has taken over have all `permits`: then
     /// waiting may not help.
     pub fn note_held(&mut self, held: usize, permits: usize, log: &Log) {
         if held >= permits && !std::mem::replace(&mut self.held, true) {

@@ -3,8 +3,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
 
 use crate::config::{Settings, Trusted};
 use crate::log::error::Log;
@@ -12,6 +10,7 @@ use crate::net::stream::PeerAddr;
 use crate::protocol::proxy::{self, Accept, Broken, Preface};
 
 use super::app::Peer;
+use super::tally::Tally;
 use super::trust;
 
 /// Least time between two lines of the log about connections that were closed, in milliseconds.
@@ -26,22 +25,20 @@ struct Admission {
     accept: Accept,
     /// `--proxy-allow-from`.
     allowed: Trusted,
-    /// Connections that were closed and are in no line of the log yet.
-    closed: AtomicU64,
-    /// Earliest time of the next line about them, in milliseconds of the loop's clock.
-    next: AtomicU64,
+    /// Connections that were closed.
+    closed: Tally,
 }
 
 impl Gate {
     /// The rules of these settings; `None`: connections have no preface.
     pub fn of(settings: &Settings) -> Option<Self> {
         let (accept, allowed) = (settings.proxy_protocol?, settings.proxy_allow_from.clone());
-        Some(Self(Arc::new(Admission { accept, allowed, closed: AtomicU64::new(0), next: AtomicU64::new(0) })))
+        Some(Self(Arc::new(Admission { accept, allowed, closed: Tally::default() })))
     }
 
     /// Whether this peer may name the clients of its connections.
     pub fn admits(&self, peer: &PeerAddr) -> bool {
-        peer.ip().is_none_or(|ip| trust::is_trusted(&self.0.allowed, ip))
+        trust::is_trusted(&self.0.allowed, peer)
     }
 
     /// Reads the first bytes of a connection.
@@ -52,14 +49,8 @@ impl Gate {
     /// Counts a connection of this peer that is closed; logs that from time to time. `now`: milliseconds of the loop's clock.
     #[cold]
     pub fn note_closed(&self, peer: &Peer, why: &dyn fmt::Display, now: u64, log: &Log) {
-        let Admission { closed, next, .. } = &*self.0;
-        let others = closed.fetch_add(1, Relaxed);
-        if next.load(Relaxed) > now {
-            return;
-        }
-        next.store(now + SUMMARY_MS, Relaxed);
-        closed.store(0, Relaxed);
-        let others = if others > 0 { format!(" ({others} others since the last record)") } else { String::new() };
+        let Some(closed) = self.0.closed.count(now, SUMMARY_MS) else { return };
+        let others = if closed > 1 { format!(" ({} others since the last record)", closed - 1) } else { String::new() };
         log.warning(format_args!("closed a connection of {peer}{others}: {why}"));
     }
 }

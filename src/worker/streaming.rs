@@ -112,9 +112,7 @@ impl Streaming {
             environ: &self.environ,
         });
     }
-}
 
-impl Streaming {
     /// Bytes of the stream's last block or file that were rendered and that the kernel has not taken.
     pub fn unsent(&self) -> u64 {
         match self.pending {

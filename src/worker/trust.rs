@@ -1,11 +1,16 @@
-//! The peers whose forwarding headers are believed (`--forwarded-allow-ips`).
+//! The peers that are believed: their forwarding headers (`--forwarded-allow-ips`), their PROXY prefaces (`--proxy-allow-from`).
 
 use std::net::IpAddr;
 
 use crate::config::{Network, Trusted};
+use crate::net::stream::PeerAddr;
 
-/// Whether a client with this address is trusted.
-pub fn is_trusted(trusted: &Trusted, addr: IpAddr) -> bool {
+/// Whether this peer is among them; the other end of a unix socket always is.
+pub fn is_trusted(trusted: &Trusted, peer: &PeerAddr) -> bool {
+    peer.ip().is_none_or(|addr| is_among(trusted, addr))
+}
+
+fn is_among(trusted: &Trusted, addr: IpAddr) -> bool {
     match trusted {
         Trusted::All => true,
         Trusted::Only(networks) => networks.iter().any(|network| contains(network, addr)),
@@ -47,7 +52,7 @@ mod tests {
             ("::", 0, "::1", true),
             ("::", 0, "127.0.0.1", false),
         ] {
-            let found = is_trusted(&only(net, prefix), addr.parse().unwrap());
+            let found = is_among(&only(net, prefix), addr.parse().unwrap());
             assert_eq!(found, expected, "{addr} in {net}/{prefix}");
         }
     }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use crate::channel::BootError;
 use crate::config::{Settings, Warmup};
-use crate::http::date;
-use crate::http::framing;
 use crate::http::head::{Head, HeadView, Parsed};
 use crate::http::terms::Terms;
+use crate::http::{date, framing};
 use crate::sys::time;
 
 use super::app::{App, Client, Gone, Outlet, Peer, Produced, Reply, Request, RequestBody, Summary};

@@ -203,13 +203,13 @@ impl EventLoop {
     }
 
     fn find_work(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        if let Some(index) = self.streams.iter().position(|&(_, thread)| self.has_slot(Some(thread), ctx)) {
+        if let Some(index) = self.streams.iter().position(|&(_, thread)| self.has_permit(Some(thread), ctx)) {
             return self.streams.remove(index).map(|(token, thread)| (token, Work::Advance(thread)));
         }
         while let Some(token) = self.arriving.pop_front() {
             self.parked.push_back(token);
         }
-        if !self.has_slot(None, ctx) {
+        if !self.has_permit(None, ctx) {
             return None;
         }
         self.parked.pop_front().map(|token| self.call(token, ctx))
@@ -220,7 +220,7 @@ impl EventLoop {
         (token, Work::Call)
     }
 
-    fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
+    fn has_permit(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
         let able = match thread {
             Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
             Some(_) | None => ctx.may_call,
@@ -245,7 +245,7 @@ impl EventLoop {
                 self.answer(token);
                 None
             }
-            Served::Begun(thread) if self.has_slot(Some(thread), ctx) => Some((token, Work::Advance(thread))),
+            Served::Begun(thread) if self.has_permit(Some(thread), ctx) => Some((token, Work::Advance(thread))),
             Served::Begun(thread) => {
                 self.streams.push_back((token, thread));
                 None

@@ -9,14 +9,14 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::scoreboard::Scoreboard;
 
 use crate::worker::app::{BodyFile, StorageError};
+use crate::worker::tally::Tally;
 
 /// Least time between two records of bodies that could not be stored, in milliseconds: the disk is full already.
-const TELL_MS: u64 = 1_000;
+const SUMMARY_MS: u64 = 1_000;
 
 /// The temporary directory of one worker.
 #[derive(Clone, Debug)]
@@ -30,16 +30,13 @@ struct Inner {
     limit: u64,
     /// The worker's process id. A file that a forked child of the application drops still belongs to the worker.
     process: u32,
-    /// Refusals that were not logged yet, and when the next record may be written, in milliseconds of the loop's clock.
-    refused: AtomicU64,
-    next: AtomicU64,
+    refused: Tally,
 }
 
 impl Disk {
     /// The directory for the worker of this slot; `limit` is in bytes.
     pub fn new(scoreboard: Arc<Scoreboard>, slot: usize, limit: u64) -> Self {
-        let (process, refused, next) = (std::process::id(), AtomicU64::new(0), AtomicU64::new(0));
-        Self(Arc::new(Inner { scoreboard, slot, limit, process, refused, next }))
+        Self(Arc::new(Inner { scoreboard, slot, limit, process: std::process::id(), refused: Tally::default() }))
     }
 
     /// Whether so many bytes more would fit now, by the limit alone.
@@ -67,11 +64,7 @@ impl Disk {
     /// Counts a request that was refused because there was no room. Returns how many there were since the last record, if a
     /// record is due.
     pub fn count_refusal(&self, now: u64) -> Option<u64> {
-        let Inner { refused, next, .. } = &*self.0;
-        refused.fetch_add(1, Relaxed);
-        let due = next.load(Relaxed);
-        let mine = now >= due && next.compare_exchange(due, now + TELL_MS, Relaxed, Relaxed).is_ok();
-        mine.then(|| refused.swap(0, Relaxed))
+        self.0.refused.count(now, SUMMARY_MS)
     }
 
     /// Counts so many bytes more; returns whether there was room for them.

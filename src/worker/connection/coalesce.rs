@@ -5,7 +5,7 @@ use crate::worker::link::deliver;
 use super::{Connection, Next};
 
 impl Connection {
-    pub(in crate::worker) fn send_gathered(&mut self, bytes: &mut Vec<u8>, ctx: &ThreadCtx) -> Next {
+    pub(in crate::worker) fn send_coalesced(&mut self, bytes: &mut Vec<u8>, ctx: &ThreadCtx) -> Next {
         if bytes.is_empty() {
             ctx.passage.free(&self.link.precedence);
             return Next::Wait;

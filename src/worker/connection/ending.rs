@@ -87,7 +87,7 @@ impl Connection {
             // This includes a cut answer: those before it may still be on their way, and a close with unread bytes destroys them.
             Fate::Keep | Fate::Close | Fate::CloseWithFin | Fate::Cut => {
                 let reason = if fate == Fate::Cut { CloseReason::Cut } else { CloseReason::Done };
-                ctx.input.take_in(&[]);
+                ctx.input.forget();
                 if self.is_silent(ctx) {
                     return Err(Next::Close(reason));
                 }

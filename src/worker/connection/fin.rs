@@ -1,8 +1,7 @@
 //! The last answer, sent with the end of the connection ([`crate::worker::send::fin`]).
 
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::send::output::deliver_by;
-use crate::worker::send::output::send_last;
+use crate::worker::send::output::{deliver_by, send_last};
 use std::sync::Arc;
 
 use super::{CloseReason, Connection, Flow, Next};

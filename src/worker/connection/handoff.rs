@@ -41,7 +41,7 @@ pub struct Arrival {
 impl Connection {
     /// The data that another worker needs to continue with it; `None` when it cannot go now.
     pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
-        if self.has_unsent() || self.held || self.arrival.moves >= MOVES_MAX {
+        if !self.may_move() {
             return None;
         }
         let (kind, time, input, owners) = match &self.phase {
@@ -64,13 +64,18 @@ impl Connection {
         self.message(kind, time, input.into(), owners)
     }
 
+    /// Whether nothing of it is left to be sent here, and it has not moved too often.
+    fn may_move(&self) -> bool {
+        !self.has_unsent() && !self.held && self.arrival.moves < MOVES_MAX
+    }
+
     /// Whether another worker may have this request of the connection, which is at a desk.
     pub fn may_hand_over(&self, queued: &QueuedRequest) -> bool {
         queued.output.is_none() && self.handoff_of(queued).is_some()
     }
 
     fn handoff_of(&self, queued: &QueuedRequest) -> Option<HandoffMessage<'static>> {
-        if self.has_unsent() || self.held || self.arrival.moves >= MOVES_MAX {
+        if !self.may_move() {
             return None;
         }
         let rest: &[u8] = match self.kept.as_deref() {

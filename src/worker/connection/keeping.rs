@@ -39,7 +39,7 @@ impl Connection {
         if ctx.input.has_rest() {
             self.keep_rest(ctx);
         }
-        ctx.input.take_in(&[]);
+        ctx.input.forget();
     }
 
     #[inline(never)]

@@ -7,8 +7,7 @@ use crate::worker::ctx::ThreadCtx;
 use crate::worker::job::{Job, QueuedRequest};
 use crate::worker::kept::{Kept, Leased, copied};
 use crate::worker::send::output::Output;
-use crate::worker::work::Served;
-use crate::worker::work::Work;
+use crate::worker::work::{Served, Work};
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
@@ -62,7 +61,7 @@ impl Connection {
         if ctx.input.has_rest() {
             let Some(rest) = Leased::copy(ctx.input.rest(), &ctx.memory) else { return false };
             self.kept = Some(Box::new(Kept::Rest(rest)));
-            ctx.input.take_in(&[]);
+            ctx.input.forget();
         }
         true
     }

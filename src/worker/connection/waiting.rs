@@ -30,7 +30,7 @@ impl Connection {
         // The output is sent while the request waits.
         self.keep_behind(queued.output.take());
         self.link.claim.end();
-        queued.leave_seat();
+        queued.leave_thread();
         queued.since = ctx.clock.ns();
         self.timer.deadline = time_of(queued.since, &queued, ctx);
         self.phase = Phase::Waiting(queued);

@@ -1,7 +1,7 @@
 //! Asks a stream for small blocks that leave together ([`crate::worker::send::coalesce`]).
 
 use crate::worker::app::Produced;
-use crate::worker::send::coalesce::{Coalescing, GATHER_MAX, Put};
+use crate::worker::send::coalesce::{COALESCE_MAX, Coalescing, Put};
 use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::send::output::{self, Output};
 use crate::worker::streaming::Streaming;
@@ -9,13 +9,13 @@ use crate::worker::streaming::Streaming;
 use super::ThreadCtx;
 
 /// How long one stream is asked before others proceed, in nanoseconds: a quarter of the executor's tick.
-const GATHER_NS: u64 = 250_000;
+const COALESCE_NS: u64 = 250_000;
 
 impl ThreadCtx {
     /// Asks a stream for blocks as long as they are small and come quickly; bytes that could not be sent meanwhile are in
     /// `output`, and the later ones in `out`.
     pub(in crate::worker) fn coalesce(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>) -> Produced {
-        let until = self.clock.ns() + GATHER_NS;
+        let until = self.clock.ns() + COALESCE_NS;
         answer.block_buffer.supply(&mut self.coalesced);
         self.app.enter();
         // While others wait, the first block may as well: see `outbox`.
@@ -53,7 +53,7 @@ impl ThreadCtx {
         let claim = &answer.link.claim;
         if std::mem::replace(&mut answer.begun, true) {
             match answer.block_buffer.put(&mut self.out) {
-                Put::Lies(bytes) => return bytes < GATHER_MAX,
+                Put::Lies(bytes) => return bytes < COALESCE_MAX,
                 Put::Full | Put::Flushed => return false,
                 Put::Closed => {}
             }

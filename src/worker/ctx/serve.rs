@@ -15,9 +15,7 @@ use crate::worker::kept::Kept;
 use crate::worker::send::outlet::SocketOutlet;
 use crate::worker::streaming::Streaming;
 use crate::worker::threads::pace::TICK_NS;
-use crate::worker::work::Completion;
-use crate::worker::work::Served;
-use crate::worker::work::Work;
+use crate::worker::work::{Completion, Served, Work};
 
 /// The facts about a request for the flight recorder.
 pub(in crate::worker) fn facts<'a>(head: HeadView<'a>, peer: &'a Peer) -> RequestFacts<'a> {
@@ -35,7 +33,7 @@ impl ThreadCtx {
                 // The wait for the interpreter is no part of the call, whose time begins after it.
                 self.app.enter();
                 self.clock.refresh();
-                self.serve_parcel(desk())
+                self.serve_queued(desk())
             }
             Work::Advance(answer) => self.advance(answer),
             Work::Drop(answer) => self.abandon(answer),
@@ -50,7 +48,7 @@ impl ThreadCtx {
         served
     }
 
-    fn serve_parcel(&mut self, queued: Option<Box<QueuedRequest>>) -> Served {
+    fn serve_queued(&mut self, queued: Option<Box<QueuedRequest>>) -> Served {
         let Some(mut queued) = queued else {
             self.job.began = self.clock.ns();
             return Served::Withdrawn;
@@ -66,7 +64,7 @@ impl ThreadCtx {
     pub fn completion(&mut self, token: Token, served: Served, rest: bool) -> Completion {
         let rest = (rest && self.input.has_rest()).then(|| Kept::rest(self.input.rest(), &self.memory));
         let out = std::mem::take(&mut self.out);
-        self.input.take_in(&[]);
+        self.input.forget();
         self.end_iteration();
         let slow = self.clock.ns().saturating_sub(self.job.began) > TICK_NS;
         let spare = self.job.spare.take();

@@ -32,13 +32,13 @@ impl Pulled {
 
 impl EventLoop {
     /// After the loop was taken while a stream was asked for its next block: sends the blocks that the stream has given.
-    pub(in crate::worker) fn send_gathered(&mut self, ctx: &mut ThreadCtx) {
+    pub(in crate::worker) fn send_coalesced(&mut self, ctx: &mut ThreadCtx) {
         let Some((token, block_buffer)) = self.pulled.0.take() else { return };
         let Some(connection) = self.find(token) else { return };
         // This comes before the block buffer is emptied: later bytes of `write()` must not overtake its contents.
         connection.link.precedence.set();
         let mut bytes = block_buffer.take();
-        let next = connection.send_gathered(&mut bytes, ctx);
+        let next = connection.send_coalesced(&mut bytes, ctx);
         let work = self.follow(token, next, ctx);
         debug_assert!(work.is_none(), "its stream is with the application");
     }

@@ -72,7 +72,7 @@ impl EventLoop {
 
     fn peer(&self, peer: PeerAddr) -> Peer {
         let (addr, port) = peer.text();
-        Peer { addr, port, trusted: peer.ip().is_none_or(|ip| trust::is_trusted(&self.trusted, ip)) }
+        Peer { addr, port, trusted: trust::is_trusted(&self.trusted, &peer) }
     }
 
     /// The connection of a token, unless it is gone.

@@ -21,7 +21,7 @@ impl EventLoop {
     pub fn hand_out(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
         self.send_held(ctx);
         let mut queued = self.pack(token, ctx);
-        queued.leave_seat();
+        queued.leave_thread();
         self.lay_on_desk(thread, token, queued, ctx);
         self.outside.insert(thread);
         self.calls.add(thread, token, ctx.clock.ms(), true);

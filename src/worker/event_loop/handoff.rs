@@ -27,6 +27,7 @@ use super::{EventLoop, HANDOFF, Leaving, ThreadCtx, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::descriptors::{is_replaced, replaced};
 use crate::worker::overload::Refusal;
+use crate::worker::tally::Tally;
 
 /// How long a request that found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied
 /// in less.
@@ -89,10 +90,8 @@ pub(super) struct Handoff {
     aside: Option<u64>,
     /// Connections that were adopted and not driven yet, in reverse order.
     pub(super) adopted: Vec<Token>,
-    /// Connections lost on their way that are in no line of the log yet, and when the last line was written, in milliseconds of
-    /// the loop's clock.
-    lost: u64,
-    lost_told: Option<u64>,
+    /// Connections lost on their way.
+    lost: Tally,
     /// Why the queue cannot be used any more.
     failure: Option<io::Error>,
     /// Whether somebody has shut the queue down.
@@ -134,8 +133,7 @@ impl Handoff {
             overdue: None,
             aside: None,
             adopted: Vec::new(),
-            lost: 0,
-            lost_told: None,
+            lost: Tally::default(),
             failure: None,
             ended: false,
         }
@@ -143,15 +141,10 @@ impl Handoff {
 
     /// Logs that a connection is lost on its way; `why`.
     fn lose(&mut self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
-        self.lost += 1;
-        let now = ctx.clock.ms();
-        if self.lost_told.is_some_and(|told| now < told + LOST_MS) {
-            return;
-        }
-        self.lost_told = Some(now);
-        match std::mem::take(&mut self.lost) {
-            1 => ctx.log.error(format_args!("a connection that was lent is lost: {why}")),
-            count => ctx.log.error(format_args!("{count} connections that were lent are lost, the last one because {why}")),
+        match self.lost.count(ctx.clock.ms(), LOST_MS) {
+            None => {}
+            Some(1) => ctx.log.error(format_args!("a connection that was lent is lost: {why}")),
+            Some(count) => ctx.log.error(format_args!("{count} connections that were lent are lost, the last one because {why}")),
         }
     }
 

@@ -21,8 +21,7 @@ use std::io;
 use crate::worker::connection::{Edge, Token};
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::threads::thread_id::{MAIN, ThreadId};
-use crate::worker::work::Completion;
-use crate::worker::work::Work;
+use crate::worker::work::{Completion, Work};
 
 use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
 
@@ -31,7 +30,7 @@ use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
 pub(super) enum Stage {
     Poll,
     Adopted,
-    Letters,
+    Completions,
     Parked,
     Answers,
     Accept,
@@ -104,8 +103,8 @@ impl EventLoop {
                         None
                     }
                 },
-                Stage::Letters => match self.completed.try_recv() {
-                    Ok(completion) => self.open_letter(completion, ctx),
+                Stage::Completions => match self.completed.try_recv() {
+                    Ok(completion) => self.open_completion(completion, ctx),
                     Err(_) => {
                         self.iteration.parked = self.parked.len();
                         self.iteration.stage = Stage::Parked;
@@ -120,7 +119,7 @@ impl EventLoop {
                 },
                 Stage::Parked => self.unpark(ctx),
                 Stage::Answers => match self.iteration.opened.pop_front() {
-                    Some(completion) => self.follow_letter(completion, ctx),
+                    Some(completion) => self.follow_completion(completion, ctx),
                     None => {
                         self.iteration.stage = Stage::Accept;
                         None
@@ -190,7 +189,7 @@ impl EventLoop {
     fn first_stage(&self, ctx: &ThreadCtx) -> Stage {
         // A thread that owes no completion has sent none, and work is parked only while permits are taken.
         let calm = ctx.may_call && self.is_quiet() && self.parked.is_empty();
-        if calm { Stage::Accept } else { Stage::Letters }
+        if calm { Stage::Accept } else { Stage::Completions }
     }
 
     /// Sorts the events of the poll, and follows orders at once.

@@ -59,10 +59,10 @@ impl EventLoop {
     pub fn close_up(&mut self, why: &io::Error, ctx: &mut ThreadCtx) {
         while let Ok(completion) = self.completed.try_recv() {
             // Its next work has no client any more, and a stream belongs to another thread.
-            std::mem::forget(self.open_letter(completion, ctx));
+            std::mem::forget(self.open_completion(completion, ctx));
         }
         while let Some(completion) = self.iteration.opened.pop_front() {
-            std::mem::forget(self.follow_letter(completion, ctx));
+            std::mem::forget(self.follow_completion(completion, ctx));
         }
         self.send_held(ctx);
         ctx.end_iteration();

@@ -3,9 +3,7 @@
 use crate::sys::time::{NS_PER_MS, monotonic};
 use crate::worker::connection::Token;
 use crate::worker::threads::thread_id::ThreadId;
-use crate::worker::work::Completion;
-use crate::worker::work::Served;
-use crate::worker::work::Work;
+use crate::worker::work::{Completion, Served, Work};
 
 use super::{EventLoop, ThreadCtx};
 
@@ -33,7 +31,7 @@ impl EventLoop {
 
     /// Reads the completion of a thread without the loop. An answer waits while calls are slow and other requests can have the
     /// permit: the thread begins the next call sooner by the time of a send.
-    pub(super) fn open_letter(&mut self, mut completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+    pub(super) fn open_completion(&mut self, mut completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         self.outside.remove(completion.from);
         self.calls.remove(completion.from, completion.token);
         self.pace.note(completion.slow);
@@ -45,11 +43,11 @@ impl EventLoop {
             self.iteration.opened.push_back(completion);
             return None;
         }
-        self.follow_letter(completion, ctx)
+        self.follow_completion(completion, ctx)
     }
 
     /// Drives the connection of a completion.
-    pub(super) fn follow_letter(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+    pub(super) fn follow_completion(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if let Some(connection) = self.find(completion.token) {
             // Its other input has waited for the answer.
             connection.arrival.waited = true;

@@ -58,7 +58,7 @@ impl EventLoop {
     }
 
     /// Whether a permit is free for work of this member (`None`: of the owner).
-    pub(super) fn has_slot(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
+    pub(super) fn has_permit(&self, thread: Option<ThreadId>, ctx: &ThreadCtx) -> bool {
         let able = match thread {
             Some(thread) if thread != ctx.thread => !self.outside.contains(thread),
             Some(_) | None => ctx.may_call,
@@ -78,7 +78,7 @@ impl EventLoop {
             let token = self.parked.pop_front()?;
             let Some(connection) = self.find(token) else { continue };
             let (is_parked, thread) = (connection.is_parked(), connection.waits_for());
-            if is_parked && !self.has_slot(thread, ctx) {
+            if is_parked && !self.has_permit(thread, ctx) {
                 self.parked.push_back(token);
                 continue;
             }

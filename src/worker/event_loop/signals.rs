@@ -19,7 +19,7 @@ impl EventLoop {
     pub(super) fn is_ready(&self, work: &Work, ctx: &ThreadCtx) -> bool {
         match work {
             Work::Signals => !self.outside.contains(MAIN),
-            Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_slot(work.thread(), ctx),
+            Work::Call | Work::Desk | Work::Advance(_) | Work::Drop(_) => self.has_permit(work.thread(), ctx),
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::worker::threads::sync::{Mutex, PoisonError};
 
 /// When a block buffer has so many bytes they are sent, whatever the stream does: memory for one stream while it is asked. A
 /// system call for so many costs little compared with the copy.
-pub const GATHER_MAX: usize = 64 * 1024;
+pub const COALESCE_MAX: usize = 64 * 1024;
 
 /// Room for the block that exceeds that: the most that an answer copies, with its framing.
 const ROOM: usize = 17 * 1024;
@@ -130,7 +130,7 @@ impl BlockBuffer {
         self.with(|lying| {
             if lying.state == BufferState::Open && lying.bytes.capacity() == 0 {
                 lying.bytes = std::mem::take(spare);
-                if lying.bytes.try_reserve_exact(GATHER_MAX + ROOM).is_err() {
+                if lying.bytes.try_reserve_exact(COALESCE_MAX + ROOM).is_err() {
                     lying.state = BufferState::Closed;
                 }
             }
@@ -165,7 +165,7 @@ impl Coalescing<'_> {
             return WritePath::Free;
         }
         match self.block_buffer.put(out) {
-            Put::Lies(bytes) if bytes < GATHER_MAX => WritePath::Coalesced,
+            Put::Lies(bytes) if bytes < COALESCE_MAX => WritePath::Coalesced,
             Put::Lies(_) => self.block_buffer.withdraw(out),
             Put::Full => self.block_buffer.clear(),
             Put::Closed => WritePath::Free,

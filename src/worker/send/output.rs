@@ -9,8 +9,7 @@ use std::os::fd::AsFd;
 
 use crate::net::stream::Stream;
 
-use crate::worker::app::Gone;
-use crate::worker::app::StorageError;
+use crate::worker::app::{Gone, StorageError};
 use crate::worker::body::disk::{Disk, TempFile};
 
 /// Bytes of `write()` kept in memory for one connection before they go to a file.

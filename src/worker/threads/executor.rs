@@ -61,8 +61,7 @@ use super::wakeup::Wakeups;
 use crate::worker::connection::Token;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::event_loop::{EventLoop, Step};
-use crate::worker::work::Served;
-use crate::worker::work::Work;
+use crate::worker::work::{Served, Work};
 
 /// The idle threads.
 #[derive(Debug, Default)]
