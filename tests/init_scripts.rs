@@ -47,7 +47,14 @@ fn succeeds(command: &mut Command) -> String {
 fn the_shell_scripts_pass_shellcheck() {
     let Some(shellcheck) = tool("shellcheck") else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    succeeds(Command::new(shellcheck).arg(script("tapster")).arg(root.join(".ci/run")).arg(root.join("scripts/tsan")));
+    let paths = [".ci/run", "scripts/tsan", "scripts/deb", "scripts/deb-check", "scripts/init/tapster"];
+    succeeds(Command::new(&shellcheck).args(paths.map(|path| root.join(path))));
+    let debian = root.join("scripts/debian");
+    succeeds(Command::new(&shellcheck).args(["postinst", "prerm", "postrm"].map(|name| debian.join(format!("tapster.{name}")))));
+    // The scenarios' common file is beside them here.
+    let check = debian.join("check");
+    let names = ["container", "common", "systemd", "sysv"];
+    succeeds(Command::new(&shellcheck).args(["--external-sources", "--source-path=SCRIPTDIR"]).args(names).current_dir(check));
 }
 
 #[test]
