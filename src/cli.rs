@@ -3,6 +3,8 @@
 //! clap only splits the arguments; values are checked by `config`, where those of the environment and the file are checked too,
 //! so that a mistake gets the same message wherever it is made.
 
+mod gunicorn;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -11,8 +13,9 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
+use crate::config::gunicorn::{Content, DEFAULT_FILE, Source};
 use crate::config::options::{self, Opt, TABLE, ValueKind};
-use crate::config::{self, Configuration, Given, Origin, Settings, shown};
+use crate::config::{self, Configuration, Given, Notice, Origin, Settings, shown};
 
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 100;
@@ -23,8 +26,8 @@ const TEMPLATE: &str = "{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-h
 /// The text after the options in `--help`, before the signals.
 const TIMES: &str = "\
 Times are 30, 1.5, 500ms, 30s, 5m or 1h (seconds without a unit); sizes are bytes, or 512k, 10M, 1G.
-Options come from the defaults, the environment (TAPSTER_LOG_LEVEL for --log-level), the file of --config and the command line; \
-the later wins.";
+Options come from the defaults, the file of --config, the environment (TAPSTER_LOG_LEVEL for --log-level) and the command line; \
+the later wins. A long option may be cut short where one option alone begins like that.";
 
 /// The rest of it, after the signals.
 const CODES_AND_EXAMPLES: &str = "\
@@ -45,10 +48,10 @@ const CHECK_STATE: &str = "check-state";
 /// The task of the command.
 #[derive(Debug)]
 pub enum CliCommand {
-    /// Serve; with warnings for the error log.
-    Serve(Box<Settings>, Vec<String>),
-    /// Load the application and exit; with warnings for the error log.
-    CheckConfig(Box<Settings>, Vec<String>),
+    /// Serve; with notices for the error log.
+    Serve(Box<Settings>, Vec<Notice>),
+    /// Load the application and exit; with notices for the error log.
+    CheckConfig(Box<Settings>, Vec<Notice>),
     /// Report whether the running server whose state is on standard input could continue with these settings, and exit.
     CheckState(Box<Settings>),
     /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
@@ -56,7 +59,7 @@ pub enum CliCommand {
 }
 
 /// Arguments, environment or file that cannot be used; the exit code is 2. `Display` is one line without a line end:
-/// `--bind 127.0.0.1:99999 (command line): the port must be 0 to 65535`.
+/// `--bind 127.0.0.1:99999 (command line): the port must be 0 to 65535`. The traceback of a gunicorn file follows on more lines.
 #[derive(Debug)]
 pub enum UsageError {
     /// The arguments cannot be split into options.
@@ -82,42 +85,105 @@ impl From<config::Error> for UsageError {
     }
 }
 
-/// Reads the arguments (the first is the program), the environment of the process, and the configuration file that they name.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<CliCommand, UsageError> {
-    parse_with(args, std::env::vars_os())
-}
+/// Executes a gunicorn file, as the user that the command line or a variable names if they do, and returns what it has set.
+pub type Execute<'a> = &'a dyn Fn(&Source, Option<&str>) -> Result<Content, config::Error>;
 
-/// [`parse`] with another environment.
-pub fn parse_with(
-    args: impl IntoIterator<Item = OsString>,
-    environment: impl IntoIterator<Item = (OsString, OsString)>,
-) -> Result<CliCommand, UsageError> {
+/// Reads the arguments (the first is the program), the environment of the process, and the configuration file that they name.
+pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> Result<CliCommand, UsageError> {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let program = args.first().cloned();
+    let origin = Origin::CommandLine;
     let matches = match command().try_get_matches_from(args) {
         Ok(matches) => matches,
         Err(error) if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) => {
             return Ok(CliCommand::Print(error.to_string()));
         }
-        Err(error) => return Err(UsageError::Arguments(one_line(&error))),
+        Err(error) => return Err(UsageError::Arguments(one_line(&error, &origin))),
     };
-    let arguments = given(&matches)?;
-    let (variables, warnings) = config::environment::read(environment)?;
-    let named = |layer: &[Given]| layer.iter().find(|given| given.option.name == "config").cloned();
-    let file = match named(&arguments).or_else(|| named(&variables)) {
-        Some(config) => read_file(&config)?,
-        None => Vec::new(),
-    };
-    let configuration = config::merge(variables.into_iter().chain(file).chain(arguments))?;
+    let arguments = given(&matches, &origin)?;
+    let mut notices = gunicorn::notices(&matches, &origin)?;
+    let mut variables = config::environment::read(std::env::vars_os())?;
+    notices.append(&mut variables.notices);
+    let in_variable = variables.arguments.as_deref().map(gunicorn::parse_variable);
+    let config = named("config", &arguments).or_else(|| named("config", &variables.own));
+    let config = config.or_else(|| named("config", &in_variable.as_ref()?.as_ref().ok()?.0));
+    let file = ConfigFile::find(config);
+    let mut layer = in_variable.unwrap_or_else(|| Ok(Default::default()));
+    if !gunicorn::is_called(program.as_ref()) && !matches!(file, ConfigFile::Gunicorn(_)) {
+        if variables.arguments.is_some() {
+            notices.push(gunicorn::unread());
+        }
+        layer = Ok(Default::default());
+    }
+    let (in_variable, words) = layer?;
+    notices.extend(words);
+    let user = named("user", &arguments).or_else(|| named("user", &variables.own)).map(|given| given.values.concat());
+    let (in_file, words) = file.read(user.as_deref(), execute)?;
+    notices.extend(words);
+    let layers = [variables.foreign, in_file, in_variable, variables.own, arguments];
+    let configuration = config::merge(layers.into_iter().flatten())?;
     if matches.get_flag(CHECK_STATE) {
         return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
     }
     match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
         (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
-        (true, false) => Ok(CliCommand::CheckConfig(Box::new(checked_app(configuration)), warnings)),
+        (true, false) => Ok(CliCommand::CheckConfig(Box::new(checked_app(configuration)), notices)),
         (false, true) => {
-            let warnings: String = warnings.iter().map(|warning| format!("# {warning}\n")).collect();
-            Ok(CliCommand::Print(warnings + &config::to_toml(&configuration)))
+            let notices: String = notices.iter().map(|notice| format!("# {notice}\n")).collect();
+            Ok(CliCommand::Print(notices + &config::to_toml(&configuration)))
         }
-        (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), warnings)),
+        (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), notices)),
+    }
+}
+
+/// What of the arguments and the environment counts for a process that executes a gunicorn file: user, group, interpreter.
+pub fn parse_for_file(args: &[OsString]) -> Result<Settings, UsageError> {
+    let origin = Origin::CommandLine;
+    let matches = command().try_get_matches_from(args);
+    let matches = matches.map_err(|error| UsageError::Arguments(one_line(&error, &origin)))?;
+    let variables = config::environment::read(std::env::vars_os())?;
+    let layers = [variables.foreign, variables.own, given(&matches, &origin)?];
+    Ok(config::merge(layers.into_iter().flatten())?.settings)
+}
+
+fn named(name: &str, layer: &[Given]) -> Option<Given> {
+    layer.iter().find(|given| given.option.name == name).cloned()
+}
+
+/// The configuration file.
+enum ConfigFile {
+    /// There is none.
+    None,
+    /// The one that an option names.
+    Toml(Given),
+    /// One that Python executes.
+    Gunicorn(Source),
+}
+
+impl ConfigFile {
+    /// The file that `--config` names, or gunicorn's in the working directory.
+    fn find(config: Option<Given>) -> Self {
+        match config {
+            Some(config) => match Source::named(&config.values.concat()) {
+                Some(source) => Self::Gunicorn(source),
+                None => Self::Toml(config),
+            },
+            None if Path::new(DEFAULT_FILE).is_file() => Self::Gunicorn(Source::File(DEFAULT_FILE.into())),
+            None => Self::None,
+        }
+    }
+
+    fn read(&self, user: Option<&str>, execute: Execute<'_>) -> Result<gunicorn::ArgumentsLayer, UsageError> {
+        match self {
+            Self::None => Ok(Default::default()),
+            Self::Toml(config) => read_file(config),
+            Self::Gunicorn(source) => {
+                let layer = execute(source, user)?.layer(source)?;
+                let path = source.path();
+                let said = Notice::info(format!("configuration of gunicorn: {}", shown(&path.to_string_lossy())));
+                Ok((layer.given, std::iter::once(said).chain(layer.notices).collect()))
+            }
+        }
     }
 }
 
@@ -132,8 +198,10 @@ pub fn command() -> clap::Command {
         .max_term_width(HELP_WIDTH_MAX)
         .disable_help_flag(true)
         .disable_version_flag(true)
+        .infer_long_args(true)
         .arg(Arg::new(CHECK_STATE).long(CHECK_STATE).action(ArgAction::SetTrue).hide(true))
         .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
+        .args(gunicorn::arguments())
 }
 
 /// The signals' part of `--help`.
@@ -149,7 +217,7 @@ fn signals() -> String {
 fn argument(option: &'static Opt) -> Arg {
     let default =
         option.default.filter(|_| option.kind != ValueKind::Flag).map(|text| format!(" [default: {text}]")).unwrap_or_default();
-    let foreign = option.foreign.map(|variable| format!(" [also from {variable}]")).unwrap_or_default();
+    let foreign = option.foreign_help().map(|variable| format!(" [also from {variable}]")).unwrap_or_default();
     let help = format!("{}{default}{foreign}", option.help);
     let arg = Arg::new(option.name).help(help).help_heading(option.section.heading());
     if option.kind == ValueKind::Positional {
@@ -164,6 +232,8 @@ fn argument(option: &'static Opt) -> Arg {
         (_, ValueKind::Positional | ValueKind::Text | ValueKind::Number | ValueKind::Octal) => ArgAction::Set,
     };
     let arg = arg.action(action);
+    // gunicorn's.
+    let arg = if option.name == "version" { arg.short_alias('v') } else { arg };
     if let Some(bare) = option.bare {
         return arg
             .value_name(option.value)
@@ -181,9 +251,9 @@ fn argument(option: &'static Opt) -> Arg {
     }
 }
 
-fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
+fn given(matches: &ArgMatches, origin: &Origin) -> Result<Vec<Given>, UsageError> {
     let flags = TABLE.iter().filter(|option| option.kind == ValueKind::Flag && matches.get_flag(option.name));
-    let flags = flags.map(|option| Ok(Given { option, values: vec!["true".into()], origin: Origin::CommandLine }));
+    let flags = flags.map(|option| Ok(Given { option, values: vec!["true".into()], origin: origin.clone() }));
     let rows = TABLE.iter().filter(|option| !matches!(option.kind, ValueKind::Flag | ValueKind::Switch));
     let present = rows.filter_map(|option| Some((option, matches.get_many::<OsString>(option.name)?)));
     present
@@ -193,17 +263,17 @@ fn given(matches: &ArgMatches) -> Result<Vec<Given>, UsageError> {
                 None => Err(UsageError::Config(config::Error::Value {
                     option,
                     value: value.to_string_lossy().into_owned(),
-                    origin: Origin::CommandLine,
+                    origin: origin.clone(),
                     why: "is not valid UTF-8".into(),
                 })),
             };
-            Ok(Given { option, values: values.map(text).collect::<Result<_, _>>()?, origin: Origin::CommandLine })
+            Ok(Given { option, values: values.map(text).collect::<Result<_, _>>()?, origin: origin.clone() })
         })
         .chain(flags)
         .collect()
 }
 
-fn read_file(config: &Given) -> Result<Vec<Given>, UsageError> {
+fn read_file(config: &Given) -> Result<gunicorn::ArgumentsLayer, UsageError> {
     let name = config.values.concat();
     let path = PathBuf::from(&name);
     let content = std::fs::read(&path).map_err(|error| config::Error::Value {
@@ -224,7 +294,7 @@ fn reason(error: &std::io::Error) -> String {
 /// Decides whether `site.wsgi` is a module or a file, which only the file system shows, and the settings that depend on origins.
 fn checked_app(configuration: Configuration) -> Settings {
     let given = configuration.given("bind").map(|given| &given.origin);
-    let binds_given = matches!(given, Some(Origin::CommandLine | Origin::File { .. }));
+    let binds_given = matches!(given, Some(Origin::CommandLine | Origin::GunicornArguments | Origin::File { .. }));
     let mut settings = Settings { binds_given, ..configuration.settings };
     let base = settings.chdir.clone().unwrap_or_default();
     settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());
@@ -232,7 +302,7 @@ fn checked_app(configuration: Configuration) -> Settings {
 }
 
 /// clap's error as one line: what, where, why, what to do.
-fn one_line(error: &clap::Error) -> String {
+fn one_line(error: &clap::Error, origin: &Origin) -> String {
     // clap names an argument with its value's name: `--workers <N>`.
     let invalid = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(text)) => text.as_str(),
@@ -243,28 +313,37 @@ fn one_line(error: &clap::Error) -> String {
     match error.kind() {
         // clap suggests as well, but its threshold is so low that most suggestions are noise.
         ErrorKind::UnknownArgument if invalid.starts_with('-') => {
-            match options::similar(invalid.trim_start_matches('-'), named) {
-                Some(option) => format!("{} (command line): no such option; did you mean --{}?", shown(invalid), option.name),
-                None => format!("{} (command line): no such option; 'tapster --help' lists them all", shown(invalid)),
+            let (name, longer) = (invalid.trim_start_matches('-'), longer(invalid));
+            match options::similar(name, named) {
+                _ if longer.len() > 1 => {
+                    format!("{} ({origin}): is short for more than one option; write {}", shown(invalid), longer.join(" or "))
+                }
+                Some(option) => format!("{} ({origin}): no such option; did you mean --{}?", shown(invalid), option.name),
+                None => format!("{} ({origin}): no such option; 'tapster --help' lists them all", shown(invalid)),
             }
         }
         ErrorKind::UnknownArgument => {
-            format!("{} (command line): one APP is enough; quote it for the shell if it has blanks", shown(invalid))
+            format!("{} ({origin}): one APP is enough; quote it for the shell if it has blanks", shown(invalid))
         }
-        ErrorKind::ArgumentConflict => format!("{name} (command line): is given twice; leave one out"),
+        ErrorKind::ArgumentConflict => format!("{name} ({origin}): is given twice; leave one out"),
         // The only way to miss a value: `--workers` last or in front of another option.
         ErrorKind::InvalidValue => {
-            format!("{name} (command line): a value is missing; write {}", invalid.replace(['<', '>'], ""))
+            format!("{name} ({origin}): a value is missing; write {}", invalid.replace(['<', '>'], ""))
         }
-        ErrorKind::TooManyValues => format!("{name} (command line): takes no value"),
+        ErrorKind::TooManyValues => format!("{name} ({origin}): takes no value"),
         _ => {
             let text = error.to_string();
-            format!(
-                "{} (command line); see 'tapster --help'",
-                text.lines().next().unwrap_or("error").trim_start_matches("error: ")
-            )
+            format!("{} ({origin}); see 'tapster --help'", text.lines().next().unwrap_or("error").trim_start_matches("error: "))
         }
     }
+}
+
+/// The options that begin as this argument does.
+fn longer(argument: &str) -> Vec<String> {
+    let Some(name) = argument.strip_prefix("--").filter(|name| !name.is_empty()) else { return Vec::new() };
+    let command = command();
+    let long = command.get_arguments().filter_map(|arg| arg.get_long());
+    long.filter(|long| long.starts_with(name) && *long != CHECK_STATE).map(|long| format!("--{long}")).collect()
 }
 
 #[cfg(test)]

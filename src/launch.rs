@@ -4,7 +4,9 @@ use std::io::{self, Write};
 
 use crate::channel::BootError;
 use crate::cli::{self, CliCommand};
-use crate::config::Settings;
+use crate::config::gunicorn::{Content, Name, Source};
+use crate::config::{self, Notice, Settings};
+use crate::gunicorn_file;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, code};
 use crate::sys::process;
@@ -14,6 +16,9 @@ use crate::worker::{self, LoadContext, Loaded};
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
     let args: Vec<std::ffi::OsString> = args.into_iter().collect();
+    if let Some((source, own)) = gunicorn_file::order(&args) {
+        return answer(&source, &own);
+    }
     let past = match Past::find(&args) {
         Ok(past) => past,
         Err(why) => {
@@ -21,9 +26,9 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
             return code::FAILED;
         }
     };
-    match cli::parse(args.clone()) {
+    match cli::parse(args.clone(), &|source, user| execute(&args, source, user)) {
         Ok(CliCommand::Print(text)) => print(&text),
-        Ok(CliCommand::CheckConfig(settings, warnings)) => check(&settings, &warnings),
+        Ok(CliCommand::CheckConfig(settings, notices)) => check(&settings, &notices),
         Ok(CliCommand::CheckState(settings)) => match master::check_state(&settings) {
             Ok(answer) => print(&answer),
             Err((why, code)) => {
@@ -31,8 +36,8 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
                 code
             }
         },
-        Ok(CliCommand::Serve(settings, warnings)) => {
-            match master::run(*settings, &warnings, Box::new(move || reread(&args)), past) {
+        Ok(CliCommand::Serve(settings, notices)) => {
+            match master::run(*settings, &notices, Box::new(move || reread(&args)), past) {
                 Outcome::Exit(code) => code,
                 // The process does not end by returning: the caller's exit handlers belong to the master.
                 Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
@@ -46,14 +51,58 @@ pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
 }
 
 /// The settings as the same arguments give them now.
-fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<String>), String> {
-    match cli::parse(args.iter().cloned()) {
-        Ok(CliCommand::Serve(settings, warnings)) => Ok((*settings, warnings)),
+fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<Notice>), String> {
+    match cli::parse(args.iter().cloned(), &|source, user| execute(args, source, user)) {
+        Ok(CliCommand::Serve(settings, notices)) => Ok((*settings, notices)),
         Ok(CliCommand::Print(_) | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
             Err("the arguments do not start a server any more".into())
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Has a process of its own execute a gunicorn file: this program once more.
+fn execute(args: &[std::ffi::OsString], source: &Source, user: Option<&str>) -> Result<Content, config::Error> {
+    let this = master::Command::of_this_process(args);
+    let argv = this.with_option(&format!("{}{}", gunicorn_file::OPTION, source.spelt()));
+    let mut command = std::process::Command::new(this.program());
+    std::os::unix::process::CommandExt::arg0(&mut command, &argv[0]);
+    command.args(&argv[1..]);
+    gunicorn_file::execute(command, source, user)
+}
+
+/// Executes a gunicorn file in this process, writes what it has set to standard output, and returns the exit code.
+fn answer(source: &Source, args: &[std::ffi::OsString]) -> i32 {
+    use std::os::fd::AsFd;
+
+    // The file may print, and what it prints is not the answer.
+    let stdout = io::stdout().as_fd().try_clone_to_owned();
+    let redirected = stdout.and_then(|stdout| nix::unistd::dup2_stdout(io::stderr()).map(|()| stdout).map_err(io::Error::from));
+    let names = names_of(source, args);
+    let text = gunicorn_file::answer(names.as_deref().map_err(String::as_str));
+    match redirected.map(std::fs::File::from).and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
+        // Threads that the file has started may run still.
+        Ok(()) => process::exit_now(code::OK),
+        Err(_) => code::FAILED,
+    }
+}
+
+#[cfg(feature = "python")]
+fn names_of(source: &Source, args: &[std::ffi::OsString]) -> Result<Vec<Name>, String> {
+    let mut settings = cli::parse_for_file(args).map_err(|error| error.to_string())?;
+    if let Some(identity) = master::privileges::resolve(&settings)? {
+        identity.assume_for_check().map_err(|error| error.text)?;
+    }
+    // Relative to where the application will be loaded; the file is executed where the server was started.
+    if let (Some(chdir), Some(venv)) = (&settings.chdir, &settings.python.venv) {
+        settings.python.venv = Some(chdir.join(venv));
+    }
+    crate::wsgi::execute_gunicorn_file(source, args, &settings.python)
+}
+
+#[cfg(not(feature = "python"))]
+fn names_of(_: &Source, _: &[std::ffi::OsString]) -> Result<Vec<Name>, String> {
+    Err(NO_PYTHON.to_owned())
 }
 
 /// Sets the environment that the application expects: `--env`. The working directory is that of its generation already.
@@ -104,7 +153,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
 
 /// Imports the application as a worker would, and reports whether that worked.
 #[cfg(feature = "python")]
-fn check(settings: &Settings, warnings: &[String]) -> i32 {
+fn check(settings: &Settings, notices: &[Notice]) -> i32 {
     use std::sync::Arc;
 
     use crate::config::LogTarget;
@@ -126,8 +175,8 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
         Err(_) => return code::FAILED,
     };
     let log = Log::new(Arc::new(sink), settings.log_level, Who::Master);
-    for warning in warnings {
-        log.warning(format_args!("{warning}"));
+    for notice in notices {
+        log.write(notice.level, format_args!("{notice}"));
     }
     match assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings)).and_then(|()| crate::wsgi::check(settings, &log))
     {
@@ -140,7 +189,7 @@ fn check(settings: &Settings, warnings: &[String]) -> i32 {
 }
 
 #[cfg(not(feature = "python"))]
-fn check(_: &Settings, _: &[String]) -> i32 {
+fn check(_: &Settings, _: &[Notice]) -> i32 {
     complain(NO_PYTHON);
     code::APP
 }

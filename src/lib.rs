@@ -6,6 +6,7 @@
 pub mod channel;
 pub mod cli;
 pub mod config;
+mod gunicorn_file;
 pub mod handoff;
 pub mod http;
 mod launch;

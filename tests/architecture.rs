@@ -76,6 +76,13 @@ const RULES: &[Rule] = &[
         why: "settings are values: no command-line library, no Python, no system calls",
     },
     Rule {
+        part: "gunicorn_file",
+        modules: &["config", "sys::privileges"],
+        crates: &["nix", "serde_json"],
+        not_std: &["std::net", "std::thread"],
+        why: "a gunicorn file is executed by another process: no Python here, and nothing of the server",
+    },
+    Rule {
         part: "sys",
         modules: &[],
         crates: &["libc", "nix"],

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::process::Command;
 
+use tapster::config::gunicorn::{SETTINGS, Setting, Treatment};
 use tapster::config::options::{Opt, Section, TABLE, ValueKind};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
@@ -11,6 +12,9 @@ const END: &str = ".\\\" options: end\n";
 
 const SIGNALS_BEGIN: &str = ".\\\" signals: generated from the table\n";
 const SIGNALS_END: &str = ".\\\" signals: end\n";
+
+const GUNICORN_BEGIN: &str = ".\\\" gunicorn: generated from the table\n";
+const GUNICORN_END: &str = ".\\\" gunicorn: end\n";
 
 const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const README_BEGIN: &str = "<!-- options: generated from the table -->\n";
@@ -62,12 +66,93 @@ fn options() -> String {
             if let Some(default) = option.default.filter(|_| option.kind != ValueKind::Flag) {
                 writeln!(out, "The default is \\fB{}\\fR.", escape(default)).expect("a String takes all");
             }
-            if let Some(variable) = option.foreign {
-                writeln!(out, "Also read from \\fB{variable}\\fR.").expect("a String takes all");
+            if let Some(variable) = option.foreign_help() {
+                writeln!(out, "Also read from \\fB{}\\fR.", escape(&variable)).expect("a String takes all");
             }
         }
     }
     out
+}
+
+fn bold(name: &str) -> String {
+    format!("\\fB{}\\fR", escape(name))
+}
+
+/// Settings that are options of another name.
+fn renamed() -> String {
+    let options = SETTINGS.iter().filter_map(|setting| Some((setting, setting.option()?)));
+    let renamed = options.filter(|(setting, option)| setting.name != option.name.replace('-', "_"));
+    let renamed = renamed.map(|(setting, option)| {
+        format!(
+            "{} is {}",
+            bold(setting.name),
+            match option.kind {
+                ValueKind::Positional => format!("\\fI{}\\fR", option.value),
+                _ => bold(&format!("--{}", option.name)),
+            }
+        )
+    });
+    renamed.collect::<Vec<_>>().join(",\n")
+}
+
+/// What becomes of gunicorn's settings, in groups.
+fn gunicorn() -> String {
+    let mut out = format!(".SS The same under another name in files\n{}.\n", renamed());
+    let mut group = |heading: &str, rows: Vec<(String, &str)>| {
+        writeln!(out, ".SS {heading}").expect("a String takes all");
+        for (names, text) in rows {
+            writeln!(out, ".TP\n{names}").expect("a String takes all");
+            if !text.is_empty() {
+                let mut text = text.to_owned();
+                text[..1].make_ascii_uppercase();
+                writeln!(out, "{}.", sentences(&text)).expect("a String takes all");
+            }
+        }
+    };
+    let names = |setting: &Setting| {
+        let flags = setting.flags.iter().map(|flag| format!("--{flag}"));
+        let short = setting.short.map(|c| format!("-{c}"));
+        std::iter::once(setting.name.to_owned()).chain(short).chain(flags).map(|name| bold(&name)).collect::<Vec<_>>().join(", ")
+    };
+    // Settings with one answer stand together.
+    let told = |wanted: fn(&Treatment) -> Option<&'static str>| {
+        let mut rows: Vec<(String, &str)> = Vec::new();
+        for setting in SETTINGS {
+            let Some(text) = wanted(&setting.treatment) else { continue };
+            match rows.iter_mut().find(|(_, other)| *other == text) {
+                Some((all, _)) => *all += &format!(", {}", names(setting)),
+                None => rows.push((names(setting), text)),
+            }
+        }
+        rows
+    };
+    group(
+        "Accepted, and told",
+        told(|treatment| match treatment {
+            Treatment::Told(text) | Treatment::Missed(text) => Some(text),
+            _ => None,
+        }),
+    );
+    group(
+        "Accepted or refused by their value",
+        told(|treatment| match treatment {
+            Treatment::Judged { about, .. } => Some(about),
+            _ => None,
+        }),
+    );
+    group(
+        "Refused",
+        told(|treatment| match treatment {
+            Treatment::Refused(text) => Some(text),
+            _ => None,
+        }),
+    );
+    out
+}
+
+#[test]
+fn the_page_has_the_settings_of_gunicorn() {
+    generated(PAGE, GUNICORN_BEGIN, GUNICORN_END, &gunicorn());
 }
 
 fn signals() -> String {

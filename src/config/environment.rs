@@ -3,22 +3,41 @@
 use std::ffi::{OsStr, OsString};
 
 use super::error::{Error, shown};
+use super::gunicorn::{self, ARGUMENTS_VARIABLE, Taken, Value};
+use super::notice::Notice;
 use super::options::{self, Opt, PREFIX, TABLE};
 use super::origin::{Given, Origin};
 
-/// Reads the options among `variables`; the texts are warnings about variables with our prefix that are no option. They are not
-/// errors because the environment has many writers. An empty variable counts as not set, since many tools cannot leave one out.
-pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<(Vec<Given>, Vec<String>), Error> {
-    let mut own: Vec<Given> = Vec::new();
-    let mut foreign = Vec::new();
-    let mut warnings = Vec::new();
+/// What the environment gives.
+#[derive(Debug, Default, PartialEq)]
+pub struct Environment {
+    /// Options by variables that other software sets for every server. Below the file.
+    pub foreign: Vec<Given>,
+    /// Options by our own variables. Above the file.
+    pub own: Vec<Given>,
+    /// Arguments for gunicorn.
+    pub arguments: Option<OsString>,
+    /// What the log is told.
+    pub notices: Vec<Notice>,
+}
+
+/// Reads the options among `variables`. Variables with our prefix that are no option give warnings; they are not errors because
+/// the environment has many writers. An empty variable counts as not set, since many tools cannot leave one out.
+pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Environment, Error> {
+    let Environment { mut foreign, mut own, mut arguments, notices: mut warnings } = Environment::default();
     for (variable, value) in variables {
         let Some(variable) = variable.to_str() else { continue };
         if value.is_empty() {
             continue;
         }
         if let Some(option) = TABLE.iter().find(|option| option.foreign == Some(variable)) {
-            foreign.push(given(option, variable, &value)?);
+            let mut whole = OsString::from(option.foreign_before);
+            whole.push(&value);
+            foreign.push(given(option, variable, &whole)?);
+        }
+        if variable == ARGUMENTS_VARIABLE {
+            arguments = Some(value);
+            continue;
         }
         let Some(name) = variable.strip_prefix(PREFIX) else { continue };
         match find(name) {
@@ -29,18 +48,31 @@ pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result
                 }
                 own.push(given);
             }
-            None => warnings.push(unknown(variable, name)),
+            None => match setting(name) {
+                Some(setting) => {
+                    let text = Value::Text(value.to_string_lossy().into_owned());
+                    if let Taken::Notice(notice) = setting.take(&text, &Origin::Environment(variable.into()))? {
+                        warnings.push(notice);
+                    }
+                }
+                None => warnings.push(Notice::warning(unknown(variable, name))),
+            },
         }
     }
-    warnings.sort();
-    foreign.retain(|given| own.iter().all(|ours| ours.option != given.option));
-    foreign.append(&mut own);
-    Ok((foreign, warnings))
+    warnings.sort_by(|one, other| one.text.cmp(&other.text));
+    Ok(Environment { foreign, own, arguments, notices: warnings })
+}
+
+/// The setting of gunicorn that a variable of ours names and that is no option.
+fn setting(name: &str) -> Option<&'static gunicorn::Setting> {
+    let lower = name.to_ascii_lowercase();
+    gunicorn::find(&lower).filter(|setting| setting.option().is_none() && name == lower.to_ascii_uppercase())
 }
 
 fn find(name: &str) -> Option<&'static Opt> {
     let lower = name.to_ascii_lowercase();
-    options::find(&lower).filter(|option| option.sources.environment() && name == lower.to_ascii_uppercase())
+    let option = options::find(&lower).or_else(|| gunicorn::find(&lower)?.option());
+    option.filter(|option| option.sources.environment() && name == lower.to_ascii_uppercase())
 }
 
 fn given(option: &'static Opt, variable: &str, value: &OsStr) -> Result<Given, Error> {
@@ -80,15 +112,15 @@ mod tests {
 
     use super::*;
 
-    fn read_pairs(pairs: &[(&str, &str)]) -> Result<(Vec<Given>, Vec<String>), Error> {
+    fn read_pairs(pairs: &[(&str, &str)]) -> Result<Environment, Error> {
         read(pairs.iter().map(|(k, v)| (k.into(), v.into())))
     }
 
     #[test]
     fn each_option_is_read_from_its_variable() {
-        let (given, warnings) =
+        let Environment { own: given, notices, .. } =
             read_pairs(&[("TAPSTER_LIMIT_REQUEST_FIELD_SIZE", "1k"), ("TAPSTER_BIND", ":1, [::1]:2"), ("PATH", "/bin")]).unwrap();
-        assert_eq!(warnings, Vec::<String>::new());
+        assert_eq!(notices, []);
         assert_eq!(given[0].option.name, "limit-request-field_size");
         assert_eq!(given[0].values, ["1k"]);
         assert_eq!(given[1].values, [":1", "[::1]:2"]);
@@ -96,15 +128,29 @@ mod tests {
     }
 
     #[test]
-    fn our_variable_beats_a_foreign_one() {
-        let values = |pairs| read_pairs(pairs).unwrap().0.into_iter().map(|g| g.values[0].clone()).collect::<Vec<_>>();
-        assert_eq!(values(&[("TAPSTER_WORKERS", "2"), ("WEB_CONCURRENCY", "3")]), ["2"]);
-        assert_eq!(values(&[("TAPSTER_WORKERS", ""), ("WEB_CONCURRENCY", "3")]), ["3"]);
+    fn variables_that_other_software_sets_are_kept_apart() {
+        let read =
+            read_pairs(&[("TAPSTER_WORKERS", "2"), ("WEB_CONCURRENCY", "3"), ("PORT", "80"), ("GUNICORN_CMD_ARGS", "-w 4")]);
+        let read = read.unwrap();
+        let texts = |layer: &[Given]| layer.iter().map(|g| g.values.join(",")).collect::<Vec<_>>();
+        assert_eq!(texts(&read.own), ["2"]);
+        assert_eq!(texts(&read.foreign), ["3", "0.0.0.0:80"]);
+        assert_eq!(read.arguments, Some("-w 4".into()));
+        assert_eq!(texts(&read_pairs(&[("TAPSTER_WORKERS", ""), ("PORT", "")]).unwrap().foreign), Vec::<String>::new());
+    }
+
+    #[test]
+    fn settings_of_gunicorn_are_variables_too() {
+        let read = read_pairs(&[("TAPSTER_ACCESSLOG", "-"), ("TAPSTER_WORKER_CLASS", "gthread")]).unwrap();
+        assert_eq!(read.own[0].option.name, "access-logfile");
+        assert!(read.notices[0].text.starts_with("TAPSTER_WORKER_CLASS=gthread (environment): "), "{:?}", read.notices);
+        let error = read_pairs(&[("TAPSTER_WORKER_CLASS", "gevent")]).unwrap_err().to_string();
+        assert!(error.starts_with("TAPSTER_WORKER_CLASS=gevent (environment): there are no greenlets"), "{error}");
     }
 
     #[test]
     fn an_unknown_variable_with_our_prefix_is_a_warning() {
-        let (given, warnings) = read_pairs(&[
+        let Environment { own: given, notices: warnings, .. } = read_pairs(&[
             ("TAPSTER_WORKRES", "2"),
             ("TAPSTER_ZZZ", "2"),
             ("TAPSTER_ENV", "A=1"),
@@ -120,14 +166,14 @@ mod tests {
             ("TAPSTER_ENV", "cannot be given in the environment"),
             ("TAPSTER_ZZZ", "'tapster --help' lists them all"),
         ] {
-            assert!(warnings.iter().any(|w| w.starts_with(variable) && w.ends_with(why)), "{variable}: {warnings:?}");
+            assert!(warnings.iter().any(|w| w.text.starts_with(variable) && w.text.ends_with(why)), "{variable}: {warnings:?}");
         }
     }
 
     #[test]
     fn a_variable_that_is_not_utf8_is_an_error_only_when_it_is_an_option() {
         let bytes = || OsString::from_vec(vec![b'a', 0xff]);
-        assert_eq!(read([("LANG".into(), bytes()), (bytes(), "x".into())]).unwrap().0, []);
+        assert_eq!(read([("LANG".into(), bytes()), (bytes(), "x".into())]).unwrap(), Environment::default());
         let error = read([("TAPSTER_CHDIR".into(), bytes())]).unwrap_err().to_string();
         assert_eq!(error, "TAPSTER_CHDIR=a\u{fffd} (environment): is not valid UTF-8");
     }

@@ -32,6 +32,8 @@ pub enum Error {
         /// The option that was probably meant.
         suggestion: Option<&'static Opt>,
     },
+    /// A setting of gunicorn that is refused: the whole sentence.
+    Setting(String),
     /// The file as a whole cannot be used.
     File {
         /// Path as given.
@@ -54,6 +56,7 @@ impl fmt::Display for Error {
                     None => f.write_str("'tapster --help' lists them all, with - or _ between the words"),
                 }
             }
+            Self::Setting(text) => f.write_str(text),
             Self::File { path, line, why } => {
                 write!(f, "configuration file {}", shown(&path.to_string_lossy()))?;
                 match line {
@@ -81,7 +84,7 @@ impl fmt::Display for NamedOption<'_> {
         match origin {
             Origin::Environment(variable) => write!(f, "{variable}={value} (environment)"),
             Origin::File { .. } => write!(f, "{} = {value} ({origin})", option.key()),
-            Origin::CommandLine | Origin::Default => match option.kind {
+            Origin::CommandLine | Origin::GunicornArguments | Origin::Default => match option.kind {
                 ValueKind::Positional => write!(f, "{} {value} ({origin})", option.value),
                 ValueKind::Text
                 | ValueKind::Number

@@ -1,4 +1,5 @@
-//! Options from the configuration file: TOML, one key per option, nothing nested but the variables of `env`.
+//! Options from the configuration file: TOML, one key per option, nothing nested but the variables of `env`. gunicorn's names of
+//! settings are keys as well.
 
 use std::path::Path;
 
@@ -6,11 +7,13 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::error::Error;
+use super::gunicorn::{self, Taken, Value};
+use super::notice::Notice;
 use super::options::{self, Opt, ValueKind};
 use super::origin::{Given, Origin};
 
-/// Reads the options of a file's content; `path` is for messages.
-pub fn read(content: &[u8], path: &Path) -> Result<Vec<Given>, Error> {
+/// Reads the options of a file's content, and what the log is told about gunicorn's settings in it; `path` is for messages.
+pub fn read(content: &[u8], path: &Path) -> Result<(Vec<Given>, Vec<Notice>), Error> {
     let content = std::str::from_utf8(content).map_err(|e| Error::File {
         path: path.into(),
         line: Some(line_of(content, e.valid_up_to())),
@@ -19,17 +22,29 @@ pub fn read(content: &[u8], path: &Path) -> Result<Vec<Given>, Error> {
     let table = DeTable::parse(content).map_err(|e| Error::File {
         path: path.into(),
         line: e.span().map(|span| line_of(content.as_bytes(), span.start)),
-        why: format!("is not TOML: {}", e.message().lines().collect::<Vec<_>>().join("; ")),
+        why: format!(
+            "is not TOML: {} (a gunicorn file ends in .py, or is named as file:PATH)",
+            e.message().lines().collect::<Vec<_>>().join("; ")
+        ),
     })?;
     let mut given: Vec<Given> = Vec::new();
+    let mut notices = Vec::new();
     // The table is ordered by key; messages follow the order of the file.
     let mut entries: Vec<_> = table.get_ref().iter().collect();
     entries.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in entries {
-        let origin = Origin::File { path: path.into(), line: line_of(content.as_bytes(), key.span().start) };
+        let origin = Origin::File { path: path.into(), line: Some(line_of(content.as_bytes(), key.span().start)) };
         let name: &str = key.get_ref();
-        let Some(option) = options::find(name).filter(|option| option.sources.file()) else {
-            return Err(match options::find(name) {
+        let setting = gunicorn::find(name);
+        let known = options::find(name).or_else(|| setting?.option());
+        let Some(option) = known.filter(|option| option.sources.file()) else {
+            if let (Some(setting), None) = (setting, known) {
+                if let Taken::Notice(notice) = setting.take(&value_of(value.get_ref()), &origin)? {
+                    notices.push(notice);
+                }
+                continue;
+            }
+            return Err(match known {
                 Some(option) => Error::Value {
                     option,
                     value: text_of(value.get_ref()),
@@ -49,7 +64,18 @@ pub fn read(content: &[u8], path: &Path) -> Result<Vec<Given>, Error> {
         }
         given.push(Given { option, values, origin });
     }
-    Ok(given)
+    Ok((given, notices))
+}
+
+/// A value as settings of gunicorn take it.
+fn value_of(value: &DeValue<'_>) -> Value {
+    match value {
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Integer(number) => decimal(number).map_or_else(Value::Other, Value::Text),
+        DeValue::Array(items) => Value::List(items.iter().map(|item| value_of(item.get_ref())).collect()),
+        DeValue::String(_) | DeValue::Float(_) | DeValue::Datetime(_) => Value::Text(text_of(value)),
+        DeValue::Table(_) => Value::Other(text_of(value)),
+    }
 }
 
 fn values_of(option: &Opt, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
@@ -129,7 +155,7 @@ mod tests {
     use super::*;
 
     fn values(content: &str) -> Vec<(&'static str, Vec<String>)> {
-        let given = read(content.as_bytes(), Path::new("t.toml")).unwrap_or_else(|e| panic!("{content}: {e}"));
+        let (given, _) = read(content.as_bytes(), Path::new("t.toml")).unwrap_or_else(|e| panic!("{content}: {e}"));
         given.into_iter().map(|g| (g.option.name, g.values)).collect()
     }
 
@@ -161,7 +187,7 @@ mod tests {
 
     #[test]
     fn an_origin_has_the_line_of_its_key() {
-        let given = read(b"# first\n\nbind = [\n ':1',\n]\nworkers = 2\n", Path::new("t.toml")).unwrap();
+        let (given, _) = read(b"# first\n\nbind = [\n ':1',\n]\nworkers = 2\n", Path::new("t.toml")).unwrap();
         let lines: Vec<_> = given.iter().map(|g| g.origin.to_string()).collect();
         assert_eq!(lines, ["file t.toml line 3", "file t.toml line 6"]);
     }
@@ -194,6 +220,24 @@ mod tests {
             ),
         ] {
             assert_eq!(error(content), message);
+        }
+    }
+
+    #[test]
+    fn names_of_gunicorns_settings_are_keys() {
+        assert_eq!(values("accesslog = '-'"), [("access-logfile", vec!["-".to_string()])]);
+        assert_eq!(values("keepalive = 2"), [("keep-alive", vec!["2".to_string()])]);
+        let (given, notices) =
+            read(b"worker_class = 'gthread'\nheader_map = 'drop'\nreload = false", Path::new("t.toml")).unwrap();
+        assert_eq!(given, []);
+        let [notice] = &notices[..] else { panic!("{notices:?}") };
+        assert!(notice.text.starts_with("worker_class = gthread (file t.toml line 1): "), "{notice}");
+        for (content, message) in [
+            ("\nworker-class = 'gevent'", "worker_class = gevent (file t.toml line 2): there are no greenlets here"),
+            ("post_fork = 'x'", "post_fork = x (file t.toml line 1): is a function that gunicorn calls"),
+            ("keepalive = 1\nkeep-alive = 2", "keep_alive = 2 (file t.toml line 2): the same option is given by"),
+        ] {
+            assert!(error(content).starts_with(message), "{}", error(content));
         }
     }
 

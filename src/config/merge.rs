@@ -99,7 +99,7 @@ mod tests {
     }
 
     fn file(name: &str, values: &[&str]) -> Given {
-        given(name, values, Origin::File { path: "t.toml".into(), line: 7 })
+        given(name, values, Origin::File { path: "t.toml".into(), line: Some(7) })
     }
 
     fn argument(name: &str, values: &[&str]) -> Given {

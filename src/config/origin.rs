@@ -5,20 +5,25 @@ use std::path::PathBuf;
 
 use super::options::Opt;
 
-/// Where a value comes from, low to high precedence.
+/// The variable with arguments for gunicorn.
+pub const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
+
+/// Where a value comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// The table of options.
     Default,
-    /// This environment variable.
+    /// This environment variable. A variable of ours is above the file, others are below.
     Environment(String),
     /// The configuration file.
     File {
         /// Path as given.
         path: PathBuf,
-        /// Line of the key, from 1.
-        line: usize,
+        /// Line of the key, from 1, where it is known.
+        line: Option<usize>,
     },
+    /// An argument in GUNICORN_CMD_ARGS.
+    GunicornArguments,
     /// An argument.
     CommandLine,
 }
@@ -28,7 +33,11 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::Environment(variable) => write!(f, "environment {variable}"),
-            Self::File { path, line } => write!(f, "file {} line {line}", path.to_string_lossy().escape_debug()),
+            Self::File { path, line } => {
+                write!(f, "file {}", path.to_string_lossy().escape_debug())?;
+                line.map_or(Ok(()), |line| write!(f, " line {line}"))
+            }
+            Self::GunicornArguments => write!(f, "environment {}", ARGUMENTS_VARIABLE),
             Self::CommandLine => f.write_str("command line"),
         }
     }

@@ -143,7 +143,8 @@ pub(super) fn level(text: &str) -> Result<Level, String> {
     match text.to_ascii_lowercase().as_str() {
         "debug" => Ok(Level::Debug),
         "info" => Ok(Level::Info),
-        "warning" => Ok(Level::Warning),
+        // The second word is that of many a LOG_LEVEL variable.
+        "warning" | "warn" => Ok(Level::Warning),
         "error" => Ok(Level::Error),
         "critical" => Ok(Level::Critical),
         _ => Err("must be debug, info, warning, error or critical".into()),

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::{Notice, Settings};
 
 mod awake_clock;
 mod capture;
@@ -40,7 +40,7 @@ mod trial;
 mod upgrade;
 mod watchdog;
 
-use command::Command;
+pub use command::Command;
 use daemon::Side;
 pub use event::code;
 pub use outcome::Outcome;
@@ -64,18 +64,18 @@ impl Past {
     }
 }
 
-/// Serves until it is to stop. The `warnings` of the configuration go to the error log; `reread` is asked at a reload. Returns in
+/// Serves until it is to stop. The `notices` of the configuration go to the error log; `reread` is asked at a reload. Returns in
 /// the master at the end, and in each worker at its beginning.
-pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Past) -> Outcome {
+pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Past) -> Outcome {
     if let Some(state) = past.state {
-        return match upgrade::adopt(settings, warnings, reread, state) {
+        return match upgrade::adopt(settings, notices, reread, state) {
             Ok(server) => server.run(),
             Err(refusal) => refused(&refusal),
         };
     }
-    let mut warnings = warnings.to_vec();
+    let mut notices = notices.to_vec();
     // Before a daemon is forked off: the sockets are for the process that was started.
-    if let Err(error) = start::use_passed_sockets(&mut settings, &mut warnings) {
+    if let Err(error) = start::use_passed_sockets(&mut settings, &mut notices) {
         return refused(&error);
     }
     let caller = match settings.daemon.then(daemon::detach).transpose() {
@@ -84,7 +84,7 @@ pub fn run(mut settings: Settings, warnings: &[String], reread: Reread, past: Pa
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
         Err(error) => return refused(&StartError { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
-    match start::prepare(Arc::new(settings), &warnings, reread, past.command) {
+    match start::prepare(Arc::new(settings), &notices, reread, past.command) {
         Ok(mut server) => {
             if let Some(caller) = caller {
                 server.service.started_by(caller);

@@ -15,7 +15,7 @@ use std::time::Instant;
 use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{Breach, Order, Report};
-use crate::config::Settings;
+use crate::config::{Notice, Settings};
 use crate::handoff::Queue;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
@@ -37,8 +37,8 @@ use super::trial::Trial;
 use birth::Birth;
 use wait::Woken;
 
-/// Reads arguments, environment and file again: settings and warnings, or one line that says why they cannot be used.
-pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<String>), String>>;
+/// Reads arguments, environment and file again: settings and notices, or one line that says why they cannot be used.
+pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<Notice>), String>>;
 
 /// A running server.
 pub struct Server {

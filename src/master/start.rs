@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::Settings;
+use crate::config::{Notice, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
@@ -33,7 +33,7 @@ use super::terminal;
 const SPARE_PLACES: usize = 64;
 
 /// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, command: Command) -> Result<Server, StartError> {
+pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, command: Command) -> Result<Server, StartError> {
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
@@ -50,8 +50,8 @@ pub fn prepare(settings: Arc<Settings>, warnings: &[String], reread: Reread, com
         }
         StartError { code: code::FAILED, why }
     };
-    for warning in warnings {
-        log.warning(format_args!("{warning}"));
+    for notice in notices {
+        log.write(notice.level, format_args!("{notice}"));
     }
     for warning in kit.logs.unread(&settings) {
         complain(&warning);
@@ -117,7 +117,7 @@ pub(super) fn capacity(policy: &Policy) -> usize {
 }
 
 /// Listens on the sockets that a service manager has passed, unless the settings say where to listen.
-pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -> Result<(), StartError> {
+pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) -> Result<(), StartError> {
     let passed = activation::take();
     let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
     let Some(passed) = passed else { return Ok(()) };
@@ -127,7 +127,8 @@ pub fn use_passed_sockets(settings: &mut Settings, warnings: &mut Vec<String>) -
     }
     passed.leave(&settings.binds);
     if !passed.binds().iter().any(|bind| settings.binds.contains(bind)) {
-        warnings.push(format!("sockets of the service manager ({}) are not used, because --bind is given", passed.names));
+        let text = format!("sockets of the service manager ({}) are not used, because --bind is given", passed.names);
+        notices.push(Notice::warning(text));
     }
     Ok(())
 }

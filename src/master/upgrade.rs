@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Order};
-use crate::config::{Bind, Settings};
+use crate::config::{Bind, Notice, Settings};
 use crate::handoff::{self, Queue};
 use crate::net::bind;
 use crate::net::listener::{FileMark, Listener};
@@ -123,7 +123,7 @@ fn claim(state: &SavedState, kit: &Kit) -> Result<Estate, StartError> {
 }
 
 /// Continues a server whose state was inherited.
-pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state: SavedState) -> Result<Server, StartError> {
+pub fn adopt(mut settings: Settings, notices: &[Notice], reread: Reread, state: SavedState) -> Result<Server, StartError> {
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
@@ -133,8 +133,8 @@ pub fn adopt(mut settings: Settings, warnings: &[String], reread: Reread, state:
     }
     // The logs are opened and not inherited: they may be others now.
     let kit = Kit::open(settings.clone(), None, state.command.dir())?;
-    for warning in warnings {
-        kit.log.warning(format_args!("{warning}"));
+    for notice in notices {
+        kit.log.write(notice.level, format_args!("{notice}"));
     }
     let estate = claim(&state, &kit)?;
     let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();

@@ -53,14 +53,14 @@ impl Failure {
     }
 }
 
-/// The exception with its traceback, as Python prints it, without a final line end. Frames of the import machinery before the
-/// first one of the application are left out.
+/// The exception with its traceback, as Python prints it, without a final line end. Frames of the import machinery and of the server's
+/// own code before the first one of the application are left out.
 pub fn traceback(py: Python<'_>, error: &PyErr) -> String {
     let formatted = || -> PyResult<String> {
         let mut first = error.traceback(py);
         while let Some(frame) = &first {
             let file: String = frame.getattr("tb_frame")?.getattr("f_code")?.getattr("co_filename")?.extract()?;
-            if !file.starts_with("<frozen importlib") {
+            if !file.starts_with("<frozen importlib") && !file.starts_with("<tapster ") {
                 break;
             }
             first = frame.getattr("tb_next")?.cast_into::<PyTraceback>().ok();

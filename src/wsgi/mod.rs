@@ -16,6 +16,7 @@ mod exchange;
 mod failure;
 mod file_wrapper;
 mod forks;
+mod gunicorn_file;
 mod hijack;
 mod input;
 mod interpreter;
@@ -40,6 +41,7 @@ mod write_errors;
 
 pub use app::{AppStart, Wsgi};
 pub use environ::ListenerEnviron;
+pub use gunicorn_file::execute as execute_gunicorn_file;
 
 use crate::channel::BootError;
 use crate::config::Settings;

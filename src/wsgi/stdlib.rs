@@ -14,8 +14,18 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
 /// All modules that any part of the server may need, now or later; they bring the modules that they import.
-const NEEDED: [&str; 9] =
-    ["threading", "linecache", "tokenize", "traceback", "inspect", "ast", "difflib", "importlib.util", "importlib.machinery"];
+const NEEDED: [&str; 10] = [
+    "threading",
+    "linecache",
+    "tokenize",
+    "traceback",
+    "inspect",
+    "ast",
+    "difflib",
+    "json",
+    "importlib.util",
+    "importlib.machinery",
+];
 
 /// Name in `sys.modules` of the module whose dict has the modules that are kept.
 const KEPT: &str = "tapster_stdlib";

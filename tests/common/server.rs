@@ -32,8 +32,18 @@ const LOG_TAIL: usize = 200;
 const THREADS_VARIABLE: &str = "TAPSTER_TEST_THREADS";
 
 /// Variables that would change what a test asks for.
-const FOREIGN_VARIABLES: [&str; 7] =
-    ["VIRTUAL_ENV", "PYTHONPATH", "PYTHONHOME", "PYTHONUNBUFFERED", "WEB_CONCURRENCY", "NOTIFY_SOCKET", "LISTEN_FDS"];
+const FOREIGN_VARIABLES: [&str; 10] = [
+    "VIRTUAL_ENV",
+    "PYTHONPATH",
+    "PYTHONHOME",
+    "PYTHONUNBUFFERED",
+    "WEB_CONCURRENCY",
+    "PORT",
+    "FORWARDED_ALLOW_IPS",
+    "GUNICORN_CMD_ARGS",
+    "NOTIFY_SOCKET",
+    "LISTEN_FDS",
+];
 
 /// A server to be started.
 #[must_use = "a builder does nothing until it is started"]
@@ -181,8 +191,9 @@ impl Server {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
             command.env_remove(name);
         }
-        if let Some(threads) = std::env::var_os(THREADS_VARIABLE) {
-            // The variable is the lowest that asks: files and options of a test go before it.
+        // The options of a test go before the variable, and its file does not.
+        let file = self.options.iter().any(|option| option.starts_with("-c") || option.starts_with("--config"));
+        if let Some(threads) = std::env::var_os(THREADS_VARIABLE).filter(|_| !file) {
             command.env("TAPSTER_THREADS", threads);
         }
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));

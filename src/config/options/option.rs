@@ -32,8 +32,10 @@ pub struct Opt {
     pub section: Section,
     /// The sources that may give it.
     pub sources: Sources,
-    /// A variable that other software sets, read when ours is not set.
+    /// A variable that other software sets, read when neither the file nor ours gives the option.
     pub foreign: Option<&'static str>,
+    /// What stands in front of the value of that variable to make it one of the option.
+    pub foreign_before: &'static str,
     /// What separates the values of a list in one variable of the environment.
     pub separator: Option<char>,
     /// Empties the setting before the first value of a list.
@@ -145,6 +147,15 @@ impl Opt {
     /// Variable of the environment.
     pub fn variable(&self) -> String {
         format!("{PREFIX}{}", self.key().to_ascii_uppercase())
+    }
+
+    /// The foreign variable, with what becomes of its value: `PORT (as 0.0.0.0:$PORT)`.
+    pub fn foreign_help(&self) -> Option<String> {
+        let variable = self.foreign?;
+        Some(match self.foreign_before {
+            "" => variable.into(),
+            before => format!("{variable} (as {before}${variable})"),
+        })
     }
 
     /// Name and aliases as keys.

@@ -22,7 +22,7 @@ impl Server {
     }
 
     fn read_here(&mut self, generation: Generation) -> Result<Policy, String> {
-        let (mut settings, warnings) = (self.reread)()?;
+        let (mut settings, notices) = (self.reread)()?;
         let current = self.generations.current();
         if !settings.binds_given {
             // Sockets of a service manager, which nobody names again.
@@ -30,8 +30,8 @@ impl Server {
         }
         let fixed = keep_fixed(&mut settings, &current.settings);
         let kit = Kit::open(Arc::new(settings), Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
-        for warning in &warnings {
-            kit.log.warning(format_args!("{warning}"));
+        for notice in &notices {
+            kit.log.write(notice.level, format_args!("{notice}"));
         }
         if !fixed.is_empty() {
             let names: Vec<_> = fixed.iter().map(|name| format!("--{name}")).collect();

@@ -70,6 +70,8 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
                port is 8000 when there is none; port 0 lets the kernel choose. Repeatable.",
         section: Section::Sockets,
+        foreign: Some("PORT"),
+        foreign_before: "0.0.0.0:",
         separator: Some(','),
         clear: |s| s.binds.clear(),
         set: Some(|s, v| Bind::parse(v).map(|bind| s.binds.push(bind))),

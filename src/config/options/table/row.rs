@@ -20,6 +20,7 @@ pub(super) const ROW: Opt = Opt {
     section: Section::Command,
     sources: Sources::All,
     foreign: None,
+    foreign_before: "",
     separator: None,
     clear: |_| {},
     set: None,

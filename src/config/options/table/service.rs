@@ -127,7 +127,8 @@ pub(super) const ROWS: &[Opt] = &[
         name: "config",
         short: Some('c'),
         value: "FILE",
-        help: "Read options from this TOML file: the same names, each with its value.",
+        help: "Read options from this TOML file: the same names, each with its value. A file in .py, file:PATH or python:MODULE is a \
+               configuration file of gunicorn, which a process of its own executes; without this option, ./gunicorn.conf.py is one.",
         sources: Sources::NotFile,
         ..ROW
     },

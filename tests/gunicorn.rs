@@ -1,0 +1,323 @@
+//! What users of gunicorn type: its flags, its files, its variables. Files are executed by a process of their own.
+
+mod common;
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Output};
+
+use nix::sys::signal::Signal;
+use tapster::config::gunicorn::{self, SETTINGS};
+use tapster::config::options::{self, ValueKind};
+
+use common::server::{Ended, Server, binary};
+use common::user;
+
+const USAGE: i32 = 2;
+
+/// Every setting of gunicorn with its flags; one that takes a value ends in `=`.
+fn settings() -> Vec<(&'static str, Vec<&'static str>)> {
+    let lines = include_str!("gunicorn/settings.txt").lines().filter(|line| !line.starts_with('#'));
+    lines.map(|line| line.split(' ').collect::<Vec<_>>()).map(|words| (words[0], words[1..].to_vec())).collect()
+}
+
+/// The program in an empty directory, with no environment but the given one.
+fn tapster(args: &[&str], environment: &[(&str, &str)]) -> Output {
+    let directory = tempfile::tempdir().expect("a directory");
+    let mut command = Command::new(binary());
+    command.args(args).env_clear().envs(environment.iter().copied()).current_dir(directory.path());
+    command.output().expect("the program starts")
+}
+
+/// A server for a small application and a gunicorn file beside it.
+fn server(file: &str) -> Server {
+    let server = Server::source(
+        "import os\n\
+         def application(environ, start_response):\n    \
+         start_response('200 OK', [('Content-Type', 'text/plain')])\n    \
+         return [os.environ.get('WHO', 'nobody').encode()]\n",
+    );
+    fs::write(server.temp().join("gunicorn.conf.py"), file).expect("the directory is writable");
+    server.workers_by_default()
+}
+
+/// What `--print-config` prints with this file and these options.
+#[track_caller]
+fn printed(file: &str, options: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut server = server(file).options(options.iter().copied()).options(["--print-config"]);
+    for (name, value) in environment {
+        server = server.env(name, value);
+    }
+    let Ended { code, stdout, stderr, .. } = server.run_to_end();
+    assert_eq!(code, Some(0), "{stderr}");
+    stdout
+}
+
+#[track_caller]
+fn has(config: &str, line: &str) {
+    assert!(config.lines().any(|other| other == line), "{line:?} is not in\n{config}");
+}
+
+#[test]
+fn the_table_has_every_setting_of_gunicorn() {
+    let settings = settings();
+    assert_eq!(settings.len(), 120);
+    for (name, flags) in &settings {
+        let setting = SETTINGS.iter().find(|setting| setting.name == *name).unwrap_or_else(|| panic!("{name} is missing"));
+        for flag in flags {
+            let (flag, valued) = flag.strip_suffix('=').map_or((*flag, false), |flag| (flag, true));
+            let Some(long) = flag.strip_prefix("--") else {
+                let short = flag.chars().nth(1);
+                assert!(setting.short == short || setting.option().is_some_and(|option| option.short == short), "{name} {flag}");
+                continue;
+            };
+            let option = options::find(long).or_else(|| gunicorn::find(long)?.option());
+            assert!(setting.flags.contains(&long) || option.is_some() && option == setting.option(), "{name} {flag}");
+            match option {
+                Some(option) => {
+                    let stands_alone = matches!(option.kind, ValueKind::Flag | ValueKind::Switch) || option.bare.is_some();
+                    assert!(valued != stands_alone || option.bare.is_some(), "{name} {flag}");
+                }
+                None => assert_eq!(setting.switch, !valued, "{name} {flag}"),
+            }
+        }
+    }
+    assert_eq!(SETTINGS.len(), settings.len(), "the table has more");
+}
+
+#[test]
+fn no_flag_of_gunicorn_is_taken_for_another_option() {
+    for (name, flags) in settings() {
+        if ["config", "print_config", "check_config"].contains(&name) {
+            continue;
+        }
+        for flag in flags {
+            let args = match flag.strip_suffix('=') {
+                Some(flag) => vec![flag, "1"],
+                None => vec![flag],
+            };
+            let output = tapster(&[&args[..], &["--print-config"]].concat(), &[]);
+            let message = String::from_utf8_lossy(&output.stderr);
+            for word in ["did you mean", "no such option", "is short for", "a value is missing"] {
+                assert!(!message.contains(word), "{args:?}: {message}");
+            }
+            assert!(output.status.success() || message.contains(": ") && message.lines().count() == 1, "{args:?}: {message}");
+        }
+    }
+}
+
+#[test]
+fn a_file_is_read_by_default_and_its_values_have_their_lines() {
+    let config = printed(
+        "import multiprocessing, os, sys\n\
+         bind = ['127.0.0.1:0', 'unix:/tmp/x.sock']\n\
+         workers = multiprocessing.cpu_count() * 2 + 1\n\
+         if True:\n    \
+         threads = int(os.environ.get('THREADS', '1'))\n\
+         worker_class = 'gthread'\n\
+         keepalive = 65\n\
+         accesslog = '-'\n\
+         errorlog = None\n\
+         loglevel = 'warn'\n\
+         raw_env = ['A=b=c', f'WHERE={__file__}']\n\
+         proc_name = sys.argv[-1]\n\
+         umask = 0o027\n\
+         preload_app = True\n\
+         worker_clas = 3\n\
+         cores = 8\n\
+         app = env = object()\n",
+        &["--bind", "127.0.0.1:1"],
+        &[("THREADS", "7")],
+    );
+    for line in [
+        "# configuration of gunicorn: gunicorn.conf.py",
+        "# worker_clas (file gunicorn.conf.py line 15) is no setting and counts as a variable; did you mean worker_class?",
+        "threads = 7  # file gunicorn.conf.py line 5",
+        "keep_alive = 65  # file gunicorn.conf.py line 7",
+        "access_logfile = \"-\"  # file gunicorn.conf.py line 8",
+        "error_logfile = \"-\"  # default",
+        "log_level = \"warn\"  # file gunicorn.conf.py line 10",
+        "umask = \"27\"  # file gunicorn.conf.py line 13",
+        "name = \"--print-config\"  # file gunicorn.conf.py line 12",
+        "app = \"app\"  # command line",
+    ] {
+        // The harness puts the application last.
+        has(&config.replace("name = \"app\"", "name = \"--print-config\""), line);
+    }
+    assert!(config.contains("/gunicorn.conf.py\"]  # file gunicorn.conf.py line 11"), "{config}");
+    assert!(config.contains("# worker_class = gthread (file gunicorn.conf.py line 6): "), "{config}");
+    assert!(config.contains("# preload_app = True (file gunicorn.conf.py line 14): "), "{config}");
+    assert!(!config.contains("cores") && !config.contains("# env = "), "{config}");
+}
+
+#[test]
+fn later_sources_win() {
+    let file = "workers = 2\nthreads = 2\nbacklog = 2\ntimeout = 2\n";
+    let environment = [
+        ("WEB_CONCURRENCY", "9"),
+        ("FORWARDED_ALLOW_IPS", "10.0.0.9"),
+        ("GUNICORN_CMD_ARGS", "--threads 3 --backlog=3 --timeout 3 -e 'A=b c'"),
+        ("TAPSTER_BACKLOG", "4"),
+        ("TAPSTER_TIMEOUT", "4"),
+    ];
+    let config = printed(file, &["--timeout", "5"], &environment);
+    for line in [
+        "forwarded_allow_ips = \"10.0.0.9\"  # environment FORWARDED_ALLOW_IPS",
+        "workers = 2  # file gunicorn.conf.py line 1",
+        "threads = 3  # environment GUNICORN_CMD_ARGS",
+        "env = [\"A=b c\"]  # environment GUNICORN_CMD_ARGS",
+        "backlog = 4  # environment TAPSTER_BACKLOG",
+        "timeout = 5  # command line",
+    ] {
+        has(&config, line);
+    }
+}
+
+#[test]
+fn port_is_an_address_for_everybody_unless_something_else_says_where() {
+    let config = |args: &[&str]| {
+        let output = tapster(&[args, &["--print-config"]].concat(), &[("PORT", "8123"), ("WEB_CONCURRENCY", "3")]);
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    has(&config(&[]), "bind = [\"0.0.0.0:8123\"]  # environment PORT");
+    has(&config(&[]), "workers = 3  # environment WEB_CONCURRENCY");
+    has(&config(&["-b", ":1"]), "bind = [\":1\"]  # command line");
+}
+
+#[test]
+fn gunicorns_variable_is_read_where_gunicorn_is_meant() {
+    let variable = [("GUNICORN_CMD_ARGS", "--workers 3 --preload")];
+    let output = tapster(&["--print-config"], &variable);
+    let config = String::from_utf8_lossy(&output.stdout);
+    assert!(config.starts_with("# GUNICORN_CMD_ARGS (environment) is not read: "), "{config}");
+    has(&config, "workers = \"auto\"  # default");
+
+    let directory = tempfile::tempdir().expect("a directory");
+    let link = directory.path().join("gunicorn");
+    std::os::unix::fs::symlink(binary(), &link).expect("a link can be made");
+    let called = |arguments: &str| {
+        let mut command = Command::new(&link);
+        command.arg("--print-config").env_clear().env("GUNICORN_CMD_ARGS", arguments).current_dir(directory.path());
+        command.output().expect("the program starts")
+    };
+    let config = String::from_utf8(called("--workers 3 --preload").stdout).expect("UTF-8");
+    has(&config, "workers = 3  # environment GUNICORN_CMD_ARGS");
+    assert!(config.contains("# --preload (environment GUNICORN_CMD_ARGS): "), "{config}");
+    for (arguments, message) in [
+        ("--workers many", "--workers many (environment GUNICORN_CMD_ARGS): must be a whole number"),
+        ("--wrokers 3", "--wrokers (environment GUNICORN_CMD_ARGS): no such option"),
+        ("-k gevent", "--worker-class gevent (environment GUNICORN_CMD_ARGS): there are no greenlets"),
+        ("-n 'x", "GUNICORN_CMD_ARGS (environment): a quotation does not end"),
+    ] {
+        let output = called(arguments);
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(USAGE) && text.starts_with(&format!("tapster: {message}")), "{text}");
+    }
+}
+
+#[test]
+fn modules_and_files_without_an_ending_are_configuration_too() {
+    let server = |config: &str, name: &str| {
+        let server = server("raise RuntimeError('not this one')\n").options(["--config", config, "--print-config"]);
+        fs::create_dir_all(server.temp().join("shop")).expect("writable");
+        fs::write(server.temp().join(name), "workers = 3\n").expect("writable");
+        let ended = server.run_to_end();
+        assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+        ended.stdout
+    };
+    has(&server("python:shop.gunicorn", "shop/gunicorn.py"), "workers = 3  # file python:shop.gunicorn line 1");
+    has(&server("file:gunicorn", "gunicorn"), "workers = 3  # file gunicorn line 1");
+    has(&server("other.toml", "other.toml"), "workers = 3  # file other.toml line 1");
+}
+
+#[test]
+fn a_file_that_cannot_be_used_is_refused_before_anything_is_bound() {
+    for (file, parts) in [
+        (
+            "import os\nworkers = 1 / 0\n",
+            &[
+                "configuration file gunicorn.conf.py: raises an exception\nTraceback (most recent call last):\n",
+                "line 2, in <module>",
+                "ZeroDivisionError: division by zero",
+            ][..],
+        ),
+        ("def f(:\n", &["SyntaxError"]),
+        (
+            "import os\nos._exit(3)\n",
+            &["configuration file gunicorn.conf.py: its process ended without an answer: exit status: 3"],
+        ),
+        ("worker_class = 'gevent'\n", &["worker_class = gevent (file gunicorn.conf.py line 1): there are no greenlets here"]),
+        ("workers = 'many'\n", &["workers = many (file gunicorn.conf.py line 1): must be a whole number"]),
+        ("bind = 80\n", &["bind = 80 (file gunicorn.conf.py line 1): must be a string or a list of strings"]),
+        ("logger_class = type('L', (), {})\n", &["logger_class = ", "no Python code runs for a line of the log"]),
+        ("bind = 'x' * 2**21\n", &["its settings are more than 1048576 bytes"]),
+    ] {
+        let ended = server(file).run_to_end();
+        ended.failed(USAGE, parts);
+        assert!(!ended.stderr.contains("<tapster") && !ended.stderr.contains("frozen"), "{}", ended.stderr);
+    }
+}
+
+#[test]
+fn the_application_is_served_by_the_files_settings() {
+    let file = "import os, threading, time\n\
+                print('words of the file')\n\
+                raw_env = ['WHO=file']\n\
+                workers = 2\n\
+                worker_class = 'sync'\n\
+                accesslog = 'access.log'\n\
+                threading.Thread(target=time.sleep, args=(600,)).start()\n\
+                def when_ready(server):\n    pass\n";
+    let server = server(file).start();
+    assert_eq!(server.get("/").text(), "file");
+    assert_eq!(server.workers().len(), 2);
+    assert!(server.temp().join("access.log").exists());
+    assert!(server.log().find(&["INFO configuration of gunicorn: gunicorn.conf.py"]).is_some());
+    assert!(server.log().find(&["INFO worker_class = sync (file gunicorn.conf.py line 5): "]).is_some());
+    assert!(server.log().find(&["WARNING gunicorn.conf.py defines functions that are not called: when_ready"]).is_some());
+    assert!(!server.stdout().contains("words of the file"), "standard output is the access log's");
+    server.stop();
+}
+
+#[test]
+fn a_reload_executes_the_file_again_and_a_broken_one_changes_nothing() {
+    let mut server = server("raw_env = ['WHO=first']\nworkers = 1\n").start();
+    let write = |text: &str| fs::write(server.temp().join("gunicorn.conf.py"), text).expect("writable");
+    write("raw_env = ['WHO=second']\nworkers = 1\n");
+    server.signal(Signal::SIGHUP);
+    server.log().wait(&["reload done"]);
+    assert_eq!(server.get("/").text(), "second");
+    write("import os\nraise RuntimeError('broken on purpose')\n");
+    server.signal(Signal::SIGHUP);
+    server.log().wait(&["reload failed, generation 2 keeps serving", "RuntimeError: broken on purpose"]);
+    assert_eq!(server.get("/").text(), "second");
+    server.expect_error("reload failed");
+    server.stop();
+}
+
+#[test]
+fn root_executes_no_file_of_others() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let open = |file: &str| {
+        let server = server(file);
+        fs::set_permissions(server.temp(), fs::Permissions::from_mode(0o755)).expect("our directory");
+        fs::set_permissions(server.temp().join("gunicorn.conf.py"), fs::Permissions::from_mode(0o666)).expect("our file");
+        server
+    };
+    let ended = open("import os\nworkers = os.getpid()\n").run_to_end();
+    ended.failed(USAGE, &["is not executed by root, because others can write to /", "give --user on the command line"]);
+    let Some(other) = user::other() else { return };
+    let name = user::NAME;
+    let open = |file: &str| match other.python_home() {
+        Some(home) => open(file).env("PYTHONHOME", home.to_str().expect("UTF-8")),
+        None => open(file),
+    };
+    let ended =
+        open("import os\nworkers = 1\nproc_name = str(os.geteuid())\n").options(["--user", name, "--print-config"]).run_to_end();
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert!(!ended.stdout.contains("name = \"0\""), "{}", ended.stdout);
+    let ended = open("pidfile = '/run/x.pid'\n").options(["--user", name]).run_to_end();
+    ended.failed(USAGE, &["pid = /run/x.pid (file gunicorn.conf.py line 1): root acts on it, and others can write this file"]);
+}
