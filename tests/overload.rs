@@ -68,7 +68,7 @@ fn a_request_that_waits_too_long_is_answered_503_and_logged() {
         let (status, path, queued) = access(&server, 1).remove(0);
         assert_eq!((status.as_str(), path.as_str()), ("503", "/name"));
         assert!((300_000..20_000_000).contains(&queued), "{queued}");
-        server.log().wait(&["WARNING", "1 requests were answered 503 (1 had waited for --queue-timeout"]);
+        server.log().wait(&["WARNING", "1 request got 503 (1 had waited for --queue-timeout"]);
         server.open_gate("gate");
         for client in &mut busy {
             assert_eq!(client.response().status, 200);
@@ -114,7 +114,10 @@ fn requests_that_wait_are_not_begun_after_a_quick_stop() {
         assert_eq!(client.response().status, 200, "it ran");
     }
     assert_eq!(server.wait(SOON).code(), Some(0));
-    assert!(waiting.iter_mut().all(Client::is_closed));
+    for client in &mut waiting {
+        assert_refused(&client.response());
+        assert!(client.is_closed());
+    }
     let inside = fs::read_to_string(server.temp().join("inside")).expect("the application has made it");
     assert_eq!(inside.lines().count(), 2, "nothing else is begun");
     server.finish();

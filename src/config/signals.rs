@@ -48,7 +48,8 @@ const fn ask(name: &'static str, request: OperatorRequest, text: &'static str, d
 }
 
 const QUICK: &str = "quick stop; a second one stops at once";
-const QUICK_DETAIL: &str = "A request that runs is finished, nothing else. A second signal of these ends all workers at once.";
+const QUICK_DETAIL: &str = "A request that runs is finished, with its answer; other requests that have come, also in part, are answered 503. After four \
+     seconds answers that last are cut, after five the workers are killed. A second signal of these ends all workers at once.";
 
 /// Every signal that the master handles. None of them ends it by omission.
 pub const TABLE: [SignalRow; 10] = [

@@ -8,3 +8,8 @@ mod json;
 pub mod sink;
 mod stamp;
 mod syslog;
+
+/// A number of things in words: `1 worker`, `2 workers`.
+pub fn count(number: u64, of: &str) -> String {
+    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
+}

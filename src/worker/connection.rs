@@ -161,6 +161,11 @@ impl Connection {
         matches!(self.phase, Phase::Serving(_))
     }
 
+    /// Whether a part of an answer is still to be sent.
+    pub fn is_answering(&self) -> bool {
+        matches!(self.phase, Phase::Streaming(_)) || self.held || self.has_unsent()
+    }
+
     /// Shortens the wait of an idle connection, when the worker leaves.
     pub fn hurry(&mut self, deadline: u64) {
         self.timer.deadline = self.timer.deadline.min(deadline);

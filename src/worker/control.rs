@@ -41,6 +41,8 @@ pub struct Control {
     dismissals: u32,
     /// Whether the master's end of the channel is closed.
     orphaned: bool,
+    /// Whether an order to leave quickly came from the master, or the master is gone.
+    quits_with_all: bool,
     /// Why it cannot be read, if it is not closed.
     failure: Option<io::Error>,
     /// Whether the logs were reopened since the last check.
@@ -58,8 +60,18 @@ impl Control {
         signals.set_nonblocking(true)?;
         writer.set_nonblocking(true)?;
         let (dismissed, quit) = (self_pipe(SIGTERM)?, self_pipe(SIGQUIT)?);
-        let control =
-            Self { channel, dismissed, quit, signals, logs, dismissals: 0, orphaned: false, failure: None, new_logs: false };
+        let control = Self {
+            channel,
+            dismissed,
+            quit,
+            signals,
+            logs,
+            dismissals: 0,
+            orphaned: false,
+            quits_with_all: false,
+            failure: None,
+            new_logs: false,
+        };
         Ok((control, writer.into()))
     }
 
@@ -79,6 +91,11 @@ impl Control {
     /// Why the channel cannot be read, unless the master is gone; returned once.
     pub fn take_failure(&mut self) -> Option<io::Error> {
         self.failure.take()
+    }
+
+    /// Whether the order to leave quickly is one to all workers, as far as the worker can know, and not a signal to this one.
+    pub fn quits_with_all(&self) -> bool {
+        self.quits_with_all
     }
 
     /// Whether the logs were reopened since the last call.
@@ -114,7 +131,10 @@ impl Control {
         }
         while !self.orphaned {
             match self.channel.receive() {
-                Ok(Some(Message::Order(order))) => take(order),
+                Ok(Some(Message::Order(order))) => {
+                    self.quits_with_all |= order == Order::Quit;
+                    take(order);
+                }
                 Ok(Some(Message::Logs(files))) => {
                     self.new_logs = true;
                     for (name, file) in files {
@@ -128,7 +148,7 @@ impl Control {
                 }
                 Ok(None) => break,
                 Err(error) => {
-                    self.orphaned = true;
+                    (self.orphaned, self.quits_with_all) = (true, true);
                     if is_replaced(&error) {
                         self.failure = Some(error);
                     }

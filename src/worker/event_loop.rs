@@ -51,6 +51,7 @@ mod leave;
 mod outbox;
 mod outside;
 mod permits;
+mod quick;
 mod signals;
 mod wait;
 

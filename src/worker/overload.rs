@@ -1,6 +1,7 @@
 //! Requests that found no permit in time: answered 503, counted, and logged in summaries, since an overloaded server must not
 //! also write a line for each.
 
+use crate::log::count;
 use crate::log::error::Log;
 
 /// Least time between two summaries, in milliseconds.
@@ -16,6 +17,8 @@ pub enum Refusal {
     QueueFull,
     /// It waited as long as `--queue-timeout`.
     Waited,
+    /// The worker leaves at once.
+    Stopping,
 }
 
 impl Refusal {
@@ -24,6 +27,7 @@ impl Refusal {
         match self {
             Self::QueueFull => "too many requests wait for the application",
             Self::Waited => "the application had no time for the request",
+            Self::Stopping => "the server is stopping",
         }
     }
 }
@@ -33,6 +37,7 @@ impl Refusal {
 pub struct Overload {
     full: u64,
     waited: u64,
+    stopping: u64,
     /// Earliest time of the next summary, in milliseconds of the loop's clock.
     next: u64,
     /// Whether the log has the line that upgraded connections have all permits.
@@ -45,6 +50,7 @@ impl Overload {
         match refusal {
             Refusal::QueueFull => self.full += 1,
             Refusal::Waited => self.waited += 1,
+            Refusal::Stopping => self.stopping += 1,
         }
     }
 
@@ -64,7 +70,7 @@ impl Overload {
         (self.full + self.waited > 0).then_some(self.next)
     }
 
-    /// Logs the counts since the last summary, if one is due.
+    /// Logs the counts since the last summary, if one is due at `now`, in milliseconds of the loop's clock.
     pub fn tell(&mut self, now: u64, log: &Log) {
         if self.wants().is_none_or(|at| at > now) {
             return;
@@ -72,9 +78,18 @@ impl Overload {
         let (full, waited) = (std::mem::take(&mut self.full), std::mem::take(&mut self.waited));
         self.next = now + SUMMARY_MS;
         log.warning(format_args!(
-            "the application is too busy: {} requests were answered 503 ({waited} had waited for --queue-timeout, {full} were more \
-             than --max-queue); raise --threads or --workers, or find what makes it slow",
-            full + waited
+            "the application is too busy: {} got 503 ({waited} had waited for --queue-timeout, {full} were more than --max-queue); \
+             raise --threads or --workers, or find what makes it slow",
+            count(full + waited, "request")
         ));
+    }
+
+    /// Logs the counts that no summary has: the worker ends.
+    pub fn tell_last(&mut self, log: &Log) {
+        self.next = 0;
+        self.tell(0, log);
+        if self.stopping > 0 {
+            log.warning(format_args!("a quick stop: {} that had not begun got 503", count(self.stopping, "request")));
+        }
     }
 }

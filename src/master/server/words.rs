@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Level;
+use crate::log::count;
 use crate::master::event::{Note, SlotIndex, UpgradeFailure};
 use crate::master::notes::{self, About};
 use crate::master::refusal::complain;
@@ -70,9 +71,9 @@ impl Server {
         self.log().info(format_args!(
             "tapster {}: {} x {} = {} on {} ({}, pid {})",
             env!("CARGO_PKG_VERSION"),
-            count(workers, "worker"),
-            count(threads, "thread"),
-            count(workers * threads, "concurrent request"),
+            count(workers as u64, "worker"),
+            count(threads as u64, "thread"),
+            count((workers * threads) as u64, "concurrent request"),
             addresses,
             self.python,
             std::process::id(),
@@ -84,8 +85,4 @@ impl Server {
             self.log().warning(format_args!("nobody reads --ready-fd: {error}"));
         }
     }
-}
-
-fn count(number: usize, of: &str) -> String {
-    format!("{number} {of}{}", if number == 1 { "" } else { "s" })
 }

@@ -65,6 +65,10 @@ impl Connection {
             let _ = self.link.stream.shutdown_all();
             ctx.passage.free(&self.link.precedence);
         }
+        // A client that knows the end of the answer by that of the connection would take the cut one for a whole one.
+        if matches!(&self.phase, Phase::Streaming(answer) if answer.terms.ends_with_close()) {
+            let _ = self.link.stream.set_linger0();
+        }
         if self.link.claim.is_late() {
             let stream = &self.link.stream;
             // Fails only when the client is gone.

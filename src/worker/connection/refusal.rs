@@ -58,6 +58,29 @@ impl Connection {
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
+    /// Answers 503 if a request of it waits, or has begun to come: the worker leaves. `None`: there is none.
+    pub fn refuse_unserved(&mut self, ctx: &mut ThreadCtx) -> Option<Next> {
+        match &self.phase {
+            Phase::Waiting(_) => return Some(self.turn_away(Refusal::Stopping, ctx)),
+            Phase::Head if self.kept.as_ref().is_some_and(|kept| kept.is_partial()) => self.refuse_unread(None, ctx),
+            Phase::Body(_) => {
+                let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
+                self.refuse_unread(Some(upload.view()), ctx);
+            }
+            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+                return None;
+            }
+        }
+        self.kept = None;
+        Some(self.begin_turn(ctx))
+    }
+
+    fn refuse_unread(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
+        let detail = Refusal::Stopping.detail();
+        let sent = self.render_ourselves(503, detail, &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
+        ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
+    }
+
     /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);

@@ -139,7 +139,7 @@ impl EventLoop {
     }
 
     /// Ends a connection; a stream that it still had is dropped by the application's side.
-    fn close(&mut self, token: Token, reason: CloseReason, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+    pub(super) fn close(&mut self, token: Token, reason: CloseReason, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if self.connections[token.key()].held {
             // The requests that the client sent before it closed its end.
             self.send_held(ctx);

@@ -281,7 +281,7 @@ impl EventLoop {
             self.handoff.full_since = None;
         }
         let able = !self.is_full() && !self.handoff.ended && self.connections.len() < self.handoff.room;
-        let adopts = able && !self.handoff.hands_over && self.handoff.aside.is_none();
+        let adopts = able && !self.handoff.hands_over && !self.leaving.is_now() && self.handoff.aside.is_none();
         if adopts != self.handoff.listens {
             let [_, receiver] = self.handoff.queue.ends();
             if adopts {
@@ -433,15 +433,8 @@ impl EventLoop {
         }
         // Those after it in the queue are about as old.
         self.handoff.overdue = Some(ctx.clock.ms());
-        self.overload.count(Refusal::Waited);
-        let connection = self.find(token)?;
-        let next = if ctx.job.detach(ctx.input.bytes()) {
-            connection.park(work, ctx);
-            connection.turn_away(Refusal::Waited, ctx)
-        } else {
-            connection.refuse_job(ctx)
-        };
-        self.follow(token, next, ctx)
+        self.refuse(token, Refusal::Waited, ctx);
+        None
     }
 
     /// Whether nothing is left in the queue, for a worker that may be the last: takes out the connections that are there.

@@ -167,6 +167,7 @@ impl EventLoop {
                     ctx.end_iteration();
                     self.iteration.stage = Stage::Poll;
                     if self.is_done(ctx)? {
+                        self.finish(ctx);
                         return Ok(Step::Leave);
                     }
                     None

@@ -8,7 +8,7 @@
 //! At a retirement others still accept from the same sockets; at a drain nobody does, so this worker takes the connections that
 //! still come. A worker that retires hands its connections over between two requests ([`super::handoff`]). Without anybody to
 //! take them (`Drain`, `Vacate`, `--no-lending`) no answer keeps its connection open from the first moment, and idle connections
-//! have the time of a request that is already on its way.
+//! have the time of a request that is already on its way. [`super::quick`] has what a worker that leaves now still does.
 
 use std::io;
 
@@ -37,17 +37,30 @@ pub(super) enum Leaving {
     LastCall(u64),
     /// It leaves when every connection has ended.
     Drained,
-    /// It leaves now.
-    Now,
+    /// It leaves when what runs has ended.
+    Now {
+        /// Until when answers that have begun may be sent, in milliseconds of the loop's clock.
+        until: u64,
+        /// Whether all other workers leave as well.
+        is_common: bool,
+    },
 }
 
 impl Leaving {
-    /// When to act without an event, in milliseconds of the loop's clock.
-    pub(super) fn wants(self) -> Option<u64> {
+    /// When to act without an event, in milliseconds of the loop's clock, of which it is `now`.
+    pub(super) fn wants(self, now: u64) -> Option<u64> {
         match self {
             Self::LastCall(until) => Some(until),
-            Self::No | Self::Drained | Self::Now => None,
+            // Later it waits for calls.
+            Self::Now { until, .. } => Some(until).filter(|&until| until > now),
+            Self::No | Self::Drained => None,
         }
+    }
+
+    /// Whether it leaves now.
+    #[inline]
+    pub(super) fn is_now(self) -> bool {
+        matches!(self, Self::Now { .. })
     }
 }
 
@@ -64,8 +77,7 @@ impl EventLoop {
         while let Some(completion) = self.iteration.opened.pop_front() {
             std::mem::forget(self.follow_completion(completion, ctx));
         }
-        self.send_held(ctx);
-        ctx.end_iteration();
+        self.finish(ctx);
         // The last three mean that a descriptor is not in the poll, or cannot be (epoll_ctl(2)).
         let is_replaced = is_replaced(why) || matches!(why.raw_os_error(), Some(libc::EPERM | libc::ENOENT | libc::EEXIST));
         let why = if is_replaced {
@@ -77,6 +89,13 @@ impl EventLoop {
             ctx.log.critical(format_args!("worker failed: {why}"));
         }
         exit_now(EXIT_FAILED);
+    }
+
+    /// Ends what the logs have to say of a worker that leaves.
+    pub(super) fn finish(&mut self, ctx: &mut ThreadCtx) {
+        self.send_held(ctx);
+        self.overload.tell_last(&ctx.log);
+        ctx.end_iteration();
     }
 
     /// Checks whether the worker's descriptors are still its own. A worker that leaves has closed some.
@@ -121,12 +140,12 @@ impl EventLoop {
                 debug_assert!(!is_done || ctx.memory.is_whole(), "without a connection nothing is kept");
                 Ok(is_done)
             }
-            Leaving::Now => Ok(self.has_left(now)),
+            Leaving::Now { until, is_common } => Ok(self.has_quit(until, is_common, ctx)),
         }
     }
 
     /// Whether no call of the worker is in the application; reports to the master when only calls that never end are.
-    fn has_left(&mut self, now: u64) -> bool {
+    pub(super) fn has_left(&mut self, now: u64) -> bool {
         if !self.is_quiet() {
             self.tell_if_stranded(now);
             return false;
@@ -167,10 +186,7 @@ impl EventLoop {
                 let wait = if self.acceptor.has_handshakes() { LAST_CALL_MS } else { 0 };
                 self.begin_to_leave(Leaving::LastCall(ctx.clock.ms() + wait), ctx);
             }
-            Some(Order::Quit) => {
-                self.leaving = Leaving::Now;
-                self.end_taken();
-            }
+            Some(Order::Quit) => self.quit(ctx),
             Some(Order::Ping | Order::Retire | Order::Vacate | Order::Drain) | None => {}
         }
     }
@@ -186,7 +202,7 @@ impl EventLoop {
                 let wakes = self.acceptor.is_open() && !self.is_blocked(ctx.clock.ms());
                 self.close_listeners(if wakes { RETIRE_TAKE } else { 0 }, ctx);
             }
-            Leaving::LastCall(_) | Leaving::No | Leaving::Now => self.hurry_idle(ctx),
+            Leaving::LastCall(_) | Leaving::No | Leaving::Now { .. } => self.hurry_idle(ctx),
         }
     }
 

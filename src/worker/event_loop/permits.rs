@@ -1,12 +1,13 @@
 //! Permits: whether one is free, and the queue of connections that wait for one.
 
 use super::iteration::Stage;
-use super::{Connection, EventLoop, Leaving, ThreadCtx, ThreadId, Token, Work};
+use super::{Connection, EventLoop, ThreadCtx, ThreadId, Token, Work};
 use crate::worker::overload::Refusal;
 
 impl EventLoop {
     /// Whether the work can be done now; parks it otherwise.
     pub(super) fn admit(&mut self, token: Token, work: Work, ctx: &mut ThreadCtx) -> Option<Work> {
+        let work = if self.leaving.is_now() { self.admit_last(token, work, ctx)? } else { work };
         if self.is_ready(&work, ctx) {
             return Some(work);
         }
@@ -22,24 +23,18 @@ impl EventLoop {
                     return None;
                 };
                 if matches!(work, Work::Call) && !ctx.job.detach(ctx.input.bytes()) {
-                    ctx.memory.starve();
-                    let next = connection.refuse_job(ctx);
-                    let more = self.follow(token, next, ctx);
-                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    self.refuse_job(token, ctx);
                     return None;
                 }
                 connection.park(work, ctx);
                 if self.hand_over(token, !too_many, ctx) {
                     return None;
                 }
-                let connection = self.find(token)?;
                 if too_many {
-                    let next = connection.turn_away(Refusal::QueueFull, ctx);
-                    self.overload.count(Refusal::QueueFull);
-                    let more = self.follow(token, next, ctx);
-                    debug_assert!(more.is_none(), "a refusal needs no application");
+                    self.turn_away(token, Refusal::QueueFull, ctx);
                     return None;
                 }
+                let connection = self.find(token)?;
                 // An edge on the socket of a parked stream asks for its work again; one place in the queue is enough.
                 if !std::mem::replace(&mut connection.queued, true) {
                     self.parked.push_back(token);
@@ -48,6 +43,39 @@ impl EventLoop {
             }
         }
         None
+    }
+
+    /// Answers 503 to the request that this connection has submitted.
+    pub(super) fn refuse(&mut self, token: Token, refusal: Refusal, ctx: &mut ThreadCtx) {
+        self.send_held(ctx);
+        let Some(connection) = self.find(token) else {
+            ctx.forget_input();
+            return;
+        };
+        if ctx.job.detach(ctx.input.bytes()) {
+            connection.park(Work::Call, ctx);
+            self.turn_away(token, refusal, ctx);
+        } else {
+            self.refuse_job(token, ctx);
+        }
+    }
+
+    /// Answers 503 to a request that was parked.
+    fn turn_away(&mut self, token: Token, refusal: Refusal, ctx: &mut ThreadCtx) {
+        let Some(connection) = self.find(token) else { return };
+        let next = connection.turn_away(refusal, ctx);
+        self.overload.count(refusal);
+        let more = self.follow(token, next, ctx);
+        debug_assert!(more.is_none(), "a refusal needs no application");
+    }
+
+    /// Answers 503 to a request that cannot be parked, for want of memory.
+    fn refuse_job(&mut self, token: Token, ctx: &mut ThreadCtx) {
+        ctx.memory.starve();
+        let Some(connection) = self.find(token) else { return };
+        let next = connection.refuse_job(ctx);
+        let more = self.follow(token, next, ctx);
+        debug_assert!(more.is_none(), "a refusal needs no application");
     }
 
     /// Whether as many requests wait for a permit as may.
@@ -72,8 +100,7 @@ impl EventLoop {
         if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {
             return Some((Token::NONE, work));
         }
-        // A worker that leaves at once finishes what runs, and begins nothing more.
-        while self.iteration.parked > 0 && self.leaving != Leaving::Now {
+        while self.iteration.parked > 0 {
             self.iteration.parked -= 1;
             let token = self.parked.pop_front()?;
             let Some(connection) = self.find(token) else { continue };

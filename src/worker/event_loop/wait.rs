@@ -50,7 +50,7 @@ impl EventLoop {
             self.acceptor.wants(),
             self.overload.wants(),
             self.handoff.wants(),
-            self.leaving.wants(),
+            self.leaving.wants(now),
         ];
         let first = wishes.into_iter().fold(u64::MAX, |first, wish| first.min(wish.unwrap_or(u64::MAX)));
         (first != u64::MAX).then(|| Duration::from_millis(first.saturating_sub(now)))
