@@ -38,7 +38,7 @@ fn a_small_application_is_loaded_with_little_more_than_python_itself() {
     server.stop();
     let known: BTreeSet<&str> = python
         .split_whitespace()
-        .chain(["app", "tapster", "tapster_children", "tapster_wakeup", "tapster_write_errors"])
+        .chain(["app", "tapster", "tapster_children", "tapster_logs", "tapster_wakeup", "tapster_write_errors"])
         .collect();
     let more: Vec<&str> = modules.split_whitespace().filter(|module| !known.contains(module)).collect();
     assert!(more.is_empty(), "also imported: {more:?}");

@@ -26,6 +26,15 @@ pub enum AccessFormat {
     Json,
 }
 
+/// How Python's `logging` is set up in the workers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogConfig {
+    /// By a file for `logging.config.fileConfig`, or one of JSON for `dictConfig`.
+    File(PathBuf),
+    /// By the JSON of a dict for `dictConfig`.
+    Json(String),
+}
+
 /// Severity; the names are gunicorn's.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {

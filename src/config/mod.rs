@@ -24,7 +24,7 @@ pub use app_spec::{AppSpec, Callable, Code};
 pub use bind::Bind;
 pub use error::{Error, shown};
 pub use fixed::keep_fixed;
-pub use logs::{AccessFormat, Level, LogTarget};
+pub use logs::{AccessFormat, Level, LogConfig, LogTarget};
 pub use merge::{Configuration, merge};
 pub use notice::Notice;
 pub use origin::{Given, Origin};

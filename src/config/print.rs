@@ -122,6 +122,7 @@ mod tests {
             given("access-logformat", &["%(h)s '%(r)s' \"%(a)s\" \\ \t"]),
             given("error-logfile", &["e.log"]),
             given("log-level", &["DEBUG"]),
+            given("log-config", &["{\"root\": {\"level\": \"DEBUG\"}}"]),
             given("log-syslog", &["/dev/log"]),
             given("capture-output", &["1"]),
             given("daemon", &["true"]),

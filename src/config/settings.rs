@@ -7,7 +7,7 @@ use crate::protocol::proxy::Accept;
 
 use super::app_spec::AppSpec;
 use super::bind::Bind;
-use super::logs::{AccessFormat, Level, LogTarget};
+use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::trusted::Trusted;
 use super::warmup::Warmup;
 
@@ -122,6 +122,8 @@ settings! {
         pub log_level: Level,
         /// `--log-syslog`: socket of the system log, for the logs that would go to a standard stream.
         pub syslog: Option<PathBuf>,
+        /// `--log-config`: how workers set up Python's `logging`.
+        pub log_config: Option<LogConfig>,
         /// `--capture-output`; default off.
         pub capture_output: bool,
         /// `--boot-profile`; default off.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::protocol::proxy::Accept;
 
-use super::logs::{AccessFormat, Level, LogTarget};
+use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 
 /// Reads a whole number: digits only, because `parse` alone would take a sign.
 pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
@@ -136,6 +136,11 @@ pub(super) fn access_format(text: &str) -> Result<AccessFormat, String> {
         "json" => Ok(AccessFormat::Json),
         _ => Ok(AccessFormat::Atoms(text.into())),
     }
+}
+
+/// Reads a path, or JSON that begins with a brace.
+pub(super) fn log_config(text: &str) -> Result<LogConfig, String> {
+    if text.starts_with('{') { Ok(LogConfig::Json(text.into())) } else { path(text).map(LogConfig::File) }
 }
 
 /// Reads the name of a level, in any case.

@@ -73,6 +73,11 @@ impl Log {
         self.record(Level::Info, who, pid, format_args!("{line}"));
     }
 
+    /// Writes one record, whatever its level: somebody else has decided that it is worth it.
+    pub fn pass(&self, level: Level, message: fmt::Arguments<'_>) {
+        self.record(level, self.who, process::id(), message);
+    }
+
     /// Whether records of this level are written.
     pub fn enabled(&self, level: Level) -> bool {
         level >= self.level

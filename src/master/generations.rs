@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::channel::LogName;
-use crate::config::{AppSpec, Code, Settings};
+use crate::config::{AppSpec, Code, LogConfig, Settings};
 use crate::log::access::Format;
 use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
@@ -138,6 +138,12 @@ fn check_paths(settings: &Settings) -> Result<(), StartError> {
         && !dir.is_dir()
     {
         return refuse(code::USAGE, format!("--chdir {}: no such directory", dir.display()));
+    }
+    if let Some(LogConfig::File(file)) = &settings.log_config {
+        let file = settings.chdir.as_deref().unwrap_or(Path::new("")).join(file);
+        if let Err(error) = file.metadata() {
+            return refuse(code::USAGE, format!("--log-config {}: {}", file.display(), reason(&error)));
+        }
     }
     let Some(file) = app_file(settings) else { return Ok(()) };
     match file.metadata() {

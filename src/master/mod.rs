@@ -16,6 +16,7 @@ mod daemon;
 mod directory;
 pub mod event;
 mod exposed;
+mod gauges;
 mod generations;
 mod health;
 mod logs;

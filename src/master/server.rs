@@ -25,6 +25,7 @@ use crate::sys::{process, time};
 use super::awake_clock::AwakeClock;
 use super::command::Command;
 use super::event::{Action, Event, OperatorRequest, SlotIndex, code};
+use super::gauges;
 use super::generations::Generations;
 use super::outcome::Outcome;
 use super::patrol::Patrol;
@@ -209,6 +210,11 @@ impl Server {
             let heard = self.table.last_words(slot);
             self.hear(slot, heard)?;
             self.patrol.end(slot);
+            if let Some(child) = self.table.child(slot)
+                && let Err(why) = gauges::forget(&self.generations.current().settings, child.pid)
+            {
+                self.log().warning(format_args!("the gauges of a dead worker stay: {why}"));
+            }
             self.scoreboard.slot(slot.0).set_accepts(false);
             self.scoreboard.slot(slot.0).forget_spooled();
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));

@@ -46,6 +46,16 @@ def lines(names):
     return found
 
 
+def named(value):
+    """What a dict for logging.config may have besides data, by the names that it has there."""
+    for stream in ("stdout", "stderr"):
+        if value is getattr(sys, stream):
+            return "ext://sys." + stream
+    if isinstance(value, type):
+        return value.__module__ + "." + value.__qualname__
+    raise TypeError
+
+
 def simple(value):
     """A value as (kind, simpler value), where the kinds are those of the JSON answer."""
     if value is None:
@@ -65,7 +75,7 @@ def simple(value):
         return ("list", [simple(item) for item in value])
     if isinstance(value, dict):
         try:
-            return ("json", json.dumps(value))
+            return ("json", json.dumps(value, default=named))
         except (TypeError, ValueError):
             return ("other", repr(value))
     if isinstance(value, type):

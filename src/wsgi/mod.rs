@@ -23,6 +23,7 @@ mod interpreter;
 mod keys;
 mod literals;
 mod load;
+mod logs;
 mod memo;
 mod names;
 mod offers;

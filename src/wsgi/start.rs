@@ -5,7 +5,7 @@ use std::time::Instant;
 use pyo3::prelude::*;
 
 use super::boot_profile::BootProfile;
-use super::{failure, forks, interpreter, load};
+use super::{failure, forks, interpreter, load, logs};
 use crate::channel::BootError;
 use crate::config::Settings;
 use crate::log::error::Log;
@@ -31,6 +31,7 @@ pub fn load_app(
             forks::renounce_in_children(py, renounce.clone())
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         }
+        logs::install(py, settings, log)?;
         // The worker serves even if no profile can be taken.
         let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
         let loaded = load::load(py, &settings.app, workers);

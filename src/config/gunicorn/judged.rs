@@ -64,12 +64,6 @@ pub(super) fn cert_reqs(_: &str) -> Ruling {
     Ruling::Refused("there is no TLS here; let the server in front ask for the client's certificate".into())
 }
 
-pub(super) fn log_config(_: &str) -> Ruling {
-    Ruling::Refused(
-        "logging is not set up from a file; call logging.config.dictConfig in the application, and leave it out".into(),
-    )
-}
-
 pub(super) fn logger_class(class: &str) -> Ruling {
     match class {
         "gunicorn.glogging.Logger" | "gunicorn.instrument.statsd.Statsd" => Ruling::Nothing,

@@ -109,15 +109,15 @@ impl Setting {
 
     /// What this value means.
     pub fn take(&self, value: &Value, origin: &Origin) -> Result<Taken, Error> {
-        if *value == Value::None {
+        let text = value.text();
+        if *value == Value::None || !self.plain.is_empty() && text == self.plain {
             return Ok(Taken::Nothing);
         }
         if let Some(option) = self.option() {
             let values = value.of_option(option).map_err(|why| self.error(value, origin, &why))?;
             return Ok(values.map_or(Taken::Nothing, |values| Taken::Option(Given { option, values, origin: origin.clone() })));
         }
-        let text = value.text();
-        if *value == Value::Bool(false) || text == self.plain {
+        if *value == Value::Bool(false) || text.is_empty() {
             return Ok(Taken::Nothing);
         }
         let ruling = match self.treatment {

@@ -94,6 +94,9 @@ pub static SETTINGS: &[Setting] = &[
     option("accesslog", "access-logfile"),
     option("errorlog", "error-logfile"),
     option("keepalive", "keep-alive"),
+    option("logconfig", "log-config"),
+    option("logconfig_dict", "log-config").unless("{}"),
+    option("logconfig_json", "log-config"),
     option("loglevel", "log-level"),
     option("pidfile", "pid"),
     option("proc_name", "name"),
@@ -211,14 +214,6 @@ pub static SETTINGS: &[Setting] = &[
     valued("dirty_threads", &["dirty-threads"], "1", DIRTY_DETAIL),
     valued("dirty_graceful_timeout", &["dirty-graceful-timeout"], "30", DIRTY_DETAIL),
     // Refused.
-    valued("logconfig", &["log-config"], "", judge("refused; the application sets up its own logging", judged::log_config)),
-    valued(
-        "logconfig_json",
-        &["log-config-json"],
-        "",
-        judge("refused; the application sets up its own logging", judged::log_config),
-    ),
-    valued("logconfig_dict", &[], "{}", judge("refused; the application sets up its own logging", judged::log_config)),
     valued(
         "logger_class",
         &["logger-class"],

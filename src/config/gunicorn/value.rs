@@ -79,6 +79,9 @@ impl Value {
             (ValueKind::Number, _) => return Err("must be a number".into()),
             (ValueKind::Text | ValueKind::Positional, Self::Text(text) | Self::Json(text)) => text.trim().into(),
             (ValueKind::Text | ValueKind::Positional, Self::Integer(number)) => number.to_string(),
+            (ValueKind::Text, Self::Other(_)) => {
+                return Err("must be plain data: strings, numbers, lists and dicts of them".into());
+            }
             (ValueKind::Text | ValueKind::Positional, _) => return Err("must be a string".into()),
             // They steer gunicorn's command and mean nothing in a file.
             (ValueKind::Switch, _) => return Ok(None),

@@ -49,6 +49,16 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "log-config",
+        aliases: &["log-config-json"],
+        value: "FILE",
+        help: "Set up Python's logging by this file in each worker, before it loads the application: JSON for logging.config.dictConfig, \
+               or what logging.config.fileConfig reads. The server's own logs stay as they are.",
+        section: Section::Logs,
+        set: Some(|s, v| value::log_config(v).map(|config| s.log_config = Some(config))),
+        ..ROW
+    },
+    Opt {
         name: "log-syslog",
         value: "PATH",
         bare: Some("/dev/log"),
