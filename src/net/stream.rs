@@ -76,22 +76,17 @@ impl PeerAddr {
 
     /// Address and port as text, both empty for a unix socket.
     pub fn text(&self) -> (Text<IP_MAX>, Text<PORT_MAX>) {
-        let (mut ip, mut port) = (Text::default(), Text::default());
-        let Self::Tcp(addr) = self else { return (ip, port) };
-        match addr.ip().to_canonical() {
-            IpAddr::V4(addr) => {
-                for (index, octet) in addr.octets().into_iter().enumerate() {
-                    if index > 0 {
-                        ip.push(b'.');
-                    }
-                    ip.push_decimal(octet.into());
-                }
+        let Self::Tcp(addr) = self else { return (Text::default(), Text::default()) };
+        let ip = match addr.ip().to_canonical() {
+            IpAddr::V4(addr) => Text::dotted(addr.octets()),
+            IpAddr::V6(addr) => {
+                let mut ip = Text::default();
+                // Cannot fail: the longest one fits.
+                let _ = write!(ip, "{addr}");
+                ip
             }
-            // Cannot fail: the longest one fits.
-            IpAddr::V6(addr) => drop(write!(ip, "{addr}")),
-        }
-        port.push_decimal(addr.port());
-        (ip, port)
+        };
+        (ip, Text::decimal(addr.port()))
     }
 }
 

@@ -99,6 +99,9 @@ pub fn forget(fd: OwnedFd) {
 
 /// Closes all of them, those whose numbers follow each other by one call (close_range(2)); leaves the list empty.
 pub fn close_all(fds: &mut Vec<OwnedFd>) {
+    if fds.len() == 1 {
+        return fds.clear();
+    }
     fds.sort_unstable_by_key(AsRawFd::as_raw_fd);
     let mut rest = fds.drain(..).peekable();
     while let Some(fd) = rest.next() {

@@ -7,13 +7,9 @@ use crate::net::stream::PeerAddr;
 
 /// Whether this peer is among them; the other end of a unix socket always is.
 pub fn is_trusted(trusted: &Trusted, peer: &PeerAddr) -> bool {
-    peer.ip().is_none_or(|addr| is_among(trusted, addr))
-}
-
-fn is_among(trusted: &Trusted, addr: IpAddr) -> bool {
     match trusted {
         Trusted::All => true,
-        Trusted::Only(networks) => networks.iter().any(|network| contains(network, addr)),
+        Trusted::Only(networks) => peer.ip().is_none_or(|addr| networks.iter().any(|network| contains(network, addr))),
     }
 }
 
@@ -52,7 +48,7 @@ mod tests {
             ("::", 0, "::1", true),
             ("::", 0, "127.0.0.1", false),
         ] {
-            let found = is_among(&only(net, prefix), addr.parse().unwrap());
+            let found = is_trusted(&only(net, prefix), &PeerAddr::Tcp((addr.parse::<IpAddr>().unwrap(), 1).into()));
             assert_eq!(found, expected, "{addr} in {net}/{prefix}");
         }
     }
