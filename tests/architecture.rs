@@ -120,27 +120,27 @@ const RULES: &[Rule] = &[
     Rule {
         part: "scoreboard",
         modules: &["sys"],
-        crates: &["libc", "nix"],
+        crates: &[],
         not_std: &["std::net", "std::thread"],
         why: "the scoreboard is shared memory: what its words mean is up to master and worker",
     },
     Rule {
         part: "wsgi",
         modules: &["channel::BootError", "config", "http", "log", "worker::app"],
-        crates: &["libc", "memchr", "pyo3", "slab"],
+        crates: &["libc", "memchr", "pyo3"],
         not_std: &["std::net"],
         why: "wsgi is the bridge to Python and knows of the worker only the trait App: no sockets, no loop",
     },
     Rule {
         part: "worker",
-        modules: &["channel", "config", "http", "handoff", "log", "net", "protocol", "scoreboard", "sys", "wsgi"],
-        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "memchr", "mio", "nix", "signal_hook", "slab", "tempfile"],
+        modules: &["channel", "config", "http", "handoff", "log", "net", "protocol", "scoreboard", "sys"],
+        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
-        why: "the worker uses everything but master and cli, and Python only through wsgi",
+        why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",
     },
     Rule {
         part: "master",
-        modules: &["channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot", "worker::run"],
+        modules: &["channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot"],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],
@@ -148,7 +148,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "master::supervisor",
-        modules: &["channel", "config", "sys::process::Exit"],
+        modules: &["channel"],
         crates: &[],
         not_std: WORLD,
         why: "the policy is a pure function of event and time: no system calls, no clocks, no logs",
@@ -156,7 +156,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "cli",
         modules: &["config"],
-        crates: &["clap", "strsim"],
+        crates: &["clap"],
         not_std: &["std::net", "std::thread"],
         why: "the command line is spelling and help",
     },
@@ -275,6 +275,38 @@ fn the_sources_keep_to_the_table() {
     assert!(report.is_empty(), "the architecture is broken in {} places:\n{}", report.len(), report.join("\n"));
 }
 
+/// What the rules allow and no file uses.
+fn unused(rules: &[Rule], files: &[(String, Vec<Mention>)]) -> Vec<String> {
+    let mut report = Vec::new();
+    for rule in rules {
+        let is_own = |module: &str| {
+            rules.iter().filter(|r| within(module, r.part)).max_by_key(|r| r.part.len()).is_some_and(|r| r.part == rule.part)
+        };
+        let paths: Vec<&[String]> =
+            files.iter().filter(|(module, _)| is_own(module)).flat_map(|(_, all)| all).map(|m| &m.path[..]).collect();
+        let is_module_used = |name: &str| paths.iter().any(|path| path[0] == "crate" && within(&path[1..].join("::"), name));
+        let is_crate_used = |name: &str| paths.iter().any(|path| path[0] == name);
+        let modules = rule.modules.iter().filter(|name| !is_module_used(name));
+        let crates = rule.crates.iter().filter(|name| !is_crate_used(name));
+        report.extend(modules.chain(crates).map(|name| format!("`{}` does not use `{name}`: take it off its rule", rule.part)));
+    }
+    report
+}
+
+#[test]
+fn every_rule_allows_only_what_is_used() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources::below(&src).into_iter().filter_map(|file| {
+        let relative = file.strip_prefix(&src).expect("it was found there");
+        let module = module_of(relative);
+        let place: Vec<String> = module.split("::").filter(|s| !s.is_empty()).map(str::to_owned).collect();
+        let source = fs::read_to_string(&file).expect("sources are UTF-8");
+        (!is_test_file(relative)).then(|| (module, sources::read(&relative.display().to_string(), &source, &place).mentions))
+    });
+    let report = unused(RULES, &files.collect::<Vec<_>>());
+    assert!(report.is_empty(), "{}", report.join("\n"));
+}
+
 /// The table for ARCHITECTURE.md.
 fn table() -> String {
     let list = |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
@@ -361,7 +393,7 @@ fn forbidden_imports_are_found_however_they_are_written() {
     refused("master::supervisor", "use std::time as t; fn f() { t::Instant::now(); }", "`std::time::Instant::now`");
     refused("master::supervisor", "use nix::unistd::Pid;", "the crate `nix`");
     refused("master::supervisor", "use crate::sys::time;", "`crate::sys::time`");
-    refused("master::supervisor", "use crate::sys::process::{Exit, fork};", "`crate::sys::process::fork`");
+    refused("master::supervisor", "use crate::sys::process::{Exit, fork};", "`crate::sys::process::");
     refused("sys::time", "use crate::log::Level;", "`crate::log::Level`");
     refused("novel", "", "module `novel` is not in the table");
 }
@@ -371,7 +403,7 @@ fn what_the_table_allows_is_not_found() {
     allowed("http::head", "use super::error::Error; use crate::http::date; use std::fmt; use memchr as m;");
     allowed("http", "// use std::io;\nconst A: &str = \"crate::log::x\"; /// crate::net\nfn f() { a.std(); b::c() }");
     allowed("wsgi::load", "use crate::worker::app::{App, Reply}; use pyo3::ffi;");
-    allowed("master", "use crate::worker; fn f(b: worker::Boot) { worker::run(b) }");
+    allowed("master", "use crate::worker; fn f(b: worker::Boot) {}");
     allowed("master::supervisor", "use std::time::{Duration, Instant}; use super::table::Slot;");
     allowed("log", "fn f<'a>() -> impl Iterator + use<'a> { x }");
     allowed("", "use clap::Command; use crate::wsgi;");
