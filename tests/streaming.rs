@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use native::Worker;
 use nix::sys::socket::sockopt::SndBuf;
 use nix::sys::socket::{MsgFlags, getsockopt, recv};
-use tapster::config::Bind;
+use tapster::config::{Bind, Endpoint};
 use tapster::http::response::{Context, Encoder};
 use tapster::http::terms::Terms;
 use tapster::worker::app::{App, Outlet, Reply, Request};
@@ -66,7 +66,7 @@ fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let worker = Worker::start_within(PATIENCE, Native(Arc::new(blocks)), |settings| {
-        settings.binds = vec![Bind::Unix(path.clone())];
+        settings.binds = vec![Bind::http(Endpoint::Unix(path.clone()))];
         settings.threads = threads;
     });
     Served { worker, path, directory }

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use tapster::config::{Bind, Settings};
+use tapster::config::{Bind, Endpoint, Settings};
 use tapster::net::bind;
 use tapster::net::stream::Stream;
 use tapster::sys::epoll;
@@ -91,7 +91,7 @@ fn run(bind: Bind) -> std::io::Result<()> {
 fn main() -> ExitCode {
     let address = std::env::args().nth(1).and_then(|address| {
         let (host, port) = address.rsplit_once(':')?;
-        Some(Bind::Tcp { host: host.to_owned(), port: port.parse().ok()? })
+        Some(Bind::http(Endpoint::Tcp { host: host.to_owned(), port: port.parse().ok()? }))
     });
     let Some(bind) = address else {
         eprintln!("usage: epoll HOST:PORT");

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use tapster::channel::{self, Heard, MasterEnd, Order, Report};
 use tapster::config::Level;
-use tapster::config::{Bind, LogTarget, Settings};
+use tapster::config::{Bind, Endpoint, LogTarget, Settings};
 use tapster::http::response::{Context, Encoder, End};
 use tapster::http::terms::Terms;
 use tapster::log::error::{Log, Who};
@@ -68,7 +68,7 @@ fn end_when_told(master: &MasterEnd) {
 fn main() -> ExitCode {
     let address = std::env::args().nth(1).and_then(|address| {
         let (host, port) = address.rsplit_once(':')?;
-        Some(Bind::Tcp { host: host.to_owned(), port: port.parse().ok()? })
+        Some(Bind::http(Endpoint::Tcp { host: host.to_owned(), port: port.parse().ok()? }))
     });
     let Some(bind) = address else {
         eprintln!("usage: native HOST:PORT");

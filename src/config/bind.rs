@@ -1,8 +1,10 @@
-//! One address to listen on: its spelling, as gunicorn's `--bind`.
+//! One address to listen on, and the protocol that is spoken there: their spelling, as gunicorn's `--bind`.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
+
+use crate::protocol::Protocol;
 
 /// Port of a bind that names none, as in gunicorn.
 const DEFAULT_PORT: u16 = 8000;
@@ -13,9 +15,18 @@ const UNIX_PATH_MAX: usize = 107;
 /// Longest host name in bytes (RFC 1035 section 2.3.4).
 const HOST_MAX: usize = 255;
 
-/// One address to listen on.
+/// One address to listen on, and the protocol that is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Bind {
+pub struct Bind {
+    /// The address.
+    pub endpoint: Endpoint,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// An address to listen on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
     /// TCP; the host may be a name, an IPv4 or an IPv6 address (without brackets), empty for all IPv4 addresses.
     Tcp {
         /// Host.
@@ -30,6 +41,26 @@ pub enum Bind {
 }
 
 impl Bind {
+    /// HTTP at this address.
+    pub fn http(endpoint: Endpoint) -> Self {
+        Self { endpoint, protocol: Protocol::Http }
+    }
+
+    /// Reads an address as [`Endpoint::parse`] does, after the prefix of its protocol.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (protocol, address) = Protocol::split(text);
+        Ok(Self { endpoint: Endpoint::parse(address)?, protocol })
+    }
+}
+
+impl fmt::Display for Bind {
+    /// The shortest spelling that [`Bind::parse`] reads back, always with the port.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.protocol.prefix(), self.endpoint)
+    }
+}
+
+impl Endpoint {
     /// Reads `HOST`, `HOST:PORT`, `:PORT`, `[IPV6]`, `[IPV6]:PORT` (each also with `tcp://` in front), `unix:PATH` or `fd://N`.
     /// The error says why and what to write.
     pub fn parse(text: &str) -> Result<Self, String> {
@@ -76,8 +107,8 @@ impl Bind {
     }
 }
 
-impl fmt::Display for Bind {
-    /// The shortest spelling that [`Bind::parse`] reads back, always with the port.
+impl fmt::Display for Endpoint {
+    /// The shortest spelling that [`Endpoint::parse`] reads back, always with the port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp { host, port } if host.contains(':') => write!(f, "[{host}]:{port}"),
@@ -93,7 +124,7 @@ fn any_v4(host: &str) -> &str {
     if host.is_empty() { "0.0.0.0" } else { host }
 }
 
-fn parse_unix(path: &str) -> Result<Bind, String> {
+fn parse_unix(path: &str) -> Result<Endpoint, String> {
     if path.is_empty() {
         return Err("the path of the unix socket is missing; write unix:/run/app.sock".into());
     }
@@ -103,19 +134,19 @@ fn parse_unix(path: &str) -> Result<Bind, String> {
     if path.len() > UNIX_PATH_MAX {
         return Err(format!("the path has {} bytes, a unix socket allows {UNIX_PATH_MAX}; choose a shorter one", path.len()));
     }
-    Ok(Bind::Unix(path.into()))
+    Ok(Endpoint::Unix(path.into()))
 }
 
-fn parse_fd(text: &str) -> Result<Bind, String> {
+fn parse_fd(text: &str) -> Result<Endpoint, String> {
     match super::value::number(text, 0, i32::MAX as u64).map_err(|why| format!("the descriptor {why}"))? {
         n @ 1..=2 => {
             Err(format!("descriptor {n} is a standard stream, not a socket; pass the listening socket as 0 or as 3 and above"))
         }
-        n => Ok(Bind::Fd(n as i32)),
+        n => Ok(Endpoint::Fd(n as i32)),
     }
 }
 
-fn parse_v6(rest: &str) -> Result<Bind, String> {
+fn parse_v6(rest: &str) -> Result<Endpoint, String> {
     let (host, after) = rest.split_once(']').ok_or("the closing bracket is missing; write [IPV6]:PORT")?;
     let (address, scope) = host.split_once('%').map_or((host, None), |(a, s)| (a, Some(s)));
     if address.parse::<Ipv6Addr>().is_err() || scope.is_some_and(|s| s.is_empty() || !s.bytes().all(is_host_byte)) {
@@ -126,7 +157,7 @@ fn parse_v6(rest: &str) -> Result<Bind, String> {
         None if after.is_empty() => DEFAULT_PORT,
         None => return Err(format!("{after:?} follows the bracket; write [{host}]:PORT")),
     };
-    Ok(Bind::Tcp { host: host.to_ascii_lowercase(), port })
+    Ok(Endpoint::Tcp { host: host.to_ascii_lowercase(), port })
 }
 
 fn is_host_byte(byte: u8) -> bool {
@@ -154,13 +185,13 @@ fn parse_port(port: &str) -> Result<u16, String> {
 mod tests {
     use super::*;
 
-    fn tcp(host: &str, port: u16) -> Bind {
-        Bind::Tcp { host: host.into(), port }
+    fn tcp(host: &str, port: u16) -> Endpoint {
+        Endpoint::Tcp { host: host.into(), port }
     }
 
     #[test]
     fn every_form_of_an_address_is_understood() {
-        for (text, bind) in [
+        for (text, endpoint) in [
             ("127.0.0.1:80", tcp("127.0.0.1", 80)),
             ("localhost", tcp("localhost", 8000)),
             ("EXAMPLE.org:0", tcp("example.org", 0)),
@@ -169,12 +200,13 @@ mod tests {
             ("[::1]:65535", tcp("::1", 65535)),
             ("[::]", tcp("::", 8000)),
             ("[fe80::1%eth0]:80", tcp("fe80::1%eth0", 80)),
-            ("unix:/run/a.sock", Bind::Unix("/run/a.sock".into())),
-            ("unix:///run/a.sock", Bind::Unix("/run/a.sock".into())),
-            ("unix:a:b,c", Bind::Unix("a:b,c".into())),
-            ("fd://3", Bind::Fd(3)),
-            ("fd://0", Bind::Fd(0)),
+            ("unix:/run/a.sock", Endpoint::Unix("/run/a.sock".into())),
+            ("unix:///run/a.sock", Endpoint::Unix("/run/a.sock".into())),
+            ("unix:a:b,c", Endpoint::Unix("a:b,c".into())),
+            ("fd://3", Endpoint::Fd(3)),
+            ("fd://0", Endpoint::Fd(0)),
         ] {
+            let bind = Bind { endpoint, protocol: Protocol::Http };
             assert_eq!(Bind::parse(text).as_ref(), Ok(&bind), "{text}");
             assert_eq!(Bind::parse(&bind.to_string()), Ok(bind), "the display of {text}");
         }
@@ -214,7 +246,7 @@ mod tests {
 
     #[test]
     fn two_binds_collide_only_when_they_are_the_same_address() {
-        let collide = |a: &str, b: &str| Bind::parse(a).unwrap().collides(&Bind::parse(b).unwrap());
+        let collide = |a: &str, b: &str| Endpoint::parse(a).unwrap().collides(&Endpoint::parse(b).unwrap());
         assert!(collide(":80", "0.0.0.0:80"));
         assert!(collide("unix:/a", "unix:///a"));
         assert!(collide("LOCALHOST:1", "localhost:1"));

@@ -1,7 +1,7 @@
 //! From layers of given options to checked settings: the highest layer that gives an option wins it whole, every value of every
 //! layer is checked, and what contradicts itself is refused.
 
-use super::bind::Bind;
+use super::bind::Endpoint;
 use super::error::Error;
 use super::options::{self, TABLE};
 use super::origin::{Given, Origin};
@@ -68,12 +68,12 @@ impl Configuration {
             return Err(error(given, "[]", "has no address to listen on; give one, or leave the option out".into()));
         }
         for (index, bind) in binds.iter().enumerate() {
-            if binds[..index].iter().any(|earlier| earlier.collides(bind)) {
+            if binds[..index].iter().any(|earlier| earlier.endpoint.collides(&bind.endpoint)) {
                 return Err(error(given, &bind.to_string(), "is given twice; leave one out".into()));
             }
         }
         if let (Some(fd), Some(ready)) = (self.settings.ready_fd, self.given("ready-fd"))
-            && binds.contains(&Bind::Fd(fd))
+            && binds.iter().any(|bind| bind.endpoint == Endpoint::Fd(fd))
         {
             let why = format!("is also to be listened on, by fd://{fd} of --bind ({}); pass another descriptor", given.origin);
             return Err(error(ready, &fd.to_string(), why));
@@ -85,6 +85,7 @@ impl Configuration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Bind;
     use crate::config::logs::Level;
     use crate::config::{AccessFormat, AppSpec, LogTarget, Network, Trusted};
     use std::time::Duration;
@@ -111,7 +112,7 @@ mod tests {
         let settings = Settings::default();
         let seconds = Duration::from_secs;
         assert_eq!(settings.app, AppSpec::Welcome);
-        assert_eq!(settings.binds, [Bind::Tcp { host: "127.0.0.1".into(), port: 8000 }]);
+        assert_eq!(settings.binds, [Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: 8000 })]);
         assert_eq!((settings.backlog, settings.defer_accept), (2048, seconds(5)));
         assert_eq!((settings.workers, settings.worker_connections), (None, 16_384));
         assert_eq!((settings.timeout, settings.boot_timeout), (seconds(30), seconds(60)));
@@ -147,7 +148,7 @@ mod tests {
             argument("bind", &[":4"]),
         ])
         .unwrap();
-        assert_eq!(merged.settings.binds, [Bind::Tcp { host: "".into(), port: 4 }]);
+        assert_eq!(merged.settings.binds, [Bind::http(Endpoint::Tcp { host: "".into(), port: 4 })]);
         assert_eq!(merged.settings.workers, Some(2));
         assert_eq!(merged.settings.keep_alive, Duration::from_secs(1));
         let origin = |name| merged.given(name).unwrap().origin.to_string();

@@ -20,8 +20,9 @@ mod trusted;
 mod value;
 mod warmup;
 
+pub use crate::protocol::Protocol;
 pub use app_spec::{AppSpec, Callable, Code};
-pub use bind::Bind;
+pub use bind::{Bind, Endpoint};
 pub use error::{Error, shown};
 pub use fixed::keep_fixed;
 pub use logs::{AccessFormat, Level, LogConfig, LogTarget};

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, absolute};
 
-use crate::config::{Bind, Settings};
+use crate::config::{Endpoint, Settings};
 
 /// Mode bits that let the group or everybody write.
 const WRITABLE_FOR_OTHERS: u32 = 0o022;
@@ -14,9 +14,9 @@ const STICKY: u32 = 0o1000;
 
 /// One line for each file of a server that is root's, and that others could put something else in the place of.
 pub fn warnings<'a>(settings: &Settings, logs: impl Iterator<Item = &'a Path>) -> Vec<String> {
-    let sockets = settings.binds.iter().filter_map(|bind| match bind {
-        Bind::Unix(path) => Some(path.as_path()),
-        Bind::Tcp { .. } | Bind::Fd(_) => None,
+    let sockets = settings.binds.iter().filter_map(|bind| match &bind.endpoint {
+        Endpoint::Unix(path) => Some(path.as_path()),
+        Endpoint::Tcp { .. } | Endpoint::Fd(_) => None,
     });
     let logs = logs.map(|path| (path, "have root write elsewhere by a link"));
     let sockets = sockets.map(|path| (path, "put a socket of their own in its place"));

@@ -29,14 +29,14 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::config::{Bind, Settings};
+    use crate::config::{Bind, Endpoint, Settings};
     use crate::net::bind::bind_all;
 
     #[test]
     fn the_reader_gets_one_line_and_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let binds = vec![Bind::Tcp { host: "127.0.0.1".into(), port: 0 }, Bind::Unix(path.clone())];
+        let binds = [Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }, Endpoint::Unix(path.clone())].map(Bind::http).into();
         let listeners = bind_all(&Settings { binds, ..Settings::default() }).unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
         ReadyFd(File::from(OwnedFd::from(writer))).announce(&listeners).unwrap();

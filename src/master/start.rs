@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::{Notice, Settings};
+use crate::config::{Bind, Notice, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
@@ -122,11 +122,11 @@ pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) ->
     let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
     let Some(passed) = passed else { return Ok(()) };
     if !settings.binds_given {
-        settings.binds = passed.binds();
+        settings.binds = passed.endpoints().map(Bind::http).collect();
         return Ok(());
     }
     passed.leave(&settings.binds);
-    if !passed.binds().iter().any(|bind| settings.binds.contains(bind)) {
+    if !passed.endpoints().any(|passed| settings.binds.iter().any(|bind| bind.endpoint == passed)) {
         let text = format!("sockets of the service manager ({}) are not used, because --bind is given", passed.names);
         notices.push(Notice::warning(text));
     }

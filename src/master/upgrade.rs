@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Order};
-use crate::config::{Bind, Notice, Settings};
+use crate::config::{Bind, Notice, Protocol, Settings};
 use crate::handoff::{self, Queue};
 use crate::net::bind;
 use crate::net::listener::{FileMark, Listener};
@@ -137,8 +137,9 @@ pub fn adopt(mut settings: Settings, notices: &[Notice], reread: Reread, state: 
         kit.log.write(notice.level, format_args!("{notice}"));
     }
     let estate = claim(&state, &kit)?;
-    let listeners = state.listeners.into_iter().map(|socket| adopt_listener(socket, &settings)).collect::<Result<_, _>>();
-    let listeners: Vec<Listener> = listeners.or_else(|error| refuse(code::FAILED, error.to_string()))?;
+    let listeners = state.listeners.into_iter().enumerate().map(|(index, socket)| adopt_listener(index, socket, &settings));
+    let listeners: Vec<Listener> =
+        listeners.collect::<Result<_, _>>().or_else(|error| refuse(code::FAILED, error.to_string()))?;
     let (policy, capacity) = (kit.policy(), state.slots);
     let (pace, mut patrol, mut table) = (AwakeClock::new(), Patrol::new(), Table::new());
     for (child, adopted) in state.children.iter().zip(estate.children) {
@@ -194,9 +195,10 @@ pub fn adopt(mut settings: Settings, notices: &[Notice], reread: Reread, state: 
     })
 }
 
-fn adopt_listener(socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
+fn adopt_listener(index: usize, socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
+    let protocol = settings.binds.get(index).map_or(Protocol::Http, |bind| bind.protocol);
     let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
-    bind::adopt(socket.fd, socket.own, socket.file.map(mark), settings)
+    Ok(bind::adopt(socket.fd, socket.own, socket.file.map(mark), settings)?.speaking(protocol))
 }
 
 /// Connections whose messages this program does not know are left to the earlier workers, which hold their queue too.

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::config::Bind;
+use crate::config::{Bind, Endpoint};
 use crate::sys::{fd, process};
 
 /// The first descriptor passed (SD_LISTEN_FDS_START).
@@ -42,19 +42,19 @@ fn read(pid: Option<&str>, count: Option<&str>, names: Option<String>, own: u32)
 
 impl Passed {
     /// The sockets as addresses to listen on. They are checked when they are bound: an error names the descriptor.
-    pub fn binds(&self) -> Vec<Bind> {
-        (FIRST..FIRST + self.count).map(Bind::Fd).collect()
+    pub fn endpoints(&self) -> impl Iterator<Item = Endpoint> {
+        self.numbers().map(Endpoint::Fd)
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = i32> {
+        FIRST..FIRST + self.count
     }
 
     /// Leaves the sockets alone, except those in `used`; the programs that the application starts do not get them.
     pub fn leave(&self, used: &[Bind]) {
-        for bind in self.binds() {
-            if let Bind::Fd(number) = bind
-                && !used.contains(&bind)
-            {
-                // It fails for a number without a file, which nobody inherits either.
-                let _ = fd::keep_from_programs(number);
-            }
+        for number in self.numbers().filter(|number| used.iter().all(|bind| bind.endpoint != Endpoint::Fd(*number))) {
+            // It fails for a number without a file, which nobody inherits either.
+            let _ = fd::keep_from_programs(number);
         }
     }
 }
@@ -66,7 +66,7 @@ mod tests {
     #[test]
     fn sockets_for_this_process_are_counted_from_3() {
         let passed = read(Some("7"), Some("2"), Some("web:admin".into()), 7).unwrap();
-        assert_eq!(passed.binds(), [Bind::Fd(3), Bind::Fd(4)]);
+        assert!(passed.endpoints().eq([Endpoint::Fd(3), Endpoint::Fd(4)]));
         assert_eq!(passed.names, "web:admin");
     }
 

@@ -19,7 +19,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use crate::config::{Bind, Settings};
+use crate::config::{Bind, Endpoint, Settings};
 use crate::sys::fd::{add_flags, inherited};
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::{disconnect, listen, set_defer_accept};
@@ -51,32 +51,24 @@ pub fn bind_all(settings: &Settings) -> Result<Vec<Listener>, BindError> {
 pub fn bind_all_for(settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Vec<Listener>, BindError> {
     // After a failure the sockets bound so far are dropped, which closes them and removes their files.
     settings.binds.iter().enumerate().try_fold(Vec::new(), |mut bound, (index, wanted)| {
-        let repeated = settings.binds[..index].contains(wanted) && !matches!(wanted, Bind::Tcp { port: 0, .. });
+        let same = |other: &Bind| other.endpoint == wanted.endpoint;
+        let repeated = settings.binds[..index].iter().any(same) && !matches!(wanted.endpoint, Endpoint::Tcp { port: 0, .. });
         let result = if repeated { Err("it is given twice".into()) } else { bind_one(wanted, settings, owner) };
-        bound.push(result.map_err(|why| BindError(format!("cannot listen on {}: {why}", shown(wanted))))?);
+        bound.push(result.map_err(|why| BindError(format!("cannot listen on {wanted}: {why}")))?);
         Ok(bound)
     })
 }
 
 fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
-    match wanted {
-        Bind::Tcp { host, port } => bind_tcp(host, *port, settings),
-        Bind::Unix(path) => unix::bind(path, settings, owner),
-        Bind::Fd(number) => inherited(*number)
+    let bound = match &wanted.endpoint {
+        Endpoint::Tcp { host, port } => bind_tcp(host, *port, settings),
+        Endpoint::Unix(path) => unix::bind(path, settings, owner),
+        Endpoint::Fd(number) => inherited(*number)
             .map_err(|error| lower(&error))
             .and_then(|socket| take_over(socket, settings))
             .map(|listener| listener.owned(false)),
-    }
-}
-
-/// An address as its option spells it.
-fn shown(wanted: &Bind) -> String {
-    match wanted {
-        Bind::Tcp { host, port } if host.contains(':') => format!("[{host}]:{port}"),
-        Bind::Tcp { host, port } => format!("{host}:{port}"),
-        Bind::Unix(path) => format!("unix:{}", path.display()),
-        Bind::Fd(number) => format!("fd://{number}"),
-    }
+    }?;
+    Ok(bound.speaking(wanted.protocol))
 }
 
 fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
@@ -123,9 +115,9 @@ pub(super) fn set_tcp_options(socket: &impl AsFd, settings: &Settings) -> nix::R
 
 /// Whether a bind takes the IPv4 side of `port`.
 fn is_ipv4_on(bind: &Bind, wanted: u16) -> bool {
-    match bind {
-        Bind::Tcp { host, port } => *port == wanted && !host.contains(':'),
-        Bind::Unix(_) | Bind::Fd(_) => false,
+    match &bind.endpoint {
+        Endpoint::Tcp { host, port } => *port == wanted && !host.contains(':'),
+        Endpoint::Unix(_) | Endpoint::Fd(_) => false,
     }
 }
 
@@ -224,7 +216,7 @@ mod tests {
     }
 
     fn tcp(host: &str, port: u16) -> Bind {
-        Bind::Tcp { host: host.into(), port }
+        Bind::http(Endpoint::Tcp { host: host.into(), port })
     }
 
     #[track_caller]
@@ -313,13 +305,13 @@ mod tests {
     #[test]
     fn the_same_address_twice_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let twice = Bind::Unix(dir.path().join("s"));
+        let twice = Bind::http(Endpoint::Unix(dir.path().join("s")));
         assert!(refused(&settings(vec![twice.clone(), twice])).ends_with(": it is given twice"));
     }
 
     #[test]
     fn a_missing_directory_is_named_as_the_reason() {
-        let message = refused(&settings(vec![Bind::Unix(PathBuf::from("/nonexistent/x"))]));
+        let message = refused(&settings(vec![Bind::http(Endpoint::Unix(PathBuf::from("/nonexistent/x")))]));
         assert_eq!(message, "cannot listen on unix:/nonexistent/x: no such file or directory; the directory must exist");
     }
 
@@ -327,7 +319,7 @@ mod tests {
     fn after_a_failure_nothing_stays_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        refused(&settings(vec![Bind::Unix(path.clone()), tcp("192.0.2.1", 0)]));
+        refused(&settings(vec![Bind::http(Endpoint::Unix(path.clone())), tcp("192.0.2.1", 0)]));
         assert!(!path.exists());
     }
 
@@ -335,13 +327,13 @@ mod tests {
     fn an_inherited_socket_is_taken_over_as_it_is_bound() {
         let given = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = given.local_addr().unwrap();
-        let bound = bind_all(&settings(vec![Bind::Fd(pass(given))])).unwrap();
+        let bound = bind_all(&settings(vec![Bind::http(Endpoint::Fd(pass(given)))])).unwrap();
         assert_eq!(bound[0].address(), &Address::Tcp(address));
         assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let bound = bind_all(&settings(vec![Bind::Fd(pass(UnixListener::bind(&path).unwrap()))])).unwrap();
+        let bound = bind_all(&settings(vec![Bind::http(Endpoint::Fd(pass(UnixListener::bind(&path).unwrap())))])).unwrap();
         assert_eq!(bound[0].address(), &Address::Unix(path.clone()));
         drop(bound);
         assert!(path.exists(), "it belongs to who made it");
@@ -382,7 +374,7 @@ mod tests {
             (1, "standard streams"),
             (1_000_000, "no such descriptor is open"),
         ] {
-            let message = refused(&settings(vec![Bind::Fd(number)]));
+            let message = refused(&settings(vec![Bind::http(Endpoint::Fd(number))]));
             assert!(message.starts_with(&format!("cannot listen on fd://{number}: ")) && message.contains(why), "{message}");
         }
     }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use super::stream::{PeerAddr, Stream};
 pub use super::unix::FileMark;
 use super::unix::UnixFile;
+use crate::config::Protocol;
 use crate::sys::socket::hold_off_connections;
 
 /// A listening socket, non-blocking, close-on-exec. Made by the master, inherited by the workers. Dropped in the process that
@@ -19,6 +20,7 @@ pub struct Listener {
     address: Address,
     /// Whether this server made it: an inherited socket may be somebody else's as well.
     own: bool,
+    protocol: Protocol,
     /// The file made for a unix socket, to be removed; `None` for TCP and for inherited sockets.
     file: Option<UnixFile>,
 }
@@ -51,7 +53,18 @@ impl fmt::Display for Address {
 
 impl Listener {
     pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
-        Self { socket, address, own: true, file }
+        Self { socket, address, own: true, protocol: Protocol::Http, file }
+    }
+
+    /// The same, for another protocol.
+    pub fn speaking(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
+    }
+
+    /// The protocol of the requests on its connections.
+    #[inline]
+    pub fn protocol(&self) -> Protocol {
+        self.protocol
     }
 
     /// The same, made by this server or by the parent process, which may still use it.

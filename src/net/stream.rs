@@ -170,6 +170,13 @@ impl Stream {
         }
     }
 
+    /// Sends the bytes that it keeps ([`Stream::has_unsent`]). `WouldBlock`: the kernel takes no more now.
+    pub fn flush(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(_) | Self::Unix(_) => Ok(()),
+        }
+    }
+
     /// Whether another process can go on with its descriptor: nothing that belongs to it is in this process only.
     #[inline]
     pub fn can_travel(&self) -> bool {
@@ -180,7 +187,7 @@ impl Stream {
 
     /// Whether the application can use its descriptor: what is read and written there is what the client sends and gets.
     #[inline]
-    pub fn lends_descriptor(&self) -> bool {
+    pub fn shares_descriptor(&self) -> bool {
         match self {
             Self::Tcp(_) | Self::Unix(_) => true,
         }
@@ -195,7 +202,7 @@ impl Stream {
         }
     }
 
-    /// Another descriptor of the same socket, for the application if [`Self::lends_descriptor`] says so.
+    /// Another descriptor of the same socket, for the application if [`Self::shares_descriptor`] says so.
     pub fn duplicate(&self) -> io::Result<OwnedFd> {
         self.descriptor().try_clone_to_owned()
     }

@@ -135,12 +135,12 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::config::Bind;
+    use crate::config::{Bind, Endpoint};
     use crate::net::bind::bind_all;
     use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
 
     fn settings(path: &Path) -> Settings {
-        Settings { binds: vec![Bind::Unix(path.to_owned())], ..Settings::default() }
+        Settings { binds: vec![Bind::http(Endpoint::Unix(path.to_owned()))], ..Settings::default() }
     }
 
     #[track_caller]

@@ -15,6 +15,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
+use crate::protocol::Protocol;
 use crate::sys::epoll;
 use crate::sys::fd::{FileId, identity};
 
@@ -71,7 +72,7 @@ pub struct Acceptor {
     /// Connections of the present wake.
     accepted: usize,
     /// Whether its last try failed.
-    in_vain: bool,
+    last_failed: bool,
     complained: u64,
     /// Which socket each listener was at the beginning.
     known: Vec<FileId>,
@@ -82,7 +83,17 @@ pub struct Acceptor {
 }
 
 /// A connection that was accepted.
-pub type Accepted = (Stream, PeerAddr);
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket.
+    pub stream: Stream,
+    /// Its peer.
+    pub peer: PeerAddr,
+    /// Index of its listener.
+    pub listener: usize,
+    /// The protocol of its requests.
+    pub protocol: Protocol,
+}
 
 impl Acceptor {
     /// Registers the sockets with tokens from `first_token`.
@@ -98,7 +109,7 @@ impl Acceptor {
             late: false,
             batch,
             accepted: 0,
-            in_vain: false,
+            last_failed: false,
             complained: 0,
             known,
             failure: None,
@@ -131,10 +142,11 @@ impl Acceptor {
     /// Takes one connection from a listener; `None` when there is none now.
     pub fn accept(&mut self, index: usize, now: u64, poll: BorrowedFd<'_>, log: &Log) -> Option<Accepted> {
         loop {
-            match self.listeners[index].accept() {
-                Ok(accepted) => {
+            let listener = &self.listeners[index];
+            match listener.accept() {
+                Ok((stream, peer)) => {
                     self.accepted += 1;
-                    return Some(accepted);
+                    return Some(Accepted { stream, peer, listener: index, protocol: listener.protocol() });
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
@@ -155,7 +167,7 @@ impl Acceptor {
                         return None;
                     }
                     _ => {
-                        self.in_vain = true;
+                        self.last_failed = true;
                         return None;
                     }
                 },
@@ -183,7 +195,7 @@ impl Acceptor {
             return Err(failure);
         }
         self.placed += self.accepted;
-        self.batch.note(std::mem::take(&mut self.accepted), std::mem::take(&mut self.in_vain));
+        self.batch.note(std::mem::take(&mut self.accepted), std::mem::take(&mut self.last_failed));
         if self.state != Pause::Open {
             return Ok(());
         }

@@ -26,6 +26,7 @@ use crate::worker::body::upload::Upload;
 use crate::worker::link::Link;
 use crate::worker::send::output::Output;
 use crate::worker::threads::thread_id::ThreadId;
+use crate::worker::wire::Wire;
 use crate::worker::work::Work;
 
 mod coalesce;
@@ -104,6 +105,7 @@ pub struct Connection {
     pub token: Token,
     /// Its socket and client.
     pub link: Arc<Link>,
+    pub(super) wire: Wire,
     pub(super) phase: Phase,
     /// Bytes that were read and not used, while they are not in the thread context. In a box: most connections keep nothing.
     pub(super) kept: Option<Box<Kept>>,
@@ -127,11 +129,12 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection that was just accepted.
-    pub fn new(token: Token, link: Link, deadline: u64) -> Self {
+    /// A connection that was just accepted, whose requests come so.
+    pub fn new(token: Token, link: Link, wire: Wire, deadline: u64) -> Self {
         Self {
             token,
             link: Arc::new(link),
+            wire,
             phase: Phase::Head,
             kept: None,
             output: None,

@@ -150,7 +150,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let room = handoff::room(descriptor_limit());
-        let handoff = Handoff::new(queue, settings, share.is_some(), listeners.len(), room);
+        let handoff = Handoff::new(queue, settings, share.is_some(), &listeners, room);
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(COMPLETIONS))?);
         let (sender, completed) = unbounded();

@@ -73,7 +73,7 @@ pub fn offer(
 
 impl Takeover for HijackOffer {
     fn descriptor(&self) -> io::Result<OwnedFd> {
-        if self.early.is_empty() && self.link.stream.lends_descriptor() {
+        if self.early.is_empty() && self.link.stream.shares_descriptor() {
             return self.link.stream.duplicate();
         }
         let (ours, theirs) = UnixStream::pair()?;

@@ -2,7 +2,7 @@
 //! connections of a worker have for it.
 //!
 //! ```text
-//! read ──▶ thread context ── a head without its end ─────────────────────────────────▶ Head ── its end comes ──▶ the application
+//! read ──▶ thread context ── a head without its end ──────────────────────────────▶ Partial ── its end comes ──▶ the application
 //!           └──── after a request that the application has, or while others proceed ──▶ Rest ──▶ thread context
 //! ```
 //! Input is in one place only: in the thread context or with its connection. A part of a head stays with its connection and grows
@@ -14,7 +14,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
-use crate::http::head::Progress;
 use crate::log::error::Log;
 
 use super::tally::Tally;
@@ -198,10 +197,8 @@ impl Drop for Leased {
 /// The input that a connection keeps.
 #[derive(Debug)]
 pub enum Kept {
-    /// A head without its end, and how much of it is known to be good.
-    Head(Leased, Progress),
-    /// A preface without its end.
-    Preface(Leased),
+    /// A head without its end, or a preface, as the phase says.
+    Partial(Leased),
     /// Bytes that may be a request.
     Rest(Leased),
     /// There was no memory for them: the next request is refused.
@@ -216,7 +213,7 @@ impl Kept {
 
     /// Whether it needs more bytes to mean anything, and does not merely wait.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Head(..) | Self::Preface(_))
+        matches!(self, Self::Partial(_))
     }
 }
 

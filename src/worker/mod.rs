@@ -26,6 +26,7 @@ mod timers;
 mod token;
 mod trust;
 mod warmup;
+mod wire;
 mod work;
 
 use std::fs::File;

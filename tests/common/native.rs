@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use tapster::channel::{self, Heard, MasterEnd, Order, Report};
 use tapster::config::Level;
-use tapster::config::{Bind, LogTarget, Settings};
+use tapster::config::{Bind, Endpoint, LogTarget, Settings};
 use tapster::http::response::{BodyFraming, End};
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
@@ -46,7 +46,8 @@ impl Worker {
 
     /// The same; each of its steps may take as long as `patience`.
     pub fn start_within(patience: Duration, app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
-        let mut settings = Settings { binds: vec![Bind::Tcp { host: "127.0.0.1".to_owned(), port: 0 }], ..Settings::default() };
+        let mut settings =
+            Settings { binds: vec![Bind::http(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 0 })], ..Settings::default() };
         change(&mut settings);
         let listeners = bind::bind_all(&settings).unwrap();
         let address = listeners[0].address().clone();

@@ -4,7 +4,6 @@
 
 use std::io;
 
-use crate::http::body::Decoder;
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{Head, HeadView};
@@ -14,9 +13,7 @@ use super::spool::{BodyBudget, Lease, Spool};
 use crate::worker::app::{RequestBody, StorageError};
 use crate::worker::kept::Leased;
 use crate::worker::rules::Rules;
-
-/// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
-const TRAILER_MAX: usize = 8 * 1024;
+use crate::worker::wire::{BodyDecoder, Prompt};
 
 /// A body in progress.
 #[derive(Debug)]
@@ -27,7 +24,7 @@ pub struct Upload {
     pub head: Head,
     /// The head's framing.
     pub framing: Framing,
-    decoder: Decoder,
+    decoder: BodyDecoder,
     spool: Spool,
     max: u64,
 }
@@ -39,6 +36,8 @@ pub struct Fed {
     pub used: usize,
     /// Whether the body is complete.
     pub done: bool,
+    /// What is to be sent so that the rest comes.
+    pub prompt: Option<Prompt>,
 }
 
 /// Why a body cannot be taken.
@@ -59,7 +58,7 @@ impl Upload {
     }
 
     /// A body with this framing; refused at once when its announced length is too large, or has no room at present.
-    pub fn new(framing: Framing, rules: &Rules, budget: &BodyBudget) -> Result<Self, UploadError> {
+    pub fn new(decoder: BodyDecoder, framing: Framing, rules: &Rules, budget: &BodyBudget) -> Result<Self, UploadError> {
         let expected = match framing.length {
             Length::Known(length) if length > rules.body_max => return Err(UploadError::TooLarge),
             Length::Known(length) if length > rules.body_buffer as u64 && !budget.disk.has_room(length) => {
@@ -72,7 +71,7 @@ impl Upload {
             bytes: Leased::default(),
             head: Head::default(),
             framing,
-            decoder: Decoder::new(framing.length, TRAILER_MAX),
+            decoder,
             spool: Spool::new(rules.body_buffer, budget, expected),
             max: rules.body_max,
         })
@@ -92,7 +91,8 @@ impl Upload {
             }
             used += step.consumed;
             if step.done || step.consumed == 0 {
-                return Ok(Fed { used, done: step.done });
+                let prompt = if step.done { None } else { self.decoder.prompt(input) };
+                return Ok(Fed { used, done: step.done, prompt });
             }
         }
     }

@@ -22,7 +22,7 @@ const LINGER_TOTAL_MS: u64 = 30_000;
 const LAST_WORDS_MS: u64 = 1_000;
 
 /// Bytes read and thrown away while lingering; a client that sends more is cut.
-const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+const LINGER_BYTES: u32 = 64 * 1024 * 1024;
 
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,8 +65,8 @@ impl fmt::Display for CloseReason {
 /// The rest of the bounds of reading after the last answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::worker) struct Linger {
-    /// Bytes.
-    left: u64,
+    /// Bytes. Each idle connection has room for the largest phase, so 32 bits.
+    left: u32,
     /// Latest end, in milliseconds of the loop's clock.
     until: u64,
     /// Whether the writing side is closed; before that, nothing is read either.
@@ -147,12 +147,14 @@ impl Connection {
         }
         match self.read(ctx.input.space()) {
             Ok(0) => Err(Next::Wait),
-            Ok(count) if (count as u64) < left => {
-                self.phase = Phase::Linger(Linger { left: left - count as u64, until, shut });
+            Ok(count) => {
+                let left = u32::try_from(count).ok().and_then(|count| left.checked_sub(count)).filter(|left| *left > 0);
+                let Some(left) = left else { return Err(Next::Close(CloseReason::Lingered)) };
+                self.phase = Phase::Linger(Linger { left, until, shut });
                 self.timer.deadline = until.min(ctx.clock.ms() + LINGER_MS);
                 Ok(())
             }
-            Ok(_) | Err(_) => Err(Next::Close(CloseReason::Lingered)),
+            Err(_) => Err(Next::Close(CloseReason::Lingered)),
         }
     }
 

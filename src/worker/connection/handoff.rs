@@ -8,14 +8,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX};
-use crate::http::framing::Length;
 use crate::sys::time::NS_PER_MS;
 
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::app::{Peer, RequestBody};
+use crate::worker::app::Peer;
 use crate::worker::connection::{Connection, Phase};
 use crate::worker::job::QueuedRequest;
-use crate::worker::kept::{InputBudget, Kept, reserve};
+use crate::worker::kept::{InputBudget, Kept};
 use crate::worker::link::Link;
 use crate::worker::read_buffer::READ_SIZE;
 use crate::worker::rules::Rules;
@@ -51,9 +50,9 @@ impl Connection {
             Phase::Head => {
                 let input = match self.kept.as_deref() {
                     None => &[][..],
-                    Some(Kept::Head(bytes, _)) if bytes.len() <= INPUT_MAX => bytes,
+                    Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX => bytes,
                     // Bytes that may be a request are served here.
-                    Some(Kept::Head(..) | Kept::Preface(_) | Kept::Rest(_) | Kept::Refused) => return None,
+                    Some(Kept::Partial(_) | Kept::Rest(_) | Kept::Refused) => return None,
                 };
                 (HandoffKind::Idle, self.timer.deadline.saturating_mul(NS_PER_MS), input, 1)
             }
@@ -81,10 +80,10 @@ impl Connection {
         let rest: &[u8] = match self.kept.as_deref() {
             Some(Kept::Rest(rest)) => rest,
             // It is refused here, after the answer.
-            Some(Kept::Refused | Kept::Head(..) | Kept::Preface(_)) => return None,
+            Some(Kept::Refused | Kept::Partial(_)) => return None,
             None => &[],
         };
-        let input = raw(queued, rest)?;
+        let input = self.wire.raw(queued, rest)?;
         self.message(HandoffKind::Request, queued.since.saturating_sub(queued.queued), input.into(), 2)
     }
 
@@ -134,48 +133,26 @@ fn address(peer: &Peer) -> Option<Option<(IpAddr, u16)>> {
     Some(Some((peer.addr.parse().ok()?, peer.port.parse().ok()?)))
 }
 
-/// The request as a client would send it now, and the bytes after it; `None` when its body is in a file, when it is too large or
-/// when there is no memory for a copy.
-fn raw(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
-    let body: &[u8] = match &queued.body {
-        RequestBody::Empty => &[],
-        RequestBody::Memory(bytes) => bytes,
-        RequestBody::File(_) => return None,
-    };
-    let (size, end) = match queued.framing.length {
-        Length::None | Length::Known(_) => (String::new(), ""),
-        // Its chunks are decoded already: one chunk replaces them.
-        Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
-        Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
-    };
-    let parts = [&queued.own, size.as_bytes(), body, end.as_bytes(), rest];
-    let len = parts.iter().map(|part| part.len()).sum();
-    let mut raw = Vec::new();
-    if len > INPUT_MAX || !reserve(&mut raw, len) {
-        return None;
-    }
-    parts.iter().for_each(|part| raw.extend_from_slice(part));
-    Some(raw)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Settings;
-    use crate::http::head::{Head, Limits, Progress};
+    use crate::config::{Protocol, Settings};
+    use crate::http::head::{Head, Limits};
     use crate::net::stream::Stream;
     use crate::scoreboard::Scoreboard;
+    use crate::worker::app::RequestBody;
     use crate::worker::body::disk::Disk;
     use crate::worker::body::spool::BodyBudget;
     use crate::worker::body::upload::Upload;
     use crate::worker::connection::Token;
     use crate::worker::kept::Leased;
+    use crate::worker::wire::Wire;
 
     fn waiting(head: &str, body: RequestBody) -> Connection {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX);
         let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
-        let mut connection = Connection::new(Token::new(0, 1), link, 5_000);
+        let mut connection = Connection::new(Token::new(0, 1), link, Wire::new(Protocol::Http), 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
         let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
         parsed.parse(&bytes, &limits).unwrap();
@@ -214,9 +191,13 @@ mod tests {
             let connection = waiting(head, kept);
             let message = connection.handoff().unwrap();
             let Phase::Waiting(queued) = &connection.phase else { unreachable!("it was made so") };
-            let mut upload =
-                Upload::new(queued.framing, &Rules::of(&Settings::default()), &BodyBudget::new(0, connection.link.disk.clone()))
-                    .unwrap();
+            let mut upload = Upload::new(
+                connection.wire.decoder(&queued.framing),
+                queued.framing,
+                &Rules::of(&Settings::default()),
+                &BodyBudget::new(0, connection.link.disk.clone()),
+            )
+            .unwrap();
             let fed = upload.feed(&message.input[head.len()..]).unwrap();
             assert!(fed.done && fed.used == message.input.len() - head.len());
             match upload.finish().unwrap() {
@@ -252,7 +233,7 @@ mod tests {
         let memory = InputBudget::default();
         for input in [&b""[..], b"GET / HT"] {
             if !input.is_empty() {
-                connection.kept = Some(Box::new(Kept::Head(Leased::copy(input, &memory).unwrap(), Progress::default())));
+                connection.kept = Some(Box::new(Kept::Partial(Leased::copy(input, &memory).unwrap())));
             }
             let message = connection.handoff().unwrap();
             assert_eq!(*message.input, *input);

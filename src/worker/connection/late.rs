@@ -1,7 +1,6 @@
 //! A call that outlasts its deadline, as its connection sees it.
 
 use crate::http::head::{Head, HeadView};
-use crate::http::terms::Terms;
 use crate::log::access::Record;
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
@@ -28,7 +27,7 @@ impl Connection {
             | Phase::Waiting(_)
             | Phase::Streaming(_)
             | Phase::Closing(_)
-            | Phase::Linger(_) => Terms::default(),
+            | Phase::Linger(_) => self.wire.terms(None, false),
         };
         // The real head is in the hands of the thread that does not come back.
         let id = [(b"X-Request-ID".as_slice(), call.id.as_slice())];

@@ -21,7 +21,7 @@ impl Connection {
     pub(super) fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Some(gate) = &ctx.gate else { unreachable!("there is no such phase without a gate") };
         let mut bytes = match self.kept.take().map(|kept| *kept) {
-            Some(Kept::Preface(bytes)) => bytes,
+            Some(Kept::Partial(bytes)) => bytes,
             _ => Leased::default(),
         };
         let (before, rest) = (bytes.len(), ctx.input.rest());
@@ -45,7 +45,7 @@ impl Connection {
                 Ok(())
             }
             Ok(None) => {
-                self.kept = Some(Box::new(Kept::Preface(bytes)));
+                self.kept = Some(Box::new(Kept::Partial(bytes)));
                 ctx.input.forget();
                 Ok(())
             }

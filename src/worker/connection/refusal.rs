@@ -27,7 +27,7 @@ impl Connection {
                 if error.passing {
                     let fields: &[page::FieldPair<'_>] = &[(b"Retry-After", RETRY_AFTER)];
                     let detail = "there is no room for the request body at present";
-                    let sent = self.render_ourselves(503, detail, fields, Terms::of(head, false), ctx);
+                    let sent = self.render_ourselves(503, detail, fields, self.wire.terms(Some(head), false), ctx);
                     ctx.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
                 } else {
                     self.answer_ourselves(500, "the request body could not be stored", Some(head), ctx);
@@ -54,7 +54,8 @@ impl Connection {
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
         let head = Some(queued.detached());
-        let sent = self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
+        let sent =
+            self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
         ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
     }
 
@@ -77,15 +78,20 @@ impl Connection {
 
     fn refuse_unread(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         let detail = Refusal::Stopping.detail();
-        let sent = self.render_ourselves(503, detail, &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
+        let sent = self.render_ourselves(503, detail, &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
     /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
-        let sent =
-            self.render_ourselves(503, "too many requests are unfinished", &[(b"Retry-After", RETRY_AFTER)], terms_of(head), ctx);
+        let sent = self.render_ourselves(
+            503,
+            "too many requests are unfinished",
+            &[(b"Retry-After", RETRY_AFTER)],
+            self.wire.terms(head, false),
+            ctx,
+        );
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
 
@@ -154,7 +160,7 @@ impl Connection {
 
     /// Renders an answer of our own and logs it.
     fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
-        let sent = self.render_ourselves(status, detail, &[], terms_of(head), ctx);
+        let sent = self.render_ourselves(status, detail, &[], self.wire.terms(head, false), ctx);
         ctx.record_refusal(&self.link.peer, status, head, 0, sent);
     }
 
@@ -173,9 +179,4 @@ impl Connection {
         self.phase = Phase::Closing(Fate::Close);
         page.sent
     }
-}
-
-/// How an answer of our own goes over the wire; as the newest clients have it where no head could be parsed.
-fn terms_of(head: Option<HeadView<'_>>) -> Terms {
-    head.map_or_else(Terms::default, |head| Terms::of(head, false))
 }

@@ -1,13 +1,12 @@
 //! From bytes to a complete request: head, framing and body.
 
-use crate::http::error::Error;
 use crate::http::framing::Length;
-use crate::http::head::{Parsed, Progress};
-use crate::http::response::CONTINUE;
+use crate::http::head::Parsed;
 use crate::worker::app::RequestBody;
 use crate::worker::body::upload::{Fed, Upload};
 use crate::worker::ctx::ThreadCtx;
-use crate::worker::kept::{Kept, Leased};
+use crate::worker::kept::Leased;
+use crate::worker::wire::HeadError;
 
 use super::{Connection, Flow, Phase};
 
@@ -19,81 +18,28 @@ impl Connection {
         {
             return self.take_body(upload, ctx);
         }
-        let complete = match self.kept.take() {
-            None => self.take_head(ctx),
-            Some(kept) => self.take_more_head(kept, ctx),
-        };
-        if complete { self.begin_request(ctx) } else { Ok(()) }
-    }
-
-    /// Reads a head; returns whether it is complete, and in the job.
-    fn take_head(&mut self, ctx: &mut ThreadCtx) -> bool {
-        let rest = ctx.input.rest();
-        let (rules, job) = (&ctx.rules, &mut ctx.job);
-        // The verdict does not depend on where the input was cut.
-        let window = &rest[..rest.len().min(rules.head_max)];
-        let mut progress = Progress::default();
-        match ctx.blocks.resume(&mut job.head, window, &rules.head, &mut progress) {
-            Ok(Parsed::Complete) => {
-                let start = ctx.input.at();
-                job.own.clear();
-                job.at = start..start + job.head.len;
-                ctx.input.used(job.head.len);
-                return true;
+        match self.wire.read_head(&mut self.kept, ctx) {
+            Ok(Parsed::Complete) => self.begin_request(ctx),
+            Ok(Parsed::Partial) => Ok(()),
+            Err(error) => {
+                self.refuse_head(*error, ctx);
+                Ok(())
             }
-            Ok(Parsed::Partial) if window.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
-            Ok(Parsed::Partial) => match Leased::copy(window, &ctx.memory) {
-                Some(bytes) => {
-                    self.kept = Some(Box::new(Kept::Head(bytes, progress)));
-                    ctx.input.forget();
-                }
-                None => self.refuse_kept(None, ctx),
-            },
-            Err(error) => self.refuse(error, None, ctx),
         }
-        false
     }
 
-    /// Reads more of a head whose beginning is kept; it is complete with these bytes, or they are kept too. Returns as
-    /// [`Self::take_head`].
     #[cold]
-    fn take_more_head(&mut self, mut kept: Box<Kept>, ctx: &mut ThreadCtx) -> bool {
-        let Kept::Head(bytes, progress) = &mut *kept else { unreachable!("bytes that may be a request are taken first") };
-        let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
-        let more = ctx.input.rest();
-        let more = &more[..more.len().min(rules.head_max - before)];
-        if !bytes.push(more, &ctx.memory) {
-            self.refuse_kept(None, ctx);
-            return false;
+    fn refuse_head(&mut self, error: HeadError, ctx: &mut ThreadCtx) {
+        match error {
+            HeadError::Bad(error) => self.refuse(error, None, ctx),
+            HeadError::Unclear(error) => ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx)),
+            HeadError::NoMemory => self.refuse_kept(None, ctx),
         }
-        match ctx.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
-            Ok(Parsed::Complete) => {
-                let len = job.head.len;
-                ctx.input.used(len - before);
-                job.own = std::mem::take(bytes).into_bytes();
-                job.own.truncate(len);
-                return true;
-            }
-            Ok(Parsed::Partial) if bytes.len() >= rules.head_max => self.refuse(Error::HeadTooLong(rules.head_max), None, ctx),
-            Ok(Parsed::Partial) => {
-                self.kept = Some(kept);
-                ctx.input.forget();
-            }
-            Err(error) => self.refuse(error, None, ctx),
-        }
-        false
     }
 
     /// The head in the job is complete, and the bytes after it are in the thread context.
     fn begin_request(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let job = &mut ctx.job;
-        match ctx.blocks.framing(&job.head, job.bytes(ctx.input.bytes())) {
-            Ok((framing, block)) => (job.framing, job.block) = (framing, block),
-            Err(error) => {
-                ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx));
-                return Ok(());
-            }
-        }
         if !matches!(job.framing.length, Length::None | Length::Known(0)) {
             return self.begin_body(ctx);
         }
@@ -108,10 +54,11 @@ impl Connection {
     fn begin_body(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let framing = ctx.job.framing;
         let body = ctx.input.rest();
-        let wants_continue = framing.expect_continue && body.is_empty();
-        let started = Upload::new(framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
+        let decoder = self.wire.decoder(&framing);
+        let started =
+            Upload::new(decoder, framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         let error = match started {
-            Ok((Fed { used, done: true }, upload)) => {
+            Ok((Fed { used, done: true, .. }, upload)) => {
                 ctx.input.used(used);
                 match upload.finish() {
                     Ok(body) => {
@@ -121,7 +68,7 @@ impl Connection {
                     Err(error) => error,
                 }
             }
-            Ok((Fed { used, done: false }, mut upload)) => {
+            Ok((Fed { used, done: false, prompt }, mut upload)) => {
                 ctx.input.used(used);
                 let Some(bytes) = lease_head(ctx) else {
                     ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
@@ -130,8 +77,8 @@ impl Connection {
                 (upload.head, upload.bytes) = (std::mem::take(&mut ctx.job.head), bytes);
                 self.phase = Phase::Body(Box::new(upload));
                 self.timer.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
-                if wants_continue {
-                    ctx.out.extend_from_slice(CONTINUE);
+                if let Some(prompt) = prompt {
+                    prompt.render(&mut ctx.out);
                 }
                 return Ok(());
             }
@@ -151,6 +98,9 @@ impl Connection {
         if !fed.done {
             self.phase = Phase::Body(upload);
             self.timer.deadline = ctx.clock.ms() + ctx.rules.body_timeout;
+            if let Some(prompt) = fed.prompt {
+                prompt.render(&mut ctx.out);
+            }
             return Ok(());
         }
         let mut upload = *upload;

@@ -1,6 +1,9 @@
 //! Sending on a connection's socket: first the bytes that it has not taken before, then those that the thread context has
 //! rendered.
 
+use std::io;
+
+use crate::net::stream::Stream;
 use crate::worker::app::Gone;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::link::deliver;
@@ -42,8 +45,11 @@ impl Connection {
 
     #[inline(never)]
     fn send_output(&mut self, ctx: &mut ThreadCtx) -> Flow {
-        let Some(output) = &mut self.output else { return Ok(()) };
-        match output.send(&self.link.stream) {
+        let result = match &mut self.output {
+            Some(output) => output.send(&self.link.stream),
+            None => flush(&self.link.stream),
+        };
+        match result {
             Ok(Sent::All) => {
                 self.output = None;
                 ctx.passage.free(&self.link.precedence);
@@ -100,5 +106,14 @@ impl Connection {
                 Err(Next::Close(CloseReason::Cut))
             }
         }
+    }
+}
+
+/// Sends the bytes that the stream itself keeps.
+fn flush(stream: &Stream) -> io::Result<Sent> {
+    match stream.flush() {
+        Ok(()) => Ok(Sent::All),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Blocked { progress: false }),
+        Err(error) => Err(error),
     }
 }

@@ -1,6 +1,5 @@
 //! A request on its way to the application, and the result, as the connection sees them.
 
-use crate::http::terms::Terms;
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, Produced};
 use crate::worker::ctx::ThreadCtx;
@@ -22,7 +21,7 @@ impl Connection {
                 None => ctx.job.framing.upgrade = false,
             }
         }
-        let terms = Terms::of(ctx.job.view(ctx.input.bytes()), ctx.job.framing.persistent);
+        let terms = self.wire.terms(Some(ctx.job.view(ctx.input.bytes())), ctx.job.framing.persistent);
         let job = &mut ctx.job;
         job.terms = terms;
         self.io.is_last = !job.framing.persistent;

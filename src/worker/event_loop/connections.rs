@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::net::stream::{PeerAddr, Stream};
+use crate::net::stream::PeerAddr;
+use crate::worker::accept::Accepted;
 use crate::worker::app::Peer;
 use crate::worker::connection::{CloseReason, Connection, Next, Token};
 use crate::worker::ctx::ThreadCtx;
@@ -14,6 +15,7 @@ use crate::worker::link::Link;
 use crate::worker::overload::Refusal;
 use crate::worker::preface::Gate;
 use crate::worker::trust;
+use crate::worker::wire::Wire;
 use crate::worker::work::Work;
 
 use super::EventLoop;
@@ -23,29 +25,29 @@ const GENERATION_MAX: u32 = 0x7fff_ffff;
 
 impl EventLoop {
     /// Reads a new connection at once, since its request is usually there already.
-    pub(super) fn open(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        let token = self.welcome(stream, peer, listener, ctx)?;
+    pub(super) fn open(&mut self, accepted: Accepted, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
+        let token = self.welcome(accepted, ctx)?;
         self.begin_turn(token, ctx)
     }
 
     /// Adds a connection that was just accepted; `None`: its peer may not connect, and it is closed.
     #[inline]
-    pub(super) fn welcome(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
+    pub(super) fn welcome(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
         // Apart, so that the ordinary way is compiled as if there were no other.
         match &ctx.gate {
-            None => Some(self.insert(stream, peer, listener, ctx)),
-            Some(gate) => self.admit_by(gate, stream, peer, listener, ctx),
+            None => Some(self.insert(accepted, ctx)),
+            Some(gate) => self.admit_by(gate, accepted, ctx),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn admit_by(&mut self, gate: &Gate, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Option<Token> {
-        if !gate.admits(&peer) {
-            gate.note_closed(&self.peer(peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
+    fn admit_by(&mut self, gate: &Gate, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
+        if !gate.admits(&accepted.peer) {
+            gate.note_closed(&self.peer(accepted.peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
             return None;
         }
-        let token = self.insert(stream, peer, listener, ctx);
+        let token = self.insert(accepted, ctx);
         self.connections[token.key()].await_preface();
         Some(token)
     }
@@ -58,12 +60,14 @@ impl EventLoop {
     }
 
     /// Adds a new connection.
-    pub(super) fn insert(&mut self, stream: Stream, peer: PeerAddr, listener: usize, ctx: &ThreadCtx) -> Token {
+    pub(super) fn insert(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Token {
+        let Accepted { stream, peer, listener, protocol } = accepted;
         self.generation = self.generation % GENERATION_MAX + 1;
         let link = Link::new(stream, self.peer(peer), listener, ctx.bodies.disk.clone());
         let entry = self.connections.vacant_entry();
         let token = Token::new(entry.key() as u32, self.generation);
-        let connection = entry.insert(Connection::new(token, link, ctx.clock.ms() + ctx.rules.header_timeout));
+        let connection =
+            entry.insert(Connection::new(token, link, Wire::new(protocol), ctx.clock.ms() + ctx.rules.header_timeout));
         connection.arrival.waited = self.acceptor.is_late();
         // This comes before its first byte is parsed, so that the master knows whether a client was there when the worker dies.
         ctx.slot().set_connections(self.connections.len() as u32);

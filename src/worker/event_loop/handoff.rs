@@ -19,12 +19,15 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use crate::config::Settings;
 use crate::handoff::{HandoffKind, HandoffMessage, Packet, Queue};
+use crate::net::listener::Listener;
 use crate::net::stream::{PeerAddr, Stream};
+use crate::protocol::Protocol;
 use crate::sys::epoll;
 use crate::sys::time::NS_PER_MS;
 
 use super::{EventLoop, HANDOFF, Leaving, ThreadCtx, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
+use crate::worker::accept::Accepted;
 use crate::worker::descriptors::{is_replaced, replaced};
 use crate::worker::overload::Refusal;
 use crate::worker::tally::Tally;
@@ -69,8 +72,8 @@ pub(super) struct Handoff {
     shared: bool,
     /// Requests that may wait in the queue while nobody is free.
     max_queue: u64,
-    /// Sockets that the server listens on.
-    listeners: usize,
+    /// What is spoken on the sockets that the server listens on.
+    protocols: Box<[Protocol]>,
     /// Connections that the worker has descriptors for.
     room: usize,
     /// Whether the queue is in the poll.
@@ -115,15 +118,16 @@ pub(super) fn room(limit: usize) -> usize {
 }
 
 impl Handoff {
-    /// Nothing is handed over; `listeners` is the number of sockets that the server listens on, `room` that of [`room`].
-    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: usize, room: usize) -> Self {
+    /// Nothing is handed over; `listeners`: the sockets that the server listens on; `room`: that of
+    /// [`room`].
+    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: &[Listener], room: usize) -> Self {
         Self {
             queue,
             packet: Packet::new(),
             enabled: !settings.no_lending,
             shared,
             max_queue: settings.max_queue as u64,
-            listeners,
+            protocols: listeners.iter().map(Listener::protocol).collect(),
             room: room.min(settings.worker_connections),
             listens: false,
             hands_over: false,
@@ -143,8 +147,10 @@ impl Handoff {
     fn lose(&mut self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
         match self.lost.count(ctx.clock.ms(), LOST_MS) {
             None => {}
-            Some(1) => ctx.log.error(format_args!("a connection that was lent is lost: {why}")),
-            Some(count) => ctx.log.error(format_args!("{count} connections that were lent are lost, the last one because {why}")),
+            Some(1) => ctx.log.error(format_args!("a connection that was handed over is lost: {why}")),
+            Some(count) => {
+                ctx.log.error(format_args!("{count} connections that were handed over are lost, the last one because {why}"))
+            }
         }
     }
 
@@ -239,7 +245,7 @@ impl EventLoop {
                 return Offered::Kept;
             }
             Err(error) => {
-                ctx.log.error(format_args!("cannot lend a connection to other workers: {error}; this worker keeps its own"));
+                ctx.log.error(format_args!("cannot hand a connection over to other workers: {error}; this worker keeps its own"));
                 self.handoff.leave(false);
                 return Offered::Kept;
             }
@@ -248,7 +254,7 @@ impl EventLoop {
         if message.kind == HandoffKind::Request {
             let until = (message.time / NS_PER_MS).saturating_add(ctx.rules.queue_timeout);
             self.handoff.overdue = Some(self.handoff.overdue.map_or(until, |other| other.min(until)));
-            ctx.log.debug(format_args!("lent a request of {} to other workers", connection.link.peer));
+            ctx.log.debug(format_args!("handed a request of {} over to other workers", connection.link.peer));
         }
         self.part(token);
         Offered::HandedOver
@@ -266,7 +272,7 @@ impl EventLoop {
     pub(super) fn hand_on(&mut self, ctx: &mut ThreadCtx) -> io::Result<()> {
         let now = ctx.clock.ms();
         if let Some(error) = self.handoff.failure.take() {
-            return Err(replaced(&format_args!("the queue of lent connections cannot be used ({error})")));
+            return Err(replaced(&format_args!("the hand-off queue cannot be used ({error})")));
         }
         if self.handoff.retry.is_some_and(|at| at <= now) {
             self.handoff.retry = None;
@@ -386,7 +392,7 @@ impl EventLoop {
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
                     if !std::mem::replace(&mut self.handoff.ended, true) {
                         ctx.log.error(format_args!(
-                            "the queue of lent connections was shut down, by the application as a rule; this worker keeps its own \
+                            "the hand-off queue was shut down, by the application as a rule; this worker keeps its own \
                              until it is replaced (SIGHUP)"
                         ));
                     }
@@ -403,15 +409,15 @@ impl EventLoop {
     fn take_in(&mut self, message: HandoffMessage<'_>, descriptor: OwnedFd, ctx: &mut ThreadCtx) {
         ctx.slot().count_adopted();
         let listener = usize::from(message.listener);
-        if listener >= self.handoff.listeners {
+        let Some(&protocol) = self.handoff.protocols.get(listener) else {
             return self.handoff.lose(&"it came from a socket that is not listened on", ctx);
-        }
+        };
         let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
         let stream = match Stream::adopt(descriptor, peer) {
             Ok(stream) => stream,
             Err(error) => return self.handoff.lose(&error, ctx),
         };
-        let token = self.insert(stream, peer, listener, ctx);
+        let token = self.insert(Accepted { stream, peer, listener, protocol }, ctx);
         let hurry = self.is_draining() && message.kind == HandoffKind::Idle;
         let connection = &mut self.connections[token.key()];
         if let Some((ip, port)) = message.client {

@@ -241,7 +241,7 @@ impl EventLoop {
             None
         };
         match accepted {
-            Some((stream, peer)) => Ok(self.open(stream, peer, index, ctx)),
+            Some(accepted) => Ok(self.open(accepted, ctx)),
             None => {
                 self.iteration.accepting.pop();
                 self.acceptor.woken(open, ctx.clock.ms(), borrow(&self.poll))?;

@@ -216,8 +216,8 @@ impl EventLoop {
                     break;
                 }
                 let now = ctx.clock.ms();
-                let Some((stream, peer)) = self.acceptor.accept(index, now, borrow(&self.poll), &ctx.log) else { break };
-                let token = self.welcome(stream, peer, index, ctx);
+                let Some(accepted) = self.acceptor.accept(index, now, borrow(&self.poll), &ctx.log) else { break };
+                let token = self.welcome(accepted, ctx);
                 self.runnable.extend(token);
             }
         }

@@ -1,0 +1,256 @@
+//! The protocol of a connection's requests: how their heads are read, how their bodies are decoded, and the state of both.
+//!
+//! What knows the protocol before a request is complete is here, with a variant for each; [`crate::http::response`] encodes the
+//! answers. The rest of the worker does not know which protocol it serves.
+
+use std::mem::take;
+
+use super::app::RequestBody;
+use super::ctx::ThreadCtx;
+use super::job::QueuedRequest;
+use super::kept::{Kept, Leased, reserve};
+use crate::handoff::INPUT_MAX;
+use crate::http::body::Decoder;
+use crate::http::chunked::Decoded;
+use crate::http::error::Error;
+use crate::http::framing::{Framing, Length};
+use crate::http::head::{HeadView, Parsed, Progress};
+use crate::http::response::CONTINUE;
+use crate::http::terms::Terms;
+use crate::protocol::Protocol;
+
+/// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
+const TRAILER_MAX: usize = 8 * 1024;
+
+/// The protocol of a connection's requests, with the state of its head's parser.
+#[derive(Debug)]
+pub enum Wire {
+    /// How much of the head that has begun is known to be good.
+    Http(Progress),
+}
+
+/// Why a head cannot be read.
+#[derive(Debug)]
+pub enum HeadError {
+    /// The client broke the rules of its protocol, or a limit, before the head was complete.
+    Bad(Error),
+    /// The head is complete and in the job, but says nothing clear of the body or the target.
+    Unclear(Error),
+    /// There is no memory to keep its beginning.
+    NoMemory,
+}
+
+/// In a box, so that the ordinary result is a register: an error by value would cost each request 20 instructions.
+type HeadResult = Result<Parsed, Box<HeadError>>;
+
+impl Wire {
+    /// Before the first head.
+    #[inline]
+    pub fn new(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Http => Self::Http(Progress::default()),
+        }
+    }
+
+    /// Reads a head from the thread's input, or more of the one whose beginning is in `kept`. When it is complete, it is in the job
+    /// with its framing, and the input begins with what follows it. Otherwise all bytes are in `kept`.
+    #[inline(always)] // each request comes through the one caller
+    pub fn read_head(&mut self, kept: &mut Option<Box<Kept>>, ctx: &mut ThreadCtx) -> HeadResult {
+        match self {
+            Self::Http(progress) => {
+                let parsed = match kept.take() {
+                    None => read_http(progress, kept, ctx),
+                    Some(begun) => read_more_http(progress, begun, kept, ctx),
+                };
+                // In one place, so that it is compiled into its caller.
+                if matches!(parsed, Ok(Parsed::Complete)) { frame_http(ctx) } else { parsed }
+            }
+        }
+    }
+
+    /// How the answer to this request goes over the wire; as the newest clients have it where no head could be parsed.
+    #[inline]
+    pub fn terms(&self, head: Option<HeadView<'_>>, persistent: bool) -> Terms {
+        match self {
+            Self::Http(_) => head.map_or_else(Terms::default, |head| Terms::of(head, persistent)),
+        }
+    }
+
+    /// A decoder for a body with this framing.
+    pub fn decoder(&self, framing: &Framing) -> BodyDecoder {
+        match self {
+            Self::Http(_) => {
+                BodyDecoder::Http { decoder: Decoder::new(framing.length, TRAILER_MAX), is_awaited: framing.expect_continue }
+            }
+        }
+    }
+
+    /// The request as a client would send it now, and the bytes after it; `None` when its body is in a file, when it is too large
+    /// or when there is no memory for a copy.
+    pub fn raw(&self, queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
+        match self {
+            Self::Http(_) => raw_http(queued, rest),
+        }
+    }
+}
+
+#[inline(always)]
+fn read_http(progress: &mut Progress, kept: &mut Option<Box<Kept>>, ctx: &mut ThreadCtx) -> HeadResult {
+    let rest = ctx.input.rest();
+    let (rules, job) = (&ctx.rules, &mut ctx.job);
+    // The verdict does not depend on where the input was cut.
+    let window = &rest[..rest.len().min(rules.head_max)];
+    let mut begun = Progress::default();
+    match ctx.blocks.resume(&mut job.head, window, &rules.head, &mut begun) {
+        Ok(Parsed::Complete) => {
+            let start = ctx.input.at();
+            job.own.clear();
+            job.at = start..start + job.head.len;
+            ctx.input.used(job.head.len);
+            Ok(Parsed::Complete)
+        }
+        Ok(Parsed::Partial) if window.len() >= rules.head_max => Err(bad(Error::HeadTooLong(rules.head_max))),
+        Ok(Parsed::Partial) => match Leased::copy(window, &ctx.memory) {
+            Some(bytes) => {
+                *progress = begun;
+                *kept = Some(Box::new(Kept::Partial(bytes)));
+                ctx.input.forget();
+                Ok(Parsed::Partial)
+            }
+            None => Err(Box::new(HeadError::NoMemory)),
+        },
+        Err(error) => Err(bad(error)),
+    }
+}
+
+#[cold]
+fn read_more_http(
+    progress: &mut Progress,
+    mut begun: Box<Kept>,
+    kept: &mut Option<Box<Kept>>,
+    ctx: &mut ThreadCtx,
+) -> HeadResult {
+    let Kept::Partial(bytes) = &mut *begun else { unreachable!("bytes that may be a request are taken first") };
+    let (rules, job, before) = (&ctx.rules, &mut ctx.job, bytes.len());
+    let more = ctx.input.rest();
+    let more = &more[..more.len().min(rules.head_max - before)];
+    if !bytes.push(more, &ctx.memory) {
+        return Err(Box::new(HeadError::NoMemory));
+    }
+    match ctx.blocks.resume(&mut job.head, bytes, &rules.head, progress) {
+        Ok(Parsed::Complete) => {
+            let len = job.head.len;
+            ctx.input.used(len - before);
+            job.own = take(bytes).into_bytes();
+            job.own.truncate(len);
+            *progress = Progress::default();
+            Ok(Parsed::Complete)
+        }
+        Ok(Parsed::Partial) if bytes.len() >= rules.head_max => Err(bad(Error::HeadTooLong(rules.head_max))),
+        Ok(Parsed::Partial) => {
+            *kept = Some(begun);
+            ctx.input.forget();
+            Ok(Parsed::Partial)
+        }
+        Err(error) => Err(bad(error)),
+    }
+}
+
+/// Decides about body and keep-alive of the head that is complete.
+#[inline(always)]
+fn frame_http(ctx: &mut ThreadCtx) -> HeadResult {
+    let job = &mut ctx.job;
+    match ctx.blocks.framing(&job.head, job.bytes(ctx.input.bytes())) {
+        Ok((framing, block)) => {
+            (job.framing, job.block) = (framing, block);
+            Ok(Parsed::Complete)
+        }
+        Err(error) => Err(Box::new(HeadError::Unclear(error))),
+    }
+}
+
+#[cold]
+fn bad(error: Error) -> Box<HeadError> {
+    Box::new(HeadError::Bad(error))
+}
+
+fn raw_http(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
+    let body: &[u8] = match &queued.body {
+        RequestBody::Empty => &[],
+        RequestBody::Memory(bytes) => bytes,
+        RequestBody::File(_) => return None,
+    };
+    let (size, end) = match queued.framing.length {
+        Length::None | Length::Known(_) => (String::new(), ""),
+        // Its chunks are decoded already: one chunk replaces them.
+        Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
+        Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
+    };
+    let parts = [&queued.own, size.as_bytes(), body, end.as_bytes(), rest];
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut raw = Vec::new();
+    if len > INPUT_MAX || !reserve(&mut raw, len) {
+        return None;
+    }
+    parts.iter().for_each(|part| raw.extend_from_slice(part));
+    Some(raw)
+}
+
+/// The decoder of a body.
+#[derive(Debug)]
+pub enum BodyDecoder {
+    /// Of HTTP.
+    Http {
+        /// The decoder of its framing.
+        decoder: Decoder,
+        /// Whether the client may wait for `100 Continue` before it sends the first byte.
+        is_awaited: bool,
+    },
+}
+
+/// What a decoder wants sent to the client, so that it sends the body, or more of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// `100 Continue` (RFC 9110 section 10.1.1).
+    Continue,
+}
+
+impl Prompt {
+    /// Appends it to `out`.
+    pub fn render(self, out: &mut Vec<u8>) {
+        match self {
+            Self::Continue => out.extend_from_slice(CONTINUE),
+        }
+    }
+}
+
+impl BodyDecoder {
+    /// As [`Decoder::decode`].
+    pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
+        match self {
+            Self::Http { decoder, .. } => decoder.decode(input),
+        }
+    }
+
+    /// What is to be sent now, when all that has come is decoded, and more is needed; `input`: the bytes that have come last.
+    pub fn prompt(&mut self, input: &[u8]) -> Option<Prompt> {
+        match self {
+            // A client that has begun does not wait.
+            Self::Http { is_awaited, .. } => (take(is_awaited) && input.is_empty()).then_some(Prompt::Continue),
+        }
+    }
+
+    /// As [`Decoder::left`].
+    pub fn left(&self) -> Option<u64> {
+        match self {
+            Self::Http { decoder, .. } => decoder.left(),
+        }
+    }
+
+    /// As [`Decoder::pass`].
+    pub fn pass(&mut self, count: u64) {
+        match self {
+            Self::Http { decoder, .. } => decoder.pass(count),
+        }
+    }
+}
