@@ -126,8 +126,8 @@ fn a_request_whose_client_left_while_it_waited_in_the_queue_of_all_workers_is_no
         }
         let slow = occupy(&server, 2);
         clients.iter_mut().for_each(send_counted);
-        let lent = WAITING * (round + 1);
-        wait_for("all in the queue", SOON, || (server.log().text().matches("lent a request").count() >= lent).then_some(()));
+        let handed = WAITING * (round + 1);
+        wait_for("all in the queue", SOON, || (server.log().text().matches("handed a request").count() >= handed).then_some(()));
         let stayed = half_leave(address, clients);
         server.open_gate("gate");
         check(&server, stayed, round + 1);

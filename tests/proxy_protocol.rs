@@ -23,9 +23,9 @@ const REQUEST: &str = "GET / HTTP/1.1\r\nHost: front\r\n\r\n";
 
 /// The server of the tests; its application says whom it sees.
 fn server(options: &[&str]) -> Server {
-    let server = Server::new("lending").workers(2).options(["--keep-alive", "60"]).options(options);
+    let server = Server::new("handoff").workers(2).options(["--keep-alive", "60"]).options(options);
     let temp = server.temp().display().to_string();
-    server.env("LENDING_DIR", temp)
+    server.env("HANDOFF_DIR", temp)
 }
 
 /// With an access log; its file.
@@ -228,11 +228,11 @@ fn a_connection_that_changes_its_worker_keeps_its_client() {
     // With a request, from a worker that is busy.
     let mut slow = begun(&server, LINE);
     slow.send("GET /?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
-    wait_for("a lent request", SOON, || {
+    wait_for("a request that was handed over", SOON, || {
         for (client, expected) in &mut clients {
             assert_eq!(&seen(&client.get("/")), expected);
         }
-        server.log().find(&["lent a request of 192.0.2.7"]).map(drop)
+        server.log().find(&["handed a request of 192.0.2.7"]).map(drop)
     });
     server.open_gate("gate");
     assert_eq!(seen(&slow.response()), named());

@@ -81,7 +81,7 @@ fn nothing_is_begun_after_it_and_what_has_come_is_answered_503() {
 #[test]
 fn what_waits_between_the_workers_is_answered_503() {
     for threads in [1, 2] {
-        let mut server = server("lending", "LENDING_DIR", &["--threads", &threads.to_string()]).workers(2).start();
+        let mut server = server("handoff", "HANDOFF_DIR", &["--threads", &threads.to_string()]).workers(2).start();
         let workers = server.workers();
         let mut clients: Vec<(Client, String)> = Vec::new();
         let count =
@@ -107,7 +107,7 @@ fn what_waits_between_the_workers_is_answered_503() {
         for (client, _) in &mut clients {
             client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
         }
-        wait_for("some in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 4).then_some(()));
+        wait_for("some in the queue", SOON, || (server.log().text().matches("handed a request").count() >= 4).then_some(()));
         stop(&server, Signal::SIGINT);
         server.open_gate("gate");
         for client in &mut slow {

@@ -298,7 +298,7 @@ fn workers_with_other_messages_in_their_queue_hand_nothing_over_and_empty_it() {
         wait_for("the request to run", SOON, || entered.exists().then_some(()));
     }
     waiting.send("GET / HTTP/1.1\r\nHost: test\r\n\r\n");
-    server.log().wait(&["lent a request"]);
+    server.log().wait(&["handed a request"]);
     server.signal(Signal::SIGTTOU);
     server.log().wait(&["worker 1 is told to leave (Retire)"]);
 

@@ -31,7 +31,7 @@ pub struct Child {
     pub stacks: File,
     /// The logs of its generation.
     pub logs: Option<Arc<Logs>>,
-    /// Whether it lends its connections through another queue than the server's.
+    /// Whether it hands its connections over through another queue than the server's.
     pub other_queue: bool,
     /// What it has said.
     conduct: Conduct,

@@ -32,7 +32,7 @@ impl fmt::Display for Purpose {
             Self::Listener => "a listening socket",
             Self::Channel => "the channel to the master",
             Self::Signals => "a pipe of the signal handlers",
-            Self::Queue => "the queue of lent connections",
+            Self::Queue => "the hand-off queue",
             Self::Log => "a log",
         })
     }

@@ -269,7 +269,7 @@ def cut_queue():
 
 
 def queue_garbage():
-    """Packets that no worker lends: empty ones, nonsense, directories, polls, files in memory, listening sockets, the queue itself."""
+    """Packets that no worker hands over: empty ones, nonsense, directories, polls, files in memory, listening sockets, the queue itself."""
     ends = [s for s in sockets() if s.type == socket.SOCK_SEQPACKET]
     ends = [s for s in ends if s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != CHANNEL_BUFFER]
     things = [os.open("/", os.O_RDONLY), os.memfd_create("x"), select.epoll().fileno(), *os.pipe(), *(s.fileno() for s in ends)]

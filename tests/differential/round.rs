@@ -36,7 +36,7 @@ pub struct Round {
     max_requests: usize,
     max_queue: Option<usize>,
     /// Whether workers hand connections over to each other.
-    lends: bool,
+    hands_off: bool,
     /// Whether the kernel holds a connection until its first bytes are there.
     defers: bool,
     habits: Habits,
@@ -79,7 +79,7 @@ impl Round {
             max_requests,
             max_queue: random.percent(8).then(|| random.between(0, 4)),
             // A worker that leaves and cannot hand its connections over closes them.
-            lends: disturbed || max_requests > 0 || random.percent(50),
+            hands_off: disturbed || max_requests > 0 || random.percent(50),
             defers: random.percent(70),
             habits: Habits { mostly, writes: random.percent(70) },
             clients: random.pick(&[8, 16, 24, 48]),
@@ -103,7 +103,7 @@ impl Round {
             "--limit-request-line=16384".to_owned(),
         ];
         options.extend(self.max_queue.map(|count| format!("--max-queue={count}")));
-        if !self.lends {
+        if !self.hands_off {
             options.push("--no-lending".to_owned());
         }
         if !self.defers {

@@ -74,7 +74,7 @@ impl EventLoop {
         self.owner = ctx.thread;
     }
 
-    pub fn lay_down(&mut self, token: Token, work: &Work, _: &mut ThreadCtx) {
+    pub fn prepare_publish(&mut self, token: Token, work: &Work, _: &mut ThreadCtx) {
         self.calling = token;
         self.kept_back = matches!(work, Work::Desk);
         self.touch();
@@ -125,7 +125,7 @@ impl EventLoop {
     fn lay_on_desk(&mut self, thread: ThreadId, token: Token, ctx: &mut ThreadCtx) {
         self.touch();
         assert_eq!(ctx.job.take(), Some(token));
-        self.desks.lay(thread, token, Box::new(QueuedRequest(token)));
+        self.desks.put(thread, token, Box::new(QueuedRequest(token)));
     }
 
     /// Requests that wait for the interpreter go to another worker, or wait for a permit again; returns whether there were any.
@@ -139,7 +139,7 @@ impl EventLoop {
             };
             match self.desks.take_back(thread, token, |_| wanted) {
                 OnDesk::Begun => {}
-                OnDesk::Lies => self.given.push((thread, token)),
+                OnDesk::Waits => self.given.push((thread, token)),
                 OnDesk::Back(_) if self.world.plan.desks == Desked::HandedOver => (cleared, _) = (true, self.hand_over(token)),
                 OnDesk::Back(queued) => {
                     self.requeued.push(token);

@@ -59,7 +59,7 @@ impl<T> AtomicCell<Option<T>> {
     pub fn store(&self, value: Option<T>) {
         let full = value.is_some();
         let before = self.value.replace(Some(value)).flatten();
-        assert!(before.is_none(), "a loop was laid on another");
+        assert!(before.is_none(), "a loop was put on another");
         self.full.swap(full, AcqRel);
     }
 

@@ -77,7 +77,7 @@ impl Server {
     pub(super) fn mend_queue(&mut self) -> std::io::Result<()> {
         if self.queue.is_shut_down() {
             self.queue = Queue::new()?;
-            self.log().warning(format_args!("the queue of lent connections was shut down; new workers get another one"));
+            self.log().warning(format_args!("the hand-off queue was shut down; new workers get another one"));
         }
         Ok(())
     }

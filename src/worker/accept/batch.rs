@@ -13,7 +13,7 @@ const MOST: usize = 16;
 const PROBE: i32 = 16;
 
 /// The cost of a failed try, in iterations of the loop.
-const IN_VAIN: i32 = 4;
+const FAILED_COST: i32 = 4;
 
 /// When savings exceed costs by this, or costs exceed savings, the number changes; in iterations of the loop.
 const ENOUGH: i32 = 8;
@@ -40,18 +40,18 @@ impl AcceptBatch {
         self.size
     }
 
-    /// Notes a wake with `accepted` connections; `in_vain`: one more try failed.
-    pub fn note(&mut self, accepted: usize, in_vain: bool) {
+    /// Notes a wake with `accepted` connections; `failed`: one more try failed.
+    pub fn note(&mut self, accepted: usize, failed: bool) {
         if self.size == 1 {
-            self.saved = if in_vain { 0 } else { self.saved + 1 };
+            self.saved = if failed { 0 } else { self.saved + 1 };
             if self.saved >= PROBE {
                 // One failed try is enough to go back.
-                *self = Self { size: 2, saved: IN_VAIN - ENOUGH };
+                *self = Self { size: 2, saved: FAILED_COST - ENOUGH };
             }
             return;
         }
         let others = i32::try_from(accepted).unwrap_or(i32::MAX).saturating_sub(1);
-        self.saved = (self.saved + others - if in_vain { IN_VAIN } else { 0 }).min(ENOUGH);
+        self.saved = (self.saved + others - if failed { FAILED_COST } else { 0 }).min(ENOUGH);
         if self.saved <= -ENOUGH {
             *self = Self { size: self.size / 2, saved: 0 };
         } else if self.saved >= ENOUGH && self.size < MOST {
@@ -67,23 +67,23 @@ mod tests {
     /// Failed tries and wakes of a worker whose wakes find so many connections each, after it has adapted to them.
     fn tries(waiting: usize, wakes: u32) -> (u32, usize) {
         let mut batch = AcceptBatch::default();
-        let (mut in_vain, mut accepted) = (0, 0);
+        let (mut failed, mut accepted) = (0, 0);
         for wake in 0..2 * wakes {
             let took = batch.size().min(waiting);
             let vain = took < batch.size();
             batch.note(took, vain);
             if wake >= wakes {
-                in_vain += u32::from(vain);
+                failed += u32::from(vain);
                 accepted += took;
             }
         }
-        (in_vain, accepted)
+        (failed, accepted)
     }
 
     #[test]
     fn connections_that_come_one_by_one_cost_few_failed_tries() {
-        let (in_vain, accepted) = tries(1, 1_000);
-        assert!((1..=1_000 / PROBE as u32).contains(&in_vain), "{in_vain}");
+        let (failed, accepted) = tries(1, 1_000);
+        assert!((1..=1_000 / PROBE as u32).contains(&failed), "{failed}");
         assert_eq!(accepted, 1_000);
     }
 

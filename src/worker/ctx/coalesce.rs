@@ -53,7 +53,7 @@ impl ThreadCtx {
         let claim = &answer.link.claim;
         if std::mem::replace(&mut answer.begun, true) {
             match answer.block_buffer.put(&mut self.out) {
-                Put::Lies(bytes) => return bytes < COALESCE_MAX,
+                Put::Buffered(bytes) => return bytes < COALESCE_MAX,
                 Put::Full | Put::Flushed => return false,
                 Put::Closed => {}
             }

@@ -44,7 +44,7 @@ impl EventLoop {
         if let Some(connection) = self.find(token) {
             connection.lie_on_desk(thread, &queued, ctx);
         }
-        self.desks.lay(thread, token, queued);
+        self.desks.put(thread, token, queued);
     }
 
     /// Plans a check: a thread of this worker may wait for the interpreter from now on.
@@ -68,8 +68,8 @@ impl EventLoop {
                 OnDesk::Begun => self.calls.begun(thread, token),
                 OnDesk::Back(queued) => self.hand_over_from_desk((thread, token), queued, ctx),
                 // As for one that waits for a permit.
-                OnDesk::Lies if is_wanted && self.handoff.hands_over && self.is_blocked(now) => self.refuse_soon(token, now),
-                OnDesk::Lies => {}
+                OnDesk::Waits if is_wanted && self.handoff.hands_over && self.is_blocked(now) => self.refuse_soon(token, now),
+                OnDesk::Waits => {}
             }
         }
         self.handoff.desks = (self.handoff.has_others() && self.calls.has_desks()).then_some(now + AGAIN_MS);

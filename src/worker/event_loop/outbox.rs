@@ -10,7 +10,7 @@ use super::EventLoop;
 impl EventLoop {
     /// Prepares the outbox for this work, for which the loop will be put on the table.
     #[inline]
-    pub fn lay_down(&mut self, token: Token, work: &Work, ctx: &mut ThreadCtx) {
+    pub fn prepare_publish(&mut self, token: Token, work: &Work, ctx: &mut ThreadCtx) {
         if !ctx.send.outbox.is_empty() {
             // While handlers of signals run, nobody may be there to take the loop.
             if matches!(work, Work::Signals) || ctx.send.is_due(ctx.clock.ns()) {

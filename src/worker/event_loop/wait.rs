@@ -60,12 +60,12 @@ impl EventLoop {
     fn poll(&mut self, timeout: Option<Duration>) -> io::Result<()> {
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => Ok(()),
-            Err(error) => self.poll_in_vain(&error),
+            Err(error) => self.poll_failed(&error),
         }
     }
 
     #[cold]
-    fn poll_in_vain(&mut self, error: &io::Error) -> io::Result<()> {
+    fn poll_failed(&mut self, error: &io::Error) -> io::Result<()> {
         if error.kind() != io::ErrorKind::Interrupted {
             return Err(replaced(&format_args!("the loop cannot wait for events ({error})")));
         }

@@ -23,10 +23,10 @@ const ROOM: usize = 17 * 1024;
 
 /// Blocks of one stream on their way to the client.
 #[derive(Debug, Default)]
-pub struct BlockBuffer(Mutex<Lying>);
+pub struct BlockBuffer(Mutex<Buffered>);
 
 #[derive(Debug, Default)]
-struct Lying {
+struct Buffered {
     state: BufferState,
     bytes: Vec<u8>,
 }
@@ -45,7 +45,7 @@ enum BufferState {
 /// The result of putting a block into the buffer.
 pub enum Put {
     /// It is in the block buffer, which has so many bytes now.
-    Lies(usize),
+    Buffered(usize),
     /// It is not: there is no room.
     Full,
     /// It is not: the buffer is closed.
@@ -55,23 +55,23 @@ pub enum Put {
 }
 
 impl BlockBuffer {
-    fn with<T>(&self, act: impl FnOnce(&mut Lying) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Buffered) -> T) -> T {
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Opens it: the loop is about to be put on the table.
     pub fn open(&self) {
-        self.with(|lying| lying.state = BufferState::Open);
+        self.with(|buffered| buffered.state = BufferState::Open);
     }
 
     /// Takes the bytes out of `out` if it is open and has room. The buffer never grows: the application decides how much it gives
     /// to `write()`.
     pub fn put(&self, out: &mut Vec<u8>) -> Put {
-        self.with(|lying| match lying.state {
-            BufferState::Open if out.len() > lying.bytes.capacity() - lying.bytes.len() => Put::Full,
+        self.with(|buffered| match buffered.state {
+            BufferState::Open if out.len() > buffered.bytes.capacity() - buffered.bytes.len() => Put::Full,
             BufferState::Open => {
-                lying.bytes.append(out);
-                Put::Lies(lying.bytes.len())
+                buffered.bytes.append(out);
+                Put::Buffered(buffered.bytes.len())
             }
             BufferState::Closed => Put::Closed,
             BufferState::Flushed => Put::Flushed,
@@ -80,38 +80,38 @@ impl BlockBuffer {
 
     /// Closes it and puts its contents before those of `out`, unless they were taken.
     fn withdraw(&self, out: &mut Vec<u8>) -> WritePath {
-        self.with(|lying| {
-            if lying.state == BufferState::Flushed {
+        self.with(|buffered| {
+            if buffered.state == BufferState::Flushed {
                 return WritePath::Flushed;
             }
-            lying.state = BufferState::Closed;
-            lying.bytes.append(out);
-            std::mem::swap(&mut lying.bytes, out);
+            buffered.state = BufferState::Closed;
+            buffered.bytes.append(out);
+            std::mem::swap(&mut buffered.bytes, out);
             WritePath::Free
         })
     }
 
     /// Closes it and takes its contents, which go before the bytes that have no room.
     fn clear(&self) -> WritePath {
-        self.with(|lying| {
-            if lying.state == BufferState::Flushed {
+        self.with(|buffered| {
+            if buffered.state == BufferState::Flushed {
                 return WritePath::Flushed;
             }
-            lying.state = BufferState::Closed;
-            WritePath::After(std::mem::take(&mut lying.bytes))
+            buffered.state = BufferState::Closed;
+            WritePath::After(std::mem::take(&mut buffered.bytes))
         })
     }
 
     /// Closes it and puts its contents before those of `out`; `spare` is the memory for the next time.
     pub fn collect(&self, out: &mut Vec<u8>, spare: &mut Vec<u8>) {
-        self.with(|lying| {
-            lying.state = BufferState::Closed;
-            if !lying.bytes.is_empty() {
-                lying.bytes.append(out);
-                std::mem::swap(&mut lying.bytes, out);
+        self.with(|buffered| {
+            buffered.state = BufferState::Closed;
+            if !buffered.bytes.is_empty() {
+                buffered.bytes.append(out);
+                std::mem::swap(&mut buffered.bytes, out);
             }
-            if lying.bytes.capacity() > 0 {
-                *spare = std::mem::take(&mut lying.bytes);
+            if buffered.bytes.capacity() > 0 {
+                *spare = std::mem::take(&mut buffered.bytes);
                 spare.clear();
             }
         });
@@ -119,19 +119,19 @@ impl BlockBuffer {
 
     /// Takes the contents; nothing more is added until it is opened again.
     pub fn take(&self) -> Vec<u8> {
-        self.with(|lying| {
-            lying.state = BufferState::Flushed;
-            std::mem::take(&mut lying.bytes)
+        self.with(|buffered| {
+            buffered.state = BufferState::Flushed;
+            std::mem::take(&mut buffered.bytes)
         })
     }
 
     /// Gives it memory. Without any it is closed, and each block is sent at once.
     pub fn supply(&self, spare: &mut Vec<u8>) {
-        self.with(|lying| {
-            if lying.state == BufferState::Open && lying.bytes.capacity() == 0 {
-                lying.bytes = std::mem::take(spare);
-                if lying.bytes.try_reserve_exact(COALESCE_MAX + ROOM).is_err() {
-                    lying.state = BufferState::Closed;
+        self.with(|buffered| {
+            if buffered.state == BufferState::Open && buffered.bytes.capacity() == 0 {
+                buffered.bytes = std::mem::take(spare);
+                if buffered.bytes.try_reserve_exact(COALESCE_MAX + ROOM).is_err() {
+                    buffered.state = BufferState::Closed;
                 }
             }
         });
@@ -160,13 +160,13 @@ pub enum WritePath {
 impl Coalescing<'_> {
     /// Takes the bytes out of `out` if they may wait; otherwise puts the earlier contents before them in it. When the caller has
     /// to keep bytes then, the block buffer stays empty, since nothing more is added to it.
-    pub fn lay(&mut self, out: &mut Vec<u8>) -> WritePath {
+    pub fn coalesce(&mut self, out: &mut Vec<u8>) -> WritePath {
         if !std::mem::replace(self.begun, true) {
             return WritePath::Free;
         }
         match self.block_buffer.put(out) {
-            Put::Lies(bytes) if bytes < COALESCE_MAX => WritePath::Coalesced,
-            Put::Lies(_) => self.block_buffer.withdraw(out),
+            Put::Buffered(bytes) if bytes < COALESCE_MAX => WritePath::Coalesced,
+            Put::Buffered(_) => self.block_buffer.withdraw(out),
             Put::Full => self.block_buffer.clear(),
             Put::Closed => WritePath::Free,
             Put::Flushed => WritePath::Flushed,
@@ -183,11 +183,11 @@ mod tests {
         let block_buffer = BlockBuffer::default();
         block_buffer.open();
         block_buffer.supply(&mut Vec::new());
-        let room = block_buffer.with(|lying| lying.bytes.capacity());
+        let room = block_buffer.with(|buffered| buffered.bytes.capacity());
         let mut large = vec![b'x'; 2 * room];
-        assert!(matches!(block_buffer.put(&mut b"first".to_vec()), Put::Lies(5)));
+        assert!(matches!(block_buffer.put(&mut b"first".to_vec()), Put::Buffered(5)));
         let mut begun = true;
-        let way = Coalescing { block_buffer: &block_buffer, begun: &mut begun }.lay(&mut large);
+        let way = Coalescing { block_buffer: &block_buffer, begun: &mut begun }.coalesce(&mut large);
         assert!(matches!(way, WritePath::After(before) if before == b"first"));
         assert_eq!(large.len(), 2 * room, "the caller sends it from where it is");
         assert!(matches!(block_buffer.put(&mut large), Put::Closed));

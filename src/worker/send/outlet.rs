@@ -39,7 +39,7 @@ impl Outlet for SocketOutlet<'_> {
             && !self.link.has_unsent(self.output)
             && !self.behind
         {
-            match coalescing.lay(out) {
+            match coalescing.coalesce(out) {
                 WritePath::Coalesced => return Ok(()),
                 WritePath::Free => {}
                 WritePath::After(bytes) => before = bytes,

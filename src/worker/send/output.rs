@@ -132,12 +132,12 @@ fn written(result: io::Result<usize>) -> io::Result<Option<usize>> {
     match result {
         Ok(0) => Err(io::ErrorKind::WriteZero.into()),
         Ok(sent) => Ok(Some(sent)),
-        Err(error) => in_vain(error),
+        Err(error) => nothing_sent(error),
     }
 }
 
 #[cold]
-fn in_vain(error: io::Error) -> io::Result<Option<usize>> {
+fn nothing_sent(error: io::Error) -> io::Result<Option<usize>> {
     match error.kind() {
         io::ErrorKind::WouldBlock => Ok(None),
         io::ErrorKind::Interrupted => Ok(Some(0)),

@@ -10,18 +10,18 @@ use super::thread_id::ThreadId;
 use crate::worker::connection::Token;
 use crate::worker::job::QueuedRequest;
 
-type Laid = (Token, Box<QueuedRequest>);
+type Assigned = (Token, Box<QueuedRequest>);
 
 /// The desks of all threads; clones are the same ones.
 #[derive(Clone)]
-pub struct Desks(Arc<Vec<Mutex<Option<Laid>>>>);
+pub struct Desks(Arc<Vec<Mutex<Option<Assigned>>>>);
 
 /// The state of a request at a desk.
 pub enum OnDesk {
     /// Its thread has taken it.
     Begun,
     /// It waits.
-    Lies,
+    Waits,
     /// It was taken back.
     Back(Box<QueuedRequest>),
 }
@@ -32,13 +32,13 @@ impl Desks {
         Self(Arc::new((0..threads).map(|_| Mutex::new(None)).collect()))
     }
 
-    fn of(&self, thread: ThreadId) -> MutexGuard<'_, Option<Laid>> {
+    fn of(&self, thread: ThreadId) -> MutexGuard<'_, Option<Assigned>> {
         self.0[thread.0].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a request to a thread. A thread has at most one: it gets the next one when it has begun the last, or has found it
     /// gone.
-    pub fn lay(&self, thread: ThreadId, token: Token, queued: Box<QueuedRequest>) {
+    pub fn put(&self, thread: ThreadId, token: Token, queued: Box<QueuedRequest>) {
         let before = self.of(thread).replace((token, queued));
         debug_assert!(before.is_none(), "a request on another");
     }
@@ -50,12 +50,12 @@ impl Desks {
 
     /// Takes this connection's request back if it still waits and `may` agrees.
     pub fn take_back(&self, thread: ThreadId, token: Token, may: impl FnOnce(&QueuedRequest) -> bool) -> OnDesk {
-        let mut laid = self.of(thread);
-        match laid.take_if(|(other, _)| *other == token) {
+        let mut assigned = self.of(thread);
+        match assigned.take_if(|(other, _)| *other == token) {
             None => OnDesk::Begun,
             Some((token, queued)) if !may(&queued) => {
-                *laid = Some((token, queued));
-                OnDesk::Lies
+                *assigned = Some((token, queued));
+                OnDesk::Waits
             }
             Some((_, queued)) => OnDesk::Back(queued),
         }

@@ -285,7 +285,7 @@ impl ThreadHandle {
                 }
             }
             let rest = !matches!(work, Work::Desk);
-            event_loop.lay_down(token, &work, ctx);
+            event_loop.prepare_publish(token, &work, ctx);
             let epoch = self.publish(event_loop, ctx.clock.ns());
             let served = self.serve(work, ctx);
             let Some(back) = self.group.take(epoch) else {

@@ -50,10 +50,12 @@ pub(super) const ROWS: &[Opt] = &[
     },
     Opt {
         name: "no-lending",
+        aliases: &["no-handoff"],
         kind: ValueKind::Flag,
         default: Some("false"),
-        help: "Keep every connection in the worker that has accepted it. Without this, a worker that is busy lends the connection of \
-               a request that would have to wait to a worker that is free, and a worker that leaves hands over its idle connections.",
+        help: "Keep every connection in the worker that has accepted it. Without this, a worker that is busy hands the \
+               connection of a request that would have to wait over to a worker that is free, and a worker that leaves hands over \
+               its idle connections.",
         section: Section::Workers,
         set: Some(|s, v| value::flag(v).map(|flag| s.no_lending = flag)),
         ..ROW

@@ -57,7 +57,7 @@ fn quick_requests_do_not_wait_for_slow_ones() {
     /// A machine with nothing else to do stays far below this.
     const QUICK: Duration = Duration::from_millis(10);
     let measure = |options: &[&str]| {
-        let server = Server::new("lending").workers(WORKERS).options(["--threads", "1", "--keep-alive", "60"]).options(options);
+        let server = Server::new("handoff").workers(WORKERS).options(["--threads", "1", "--keep-alive", "60"]).options(options);
         let server = server.start();
         let time = open_loop(server.address(), 1000);
         server.stop();
@@ -65,8 +65,12 @@ fn quick_requests_do_not_wait_for_slow_ones() {
         time
     };
     let kept = measure(&["--no-lending"]);
-    assert!(kept > QUICK * 4, "without lending it is no better: {kept:?}");
+    assert!(kept > QUICK * 4, "without the hand-off it is no better: {kept:?}");
     // On a slow machine nothing is quick, but much quicker than without.
     let is_quick = |time: Duration| time < QUICK || time < kept / 4;
-    assert!((0..TRIES).any(|_| is_quick(measure(&[]))), "lending leaves none of {TRIES} runs below {QUICK:?} or {:?}", kept / 4);
+    assert!(
+        (0..TRIES).any(|_| is_quick(measure(&[]))),
+        "the hand-off leaves none of {TRIES} runs below {QUICK:?} or {:?}",
+        kept / 4
+    );
 }

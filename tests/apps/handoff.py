@@ -1,4 +1,4 @@
-"""Sleeps for `ms`, waits for a gate, answers with its process id and what it was sent. LENDING_DIR holds gates and notes."""
+"""Sleeps for `ms`, waits for a gate, answers with its process id and what it was sent. HANDOFF_DIR holds gates and notes."""
 
 import os
 import time
@@ -6,7 +6,7 @@ from urllib.parse import parse_qs
 
 from notes import Notes
 
-NOTES = Notes("LENDING_DIR")
+NOTES = Notes("HANDOFF_DIR")
 
 
 def application(environ, start_response):

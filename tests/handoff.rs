@@ -22,11 +22,11 @@ const WORKERS: usize = 4;
 const ONE_THREAD: &[&str] = &["--threads", "1"];
 
 fn server(workers: usize, options: &[&str]) -> Server {
-    let server = Server::new("lending").workers(workers).options(["--log-level", "debug"]).options(options);
+    let server = Server::new("handoff").workers(workers).options(["--log-level", "debug"]).options(options);
     let temp = server.temp().display().to_string();
     // The variable gives way to the option of a test. By default a client that waits for the others of its test may lose its
     // connection.
-    server.env("LENDING_DIR", temp).env("TAPSTER_KEEP_ALIVE", "60")
+    server.env("HANDOFF_DIR", temp).env("TAPSTER_KEEP_ALIVE", "60")
 }
 
 /// Waits until so many calls of a worker are at their gate.
@@ -187,7 +187,7 @@ fn requests_of_busy_workers_are_served_by_whoever_is_free_first_and_survive_a_cr
     for client in &mut ones[1..8] {
         client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    wait_for("seven in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 7).then_some(()));
+    wait_for("seven in the queue", SOON, || (server.log().text().matches("handed a request").count() >= 7).then_some(()));
     server.open_gate("one");
     assert!(ones[0].is_closed(), "its worker is dead");
     for client in &mut ones[1..8] {
@@ -223,7 +223,7 @@ fn what_is_in_the_queue_is_answered_at_a_stop() {
     for (client, _) in &mut clients {
         client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    wait_for("ten in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 10).then_some(()));
+    wait_for("ten in the queue", SOON, || (server.log().text().matches("handed a request").count() >= 10).then_some(()));
     server.signal(Signal::SIGTERM);
     wait_for_last_calls(&address);
     server.open_gate("gate");
@@ -257,7 +257,7 @@ fn what_is_in_the_queue_at_a_stop_is_answered_by_workers_without_connections_of_
     for (client, _) in &mut clients {
         client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    wait_for("four in the queue", SOON, || (server.log().text().matches("lent a request").count() >= 4).then_some(()));
+    wait_for("four in the queue", SOON, || (server.log().text().matches("handed a request").count() >= 4).then_some(()));
     server.signal(Signal::SIGTERM);
     wait_for_last_calls(&address);
     server.open_gate("gate");
@@ -295,8 +295,8 @@ fn what_finds_no_worker_in_time_is_refused_and_the_queue_is_bounded() {
     let took = began.elapsed();
     assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&took), "{took:?}");
     let text = server.log().text();
-    let lent = text.matches("lent a request").count();
-    assert!((5..40).contains(&lent), "as many as may wait are lent, some are lent again: {lent}");
+    let handed = text.matches("handed a request").count();
+    assert!((5..40).contains(&handed), "as many as may wait are handed over, some twice: {handed}");
     server.open_gate("gate");
     for clients in &mut by_worker {
         assert_eq!(clients[0].response().status, 200);
@@ -323,8 +323,8 @@ fn as_many_requests_wait_between_workers_with_threads_as_in_each() {
     for (client, _) in &mut ones[THREADS..] {
         client.send("GET /waits HTTP/1.1\r\nHost: x\r\n\r\n");
     }
-    let lent = || server.log().text().matches("lent a request").count();
-    wait_for("as many in the shared queue", SOON, || (lent() >= MAX_QUEUE).then_some(()));
+    let handed = || server.log().text().matches("handed a request").count();
+    wait_for("as many in the shared queue", SOON, || (handed() >= MAX_QUEUE).then_some(()));
     server.open_gate("gate");
     let statuses: Vec<u16> = ones[THREADS..].iter_mut().map(|(client, _)| client.response().status).collect();
     let served = statuses.iter().filter(|status| **status == 200).count();
@@ -359,7 +359,7 @@ fn a_reload_closes_no_connection() {
 }
 
 #[test]
-fn without_lending_a_reload_closes_idle_connections() {
+fn without_handoff_a_reload_closes_idle_connections() {
     let server = server(2, &["--no-lending"]).start();
     let mut idle = server.connect();
     assert_eq!(idle.get("/").status, 200);
