@@ -5,6 +5,9 @@ use std::path::Path;
 
 use pyo3_build_config::{InterpreterConfig, PythonImplementation};
 
+/// Set by maturin and setuptools-rust when they build an extension module, and read by pyo3, which links no libpython then.
+const EXTENSION: &str = "PYO3_BUILD_EXTENSION_MODULE";
+
 /// Oldest minor version of Python 3 that is supported.
 const OLDEST_MINOR: u8 = 9;
 
@@ -14,17 +17,23 @@ fn main() {
         return;
     }
     let config = pyo3_build_config::get();
-    if let Err(reason) = embeddable(config) {
+    // An extension module lives in the interpreter that loads it: no library is linked, and it may be a static one.
+    println!("cargo:rerun-if-env-changed={EXTENSION}");
+    let embeds = std::env::var_os(EXTENSION).is_none();
+    if let Err(reason) = supported(config).and_then(|()| if embeds { embeddable(config) } else { Ok(()) }) {
         eprintln!("\nerror: {reason}\n");
         std::process::exit(1);
     }
     pyo3_build_config::use_pyo3_cfgs();
-    // Without a runpath the loader may pick another libpython of the same name, with another prefix.
-    pyo3_build_config::add_libpython_rpath_link_args();
-
     let python = Python::ask(config);
     println!("cargo:rustc-env=BUILD_PYTHON_VERSION={}", python.version);
-    println!("cargo:rustc-env=BUILD_PYTHON_EXECUTABLE={}", python.executable);
+    if embeds {
+        // Without a runpath the loader may pick another libpython of the same name, with another prefix.
+        pyo3_build_config::add_libpython_rpath_link_args();
+        println!("cargo:rustc-env=BUILD_PYTHON_EXECUTABLE={}", python.executable);
+    } else {
+        println!("cargo:rustc-env=BUILD_PYTHON_EXECUTABLE=");
+    }
     println!("cargo:rerun-if-env-changed=PYO3_PYTHON");
 }
 
@@ -54,18 +63,25 @@ impl Python {
     }
 }
 
-/// Why this Python cannot be linked into the server.
-fn embeddable(config: &InterpreterConfig) -> Result<(), String> {
+/// How to have another Python.
+const CHOOSE: &str = "or choose another interpreter with PYO3_PYTHON=/path/to/python3";
+
+/// The Python in words.
+fn shown(config: &InterpreterConfig) -> String {
     let version = config.target_abi().version();
-    let python = match config.executable() {
+    match config.executable() {
         Some(executable) => format!("Python {version} ({executable})"),
         None => format!("Python {version}"),
-    };
-    let choose = "or choose another interpreter with PYO3_PYTHON=/path/to/python3";
+    }
+}
+
+/// Why this Python cannot run the server.
+fn supported(config: &InterpreterConfig) -> Result<(), String> {
+    let (python, choose, version) = (shown(config), CHOOSE, config.target_abi().version());
     match config.target_abi().implementation() {
         PythonImplementation::CPython => {}
         other => {
-            return Err(format!("{python} is {other:?}: Tapster embeds CPython only; install CPython 3.9 or newer, {choose}"));
+            return Err(format!("{python} is {other:?}: Tapster runs CPython only; install CPython 3.9 or newer, {choose}"));
         }
     }
     if (version.major, version.minor) < (3, OLDEST_MINOR) {
@@ -77,6 +93,12 @@ fn embeddable(config: &InterpreterConfig) -> Result<(), String> {
              install the ordinary build of Python {version}, {choose}"
         ));
     }
+    Ok(())
+}
+
+/// Why this Python cannot be linked into the server.
+fn embeddable(config: &InterpreterConfig) -> Result<(), String> {
+    let (python, choose, version) = (shown(config), CHOOSE, config.target_abi().version());
     if !config.shared() {
         return Err(format!(
             "{python} was built without a shared library, which Tapster needs to embed it\n  \

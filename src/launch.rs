@@ -1,58 +1,125 @@
 //! Joins the parts: the command line, the master, the worker and the bridge to Python meet only here.
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 
+use crate::birth;
 use crate::channel::BootError;
-use crate::cli::{self, CliCommand};
+use crate::cli::{self, CliCommand, UsageError};
 use crate::config::gunicorn::{Content, Name, Source};
 use crate::config::{self, Notice, Settings};
 use crate::gunicorn_file;
 use crate::log::escape;
-use crate::master::{self, Outcome, Past, code};
+use crate::master::{self, Outcome, Past, Program, Reread, code};
 use crate::sys::process;
 use crate::worker::{self, LoadContext, Loaded};
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
-pub fn run(args: impl IntoIterator<Item = std::ffi::OsString>) -> i32 {
-    let args: Vec<std::ffi::OsString> = args.into_iter().collect();
-    if let Some((source, own)) = gunicorn_file::order(&args) {
-        return answer(&source, &own);
+pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
+    let args: Vec<OsString> = args.into_iter().collect();
+    match gunicorn_file::order(&args) {
+        Some((source, own)) => answer(&source, &own),
+        None => run_server(Program::embedded(&args), args),
     }
-    let past = match Past::find(&args) {
-        Ok(past) => past,
+}
+
+/// What is to be done with the arguments of a process that an interpreter has started as its user has it.
+#[derive(Debug, PartialEq, Eq)]
+pub enum GuestTask {
+    /// A master serves, which has to be made by [`run_bare`] in an interpreter that has loaded nothing.
+    NeedsMaster,
+    /// It is done, with this exit code.
+    Done(i32),
+}
+
+/// For the package that is installed into an interpreter: does what the arguments ask for, unless that needs a master. Code of the
+/// user may be loaded into this interpreter. `words` are what has started it: an absolute path of the interpreter and the words
+/// that make it this program; `own` are the server's arguments.
+pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
+    let args = named(&words, own.clone());
+    if let Some((source, own)) = gunicorn_file::order(&args) {
+        return GuestTask::Done(answer(&source, &own));
+    }
+    let program = Program::guest(words, own);
+    match parse(&program.command, &args) {
+        Ok(CliCommand::Serve(..) | CliCommand::CheckState(_)) => GuestTask::NeedsMaster,
+        parsed => GuestTask::Done(run_parsed(parsed, None)),
+    }
+}
+
+/// Runs the master in an interpreter that has loaded nothing and runs no more code; the arguments are those of [`run_as_guest`].
+pub fn run_bare(words: Vec<OsString>, own: Vec<OsString>) -> i32 {
+    let args = named(&words, own.clone());
+    run_server(Program::guest(words, own), args)
+}
+
+/// Becomes the worker whose state the descriptor has ([`crate::birth`]), in an interpreter that its user could have started. The
+/// process ends here.
+pub fn run_worker(number: i32) -> ! {
+    match birth::adopt(number) {
+        Ok(boot) => process::exit_now(worker::run(boot, load)),
         Err(why) => {
             complain(&why);
-            return code::FAILED;
+            process::exit_now(code::BOOT)
         }
-    };
-    match cli::parse(args.clone(), &|source, user| execute(&args, source, user)) {
-        Ok(CliCommand::Print(text)) => print(&text),
-        Ok(CliCommand::CheckConfig(settings, notices)) => check(&settings, &notices),
-        Ok(CliCommand::CheckState(settings)) => match master::check_state(&settings) {
+    }
+}
+
+/// The server's own arguments with the name of the program in front: the script or module that the interpreter runs.
+fn named(words: &[OsString], own: Vec<OsString>) -> Vec<OsString> {
+    words.last().cloned().into_iter().chain(own).collect()
+}
+
+/// Runs the command in a process that may become a master.
+fn run_server(program: Program, args: Vec<OsString>) -> i32 {
+    let command = program.command.clone();
+    match Past::find(program) {
+        Ok(past) => {
+            let parsed = parse(&command, &args);
+            run_parsed(parsed, Some((past, Box::new(move || reread(parse(&command, &args))))))
+        }
+        Err(why) => {
+            complain(&why);
+            code::FAILED
+        }
+    }
+}
+
+fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, UsageError> {
+    cli::parse(args.iter().cloned(), &|source, user| execute(command, source, user))
+}
+
+/// Does what the arguments ask for. Without a past of the process, and what a reload asks, they may not ask for a server.
+fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Reread)>) -> i32 {
+    match (parsed, server) {
+        (Ok(CliCommand::Print(text)), _) => print(&text),
+        (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
+        (Ok(CliCommand::CheckState(settings)), _) => match master::check_state(&settings) {
             Ok(answer) => print(&answer),
             Err((why, code)) => {
                 complain(&why);
                 code
             }
         },
-        Ok(CliCommand::Serve(settings, notices)) => {
-            match master::run(*settings, &notices, Box::new(move || reread(&args)), past) {
+        (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) => {
+            match master::run(*settings, &notices, reread, past) {
                 Outcome::Exit(code) => code,
                 // The process does not end by returning: the caller's exit handlers belong to the master.
                 Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
             }
         }
-        Err(error) => {
+        (Ok(CliCommand::Serve(..)), None) => unreachable!("a server is made by those that have a past"),
+        (Err(error), _) => {
             complain(&error.to_string());
             code::USAGE
         }
     }
 }
 
-/// The settings as the same arguments give them now.
-fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<Notice>), String> {
-    match cli::parse(args.iter().cloned(), &|source, user| execute(args, source, user)) {
+/// The settings that the arguments of a server give now.
+fn reread(parsed: Result<CliCommand, UsageError>) -> Result<(Settings, Vec<Notice>), String> {
+    match parsed {
         Ok(CliCommand::Serve(settings, notices)) => Ok((*settings, notices)),
         Ok(CliCommand::Print(_) | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
             Err("the arguments do not start a server any more".into())
@@ -62,8 +129,7 @@ fn reread(args: &[std::ffi::OsString]) -> Result<(Settings, Vec<Notice>), String
 }
 
 /// Has a process of its own execute a gunicorn file: this program once more.
-fn execute(args: &[std::ffi::OsString], source: &Source, user: Option<&str>) -> Result<Content, config::Error> {
-    let this = master::Command::of_this_process(args);
+fn execute(this: &master::Command, source: &Source, user: Option<&str>) -> Result<Content, config::Error> {
     let argv = this.with_option(&format!("{}{}", gunicorn_file::OPTION, source.spelt()));
     let mut command = std::process::Command::new(this.program());
     std::os::unix::process::CommandExt::arg0(&mut command, &argv[0]);
@@ -72,7 +138,7 @@ fn execute(args: &[std::ffi::OsString], source: &Source, user: Option<&str>) -> 
 }
 
 /// Executes a gunicorn file in this process, writes what it has set to standard output, and returns the exit code.
-fn answer(source: &Source, args: &[std::ffi::OsString]) -> i32 {
+fn answer(source: &Source, args: &[OsString]) -> i32 {
     use std::os::fd::AsFd;
 
     // The file may print, and what it prints is not the answer.
@@ -88,7 +154,7 @@ fn answer(source: &Source, args: &[std::ffi::OsString]) -> i32 {
 }
 
 #[cfg(feature = "python")]
-fn names_of(source: &Source, args: &[std::ffi::OsString]) -> Result<Vec<Name>, String> {
+fn names_of(source: &Source, args: &[OsString]) -> Result<Vec<Name>, String> {
     let mut settings = cli::parse_for_file(args).map_err(|error| error.to_string())?;
     if let Some(identity) = master::privileges::resolve(&settings)? {
         identity.assume_for_check().map_err(|error| error.text)?;
@@ -101,11 +167,12 @@ fn names_of(source: &Source, args: &[std::ffi::OsString]) -> Result<Vec<Name>, S
 }
 
 #[cfg(not(feature = "python"))]
-fn names_of(_: &Source, _: &[std::ffi::OsString]) -> Result<Vec<Name>, String> {
+fn names_of(_: &Source, _: &[OsString]) -> Result<Vec<Name>, String> {
     Err(NO_PYTHON.to_owned())
 }
 
-/// Sets the environment that the application expects: `--env`. The working directory is that of its generation already.
+/// Sets the environment that the application expects, where no master has done so: `--env`.
+#[cfg(feature = "python")]
 fn settle(settings: &Settings) -> Result<(), BootError> {
     let failed = |error| BootError { app: false, text: format!("cannot set the variables of --env: {error}") };
     process::set_env(&settings.env).map_err(failed)
@@ -124,7 +191,6 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
     use crate::net::listener::Address;
     use crate::wsgi::{self, AppStart, ListenerEnviron, Wsgi};
 
-    settle(place.settings)?;
     let listeners = place
         .addresses
         .iter()
@@ -146,8 +212,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
 }
 
 #[cfg(not(feature = "python"))]
-fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
-    settle(place.settings)?;
+fn load(_: &LoadContext<'_>) -> Result<Loaded, BootError> {
     Err(BootError { app: true, text: NO_PYTHON.to_owned() })
 }
 

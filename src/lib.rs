@@ -3,6 +3,7 @@
 //! The binary is a thin wrapper around [`run`]. The module map, the life of a request and of a signal are in
 //! ARCHITECTURE.md; `tests/architecture.rs` enforces who may import whom.
 
+pub mod birth;
 pub mod channel;
 pub mod cli;
 pub mod config;
@@ -20,4 +21,4 @@ pub mod worker;
 #[cfg(feature = "python")]
 pub mod wsgi;
 
-pub use launch::run;
+pub use launch::{GuestTask, run, run_as_guest, run_bare, run_worker};

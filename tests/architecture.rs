@@ -64,14 +64,14 @@ const RULES: &[Rule] = &[
     Rule {
         part: "protocol",
         modules: &[],
-        crates: &[],
+        crates: &["serde"],
         not_std: WORLD,
         why: "protocol is bytes in, facts out, as http: no sockets, no clocks, no logs, no configuration",
     },
     Rule {
         part: "config",
         modules: &["protocol"],
-        crates: &["strsim", "toml"],
+        crates: &["serde", "strsim", "toml"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::os::unix::net", "std::process", "std::thread"],
         why: "settings are values: no command-line library, no Python, no system calls",
     },
@@ -139,8 +139,15 @@ const RULES: &[Rule] = &[
         why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",
     },
     Rule {
-        part: "master",
+        part: "birth",
         modules: &["channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot"],
+        crates: &["nix", "serde", "serde_json"],
+        not_std: &["std::thread"],
+        why: "a birth carries what a worker starts with into a new program: it runs neither master nor worker",
+    },
+    Rule {
+        part: "master",
+        modules: &["birth", "channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot"],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],
@@ -160,13 +167,20 @@ const RULES: &[Rule] = &[
         not_std: &["std::net", "std::thread"],
         why: "the command line is spelling and help",
     },
+    Rule {
+        part: "extension",
+        modules: &[],
+        crates: &["pyo3"],
+        not_std: &["std::fs", "std::net", "std::thread"],
+        why: "the extension module is another package: the way from Python into this one, and nothing else",
+    },
 ];
 
 /// Besides the crate's root, the only place where all parts meet, so it may name everything.
 const JOINS: &[&str] = &["launch"];
 
 /// The only folders with unsafe code.
-const UNSAFE: &[&str] = &["sys", "wsgi"];
+const UNSAFE: &[&str] = &["sys", "wsgi", "extension"];
 
 /// A broken rule.
 #[derive(Debug)]
@@ -211,7 +225,12 @@ fn check(file: &str, source: &str, module: &str, crates: &[String]) -> Vec<Findi
     }
     if !UNSAFE.iter().any(|folder| within(module, folder)) {
         for line in &unsafes {
-            find(*line, Kind::Unsafe, "unsafe code".into(), "it is kept in src/sys and src/wsgi, where it is audited");
+            find(
+                *line,
+                Kind::Unsafe,
+                "unsafe code".into(),
+                "it is kept in src/sys, src/wsgi and src/extension, where it is audited",
+            );
         }
     }
     let Some(top) = place.first().filter(|top| !JOINS.contains(&top.as_str())) else { return findings };

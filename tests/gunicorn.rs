@@ -283,9 +283,11 @@ fn the_application_is_served_by_the_files_settings() {
 fn a_reload_executes_the_file_again_and_a_broken_one_changes_nothing() {
     let mut server = server("raw_env = ['WHO=first']\nworkers = 1\n").start();
     let write = |text: &str| fs::write(server.temp().join("gunicorn.conf.py"), text).expect("writable");
+    let old = server.workers();
     write("raw_env = ['WHO=second']\nworkers = 1\n");
     server.signal(Signal::SIGHUP);
     server.log().wait(&["reload done"]);
+    server.wait_for_end_of(&old);
     assert_eq!(server.get("/").text(), "second");
     write("import os\nraise RuntimeError('broken on purpose')\n");
     server.signal(Signal::SIGHUP);

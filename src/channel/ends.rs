@@ -45,6 +45,11 @@ pub fn pair() -> io::Result<(MasterEnd, WorkerEnd)> {
 }
 
 impl WorkerEnd {
+    /// The end of a worker in the program that it became by exec.
+    pub fn adopt(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+
     /// Sends a report; a text that does not fit into a packet is cut in its middle.
     pub fn send(&self, report: &Report) -> io::Result<()> {
         send_packet(&self.0, &report.encode())

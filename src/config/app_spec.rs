@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// What to serve.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub enum AppSpec {
     /// The built-in welcome page.
     #[default]
@@ -20,16 +22,16 @@ pub enum AppSpec {
 }
 
 /// Where application code is.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Code {
     /// A dotted module name.
     Module(String),
     /// A file.
-    File(PathBuf),
+    File(#[serde(with = "super::paths")] PathBuf),
 }
 
 /// The expression after the colon.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Callable {
     /// Attribute path: `obj.attr` is two names.
     pub path: Vec<String>,

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::Protocol;
 
 /// Port of a bind that names none, as in gunicorn.
@@ -16,7 +18,7 @@ const UNIX_PATH_MAX: usize = 107;
 const HOST_MAX: usize = 255;
 
 /// One address to listen on, and the protocol that is spoken there.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// The address.
     pub endpoint: Endpoint,
@@ -25,7 +27,7 @@ pub struct Bind {
 }
 
 /// An address to listen on.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Endpoint {
     /// TCP; the host may be a name, an IPv4 or an IPv6 address (without brackets), empty for all IPv4 addresses.
     Tcp {
@@ -35,7 +37,7 @@ pub enum Endpoint {
         port: u16,
     },
     /// A unix socket.
-    Unix(PathBuf),
+    Unix(#[serde(with = "super::paths")] PathBuf),
     /// An inherited listening descriptor.
     Fd(i32),
 }

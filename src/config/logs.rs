@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// Where a log goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogTarget {
     /// Standard output (`-` of the access log).
     Stdout,
@@ -11,13 +13,13 @@ pub enum LogTarget {
     #[default]
     Stderr,
     /// A file, opened for appending.
-    File(PathBuf),
+    File(#[serde(with = "super::paths")] PathBuf),
     /// The system log that listens at this unix socket (RFC 5424).
-    Syslog(PathBuf),
+    Syslog(#[serde(with = "super::paths")] PathBuf),
 }
 
 /// The access log's format.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum AccessFormat {
     /// gunicorn's `%(...)s` atoms.
     Atoms(String),
@@ -27,16 +29,16 @@ pub enum AccessFormat {
 }
 
 /// How Python's `logging` is set up in the workers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogConfig {
     /// By a file for `logging.config.fileConfig`, or one of JSON for `dictConfig`.
-    File(PathBuf),
+    File(#[serde(with = "super::paths")] PathBuf),
     /// By the JSON of a dict for `dictConfig`.
     Json(String),
 }
 
 /// Severity; the names are gunicorn's.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Level {
     /// Details of single connections.
     Debug,

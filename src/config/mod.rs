@@ -13,6 +13,7 @@ mod merge;
 mod notice;
 pub mod options;
 mod origin;
+mod paths;
 mod print;
 mod settings;
 pub mod signals;

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::proxy::Accept;
 
 use super::app_spec::AppSpec;
@@ -12,11 +14,13 @@ use super::trusted::Trusted;
 use super::warmup::Warmup;
 
 /// How the application's interpreter is set up.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PythonSettings {
     /// Virtual environment: `--venv`, else an active VIRTUAL_ENV.
+    #[serde(with = "super::paths")]
     pub venv: Option<PathBuf>,
     /// Directories put on `sys.path` after the working directory.
+    #[serde(with = "super::paths")]
     pub pythonpath: Vec<PathBuf>,
 }
 
@@ -38,7 +42,9 @@ macro_rules! settings {
 
 settings! {
     /// Everything that the operator has set, checked.
-    #[derive(Clone, Debug, PartialEq)]
+    ///
+    /// A worker that executes itself afresh gets them as JSON ([`crate::birth`]).
+    #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
     pub struct Settings {
         /// What to serve.
         pub app: AppSpec,
@@ -105,6 +111,7 @@ settings! {
         /// for bodies has for 32 connections at once.
         pub body_buffer: usize,
         /// `--chdir`: working directory, changed to before the application is loaded.
+        #[serde(with = "super::paths")]
         pub chdir: Option<PathBuf>,
         /// Interpreter.
         pub python: PythonSettings,
@@ -121,6 +128,7 @@ settings! {
         /// `--log-level`; default info.
         pub log_level: Level,
         /// `--log-syslog`: socket of the system log, for the logs that would go to a standard stream.
+        #[serde(with = "super::paths")]
         pub syslog: Option<PathBuf>,
         /// `--log-config`: how workers set up Python's `logging`.
         pub log_config: Option<LogConfig>,
@@ -131,6 +139,7 @@ settings! {
         /// `-D/--daemon`; default off.
         pub daemon: bool,
         /// `-p/--pid`: file for the process id of the master.
+        #[serde(with = "super::paths")]
         pub pid_file: Option<PathBuf>,
         /// `-u/--user`: name or number.
         pub user: Option<String>,

@@ -1,7 +1,9 @@
 //! `--warmup`: the request that a worker answers to itself before it serves.
 
+use serde::{Deserialize, Serialize};
+
 /// A request without a body.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warmup {
     /// Method token.
     pub method: String,

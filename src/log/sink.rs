@@ -16,6 +16,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -127,6 +128,17 @@ impl Sink {
     fn opened_again(&self, flags: OFlag) -> io::Result<File> {
         let flags = flags | OFlag::O_NOCTTY;
         OpenOptions::new().append(true).custom_flags(flags.bits()).open(format!("/proc/self/fd/{}", self.file.as_raw_fd()))
+    }
+
+    /// The sink of a worker ([`Self::apart`]) in the program that it becomes by exec: its descriptor, and its
+    /// [`Self::system_log`].
+    pub fn adopt(fd: OwnedFd, system_log: Option<PathBuf>) -> io::Result<Self> {
+        Ok(Self { syslog: system_log.map(Syslog::at), ..Self::over(fd.into())? })
+    }
+
+    /// The socket of the system log, if that is what it writes to.
+    pub fn system_log(&self) -> Option<&Path> {
+        self.syslog.as_ref().map(Syslog::path)
     }
 
     /// Puts another descriptor of the same kind (the log, opened again) in the place of this one. Writes of other threads

@@ -47,6 +47,16 @@ impl Syslog {
         Ok((Self { path: path.to_owned(), host: host() }, socket))
     }
 
+    /// The system log at this path, for a socket that another program has connected.
+    pub fn at(path: PathBuf) -> Self {
+        Self { path, host: host() }
+    }
+
+    /// Where it listens.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// The same system log through a socket of its own; one that is gone just now is connected to when it is back.
     pub fn again(&self) -> io::Result<(Self, OwnedFd)> {
         let socket = unconnected()?;

@@ -11,6 +11,29 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+/// What the server is started with, and its workers.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// How the server was started.
+    pub command: Command,
+    /// What a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy of the master.
+    pub afresh: Option<Command>,
+}
+
+impl Program {
+    /// A program whose master has no interpreter: a worker starts one in its copy of the master.
+    pub fn embedded(argv: &[OsString]) -> Self {
+        Self { command: Command::of_this_process(argv), afresh: None }
+    }
+
+    /// A program inside a Python interpreter: `words` are the interpreter and what makes it this program, `own` the server's
+    /// arguments. Its workers are started by the same command.
+    pub fn guest(words: Vec<OsString>, own: Vec<OsString>) -> Self {
+        let command = Command::guest(words, own);
+        Self { afresh: Some(command.in_any_directory()), command }
+    }
+}
+
 /// The program that runs.
 const SELF: &str = "/proc/self/exe";
 
@@ -35,6 +58,24 @@ impl Command {
         let dir = start_dir();
         let program = find(Path::new(&argv[0]), &dir).or_else(|| fs::read_link(SELF).ok()).unwrap_or_else(|| SELF.into());
         Self { program: program.into(), argv, prefix: 1, dir: dir.into() }
+    }
+
+    fn guest(words: Vec<OsString>, own: Vec<OsString>) -> Self {
+        let (dir, prefix) = (start_dir(), words.len());
+        let program = words.first().map_or_else(|| SELF.into(), |word| dir.join(word).into_os_string());
+        Self { program, argv: [words, own].concat(), prefix, dir: dir.into() }
+    }
+
+    /// The same for a process whose working directory is another one: the last word before the server's own is a path if it has a
+    /// slash.
+    fn in_any_directory(&self) -> Self {
+        let mut command = self.clone();
+        if let Some(script) = command.argv[..self.prefix].last_mut()
+            && Path::new(script).components().count() > 1
+        {
+            *script = self.dir().join(&*script).into();
+        }
+        command
     }
 
     /// The file to execute, absolute.
@@ -108,6 +149,18 @@ mod tests {
             assert_eq!(command.program(), env::current_exe().unwrap());
             assert_eq!(command.argv().len(), argv.len().max(1));
         }
+    }
+
+    #[test]
+    fn a_script_of_an_interpreter_is_found_from_everywhere() {
+        let own = words(&["-w", "2"]);
+        let Program { command, afresh } = Program::guest(words(&["/usr/bin/python3", "venv/bin/tapster"]), own.clone());
+        let script = start_dir().join("venv/bin/tapster");
+        assert_eq!(command.argv(), words(&["/usr/bin/python3", "venv/bin/tapster", "-w", "2"]));
+        assert_eq!(command.with_option("--x"), words(&["/usr/bin/python3", "venv/bin/tapster", "--x", "-w", "2"]));
+        assert_eq!(afresh.unwrap().argv(), words(&["/usr/bin/python3", script.to_str().unwrap(), "-w", "2"]));
+        let module = words(&["/usr/bin/python3", "-m", "tapster"]);
+        assert_eq!(Program::guest(module.clone(), own.clone()).afresh.unwrap().argv(), [module, own].concat());
     }
 
     #[test]

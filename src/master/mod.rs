@@ -3,7 +3,6 @@
 //! Everything that happens becomes an [`event::Event`]; the [`supervisor`] answers with actions, which `server` performs. A
 //! forked worker does not live inside the master's frames: it returns from [`run`] as an [`Outcome`].
 
-use std::ffi::OsString;
 use std::io;
 use std::sync::Arc;
 
@@ -41,7 +40,7 @@ mod trial;
 mod upgrade;
 mod watchdog;
 
-pub use command::Command;
+pub use command::{Command, Program};
 use daemon::Side;
 pub use event::code;
 pub use outcome::Outcome;
@@ -51,17 +50,16 @@ use state::SavedState;
 
 /// What this process was before it got to its command line.
 pub struct Past {
-    command: Command,
+    program: Program,
     state: Option<SavedState>,
 }
 
 impl Past {
-    /// Finds out; `args` are the program's name and the arguments. Call it before anything reads the environment, and before
-    /// there are threads. The error is for the operator, the exit code 1.
-    pub fn find(args: &[OsString]) -> Result<Self, String> {
+    /// Finds out, in a process that `program` has started. Call it before anything reads the environment, and before there are
+    /// threads. The error is for the operator, the exit code 1.
+    pub fn find(program: Program) -> Result<Self, String> {
         let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
-        let command = state.as_ref().map_or_else(|| Command::of_this_process(args), |state| state.command.clone());
-        Ok(Self { command, state })
+        Ok(Self { program, state })
     }
 }
 
@@ -69,7 +67,7 @@ impl Past {
 /// the master at the end, and in each worker at its beginning.
 pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Past) -> Outcome {
     if let Some(state) = past.state {
-        return match upgrade::adopt(settings, notices, reread, state) {
+        return match upgrade::adopt(settings, notices, reread, (state, past.program.afresh)) {
             Ok(server) => server.run(),
             Err(refusal) => refused(&refusal),
         };
@@ -85,7 +83,7 @@ pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Pas
         Ok(Some(Side::Caller(code))) => return Outcome::Exit(code),
         Err(error) => return refused(&StartError { code: code::FAILED, why: format!("--daemon: {error}") }),
     };
-    match start::prepare(Arc::new(settings), &notices, reread, past.command) {
+    match start::prepare(Arc::new(settings), &notices, reread, past.program) {
         Ok(mut server) => {
             if let Some(caller) = caller {
                 server.service.started_by(caller);

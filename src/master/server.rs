@@ -60,6 +60,8 @@ pub struct Server {
     pub(super) python: String,
     /// How it was started.
     pub(super) command: Command,
+    /// The command that a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy.
+    pub(super) afresh: Option<Command>,
     /// The program that the master is to become.
     pub(super) trial: Option<Trial>,
     /// Whether more processes that nobody else waits for may have ended.

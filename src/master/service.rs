@@ -232,11 +232,17 @@ impl Service {
         self.identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid))
     }
 
+    /// The title of the worker in this slot.
+    pub fn worker_title(&self, slot: usize) -> String {
+        format!("tapster: worker {slot} [{}]", self.site)
+    }
+
     /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.
     pub fn enter_worker(&mut self, slot: usize, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
         let failed = |what: &str, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
+        let text = self.worker_title(slot);
         if let Some(title) = &mut self.title {
-            title.set(&format!("tapster: worker {slot} [{}]", self.site));
+            title.set(&text);
         }
         process::unset_env(&notify::VARIABLES).map_err(|error| failed("cannot clean the environment", error))?;
         if self.is_daemon {

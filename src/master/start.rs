@@ -12,7 +12,7 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks};
 
 use super::awake_clock::AwakeClock;
-use super::command::Command;
+use super::command::Program;
 use super::event::{Generation, Policy, code};
 use super::exposed;
 use super::generations::{Generations, Kit};
@@ -33,7 +33,8 @@ use super::terminal;
 const SPARE_PLACES: usize = 64;
 
 /// Makes everything that the workers inherit.
-pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, command: Command) -> Result<Server, StartError> {
+pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, program: Program) -> Result<Server, StartError> {
+    let Program { command, afresh } = program;
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
@@ -105,6 +106,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, comm
         patrol: Patrol::new(),
         python: String::new(),
         command,
+        afresh,
         trial: None,
         orphans: false,
         mended: None,

@@ -37,6 +37,7 @@ use crate::sys::process::{Pid, unset_env};
 use crate::sys::time;
 
 use super::awake_clock::AwakeClock;
+use super::command::Command;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::notify::Notifier;
@@ -123,7 +124,12 @@ fn claim(state: &SavedState, kit: &Kit) -> Result<Estate, StartError> {
 }
 
 /// Continues a server whose state was inherited.
-pub fn adopt(mut settings: Settings, notices: &[Notice], reread: Reread, state: SavedState) -> Result<Server, StartError> {
+pub fn adopt(
+    mut settings: Settings,
+    notices: &[Notice],
+    reread: Reread,
+    (state, afresh): (SavedState, Option<Command>),
+) -> Result<Server, StartError> {
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
@@ -188,6 +194,7 @@ pub fn adopt(mut settings: Settings, notices: &[Notice], reread: Reread, state: 
         ready: None,
         python: state.python,
         command: state.command,
+        afresh,
         trial: None,
         // Some may have ended unheard while the programs changed.
         orphans: true,

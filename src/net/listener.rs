@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
 use super::stream::{PeerAddr, Stream};
@@ -67,8 +67,18 @@ impl Listener {
         self.protocol
     }
 
+    /// The listening socket of the program that this process was forked from, which keeps it: nothing of the socket is changed.
+    /// `address` is the one that it has there.
+    pub fn shared(socket: OwnedFd, address: Address) -> Self {
+        let socket = match &address {
+            Address::Tcp(_) => Socket::Tcp(mio::net::TcpListener::from_std(socket.into())),
+            Address::Unix(_) => Socket::Unix(mio::net::UnixListener::from_std(socket.into())),
+        };
+        Self::new(socket, address, None)
+    }
+
     /// The same, made by this server or by the parent process, which may still use it.
-    pub(super) fn owned(self, own: bool) -> Self {
+    pub fn owned(self, own: bool) -> Self {
         Self { own, ..self }
     }
 

@@ -1,9 +1,11 @@
 //! The protocols of front servers besides HTTP, without I/O: bytes in, facts out. And the name of each protocol of requests.
 
+use serde::{Deserialize, Serialize};
+
 pub mod proxy;
 
 /// The protocol of the requests on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0 ([`crate::http`]).
     Http,

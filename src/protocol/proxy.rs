@@ -10,6 +10,8 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use serde::{Deserialize, Serialize};
+
 mod crc32c;
 #[cfg(test)]
 mod tests;
@@ -43,7 +45,7 @@ const CRC32C: u8 = 0x03;
 const CRC32C_LEN: usize = 4;
 
 /// Which versions are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Accept {
     /// Version 1, text.
     V1,

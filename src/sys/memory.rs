@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{self, Seek, Write};
 use std::ops::Deref;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
@@ -24,6 +25,37 @@ pub fn file_of_size(name: &CStr, bytes: u64) -> io::Result<File> {
     file.set_len(bytes)?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(FIXED))?;
     Ok(file)
+}
+
+/// Seals of memory that nobody can change in any way.
+const CONSTANT: SealFlag = FIXED.union(SealFlag::F_SEAL_WRITE);
+
+/// An anonymous file with these contents that nobody can change any more, close-on-exec.
+pub fn constant(name: &CStr, contents: &[u8]) -> io::Result<File> {
+    let mut file = File::from(memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?);
+    file.write_all(contents)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(CONSTANT))?;
+    Ok(file)
+}
+
+/// The contents of a file made by [`constant`], at most `max` bytes. Refused for any other file: somebody may still write to it.
+pub fn read_constant(file: &File, max: u64) -> io::Result<Vec<u8>> {
+    // It fails for what is no file in memory.
+    let seals = SealFlag::from_bits_retain(fcntl(file, FcntlArg::F_GET_SEALS).map_err(|_| not_constant())?);
+    if !seals.contains(CONSTANT) {
+        return Err(not_constant());
+    }
+    let len = file.metadata()?.len();
+    if len > max {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("it has {len} bytes, more than {max}")));
+    }
+    let mut contents = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    file.read_exact_at(&mut contents, 0)?;
+    Ok(contents)
+}
+
+fn not_constant() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "it is no sealed file in memory")
 }
 
 /// An anonymous file with these contents, positioned at its start, close-on-exec.
@@ -190,6 +222,17 @@ mod tests {
         for seal in [libc::F_SEAL_FUTURE_WRITE, libc::F_SEAL_WRITE] {
             let seal = FcntlArg::F_ADD_SEALS(SealFlag::from_bits_retain(seal));
             assert_eq!(fcntl(&file, seal), Err(nix::errno::Errno::EPERM));
+        }
+    }
+
+    #[test]
+    fn what_is_constant_is_read_and_nothing_else() {
+        let file = constant(c"x", b"text").unwrap();
+        assert_eq!(read_constant(&file, 4).unwrap(), b"text");
+        assert!(read_constant(&file, 3).unwrap_err().to_string().contains("more than 3"));
+        assert!(file.write_at(b"T", 0).is_err() && file.set_len(0).is_err());
+        for other in [file_of(c"x", b"text").unwrap(), file_of_size(c"x", 4).unwrap(), File::open("/dev/null").unwrap()] {
+            assert_eq!(read_constant(&other, 4).unwrap_err().to_string(), "it is no sealed file in memory");
         }
     }
 

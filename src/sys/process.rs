@@ -38,6 +38,9 @@ pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
 
 /// Sets variables in the environment of this process, in order. Refused when the process has other threads, which may read it.
 pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
+    if variables.is_empty() {
+        return Ok(());
+    }
     refuse_threads()?;
     for (name, value) in variables {
         // SAFETY: no other thread exists that could read or write the environment at the same time.

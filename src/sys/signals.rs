@@ -18,6 +18,16 @@ impl Blocked {
         let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK)?;
         Ok(Self { before })
     }
+
+    /// Blocks only these from now on.
+    pub fn narrow(&self, signals: &[Signal]) -> io::Result<()> {
+        Ok(signals.iter().copied().collect::<SigSet>().thread_set_mask()?)
+    }
+
+    /// What the program that this process ran before exec has blocked, for a new program that blocks nothing itself.
+    pub fn before_exec() -> Self {
+        Self { before: SigSet::empty() }
+    }
 }
 
 impl Drop for Blocked {

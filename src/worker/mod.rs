@@ -94,7 +94,7 @@ pub struct Boot {
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's end of its socketpair with the master.
     pub channel: WorkerEnd,
-    /// Every signal is blocked. The worker drops this after it has installed its own handlers, and signals that came meanwhile
+    /// Every signal that an operator sends is blocked. The worker drops this after it has installed its own handlers, and signals that came meanwhile
     /// are delivered. SIGTERM also comes when the master dies; INT, QUIT, HUP, USR1, USR2, TTIN, TTOU and WINCH have handlers
     /// that do nothing. Handlers for TERM and those must be registered with signal-hook, which keeps one of its own for each.
     pub signals: Blocked,

@@ -42,8 +42,8 @@ def forget_the_worker():
     global is_child
     is_child = True
     for number in OURS:
-        # None: a handler that is not Python's, so not the application's.
-        if signal.getsignal(number) is None:
+        # Not the application's handler: one that is not Python's (None), or that an interpreter has not seen being set.
+        if signal.getsignal(number) in (None, signal.SIG_DFL):
             signal.signal(number, signal.SIG_DFL)
     release_signals()
 

@@ -59,7 +59,7 @@ impl Upgrades {
         let class = match &self.0 {
             Some(class) => class.bind(py).clone(),
             None => {
-                let module = PyModule::from_code(py, SOURCE, c"upgrade.py", c"tapster_upgrade")?;
+                let module = PyModule::from_code(py, SOURCE, c"<tapster upgrade>", c"tapster_upgrade")?;
                 let class = module.getattr("ClientSocket")?;
                 self.0 = Some(class.clone().unbind());
                 class

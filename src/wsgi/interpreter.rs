@@ -2,10 +2,14 @@
 //!
 //! The program name decides everything: with it set to the virtual environment's `bin/python`, `sys.executable`,
 //! `sys.prefix`, `sys.path` and the executable of `multiprocessing` are those of the environment (PEP 405).
+//!
+//! A server that is an extension module finds its interpreter running: all of that was decided by who started it.
 
-use std::ffi::{CStr, CString, c_char};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, OsString, c_char};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use pyo3::ffi;
 use pyo3::prelude::*;
@@ -64,29 +68,75 @@ pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpret
              check LD_LIBRARY_PATH, or build tapster again"
         )));
     }
-    let note =
-        (running != BUILT_FOR).then(|| format!("built for Python {BUILT_FOR}, running with the library of Python {running}"));
     // SAFETY: may be called at any time.
-    if unsafe { ffi::Py_IsInitialized() } == 0 {
+    let is_guest = unsafe { ffi::Py_IsInitialized() } != 0;
+    let mut note = (running != BUILT_FOR && !is_guest)
+        .then(|| format!("built for Python {BUILT_FOR}, running with the library of Python {running}"));
+    if !is_guest {
         let program = match &settings.venv {
             Some(venv) => Some(venv_python(venv, running)?),
             None => Some(PathBuf::from(BUILT_WITH)).filter(|python| python.exists()),
         };
         initialize(program.as_deref())?;
-        Python::attach(|py| {
-            PyModule::from_code(py, CHILDREN, c"children.py", c"tapster_children")
+    } else {
+        Python::attach(tell_environment).map_err(|error| failed(format!("cannot set os.environ: {error}")))?;
+        if let Some(venv) = &settings.venv {
+            note = Python::attach(|py| refuse_other_venv(py, venv))?;
+        }
+    }
+    static INSTALLED: Once = Once::new();
+    let mut installed = Ok(());
+    INSTALLED.call_once(|| {
+        installed = Python::attach(|py| {
+            PyModule::from_code(py, CHILDREN, c"<tapster children>", c"tapster_children")
                 .map(drop)
                 .and_then(|()| signals::install(py))
                 .and_then(|()| write_errors::install(py))
                 .and_then(|()| timeout::install(py))
                 .map_err(|error| failed(format!("cannot prepare Python's modules: {}", failure::traceback(py, &error))))
-        })?;
-    }
+        });
+    });
+    installed?;
     Python::attach(|py| {
         prepare(py, settings, stacks)
             .map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
     })?;
     Ok(Interpreter { note, _thread: std::marker::PhantomData })
+}
+
+/// Makes `os.environ`, which an interpreter that was started before copied then, what the environment is now. As a rule nothing has
+/// changed, and then nothing is written: there may be threads that read it.
+fn tell_environment(py: Python<'_>) -> PyResult<()> {
+    let environ = py.import("os")?.getattr("environ")?;
+    let known: HashMap<OsString, OsString> = environ.call_method0("copy")?.extract()?;
+    let now: HashMap<OsString, OsString> = std::env::vars_os().collect();
+    for name in known.keys().filter(|name| !now.contains_key(*name)) {
+        environ.del_item(name)?;
+    }
+    for (name, value) in now.iter().filter(|(name, value)| known.get(*name) != Some(*value)) {
+        environ.set_item(name, value)?;
+    }
+    Ok(())
+}
+
+/// Refuses an environment that is not the one of the interpreter that this server is a package of. One that is only active where
+/// the server was started is worth a note.
+fn refuse_other_venv(py: Python<'_>, venv: &Path) -> Result<Option<String>, BootError> {
+    let prefix = py.import("sys").and_then(|sys| sys.getattr("prefix")?.extract::<PathBuf>());
+    let prefix = prefix.map_err(|error| failed(failure::traceback(py, &error)))?;
+    let real = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    if real(venv) == real(&prefix) {
+        return Ok(None);
+    }
+    let is_active = std::env::var_os("VIRTUAL_ENV").is_some_and(|active| Path::new(&active) == venv);
+    let (venv, prefix) = (venv.display(), prefix.display());
+    if is_active {
+        return Ok(Some(format!("the active virtual environment {venv} is not used: this tapster is installed in {prefix}")));
+    }
+    Err(failed(format!(
+        "--venv {venv} is not where this tapster is installed, which is {prefix}: install tapster there ({venv}/bin/pip install \
+         tapster) and start {venv}/bin/tapster"
+    )))
 }
 
 /// The interpreter of a virtual environment, which must be one for this version: another one's packages would silently be

@@ -21,7 +21,7 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("wake
 
 /// Makes the module, before code of the application could look up the function that it replaces.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    PyModule::from_code(py, SOURCE, c"wakeup.py", MODULE).map(drop)
+    PyModule::from_code(py, SOURCE, c"<tapster wakeup>", MODULE).map(drop)
 }
 
 /// Makes each signal that has a Python handler put a byte into the pipe, which stays open for the life of the process.

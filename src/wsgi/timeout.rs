@@ -14,15 +14,22 @@ use crate::worker::app::{Interrupter, Stacks};
 /// Name of the module that applications import.
 const MODULE: &CStr = c"tapster";
 
+/// The extension module, when this code is one.
+const PACKAGE: &str = "tapster._tapster";
+
 /// Its source.
-const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("tapster.py"), "\0").as_bytes()) {
+const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("../python/tapster/__init__.py"), "\0").as_bytes()) {
     Ok(code) => code,
     Err(_) => panic!("the source has no NUL byte"),
 };
 
-/// Makes the module, for `import tapster`.
+/// Makes the module, for `import tapster`. Where the server is a package of the interpreter, it is that package.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    PyModule::from_code(py, SOURCE, c"tapster.py", MODULE).map(drop)
+    let modules = py.import("sys")?.getattr("modules")?;
+    if modules.contains(PACKAGE)? {
+        return Ok(());
+    }
+    PyModule::from_code(py, SOURCE, c"<tapster>", MODULE).map(drop)
 }
 
 /// The means to interrupt one thread.

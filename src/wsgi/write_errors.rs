@@ -19,7 +19,7 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("writ
 
 /// Makes the module, before code of the application could set a disposition.
 pub fn install(py: Python<'_>) -> PyResult<()> {
-    let module = PyModule::from_code(py, SOURCE, c"write_errors.py", MODULE)?;
+    let module = PyModule::from_code(py, SOURCE, c"<tapster write_errors>", MODULE)?;
     let do_nothing = PyCFunction::new_closure(py, None, None, |args: &Bound<'_, PyTuple>, _: Option<&Bound<'_, PyDict>>| {
         args.get_item(0)?.extract().map(do_nothing)
     })?;

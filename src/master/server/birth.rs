@@ -5,10 +5,12 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use nix::sys::signal::Signal;
+use nix::unistd::getuid;
 
+use crate::birth::{self, MASTER_DIED};
 use crate::channel::{self, BootError, Report, WorkerEnd};
 use crate::config::Settings;
+use crate::master::command::Command;
 use crate::master::event::{Generation, SlotIndex, code};
 use crate::master::generations::WorkerLogs;
 use crate::master::signals::kept_in_workers;
@@ -19,10 +21,6 @@ use crate::sys::signals::Blocked;
 use crate::worker::Boot;
 
 use super::Server;
-
-/// What a worker gets from the kernel when the master dies, besides the end of its channel: the signal that it takes for an order
-/// to leave.
-const MASTER_DIED: Signal = Signal::SIGTERM;
 
 /// What a worker has of its own.
 pub(in crate::master) struct Birth {
@@ -42,7 +40,11 @@ impl Server {
     pub(super) fn become_worker(mut self, mut birth: Birth) -> Boot {
         match self.enter_worker(&mut birth) {
             Ok(logs) => {
+                let (afresh, title) = (self.afresh.take(), self.service.worker_title(birth.slot.0));
                 let boot = self.into_boot(birth, logs);
+                if let Some(command) = afresh {
+                    execute(boot, &title, &command);
+                }
                 // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master were
                 // open. It fails for no valid argument.
                 let _ = privileges::let_be_inspected();
@@ -92,6 +94,8 @@ impl Server {
         birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
         let start = directories.enter_start().map_err(failed)?;
         self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
+        // Under their values the program of the worker is to start.
+        process::set_env(&kit.settings.env).map_err(|error| failed(format!("cannot set the variables of --env: {error}")))?;
         let chdir = directories.enter_chdir().map_err(failed)?;
         if let Some(name) = start.or(chdir) {
             logs.0.warning(format_args!(
@@ -123,4 +127,19 @@ impl Server {
             stacks: birth.stacks,
         }
     }
+}
+
+/// Ends the life of the master's program in this process, which is a worker but for its program.
+fn execute(boot: Boot, title: &str, command: &Command) -> ! {
+    let (channel, error) = birth::execute(boot, title, command.program(), command.argv(), &kept_in_workers());
+    let (program, user) = (command.program().display(), getuid());
+    let hint = match error.kind() {
+        io::ErrorKind::PermissionDenied => format!("; user {user} must be able to execute it"),
+        io::ErrorKind::NotFound => "; it was there when the server was started".to_owned(),
+        _ => String::new(),
+    };
+    let text = format!("cannot execute {program} for the worker: {error}{hint}");
+    // As in `become_worker`.
+    let _ = channel.send(&Report::BootFailed(BootError { app: false, text }));
+    process::exit_now(code::BOOT)
 }

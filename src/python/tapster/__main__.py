@@ -1,0 +1,74 @@
+"""The command `tapster`: `pip install tapster`, `python -m tapster`.
+
+Whoever starts it has started an ordinary interpreter. That one only looks at the arguments; it becomes (by exec) the master, which
+runs in an interpreter that loads nothing and runs no code but this: no site, no .pth file, no sitecustomize, no variable of Python.
+Each worker is forked by the master, and then executes what the user has started: an ordinary interpreter again.
+"""
+
+import os
+import sys
+
+# Not `signal`, whose enums take as long to make as all else here.
+import _signal
+
+# As `birth::VARIABLE`.
+WORKER = "TAPSTER_WORKER_FD"
+
+# The signals that an operator sends to a server. Handlers of the interpreter, or of what it loads at its start, would be called
+# beside those of the worker.
+ORDERS = ("TERM", "QUIT", "INT", "HUP", "USR1", "USR2", "TTIN", "TTOU", "WINCH")
+
+# The master's code: the extension by its path, and no import.
+MASTER = """\
+import _imp, sys
+path, count, *words = sys.argv[1:]
+spec = type(sys.__spec__)("tapster._tapster", None, origin=path)
+module = _imp.create_dynamic(spec)
+_imp.exec_dynamic(module)
+module.run_bare(words[:int(count)], words[int(count):])
+"""
+
+
+def started_by(own):
+    """The words in front of the server's own arguments: the interpreter, its options, the script or `-m tapster`."""
+    if hasattr(sys, "orig_argv"):
+        words = sys.orig_argv
+    else:
+        # Before Python 3.10.
+        with open("/proc/self/cmdline", "rb") as file:
+            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+    count = len(words) - len(own)
+    if count < 2 or words[count:] != own:
+        # Called by another program, with arguments of its choice.
+        return [sys.executable, "-m", "tapster"]
+    return [sys.executable, *words[1:count]]
+
+
+def main():
+    """Serves until the server is told to stop; the process ends here."""
+    for name in ORDERS:
+        _signal.signal(getattr(_signal, "SIG" + name), _signal.SIG_DFL)
+    # Gone before code of the application could see it, or a program that it starts.
+    worker = os.environ.pop(WORKER, None)
+    try:
+        from . import _tapster
+    except ImportError as error:
+        version = ".".join(map(str, sys.version_info[:3]))
+        print(f"tapster: it is installed for another Python than this one, {version}: {error}", file=sys.stderr)
+        print(f"tapster: install it with {sys.executable} -m pip install --force-reinstall tapster", file=sys.stderr)
+        sys.exit(1)
+    if worker is not None:
+        if not worker.isdigit():
+            sys.exit(f"tapster: {WORKER}: not a descriptor")
+        _tapster.run_worker(int(worker))
+    if not sys.executable:
+        sys.exit("tapster: this interpreter does not know its own path (sys.executable), by which the server is started")
+    own = sys.argv[1:]
+    words = started_by(own)
+    _tapster.run(words, own)
+    command = [sys.executable, "-I", "-S", "-c", MASTER, _tapster.__file__, str(len(words)), *words, *own]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    main()
