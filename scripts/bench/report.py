@@ -223,7 +223,8 @@ def write(facts, rows, out, publish):
     results = arrange(rows)
     found = [part for part in PARTS if any(other == part for other, _ in results)]
     text = [f"# Comparison\n\n{setting(facts)}\n", "How the servers were started:\n"]
-    text += [f"- {name}: {kind.note}" for name, kind in servers.KINDS.items() if kind.note]
+    ran = {row["server"].partition(" ")[0] for row in rows}
+    text += [f"- {name}: {kind.note}" for name, kind in servers.KINDS.items() if kind.note and name in ran]
     text += ["\n## In short\n", verdict(results)]
     short = [setting(facts), "", verdict(results), ""]
     for part in found:

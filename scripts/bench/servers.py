@@ -66,8 +66,8 @@ def script(name):
     return lambda job: venv("python", common.BENCH / "serve.py", name, job.app, job.port, job.workers, job.threads or 0)
 
 
-def tapster(job):
-    command = [str(binary()), "--bind", job.address, "--workers", str(job.workers), "--keep-alive", str(KEEP_ALIVE)]
+def tapster(job, program=None):
+    command = [str(program or binary()), "--bind", job.address, "--workers", str(job.workers), "--keep-alive", str(KEEP_ALIVE)]
     command += ["--log-level", "warning"]
     if job.threads:
         command += ["--threads", str(job.threads)]
@@ -112,6 +112,7 @@ def waitress(job):
 
 KINDS = {
     "tapster": Kind(tapster),
+    "before": Kind(lambda job: tapster(job, _before), note="Tapster before a change (`--before`)"),
     "fastpysgi": Kind(script("fastpysgi"), "fastpysgi", threads=False, stop=signal.SIGINT, note="`fastpysgi.run`"),
     "bjoern": Kind(script("bjoern"), "bjoern", threads=False, stop=signal.SIGINT, note="`bjoern.run`; workers forked behind `bjoern.listen`"),
     "granian": Kind(granian, "granian", note="`granian --interface wsgi`"),
@@ -126,11 +127,14 @@ KINDS = {
     "epoll": Kind(lambda job: [str(example("epoll")), job.address], workers=False, threads=False, note="an epoll loop with a constant answer"),
 }
 
+# They have Tapster's options.
+TAPSTERS = ("tapster", "before")
 # What is no server, and where it is built: without Python, unlike the server beside it.
 YARDSTICKS = ("native", "epoll")
 YARDSTICKS_TARGET = common.ROOT / "target/yardsticks"
 
 _binary = common.ROOT / "target/release/tapster"
+_before = None
 
 
 def binary():
@@ -153,11 +157,13 @@ def has_threads():
     return "--threads" in subprocess.run([str(_binary), "--help"], capture_output=True, text=True, timeout=START_LIMIT).stdout
 
 
-def set_binary(path):
-    global _binary
-    _binary = path.absolute()
+def set_binary(path, before=None):
+    global _binary, _before
+    _binary, _before = path.absolute(), before and before.absolute()
     if not _binary.exists():
         common.fail(f"{_binary} is missing: run `cargo build --release` first, or give --tapster PATH")
+    if _before and not _before.exists():
+        common.fail(f"{_before} is missing: --before names a binary of an earlier state")
 
 
 class Server:
@@ -175,8 +181,8 @@ class Server:
             environment["VIRTUAL_ENV"] = str(common.VENV)
         environment.update(env or {}, PYTHONPATH=str(directory or common.ROOT / "tests/apps"))
         # Tapster says when it is ready; the others have to be asked.
-        self.ready, ready = os.pipe() if name == "tapster" else (None, None)
-        if name == "tapster":
+        self.ready, ready = os.pipe() if name in TAPSTERS else (None, None)
+        if name in TAPSTERS:
             command[-1:-1] = ["--ready-fd", str(ready)]
         self.process = subprocess.Popen(
             command,
