@@ -191,6 +191,41 @@ def app(environ, s):
 }
 
 #[test]
+fn the_time_of_a_line_is_that_of_the_request() {
+    let app = "
+import time
+def app(environ, s):
+    s('200 OK', [])
+    return {'/call': call, '/stream': stream, '/wait': list}[environ['PATH_INFO']]()
+def call():
+    time.sleep(2.2)
+    return []
+def stream():
+    yield b'first'
+    time.sleep(2.2)
+    yield b'second'
+";
+    // With one thread the second request waits for the first.
+    for (format, threads, second) in [("%(t)s %(U)s", "1", "/wait"), ("%(t)s %(U)s", "3", "/stream"), ("json", "1", "/wait")] {
+        let server = Server::source(app).options(["--threads", threads, "--access-logfile", "-", "--access-logformat", format]);
+        let server = server.env("TZ", "UTC").start();
+        let ask = |path: &'static str| {
+            let mut client = server.connect();
+            let sent = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is later").as_secs();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: a\r\n\r\n"));
+            (path, sent, client)
+        };
+        for (path, sent, mut client) in [ask("/call"), ask(second)] {
+            assert_eq!(client.response().status, 200);
+            let line = wait_for("its line", SOON, || server.stdout().lines().find(|line| line.contains(path)).map(str::to_owned));
+            let is_at = |second: u64| line.contains(&format!(":{:02}:{:02}", second / 60 % 60, second % 60));
+            assert!(is_at(sent) || is_at(sent + 1), "{path}, sent at {}:{}: {line}", sent / 60 % 60, sent % 60);
+        }
+        server.stop();
+    }
+}
+
+#[test]
 fn without_the_option_there_is_no_access_log() {
     let server = Server::new("probe").start();
     server.get("/nobody-logs-this");

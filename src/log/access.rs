@@ -39,9 +39,9 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 /// When a request was served.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Timing {
-    /// Start of the request, seconds since the epoch.
-    pub began: u64,
-    /// From the complete head to the last byte handed to the kernel, in microseconds.
+    /// When the request was complete, seconds since the epoch.
+    pub arrived: u64,
+    /// From its call to the last byte handed to the kernel, in microseconds.
     pub micros: u64,
     /// How long it waited for the application before that, in microseconds.
     pub queued: u64,
@@ -230,7 +230,7 @@ impl Format {
                 out.push(b'\n');
             }
             Shape::Json => {
-                time.at(record.timing.began, |out, second| stamp::rfc3339(out, second, None));
+                time.at(record.timing.arrived, |out, second| stamp::rfc3339(out, second, None));
                 json::render(record, std::str::from_utf8(&time.text).unwrap_or_default(), time.pid, out);
             }
         }
@@ -287,7 +287,7 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
         Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
         Part::User(index) => user(out, fields.value(*index)),
         Part::Time => {
-            let text = time.at(record.timing.began, stamp::common);
+            let text = time.at(record.timing.arrived, stamp::common);
             match text.first_chunk::<{ stamp::COMMON_LEN }>() {
                 Some(usual) if text.len() == stamp::COMMON_LEN => out.extend_from_slice(usual),
                 _ => out.extend_from_slice(text),

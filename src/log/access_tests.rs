@@ -31,7 +31,7 @@ fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
         status: 200,
         sent: 1234,
         response_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\nx-a:  2 \r\n\r\n",
-        timing: Timing { began: 1_795_255_200, micros: 2_345_678, queued: 1_234 },
+        timing: Timing { arrived: 1_795_255_200, micros: 2_345_678, queued: 1_234 },
         environ: &[],
     }
 }
@@ -97,7 +97,7 @@ fn each_atom_has_gunicorns_meaning() {
         assert_eq!(line(&format!("%({atom})s"), &record), expected, "{atom}");
     }
     let mut time = Vec::new();
-    stamp::common(&mut time, record.timing.began);
+    stamp::common(&mut time, record.timing.arrived);
     assert_eq!(line("%(t)s", &record).as_bytes(), time);
 }
 
@@ -236,8 +236,8 @@ fn the_time_is_rendered_anew_for_another_second() {
     let format = Format::compile(&AccessFormat::Atoms("%(t)s".into())).expect("right");
     let head = head(b"GET", b"/", &[]);
     let (mut time, mut out) = (Time::of(42), Vec::new());
-    for began in [0, 0, 1, 0] {
-        format.render(&Record { timing: Timing { began, ..Timing::default() }, ..record(&head) }, &mut time, &mut out);
+    for arrived in [0, 0, 1, 0] {
+        format.render(&Record { timing: Timing { arrived, ..Timing::default() }, ..record(&head) }, &mut time, &mut out);
     }
     let lines: Vec<&[u8]> = out.split(|b| *b == b'\n').collect();
     assert!(lines[0] == lines[1] && lines[1] != lines[2] && lines[3] == lines[0]);

@@ -83,7 +83,7 @@ const ATOMS: &[Atom] = &[
     // RFC 1413 is dead.
     ("l", "a dash", |_| Part::Literal(b"-".to_vec())),
     ("u", "user of Basic authentication", |c| Part::User(c.field("authorization"))),
-    ("t", "time of the request", |_| Part::Time),
+    ("t", "time when the request came", |_| Part::Time),
     ("r", "request line", |_| Part::RequestLine),
     ("m", "method", |_| Part::Method),
     ("U", "path without the query", |_| Part::Path),

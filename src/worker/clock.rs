@@ -1,14 +1,11 @@
 //! The loop's clock: the monotonic one is read once after each poll and once after each call of the application, the wall clock
-//! once a second, and nowhere else.
+//! once a second, and nowhere else. Between two reads of the wall clock the monotonic one stands for it.
 
 use crate::log::access::Timing;
-use crate::sys::time::{NS_PER_MS, monotonic, wall};
+use crate::sys::time::{NS_PER_MS, Wall, monotonic, wall};
 
 /// Nanoseconds per microsecond.
 const NS_PER_MICRO: u64 = 1_000;
-
-/// Microseconds per second.
-const MICROS: u64 = 1_000_000;
 
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u64 = 1_000_000_000;
@@ -18,33 +15,36 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 pub struct Clock {
     ns: u64,
     wall: u64,
-    /// When the wall clock's next second begins, in nanoseconds of the monotonic clock. When the wall clock is set, it is wrong
-    /// until then.
+    /// What the wall clock, in nanoseconds since the epoch, is ahead of the monotonic one; wraps.
+    ahead: u64,
+    /// When the wall clock's next second begins, in nanoseconds of the monotonic clock. When the wall clock is set, this clock is
+    /// wrong until then.
     next_second: u64,
 }
 
 impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
-        let mut clock = Self { ns: 0, wall: 0, next_second: 0 };
-        clock.refresh();
+        let mut clock = Self { ns: 0, wall: 0, ahead: 0, next_second: 0 };
+        clock.tick();
         clock
-    }
-
-    /// Reads the monotonic clock.
-    pub fn tick(&mut self) {
-        self.ns = monotonic();
     }
 
     /// Reads the monotonic clock, and the wall clock when its next second has begun.
     #[inline]
-    pub fn refresh(&mut self) {
-        self.tick();
+    pub fn tick(&mut self) {
+        self.ns = monotonic();
         if self.ns >= self.next_second {
-            let wall = wall();
-            self.wall = wall.seconds;
-            self.next_second = self.ns + (NS_PER_SECOND - u64::from(wall.nanos));
+            self.set(wall());
         }
+    }
+
+    #[cold]
+    fn set(&mut self, wall: Wall) {
+        self.wall = wall.seconds;
+        let nanos = wall.seconds.wrapping_mul(NS_PER_SECOND).wrapping_add(wall.nanos.into());
+        self.ahead = nanos.wrapping_sub(self.ns);
+        self.next_second = self.ns + (NS_PER_SECOND - u64::from(wall.nanos));
     }
 
     /// Nanoseconds of the monotonic clock, which master and workers share.
@@ -63,9 +63,58 @@ impl Clock {
     }
 
     /// The times of a request that ends now, for the log. `began` is when the application was called, in nanoseconds of this
-    /// clock; `None` when it was not. `queued` is how long the request has waited for a permit, in nanoseconds.
+    /// clock; `None` when it was not. `queued` is how long the request has waited for a permit before, in nanoseconds.
     pub fn timing(&self, began: Option<u64>, queued: u64) -> Timing {
-        let micros = began.map_or(0, |began| self.ns.saturating_sub(began) / NS_PER_MICRO);
-        Timing { began: self.wall.saturating_sub(micros / MICROS), micros, queued: queued / NS_PER_MICRO }
+        let began = began.unwrap_or(self.ns);
+        Timing {
+            arrived: began.saturating_sub(queued).wrapping_add(self.ahead) / NS_PER_SECOND,
+            micros: self.ns.saturating_sub(began) / NS_PER_MICRO,
+            queued: queued / NS_PER_MICRO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EPOCH: u64 = 1_800_000_000;
+
+    /// A clock that was set at a second of its own, a quarter of a second after the wall clock's 100th.
+    fn clock() -> Clock {
+        let mut clock = Clock { ns: 7 * NS_PER_SECOND, wall: 0, ahead: 0, next_second: 0 };
+        clock.set(Wall { seconds: EPOCH + 100, nanos: 250_000_000 });
+        clock
+    }
+
+    #[test]
+    fn a_request_has_the_second_in_which_it_came() {
+        let mut clock = clock();
+        let began = clock.ns;
+        for (lasted, queued, arrived) in [
+            (0, 0, 100),
+            (NS_PER_SECOND * 9, 0, 100),
+            (0, NS_PER_SECOND / 4, 100),
+            (NS_PER_SECOND * 9, NS_PER_SECOND / 2, 99),
+            (NS_PER_SECOND / 2, NS_PER_SECOND * 3, 97),
+        ] {
+            clock.ns = began + lasted;
+            let timing = clock.timing(Some(began), queued);
+            assert_eq!((timing.arrived, timing.micros, timing.queued), (EPOCH + arrived, lasted / 1_000, queued / 1_000));
+        }
+        clock.ns = began + NS_PER_SECOND * 3 / 4;
+        let timing = clock.timing(None, NS_PER_SECOND);
+        assert_eq!((timing.arrived, timing.micros), (EPOCH + 100, 0), "one that was not called ends now");
+    }
+
+    #[test]
+    fn the_wall_clock_is_read_again_when_its_second_is_over() {
+        let mut clock = Clock::new();
+        (clock.wall, clock.next_second) = (0, clock.ns + NS_PER_SECOND * 3_600);
+        clock.tick();
+        assert_eq!(clock.wall(), 0);
+        clock.next_second = clock.ns;
+        clock.tick();
+        assert!(clock.wall().abs_diff(wall().seconds) <= 1);
     }
 }

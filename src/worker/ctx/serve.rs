@@ -32,7 +32,7 @@ impl ThreadCtx {
             Work::Desk => {
                 // The wait for the interpreter is no part of the call, whose time begins after it.
                 self.app.enter();
-                self.clock.refresh();
+                self.clock.tick();
                 self.serve_queued(desk())
             }
             Work::Advance(answer) => self.advance(answer),

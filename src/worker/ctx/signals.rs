@@ -13,7 +13,7 @@ impl ThreadCtx {
     #[cold]
     pub(in crate::worker) fn handle_signals(&mut self) -> Served {
         // A thread that was idle has an old clock.
-        self.clock.refresh();
+        self.clock.tick();
         self.job.began = self.clock.ns();
         let facts = RequestFacts { line: LINE, client: b"", id: b"" };
         self.flight().resume(&facts, self.job.began, self.job.began);

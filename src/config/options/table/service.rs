@@ -20,7 +20,8 @@ pub(super) const ROWS: &[Opt] = &[
         name: "access-logformat",
         value: "FORMAT",
         default: Some(r#"%(h)s %(l)s %(u)s %(t)s "%(r)s" %(s)s %(b)s "%(f)s" "%(a)s""#),
-        help: "Format of the access log: gunicorn's %(...)s atoms and %(Q)s, the microseconds that a request waited for a thread; or json for one JSON object a line.",
+        help: "Format of the access log: gunicorn's %(...)s atoms and %(Q)s, the microseconds that a request waited for a thread; or \
+               json for one JSON object a line. %(t)s is when the request was complete (gunicorn: when its answer was).",
         section: Section::Logs,
         set: Some(|s, v| value::access_format(v).map(|format| s.access_format = format)),
         ..ROW
