@@ -33,7 +33,7 @@ the later wins. A long option may be cut short where one option alone begins lik
 const CODES_AND_EXAMPLES: &str = "\
 Exit status:
   0  stopped in order            3  the workers failed to boot
-  1  failed while running        4  the application could not be loaded
+  1  any other failure           4  the application could not be loaded
   2  usage or configuration error
 
 Examples:
@@ -121,7 +121,8 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
     let (in_file, words) = file.read(user.as_deref(), execute)?;
     notices.extend(words);
     let layers = [variables.foreign, in_file, in_variable, variables.own, arguments];
-    let configuration = config::merge(layers.into_iter().flatten())?;
+    let configuration =
+        config::merge(layers.into_iter().flatten()).map_err(|error| with_hint(error, matches.contains_id("app")))?;
     if matches.get_flag(CHECK_STATE) {
         return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
     }
@@ -144,6 +145,17 @@ pub fn parse_for_file(args: &[OsString]) -> Result<Settings, UsageError> {
     let variables = config::environment::read(std::env::vars_os())?;
     let layers = [variables.foreign, variables.own, given(&matches, &origin)?];
     Ok(config::merge(layers.into_iter().flatten())?.settings)
+}
+
+/// Says what may be meant where an option whose value may be left out has taken APP for it; `has_app`: there is another one.
+fn with_hint(mut error: config::Error, has_app: bool) -> config::Error {
+    if let config::Error::Value { option, value, origin: Origin::CommandLine, why } = &mut error
+        && let Some(bare) = option.bare.filter(|_| !option.equals && !has_app)
+    {
+        let (name, value) = (option.name, shown(value));
+        *why += &format!(" (if {value} is the application, put it first or give --{name}={bare} {value})");
+    }
+    error
 }
 
 fn named(name: &str, layer: &[Given]) -> Option<Given> {

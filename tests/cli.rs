@@ -54,6 +54,12 @@ fn usage_errors_say_what_where_and_why_on_one_line() {
         (&["a:app", "b"], "b (command line): one APP is enough; quote it for the shell if it has blanks"),
         (&["a:"], "APP a: (command line): the callable is missing behind the colon; name it, or leave the colon out"),
         (&["-b", ":80", "-b", ":80"], "--bind :80 (command line): is given twice; leave one out"),
+        (
+            &["--proxy-protocol", "app:app"],
+            "--proxy-protocol app:app (command line): must be off, v1, v2 or auto (if app:app is the application, put it first or \
+             give --proxy-protocol=auto app:app)",
+        ),
+        (&["app:app", "--proxy-protocol", "v3"], "--proxy-protocol v3 (command line): must be off, v1, v2 or auto"),
         (&["--config", "no/such.toml"], "--config no/such.toml (command line): cannot be read: no such file or directory"),
     ] {
         assert_eq!(refused(tapster(args, &[])), message);

@@ -140,7 +140,7 @@ fn monotonic_micros() -> u64 {
 fn a_server_that_cannot_start_is_never_ready() {
     let manager = Manager::new();
     Server::new("no_such_module").env("NOTIFY_SOCKET", &manager.place).run_to_end();
-    assert_eq!(manager.rest(), ["STATUS=starting 1 workers", STOPPING]);
+    assert_eq!(manager.rest(), ["STATUS=starting 1 worker", STOPPING]);
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn a_slow_boot_asks_for_more_time_until_it_is_ready() {
     let gate = server.temp().join("gate");
     let began = Instant::now();
     let server = server.env("NOTIFY_SOCKET", &manager.place).start_without_waiting();
-    assert_eq!(manager.next(), "STATUS=starting 1 workers");
+    assert_eq!(manager.next(), "STATUS=starting 1 worker");
     assert_eq!(manager.next_within(START_LIMIT).as_deref(), Some(MORE_TIME));
     assert!(began.elapsed() > Duration::from_secs(3), "a quick boot needs no more time");
     fs::write(gate, "").expect("it is written");
-    assert!(manager.next().starts_with("READY=1\nSTATUS=serving with 1 workers on http://127.0.0.1:"));
+    assert!(manager.next().starts_with("READY=1\nSTATUS=serving with 1 worker on http://127.0.0.1:"));
     server.stop();
     assert_eq!(manager.rest(), [STOPPING]);
 }
@@ -201,7 +201,7 @@ fn the_watchdog_is_fed_while_the_loop_turns_and_a_worker_is_ready() {
     });
     assert_eq!(manager.next_within(INTERVAL), None);
     fs::write(&app, "from probe import application\n").expect("it is written");
-    assert_eq!(manager.next_within(SOON).as_deref(), Some("STATUS=recovered: 1 workers serve"));
+    assert_eq!(manager.next_within(SOON).as_deref(), Some("STATUS=recovered: 1 worker in service"));
     assert_eq!(manager.next_within(SOON).as_deref(), Some("WATCHDOG=1"));
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));

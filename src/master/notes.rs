@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::channel::Order;
 use crate::config::Level;
+use crate::log::count;
 use crate::scoreboard::InFlight;
 
 use super::event::{Exit, Generation, Hang, Note, ReloadFailure, SlotIndex, UpgradeFailure, Wear};
@@ -159,7 +160,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::WorkersStopping => "the workers leave; connections wait until SIGTTIN or SIGHUP brings workers back".into(),
         Note::WorkersStopped => "the workers are stopped; SIGTTIN or SIGHUP brings them back".into(),
         Note::Degraded { ready, wanted } => format!("degraded: {ready} of {wanted} workers serve, because new ones fail"),
-        Note::Recovered(ready) => format!("recovered: {ready} workers serve"),
+        Note::Recovered(ready) => format!("recovered: {} in service", count(*ready as u64, "worker")),
     }
 }
 

@@ -10,6 +10,7 @@ use nix::unistd::{fchown, getpid};
 
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
+use crate::log::count;
 use crate::log::error::Log;
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::process::{self, Pid};
@@ -169,7 +170,7 @@ impl Service {
         if self.extend_at.is_none() {
             return;
         }
-        self.notifier.status(&format!("starting {workers} workers"));
+        self.notifier.status(&format!("starting {}", count(workers as u64, "worker")));
     }
 
     /// Every worker is ready: the caller may go.
@@ -281,5 +282,5 @@ impl Drop for Service {
 
 /// The status of a server that serves.
 pub fn serving(workers: usize, addresses: &str) -> String {
-    format!("serving with {workers} workers on {addresses}")
+    format!("serving with {} on {addresses}", count(workers as u64, "worker"))
 }

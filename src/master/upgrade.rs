@@ -29,6 +29,7 @@ use std::time::{Duration, Instant};
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Notice, Protocol, Settings};
 use crate::handoff::{self, Queue};
+use crate::log::count;
 use crate::net::bind;
 use crate::net::listener::{FileMark, Listener};
 use crate::scoreboard::Scoreboard;
@@ -172,9 +173,9 @@ pub fn adopt(
     });
     let signals = start::catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
     kit.log.info(format_args!(
-        "upgrade: this is tapster {} now, with the sockets and {} workers of before",
+        "upgrade: this is tapster {} now, with the sockets and {} of the program before",
         env!("CARGO_PKG_VERSION"),
-        state.children.len()
+        count(state.children.len() as u64, "worker")
     ));
     let lives: Vec<WorkerLife> = state.children.iter().map(|child| child.life).collect();
     let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));

@@ -136,7 +136,8 @@ pub(super) const ROWS: &[Opt] = &[
         equals: false,
         default: Some("off"),
         help: "Expect the PROXY protocol at the start of every connection, from a proxy that names the client in it: v1, v2, or \
-               auto for either. A connection that does not begin with it is closed.",
+               auto for either, which is meant when MODE is left out and another option follows, or nothing. A connection that \
+               does not begin with it is closed.",
         section: Section::Sockets,
         set: Some(|s, v| value::proxy_protocol(v).map(|accept| s.proxy_protocol = accept)),
         ..ROW
