@@ -197,6 +197,49 @@ fn a_preface_has_the_time_of_a_head() {
 }
 
 #[test]
+fn every_connection_that_is_closed_is_counted_in_the_log() {
+    let server = server(&["--proxy-protocol", "auto"]).workers(1).start();
+    for _ in 0..4 {
+        assert_closed(begun(&server, REQUEST), "no preface");
+    }
+    server.log().wait(&["closed a connection of 127.0.0.1: the PROXY protocol preface"]);
+    let log = server.stop();
+    assert!(log.find(&["WARNING", "closed 3 connections more since the last record"]).is_some(), "{}", log.text());
+}
+
+#[test]
+fn a_reload_hands_over_connections_whose_preface_is_not_complete() {
+    let options = ["--proxy-protocol", "--header-timeout", "60", "--defer-accept", "0"];
+    let server = server(&options).binds(["127.0.0.1:0", "unix:{temp}/s"]).start();
+    let mut clients: Vec<(Client, &[u8])> = Vec::new();
+    for address in server.addresses() {
+        for preface in [LINE.as_bytes(), BINARY] {
+            for begun in [0, 1, preface.len() - 1] {
+                let mut client = Client::connect(address);
+                client.send(&preface[..begun]);
+                clients.push((client, &preface[begun..]));
+            }
+        }
+        // Those above were accepted before.
+        for pid in server.workers() {
+            wait_for("an answer of each worker", SOON, || {
+                let mut client = Client::connect(address);
+                client.send(LINE);
+                (client.get("/").field("x-worker") == Some(&pid.to_string())).then_some(())
+            });
+        }
+    }
+    let before = server.workers();
+    server.signal(Signal::SIGHUP);
+    server.wait_for_end_of(&before);
+    for (client, rest) in &mut clients {
+        client.send(*rest);
+        assert_eq!(seen(&client.get("/")), named());
+    }
+    server.stop();
+}
+
+#[test]
 fn a_connection_that_changes_its_worker_keeps_its_client() {
     let server =
         server(&["--proxy-protocol", "--threads", "1", "--log-level", "debug"]).binds(["127.0.0.1:0", "unix:{temp}/s"]).start();

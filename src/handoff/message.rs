@@ -11,7 +11,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Version of the message; the first byte of each. It changes with the others: programs of two versions share a queue while one
 /// becomes the other.
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
 
 /// Most bytes of input that are handed over with a connection: a connection with more is kept, because copying costs more.
 pub const INPUT_MAX: usize = 64 * 1024;
@@ -37,6 +37,8 @@ pub enum HandoffKind {
     Request,
     /// It waits for a request; its input is empty, or a head without its end.
     Idle,
+    /// It waits for a proxy to name its client; its input is empty, or a preface without its end.
+    Preface,
 }
 
 /// A connection on its way from one worker to another.
@@ -52,7 +54,8 @@ pub struct HandoffMessage<'a> {
     pub peer: Option<(IpAddr, u16)>,
     /// Address and port of the client, where the peer is a proxy that has named it.
     pub client: Option<(IpAddr, u16)>,
-    /// Nanoseconds of the monotonic clock, which processes share: since when the request waits, or until when the next may come.
+    /// Nanoseconds of the monotonic clock, which processes share: since when the request waits, or until when what
+    /// it waits for may come.
     pub time: u64,
     /// Bytes that were read and not used; at most [`INPUT_MAX`].
     pub input: Cow<'a, [u8]>,
@@ -67,6 +70,7 @@ impl HandoffKind {
         match self {
             Self::Request => b'r',
             Self::Idle => b'i',
+            Self::Preface => b'p',
         }
     }
 }
@@ -101,7 +105,8 @@ impl<'a> HandoffMessage<'a> {
         let (time, rest) = rest.split_first_chunk().ok_or(short)?;
         let (peer, rest) = rest.split_first_chunk().ok_or(short)?;
         let (client, input) = rest.split_first_chunk().ok_or(short)?;
-        let kind = [HandoffKind::Request, HandoffKind::Idle].into_iter().find(|known| known.letter() == *kind);
+        let kinds = [HandoffKind::Request, HandoffKind::Idle, HandoffKind::Preface];
+        let kind = kinds.into_iter().find(|known| known.letter() == *kind);
         Ok(Self {
             kind: kind.ok_or(Unknown("its kind is unknown"))?,
             moves: *moves,
@@ -149,7 +154,7 @@ mod tests {
     }
 
     fn messages() -> impl Strategy<Value = HandoffMessage<'static>> {
-        let kind = prop_oneof![Just(HandoffKind::Request), Just(HandoffKind::Idle)];
+        let kind = prop_oneof![Just(HandoffKind::Request), Just(HandoffKind::Idle), Just(HandoffKind::Preface)];
         let peer = proptest::option::of((any::<IpAddr>(), any::<u16>()));
         let client = proptest::option::of((any::<IpAddr>(), any::<u16>()));
         let input = proptest::collection::vec(any::<u8>(), 0..300);

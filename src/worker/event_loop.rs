@@ -33,6 +33,7 @@ use crate::worker::accept::share::Share;
 use crate::worker::deadline::calls::Calls;
 use crate::worker::send::fin::Ended;
 use crate::worker::send::outbox::Outbox;
+use crate::worker::tally::Reminder;
 use crate::worker::threads::completions::Completions;
 use crate::worker::threads::desk::Desks;
 use crate::worker::threads::pace::Pace;
@@ -99,6 +100,7 @@ pub struct EventLoop {
     /// Requests that may wait for a permit.
     max_queue: usize,
     overload: Overload,
+    reminder: Reminder,
     handoff: Handoff,
     timers: Wheel,
     leaving: Leaving,
@@ -137,20 +139,20 @@ pub struct EventLoop {
 }
 
 impl EventLoop {
-    /// A loop over these listeners, with the time in milliseconds and the worker's log; `share`: among other workers that accept
-    /// from them.
+    /// A loop over these listeners, with the time in milliseconds, the worker's log and its reminder; `share`: among other workers
+    /// that accept from them.
     pub fn new(
         listeners: Vec<Listener>,
         control: Control,
         queue: Queue,
         settings: &Settings,
         share: Option<Share>,
-        (now, log): (u64, &Log),
+        (now, log, reminder): (u64, &Log, &Reminder),
     ) -> io::Result<Self> {
         let poll = Poll::new()?;
         control.register(poll.registry(), mio::Token(CONTROL))?;
         let room = handoff::room(descriptor_limit());
-        let handoff = Handoff::new(queue, settings, share.is_some(), &listeners, room);
+        let handoff = Handoff::new(queue, settings, share.is_some(), (&listeners, room), reminder);
         let acceptor = Acceptor::new(listeners, share, LISTENERS, borrow(&poll))?;
         let waker = Arc::new(Waker::new(poll.registry(), mio::Token(COMPLETIONS))?);
         let (sender, completed) = unbounded();
@@ -169,6 +171,7 @@ impl EventLoop {
             errands: VecDeque::new(),
             max_queue: settings.max_queue,
             overload: Overload::default(),
+            reminder: reminder.clone(),
             handoff,
             timers: Wheel::new(now),
             leaving: Leaving::No,

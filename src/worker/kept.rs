@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicUsize};
 
+use crate::log::count;
 use crate::log::error::Log;
 
-use super::tally::Tally;
+use super::tally::{Reminder, Tally};
 
 /// Bytes that may be kept without the budget: the head of an ordinary request. So a client that sends it in pieces is served also
 /// while others have used the budget up.
@@ -51,12 +52,17 @@ struct BudgetState {
 
 impl Default for InputBudget {
     fn default() -> Self {
-        let (starved, refused) = (AtomicBool::new(false), Tally::default());
-        Self(Arc::new(BudgetState { left: AtomicUsize::new(BUDGET), starved, refused }))
+        Self::new(&Reminder::default())
     }
 }
 
 impl InputBudget {
+    /// All of it.
+    pub fn new(reminder: &Reminder) -> Self {
+        let (starved, refused) = (AtomicBool::new(false), Tally::new(SUMMARY_MS, reminder));
+        Self(Arc::new(BudgetState { left: AtomicUsize::new(BUDGET), starved, refused }))
+    }
+
     /// Whether nothing of it is in use.
     pub fn is_whole(&self) -> bool {
         self.0.left.load(Relaxed) == BUDGET
@@ -74,18 +80,31 @@ impl InputBudget {
     /// Counts a request that is refused because there is none; logs that from time to time. `now`: milliseconds of the loop's
     /// clock.
     pub fn note_refused(&self, now: u64, log: &Log) {
-        let BudgetState { starved, refused, .. } = &*self.0;
-        let Some(count) = refused.count(now, SUMMARY_MS) else { return };
-        if starved.swap(false, Relaxed) {
+        if let Some(refused) = self.0.refused.count(now) {
+            self.tell(refused, log);
+        }
+    }
+
+    /// Logs the refusals that no line has, if one is due.
+    #[cold]
+    pub fn tell_rest(&self, now: u64, log: &Log) {
+        if let Some(refused) = self.0.refused.rest(now) {
+            self.tell(refused, log);
+        }
+    }
+
+    fn tell(&self, refused: u64, log: &Log) {
+        let refused = count(refused, "request");
+        if self.0.starved.swap(false, Relaxed) {
             log.warning(format_args!(
-                "the worker has no memory for unfinished requests: {count} requests were answered 503; see what the application \
-                 keeps, or raise the limit (ulimit -v, RLIMIT_AS)"
+                "the worker has no memory for unfinished requests: {refused} got 503; see what the application keeps, or raise the \
+                 limit (ulimit -v, RLIMIT_AS)"
             ));
             return;
         }
         log.warning(format_args!(
-            "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {count} requests were answered \
-             503; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
+            "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {refused} got 503; find who \
+             begins so many and ends them late, or lower --limit-request-head or --header-timeout",
             BUDGET / MIB
         ));
     }

@@ -57,6 +57,7 @@ use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
 use preface::Gate;
+use tally::Reminder;
 use threads::thread_id::MAIN;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
@@ -176,7 +177,8 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     };
     let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
     let limit = if boot.settings.limit_spool == 0 { u64::MAX } else { boot.settings.limit_spool };
-    let disk = Disk::new(boot.scoreboard.clone(), boot.slot, limit);
+    let reminder = Reminder::default();
+    let disk = Disk::new(boot.scoreboard.clone(), boot.slot, limit, &reminder);
     let parts = CtxParts {
         settings: boot.settings.clone(),
         log: boot.log,
@@ -184,15 +186,15 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         scoreboard: boot.scoreboard,
         slot: boot.slot,
         bodies: BodyBudget::new(boot.settings.body_buffer, disk),
-        memory: InputBudget::default(),
+        memory: InputBudget::new(&reminder),
         passage: Arc::default(),
-        gate: Gate::of(&boot.settings),
+        gate: Gate::of(&boot.settings, &reminder),
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);
     ctx.app.tell_signals(signals);
     let now = ctx.clock.ms();
-    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &parts.log));
+    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &parts.log, &reminder));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
     let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;

@@ -5,12 +5,13 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::config::{Settings, Trusted};
+use crate::log::count;
 use crate::log::error::Log;
 use crate::net::stream::PeerAddr;
 use crate::protocol::proxy::{self, Accept, Broken, Preface};
 
 use super::app::Peer;
-use super::tally::Tally;
+use super::tally::{Reminder, Tally};
 use super::trust;
 
 /// Least time between two lines of the log about connections that were closed, in milliseconds.
@@ -31,9 +32,9 @@ struct Admission {
 
 impl Gate {
     /// The rules of these settings; `None`: connections have no preface.
-    pub fn of(settings: &Settings) -> Option<Self> {
+    pub fn of(settings: &Settings, reminder: &Reminder) -> Option<Self> {
         let (accept, allowed) = (settings.proxy_protocol?, settings.proxy_allow_from.clone());
-        Some(Self(Arc::new(Admission { accept, allowed, closed: Tally::default() })))
+        Some(Self(Arc::new(Admission { accept, allowed, closed: Tally::new(SUMMARY_MS, reminder) })))
     }
 
     /// Whether this peer may name the clients of its connections.
@@ -49,8 +50,18 @@ impl Gate {
     /// Counts a connection of this peer that is closed; logs that from time to time. `now`: milliseconds of the loop's clock.
     #[cold]
     pub fn note_closed(&self, peer: &Peer, why: &dyn fmt::Display, now: u64, log: &Log) {
-        let Some(closed) = self.0.closed.count(now, SUMMARY_MS) else { return };
+        let Some(closed) = self.0.closed.count(now) else { return };
         let others = if closed > 1 { format!(" ({} others since the last record)", closed - 1) } else { String::new() };
         log.warning(format_args!("closed a connection of {peer}{others}: {why}"));
+    }
+
+    /// Logs the connections that no record has, if one is due.
+    #[cold]
+    pub fn tell_rest(&self, now: u64, log: &Log) {
+        let Some(closed) = self.0.closed.rest(now) else { return };
+        log.warning(format_args!(
+            "closed {} more since the last record, without a valid PROXY protocol preface or not in --proxy-allow-from",
+            count(closed, "connection")
+        ));
     }
 }

@@ -10,10 +10,12 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
+use crate::log::count;
+use crate::log::error::Log;
 use crate::scoreboard::Scoreboard;
 
 use crate::worker::app::{BodyFile, StorageError};
-use crate::worker::tally::Tally;
+use crate::worker::tally::{Reminder, Tally};
 
 /// Least time between two records of bodies that could not be stored, in milliseconds: the disk is full already.
 const SUMMARY_MS: u64 = 1_000;
@@ -35,8 +37,9 @@ struct Inner {
 
 impl Disk {
     /// The directory for the worker of this slot; `limit` is in bytes.
-    pub fn new(scoreboard: Arc<Scoreboard>, slot: usize, limit: u64) -> Self {
-        Self(Arc::new(Inner { scoreboard, slot, limit, process: std::process::id(), refused: Tally::default() }))
+    pub fn new(scoreboard: Arc<Scoreboard>, slot: usize, limit: u64, reminder: &Reminder) -> Self {
+        let refused = Tally::new(SUMMARY_MS, reminder);
+        Self(Arc::new(Inner { scoreboard, slot, limit, process: std::process::id(), refused }))
     }
 
     /// Whether so many bytes more would fit now, by the limit alone.
@@ -64,7 +67,18 @@ impl Disk {
     /// Counts a request that was refused because there was no room. Returns how many there were since the last record, if a
     /// record is due.
     pub fn count_refusal(&self, now: u64) -> Option<u64> {
-        self.0.refused.count(now, SUMMARY_MS)
+        self.0.refused.count(now)
+    }
+
+    /// Logs the refusals that no record has, if one is due.
+    #[cold]
+    pub fn tell_rest(&self, now: u64, log: &Log) {
+        if let Some(refused) = self.0.refused.rest(now) {
+            log.warning(format_args!(
+                "the bodies of {} more could not be spooled since the last record",
+                count(refused, "request")
+            ));
+        }
     }
 
     /// Counts so many bytes more; returns whether there was room for them.
@@ -161,7 +175,7 @@ mod tests {
     #[test]
     fn all_slots_share_the_limit_and_files_give_back_what_they_had() {
         let board = Arc::new(Scoreboard::new(2, 1).unwrap());
-        let disks = [0, 1].map(|slot| Disk::new(board.clone(), slot, 100));
+        let disks = [0, 1].map(|slot| Disk::new(board.clone(), slot, 100, &Reminder::default()));
         let (mut first, mut second) = (disks[0].file().unwrap(), disks[1].file().unwrap());
         first.append(&[b'x'; 60]).unwrap();
         second.append(&[b'y'; 40]).unwrap();
@@ -178,7 +192,7 @@ mod tests {
 
     #[test]
     fn refusals_are_reported_once_a_second_with_their_number() {
-        let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, 1);
+        let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, 1, &Reminder::default());
         assert_eq!(disk.count_refusal(5_000), Some(1));
         assert_eq!((disk.count_refusal(5_001), disk.count_refusal(5_999)), (None, None));
         assert_eq!((disk.count_refusal(6_000), disk.count_refusal(6_001)), (Some(3), None));

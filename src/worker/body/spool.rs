@@ -217,7 +217,7 @@ mod tests {
     use crate::scoreboard::Scoreboard;
 
     fn budget(buffer: usize) -> BodyBudget {
-        BodyBudget::new(buffer, Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX))
+        BodyBudget::new(buffer, Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX, &Default::default()))
     }
 
     fn spool(buffer: usize, expected: Option<u64>) -> Spool {

@@ -43,24 +43,19 @@ impl Connection {
         if !self.may_move() {
             return None;
         }
-        let (kind, time, input, owners) = match &self.phase {
-            Phase::Waiting(queued) => {
-                return self.handoff_of(queued);
-            }
-            Phase::Head => {
-                let input = match self.kept.as_deref() {
-                    None => &[][..],
-                    Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX => bytes,
-                    // Bytes that may be a request are served here.
-                    Some(Kept::Partial(_) | Kept::Rest(_) | Kept::Refused) => return None,
-                };
-                (HandoffKind::Idle, self.timer.deadline.saturating_mul(NS_PER_MS), input, 1)
-            }
-            Phase::Preface | Phase::Body(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
-                return None;
-            }
+        let kind = match &self.phase {
+            Phase::Waiting(queued) => return self.handoff_of(queued),
+            Phase::Head => HandoffKind::Idle,
+            Phase::Preface => HandoffKind::Preface,
+            Phase::Body(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => return None,
         };
-        self.message(kind, time, input.into(), owners)
+        let input = match self.kept.as_deref() {
+            None => &[][..],
+            Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX => bytes,
+            // Bytes that may be a request are served here.
+            Some(Kept::Partial(_) | Kept::Rest(_) | Kept::Refused) => return None,
+        };
+        self.message(kind, self.timer.deadline.saturating_mul(NS_PER_MS), input.into(), 1)
     }
 
     /// Whether nothing of it is left to be sent here, and it has not moved too often.
@@ -114,8 +109,9 @@ impl Connection {
     pub fn adopt(&mut self, message: HandoffMessage<'_>, now: u64, rules: &Rules, memory: &InputBudget) {
         match message.kind {
             HandoffKind::Request => self.arrival = Arrival { since: message.time.min(now), moves: message.moves, waited: true },
-            HandoffKind::Idle => {
-                let longest = if message.input.is_empty() { rules.keep_alive.max(DRAIN_IDLE_MS) } else { rules.header_timeout };
+            HandoffKind::Idle | HandoffKind::Preface => {
+                let begun = message.kind == HandoffKind::Preface || !message.input.is_empty();
+                let longest = if begun { rules.header_timeout } else { rules.keep_alive.max(DRAIN_IDLE_MS) };
                 self.timer.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
             }
         }
@@ -150,7 +146,7 @@ mod tests {
 
     fn waiting(head: &str, body: RequestBody) -> Connection {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX);
+        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX, &Default::default());
         let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
         let mut connection = Connection::new(Token::new(0, 1), link, Wire::new(Protocol::Http), 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());

@@ -16,6 +16,12 @@ impl Connection {
         self.phase = Phase::Preface;
     }
 
+    /// The bytes after these are to be the rest of a preface: another worker has read these.
+    pub fn await_rest_of_preface(&mut self, bytes: Leased) {
+        self.phase = Phase::Preface;
+        self.kept = (!bytes.is_empty()).then(|| Box::new(Kept::Partial(bytes)));
+    }
+
     /// Uses the thread's input for the preface; a request may follow it.
     #[inline(never)]
     pub(super) fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {

@@ -44,12 +44,17 @@ impl EventLoop {
     #[inline(never)]
     fn admit_by(&mut self, gate: &Gate, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
         if !gate.admits(&accepted.peer) {
-            gate.note_closed(&self.peer(accepted.peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
+            self.note_stranger(gate, accepted.peer, ctx);
             return None;
         }
         let token = self.insert(accepted, ctx);
         self.connections[token.key()].await_preface();
         Some(token)
+    }
+
+    /// Notes that a connection is closed because its peer may not connect.
+    pub(super) fn note_stranger(&self, gate: &Gate, peer: PeerAddr, ctx: &ThreadCtx) {
+        gate.note_closed(&self.peer(peer), &"it is not in --proxy-allow-from", ctx.clock.ms(), &ctx.log);
     }
 
     /// Drives this connection, unless it is gone.

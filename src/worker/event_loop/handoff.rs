@@ -14,23 +14,23 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 
 use crate::config::Settings;
-use crate::handoff::{HandoffKind, HandoffMessage, Packet, Queue};
+use crate::handoff::{HandoffKind, Packet, Queue};
+use crate::log::count;
+use crate::log::error::Log;
 use crate::net::listener::Listener;
-use crate::net::stream::{PeerAddr, Stream};
 use crate::protocol::Protocol;
 use crate::sys::epoll;
 use crate::sys::time::NS_PER_MS;
 
-use super::{EventLoop, HANDOFF, Leaving, ThreadCtx, Token, Work, borrow};
+use super::{EventLoop, HANDOFF, Leaving, ThreadCtx, Token, borrow};
 use crate::worker::DRAIN_IDLE_MS;
-use crate::worker::accept::Accepted;
 use crate::worker::descriptors::{is_replaced, replaced};
-use crate::worker::overload::Refusal;
-use crate::worker::tally::Tally;
+use crate::worker::tally::{Reminder, Tally};
+
+mod adopt;
 
 /// How long a request that found no room in the queue waits until it is offered again, in milliseconds: a full queue is emptied
 /// in less.
@@ -41,17 +41,10 @@ const RETRY_MS: u64 = 5;
 /// ms on Linux); handing over each time would slowly concentrate the connections in the workers that are luckiest.
 const PATIENCE_MS: u64 = 5;
 
-/// How long a worker with more than its share leaves idle connections in the queue to others, in milliseconds; they have been
-/// woken.
-const ASIDE_MS: u64 = 2;
-
 /// Requests that stay in this worker's queue, however long they wait, while its calls are slow and no other worker is free: as
 /// many threads may be back at about the same time. Through the shared queue each costs system calls, and its permit is unused
 /// meanwhile.
 const NEXT: usize = 4;
-
-/// Connections taken from the queue at once; the next iteration takes more.
-const BATCH: usize = 16;
 
 /// Descriptors left to the application, at most half of all: a connection that is taken from the queue without a free one is lost
 /// (unix(7)).
@@ -118,9 +111,14 @@ pub(super) fn room(limit: usize) -> usize {
 }
 
 impl Handoff {
-    /// Nothing is handed over; `listeners`: the sockets that the server listens on; `room`: that of
-    /// [`room`].
-    pub(super) fn new(queue: Queue, settings: &Settings, shared: bool, listeners: &[Listener], room: usize) -> Self {
+    /// Nothing is handed over; `listeners`: the sockets that the server listens on; `room`: that of [`room`].
+    pub(super) fn new(
+        queue: Queue,
+        settings: &Settings,
+        shared: bool,
+        (listeners, room): (&[Listener], usize),
+        reminder: &Reminder,
+    ) -> Self {
         Self {
             queue,
             packet: Packet::new(),
@@ -137,7 +135,7 @@ impl Handoff {
             overdue: None,
             aside: None,
             adopted: Vec::new(),
-            lost: Tally::default(),
+            lost: Tally::new(LOST_MS, reminder),
             failure: None,
             ended: false,
         }
@@ -145,12 +143,20 @@ impl Handoff {
 
     /// Logs that a connection is lost on its way; `why`.
     fn lose(&mut self, why: &dyn fmt::Display, ctx: &ThreadCtx) {
-        match self.lost.count(ctx.clock.ms(), LOST_MS) {
+        match self.lost.count(ctx.clock.ms()) {
             None => {}
             Some(1) => ctx.log.error(format_args!("a connection that was handed over is lost: {why}")),
             Some(count) => {
                 ctx.log.error(format_args!("{count} connections that were handed over are lost, the last one because {why}"))
             }
+        }
+    }
+
+    /// Logs the connections that no line has, if one is due.
+    #[cold]
+    pub(super) fn tell_rest(&self, now: u64, log: &Log) {
+        if let Some(lost) = self.lost.rest(now) {
+            log.error(format_args!("{} more that were handed over are lost since the last record", count(lost, "connection")));
         }
     }
 
@@ -352,104 +358,5 @@ impl EventLoop {
                 }
             }
         }
-    }
-
-    /// Takes back a request that has waited in the queue for too long, if nobody else is there to take it.
-    pub(super) fn reclaim(&mut self, ctx: &mut ThreadCtx) {
-        let now = ctx.clock.ms();
-        if self.handoff.overdue.is_some_and(|at| at <= now) {
-            self.handoff.overdue = None;
-            if self.is_full() {
-                self.adopt(ctx);
-            }
-        }
-    }
-
-    /// Takes connections from the queue: one request, or some that are idle.
-    pub(super) fn adopt(&mut self, ctx: &mut ThreadCtx) {
-        let mut packet = std::mem::take(&mut self.handoff.packet);
-        for _ in 0..BATCH {
-            if self.connections.len() >= self.handoff.room {
-                break;
-            }
-            match self.handoff.queue.receive(&mut packet) {
-                Ok(Some((message, descriptor))) => {
-                    let kind = message.kind;
-                    self.take_in(message, descriptor, ctx);
-                    if kind == HandoffKind::Request {
-                        break;
-                    }
-                    if self.acceptor.is_above_share(self.connections.len()) {
-                        self.handoff.aside = Some(ctx.clock.ms() + ASIDE_MS);
-                        break;
-                    }
-                }
-                Ok(None) => break,
-                Err(error) if is_replaced(&error) => {
-                    self.handoff.failure = Some(error);
-                    break;
-                }
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                    if !std::mem::replace(&mut self.handoff.ended, true) {
-                        ctx.log.error(format_args!(
-                            "the hand-off queue was shut down, by the application as a rule; this worker keeps its own \
-                             until it is replaced (SIGHUP)"
-                        ));
-                    }
-                    self.handoff.leave(false);
-                    break;
-                }
-                Err(error) => self.handoff.lose(&error, ctx),
-            }
-        }
-        self.handoff.packet = packet;
-        self.handoff.adopted.reverse();
-    }
-
-    fn take_in(&mut self, message: HandoffMessage<'_>, descriptor: OwnedFd, ctx: &mut ThreadCtx) {
-        ctx.slot().count_adopted();
-        let listener = usize::from(message.listener);
-        let Some(&protocol) = self.handoff.protocols.get(listener) else {
-            return self.handoff.lose(&"it came from a socket that is not listened on", ctx);
-        };
-        let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
-        let stream = match Stream::adopt(descriptor, peer) {
-            Ok(stream) => stream,
-            Err(error) => return self.handoff.lose(&error, ctx),
-        };
-        let token = self.insert(Accepted { stream, peer, listener, protocol }, ctx);
-        let hurry = self.is_draining() && message.kind == HandoffKind::Idle;
-        let connection = &mut self.connections[token.key()];
-        if let Some((ip, port)) = message.client {
-            connection.name_client(SocketAddr::new(ip, port));
-        }
-        connection.adopt(message, ctx.clock.ns(), &ctx.rules, &ctx.memory);
-        if hurry {
-            connection.hurry(ctx.clock.ms() + DRAIN_IDLE_MS);
-        }
-        self.handoff.adopted.push(token);
-    }
-
-    /// Drives an adopted connection.
-    pub(super) fn take_up(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
-        let (token, work) = self.begin_turn(token, ctx)?;
-        let waited = ctx.job.queued / NS_PER_MS;
-        if !matches!(work, Work::Call) || waited < ctx.rules.queue_timeout {
-            return Some((token, work));
-        }
-        // Those after it in the queue are about as old.
-        self.handoff.overdue = Some(ctx.clock.ms());
-        self.refuse(token, Refusal::Waited, ctx);
-        None
-    }
-
-    /// Whether nothing is left in the queue, for a worker that may be the last: takes out the connections that are there.
-    pub(super) fn is_queue_empty(&mut self, ctx: &mut ThreadCtx) -> bool {
-        if self.handoff.hands_over {
-            return true;
-        }
-        self.adopt(ctx);
-        self.runnable.extend(self.handoff.adopted.drain(..).rev());
-        self.runnable.is_empty()
     }
 }

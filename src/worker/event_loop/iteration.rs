@@ -164,6 +164,9 @@ impl EventLoop {
                     slot.set_connections(self.connections.len() as u32);
                     slot.beat(ctx.clock.ns());
                     self.overload.tell(ctx.clock.ms(), &ctx.log);
+                    if self.reminder.take(ctx.clock.ms()) {
+                        self.tell_rest(ctx.clock.ms(), ctx);
+                    }
                     ctx.end_iteration();
                     self.iteration.stage = Stage::Poll;
                     if self.is_done(ctx)? {

@@ -95,7 +95,19 @@ impl EventLoop {
     pub(super) fn finish(&mut self, ctx: &mut ThreadCtx) {
         self.send_held(ctx);
         self.overload.tell_last(&ctx.log);
+        self.tell_rest(u64::MAX, ctx);
         ctx.end_iteration();
+    }
+
+    /// Logs the events that no line has, of which one is due.
+    #[cold]
+    pub(super) fn tell_rest(&self, now: u64, ctx: &ThreadCtx) {
+        if let Some(gate) = &ctx.gate {
+            gate.tell_rest(now, &ctx.log);
+        }
+        ctx.memory.tell_rest(now, &ctx.log);
+        ctx.bodies.disk.tell_rest(now, &ctx.log);
+        self.handoff.tell_rest(now, &ctx.log);
     }
 
     /// Checks whether the worker's descriptors are still its own. A worker that leaves has closed some.

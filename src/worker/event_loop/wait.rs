@@ -21,7 +21,7 @@ impl EventLoop {
         let before = ctx.clock.ns();
         let patience = self.patience(ctx.clock.ms());
         self.wait_for_events(patience, ctx)?;
-        ctx.clock.refresh();
+        ctx.clock.tick();
         self.brisk = ctx.clock.ns() - before < HOLD.as_nanos() as u64;
         self.calls.woken(before, patience, ctx.clock.ns());
         Ok(())
@@ -49,6 +49,7 @@ impl EventLoop {
             self.calls.next(),
             self.acceptor.wants(),
             self.overload.wants(),
+            self.reminder.due(),
             self.handoff.wants(),
             self.leaving.wants(now),
         ];
