@@ -145,11 +145,12 @@ def app(environ, start_response):
     return [b'the end']
 ";
 
-/// More is written than sockets and memory hold, and there is no place for a file.
+/// More is written than sockets and memory hold, and there is no place for a file on the disk, and little in memory.
 #[test]
 fn output_that_cannot_be_kept_ends_in_a_visible_cut_and_an_error_in_the_log() {
     for (path, version) in [("/raise", "1.1"), ("/swallow", "1.1"), ("/swallow", "1.0")] {
-        let server = Server::source(WRITES).env("TMPDIR", "/nonexistent").expect_error("(TMPDIR)").start();
+        let server = Server::source(WRITES).env("TMPDIR", "/nonexistent").options(["--limit-spool", "64k"]);
+        let server = server.expect_error("(TMPDIR)").start();
         let mut client = server.connect();
         client.send(format!("GET {path} HTTP/{version}\r\nHost: test\r\n\r\n"));
         wait_for("the end of the call", SOON, || server.temp().join("written").exists().then_some(()));

@@ -11,7 +11,7 @@ use tapster::config::gunicorn::{self, SETTINGS};
 use tapster::config::options::{self, ValueKind};
 
 use common::server::{Ended, Server, binary};
-use common::user;
+use common::{user, venv};
 
 const USAGE: i32 = 2;
 
@@ -322,4 +322,62 @@ fn root_executes_no_file_of_others() {
     assert!(!ended.stdout.contains("name = \"0\""), "{}", ended.stdout);
     let ended = open("pidfile = '/run/x.pid'\n").options(["--user", name]).run_to_end();
     ended.failed(USAGE, &["pid = /run/x.pid (file gunicorn.conf.py line 1): root acts on it, and others can write this file"]);
+}
+
+#[test]
+fn the_application_sees_the_whole_command() {
+    let server = Server::source(
+        "import sys\n\
+         def application(environ, start_response):\n    \
+         start_response('200 OK', [('Content-Type', 'text/plain')])\n    return [repr(sys.argv[1:]).encode()]\n",
+    )
+    .options(["--name", "ü b"])
+    .start();
+    let argv = server.get("/").text();
+    assert!(argv.starts_with("['--bind', ") && argv.ends_with("'--name', 'ü b', 'app']"), "{argv}");
+    server.stop();
+}
+
+#[test]
+fn coverage_of_an_application_knows_its_files_only() {
+    let server = Server::source(
+        "import atexit, coverage\n\
+         cover = coverage.Coverage(data_file='data')\n\
+         cover.start()\n\
+         import logging\n\
+         logging.getLogger('gunicorn.error').error('an error')\n\
+         def application(environ, start_response):\n    \
+         start_response('200 OK', [('Content-Type', 'text/plain')])\n    return [b'ok']\n\
+         def end():\n    cover.stop()\n    cover.save()\n\
+         atexit.register(end)\n",
+    )
+    .frameworks()
+    .expect_error("an error")
+    .start();
+    let directory = server.temp().to_owned();
+    assert_eq!(server.get("/").text(), "ok");
+    server.signal(Signal::SIGHUP);
+    server.log().wait(&["reload done"]);
+    let report =
+        Command::new(venv::python()).args(["-m", "coverage", "report", "--data-file", "data"]).current_dir(&directory).output();
+    let report = report.expect("coverage can be run");
+    let text = String::from_utf8_lossy(&report.stdout);
+    assert!(report.status.success(), "{text}{}", String::from_utf8_lossy(&report.stderr));
+    assert!(text.contains("app.py") && !text.contains("tapster"), "{text}");
+    server.stop();
+}
+
+#[test]
+fn a_missing_module_names_the_environment_that_is_not_used() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let environment = directory.path().join("venv");
+    venv::bare(&venv::base_python(), &environment);
+    let path = format!("{}:/usr/bin:/bin", environment.join("bin").to_str().expect("UTF-8"));
+    let hint = format!("which is not used: add --venv {}", environment.display());
+    let server = || Server::source("import no_such_module_x\n").env("PATH", &path);
+    server().run_to_end().failed(4, &["No module named 'no_such_module_x'", &hint]);
+    let ended = server().options(["--venv", environment.to_str().expect("UTF-8")]).run_to_end();
+    assert!(!ended.failed(4, &["No module named"]).stderr.contains("not used"), "{}", ended.stderr);
+    let ended = server().env("PATH", "/nonexistent").run_to_end();
+    assert!(!ended.failed(4, &["No module named"]).stderr.contains("not used"), "{}", ended.stderr);
 }

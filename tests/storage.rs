@@ -413,3 +413,17 @@ fn heads_without_memory_are_refused_or_served_where_they_are() {
 fn heads_without_memory_go_to_no_other_thread() {
     heads_without_memory("8", 10);
 }
+
+/// A read-only root as containers have it: no place for a temporary file.
+#[test]
+fn without_a_temporary_directory_bodies_are_kept_in_memory_up_to_a_limit() {
+    const LIMIT: usize = 64 * MB;
+    let server = Server::source(APP).env("TMPDIR", "/proc/self").options(["--body-buffer", "64k"]).workers(2).start();
+    server
+        .log()
+        .wait(&["WARNING the temporary directory /proc/self cannot be written", "67108864 bytes of all workers together"]);
+    assert_eq!(server.log().text().matches("cannot be written").count(), 1, "one worker says it for all");
+    assert_eq!(upload(&server, "/read", 8 * MB, false).text(), (8 * MB).to_string());
+    assert_eq!(upload(&server, "/read", LIMIT + 1, false).status, 413);
+    server.stop();
+}

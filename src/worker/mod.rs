@@ -49,7 +49,7 @@ use crate::sys::signals::Blocked;
 
 use accept::share::Share;
 use app::{App, Outlet, Renounce, Reply, Request};
-use body::disk::Disk;
+use body::disk::{Disk, MEMORY_FILES_MAX, Storage};
 use body::spool::BodyBudget;
 use control::Control;
 use ctx::{CtxParts, ThreadCtx};
@@ -176,34 +176,58 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         }
     };
     let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
-    let limit = if boot.settings.limit_spool == 0 { u64::MAX } else { boot.settings.limit_spool };
+    let (settings, storage) = storage(boot.settings, boot.slot, &boot.log);
+    let limit = if settings.limit_spool == 0 { u64::MAX } else { settings.limit_spool };
     let reminder = Reminder::default();
-    let disk = Disk::new(boot.scoreboard.clone(), boot.slot, limit, &reminder);
+    let disk = Disk::new(boot.scoreboard.clone(), boot.slot, storage, limit, &reminder);
     let parts = CtxParts {
-        settings: boot.settings.clone(),
+        settings: settings.clone(),
         log: boot.log,
         access: boot.access,
         scoreboard: boot.scoreboard,
         slot: boot.slot,
-        bodies: BodyBudget::new(boot.settings.body_buffer, disk),
+        bodies: BodyBudget::new(settings.body_buffer, disk),
         memory: InputBudget::new(&reminder),
         passage: Arc::default(),
-        gate: Gate::of(&boot.settings, &reminder),
+        gate: Gate::of(&settings, &reminder),
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);
     ctx.app.tell_signals(signals);
     let now = ctx.clock.ms();
-    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &boot.settings, share, (now, &parts.log, &reminder));
+    let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &settings, share, (now, &parts.log, &reminder));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
     let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;
     // All steps that a lack of descriptors or threads can fail are done.
-    event_loop.ready(description, quota(&boot.settings).map(|quota| ctx.requests() + quota))?;
+    event_loop.ready(description, quota(&settings).map(|quota| ctx.requests() + quota))?;
     main.work(&mut ctx, Some(Box::new(event_loop)))?;
     ctx.end_iteration();
     ctx.app.finish();
     Ok(EXIT_OK)
+}
+
+/// Where bodies are that do not fit into memory, and the settings with the limit that holds there. Called when the environment is
+/// that of the application, which may name the temporary directory.
+fn storage(mut settings: Arc<Settings>, slot: usize, log: &Log) -> (Arc<Settings>, Storage) {
+    let error = match Storage::find() {
+        Ok(storage) => return (settings, storage),
+        Err(error) => error,
+    };
+    let limit = match settings.limit_spool {
+        0 => MEMORY_FILES_MAX,
+        limit => limit.min(MEMORY_FILES_MAX),
+    };
+    Arc::make_mut(&mut settings).limit_spool = limit;
+    // One of the workers says it for all.
+    if slot == 0 {
+        log.warning(format_args!(
+            "the temporary directory {} cannot be written: {error}; bodies beyond --body-buffer are kept in memory, {limit} bytes of all \
+             workers together (TMPDIR names another directory)",
+            std::env::temp_dir().display()
+        ));
+    }
+    (settings, Storage::Memory)
 }
 
 /// The error of a worker that has no event loop or not all of its threads.

@@ -24,7 +24,7 @@ pub fn execute(source: &Source, argv: &[OsString], settings: &PythonSettings) ->
 }
 
 fn names(py: Python<'_>, source: &Source, argv: &[OsString]) -> PyResult<Vec<Name>> {
-    let code = PyModule::from_code(py, CODE, c"<tapster gunicorn_file.py>", c"tapster_gunicorn_file")?;
+    let code = PyModule::from_code(py, CODE, c"<tapster gunicorn_file>", c"tapster_gunicorn_file")?;
     let (path, module) = match source {
         Source::File(path) => (Some(path.to_string_lossy().into_owned()), None),
         Source::Module(module) => (None, Some(module)),

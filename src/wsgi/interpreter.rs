@@ -216,11 +216,13 @@ fn initialize(program: Option<&Path>) -> Result<(), BootError> {
         // SAFETY: the config is initialised, the field belongs to it, the name is a C string; the call copies it.
         check(unsafe { ffi::PyConfig_SetBytesString(raw, &raw mut (*raw).program_name, name.as_ptr()) })?;
     }
-    let argument = std::env::args_os().next().unwrap_or_else(|| "tapster".into());
-    let argument = CString::new(argument.as_bytes()).unwrap_or_else(|_| c"tapster".to_owned());
-    let mut argv = [argument.as_ptr()];
-    // SAFETY: the config is initialised; one C string is valid during the call, which copies it.
-    check(unsafe { ffi::PyConfig_SetBytesArgv(&raw mut config.0, 1, argv.as_mut_ptr()) })?;
+    // Applications that look at `sys.argv` expect the command that has started them.
+    let arguments = std::env::args_os().map(|argument| CString::new(argument.as_bytes()).unwrap_or_default());
+    let arguments: Vec<CString> = arguments.collect();
+    let mut argv: Vec<_> = arguments.iter().map(|argument| argument.as_ptr()).collect();
+    let count = ffi::Py_ssize_t::try_from(argv.len()).unwrap_or(0);
+    // SAFETY: the config is initialised; so many C strings are valid during the call, which copies them.
+    check(unsafe { ffi::PyConfig_SetBytesArgv(&raw mut config.0, count, argv.as_mut_ptr()) })?;
     // SAFETY: the config is initialised and no interpreter runs; afterwards this thread is attached.
     check(unsafe { ffi::Py_InitializeFromConfig(&raw const config.0) })
 }

@@ -60,7 +60,8 @@ fn app_failed(py: Python<'_>, text: &str, doing: &str, error: &PyErr) -> BootErr
     if error.is_instance_of::<PySystemExit>(py) {
         return failed(format!("cannot load {text}: {doing} called sys.exit()\n{traceback}"));
     }
-    failed(format!("cannot load {text}: {doing} raised an exception\n{traceback}"))
+    let hint = if error.is_instance_of::<PyModuleNotFoundError>(py) { unused_environment(py) } else { None };
+    failed(format!("cannot load {text}: {doing} raised an exception\n{traceback}{}", hint.unwrap_or_default()))
 }
 
 fn import_module<'py>(py: Python<'py>, name: &str, text: &str) -> Result<Bound<'py, PyAny>, BootError> {
@@ -117,7 +118,22 @@ fn not_found(py: Python<'_>, name: &str, missing: &str, text: &str) -> String {
     } else {
         message.push_str(&format!("modules in that directory: {}", listed(&here)));
     }
+    message.push_str(&unused_environment(py).unwrap_or_default());
     message
+}
+
+/// What to do when the `python` that a shell would run here is one of a virtual environment, and the interpreter has none.
+fn unused_environment(py: Python<'_>) -> Option<String> {
+    let sys = py.import("sys").ok()?;
+    if !sys.getattr("prefix").ok()?.eq(sys.getattr("base_prefix").ok()?).ok()? {
+        return None;
+    }
+    let path = std::env::var_os("PATH")?;
+    let has_python = |place: &PathBuf| ["python", "python3"].iter().any(|name| place.join(name).is_file());
+    let place = std::env::split_paths(&path).find(has_python)?;
+    let environment = place.parent().filter(|parent| parent.join("pyvenv.cfg").is_file())?;
+    let shown = environment.display();
+    Some(format!("\nthe python on PATH is that of the virtual environment {shown}, which is not used: add --venv {shown}"))
 }
 
 /// Modules and packages of a directory, sorted.

@@ -37,7 +37,7 @@ pub fn install(py: Python<'_>, settings: &Settings, log: &Log) -> Result<(), Boo
 }
 
 fn connect(py: Python<'_>, level: Level, log: &Log) -> PyResult<()> {
-    let module = PyModule::from_code(py, SOURCE, c"<tapster logs.py>", MODULE)?;
+    let module = PyModule::from_code(py, SOURCE, c"<tapster logs>", MODULE)?;
     let log = log.clone();
     let write = PyCFunction::new_closure(py, Some(c"write"), None, move |args: &Bound<'_, PyTuple>, _| -> PyResult<()> {
         let (level, text): (i64, Bound<'_, PyString>) = args.extract()?;

@@ -57,6 +57,8 @@ pub struct Server {
     program: PathBuf,
     workers: Option<usize>,
     binds: Vec<String>,
+    /// Addresses that the configuration under test binds itself.
+    own_binds: usize,
     expected: Vec<String>,
 }
 
@@ -86,6 +88,7 @@ impl Server {
             program: binary(),
             workers: Some(1),
             binds: vec!["127.0.0.1:0".to_owned()],
+            own_binds: 0,
             expected: Vec::new(),
         }
     }
@@ -139,6 +142,13 @@ impl Server {
         let temp = self.temp.path().to_str().expect("the temp directory is UTF-8");
         self.binds = binds.into_iter().map(|bind| bind.as_ref().replace("{temp}", temp)).collect();
         self
+    }
+
+    /// Gives it this whole command line, the application included, which binds one address as its configuration says.
+    pub fn command_line<S: AsRef<str>>(mut self, words: impl IntoIterator<Item = S>) -> Self {
+        (self.app, self.workers, self.own_binds) = (None, None, 1);
+        self.binds.clear();
+        self.options(words)
     }
 
     /// Runs it through another program that ends in an exec, such as `taskset`.
@@ -224,7 +234,7 @@ impl Server {
     /// Starts it and waits until it is ready.
     #[track_caller]
     pub fn start(self) -> Running {
-        let binds = self.binds.len();
+        let binds = self.binds.len() + self.own_binds;
         let mut running = self.spawn();
         let line = running.ready_line();
         let words: Vec<&str> = line.split_whitespace().collect();

@@ -3,6 +3,9 @@
 //!
 //! Each worker counts its own bytes in its slot of the scoreboard, and a worker that wants more adds up all slots. So nothing
 //! must be given back for a worker that dies: its count is forgotten with it, as its files are.
+//!
+//! Where the temporary directory cannot be written, as in a container whose root is read-only, the files are in memory, with a
+//! limit of their own.
 
 use std::env;
 use std::fs::File;
@@ -13,12 +16,36 @@ use std::sync::Arc;
 use crate::log::count;
 use crate::log::error::Log;
 use crate::scoreboard::Scoreboard;
+use crate::sys::memory;
 
 use crate::worker::app::{BodyFile, StorageError};
 use crate::worker::tally::{Reminder, Tally};
 
 /// Least time between two records of bodies that could not be stored, in milliseconds: the disk is full already.
 const SUMMARY_MS: u64 = 1_000;
+
+/// Most bytes in files that are in memory, of all workers together: they count as memory of the container, which is a few hundred
+/// MiB as a rule, and the workers need most of that.
+pub const MEMORY_FILES_MAX: u64 = 64 << 20;
+
+/// Where the files are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Storage {
+    /// In the temporary directory (TMPDIR).
+    Directory,
+    /// In memory.
+    Memory,
+}
+
+impl Storage {
+    /// The directory if a file can be made there. The error says why none can be; a disk that is full just now is no reason.
+    pub fn find() -> Result<Self, io::Error> {
+        match tempfile::tempfile() {
+            Err(error) if !in_words(&error).passing => Err(error),
+            Ok(_) | Err(_) => Ok(Self::Directory),
+        }
+    }
+}
 
 /// The temporary directory of one worker.
 #[derive(Clone, Debug)]
@@ -28,6 +55,7 @@ pub struct Disk(Arc<Inner>);
 struct Inner {
     scoreboard: Arc<Scoreboard>,
     slot: usize,
+    storage: Storage,
     /// Bytes of all workers (u64::MAX: no limit).
     limit: u64,
     /// The worker's process id. A file that a forked child of the application drops still belongs to the worker.
@@ -36,10 +64,10 @@ struct Inner {
 }
 
 impl Disk {
-    /// The directory for the worker of this slot; `limit` is in bytes.
-    pub fn new(scoreboard: Arc<Scoreboard>, slot: usize, limit: u64, reminder: &Reminder) -> Self {
+    /// The place for the files of the worker of this slot; `limit` is in bytes.
+    pub fn new(scoreboard: Arc<Scoreboard>, slot: usize, storage: Storage, limit: u64, reminder: &Reminder) -> Self {
         let refused = Tally::new(SUMMARY_MS, reminder);
-        Self(Arc::new(Inner { scoreboard, slot, limit, process: std::process::id(), refused }))
+        Self(Arc::new(Inner { scoreboard, slot, storage, limit, process: std::process::id(), refused }))
     }
 
     /// Whether so many bytes more would fit now, by the limit alone.
@@ -50,6 +78,13 @@ impl Disk {
     /// The error when there is no room for so many bytes.
     pub fn full(&self) -> StorageError {
         let (limit, dir) = (self.0.limit, env::temp_dir());
+        if self.0.storage == Storage::Memory {
+            let text = format!(
+                "{} cannot be written, and the files in memory of all workers have their limit ({limit} bytes): name a directory (TMPDIR)",
+                dir.display()
+            );
+            return StorageError { text, passing: true };
+        }
         let text = format!(
             "the temporary files of all workers have --limit-spool ({limit} bytes) together: raise it if {} has more space, or lower \
              --limit-request-body (TMPDIR names another directory)",
@@ -60,7 +95,11 @@ impl Disk {
 
     /// A new file.
     pub fn file(&self) -> Result<TempFile, StorageError> {
-        let file = tempfile::tempfile().map_err(|error| in_words(&error))?;
+        let file = match self.0.storage {
+            Storage::Directory => tempfile::tempfile(),
+            Storage::Memory => memory::file_of(c"tapster-body", b""),
+        };
+        let file = file.map_err(|error| in_words(&error))?;
         Ok(TempFile { file, len: 0, share: SpoolShare { disk: self.clone(), bytes: 0 } })
     }
 
@@ -175,7 +214,7 @@ mod tests {
     #[test]
     fn all_slots_share_the_limit_and_files_give_back_what_they_had() {
         let board = Arc::new(Scoreboard::new(2, 1).unwrap());
-        let disks = [0, 1].map(|slot| Disk::new(board.clone(), slot, 100, &Reminder::default()));
+        let disks = [0, 1].map(|slot| Disk::new(board.clone(), slot, Storage::Directory, 100, &Reminder::default()));
         let (mut first, mut second) = (disks[0].file().unwrap(), disks[1].file().unwrap());
         first.append(&[b'x'; 60]).unwrap();
         second.append(&[b'y'; 40]).unwrap();
@@ -191,8 +230,20 @@ mod tests {
     }
 
     #[test]
+    fn files_in_memory_are_files_with_a_limit_and_another_cure() {
+        let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Memory, 8, &Reminder::default());
+        let mut file = disk.file().unwrap();
+        file.append(b"abcdef").unwrap();
+        let error = file.append(b"ghi").unwrap_err();
+        assert!(error.passing && error.text.contains("in memory") && error.text.contains("(TMPDIR)"), "{error}");
+        let mut text = String::new();
+        io::Read::read_to_string(&mut file.into_body().file, &mut text).unwrap();
+        assert_eq!(text, "abcdef");
+    }
+
+    #[test]
     fn refusals_are_reported_once_a_second_with_their_number() {
-        let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, 1, &Reminder::default());
+        let disk = Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Directory, 1, &Reminder::default());
         assert_eq!(disk.count_refusal(5_000), Some(1));
         assert_eq!((disk.count_refusal(5_001), disk.count_refusal(5_999)), (None, None));
         assert_eq!((disk.count_refusal(6_000), disk.count_refusal(6_001)), (Some(3), None));

@@ -137,7 +137,7 @@ mod tests {
     use crate::net::stream::Stream;
     use crate::scoreboard::Scoreboard;
     use crate::worker::app::RequestBody;
-    use crate::worker::body::disk::Disk;
+    use crate::worker::body::disk::{Disk, Storage};
     use crate::worker::body::spool::BodyBudget;
     use crate::worker::body::upload::Upload;
     use crate::worker::connection::Token;
@@ -146,7 +146,7 @@ mod tests {
 
     fn waiting(head: &str, body: RequestBody) -> Connection {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
-        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, u64::MAX, &Default::default());
+        let disk = Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Directory, u64::MAX, &Default::default());
         let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
         let mut connection = Connection::new(Token::new(0, 1), link, Wire::new(Protocol::Http), 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
