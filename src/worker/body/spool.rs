@@ -218,7 +218,10 @@ mod tests {
     use crate::worker::body::disk::Storage;
 
     fn budget(buffer: usize) -> BodyBudget {
-        BodyBudget::new(buffer, Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Directory, u64::MAX, &Default::default()))
+        BodyBudget::new(
+            buffer,
+            Disk::new(Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Directory, u64::MAX, &Default::default()),
+        )
     }
 
     fn spool(buffer: usize, expected: Option<u64>) -> Spool {
