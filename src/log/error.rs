@@ -97,7 +97,7 @@ impl Log {
         let mut record = Vec::with_capacity(256);
         let mut line = String::new();
         let syslog = self.sink.syslog();
-        // Writing fails only if a Display of the message does, or for want of memory; what was written so far is kept.
+        // Writing fails only if a Display of the message does, or without memory; what was written so far is kept.
         if let Some(syslog) = syslog {
             syslog.header(&mut record, level, RecordKind::Error, pid);
             let _ = write!(line, "[{who}] ");

@@ -187,7 +187,7 @@ fn died(slot: SlotIndex, exit: Exit, booting: bool, about: Option<&About>) -> St
     text += &if booting { ", while it was booting".into() } else { serving(about).unwrap_or(", idle".into()) };
     if exit == KILLED {
         text += match about.and_then(|about| about.oom) {
-            Some(true) => "; the kernel killed for want of memory (oom_kill of the control group)",
+            Some(true) => "; the kernel killed for lack of memory (oom_kill of the control group)",
             Some(false) => "; memory did not run out, so somebody sent the signal",
             None => "; if nobody sent the signal, memory ran out (see dmesg)",
         };

@@ -119,13 +119,13 @@ impl CtxParts {
     /// The thread context of the calling thread.
     pub fn ctx(&self, app: Box<dyn App>, thread: ThreadId) -> ThreadCtx {
         if let Some(interrupter) = app.interrupter() {
-            self.alarms[thread.0].set(interrupter);
+            self.alarms[thread.index()].set(interrupter);
         }
         let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate } = self.clone();
         ThreadCtx {
             app,
             input: ReadBuffer::new(),
-            blocks: HeaderCache::new(thread.0),
+            blocks: HeaderCache::new(thread.index()),
             out: Vec::with_capacity(READ_SIZE),
             send: SendPolicy::default(),
             coalesced: Vec::new(),
@@ -168,7 +168,7 @@ impl ThreadCtx {
 
     /// The flight recorder's entry of this thread.
     pub(super) fn flight(&self) -> &Call {
-        self.scoreboard.call(self.slot, self.thread.0)
+        self.scoreboard.call(self.slot, self.thread.index())
     }
 
     /// Runs a function with the head in hand, which is no part of the thread context meanwhile. Nothing is copied.

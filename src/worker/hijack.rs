@@ -91,7 +91,7 @@ impl Takeover for HijackOffer {
             other => other,
         };
         self.link.take();
-        self.scoreboard.call(self.slot, self.thread.0).lift_deadline();
+        self.scoreboard.call(self.slot, self.thread.index()).lift_deadline();
         Ok(())
     }
 

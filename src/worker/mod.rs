@@ -297,7 +297,7 @@ fn group(
         } else {
             // No signal is blocked: programs that the application starts on this thread would inherit the mask. The kernel
             // prefers the main thread for signals of the process, and every handler may run anywhere.
-            let name = format!("tapster-{}", place.thread().0);
+            let name = format!("tapster-{}", place.thread().index());
             let body = move |app: Box<dyn App>| keep_working(&place, &mut parts.ctx(app, place.thread()));
             ctx.app.spawn(&name, Box::new(body))?;
         }

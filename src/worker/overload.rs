@@ -71,10 +71,15 @@ impl Overload {
     }
 
     /// Logs the counts since the last summary, if one is due at `now`, in milliseconds of the loop's clock.
+    #[inline]
     pub fn tell(&mut self, now: u64, log: &Log) {
-        if self.wants().is_none_or(|at| at > now) {
-            return;
+        if self.wants().is_some_and(|at| at <= now) {
+            self.summarise(now, log);
         }
+    }
+
+    #[cold]
+    fn summarise(&mut self, now: u64, log: &Log) {
         let (full, waited) = (std::mem::take(&mut self.full), std::mem::take(&mut self.waited));
         self.next = now + SUMMARY_MS;
         log.warning(format_args!(

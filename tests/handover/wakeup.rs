@@ -33,14 +33,14 @@ impl Wakeups {
     }
 
     pub fn ring(&self, thread: ThreadId) {
-        self.state.lock().expect("no panic").rung[thread.0] = true;
+        self.state.lock().expect("no panic").rung[thread.index()] = true;
         self.changed.notify_all();
     }
 
     pub fn wait(&self, thread: ThreadId) -> io::Result<bool> {
         let mut state = self.state.lock().expect("no panic");
         loop {
-            if std::mem::take(&mut state.rung[thread.0]) {
+            if std::mem::take(&mut state.rung[thread.index()]) {
                 return Ok(false);
             }
             if state.at.is_some() {

@@ -17,14 +17,14 @@ impl ThreadCtx {
     /// Checks, after a call has ended, whether its deadline had passed. `late`: its client was answered without it.
     #[inline]
     pub(in crate::worker) fn after_call(&mut self, late: bool) {
-        if late || self.alarms[self.thread.0].is_raised() {
+        if late || self.alarms[self.thread.index()].is_raised() {
             self.settle(late);
         }
     }
 
     #[cold]
     fn settle(&mut self, late: bool) {
-        let alarm = &self.alarms[self.thread.0];
+        let alarm = &self.alarms[self.thread.index()];
         if alarm.is_stray() {
             let call = self.flight().last();
             self.log.critical(format_args!(

@@ -107,7 +107,7 @@ impl ThreadCtx {
         // The fields are borrowed one by one: the call reads some and writes to others.
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
-        let calls = self.scoreboard.call(self.slot, self.thread.0);
+        let calls = self.scoreboard.call(self.slot, self.thread.index());
         calls.begin(&facts(HeadView { head: &queued.head, bytes }, &link.peer), began);
         let request = Request {
             bytes,

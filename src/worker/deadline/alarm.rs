@@ -95,7 +95,7 @@ impl Alarm {
 pub fn ring(alarms: &Alarms, target: InterruptTarget) -> std::io::Result<()> {
     let alarms = alarms.clone();
     let blocked = Blocked::all()?;
-    let made = thread::Builder::new().name(THREAD.to_owned()).spawn(move || raise(&alarms[target.thread.0], &target));
+    let made = thread::Builder::new().name(THREAD.to_owned()).spawn(move || raise(&alarms[target.thread.index()], &target));
     drop(blocked);
     made.map(drop)
 }
@@ -105,7 +105,7 @@ fn raise(alarm: &Alarm, target: &InterruptTarget) {
     let (board, slot) = &target.board;
     // The thread leaves its call while it has the interpreter, and notes that in the scoreboard before it releases it. So the
     // answer stays true as long as the asking thread has the interpreter.
-    let runs = || board.call(*slot, target.thread.0).entered() == Some(target.entered);
+    let runs = || board.call(*slot, target.thread.index()).entered() == Some(target.entered);
     let raising = |stacks| {
         *alarm.stacks.lock().unwrap_or_else(PoisonError::into_inner) = stacks;
         alarm.raised.store(true, Relaxed);

@@ -218,8 +218,8 @@ impl Calls {
 mod tests {
     use super::*;
 
-    const FIRST: ThreadId = ThreadId(0);
-    const SECOND: ThreadId = ThreadId(1);
+    const FIRST: ThreadId = ThreadId::new(0);
+    const SECOND: ThreadId = ThreadId::new(1);
 
     fn token(key: u32) -> Token {
         Token::new(key, 1)

@@ -21,7 +21,7 @@ impl EventLoop {
     fn look_after_calls(&mut self, ctx: &mut ThreadCtx) {
         let now = ctx.clock.ms();
         let (board, slot) = (ctx.scoreboard.clone(), ctx.slot);
-        for overdue in self.calls.overdue(now, |thread| board.call(slot, thread.0).entered()) {
+        for overdue in self.calls.overdue(now, |thread| board.call(slot, thread.index()).entered()) {
             match overdue.action {
                 OverdueAction::Interrupt => interrupt(&overdue, ctx),
                 OverdueAction::GiveUp => self.give_up(&overdue, ctx),
@@ -31,7 +31,7 @@ impl EventLoop {
 
     /// Answers a client without the call that it waits for; the worker has to be replaced.
     fn give_up(&mut self, overdue: &Overdue, ctx: &mut ThreadCtx) {
-        let call = ctx.scoreboard.call(ctx.slot, overdue.thread.0).in_flight();
+        let call = ctx.scoreboard.call(ctx.slot, overdue.thread.index()).in_flight();
         // It has just ended otherwise; its completion is on its way.
         let Some(call) = call.filter(|call| call.entered == overdue.entered) else { return };
         let outcome = match self.find(overdue.token) {
@@ -51,7 +51,7 @@ impl EventLoop {
             self.handoff.retry.get_or_insert(ctx.clock.ms());
         }
         let request = ctx.describe(&call);
-        let stacks = ctx.alarms[overdue.thread.0].stacks();
+        let stacks = ctx.alarms[overdue.thread.index()].stacks();
         let stacks = if stacks.is_empty() { stacks } else { format!("\nwhen it was interrupted:\n{stacks}") };
         ctx.log.error(format_args!("a request does not end within --timeout; {outcome}: {request}{stacks}"));
         if !std::mem::replace(&mut self.reported.0, true) {
@@ -112,7 +112,7 @@ impl EventLoop {
 }
 
 fn interrupt(overdue: &Overdue, ctx: &ThreadCtx) {
-    let Some(call) = ctx.scoreboard.call(ctx.slot, overdue.thread.0).in_flight() else { return };
+    let Some(call) = ctx.scoreboard.call(ctx.slot, overdue.thread.index()).in_flight() else { return };
     let target = InterruptTarget {
         thread: overdue.thread,
         entered: overdue.entered,

@@ -69,7 +69,7 @@ impl EventLoop {
         debug_assert!(more.is_none(), "a refusal needs no application");
     }
 
-    /// Answers 503 to a request that cannot be parked, for want of memory.
+    /// Answers 503 to a request for which there is no memory to wait.
     fn refuse_job(&mut self, token: Token, ctx: &mut ThreadCtx) {
         ctx.memory.starve();
         let Some(connection) = self.find(token) else { return };

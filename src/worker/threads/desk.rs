@@ -33,7 +33,7 @@ impl Desks {
     }
 
     fn of(&self, thread: ThreadId) -> MutexGuard<'_, Option<Assigned>> {
-        self.0[thread.0].lock().unwrap_or_else(PoisonError::into_inner)
+        self.0[thread.index()].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Gives a request to a thread. A thread has at most one: it gets the next one when it has begun the last, or has found it

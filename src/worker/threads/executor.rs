@@ -148,7 +148,7 @@ pub fn group(threads: usize, completed: Completions, desks: Desks, puts_off: boo
         completed,
         desks,
     });
-    Ok((0..threads).map(|index| ThreadHandle { group: group.clone(), me: ThreadId(index) }).collect())
+    Ok((0..threads).map(|index| ThreadHandle { group: group.clone(), me: ThreadId::new(index) }).collect())
 }
 
 impl ThreadGroup {
@@ -196,7 +196,7 @@ impl ThreadGroup {
     }
 
     fn streams(&self, thread: ThreadId) -> u64 {
-        self.streams[thread.0].load(Relaxed)
+        self.streams[thread.index()].load(Relaxed)
     }
 }
 
@@ -205,7 +205,7 @@ impl ThreadHandle {
     #[cfg(test)]
     #[allow(dead_code, reason = "for tests/handover.rs, which runs this file in a model: there each thread must end")]
     pub fn dismiss(&self) {
-        (1..self.group.mail.len()).for_each(|index| self.send(ThreadId(index), Mail::Leave));
+        (1..self.group.mail.len()).for_each(|index| self.send(ThreadId::new(index), Mail::Leave));
     }
 
     /// The thread that has this place.
@@ -304,7 +304,7 @@ impl ThreadHandle {
     /// Does the work, and publishes how many streams this thread has now.
     fn serve(&self, work: Work, ctx: &mut ThreadCtx) -> Served {
         let served = ctx.serve(work, || self.group.desks.take(self.me));
-        let streams = &self.group.streams[self.me.0];
+        let streams = &self.group.streams[self.me.index()];
         if streams.load(Relaxed) != ctx.streams {
             streams.store(ctx.streams, Relaxed);
         }
@@ -345,7 +345,7 @@ impl ThreadHandle {
     }
 
     fn send(&self, to: ThreadId, mail: Mail) {
-        if self.group.mail[to.0].put(mail) {
+        if self.group.mail[to.index()].put(mail) {
             self.group.watch.ring(to);
         }
     }
@@ -364,7 +364,7 @@ impl ThreadHandle {
     fn wait(&self, joined: Option<bool>) -> io::Result<Wake> {
         let mut watching = joined.unwrap_or_else(|| self.join_idle());
         loop {
-            let watched = if watching { self.watch()? } else { Watched::Mail(self.group.mail[self.me.0].wait()) };
+            let watched = if watching { self.watch()? } else { Watched::Mail(self.group.mail[self.me.index()].wait()) };
             match watched {
                 Watched::Mail(Mail::Watch) => watching = self.is_watcher(),
                 Watched::Mail(Mail::Own(event_loop)) => {
@@ -393,7 +393,7 @@ impl ThreadHandle {
             // The epoch is read first, then the mail: a thread that sends this one away owns the loop, and publishes it in a
             // later epoch.
             let epoch = group.epoch.load(Acquire);
-            if let Some(mail) = group.mail[self.me.0].look() {
+            if let Some(mail) = group.mail[self.me.index()].look() {
                 return Ok(Watched::Mail(mail));
             }
             if fired

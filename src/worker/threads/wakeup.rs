@@ -61,7 +61,7 @@ impl Wakeups {
     /// Ends the present wait of this thread, or else its next one.
     pub fn ring(&self, thread: ThreadId) {
         // EAGAIN: it has been rung 2^64 - 2 times.
-        if self.bells[thread.0].write(1).is_err_and(|error| error != Errno::EAGAIN) {
+        if self.bells[thread.index()].write(1).is_err_and(|error| error != Errno::EAGAIN) {
             self.fail();
         }
     }
@@ -82,7 +82,7 @@ impl Wakeups {
     /// # Errors
     /// When the application has closed the descriptors.
     pub fn wait(&self, thread: ThreadId) -> io::Result<bool> {
-        let bell = &self.bells[thread.0];
+        let bell = &self.bells[thread.index()];
         let mut fds = [self.timer.as_fd(), bell.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         if let Err(error) = poll(&mut fds, PollTimeout::NONE) {
             return if error == Errno::EINTR { Ok(false) } else { Err(error.into()) };
@@ -115,8 +115,8 @@ impl Wakeups {
 mod tests {
     use super::*;
 
-    const ME: ThreadId = ThreadId(0);
-    const OTHER: ThreadId = ThreadId(1);
+    const ME: ThreadId = ThreadId::new(0);
+    const OTHER: ThreadId = ThreadId::new(1);
 
     #[test]
     fn the_timer_is_ready_for_everybody_until_one_clears_it() {
