@@ -124,6 +124,7 @@ struct BirthState {
     queue: [i32; 2],
     slot: usize,
     workers: usize,
+    age: u64,
     /// The scoreboard: slots and calls.
     scoreboard: [i32; 2],
     /// Slots of the scoreboard.
@@ -194,6 +195,7 @@ impl BirthState {
             queue: boot.queue.ends().map(|end| end.as_raw_fd()),
             slot: boot.slot,
             workers: boot.workers,
+            age: boot.age,
             scoreboard: boot.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: boot.scoreboard.slots(),
             channel: boot.channel.as_fd().as_raw_fd(),
@@ -221,6 +223,7 @@ impl BirthState {
             queue: Queue::adopt([queue_in?, queue_out?]),
             slot: self.slot,
             workers: self.workers,
+            age: self.age,
             scoreboard: Arc::new(Scoreboard::adopt([slots?, calls?], self.slots, self.settings.all_threads())?),
             channel: WorkerEnd::adopt(inherited(self.channel)?),
             signals: Blocked::before_exec(),
@@ -307,6 +310,8 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
 
     use super::*;
+    use crate::config::gunicorn::Source;
+    use crate::config::hooks::{HookValue, Hooks};
     use crate::config::{AppSpec, Code};
 
     fn state() -> BirthState {
@@ -316,6 +321,16 @@ mod tests {
         settings.python.pythonpath = vec![odd(), "lib".into()];
         settings.app = AppSpec::Target { code: Code::File(odd()), callable: None, text: "x".into() };
         settings.env = vec![("A".into(), "b\n\"".into())];
+        settings.hooks = Some(Hooks {
+            source: Source::File(odd()),
+            start: odd(),
+            names: vec!["post_fork".into()],
+            settings: vec![
+                ("keepalive".into(), HookValue::Float(1.5)),
+                ("bind".into(), HookValue::List(vec![":80".into()])),
+                ("chdir".into(), HookValue::None),
+            ],
+        });
         BirthState {
             settings,
             title: "tapster: worker 3 [x]".into(),
@@ -336,6 +351,7 @@ mod tests {
             queue: [7, 8],
             slot: 3,
             workers: 4,
+            age: 17,
             scoreboard: [9, 10],
             slots: 72,
             channel: 11,

@@ -14,6 +14,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::gunicorn::{Content, DEFAULT_FILE, Source};
+use crate::config::hooks::Hooks;
 use crate::config::options::{self, Opt, TABLE, ValueKind};
 use crate::config::{self, Configuration, Given, Notice, Origin, Settings, shown};
 
@@ -118,11 +119,15 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
     let (in_variable, words) = layer?;
     notices.extend(words);
     let user = named("user", &arguments).or_else(|| named("user", &variables.own)).map(|given| given.values.concat());
-    let (in_file, words) = file.read(user.as_deref(), execute)?;
+    let ((in_file, words), mut hooks) = file.read(user.as_deref(), execute)?;
     notices.extend(words);
     let layers = [variables.foreign, in_file, in_variable, variables.own, arguments];
-    let configuration =
+    let mut configuration =
         config::merge(layers.into_iter().flatten()).map_err(|error| with_hint(error, matches.contains_id("app")))?;
+    if let Some(hooks) = &mut hooks {
+        hooks.settings = config::gunicorn::effective(&configuration);
+    }
+    configuration.settings.hooks = hooks;
     if matches.get_flag(CHECK_STATE) {
         return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
     }
@@ -185,15 +190,18 @@ impl ConfigFile {
         }
     }
 
-    fn read(&self, user: Option<&str>, execute: Execute<'_>) -> Result<gunicorn::ArgumentsLayer, UsageError> {
+    /// What it gives, and the functions that it defines.
+    fn read(&self, user: Option<&str>, execute: Execute<'_>) -> Result<(gunicorn::ArgumentsLayer, Option<Hooks>), UsageError> {
         match self {
             Self::None => Ok(Default::default()),
-            Self::Toml(config) => read_file(config),
+            Self::Toml(config) => Ok((read_file(config)?, None)),
             Self::Gunicorn(source) => {
                 let layer = execute(source, user)?.layer(source)?;
                 let path = source.path();
                 let said = Notice::info(format!("configuration of gunicorn: {}", shown(&path.to_string_lossy())));
-                Ok((layer.given, std::iter::once(said).chain(layer.notices).collect()))
+                let start = std::env::current_dir().unwrap_or_default();
+                let hooks = Hooks::new(source.clone(), start, &layer.hooks);
+                Ok(((layer.given, std::iter::once(said).chain(layer.notices).collect()), hooks))
             }
         }
     }

@@ -204,6 +204,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
         listeners,
         workers: place.workers,
         renounce: &place.renounce,
+        facts: &place.facts,
         log: place.log.clone(),
         environ_names: place.environ_names.clone(),
         stacks: Some(place.stacks),

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tapster::config::{AppSpec, PythonSettings, Settings};
-use tapster::worker::app::Renounce;
+use tapster::worker::app::{Renounce, WorkerFacts};
 use tapster::wsgi::{self, AppStart, Wsgi};
 use wsgi_driver::{Options, Server, boot, log, with_python};
 
@@ -32,6 +32,7 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
             listeners,
             workers: 1,
             renounce: &renounce,
+            facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },
             log,
             environ_names: Vec::new(),
             stacks: None,

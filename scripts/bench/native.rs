@@ -80,6 +80,7 @@ fn main() -> ExitCode {
     let sink = Sink::open(&LogTarget::Stderr).expect("standard error");
     let members = settings.all_threads();
     let boot = Boot {
+        age: 1,
         stacks: file_of(c"stacks", b"").expect("a file in memory"),
         listeners: bind::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),

@@ -8,6 +8,7 @@ mod error;
 pub mod file;
 mod fixed;
 pub mod gunicorn;
+pub mod hooks;
 mod logs;
 mod merge;
 mod notice;

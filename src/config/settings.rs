@@ -9,6 +9,7 @@ use crate::protocol::proxy::Accept;
 
 use super::app_spec::AppSpec;
 use super::bind::Bind;
+use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::trusted::Trusted;
 use super::warmup::Warmup;
@@ -147,6 +148,8 @@ settings! {
         pub group: Option<String>,
         /// `-n/--name`: for process titles.
         pub name: Option<String>,
+        /// The functions of a gunicorn file that the server calls; `None`: there is no such file, or it defines none.
+        pub hooks: Option<Hooks>,
         /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.
         pub binds_given: bool,
         /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::fchdir;
 
+use crate::config::gunicorn::Source;
 use crate::config::{AppSpec, Code, Settings};
 
 use super::refusal::reason;
@@ -106,6 +107,12 @@ impl Directories {
         settings.python.pythonpath.iter_mut().chain(&mut settings.python.venv).for_each(pin);
         if let AppSpec::Target { code: Code::File(file), .. } = &mut settings.app {
             pin(file);
+        }
+        if let Some(hooks) = &mut settings.hooks {
+            pin(&mut hooks.start);
+            if let Source::File(file) = &mut hooks.source {
+                pin(file);
+            }
         }
         settings
     }

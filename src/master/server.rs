@@ -66,6 +66,8 @@ pub struct Server {
     pub(super) trial: Option<Trial>,
     /// Whether more processes that nobody else waits for may have ended.
     pub(super) orphans: bool,
+    /// How many workers it has started.
+    pub(super) births: u64,
     /// When a listening socket was last made to listen again.
     pub(super) mended: Option<Instant>,
 }

@@ -109,6 +109,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         afresh,
         trial: None,
         orphans: false,
+        births: 0,
         mended: None,
     })
 }

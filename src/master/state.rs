@@ -52,6 +52,9 @@ pub struct SavedState {
     pub stopped: bool,
     /// The interpreter, as the workers describe it.
     pub python: String,
+    /// Workers started so far. A program that does not count them leaves none.
+    #[serde(default)]
+    pub births: u64,
     /// `--bind`, as it was when the sockets were bound.
     pub binds: Vec<String>,
     /// The listening sockets.
@@ -207,6 +210,7 @@ mod tests {
             wanted: 4,
             stopped: false,
             python: "Python 3.11.7".into(),
+            births: 9,
             binds: vec!["unix:/run/x".into()],
             listeners: vec![
                 Listening { fd: 5, own: false, file: None },

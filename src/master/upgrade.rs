@@ -199,6 +199,7 @@ pub fn adopt(
         trial: None,
         // Some may have ended unheard while the programs changed.
         orphans: true,
+        births: state.births,
         mended: None,
     })
 }

@@ -245,6 +245,30 @@ pub struct Stacks {
     pub all: String,
 }
 
+/// A turn in the life of a worker at which an operator's function is called.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Occasion {
+    /// It leaves at once.
+    Interrupted,
+    /// A call has not ended within its time, and the worker is to be replaced.
+    GivenUp,
+}
+
+/// The operator's functions for a worker.
+pub trait LifeHooks: Send + Sync {
+    /// Calls the function for this occasion, on a thread that does nothing else. It waits for the application's runtime.
+    fn run(&self, occasion: Occasion);
+}
+
+/// What an operator's functions learn of a worker.
+#[derive(Clone)]
+pub struct WorkerFacts {
+    /// How many workers the server had started with this one, from 1.
+    pub age: u64,
+    /// Requests that it has served.
+    pub requests: Arc<dyn Fn() -> u64 + Send + Sync>,
+}
+
 /// The function that a forked child of the application runs before any code of the application: it gives up the server's
 /// descriptors.
 pub type Renounce = Arc<dyn Fn() + Send + Sync>;
@@ -299,6 +323,11 @@ pub trait App {
 
     /// The means to interrupt the calling thread; `None`: there are none.
     fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
+        None
+    }
+
+    /// The operator's functions for this worker; `None`: there are none.
+    fn life_hooks(&self) -> Option<Arc<dyn LifeHooks>> {
         None
     }
 

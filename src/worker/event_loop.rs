@@ -27,6 +27,7 @@ use super::control::Control;
 use super::ctx::ThreadCtx;
 use super::descriptors::{Descriptors, Purpose, replaced};
 use super::job::QueuedRequest;
+use super::life::HookThreads;
 use super::overload::Overload;
 use super::timers::Wheel;
 use crate::worker::accept::share::Share;
@@ -131,6 +132,8 @@ pub struct EventLoop {
     /// Its own descriptors and those of its parts, and the second of the wall clock in which they were checked.
     descriptors: Descriptors,
     looked: u64,
+    /// The operator's functions for this worker.
+    pub hooks: Arc<HookThreads>,
     /// Requests that may be in the application at once.
     permits: usize,
     pace: Pace,
@@ -191,6 +194,7 @@ impl EventLoop {
             reported: (false, false),
             descriptors: Descriptors::default(),
             looked: 0,
+            hooks: Arc::default(),
             permits: settings.threads,
             pace: Pace::default(),
             completed,

@@ -13,6 +13,7 @@ mod event_loop;
 mod hijack;
 mod job;
 mod kept;
+mod life;
 mod link;
 mod overload;
 mod preface;
@@ -48,7 +49,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 
 use accept::share::Share;
-use app::{App, Outlet, Renounce, Reply, Request};
+use app::{App, Outlet, Renounce, Reply, Request, WorkerFacts};
 use body::disk::{Disk, MEMORY_FILES_MAX, Storage};
 use body::spool::BodyBudget;
 use control::Control;
@@ -56,6 +57,7 @@ use ctx::{CtxParts, ThreadCtx};
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
 use kept::InputBudget;
+use life::HookThreads;
 use preface::Gate;
 use tally::Reminder;
 use threads::thread_id::MAIN;
@@ -91,6 +93,8 @@ pub struct Boot {
     pub slot: usize,
     /// Workers in all, for messages.
     pub workers: usize,
+    /// How many workers the server had started with this one, from 1.
+    pub age: u64,
     /// The shared scoreboard.
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's end of its socketpair with the master.
@@ -117,6 +121,8 @@ pub struct LoadContext<'a> {
     pub renounce: Renounce,
     /// Workers in all.
     pub workers: usize,
+    /// What hooks learn of the worker.
+    pub facts: WorkerFacts,
     /// Error log of this worker.
     pub log: &'a Log,
     /// Environ variables that the access log's format asks for.
@@ -152,6 +158,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
         renounce: renounce(children.clone(), alarms.clone()),
         workers: boot.workers,
+        facts: facts(&boot.scoreboard, boot.slot, boot.age),
         log: &boot.log,
         stacks: boot.stacks.as_raw_fd(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
@@ -198,11 +205,14 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &settings, share, (now, &parts.log, &reminder));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
+    let hooks = HookThreads::new(ctx.app.life_hooks());
+    event_loop.hooks = hooks.clone();
     let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;
     // All steps that a lack of descriptors or threads can fail are done.
     event_loop.ready(description, quota(&settings).map(|quota| ctx.requests() + quota))?;
     main.work(&mut ctx, Some(Box::new(event_loop)))?;
     ctx.end_iteration();
+    hooks.wait(&mut *ctx.app);
     ctx.app.finish();
     Ok(EXIT_OK)
 }
@@ -228,6 +238,12 @@ fn storage(mut settings: Arc<Settings>, slot: usize, log: &Log) -> (Arc<Settings
         ));
     }
     (settings, Storage::Memory)
+}
+
+/// What hooks learn of a worker: the requests of its slot that those before it had served are not its own.
+fn facts(scoreboard: &Arc<Scoreboard>, slot: usize, age: u64) -> WorkerFacts {
+    let (board, before) = (scoreboard.clone(), scoreboard.requests(slot));
+    WorkerFacts { age, requests: Arc::new(move || board.requests(slot).wrapping_sub(before)) }
 }
 
 /// The error of a worker that has no event loop or not all of its threads.

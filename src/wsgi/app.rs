@@ -19,9 +19,10 @@ use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
 use super::hijack::{OfferedSocket, Upgrades};
+use super::hooks::WorkerHooks;
 use super::input::Input;
 use super::signals;
-use super::start::load_app;
+use super::start::{WorkerStart, load_app};
 use super::start_response::{Factory, StartResponse};
 use super::stdlib;
 use super::thread::{self, Detached};
@@ -31,7 +32,7 @@ use crate::config::Settings;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
-use crate::worker::app::{App, Interrupter, Outlet, Renounce, Reply, Request, RequestBody, Summary};
+use crate::worker::app::{App, Interrupter, LifeHooks, Outlet, Renounce, Reply, Request, RequestBody, Summary, WorkerFacts};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
@@ -65,6 +66,8 @@ pub struct Plan {
     pub log: Log,
     /// Environ variables for the access log.
     pub environ_names: Vec<String>,
+    /// The hooks of the worker, if there are any.
+    pub hooks: Option<Arc<WorkerHooks>>,
 }
 
 /// All that an application is started with.
@@ -77,6 +80,8 @@ pub struct AppStart<'a> {
     pub workers: usize,
     /// Children that the application forks call it first.
     pub renounce: &'a Renounce,
+    /// What hooks learn of the worker.
+    pub facts: &'a WorkerFacts,
     /// The error log.
     pub log: Log,
     /// Environ variables that [`App::logged`] returns after each call.
@@ -90,11 +95,11 @@ impl Wsgi {
     /// already.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
     pub fn new(start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
-        let AppStart { settings, listeners, workers, renounce, log, environ_names, stacks } = start;
-        let loaded = load_app(settings, workers, &log, Some(renounce), stacks)?;
+        let AppStart { settings, listeners, workers, renounce, facts, log, environ_names, stacks } = start;
+        let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts }), stacks)?;
         let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
         Python::attach(|py| {
-            let plan = Plan { listeners, multithread, multiprocess, log, environ_names };
+            let plan = Plan { listeners, multithread, multiprocess, log, environ_names, hooks: loaded.hooks };
             Self::prepare(py, loaded.callable, Arc::new(plan))
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
@@ -339,6 +344,10 @@ impl App for Wsgi {
         Some(self.interrupt.clone())
     }
 
+    fn life_hooks(&self) -> Option<Arc<dyn LifeHooks>> {
+        self.plan.hooks.clone().map(|hooks| hooks as Arc<dyn LifeHooks>)
+    }
+
     fn settle(&mut self) -> bool {
         self.detached = None;
         Python::attach(|py| self.interrupt.settle(py))
@@ -348,6 +357,9 @@ impl App for Wsgi {
         self.detached = None;
         self.errors.flush();
         Python::attach(|py| {
+            if let Some(hooks) = &self.plan.hooks {
+                hooks.exit(py);
+            }
             // The order of Py_FinalizeEx: first the threads (and what they registered), then atexit, then the streams.
             for (module, function) in [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")] {
                 let ran = stdlib::import(py, module).and_then(|module| module.call_method0(function));

@@ -3,9 +3,13 @@
 
 use std::fs::File;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::sync::OnceLock;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 
 /// Bytes of a block when the application names no size, as in PEP 3333's example.
 const BLOCK_SIZE: isize = 8192;
@@ -17,6 +21,10 @@ pub struct FileWrapper {
     filelike: Py<PyAny>,
     #[pyo3(get)]
     blksize: isize,
+    /// Bytes of the file that became a part of the answer.
+    taken: AtomicU64,
+    /// What a hook wants to be called with them once the file is closed.
+    at_close: OnceLock<Py<PyAny>>,
 }
 
 #[pymethods]
@@ -27,7 +35,7 @@ impl FileWrapper {
         if blksize <= 0 {
             return Err(PyValueError::new_err(format!("wsgi.file_wrapper: the block size must be positive, not {blksize}")));
         }
-        Ok(Self { filelike, blksize })
+        Ok(Self { filelike, blksize, taken: AtomicU64::new(0), at_close: OnceLock::new() })
     }
 
     fn __iter__(this: PyRef<'_, Self>) -> PyRef<'_, Self> {
@@ -36,14 +44,29 @@ impl FileWrapper {
 
     fn __next__<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
         let block = self.filelike.bind(py).call_method1("read", (self.blksize,))?;
-        Ok(if block.is_truthy()? { Some(block) } else { None })
+        if !block.is_truthy()? {
+            return Ok(None);
+        }
+        if let Ok(bytes) = block.cast::<PyBytes>() {
+            self.taken.fetch_add(bytes.as_bytes().len() as u64, Relaxed);
+        }
+        Ok(Some(block))
     }
 
     fn close(&self, py: Python<'_>) -> PyResult<()> {
-        match self.filelike.bind(py).getattr_opt("close")? {
+        let closed = match self.filelike.bind(py).getattr_opt("close")? {
             Some(close) => close.call0().map(drop),
             None => Ok(()),
+        };
+        if let Some(then) = self.at_close.get() {
+            then.call1(py, (self.taken.load(Relaxed),))?;
         }
+        closed
+    }
+
+    /// Calls `then` when the file is closed; once.
+    fn _at_close(&self, then: Py<PyAny>) {
+        let _ = self.at_close.set(then);
     }
 }
 
@@ -65,7 +88,9 @@ impl FileWrapper {
     pub fn extent(&self, py: Python<'_>) -> Option<Extent> {
         let extent = self.try_extent(py);
         // An error here comes again, visibly, when the object is read.
-        extent.ok().flatten()
+        let extent = extent.ok().flatten();
+        self.taken.store(extent.as_ref().map_or(0, |extent| extent.len), Relaxed);
+        extent
     }
 
     fn try_extent(&self, py: Python<'_>) -> PyResult<Option<Extent>> {

@@ -1,4 +1,3 @@
-import ast
 import importlib
 import importlib.machinery
 import importlib.util
@@ -29,6 +28,9 @@ def load(path, module, argv):
 
 def lines(names):
     """The line of the last statement that sets each name, as far as the source says."""
+    # A worker that calls hooks needs none of it.
+    import ast
+
     found = {}
     try:
         with open(names["__file__"], "rb") as file:

@@ -23,8 +23,18 @@ pub fn execute(source: &Source, argv: &[OsString], settings: &PythonSettings) ->
     })
 }
 
+/// The Python function that executes a file: path (or None), name of the module (or None), and `sys.argv` in; a dict of all its
+/// names out.
+pub fn loader(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    code(py)?.getattr("load")
+}
+
+fn code(py: Python<'_>) -> PyResult<Bound<'_, PyModule>> {
+    PyModule::from_code(py, CODE, c"<tapster gunicorn_file>", c"tapster_gunicorn_file")
+}
+
 fn names(py: Python<'_>, source: &Source, argv: &[OsString]) -> PyResult<Vec<Name>> {
-    let code = PyModule::from_code(py, CODE, c"<tapster gunicorn_file>", c"tapster_gunicorn_file")?;
+    let code = code(py)?;
     let (path, module) = match source {
         Source::File(path) => (Some(path.to_string_lossy().into_owned()), None),
         Source::Module(module) => (None, Some(module)),

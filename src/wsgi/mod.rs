@@ -18,6 +18,7 @@ mod file_wrapper;
 mod forks;
 mod gunicorn_file;
 mod hijack;
+mod hooks;
 mod input;
 mod interpreter;
 mod keys;

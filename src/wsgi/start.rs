@@ -1,49 +1,82 @@
 //! The start of the interpreter, with the application loaded into it.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use pyo3::prelude::*;
 
 use super::boot_profile::BootProfile;
+use super::hooks::WorkerHooks;
 use super::{failure, forks, interpreter, load, logs};
 use crate::channel::BootError;
 use crate::config::Settings;
 use crate::log::error::Log;
-use crate::worker::app::Renounce;
+use crate::worker::app::{Renounce, WorkerFacts};
 
-/// Starts the interpreter on this thread and loads the application for one of so many workers. Children that the application
-/// forks call `renounce`; `stacks` is as in [`super::AppStart`].
+/// What a worker that loads its application brings along.
+pub struct WorkerStart<'a> {
+    /// Children that the application forks call it first.
+    pub renounce: &'a Renounce,
+    /// What hooks learn of it.
+    pub facts: &'a WorkerFacts,
+}
+
+/// An application that was loaded.
+pub struct LoadedApp {
+    /// The WSGI callable.
+    pub callable: Py<PyAny>,
+    /// The hooks of the worker, if there are any.
+    pub hooks: Option<Arc<WorkerHooks>>,
+}
+
+/// Starts the interpreter on this thread and loads the application for one of so many workers. Without a `worker` it is loaded only
+/// to see whether that works. `stacks` is as in [`super::AppStart`].
 pub fn load_app(
     settings: &Settings,
     workers: usize,
     log: &Log,
-    renounce: Option<&Renounce>,
+    worker: Option<&WorkerStart<'_>>,
     stacks: Option<i32>,
-) -> Result<load::FoundApp, BootError> {
+) -> Result<LoadedApp, BootError> {
     let began = Instant::now();
     let interpreter = interpreter::start(&settings.python, stacks)?;
     let started = began.elapsed();
     if let Some(note) = &interpreter.note {
         log.info(format_args!("{note}"));
     }
-    let loaded = Python::attach(|py| {
-        if let Some(renounce) = renounce {
-            forks::renounce_in_children(py, renounce.clone())
-                .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
-        }
+    Python::attach(|py| {
+        let Some(worker) = worker else {
+            logs::install(py, settings, log)?;
+            let callable = load(py, settings, workers, log, started)?;
+            return Ok(LoadedApp { callable, hooks: None });
+        };
+        forks::renounce_in_children(py, worker.renounce.clone())
+            .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         logs::install(py, settings, log)?;
-        // The worker serves even if no profile can be taken.
-        let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
-        let loaded = load::load(py, &settings.app, workers);
-        match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
-            Some(Ok(report)) => log.info(format_args!("{report}")),
-            Some(Err(error)) => log.error(format_args!("no boot profile: {}", failure::traceback(py, &error))),
-            None => {}
+        let hooks = WorkerHooks::begin(py, settings, workers, worker.facts, log)?;
+        let loaded = load(py, settings, workers, log, started);
+        let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None }) };
+        let loaded = loaded.and_then(|callable| hooks.loaded(py, &callable));
+        if loaded.is_err() {
+            hooks.exit(py);
         }
-        loaded
-    })?;
+        Ok(LoadedApp { callable: loaded?, hooks: Some(hooks) })
+    })
+}
+
+/// Loads the application. The interpreter took `started` to start.
+fn load(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, started: Duration) -> Result<Py<PyAny>, BootError> {
+    // The worker serves even if no profile can be taken.
+    let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
+    let loaded = load::load(py, &settings.app, workers);
+    match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
+        Some(Ok(report)) => log.info(format_args!("{report}")),
+        Some(Err(error)) => log.error(format_args!("no boot profile: {}", failure::traceback(py, &error))),
+        None => {}
+    }
+    let loaded = loaded?;
     if let Some(warning) = &loaded.warning {
         log.warning(format_args!("{warning}"));
     }
-    Ok(loaded)
+    Ok(loaded.callable)
 }

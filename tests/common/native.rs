@@ -55,6 +55,7 @@ impl Worker {
         let members = settings.all_threads();
         let scoreboard = Arc::new(Scoreboard::new(1, members).unwrap());
         let boot = Boot {
+            age: 1,
             settings: Arc::new(settings),
             listeners,
             queue: tapster::handoff::Queue::new().unwrap(),

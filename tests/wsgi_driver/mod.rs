@@ -19,7 +19,7 @@ use tapster::http::terms::Terms;
 use tapster::log::error::{Log, Who};
 use tapster::log::sink::Sink;
 use tapster::worker::app::{
-    App, BodyFile, Client, Fate, Gone, Outlet, Peer, Produced, Renounce, Reply, Request, RequestBody, Summary,
+    App, BodyFile, Client, Fate, Gone, Outlet, Peer, Produced, Renounce, Reply, Request, RequestBody, Summary, WorkerFacts,
 };
 use tapster::wsgi::{AppStart, ListenerEnviron, Wsgi};
 
@@ -94,6 +94,7 @@ pub fn boot(dir: &Path, app: AppSpec, options: Options) -> Result<Box<dyn App>, 
         listeners,
         workers,
         renounce: &renounce,
+        facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },
         log: log(dir),
         environ_names,
         stacks: None,

@@ -1,55 +1,14 @@
 //! A gunicorn file: how it is named, and what its names mean once it was executed. It is executed elsewhere.
 
-use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
-
 use super::super::error::{Error, shown};
+use super::super::hooks::is_called;
 use super::super::notice::Notice;
 use super::super::origin::{Given, Origin};
+use super::source::Source;
 use super::{Taken, Value};
 
 /// Options of a file that others than root can write, which root would act on: it opens files by them, or gives rights by them.
 const FOR_ROOT: [&str; 7] = ["access-logfile", "bind", "error-logfile", "group", "log-syslog", "pid", "user"];
-
-/// A gunicorn file, as `--config` names it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// `PATH.py`, or `file:PATH` with any name.
-    File(PathBuf),
-    /// `python:MODULE`.
-    Module(String),
-}
-
-impl Source {
-    /// The gunicorn file that this value of `--config` names; `None`: it names a TOML file.
-    pub fn named(config: &str) -> Option<Self> {
-        if let Some(module) = config.strip_prefix("python:") {
-            return Some(Self::Module(module.into()));
-        }
-        if let Some(path) = config.strip_prefix("file:") {
-            return Some(Self::File(path.into()));
-        }
-        let python = Path::new(config).extension().is_some_and(|ending| ending == "py" || ending == "pyc");
-        python.then(|| Self::File(config.into()))
-    }
-
-    /// The name for messages.
-    pub fn path(&self) -> PathBuf {
-        match self {
-            Self::File(path) => path.clone(),
-            Self::Module(module) => format!("python:{module}").into(),
-        }
-    }
-
-    /// The value of `--config` that names it.
-    pub fn spelt(&self) -> String {
-        match self {
-            Self::File(path) if path.extension() == Some(OsStr::new("py")) => path.to_string_lossy().into_owned(),
-            Self::File(path) => format!("file:{}", path.to_string_lossy()),
-            Self::Module(module) => format!("python:{module}"),
-        }
-    }
-}
 
 /// A name that a file has set.
 #[derive(Clone, Debug, PartialEq)]
@@ -113,12 +72,13 @@ impl Content {
                 }
             }
         }
-        if !layer.hooks.is_empty() {
+        let uncalled: Vec<_> = layer.hooks.iter().copied().filter(|name| !is_called(name)).collect();
+        if !uncalled.is_empty() {
             let path = source.path();
             layer.notices.push(Notice::warning(format!(
                 "{} defines functions that are not called: {}",
                 shown(&path.to_string_lossy()),
-                layer.hooks.join(", ")
+                uncalled.join(", ")
             )));
         }
         Ok(layer)
@@ -172,20 +132,21 @@ mod tests {
                 name("env", None),
                 name("worker_clas", None),
                 name("post_fork", None),
+                name("dirty_post_fork", None),
             ],
             exposed: false,
         };
         let layer = content.layer(&source()).unwrap();
         assert_eq!(layer.given.len(), 1);
         assert_eq!(layer.given[0].origin.to_string(), "file g.conf.py line 3");
-        assert_eq!(layer.hooks, ["post_fork"]);
+        assert_eq!(layer.hooks, ["post_fork", "dirty_post_fork"]);
         let texts: Vec<_> = layer.notices.iter().map(|notice| notice.text.as_str()).collect();
         assert!(texts[0].starts_with("worker_class = gthread (file g.conf.py line 3): "), "{texts:?}");
         assert_eq!(
             texts[1],
             "worker_clas (file g.conf.py line 3) is no setting and counts as a variable; did you mean worker_class?"
         );
-        assert_eq!(texts[2], "g.conf.py defines functions that are not called: post_fork");
+        assert_eq!(texts[2], "g.conf.py defines functions that are not called: dirty_post_fork");
     }
 
     #[test]

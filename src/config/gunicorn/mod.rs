@@ -3,7 +3,9 @@
 //! wherever it is given.
 
 mod file;
+mod hooked;
 mod judged;
+mod source;
 mod table;
 mod value;
 mod words;
@@ -14,7 +16,9 @@ use super::options::{self, Opt};
 use super::origin::{Given, Origin};
 
 pub use super::origin::ARGUMENTS_VARIABLE;
-pub use file::{Content, FileLayer, Name, Source};
+pub use file::{Content, FileLayer, Name};
+pub use hooked::effective;
+pub use source::Source;
 pub use table::SETTINGS;
 pub use value::Value;
 pub use words::split;

@@ -61,6 +61,7 @@ impl Server {
     /// Forks a worker; `Some` in the new process.
     pub(super) fn fork(&mut self, slot: SlotIndex, generation: Generation) -> io::Result<Option<Birth>> {
         self.mend_queue()?;
+        self.births += 1;
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();
         let stacks = table::stacks_file()?;
@@ -115,6 +116,7 @@ impl Server {
         let kit = self.generations.into_kit(birth.generation);
         Boot {
             workers: kit.workers(),
+            age: self.births,
             log,
             settings: birth.settings.unwrap_or(kit.settings),
             access,

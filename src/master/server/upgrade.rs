@@ -105,6 +105,7 @@ impl Server {
             wanted,
             stopped,
             python: self.python.clone(),
+            births: self.births,
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
             queue: state::QueueState { version: handoff::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },

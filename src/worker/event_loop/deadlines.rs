@@ -4,6 +4,7 @@
 use crate::channel::Report;
 
 use super::{EventLoop, ThreadCtx, Token};
+use crate::worker::app::Occasion;
 use crate::worker::deadline::alarm::{self, InterruptTarget};
 use crate::worker::deadline::calls::{Overdue, OverdueAction};
 use crate::worker::deadline::late::LateAnswer;
@@ -57,6 +58,7 @@ impl EventLoop {
         if !std::mem::replace(&mut self.reported.0, true) {
             // Fails only when the master is gone, which the channel shows in the next iteration.
             let _ = self.control.report(&Report::Stuck);
+            self.hooks.begin(Occasion::GivenUp, &ctx.log);
         }
     }
 

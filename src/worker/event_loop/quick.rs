@@ -3,6 +3,7 @@
 //! A request runs from the call to the last byte of its answer. Answers have a bounded time for that, which ends before the
 //! master's own: the streams that are left then are dropped, so that their `close()` runs, and the worker leaves by itself.
 
+use crate::worker::app::Occasion;
 use crate::worker::connection::CloseReason;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::overload::Refusal;
@@ -30,6 +31,7 @@ impl EventLoop {
             Leaving::Now { until, .. } => until,
         };
         self.leaving = Leaving::Now { until, is_common };
+        self.hooks.begin(Occasion::Interrupted, &ctx.log);
         self.handoff.leave(false);
         ctx.draining = true;
         self.iteration.accepting.clear();
