@@ -78,6 +78,18 @@ impl Command {
         command
     }
 
+    /// The same with other paths in front of the server's own arguments, where `other` has one.
+    pub fn with_paths(&self, other: impl Fn(&Path) -> Option<PathBuf>) -> Self {
+        let mut command = self.clone();
+        let prefix = command.prefix.min(command.argv.len());
+        for word in command.argv[..prefix].iter_mut().chain([&mut command.program]) {
+            if let Some(path) = other(Path::new(word)) {
+                *word = path.into();
+            }
+        }
+        command
+    }
+
     /// The file to execute, absolute.
     pub fn program(&self) -> &Path {
         Path::new(&self.program)

@@ -97,12 +97,7 @@ impl Directories {
     /// The settings with what is in these directories by the path to what was found there: a worker that is made later must not
     /// load a part of another release. Call it with the rights of the master, which /proc asks for.
     pub fn pin(&self, settings: &Settings) -> Settings {
-        let known: Vec<(&Path, PathBuf)> =
-            self.chdir.iter().chain([&self.start]).filter_map(|dir| Some((dir.name.as_path(), dir.path()?))).collect();
-        let pin = |path: &mut PathBuf| {
-            let inside = known.iter().find_map(|(name, found)| path.strip_prefix(name).ok().map(|rest| found.join(rest)));
-            *path = inside.unwrap_or_else(|| std::mem::take(path));
-        };
+        let pin = |path: &mut PathBuf| *path = self.pinned(path).unwrap_or_else(|| std::mem::take(path));
         let mut settings = settings.clone();
         settings.python.pythonpath.iter_mut().chain(&mut settings.python.venv).for_each(pin);
         if let AppSpec::Target { code: Code::File(file), .. } = &mut settings.app {
@@ -115,6 +110,12 @@ impl Directories {
             }
         }
         settings
+    }
+
+    /// A path below one of these directories' names by what was found there; see [`Self::pin`].
+    pub fn pinned(&self, path: &Path) -> Option<PathBuf> {
+        let inside = |dir: &Directory| Some(dir.path()?.join(path.strip_prefix(&dir.name).ok()?));
+        self.chdir.iter().chain([&self.start]).find_map(inside)
     }
 
     /// Enters `--chdir` in a worker, with the rights of the worker.

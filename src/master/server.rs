@@ -77,7 +77,7 @@ pub(super) enum Ending {
     /// The server is over.
     Exit(i32),
     /// This process is a new worker.
-    Born(Birth),
+    Born(Box<Birth>),
 }
 
 impl Server {
@@ -90,7 +90,7 @@ impl Server {
                 std::mem::forget((self.queue, self.table));
                 Outcome::Exit(code)
             }
-            Break(Ending::Born(birth)) => Outcome::Worker(Box::new(self.become_worker(birth))),
+            Break(Ending::Born(birth)) => Outcome::Worker(Box::new(self.become_worker(*birth))),
             Continue(never) => match never {},
         }
     }
@@ -254,7 +254,7 @@ impl Server {
         match action {
             Action::Fork(slot, generation) => match self.fork(slot, generation) {
                 Ok(None) => {}
-                Ok(Some(birth)) => return Break(Ending::Born(birth)),
+                Ok(Some(birth)) => return Break(Ending::Born(Box::new(birth))),
                 Err(error) => return Continue(Some(Event::ForkFailed { slot, why: error.to_string() })),
             },
             Action::Order(slot, order) => {

@@ -14,8 +14,11 @@ use super::tools;
 /// Time for downloading and installing all packages; reached only on a broken network.
 const INSTALL_LIMIT: Duration = Duration::from_secs(600);
 
-/// The Python that the binary was built for, as the build script chose it.
+/// The Python that the binary was built for, as the build script chose it, or that the package is installed in.
 pub fn base_python() -> PathBuf {
+    if let Some(venv) = given() {
+        return venv.join("bin/python");
+    }
     env::var_os("PYO3_PYTHON").map_or_else(|| PathBuf::from("python3"), PathBuf::from)
 }
 
@@ -29,10 +32,19 @@ pub fn version() -> &'static str {
     })
 }
 
+/// Names an environment that has everything in tests/apps/requirements.txt: the one that the package under test is installed in
+/// (scripts/test-wheel).
+const GIVEN: &str = "TAPSTER_TEST_VENV";
+
 /// The environment's directory with everything in tests/apps/requirements.txt installed.
 pub fn dir() -> &'static Path {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
-    DIR.get_or_init(|| make(&super::apps().join("requirements.txt")))
+    DIR.get_or_init(|| given().unwrap_or_else(|| make(&super::apps().join("requirements.txt"))))
+}
+
+/// The environment that the server under test is installed in as a package; `None`: it is the program that cargo built.
+pub fn given() -> Option<PathBuf> {
+    env::var_os(GIVEN).map(PathBuf::from)
 }
 
 /// The environment's Python.

@@ -33,6 +33,8 @@ pub(in crate::master) struct Birth {
     output: Option<OwnedFd>,
     /// Those of its generation, as they concern it.
     settings: Option<Arc<Settings>>,
+    /// What it executes, if it is to be a program of its own; of the same release as its settings.
+    afresh: Option<Command>,
 }
 
 impl Server {
@@ -40,7 +42,7 @@ impl Server {
     pub(super) fn become_worker(mut self, mut birth: Birth) -> Boot {
         match self.enter_worker(&mut birth) {
             Ok(logs) => {
-                let (afresh, title) = (self.afresh.take(), self.service.worker_title(birth.slot.0));
+                let (afresh, title) = (birth.afresh.take(), self.service.worker_title(birth.slot.0));
                 let boot = self.into_boot(birth, logs);
                 if let Some(command) = afresh {
                     execute(boot, &title, &command);
@@ -82,7 +84,7 @@ impl Server {
                 Ok(None)
             }
             Fork::Child(signals) => {
-                Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output, settings: None }))
+                Ok(Some(Birth { slot, generation, stacks: copy, channel: worker, signals, output, settings: None, afresh: None }))
             }
         }
     }
@@ -93,6 +95,7 @@ impl Server {
         let (directories, logs) = (kit.directories.clone(), kit.logs_of_worker(birth.slot.0));
         let failed = |text: String| BootError { app: false, text };
         birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
+        birth.afresh = self.afresh.as_ref().map(|command| command.with_paths(|path| directories.pinned(path)));
         let start = directories.enter_start().map_err(failed)?;
         self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
         // Under their values the program of the worker is to start.
