@@ -47,8 +47,9 @@ fn a_refusal_after_a_slow_call_is_logged_at_once() {
     server.stop();
 }
 
-/// Whether a thread's answer that was ready when the loop failed reached its client.
-fn survives() -> bool {
+/// Whether a thread's answer that was ready when the loop failed reached its client; `None`: on a busy machine the loop did not
+/// fail in the moment that is meant.
+fn survives() -> Option<bool> {
     let mut server = server("3").start();
     let mut waiting = server.connect();
     waiting.send("GET /wait HTTP/1.1\r\nHost: test\r\n\r\n");
@@ -56,17 +57,22 @@ fn survives() -> bool {
     let mut breaking = server.connect();
     breaking.send("GET /break HTTP/1.1\r\nHost: test\r\n\r\n");
     let survives = waiting.try_response_to("GET").is_ok_and(|response| response.status == 200);
-    server.log().wait(&["the loop cannot wait for events"]);
+    // The wait for events shows it, or the look at the descriptors that comes once a second.
+    server.log().wait(&["the application has closed or replaced a descriptor of the server"]);
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(SOON).code(), Some(0));
-    survives
+    (!server.temp().join("overslept").exists()).then_some(survives)
 }
 
 #[test]
 fn answers_that_are_ready_when_the_loop_fails_are_sent() {
     // A thread that does not run in time is not ready.
     const TRIES: usize = 9;
-    let answered = (0..TRIES).filter(|_| survives()).count();
+    /// On a busy machine many do not count.
+    const TRIES_MAX: usize = 100;
+    let counted: Vec<bool> = (0..TRIES_MAX).filter_map(|_| survives()).take(TRIES).collect();
+    assert_eq!(counted.len(), TRIES, "the machine is too busy");
+    let answered = counted.iter().filter(|answered| **answered).count();
     eprintln!("{answered} of {TRIES} were answered");
     assert!(answered * 2 > TRIES, "{answered} of {TRIES}");
 }

@@ -206,11 +206,19 @@ impl EventLoop {
             return false;
         }
         let stay = self.stay(ctx);
+        let now = ctx.clock.ms();
         // Others that are kept for a moment are before it; those that stay are kept for good.
         if self.handoff.retry.is_some() && self.parked.len() > stay {
-            return false;
+            if patient {
+                return false;
+            }
+            // Their places are needed.
+            self.handoff.retry = None;
+            self.offer_parked(now, ctx);
+            if self.handoff.retry.is_some() && self.parked.len() > stay {
+                return false;
+            }
         }
-        let now = ctx.clock.ms();
         let soon = *self.handoff.full_since.get_or_insert(now) + PATIENCE_MS;
         if patient && now < soon {
             self.handoff.retry = Some(soon);

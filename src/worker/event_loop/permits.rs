@@ -30,7 +30,7 @@ impl EventLoop {
                 if self.hand_over(token, !too_many, ctx) {
                     return None;
                 }
-                if too_many {
+                if too_many && self.queue_is_full() {
                     self.turn_away(token, Refusal::QueueFull, ctx);
                     return None;
                 }
