@@ -4,6 +4,7 @@
 //! so that a mistake gets the same message wherever it is made.
 
 mod gunicorn;
+pub mod migrate;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -41,7 +42,8 @@ Examples:
   tapster                                              the welcome page on http://127.0.0.1:8000
   tapster app:app                                      the callable `app` of app.py
   tapster -w 4 -b unix:/run/app.sock project.wsgi      Django behind a proxy
-  tapster --venv venv --access-logfile - 'site:make(\"production\")'";
+  tapster --venv venv --access-logfile - 'site:make(\"production\")'
+  tapster migrate uwsgi.ini                            what a file of uWSGI (or gunicorn) is as a TOML file";
 
 /// A running server asks its new binary with it (SIGUSR2). People do not use it, so it is in no table.
 const CHECK_STATE: &str = "check-state";
@@ -55,6 +57,13 @@ pub enum CliCommand {
     CheckConfig(Box<Settings>, Vec<Notice>),
     /// Report whether the running server whose state is on standard input could continue with these settings, and exit.
     CheckState(Box<Settings>),
+    /// Print a translation, and exit with 2 if it is to count as failed.
+    Migrated {
+        /// What to print.
+        text: String,
+        /// Whether something is lost that must not be.
+        failed: bool,
+    },
     /// Print this (help, version, configuration) to standard output and exit with 0. It ends with a newline.
     Print(String),
 }

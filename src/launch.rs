@@ -87,13 +87,21 @@ fn run_server(program: Program, args: Vec<OsString>) -> i32 {
 }
 
 fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, UsageError> {
-    cli::parse(args.iter().cloned(), &|source, user| execute(command, source, user))
+    let execute = |source: &Source, user: Option<&str>| execute(command, source, user);
+    match cli::migrate::is_asked(args) {
+        true => cli::migrate::translate(args, &execute, process::usable_cores()),
+        false => cli::parse(args.iter().cloned(), &execute),
+    }
 }
 
 /// Does what the arguments ask for. Without a past of the process, and what a reload asks, they may not ask for a server.
 fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Reread)>) -> i32 {
     match (parsed, server) {
         (Ok(CliCommand::Print(text)), _) => print(&text),
+        (Ok(CliCommand::Migrated { text, failed }), _) => match print(&text) {
+            code::OK if failed => code::USAGE,
+            code => code,
+        },
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
         (Ok(CliCommand::CheckState(settings)), _) => match master::check_state(&settings) {
             Ok(answer) => print(&answer),
@@ -121,7 +129,7 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
 fn reread(parsed: Result<CliCommand, UsageError>) -> Result<(Settings, Vec<Notice>), String> {
     match parsed {
         Ok(CliCommand::Serve(settings, notices)) => Ok((*settings, notices)),
-        Ok(CliCommand::Print(_) | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
+        Ok(CliCommand::Print(_) | CliCommand::Migrated { .. } | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
             Err("the arguments do not start a server any more".into())
         }
         Err(error) => Err(error.to_string()),
@@ -144,7 +152,10 @@ fn answer(source: &Source, args: &[OsString]) -> i32 {
     // The file may print, and what it prints is not the answer.
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let redirected = stdout.and_then(|stdout| nix::unistd::dup2_stdout(io::stderr()).map(|()| stdout).map_err(io::Error::from));
-    let names = names_of(source, args);
+    let names = match cli::migrate::is_asked(args) {
+        true => names_of(source, &cli::migrate::translated_command(args)),
+        false => names_of(source, args),
+    };
     let text = gunicorn_file::answer(names.as_deref().map_err(String::as_str));
     match redirected.map(std::fs::File::from).and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
         // Threads that the file has started may run still.

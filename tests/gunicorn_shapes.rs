@@ -105,7 +105,7 @@ const FILES: [(&str, Expected); 18] = [
     (
         "bind = '127.0.0.1:0'\nworkers = 2\nworker_class = 'gthread'\nthreads = 2\nworker_connections = 1000\n\n\
          def worker_int(worker):\n    worker.log.info('interrupted')\n\ndef worker_abort(worker):\n    worker.log.info('aborted')\n",
-        Served(&[THREADS, HOOKS]),
+        Served(&[THREADS]),
     ),
     (
         "bind = '0.0.0.0:8443'\nworkers = 2\nkeyfile = 'key.pem'\ncertfile = 'cert.pem'\n",

@@ -35,19 +35,26 @@ fn flagged() -> impl Iterator<Item = &'static Setting> {
 /// What the log is told about such flags; the error is that of one that is refused.
 pub(super) fn notices(matches: &ArgMatches, origin: &Origin) -> Result<Vec<Notice>, config::Error> {
     let mut notices = Vec::new();
+    for taken in outcomes(matches, origin) {
+        if let Taken::Notice(notice) = taken? {
+            notices.push(notice);
+        }
+    }
+    Ok(notices)
+}
+
+/// What becomes of each such flag that is given.
+pub(super) fn outcomes(matches: &ArgMatches, origin: &Origin) -> Vec<Result<Taken, config::Error>> {
+    let mut outcomes = Vec::new();
     for setting in flagged() {
         let values: Vec<Value> = match setting.switch {
             true if matches.get_flag(setting.name) => vec![Value::Bool(true)],
             true => Vec::new(),
             false => matches.get_many::<OsString>(setting.name).into_iter().flatten().map(|value| text(value)).collect(),
         };
-        for value in values {
-            if let Taken::Notice(notice) = setting.take(&value, origin)? {
-                notices.push(notice);
-            }
-        }
+        outcomes.extend(values.iter().map(|value| setting.take(value, origin)));
     }
-    Ok(notices)
+    outcomes
 }
 
 fn text(value: &OsStr) -> Value {

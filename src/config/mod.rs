@@ -19,6 +19,7 @@ mod print;
 mod settings;
 pub mod signals;
 mod trusted;
+pub mod uwsgi;
 mod value;
 mod warmup;
 
@@ -31,7 +32,7 @@ pub use logs::{AccessFormat, Level, LogConfig, LogTarget};
 pub use merge::{Configuration, merge};
 pub use notice::Notice;
 pub use origin::{Given, Origin};
-pub use print::to_toml;
+pub use print::{line_of, to_toml};
 pub use settings::{PythonSettings, Settings};
 pub use trusted::{Network, Trusted};
 pub use warmup::Warmup;

@@ -22,12 +22,17 @@ pub fn to_toml(configuration: &Configuration) -> String {
         for option in rows {
             let key = option.key();
             match configuration.given(option.name) {
-                Some(given) => line(&mut out, format_args!("{key} = {}  # {}", toml_value(option, &given.values), given.origin)),
+                Some(given) => line(&mut out, format_args!("{}  # {}", line_of(given), given.origin)),
                 None => line(&mut out, format_args!("# {key} is not set  # {}", Origin::Default)),
             }
         }
     }
     out
+}
+
+/// The line of a file that gives the same.
+pub fn line_of(given: &Given) -> String {
+    format!("{} = {}", given.option.key(), toml_value(given.option, &given.values))
 }
 
 fn line(out: &mut String, text: std::fmt::Arguments<'_>) {

@@ -42,35 +42,11 @@ pub struct FileLayer {
 }
 
 impl Content {
-    /// What the names mean; `source` is for messages.
+    /// What the names mean; `source` is for messages. The error is the first setting that is refused.
     pub fn layer(&self, source: &Source) -> Result<FileLayer, Error> {
-        let mut layer = FileLayer::default();
-        for Name { name, value, line } in &self.names {
-            let origin = Origin::File { path: source.path(), line: *line };
-            // A file may have its own variables in capitals or with hyphens, so the name is taken to the letter.
-            let setting = super::SETTINGS.iter().find(|setting| setting.name == name);
-            match (setting, value) {
-                (Some(setting), _) if setting.is_hook() => layer.hooks.push(setting.name),
-                (Some(setting), Some(value)) => match setting.take(value, &origin)? {
-                    Taken::Option(given) => {
-                        self.refuse_exposed(&given)?;
-                        layer.given.push(given);
-                    }
-                    Taken::Notice(notice) => layer.notices.push(notice),
-                    Taken::Nothing => {}
-                },
-                (Some(_), None) => {}
-                (None, _) => {
-                    if let Some(setting) = super::similar(name) {
-                        let text = format!(
-                            "{} ({origin}) is no setting and counts as a variable; did you mean {}?",
-                            shown(name),
-                            setting.name
-                        );
-                        layer.notices.push(Notice::warning(text));
-                    }
-                }
-            }
+        let (mut layer, mut refused) = self.layer_and_refusals(source);
+        if !refused.is_empty() {
+            return Err(refused.remove(0));
         }
         let uncalled: Vec<_> = layer.hooks.iter().copied().filter(|name| !is_called(name)).collect();
         if !uncalled.is_empty() {
@@ -84,7 +60,44 @@ impl Content {
         Ok(layer)
     }
 
-    fn refuse_exposed(&self, given: &Given) -> Result<(), Error> {
+    /// The same with all settings that are refused.
+    pub fn layer_and_refusals(&self, source: &Source) -> (FileLayer, Vec<Error>) {
+        let mut layer = FileLayer::default();
+        let mut refused = Vec::new();
+        for Name { name, value, line } in &self.names {
+            let origin = Origin::File { path: source.path(), line: *line };
+            // A file may have its own variables in capitals or with hyphens, so the name is taken to the letter.
+            let setting = super::SETTINGS.iter().find(|setting| setting.name == name);
+            match (setting, value) {
+                (Some(setting), _) if setting.is_hook() => layer.hooks.push(setting.name),
+                (Some(setting), Some(value)) => {
+                    let taken = setting.take(value, &origin);
+                    let taken = taken.and_then(|taken| self.refuse_exposed(&taken).map(|()| taken));
+                    match taken {
+                        Ok(Taken::Option(given)) => layer.given.push(given),
+                        Ok(Taken::Notice(notice)) => layer.notices.push(notice),
+                        Ok(Taken::Nothing) => {}
+                        Err(error) => refused.push(error),
+                    }
+                }
+                (Some(_), None) => {}
+                (None, _) => {
+                    if let Some(setting) = super::similar(name) {
+                        let text = format!(
+                            "{} ({origin}) is no setting and counts as a variable; did you mean {}?",
+                            shown(name),
+                            setting.name
+                        );
+                        layer.notices.push(Notice::warning(text));
+                    }
+                }
+            }
+        }
+        (layer, refused)
+    }
+
+    fn refuse_exposed(&self, taken: &Taken) -> Result<(), Error> {
+        let Taken::Option(given) = taken else { return Ok(()) };
         if !self.exposed || !FOR_ROOT.contains(&given.option.name) {
             return Ok(());
         }

@@ -1,0 +1,134 @@
+//! From a file of uWSGI to options. It is read for `tapster migrate` only: uWSGI's protocol and most of its parts have no
+//! counterpart, so a file is translated once and not served as it is.
+
+mod ini;
+mod table;
+
+use std::path::Path;
+
+use super::options;
+use super::origin::{Given, Origin};
+
+pub use ini::World;
+
+/// What a file becomes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Translation {
+    /// Options.
+    pub given: Vec<Given>,
+    /// Options that need no counterpart, with the reason.
+    pub moot: Vec<String>,
+    /// What is lost, with the reason and what to do.
+    pub lost: Vec<String>,
+    /// Lines for nginx.
+    pub nginx: Vec<String>,
+}
+
+/// Translates the text of the ini file at this absolute path; `named` is the path as it was given.
+pub fn translate(text: &str, path: &Path, named: &Path, world: &World<'_>) -> Translation {
+    let (lines, lost) = ini::read(text, path, world);
+    let mut translation = Translation { lost, ..Translation::default() };
+    let whole = table::Whole::of(&lines);
+    for line in &lines {
+        let sentence = |why: &str| format!("{} = {} (line {}): {why}", line.key, line.value, line.number);
+        let used = |name: &str| lines.iter().any(|other| other.value.contains(&format!("%({name})")));
+        match table::treat(line, &whole) {
+            table::Counterpart::Options(options) => {
+                for (name, value) in options {
+                    translation.give(name, value, Origin::File { path: named.into(), line: Some(line.number) });
+                }
+            }
+            table::Counterpart::Moot(why) => translation.moot.push(sentence(why)),
+            table::Counterpart::Nginx(why, nginx) => {
+                translation.moot.push(sentence(why));
+                translation.nginx.extend(nginx);
+            }
+            table::Counterpart::Lost(why) => translation.lost.push(sentence(&why)),
+            // A variable of the file's own has done its work by now.
+            table::Counterpart::Unknown if used(&line.key) || text.contains(&format!("%({})", line.key)) => {}
+            table::Counterpart::Unknown => {
+                translation.lost.push(sentence("is not known here; look whether the application needs what it does"));
+            }
+        }
+    }
+    for (name, value) in whole.defaults() {
+        translation.give(name, value, Origin::Default);
+    }
+    translation.nginx.extend(whole.nginx());
+    translation
+}
+
+impl Translation {
+    /// Adds a value of an option; a repeatable one may have several.
+    fn give(&mut self, name: &str, value: String, origin: Origin) {
+        let Some(option) = options::find(name) else { return };
+        let list = option.kind == options::ValueKind::List;
+        match self.given.iter_mut().find(|given| given.option == option) {
+            Some(given) if list => given.values.push(value),
+            Some(given) => (given.values, given.origin) = (vec![value], origin),
+            None => self.given.push(Given { option, values: vec![value], origin }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::merge;
+
+    fn translated(text: &str) -> Translation {
+        let world = World { variable: &|_| None, cores: 2 };
+        translate(text, Path::new("/etc/uwsgi/shop.ini"), Path::new("shop.ini"), &world)
+    }
+
+    fn values(translation: &Translation) -> Vec<(&str, String)> {
+        translation.given.iter().map(|given| (given.option.name, given.values.join(" "))).collect()
+    }
+
+    #[test]
+    fn a_common_file_becomes_options_and_lines_for_nginx() {
+        let translation = translated(
+            "[uwsgi]\nproject = shop\nbase = /srv\nchdir = %(base)/%(project)\nhome = %(base)/venv\nmodule = %(project).wsgi\n\
+             callable = app\nmaster = true\nprocesses = 5\nthreads = 2\nsocket = %(base)/%(project).sock\nchmod-socket = 660\n\
+             vacuum = true\ndie-on-term = true\nuid = www-data\nharakiri = 60\nmax-requests = 5000\nreload-on-rss = 300\n\
+             env = A=1\nenv = B=2\nlogto = /var/log/shop.log\nbuffer-size = 32768\nstatic-map = /static=/srv/static\n",
+        );
+        assert_eq!(
+            values(&translation),
+            [
+                ("chdir", "/srv/shop".into()),
+                ("venv", "/srv/venv".into()),
+                ("app", "shop.wsgi:app".into()),
+                ("workers", "5".into()),
+                ("threads", "2".into()),
+                ("bind", "unix:/srv/shop.sock".into()),
+                ("umask", "006".into()),
+                ("user", "www-data".into()),
+                ("timeout", "60".into()),
+                ("max-requests", "5000".into()),
+                ("max-worker-rss", "300M".into()),
+                ("env", "A=1 B=2".into()),
+                ("error-logfile", "/var/log/shop.log".into()),
+                ("limit-request-field_size", "32768".into()),
+                ("limit-request-line", "32768".into()),
+                ("access-logfile", "-".into()),
+            ]
+        );
+        assert!(merge(translation.given.clone()).is_ok());
+        assert_eq!(translation.lost, [] as [&str; 0]);
+        assert_eq!(translation.moot.len(), 4, "{:?}", translation.moot);
+        let nginx = translation.nginx.join("\n");
+        for part in ["location /static {", "alias /srv/static;", "proxy_pass http://unix:/srv/shop.sock;"] {
+            assert!(nginx.contains(part), "{nginx}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_counterpart_is_lost_with_a_reason() {
+        let translation =
+            translated("cheaper = 2\nstats = :9191\nmount = /a=b.py\ntouch-reload = x\ngevent = 100\nzzz = 1\nhttps = :443\n");
+        assert_eq!(translation.lost.len(), 7, "{:?}", translation.lost);
+        assert!(translation.lost[0].starts_with("cheaper = 2 (line 1): "), "{:?}", translation.lost);
+        assert_eq!(values(&translation), [("workers", "1".into()), ("timeout", "0".into()), ("access-logfile", "-".into())]);
+    }
+}
