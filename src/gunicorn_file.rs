@@ -2,18 +2,22 @@
 //! file has set.
 //!
 //! The process gets [`OPTION`] in front of the server's own arguments, executes the file and writes JSON to its standard output;
-//! what the file prints goes to standard error. It has [`TIME_MAX`] and may say [`ANSWER_MAX`] bytes.
+//! what the file prints goes to standard error. It has [`TIME_MAX`] and may say [`ANSWER_MAX`] bytes. It is the first of a process
+//! group, which ends with it: nothing that a file starts outlives the reading.
 
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, PipeReader, Read};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf, absolute};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde_json::{Map, Value as Json, json};
 
 use crate::config::gunicorn::{Content, Name, Source, Value};
@@ -28,6 +32,9 @@ const TIME_MAX: Duration = Duration::from_secs(10);
 
 /// Longest answer in bytes: far above any set of settings, far below what hurts.
 const ANSWER_MAX: usize = 1 << 20;
+
+/// What ends the answer, and is nowhere in it.
+const END: u8 = b'\n';
 
 /// Mode bits that let the group or everybody write.
 const WRITABLE_FOR_OTHERS: u32 = 0o022;
@@ -69,12 +76,19 @@ pub fn execute(mut command: Command, source: &Source, user: Option<&str>) -> Res
     Ok(Content { names, exposed: exposed.is_some() })
 }
 
-/// The answer of the process.
+/// The answer of the process: one line.
 pub fn answer(names: Result<&[Name], &str>) -> String {
-    match names {
-        Ok(names) => json!({ "names": names.iter().map(encode_name).collect::<Vec<_>>() }).to_string(),
-        Err(why) => json!({ "error": why }).to_string(),
-    }
+    let answer = match names {
+        Ok(names) => json!({ "names": names.iter().map(encode_name).collect::<Vec<_>>() }),
+        Err(why) => json!({ "error": why }),
+    };
+    format!("{answer}{}", char::from(END))
+}
+
+/// Makes this process end with the one that has asked it.
+pub fn end_with_the_asker() {
+    // It fails for no valid signal.
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
 }
 
 /// The file, or a directory on the way to it, where others than root could put code of theirs.
@@ -101,12 +115,12 @@ fn writable_by_others(source: &Source) -> Option<PathBuf> {
 fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     let failed = |error: io::Error| format!("cannot be executed: {error}");
     let (mut answer, writer) = io::pipe().map_err(failed)?;
-    let mut child = command.stdin(Stdio::null()).stdout(writer).spawn().map_err(failed)?;
+    let mut child = command.stdin(Stdio::null()).stdout(writer).process_group(0).spawn().map_err(failed)?;
     // The command keeps its end of the pipe open.
     command.stdout(Stdio::null());
     let bytes = listen(&mut answer, Instant::now() + TIME_MAX);
-    // Threads that the file has started may keep it from ending. It fails only if it has ended and was waited for.
-    let _ = child.kill();
+    // Before it is waited for, the number of the group is its own. It fails only for a group that has ended.
+    let _ = i32::try_from(child.id()).map(|group| killpg(Pid::from_raw(group), Signal::SIGKILL));
     let status = child.wait().map_err(failed)?;
     match bytes {
         Ok(bytes) if bytes.is_empty() => Err(format!("its process ended without an answer: {status}")),
@@ -114,7 +128,8 @@ fn run(command: &mut Command) -> Result<Vec<u8>, String> {
     }
 }
 
-/// Everything until the end, which comes in time.
+/// Everything up to the line end that comes in time. A process that the file has forked may have the pipe open, so its end is not
+/// waited for.
 fn listen(answer: &mut PipeReader, deadline: Instant) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
     let mut piece = [0; 4096];
@@ -130,7 +145,12 @@ fn listen(answer: &mut PipeReader, deadline: Instant) -> Result<Vec<u8>, String>
         }
         match answer.read(&mut piece) {
             Ok(0) => return Ok(bytes),
-            Ok(count) => bytes.extend_from_slice(&piece[..count]),
+            Ok(count) => {
+                bytes.extend_from_slice(&piece[..count]);
+                if bytes.last() == Some(&END) {
+                    return Ok(bytes);
+                }
+            }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(format!("cannot listen to its process: {error}")),
         }

@@ -149,6 +149,7 @@ fn execute(this: &master::Command, source: &Source, user: Option<&str>) -> Resul
 fn answer(source: &Source, args: &[OsString]) -> i32 {
     use std::os::fd::AsFd;
 
+    gunicorn_file::end_with_the_asker();
     // The file may print, and what it prints is not the answer.
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let redirected = stdout.and_then(|stdout| nix::unistd::dup2_stdout(io::stderr()).map(|()| stdout).map_err(io::Error::from));

@@ -11,7 +11,7 @@ use tapster::config::gunicorn::{self, SETTINGS};
 use tapster::config::options::{self, ValueKind};
 
 use common::server::{Ended, Server, binary};
-use common::{user, venv};
+use common::{SOON, user, venv, wait_for};
 
 const USAGE: i32 = 2;
 
@@ -380,4 +380,25 @@ fn a_missing_module_names_the_environment_that_is_not_used() {
     assert!(!ended.failed(4, &["No module named"]).stderr.contains("not used"), "{}", ended.stderr);
     let ended = server().env("PATH", "/nonexistent").run_to_end();
     assert!(!ended.failed(4, &["No module named"]).stderr.contains("not used"), "{}", ended.stderr);
+}
+
+#[test]
+fn nothing_that_a_file_starts_keeps_it_or_outlives_it() {
+    let file = "import os, subprocess, time\n\
+                pids = [subprocess.Popen(['sleep', '600']).pid, os.fork()]\n\
+                if pids[1] == 0:\n    \
+                time.sleep(600)\n\
+                open('pids', 'w').write(' '.join(map(str, pids)))\n\
+                workers = 1\n";
+    let server = server(file).start();
+    let pids = fs::read_to_string(server.temp().join("pids")).expect("the file was executed");
+    for pid in pids.split(' ') {
+        let pid: i32 = pid.parse().expect("a number");
+        wait_for("the end of what the file has started", SOON, || {
+            // A zombie of another parent has no command.
+            let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            command.is_empty().then_some(())
+        });
+    }
+    server.stop();
 }

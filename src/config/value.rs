@@ -96,6 +96,12 @@ pub(super) fn directories(text: &str) -> Result<Vec<PathBuf>, String> {
 pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         _ if text.contains('\0') => Err("has a NUL character, which the environment cannot have".into()),
+        // Servers of WSGI read it as a prefix, and it would be the application's alone.
+        Some(("SCRIPT_NAME", _)) => {
+            Err("names a prefix, but SCRIPT_NAME of a request is always empty; let the application know its \
+             prefix, as FORCE_SCRIPT_NAME of Django or ProxyFix(x_prefix=1) of Werkzeug do"
+                .into())
+        }
         Some(("", _)) => Err("has no name in front of the =; write KEY=VALUE".into()),
         Some((key, value)) => Ok((key.into(), value.into())),
         None => Err("has no =; write KEY=VALUE".into()),
@@ -249,7 +255,7 @@ mod tests {
     fn a_variable_keeps_every_equals_sign_of_its_value() {
         assert_eq!(variable("A=b=c"), Ok(("A".into(), "b=c".into())));
         assert_eq!(variable("A="), Ok(("A".into(), "".into())));
-        for text in ["A", "=b", "A=\0"] {
+        for text in ["A", "=b", "A=\0", "SCRIPT_NAME=/shop"] {
             assert!(variable(text).is_err(), "{text:?}");
         }
     }
