@@ -9,6 +9,9 @@ use crate::cli::{self, CliCommand, UsageError};
 use crate::config::gunicorn::{Content, Name, Source};
 use crate::config::{self, Notice, Settings};
 use crate::gunicorn_file;
+use crate::hooks;
+use crate::hooks::HookStart;
+use crate::log::error::Log;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, Program, Reread, code};
 use crate::sys::process;
@@ -18,6 +21,9 @@ use crate::worker::{self, LoadContext, Loaded};
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
+    if hooks::is_ordered(&args) {
+        return run_hooks();
+    }
     match gunicorn_file::order(&args) {
         Some((source, own)) => answer(&source, &own),
         None => run_server(Program::embedded(&args), args),
@@ -38,6 +44,9 @@ pub enum GuestTask {
 /// that make it this program; `own` are the server's arguments.
 pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
     let args = named(&words, own.clone());
+    if hooks::is_ordered(&args) {
+        return GuestTask::Done(run_hooks());
+    }
     if let Some((source, own)) = gunicorn_file::order(&args) {
         return GuestTask::Done(answer(&source, &own));
     }
@@ -134,6 +143,48 @@ fn reread(parsed: Result<CliCommand, UsageError>) -> Result<(Settings, Vec<Notic
         }
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// The hook process ([`crate::hooks`]), which ends here.
+fn run_hooks() -> i32 {
+    let served = HookStart::take().and_then(|start| {
+        let identity = master::privileges::resolve(&start.birth.settings).map_err(io::Error::other)?;
+        if let Some(identity) = identity {
+            identity.assume_for_check().map_err(|error| io::Error::other(error.text))?;
+        }
+        start.follow_master()?;
+        start.serve(start_hooks)
+    });
+    if let Err(error) = &served {
+        complain(&format!("the process for hooks ends: {error}"));
+    }
+    // Threads that a hook has started may run still.
+    process::exit_now(if served.is_ok() { code::OK } else { code::FAILED })
+}
+
+#[cfg(feature = "python")]
+fn start_hooks(birth: &hooks::HookBirth, log: &Log) -> Result<crate::wsgi::MasterHooks, String> {
+    crate::wsgi::MasterHooks::start(&birth.settings, birth.workers, birth.master, log).map_err(|error| error.text)
+}
+
+#[cfg(not(feature = "python"))]
+fn start_hooks(_: &hooks::HookBirth, _: &Log) -> Result<NoHooks, String> {
+    Err(NO_PYTHON.to_owned())
+}
+
+/// The hooks of a build without Python.
+#[cfg(not(feature = "python"))]
+struct NoHooks;
+
+#[cfg(not(feature = "python"))]
+impl hooks::HookRunner for NoHooks {
+    fn handle(&mut self, _: &hooks::HookEvent) -> Result<(), String> {
+        Err(NO_PYTHON.to_owned())
+    }
+
+    fn release(&mut self) {}
+
+    fn finish(&mut self) {}
 }
 
 /// Has a process of its own execute a gunicorn file: this program once more.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 mod gunicorn_file;
 pub mod handoff;
+pub mod hooks;
 pub mod http;
 mod launch;
 pub mod log;

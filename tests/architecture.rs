@@ -83,6 +83,13 @@ const RULES: &[Rule] = &[
         why: "a gunicorn file is executed by another process: no Python here, and nothing of the server",
     },
     Rule {
+        part: "hooks",
+        modules: &["config", "log", "sys"],
+        crates: &["nix", "serde", "serde_json", "signal_hook"],
+        not_std: &["std::net", "std::thread"],
+        why: "the hook process gets packets from the master: no Python here, and nothing of workers",
+    },
+    Rule {
         part: "sys",
         modules: &[],
         crates: &["libc", "nix"],
@@ -126,7 +133,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "wsgi",
-        modules: &["channel::BootError", "config", "http", "log", "worker::app"],
+        modules: &["channel::BootError", "config", "hooks", "http", "log", "worker::app"],
         crates: &["libc", "memchr", "pyo3"],
         not_std: &["std::net"],
         why: "wsgi is the bridge to Python and knows of the worker only the trait App: no sockets, no loop",
@@ -147,7 +154,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "master",
-        modules: &["birth", "channel", "config", "handoff", "log", "net", "scoreboard", "sys", "worker::Boot"],
+        modules: &["birth", "channel", "config", "handoff", "hooks", "log", "net", "scoreboard", "sys", "worker::Boot"],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],

@@ -267,14 +267,14 @@ fn the_application_is_served_by_the_files_settings() {
                 worker_class = 'sync'\n\
                 accesslog = 'access.log'\n\
                 threading.Thread(target=time.sleep, args=(600,)).start()\n\
-                def when_ready(server):\n    pass\n";
+                def dirty_post_fork(arbiter, worker):\n    pass\n";
     let server = server(file).start();
     assert_eq!(server.get("/").text(), "file");
     assert_eq!(server.workers().len(), 2);
     assert!(server.temp().join("access.log").exists());
     assert!(server.log().find(&["INFO configuration of gunicorn: gunicorn.conf.py"]).is_some());
     assert!(server.log().find(&["INFO worker_class = sync (file gunicorn.conf.py line 5): "]).is_some());
-    assert!(server.log().find(&["WARNING gunicorn.conf.py defines functions that are not called: when_ready"]).is_some());
+    assert!(server.log().find(&["WARNING gunicorn.conf.py defines functions that are not called: dirty_post_fork"]).is_some());
     assert!(!server.stdout().contains("words of the file"), "standard output is the access log's");
     server.stop();
 }

@@ -3,12 +3,15 @@
 mod common;
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use common::client::Response;
 use common::server::{Running, Server};
-use common::{SOON, wait_for};
+use common::{SOON, user, wait_for};
 
 /// Functions that write a line for each call, with what they were given.
 const NOTES: &str = "\
@@ -281,5 +284,249 @@ fn hooks_may_be_named_and_the_file_is_executed_where_the_server_was_started() {
     let running = server.options(["--chdir", "below"]).start();
     running.log().wait(&["INFO named"]);
     assert_eq!(noted(&running, 2)[1], "below");
+    running.stop();
+}
+
+/// Functions that note their names and the process that they run in.
+const IN_PROCESS: &str = "\
+def on_starting(server):
+    note('on_starting', server.num_workers, len(server.WORKERS), server.cfg.workers)
+    assert server.pid == os.getppid()
+def when_ready(server):
+    note('when_ready', os.getpid())
+def on_reload(server):
+    note('on_reload', server.num_workers)
+def pre_fork(server, worker):
+    note('pre_fork', worker.age, len(server.WORKERS))
+def child_exit(server, worker):
+    note('child_exit', worker.age, worker.alive, len(server.WORKERS))
+def nworkers_changed(server, new, old):
+    note('nworkers_changed', new, old)
+def pre_exec(server):
+    note('pre_exec')
+def on_exit(server):
+    note('on_exit')
+    server.log.info('exits')
+";
+
+/// The process of the hooks.
+#[track_caller]
+fn hook_process(running: &Running) -> i32 {
+    wait_for("the hook process", SOON, || {
+        let title = |pid: &i32| fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|text| text.starts_with(b"tapster: hooks ["));
+        running.workers().into_iter().find(title)
+    })
+}
+
+/// Ends it by SIGTERM and returns the notes.
+#[track_caller]
+fn stopped(mut running: Running) -> Vec<String> {
+    running.signal(Signal::SIGTERM);
+    assert!(running.wait(SOON).success());
+    let notes = notes(&running);
+    running.finish();
+    notes
+}
+
+/// Notes without the process ids.
+fn names(notes: &[String]) -> Vec<&str> {
+    notes.iter().map(|line| if line.starts_with("when_ready") { "when_ready" } else { line.as_str() }).collect()
+}
+
+#[test]
+fn the_hooks_of_gunicorns_master_run_in_a_process_of_their_own() {
+    let running = server(IN_PROCESS).workers(2).start();
+    noted(&running, 7);
+    running.signal(Signal::SIGTTIN);
+    noted(&running, 9);
+    let pid = hook_process(&running);
+    // Its streams, the log, the socket, and what the interpreter opens: none of the server's sockets.
+    let sockets = fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs").flatten();
+    let sockets = sockets.filter(|fd| fs::read_link(fd.path()).is_ok_and(|to| to.to_string_lossy().starts_with("socket:")));
+    assert_eq!(sockets.count(), 1);
+    let notes = stopped(running);
+    assert!(notes.contains(&format!("when_ready {pid}")), "{notes:?}");
+    let notes: Vec<&str> = names(&notes).into_iter().filter(|line| *line != "import").collect();
+    assert_eq!(notes[..2], ["nworkers_changed 2 None", "on_starting 2 0 2"]);
+    assert_eq!(notes[2..5], ["pre_fork 1 1", "pre_fork 2 2", "when_ready"]);
+    assert_eq!(notes[5..7], ["nworkers_changed 3 2", "pre_fork 3 3"]);
+    let mut ends = notes[7..10].to_vec();
+    ends.sort_unstable();
+    assert_eq!(ends.iter().map(|line| &line[..12]).collect::<Vec<_>>(), ["child_exit 1", "child_exit 2", "child_exit 3"]);
+    assert!(notes[9].ends_with(" False 0"), "{notes:?}");
+    assert_eq!(notes[10..], ["on_exit"]);
+}
+
+#[test]
+fn without_such_a_hook_there_is_no_such_process() {
+    let running = server("def post_fork(server, worker):\n    note('post_fork')\n").start();
+    assert_eq!(running.workers().len(), 1);
+    running.stop();
+}
+
+#[test]
+fn a_start_waits_for_on_starting_and_fails_with_it() {
+    let running = server("import time\ndef on_starting(server):\n    time.sleep(0.3)\n    note('on_starting')\n").start();
+    assert_eq!(notes(&running), ["on_starting", "import"]);
+    running.stop();
+    let ended = server("def on_starting(server):\n    raise ValueError('not today')\n").run_to_end();
+    ended.failed(3, &["gunicorn.conf.py: on_starting raised an exception", "in on_starting", "ValueError: not today"]);
+    let ended = server("def on_starting(server):\n    os._exit(7)\n").run_to_end();
+    ended.failed(3, &["the process for the hooks has ended before on_starting was done"]);
+    let ended = server("def on_starting(server):\n    os.read(os.pipe()[0], 1)\n").options(["--boot-timeout", "1"]).run_to_end();
+    ended.failed(3, &["on_starting takes longer than --boot-timeout"]);
+    let ended = server("assert not open('/proc/self/cmdline').read().startswith('tapster: hooks')\ndef on_exit(server): pass\n")
+        .run_to_end();
+    ended.failed(3, &["gunicorn.conf.py cannot be executed for its hooks", "AssertionError"]);
+}
+
+#[test]
+fn a_hook_process_that_dies_costs_no_request_and_is_started_again() {
+    let running = server(IN_PROCESS).workers(2).expect_error("the process of the hooks was killed by SIGKILL").start();
+    noted(&running, 7);
+    let first = hook_process(&running);
+    kill(Pid::from_raw(first), Signal::SIGKILL).expect("it runs");
+    for _ in 0..200 {
+        assert_eq!(running.get("/").status, 200);
+    }
+    running.log().wait(&["the process of the hooks was killed by SIGKILL", "started again in 0.5 s", "when_ready is called"]);
+    let all = noted(&running, 8);
+    let second = hook_process(&running);
+    assert_ne!(first, second);
+    assert_eq!(all[7..], [format!("when_ready {second}")], "on_starting may empty what the workers use");
+    let notes = stopped(running);
+    assert_eq!(notes.last().map(String::as_str), Some("on_exit"));
+}
+
+#[test]
+fn a_reload_has_the_functions_of_the_new_file_and_a_failed_one_those_of_the_old() {
+    let mut running = server(IN_PROCESS).start();
+    noted(&running, 5);
+    let first = hook_process(&running);
+    let file = running.temp().join("gunicorn.conf.py");
+    let app = running.temp().join("app.py");
+    fs::write(&app, "import nowhere\n").expect("writable");
+    running.expect_error("No module named 'nowhere'");
+    running.expect_error("reload failed");
+    running.signal(Signal::SIGHUP);
+    running.log().wait(&["reload failed, generation 1 keeps serving"]);
+    assert_eq!(hook_process(&running), first);
+    fs::write(&app, APPLICATION).expect("writable");
+    fs::write(&file, format!("{NOTES}workers = 2\n{}", IN_PROCESS.replace("'on_reload'", "'new on_reload'"))).expect("writable");
+    running.signal(Signal::SIGHUP);
+    running.log().wait(&["all workers are of generation 3"]);
+    wait_for("the new functions", SOON, || notes(&running).iter().any(|line| line.starts_with("new on_reload")).then_some(()));
+    let notes = stopped(running);
+    assert_eq!(notes.iter().filter(|line| line.as_str() == "on_exit").count(), 1, "{notes:?}");
+    assert_eq!(notes.iter().filter(|line| line.starts_with("when_ready")).count(), 2, "{notes:?}");
+    assert_eq!(notes.iter().filter(|line| line.starts_with("on_starting")).count(), 1, "{notes:?}");
+}
+
+#[test]
+fn an_upgrade_calls_pre_exec_and_the_new_program_has_its_own_process() {
+    let running = server(IN_PROCESS).start();
+    noted(&running, 5);
+    let first = hook_process(&running);
+    running.signal(Signal::SIGUSR2);
+    running.log().wait(&["all workers are of generation 2"]);
+    wait_for("the new process", SOON, || {
+        (notes(&running).iter().filter(|line| line.starts_with("when_ready")).count() == 2).then_some(())
+    });
+    assert_ne!(hook_process(&running), first);
+    let notes = stopped(running);
+    let names = names(&notes);
+    let at = |name: &str| names.iter().rposition(|line| *line == name);
+    assert!(at("pre_exec") < at("when_ready"), "{names:?}");
+    assert!(names.iter().any(|line| line.starts_with("pre_fork 2")), "workers are counted on: {names:?}");
+    assert!(!names.iter().any(|line| line.starts_with("on_reload")), "{names:?}");
+}
+
+#[test]
+fn a_hook_that_never_ends_or_raises_stops_nothing() {
+    let mut running = server(
+        "def when_ready(server):\n    note('waits')\n    os.read(os.pipe()[0], 1)\n\
+         def child_exit(server, worker):\n    note('never')\n",
+    )
+    .start();
+    noted(&running, 2);
+    assert_eq!(running.get("/").status, 200);
+    let began = Instant::now();
+    running.signal(Signal::SIGTERM);
+    assert!(running.wait(SOON).success());
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    running.log().wait(&["WARNING hooks do not end in 5 s: their process is killed"]);
+    assert!(!notes(&running).contains(&"never".into()));
+    running.finish();
+    let running =
+        server("def child_exit(server, worker):\n    raise ValueError('mine')\ndef on_exit(server):\n    note('on_exit')\n")
+            .expect_error("Exception in child_exit hook")
+            .start();
+    assert_eq!(stopped(running), ["import", "on_exit"]);
+}
+
+#[test]
+fn the_hook_process_has_the_user_of_the_workers_and_follows_the_log() {
+    let Some(other) = user::other() else { return };
+    let server = server(
+        "def when_ready(server):\n    note('when_ready', os.getuid())\n    server.log.info('begins')\n\
+         def on_exit(server):\n    server.log.info('leaves')\n",
+    );
+    let log = server.temp().join("error.log");
+    user::open_to_all(server.temp());
+    fs::set_permissions(server.temp(), fs::Permissions::from_mode(0o777)).expect("ours");
+    let path = log.to_str().expect("UTF-8").to_owned();
+    let mut server = server.options(["--user", user::NAME, "--error-logfile", &path]);
+    if let Some(home) = other.python_home() {
+        server = server.env("PYTHONHOME", home.to_str().expect("UTF-8"));
+    }
+    let running = server.start();
+    let all = noted(&running, 2);
+    assert!(
+        all.iter().any(|line| line.starts_with("when_ready ") && *line == format!("when_ready {}", other.user.uid)),
+        "{all:?}"
+    );
+    let text = |path: &std::path::Path| fs::read_to_string(path).unwrap_or_default();
+    wait_for("a record", SOON, || text(&log).contains("] [hooks] INFO begins").then_some(()));
+    fs::rename(&log, log.with_extension("1")).expect("ours");
+    running.signal(Signal::SIGUSR1);
+    wait_for("the new log", SOON, || text(&log).contains("logs opened anew").then_some(()));
+    let mut running = running;
+    running.signal(Signal::SIGTERM);
+    running.wait(SOON);
+    assert!(text(&log).contains("] [hooks] INFO leaves"), "{}", text(&log));
+    running.finish();
+}
+
+#[test]
+fn prometheus_clients_hooks_work_as_written_for_gunicorn() {
+    let running = server(
+        "import glob\n\
+         def on_starting(server):\n    \
+             os.makedirs(os.environ['PROMETHEUS_MULTIPROC_DIR'], exist_ok=True)\n    \
+             for file in glob.glob(os.environ['PROMETHEUS_MULTIPROC_DIR'] + '/*.db'): os.remove(file)\n\
+         def child_exit(server, worker):\n    \
+             from prometheus_client import multiprocess\n    \
+             multiprocess.mark_process_dead(worker.pid)\n    \
+             note('marked', worker.pid)\n",
+    );
+    fs::write(
+        running.temp().join("app.py"),
+        format!(
+            "{APPLICATION}\nfrom prometheus_client import Gauge\nGauge('alive', 'Workers', multiprocess_mode='livesum').set(1)\n"
+        ),
+    )
+    .expect("writable");
+    let metrics = running.temp().join("metrics");
+    fs::create_dir(&metrics).expect("writable");
+    fs::write(metrics.join("gauge_livesum_1.db"), "left over").expect("writable");
+    let variable = format!("PROMETHEUS_MULTIPROC_DIR={}", metrics.display());
+    let running = running.frameworks().options(["--env", &variable]).expect_error("SIGKILL").start();
+    assert!(!metrics.join("gauge_livesum_1.db").exists());
+    let hooks = hook_process(&running);
+    let worker = running.workers().into_iter().find(|pid| *pid != hooks).expect("there is one");
+    assert!(metrics.join(format!("gauge_livesum_{worker}.db")).exists());
+    kill(Pid::from_raw(worker), Signal::SIGKILL).expect("it runs");
+    wait_for("the hook", SOON, || notes(&running).contains(&format!("marked {worker}")).then_some(()));
+    assert!(!metrics.join(format!("gauge_livesum_{worker}.db")).exists());
     running.stop();
 }

@@ -41,6 +41,10 @@ pub enum HookValue {
 const IN_WORKERS: [&str; 7] =
     ["post_fork", "post_worker_init", "worker_int", "worker_abort", "worker_exit", "pre_request", "post_request"];
 
+/// Hooks that the hook process calls.
+const IN_PROCESS: [&str; 8] =
+    ["on_starting", "when_ready", "on_reload", "pre_fork", "child_exit", "nworkers_changed", "pre_exec", "on_exit"];
+
 impl Hooks {
     /// Those of a file that defines `names`; `None`: none of them is ever called.
     pub fn new(source: Source, start: PathBuf, names: &[&str]) -> Option<Self> {
@@ -52,11 +56,16 @@ impl Hooks {
     pub fn in_workers(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str).filter(|name| IN_WORKERS.contains(name))
     }
+
+    /// The names of those that the hook process calls.
+    pub fn in_process(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(String::as_str).filter(|name| IN_PROCESS.contains(name))
+    }
 }
 
 /// Whether the server calls a hook of this name.
 pub fn is_called(name: &str) -> bool {
-    IN_WORKERS.contains(&name)
+    IN_WORKERS.contains(&name) || IN_PROCESS.contains(&name)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Who {
     Master,
     /// The worker in this slot.
     Worker(usize),
+    /// The hook process.
+    Hooks,
 }
 
 impl fmt::Display for Who {
@@ -40,6 +42,7 @@ impl fmt::Display for Who {
         match self {
             Self::Master => f.write_str("master"),
             Self::Worker(slot) => write!(f, "worker {slot}"),
+            Self::Hooks => f.write_str("hooks"),
         }
     }
 }

@@ -18,6 +18,7 @@ mod exposed;
 mod gauges;
 mod generations;
 mod health;
+mod hooks;
 mod logs;
 mod memory;
 mod notes;

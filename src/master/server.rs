@@ -17,6 +17,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::channel::{Breach, Order, Report};
 use crate::config::{Notice, Settings};
 use crate::handoff::Queue;
+use crate::hooks::HookEvent;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
@@ -27,9 +28,11 @@ use super::command::Command;
 use super::event::{Action, Event, OperatorRequest, SlotIndex, code};
 use super::gauges;
 use super::generations::Generations;
+use super::hooks::HookKeeper;
 use super::outcome::Outcome;
 use super::patrol::Patrol;
 use super::ready::ReadyFd;
+use super::refusal::complain;
 use super::service::Service;
 use super::signals::{SignalMeaning, Signals};
 use super::supervisor::Supervisor;
@@ -66,6 +69,8 @@ pub struct Server {
     pub(super) trial: Option<Trial>,
     /// Whether more processes that nobody else waits for may have ended.
     pub(super) orphans: bool,
+    /// The hook process.
+    pub(super) hooks: HookKeeper,
     /// How many workers it has started.
     pub(super) births: u64,
     /// When a listening socket was last made to listen again.
@@ -97,7 +102,16 @@ impl Server {
 
     fn serve(&mut self) -> ControlFlow<Ending, std::convert::Infallible> {
         self.service.starting(self.generations.current().workers());
-        self.feed(Event::Start)?;
+        let title = self.service.hooks_title();
+        match self.hooks.begin(self.generations.current(), &title) {
+            Ok(true) => {}
+            Ok(false) => {
+                // After an upgrade: before it forks.
+                self.hooks.tick(self.generations.current(), &title);
+                self.feed(Event::Start)?;
+            }
+            Err(why) => return Break(self.cannot_start(&why)),
+        }
         loop {
             let woken = match self.wait() {
                 Ok(woken) => woken,
@@ -119,12 +133,17 @@ impl Server {
                         dismissed.extend(self.hear(slot, heard)?);
                     }
                     Woken::Signal => self.obey()?,
-                    // Both are looked at in each turn.
-                    Woken::Trial | Woken::Listener => {}
+                    // They are looked at in each turn.
+                    Woken::Trial | Woken::Listener | Woken::Hooks => {}
                 }
             }
             if self.orphans && !woken.contains(&Woken::Signal) {
                 self.bury_orphans();
+            }
+            match self.hooks.started() {
+                Some(Ok(())) => self.feed(Event::Start)?,
+                Some(Err(why)) => return Break(self.cannot_start(&why)),
+                None => self.hooks.tick(self.generations.current(), &title),
             }
             self.mend_listeners()?;
             if let Some(tried) = self.trial_outcome() {
@@ -219,6 +238,10 @@ impl Server {
             {
                 self.log().warning(format_args!("the gauges of a dead worker stay: {why}"));
             }
+            if let Some(child) = self.table.child(slot) {
+                let ended = HookEvent::Ended { pid: child.pid.as_raw(), age: child.age };
+                self.hooks.tell(ended, &self.generations.current().log);
+            }
             self.scoreboard.slot(slot.0).set_accepts(false);
             self.scoreboard.slot(slot.0).forget_spooled();
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));
@@ -231,9 +254,21 @@ impl Server {
         Continue(())
     }
 
+    /// Ends a server that has no worker yet.
+    fn cannot_start(&mut self, why: &str) -> Ending {
+        self.hooks.abandon();
+        self.log().critical(format_args!("{why}"));
+        if !self.generations.current().logs.on_stderr() {
+            complain(why);
+        }
+        self.service.end(code::BOOT, &self.generations.current().log);
+        Ending::Exit(code::BOOT)
+    }
+
     fn bury_orphans(&mut self) {
-        self.orphans =
-            process::reap_orphans(|pid| self.table.is_own(pid) || self.trial.as_ref().is_some_and(|trial| trial.is(pid)));
+        let (table, hooks) = (&self.table, &self.hooks);
+        let on_trial = |pid| self.trial.as_ref().is_some_and(|trial| trial.is(pid));
+        self.orphans = process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || on_trial(pid));
     }
 
     /// Hands one event to the supervisor and does what it says.
@@ -270,7 +305,10 @@ impl Server {
                 }
             }
             Action::Read(generation) => return Continue(Some(Event::Read(self.read(generation)))),
-            Action::Adopt(generation) => self.generations.adopt(generation),
+            Action::Adopt(generation) => {
+                self.generations.adopt(generation);
+                self.hooks.reload(self.generations.current());
+            }
             Action::Discard(generation) => {
                 self.generations.discard(generation);
                 self.generations.current().directories.return_to();
@@ -290,6 +328,7 @@ impl Server {
             Action::Upgrade => return Continue(Some(self.become_new())),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
+                self.hooks.end(&self.generations.current().log);
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));
                 return Break(Ending::Exit(code));

@@ -238,6 +238,11 @@ impl Service {
         format!("tapster: worker {slot} [{}]", self.site)
     }
 
+    /// The title of the hook process.
+    pub fn hooks_title(&self) -> String {
+        format!("tapster: hooks [{}]", self.site)
+    }
+
     /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.
     pub fn enter_worker(&mut self, slot: usize, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
         let failed = |what: &str, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };

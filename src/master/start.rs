@@ -16,6 +16,7 @@ use super::command::Program;
 use super::event::{Generation, Policy, code};
 use super::exposed;
 use super::generations::{Generations, Kit};
+use super::hooks::HookKeeper;
 use super::notify::Notifier;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -105,6 +106,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         pace: AwakeClock::new(),
         patrol: Patrol::new(),
         python: String::new(),
+        hooks: HookKeeper::new(command.clone()),
         command,
         afresh,
         trial: None,

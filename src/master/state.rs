@@ -122,6 +122,9 @@ pub struct ChildState {
     pub stacks: i32,
     /// When it was forked, nanoseconds of the monotonic clock.
     pub born: u64,
+    /// How many workers the server had started with it; 0: a program has forked it that does not count them.
+    #[serde(default)]
+    pub age: u64,
 }
 
 /// What a worker prints.
@@ -202,7 +205,8 @@ mod tests {
         let lives = [Life::Ready { ago: Duration::MAX }, Life::Leaving { left, hurried: true }];
         let life =
             |slot| WorkerLife { slot: SlotIndex(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
-        let child = |slot, channel| ChildState { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX };
+        let child =
+            |slot, channel| ChildState { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX, age: 7 };
         SavedState {
             command: Command::of_this_process(&[OsString::from_vec(b"not utf-8 \xff".to_vec())]),
             current: Generation(3),

@@ -21,6 +21,8 @@ pub struct Child {
     pub pid: Pid,
     /// When it was forked.
     pub born: Instant,
+    /// How many workers the server had started with it; 0: unknown.
+    pub age: u64,
     /// `None` once its end is closed.
     pub channel: Option<MasterEnd>,
     /// How long the application may run for one step; 0: no limit.
@@ -66,6 +68,7 @@ impl Child {
         Self {
             pid,
             born,
+            age: 0,
             channel,
             timeout,
             max_memory,

@@ -41,6 +41,7 @@ use super::awake_clock::AwakeClock;
 use super::command::Command;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
+use super::hooks::HookKeeper;
 use super::notify::Notifier;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -182,6 +183,7 @@ pub fn adopt(
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
         service: Service::adopt(&settings, identity, pidfile, notifier, estate.outputs),
+        hooks: HookKeeper::adopt(state.command.clone(), &kit),
         generations: Generations::new(state.current, kit),
         listeners,
         queue: estate.queue,
@@ -230,5 +232,6 @@ fn adopt_child(child: &state::ChildState, settings: &Settings) -> io::Result<Chi
     let born = now.checked_sub(age).unwrap_or(now);
     let mut adopted = Child::adopted(Pid::from_raw(child.pid), born, channel, stacks);
     (adopted.timeout, adopted.max_memory) = (settings.timeout, settings.max_worker_rss);
+    adopted.age = child.age;
     Ok(adopted)
 }

@@ -18,13 +18,13 @@ use super::environ::{Builder, ListenerEnviron, SharedObjects};
 use super::errors::{Errors, Lines};
 use super::failure::{self, Failure};
 use super::file_wrapper::FileWrapper;
+use super::finish;
 use super::hijack::{OfferedSocket, Upgrades};
 use super::hooks::WorkerHooks;
 use super::input::Input;
 use super::signals;
 use super::start::{WorkerStart, load_app};
 use super::start_response::{Factory, StartResponse};
-use super::stdlib;
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
 use crate::channel::BootError;
@@ -360,19 +360,7 @@ impl App for Wsgi {
             if let Some(hooks) = &self.plan.hooks {
                 hooks.exit(py);
             }
-            // The order of Py_FinalizeEx: first the threads (and what they registered), then atexit, then the streams.
-            for (module, function) in [("threading", "_shutdown"), ("atexit", "_run_exitfuncs")] {
-                let ran = stdlib::import(py, module).and_then(|module| module.call_method0(function));
-                if let Err(error) = ran {
-                    let text = failure::traceback(py, &error);
-                    self.log.error(format_args!("an exit handler of the application raised an exception\n{text}"));
-                }
-            }
-            for stream in ["stdout", "stderr"] {
-                let stream = py.import("sys").and_then(|sys| sys.getattr(stream));
-                // A closed or missing stream has nothing to flush.
-                let _flushed = stream.and_then(|stream| stream.call_method0("flush"));
-            }
+            finish::run(py, &self.log);
         });
     }
 }

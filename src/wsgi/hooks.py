@@ -513,6 +513,36 @@ class Hooks:
         self.worker.alive = False
         self.attempt("worker_exit", self.server, self.worker)
 
+    # In the hook process.
+
+    def starting(self):
+        self.call("on_starting", self.server)
+
+    def notice(self, name):
+        self.attempt(name, self.server)
+
+    def forked(self, pid, age):
+        self.server.worker_age = age
+        self.server.WORKERS[pid] = worker = Worker(self.server, pid, age)
+        self.attempt("pre_fork", self.server, worker)
+
+    def ended(self, pid, age):
+        worker = self.server.WORKERS.pop(pid, None) or Worker(self.server, pid, age)
+        worker.alive = False
+        self.attempt("child_exit", self.server, worker)
+
+    def changed(self, new, old):
+        self.server.num_workers = new
+        self.attempt("nworkers_changed", self.server, new, old)
+
+
+def enter(directory):
+    """Enters --chdir, where the application is, as gunicorn's master does once it has its settings."""
+    directory = os.path.abspath(os.fspath(directory))
+    os.chdir(directory)
+    if directory not in sys.path:
+        sys.path.insert(0, directory)
+
 
 def load(load_file, path, module, start):
     """Executes the file as it was executed for its settings: in `start`, or in the working directory."""

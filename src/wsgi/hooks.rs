@@ -22,10 +22,13 @@ const CODE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("hooks.
     Err(_) => panic!("the source has no NUL byte"),
 };
 
-/// The hooks of this process. Their own exceptions are logged, but for those that fail a boot.
-pub struct WorkerHooks {
+/// The hooks of a worker. Their exceptions are logged, but for those that fail a boot.
+pub struct WorkerHooks(FileHooks);
+
+/// A file that was executed for its hooks.
+pub struct FileHooks {
     /// The object of the class `Hooks`.
-    object: Py<PyAny>,
+    pub object: Py<PyAny>,
     /// The file, for messages.
     file: String,
     log: Log,
@@ -46,22 +49,50 @@ impl WorkerHooks {
             return Ok(None);
         }
         let start = settings.chdir.as_ref().map(|_| &*hooks.start);
-        let hooks = Self::load(py, hooks, &wanted, start, log)?;
+        let hooks = FileHooks::load(py, hooks, &wanted, start, log)?;
         let made = hooks.equip(py, settings, std::os::unix::process::parent_id(), workers);
         made.map_err(|error| hooks.failed(py, "cannot be given its objects", &error))?;
         let requests = facts.requests.clone();
         let requests = PyCFunction::new_closure(py, Some(c"requests"), None, move |_, _| requests());
-        let begun = requests.and_then(|requests| hooks.object.call_method1(py, "begin", (facts.age, requests)));
+        let hooks = Self(hooks);
+        let begun = requests.and_then(|requests| hooks.0.object.call_method1(py, "begin", (facts.age, requests)));
         if let Err(error) = begun {
-            let error = hooks.failed(py, "post_fork raised an exception", &error);
+            let error = hooks.0.failed(py, "post_fork raised an exception", &error);
             hooks.exit(py);
             return Err(error);
         }
         Ok(Some(Arc::new(hooks)))
     }
 
+    /// The application was loaded: calls `post_worker_init`, and returns what is to be served.
+    pub fn loaded(&self, py: Python<'_>, application: &Py<PyAny>) -> Result<Py<PyAny>, BootError> {
+        let object = self.0.object.bind(py);
+        let loaded = object.call_method1("loaded", (application,));
+        let loaded = loaded.map_err(|error| self.0.failed(py, "post_worker_init raised an exception", &error))?;
+        let served = match loaded.is_callable() {
+            true => object.call_method1("around", (loaded, py.get_type::<FileWrapper>())).map(Bound::unbind),
+            false => Err(PyTypeError::new_err("worker.wsgi is set to what cannot be called")),
+        };
+        served.map_err(|error| self.0.failed(py, "post_worker_init is at fault", &error))
+    }
+
+    /// The worker ends: calls `worker_exit`.
+    pub fn exit(&self, py: Python<'_>) {
+        self.run(py, "exit");
+    }
+
+    fn run(&self, py: Python<'_>, method: &str) {
+        // What a hook raises is logged there.
+        if let Err(error) = self.0.object.call_method0(py, method) {
+            let error = failure::traceback(py, &error);
+            self.0.log.error(format_args!("{}: a hook cannot be called: {error}", self.0.file));
+        }
+    }
+}
+
+impl FileHooks {
     /// Executes the file; `start` is its directory, where that is another one than the working directory.
-    fn load(
+    pub fn load(
         py: Python<'_>,
         hooks: &Hooks,
         wanted: &[&str],
@@ -89,7 +120,8 @@ impl WorkerHooks {
         Ok(Self { object, file, log: log.clone() })
     }
 
-    fn equip(&self, py: Python<'_>, settings: &Settings, master: u32, workers: usize) -> PyResult<()> {
+    /// Makes the objects that the functions get; `master` is its process id, `workers` are those in all.
+    pub fn equip(&self, py: Python<'_>, settings: &Settings, master: u32, workers: usize) -> PyResult<()> {
         let values = PyDict::new(py);
         for (name, value) in settings.hooks.iter().flat_map(|hooks| &hooks.settings) {
             values.set_item(name, object_of(py, value)?)?;
@@ -99,32 +131,8 @@ impl WorkerHooks {
         self.object.call_method1(py, "equip", (log, values, master, workers)).map(drop)
     }
 
-    /// The application was loaded: calls `post_worker_init`, and returns what is to be served.
-    pub fn loaded(&self, py: Python<'_>, application: &Py<PyAny>) -> Result<Py<PyAny>, BootError> {
-        let object = self.object.bind(py);
-        let loaded = object.call_method1("loaded", (application,));
-        let loaded = loaded.map_err(|error| self.failed(py, "post_worker_init raised an exception", &error))?;
-        let served = match loaded.is_callable() {
-            true => object.call_method1("around", (loaded, py.get_type::<FileWrapper>())).map(Bound::unbind),
-            false => Err(PyTypeError::new_err("worker.wsgi is set to what cannot be called")),
-        };
-        served.map_err(|error| self.failed(py, "post_worker_init is at fault", &error))
-    }
-
-    /// The worker ends: calls `worker_exit`.
-    pub fn exit(&self, py: Python<'_>) {
-        self.run(py, "exit");
-    }
-
-    fn run(&self, py: Python<'_>, method: &str) {
-        // What a hook raises is logged there.
-        if let Err(error) = self.object.call_method0(py, method) {
-            let error = failure::traceback(py, &error);
-            self.log.error(format_args!("{}: a hook cannot be called: {error}", self.file));
-        }
-    }
-
-    fn failed(&self, py: Python<'_>, what: &str, error: &PyErr) -> BootError {
+    /// The error of a boot that a function has failed.
+    pub fn failed(&self, py: Python<'_>, what: &str, error: &PyErr) -> BootError {
         BootError { app: false, text: format!("{}: {what}\n{}", self.file, failure::traceback(py, error)) }
     }
 }

@@ -10,6 +10,7 @@ use nix::unistd::getuid;
 use crate::birth::{self, MASTER_DIED};
 use crate::channel::{self, BootError, Report, WorkerEnd};
 use crate::config::Settings;
+use crate::hooks::HookEvent;
 use crate::master::command::Command;
 use crate::master::event::{Generation, SlotIndex, code};
 use crate::master::generations::WorkerLogs;
@@ -75,12 +76,15 @@ impl Server {
                 let mut child = Child::new(pid, self.pace.now(), master, stacks);
                 child.logs = Some(kit.logs.clone());
                 child.count_from(&self.scoreboard, slot);
+                child.age = self.births;
                 (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
                 self.table.put(slot, child);
                 if let Some(reader) = reader {
                     self.service.add_output(slot.0, pid, reader);
                 }
                 self.log().debug(format_args!("worker {} of {generation} forked (pid {pid})", slot.0));
+                let forked = HookEvent::Forked { pid: pid.as_raw(), age: self.births };
+                self.hooks.tell(forked, &self.generations.current().log);
                 Ok(None)
             }
             Fork::Child(signals) => {

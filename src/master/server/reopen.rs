@@ -65,6 +65,7 @@ impl Server {
                 }
             }
         }
+        self.hooks.tell_log(self.generations.current(), self.log());
         self.log().info(format_args!("logs opened anew"));
     }
 }

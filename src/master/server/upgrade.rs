@@ -48,9 +48,13 @@ impl Server {
 
     /// Becomes the new program. It returns only when that failed.
     pub(super) fn become_new(&mut self) -> Event {
+        self.hooks.leave(&self.generations.current().log);
         match self.exec() {
             Ok(never) => match never {},
-            Err(error) => Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display()))),
+            Err(error) => {
+                self.hooks.renew(self.generations.current());
+                Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display())))
+            }
         }
     }
 
@@ -127,6 +131,7 @@ impl Server {
             pid: child.pid.as_raw(),
             channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
             stacks: child.stacks.as_raw_fd(),
+            age: child.age,
             born: time::monotonic().saturating_sub(age),
         })
     }

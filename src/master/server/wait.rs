@@ -25,6 +25,8 @@ pub(super) enum Woken {
     Signal,
     /// The program on trial has said something.
     Trial,
+    /// The hook process has said something.
+    Hooks,
     /// A listening socket was shut down.
     Listener,
 }
@@ -59,7 +61,8 @@ impl Server {
         let workers = self.table.channels().map(|(slot, channel)| (Woken::Worker(slot), channel.as_fd()));
         let signals = [(Woken::Signal, self.signals.as_fd())];
         let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
-        let readable = service.chain(workers).chain(signals).chain(trial);
+        let hooks = self.hooks.socket().map(|socket| (Woken::Hooks, socket));
+        let readable = service.chain(workers).chain(signals).chain(trial).chain(hooks);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
         readable
             .map(|(wake, fd)| (wake, PollFd::new(fd, PollFlags::POLLIN)))
@@ -71,11 +74,13 @@ impl Server {
         let deadline = self.supervisor.next_deadline().map(|at| at.saturating_duration_since(self.pace.now()));
         let service = self.service.next_deadline(self.supervisor.ready_workers());
         let service = service.map(|at| at.saturating_duration_since(Instant::now()));
+        let hooks = self.hooks.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let orphans = self.orphans.then_some(Duration::ZERO);
         deadline
             .into_iter()
             .chain(orphans)
             .chain(service)
+            .chain(hooks)
             .chain(self.until_listening())
             .chain(self.patrol.wait(time::monotonic()))
             .min()

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::config::Level;
+use crate::hooks::HookEvent;
 use crate::log::count;
 use crate::master::event::{Note, SlotIndex, UpgradeFailure};
 use crate::master::notes::{self, About};
@@ -32,6 +33,9 @@ impl Server {
             }
         } else if let Note::Degraded { .. } | Note::Recovered(_) = note {
             self.service.notifier.status(&notes::text(note, None));
+        }
+        if let Note::Workers(count) = note {
+            self.hooks.tell_workers(*count, &self.generations.current().log);
         }
         let about = notes::subject(note).and_then(|slot| self.about(slot, note));
         let text = notes::text(note, about.as_ref());
@@ -79,6 +83,7 @@ impl Server {
             std::process::id(),
         ));
         self.service.ready(workers, &addresses, &self.generations.current().log);
+        self.hooks.tell(HookEvent::Ready, &self.generations.current().log);
         if let Some(ready) = self.ready.take()
             && let Err(error) = ready.announce(&self.listeners)
         {
