@@ -65,7 +65,7 @@ fn may(command: [&str; 2], file: &Path) -> bool {
 fn library() -> PathBuf {
     let python = venv::given().map_or_else(|| PathBuf::from(env!("BUILD_PYTHON_EXECUTABLE")), |venv| venv.join("bin/python"));
     let output = Command::new(python)
-        .args(["-c", "import sysconfig; print(sysconfig.get_path('platstdlib'))"])
+        .args(["-c", "import sysconfig; print(sysconfig.get_path('stdlib'))"])
         .output()
         .expect("the Python of the build can be run");
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
