@@ -436,7 +436,7 @@ fn an_upgrade_calls_pre_exec_and_the_new_program_has_its_own_process() {
     let notes = stopped(running);
     let names = names(&notes);
     let at = |name: &str| names.iter().rposition(|line| *line == name);
-    assert!(at("pre_exec") < at("when_ready"), "{names:?}");
+    assert!(at("pre_exec").is_some_and(|exec| Some(exec) < at("when_ready")), "{names:?}");
     assert!(names.iter().any(|line| line.starts_with("pre_fork 2")), "workers are counted on: {names:?}");
     assert!(!names.iter().any(|line| line.starts_with("on_reload")), "{names:?}");
 }
