@@ -55,13 +55,14 @@ pub fn order(args: &[OsString]) -> Option<(Source, Vec<OsString>)> {
 }
 
 /// Has a process execute the file, and returns what it has set. `command` is this program with [`OPTION`]; it becomes `user`, if
-/// the command line names one.
-pub fn execute(mut command: Command, source: &Source, user: Option<&str>) -> Result<Content, Error> {
+/// the command line names one. `imports` are the directories, besides the working one, where modules are looked for.
+pub fn execute(mut command: Command, source: &Source, imports: &[PathBuf], user: Option<&str>) -> Result<Content, Error> {
     let failed = |why: String| Error::File { path: source.path(), line: None, why };
-    let exposed = if privileges::is_root() { writable_by_others(source) } else { None };
+    let exposed = if privileges::is_root() { writable_by_others(source, imports) } else { None };
     if let (Some(path), None) = (&exposed, user) {
         return Err(failed(format!(
-            "is not executed by root, because others can write to {}; make it root's own, or give --user on the command line",
+            "is not executed by root, because others can write to {}, and code would come from there; make it root's own, or give \
+             --user on the command line",
             shown(&path.to_string_lossy())
         )));
     }
@@ -73,7 +74,7 @@ pub fn execute(mut command: Command, source: &Source, user: Option<&str>) -> Res
     }
     let answer = run(&mut command).map_err(failed)?;
     let names = understand(&answer).map_err(failed)?;
-    Ok(Content { names, exposed: exposed.is_some() })
+    Ok(Content { names, exposed })
 }
 
 /// The answer of the process: one line.
@@ -91,16 +92,21 @@ pub fn end_with_the_asker() {
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
 }
 
-/// The file, or a directory on the way to it, where others than root could put code of theirs.
-fn writable_by_others(source: &Source) -> Option<PathBuf> {
+/// The file, a directory where it finds modules, or one on the way to them, where others than root could put code of theirs.
+fn writable_by_others(source: &Source, imports: &[PathBuf]) -> Option<PathBuf> {
     let path = match source {
         Source::File(path) => path.clone(),
-        // The working directory is where modules are looked for first.
         Source::Module(module) => {
             let path = PathBuf::from(module.replace('.', "/"));
             [path.join("__init__.py"), path.with_extension("py")].into_iter().find(|path| path.is_file()).unwrap_or_default()
         }
     };
+    // The working directory is where modules are looked for first.
+    [&path, Path::new("")].into_iter().chain(imports.iter().map(PathBuf::as_path)).find_map(open_part)
+}
+
+/// The part of the path that others than root can write to.
+fn open_part(path: &Path) -> Option<PathBuf> {
     let path = absolute(Path::new(".").join(path)).ok()?;
     let path = path.canonicalize().unwrap_or(path);
     let open = |path: &&Path| {
@@ -146,8 +152,9 @@ fn listen(answer: &mut PipeReader, deadline: Instant) -> Result<Vec<u8>, String>
         match answer.read(&mut piece) {
             Ok(0) => return Ok(bytes),
             Ok(count) => {
-                bytes.extend_from_slice(&piece[..count]);
-                if bytes.last() == Some(&END) {
+                let line = piece[..count].split(|&byte| byte == END).next().unwrap_or_default();
+                bytes.extend_from_slice(line);
+                if line.len() < count {
                     return Ok(bytes);
                 }
             }
@@ -234,6 +241,7 @@ mod tests {
             Name { line: None, ..name("post_fork", None) },
         ];
         assert_eq!(understand(answer(Ok(&names)).as_bytes()), Ok(names));
+        assert!(answer(Err("line 1\nline 2")).find('\n').is_some_and(|end| end + 1 == answer(Err("line 1\nline 2")).len()));
         assert_eq!(understand(answer(Err("line 1\nline 2")).as_bytes()), Err("line 1\nline 2".into()));
         for strange in ["", "{}", "[]", "{\"names\": [{}]}", "{\"names\": 3}"] {
             assert!(understand(strange.as_bytes()).unwrap_err().starts_with("its process said "), "{strange}");

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::path::PathBuf;
 
 use crate::birth;
 use crate::channel::BootError;
@@ -96,7 +97,7 @@ fn run_server(program: Program, args: Vec<OsString>) -> i32 {
 }
 
 fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, UsageError> {
-    let execute = |source: &Source, user: Option<&str>| execute(command, source, user);
+    let execute = |source: &Source, user: Option<&str>| execute(command, args, source, user);
     match cli::migrate::is_asked(args) {
         true => cli::migrate::translate(args, &execute, process::usable_cores()),
         false => cli::parse(args.iter().cloned(), &execute),
@@ -188,12 +189,45 @@ impl hooks::HookRunner for NoHooks {
 }
 
 /// Has a process of its own execute a gunicorn file: this program once more.
-fn execute(this: &master::Command, source: &Source, user: Option<&str>) -> Result<Content, config::Error> {
+fn execute(this: &master::Command, args: &[OsString], source: &Source, user: Option<&str>) -> Result<Content, config::Error> {
+    let settings = settings_for_file(&command_for_file(args)).map_err(|error| config::Error::File {
+        path: source.path(),
+        line: None,
+        why: error.to_string(),
+    })?;
     let argv = this.with_option(&format!("{}{}", gunicorn_file::OPTION, source.spelt()));
     let mut command = std::process::Command::new(this.program());
     std::os::unix::process::CommandExt::arg0(&mut command, &argv[0]);
     command.args(&argv[1..]);
-    gunicorn_file::execute(command, source, user)
+    gunicorn_file::execute(command, source, &import_directories(settings), user)
+}
+
+/// The arguments that count for the process that executes a gunicorn file.
+fn command_for_file(args: &[OsString]) -> Vec<OsString> {
+    match cli::migrate::is_asked(args) {
+        true => cli::migrate::translated_command(args),
+        false => args.to_vec(),
+    }
+}
+
+/// The settings of the process that executes a gunicorn file.
+fn settings_for_file(args: &[OsString]) -> Result<Settings, UsageError> {
+    let mut settings = cli::parse_for_file(args)?;
+    // Relative to where the application will be loaded; the file is executed where the server was started.
+    if let (Some(chdir), Some(venv)) = (&settings.chdir, &settings.python.venv) {
+        settings.python.venv = Some(chdir.join(venv));
+    }
+    Ok(settings)
+}
+
+/// Where Python looks for modules, besides the working directory and its own library.
+fn import_directories(settings: Settings) -> Vec<PathBuf> {
+    let mut directories = settings.python.pythonpath;
+    directories.extend(settings.python.venv);
+    let set = std::env::var_os("PYTHONPATH").unwrap_or_default();
+    // An empty entry is the working directory.
+    directories.extend(std::env::split_paths(&set));
+    directories
 }
 
 /// Executes a gunicorn file in this process, writes what it has set to standard output, and returns the exit code.
@@ -204,10 +238,7 @@ fn answer(source: &Source, args: &[OsString]) -> i32 {
     // The file may print, and what it prints is not the answer.
     let stdout = io::stdout().as_fd().try_clone_to_owned();
     let redirected = stdout.and_then(|stdout| nix::unistd::dup2_stdout(io::stderr()).map(|()| stdout).map_err(io::Error::from));
-    let names = match cli::migrate::is_asked(args) {
-        true => names_of(source, &cli::migrate::translated_command(args)),
-        false => names_of(source, args),
-    };
+    let names = names_of(source, &command_for_file(args));
     let text = gunicorn_file::answer(names.as_deref().map_err(String::as_str));
     match redirected.map(std::fs::File::from).and_then(|mut stdout| stdout.write_all(text.as_bytes())) {
         // Threads that the file has started may run still.
@@ -218,13 +249,9 @@ fn answer(source: &Source, args: &[OsString]) -> i32 {
 
 #[cfg(feature = "python")]
 fn names_of(source: &Source, args: &[OsString]) -> Result<Vec<Name>, String> {
-    let mut settings = cli::parse_for_file(args).map_err(|error| error.to_string())?;
+    let settings = settings_for_file(args).map_err(|error| error.to_string())?;
     if let Some(identity) = master::privileges::resolve(&settings)? {
         identity.assume_for_check().map_err(|error| error.text)?;
-    }
-    // Relative to where the application will be loaded; the file is executed where the server was started.
-    if let (Some(chdir), Some(venv)) = (&settings.chdir, &settings.python.venv) {
-        settings.python.venv = Some(chdir.join(venv));
     }
     crate::wsgi::execute_gunicorn_file(source, args, &settings.python)
 }

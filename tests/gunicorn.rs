@@ -321,7 +321,37 @@ fn root_executes_no_file_of_others() {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert!(!ended.stdout.contains("name = \"0\""), "{}", ended.stdout);
     let ended = open("pidfile = '/run/x.pid'\n").options(["--user", name]).run_to_end();
-    ended.failed(USAGE, &["pid = /run/x.pid (file gunicorn.conf.py line 1): root acts on it, and others can write this file"]);
+    ended.failed(USAGE, &["pid = /run/x.pid (file gunicorn.conf.py line 1): root acts on it, and others can write to /"]);
+}
+
+#[test]
+fn root_executes_no_file_where_others_can_put_a_module() {
+    if !nix::unistd::geteuid().is_root() {
+        return;
+    }
+    let open = |file: &str| {
+        let server = server(file);
+        let path = server.temp().join("open");
+        fs::create_dir(&path).expect("our directory");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).expect("our directory");
+        fs::write(path.join("theirs.py"), "import os\nos._exit(7)\n").expect("our directory");
+        let path = path.to_str().expect("UTF-8").to_owned();
+        (server, path)
+    };
+    let (server, path) = open("import theirs\n");
+    let refused = format!("is not executed by root, because others can write to {path}, and code would come from there");
+    server.options(["--pythonpath", &path]).run_to_end().failed(USAGE, &[&refused]);
+    let (server, path) = open("import theirs\n");
+    let refused = format!("is not executed by root, because others can write to {path}, ");
+    server.env("PYTHONPATH", &path).run_to_end().failed(USAGE, &[&refused]);
+    // Where the server is started, modules are looked for first.
+    let (server, path) = open("");
+    let file = server.temp().join("gunicorn.conf.py");
+    let output =
+        Command::new(binary()).arg("-c").arg(&file).arg("--print-config").current_dir(&path).output().expect("it starts");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(USAGE), "{stderr}");
+    assert!(stderr.contains(&format!("because others can write to {path}, ")), "{stderr}");
 }
 
 #[test]

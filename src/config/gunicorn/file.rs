@@ -1,5 +1,7 @@
 //! A gunicorn file: how it is named, and what its names mean once it was executed. It is executed elsewhere.
 
+use std::path::PathBuf;
+
 use super::super::error::{Error, shown};
 use super::super::hooks::is_called;
 use super::super::notice::Notice;
@@ -26,8 +28,8 @@ pub struct Name {
 pub struct Content {
     /// Settings with their values, hooks and variables without, each in the order of its line.
     pub names: Vec<Name>,
-    /// Whether others than the user of the master can write the file, and the master is root.
-    pub exposed: bool,
+    /// The file, or a directory with code of it, that others than root can write, if the master is root.
+    pub exposed: Option<PathBuf>,
 }
 
 /// What a file means.
@@ -98,12 +100,13 @@ impl Content {
 
     fn refuse_exposed(&self, taken: &Taken) -> Result<(), Error> {
         let Taken::Option(given) = taken else { return Ok(()) };
-        if !self.exposed || !FOR_ROOT.contains(&given.option.name) {
-            return Ok(());
-        }
-        let why = "root acts on it, and others can write this file; make the file and its directories root's own, or give the option \
-                   on the command line";
-        Err(Error::Value { option: given.option, value: given.values.join(","), origin: given.origin.clone(), why: why.into() })
+        let Some(path) = self.exposed.as_ref().filter(|_| FOR_ROOT.contains(&given.option.name)) else { return Ok(()) };
+        let why = format!(
+            "root acts on it, and others can write to {}, where code of the file is; make that root's own, or give the option on the \
+             command line",
+            shown(&path.to_string_lossy())
+        );
+        Err(Error::Value { option: given.option, value: given.values.join(","), origin: given.origin.clone(), why })
     }
 }
 
@@ -147,7 +150,7 @@ mod tests {
                 name("post_fork", None),
                 name("dirty_post_fork", None),
             ],
-            exposed: false,
+            exposed: None,
         };
         let layer = content.layer(&source()).unwrap();
         assert_eq!(layer.given.len(), 1);
@@ -164,7 +167,7 @@ mod tests {
 
     #[test]
     fn root_does_not_act_on_a_file_of_others() {
-        let content = |setting: &str, value| Content { names: vec![name(setting, Some(value))], exposed: true };
+        let content = |setting: &str, value| Content { names: vec![name(setting, Some(value))], exposed: Some("/srv".into()) };
         assert!(content("workers", Value::Integer(3)).layer(&source()).is_ok());
         let error = content("pidfile", Value::Text("/etc/x".into())).layer(&source()).unwrap_err().to_string();
         assert!(error.starts_with("pid = /etc/x (file g.conf.py line 3): root acts on it"), "{error}");
