@@ -343,11 +343,12 @@ fn one_line(error: &clap::Error, origin: &Origin) -> String {
         // clap suggests as well, but its threshold is so low that most suggestions are noise.
         ErrorKind::UnknownArgument if invalid.starts_with('-') => {
             let (name, longer) = (invalid.trim_start_matches('-'), longer(invalid));
-            match options::similar(name, named) {
+            let similar = gunicorn::flag(name).or_else(|| options::similar(name, named).map(|option| option.name));
+            match similar {
                 _ if longer.len() > 1 => {
                     format!("{} ({origin}): is short for more than one option; write {}", shown(invalid), longer.join(" or "))
                 }
-                Some(option) => format!("{} ({origin}): no such option; did you mean --{}?", shown(invalid), option.name),
+                Some(name) => format!("{} ({origin}): no such option; did you mean --{name}?", shown(invalid)),
                 None => format!("{} ({origin}): no such option; 'tapster --help' lists them all", shown(invalid)),
             }
         }

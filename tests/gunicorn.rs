@@ -432,3 +432,14 @@ fn nothing_that_a_file_starts_keeps_it_or_outlives_it() {
     }
     server.stop();
 }
+
+#[test]
+fn the_names_of_files_are_answered_with_their_flags() {
+    for (wrong, right) in [("--worker_class", "--worker-class"), ("--loglevel=debug", "--log-level"), ("--raw_env=A=1", "--env")]
+    {
+        let output = tapster(&[wrong, "app"], &[]);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(USAGE), "{stderr}");
+        assert!(stderr.contains(&format!("did you mean {right}?")), "{stderr}");
+    }
+}

@@ -61,6 +61,13 @@ fn text(value: &OsStr) -> Value {
     Value::Text(value.to_string_lossy().into_owned())
 }
 
+/// The flag of the setting that is called so in a file of gunicorn, or of one whose flag was written with underscores.
+pub(super) fn flag(name: &str) -> Option<&'static str> {
+    let setting = gunicorn::find(name)?;
+    let written = |flag: &&&str| flag.replace('-', "_") == name.replace('-', "_");
+    setting.flags.iter().find(written).copied().or_else(|| setting.option().map(|option| option.name))
+}
+
 /// Whether the program was called by gunicorn's name.
 pub(super) fn is_called(program: Option<&OsString>) -> bool {
     program.is_some_and(|program| Path::new(program).file_name() == Some(OsStr::new(PROGRAM)))
