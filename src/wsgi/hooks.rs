@@ -9,6 +9,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBool, PyCFunction, PyDict, PyFloat, PyInt, PyList, PyModule, PyString, PyTuple};
 
 use super::file_wrapper::FileWrapper;
+use super::logs::level_of;
 use super::{failure, gunicorn_file, stdlib};
 use crate::channel::BootError;
 use crate::config::gunicorn::Source;
@@ -160,17 +161,6 @@ fn logger<'py>(py: Python<'py>, log: &Log, level: Level) -> PyResult<Bound<'py, 
         Ok::<_, PyErr>(failure::traceback(args.py(), &error))
     })?;
     py.import("tapster_hooks")?.getattr("Log")?.call1((write, level.name().to_ascii_lowercase(), traceback))
-}
-
-/// The level of a record by the number that Python's `logging` has for it.
-fn level_of(number: i64) -> Level {
-    match number {
-        50.. => Level::Critical,
-        40.. => Level::Error,
-        30.. => Level::Warning,
-        20.. => Level::Info,
-        _ => Level::Debug,
-    }
 }
 
 fn object_of<'py>(py: Python<'py>, value: &HookValue) -> PyResult<Bound<'py, PyAny>> {

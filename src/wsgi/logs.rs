@@ -56,7 +56,7 @@ fn configure(py: Python<'_>, config: &LogConfig) -> PyResult<()> {
 }
 
 /// The level of a record by the number that Python's `logging` has for it.
-fn level_of(number: i64) -> Level {
+pub(super) fn level_of(number: i64) -> Level {
     match number {
         50.. => Level::Critical,
         40.. => Level::Error,
