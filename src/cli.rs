@@ -5,6 +5,7 @@
 
 mod gunicorn;
 pub mod migrate;
+pub mod operate;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -18,6 +19,7 @@ use crate::config::gunicorn::{Content, DEFAULT_FILE, Source};
 use crate::config::hooks::Hooks;
 use crate::config::options::{self, Opt, TABLE, ValueKind};
 use crate::config::{self, Configuration, Given, Notice, Origin, Settings, shown};
+use crate::operator::Operation;
 
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
 const HELP_WIDTH_MAX: usize = 100;
@@ -57,6 +59,8 @@ pub enum CliCommand {
     CheckConfig(Box<Settings>, Vec<Notice>),
     /// Report whether the running server whose state is on standard input could continue with these settings, and exit.
     CheckState(Box<Settings>),
+    /// Ask a running server.
+    Operate(Operation),
     /// Print a translation, and exit with 2 if it is to count as failed.
     Migrated {
         /// What to print.
@@ -223,7 +227,7 @@ pub fn command() -> clap::Command {
         .about("Tapster, a prefork WSGI server: serves a Python web application over HTTP.")
         .override_usage("tapster [OPTIONS] [APP]")
         .help_template(TEMPLATE)
-        .after_help(format!("{TIMES}\n\n{}\n{CODES_AND_EXAMPLES}", signals()))
+        .after_help(format!("{TIMES}\n\n{}\n{}\n{CODES_AND_EXAMPLES}", operate::listed(), signals()))
         .max_term_width(HELP_WIDTH_MAX)
         .disable_help_flag(true)
         .disable_version_flag(true)

@@ -15,6 +15,7 @@ use crate::hooks::HookStart;
 use crate::log::error::Log;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, Program, Reread, code};
+use crate::operator::{self, Operation};
 use crate::sys::process;
 use crate::worker::{self, LoadContext, Loaded};
 
@@ -100,6 +101,7 @@ fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, Usa
     let execute = |source: &Source, user: Option<&str>| execute(command, args, source, user);
     match cli::migrate::is_asked(args) {
         true => cli::migrate::translate(args, &execute, process::usable_cores()),
+        false if cli::operate::is_asked(args) => cli::operate::parse(args),
         false => cli::parse(args.iter().cloned(), &execute),
     }
 }
@@ -112,6 +114,7 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
             code::OK if failed => code::USAGE,
             code => code,
         },
+        (Ok(CliCommand::Operate(operation)), _) => operate(&operation),
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
         (Ok(CliCommand::CheckState(settings)), _) => match master::check_state(&settings) {
             Ok(answer) => print(&answer),
@@ -135,13 +138,31 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
     }
 }
 
+/// Carries out the command of an operator; returns its exit code.
+fn operate(operation: &Operation) -> i32 {
+    match operator::run(operation) {
+        Ok((code, text)) => match print(&text) {
+            operator::code::OK => code,
+            failed => failed,
+        },
+        Err(failure) => {
+            complain(&failure.why);
+            failure.code
+        }
+    }
+}
+
 /// The settings that the arguments of a server give now.
 fn reread(parsed: Result<CliCommand, UsageError>) -> Result<(Settings, Vec<Notice>), String> {
     match parsed {
         Ok(CliCommand::Serve(settings, notices)) => Ok((*settings, notices)),
-        Ok(CliCommand::Print(_) | CliCommand::Migrated { .. } | CliCommand::CheckConfig(..) | CliCommand::CheckState(_)) => {
-            Err("the arguments do not start a server any more".into())
-        }
+        Ok(
+            CliCommand::Print(_)
+            | CliCommand::Migrated { .. }
+            | CliCommand::Operate(_)
+            | CliCommand::CheckConfig(..)
+            | CliCommand::CheckState(_),
+        ) => Err("the arguments do not start a server any more".into()),
         Err(error) => Err(error.to_string()),
     }
 }

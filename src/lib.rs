@@ -15,8 +15,10 @@ mod launch;
 pub mod log;
 pub mod master;
 pub mod net;
+pub mod operator;
 pub mod protocol;
 pub mod scoreboard;
+pub mod status;
 pub mod sys;
 pub mod worker;
 #[cfg(feature = "python")]

@@ -69,6 +69,13 @@ const RULES: &[Rule] = &[
         why: "protocol is bytes in, facts out, as http: no sockets, no clocks, no logs, no configuration",
     },
     Rule {
+        part: "status",
+        modules: &[],
+        crates: &["serde"],
+        not_std: WORLD,
+        why: "figures in, bytes out: no sockets, no clocks, no processes",
+    },
+    Rule {
         part: "config",
         modules: &["protocol"],
         crates: &["serde", "strsim", "toml"],
@@ -154,22 +161,36 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "master",
-        modules: &["birth", "channel", "config", "handoff", "hooks", "log", "net", "scoreboard", "sys", "worker::Boot"],
+        modules: &["birth", "channel", "config", "handoff", "hooks", "log", "net", "scoreboard", "status", "sys", "worker::Boot"],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],
         why: "the master has one thread, no interpreter and no loop of connections; of the worker it knows the entry",
     },
     Rule {
+        part: "master::status",
+        modules: &["config", "http", "log", "net", "status", "sys"],
+        crates: &["nix", "serde", "serde_json"],
+        not_std: &["std::process", "std::thread"],
+        why: "the one place where the master speaks HTTP: to operators, never to clients",
+    },
+    Rule {
         part: "master::supervisor",
-        modules: &["channel"],
+        modules: &["channel", "status::ServerState"],
         crates: &[],
         not_std: WORLD,
         why: "the policy is a pure function of event and time: no system calls, no clocks, no logs",
     },
     Rule {
+        part: "operator",
+        modules: &["config", "status"],
+        crates: &["serde", "serde_json"],
+        not_std: &["std::net", "std::process"],
+        why: "the commands are clients of a control socket: they know the document, and nothing of the server",
+    },
+    Rule {
         part: "cli",
-        modules: &["config"],
+        modules: &["config", "operator"],
         crates: &["clap"],
         not_std: &["std::net", "std::thread"],
         why: "the command line is spelling and help",

@@ -54,6 +54,19 @@ pub enum Level {
 }
 
 impl Level {
+    /// Reads the name of a level, in any case.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        match text.to_ascii_lowercase().as_str() {
+            "debug" => Ok(Self::Debug),
+            "info" => Ok(Self::Info),
+            // The second word is that of many a LOG_LEVEL variable.
+            "warning" | "warn" => Ok(Self::Warning),
+            "error" => Ok(Self::Error),
+            "critical" => Ok(Self::Critical),
+            _ => Err("must be debug, info, warning, error or critical".into()),
+        }
+    }
+
     /// The name in a record, in capitals.
     pub fn name(self) -> &'static str {
         match self {

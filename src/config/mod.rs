@@ -3,6 +3,7 @@
 
 mod app_spec;
 mod bind;
+pub mod control;
 pub mod environment;
 mod error;
 pub mod file;
@@ -26,6 +27,7 @@ mod warmup;
 pub use crate::protocol::Protocol;
 pub use app_spec::{AppSpec, Callable, Code};
 pub use bind::{Bind, Endpoint};
+pub use control::ControlSocket;
 pub use error::{Error, shown};
 pub use fixed::keep_fixed;
 pub use logs::{AccessFormat, Level, LogConfig, LogTarget};

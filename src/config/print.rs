@@ -135,6 +135,9 @@ mod tests {
             given("user", &["www-data"]),
             given("group", &["33"]),
             given("name", &["a \"site\""]),
+            given("status-bind", &["127.0.0.1:9000", "unix:/run/a b"]),
+            given("control-socket", &["/run/a b.ctl"]),
+            given("control-socket-mode", &["0660"]),
             given("ready-fd", &["9"]),
         ];
         let settings = TABLE.iter().filter(|option| option.set.is_some()).count();

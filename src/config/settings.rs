@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use crate::protocol::proxy::Accept;
 
 use super::app_spec::AppSpec;
-use super::bind::Bind;
+use super::bind::{Bind, Endpoint};
+use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::trusted::Trusted;
@@ -148,6 +149,12 @@ settings! {
         pub group: Option<String>,
         /// `-n/--name`: for process titles.
         pub name: Option<String>,
+        /// `--status-bind`: where figures are shown; none by default.
+        pub status_binds: Vec<Endpoint>,
+        /// `--control-socket`; default: on where there is a place for it.
+        pub control_socket: ControlSocket,
+        /// `--control-socket-mode`: of its file; default 0600.
+        pub control_socket_mode: u32,
         /// The functions of a gunicorn file that the server calls; `None`: there is no such file, or it defines none.
         pub hooks: Option<Hooks>,
         /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::protocol::proxy::Accept;
 
-use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
+use super::logs::{AccessFormat, LogConfig, LogTarget};
 
 /// Reads a whole number: digits only, because `parse` alone would take a sign.
 pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
@@ -147,19 +147,6 @@ pub(super) fn access_format(text: &str) -> Result<AccessFormat, String> {
 /// Reads a path, or JSON that begins with a brace.
 pub(super) fn log_config(text: &str) -> Result<LogConfig, String> {
     if text.starts_with('{') { Ok(LogConfig::Json(text.into())) } else { path(text).map(LogConfig::File) }
-}
-
-/// Reads the name of a level, in any case.
-pub(super) fn level(text: &str) -> Result<Level, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "debug" => Ok(Level::Debug),
-        "info" => Ok(Level::Info),
-        // The second word is that of many a LOG_LEVEL variable.
-        "warning" | "warn" => Ok(Level::Warning),
-        "error" => Ok(Level::Error),
-        "critical" => Ok(Level::Critical),
-        _ => Err("must be debug, info, warning, error or critical".into()),
-    }
 }
 
 fn digits(text: &str) -> Option<u64> {

@@ -207,6 +207,8 @@ pub enum Event {
     NewSocket,
     /// A listening socket is lost, and cannot be made again.
     Deaf,
+    /// An operator wants so many workers, at least one.
+    Scale(usize),
     /// A deadline may have passed.
     Tick,
 }

@@ -10,6 +10,7 @@ use crate::config::{Notice, Settings};
 
 mod awake_clock;
 mod capture;
+mod changes;
 mod command;
 mod daemon;
 mod directory;
@@ -34,6 +35,7 @@ mod service;
 mod signals;
 mod start;
 mod state;
+pub mod status;
 pub mod supervisor;
 mod table;
 mod terminal;

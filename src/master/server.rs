@@ -2,6 +2,8 @@
 //! Reports come first, so that a worker that is ready is known to be so when it gets the order to leave.
 
 mod birth;
+mod doors;
+mod figures;
 mod listening;
 mod reopen;
 mod upgrade;
@@ -21,9 +23,11 @@ use crate::hooks::HookEvent;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
+use crate::sys::time::Wall;
 use crate::sys::{process, time};
 
 use super::awake_clock::AwakeClock;
+use super::changes::Changes;
 use super::command::Command;
 use super::event::{Action, Event, OperatorRequest, SlotIndex, code};
 use super::gauges;
@@ -35,10 +39,12 @@ use super::ready::ReadyFd;
 use super::refusal::complain;
 use super::service::Service;
 use super::signals::{SignalMeaning, Signals};
+use super::status::Doors;
 use super::supervisor::Supervisor;
 use super::table::Table;
 use super::trial::Trial;
 use birth::Birth;
+use doors::Petition;
 use wait::Woken;
 
 /// Reads arguments, environment and file again: settings and notices, or one line that says why they cannot be used.
@@ -75,6 +81,14 @@ pub struct Server {
     pub(super) births: u64,
     /// When a listening socket was last made to listen again.
     pub(super) mended: Option<Instant>,
+    /// Where operators come in.
+    pub(super) doors: Doors,
+    /// Those of them that wait for the end of a reload.
+    pub(super) petitions: Vec<Petition>,
+    /// Reloads and upgrades so far.
+    pub(super) changes: Changes,
+    /// When the server was started.
+    pub(super) started: Wall,
 }
 
 /// Why the loop is left.
@@ -120,7 +134,7 @@ impl Server {
                     return Break(Ending::Exit(code::FAILED));
                 }
             };
-            let mut dismissed = Vec::new();
+            let (mut dismissed, mut knocks) = (Vec::new(), Vec::new());
             for wake in &woken {
                 match *wake {
                     Woken::Service => {
@@ -133,6 +147,7 @@ impl Server {
                         dismissed.extend(self.hear(slot, heard)?);
                     }
                     Woken::Signal => self.obey()?,
+                    Woken::Door(knock) => knocks.push(knock),
                     // They are looked at in each turn.
                     Woken::Trial | Woken::Listener | Woken::Hooks => {}
                 }
@@ -155,6 +170,8 @@ impl Server {
             }
             self.look_around()?;
             self.feed(Event::Tick)?;
+            // Last, so that the figures have all that has happened.
+            self.receive_operators(&knocks)?;
             self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
     }

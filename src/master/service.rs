@@ -106,6 +106,11 @@ impl Service {
         service
     }
 
+    /// The name of the server for people: `--name`, else the application.
+    pub fn site(&self) -> &str {
+        &self.site
+    }
+
     /// The pid file.
     pub fn pidfile(&self) -> Option<&Pidfile> {
         self.pidfile.as_ref()

@@ -9,9 +9,10 @@ use crate::config::{Bind, Notice, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
-use crate::sys::{privileges as rights, process, signals as masks};
+use crate::sys::{privileges as rights, process, signals as masks, time};
 
 use super::awake_clock::AwakeClock;
+use super::changes::Changes;
 use super::command::Program;
 use super::event::{Generation, Policy, code};
 use super::exposed;
@@ -26,6 +27,7 @@ use super::refusal::{StartError, complain, reason, refuse};
 use super::server::{Reread, Server};
 use super::service::Service;
 use super::signals::Signals;
+use super::status::Doors;
 use super::supervisor::Supervisor;
 use super::table::Table;
 use super::terminal;
@@ -89,6 +91,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let owner = identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid));
     let listeners = bind::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
+    let doors = Doors::open(&settings, log).map_err(refusal)?;
     let queue = Queue::new();
     let queue = queue.or_else(|error| refuse(code::FAILED, format!("cannot make the queue of the workers: {error}")))?;
     let signals = catch_signals().or_else(|error| refuse(code::FAILED, format!("cannot catch signals: {error}")))?;
@@ -113,6 +116,10 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         orphans: false,
         births: 0,
         mended: None,
+        doors,
+        petitions: Vec::new(),
+        changes: Changes::default(),
+        started: time::wall(),
     })
 }
 

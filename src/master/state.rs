@@ -10,6 +10,8 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
+use crate::net::listener::{FileMark, Listener};
+use crate::status::ReloadCounts;
 use crate::{channel, scoreboard};
 
 use super::command::Command;
@@ -76,6 +78,24 @@ pub struct SavedState {
     /// The descriptor that holds its lock. A program that knows no lock leaves none.
     #[serde(default)]
     pub pid_lock: Option<i32>,
+    /// Where operators come in. A program that knows no doors leaves none.
+    #[serde(default)]
+    pub doors: Vec<DoorState>,
+    /// When the server was started, seconds since the epoch.
+    #[serde(default)]
+    pub started: u64,
+    /// Reloads and upgrades so far.
+    #[serde(default)]
+    pub changes: ReloadCounts,
+}
+
+/// A listening socket for operators.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DoorState {
+    /// The socket.
+    pub socket: Listening,
+    /// Whether it is the control socket.
+    pub control: bool,
 }
 
 /// A listening socket.
@@ -107,6 +127,19 @@ pub struct File {
     pub device: u64,
     /// Its number there.
     pub inode: u64,
+}
+
+impl File {
+    /// The file of this listener, if one was made for it.
+    pub fn of(listener: &Listener) -> Option<Self> {
+        let FileMark { path, device, inode } = listener.file()?.clone();
+        Some(Self { path: path.into(), device, inode })
+    }
+
+    /// The same for the listener.
+    pub fn mark(self) -> FileMark {
+        FileMark { path: self.path.into(), device: self.device, inode: self.inode }
+    }
 }
 
 /// A worker that has not been waited for.
@@ -228,6 +261,9 @@ mod tests {
             outputs: vec![OutputState { slot: 1, pid: 101, fd: 9 }],
             pid_file: Some("/run/x.pid".into()),
             pid_lock: Some(16),
+            doors: vec![DoorState { socket: Listening { fd: 17, own: true, file: None }, control: true }],
+            started: 1_700_000_000,
+            changes: ReloadCounts { ok: 4, failed: 1 },
         }
     }
 

@@ -19,6 +19,7 @@
 use std::time::{Duration, Instant};
 
 use crate::channel::{Breach, Order, Report};
+use crate::status::ServerState;
 
 use super::event::{Action, Event, Exit, Generation, Hang, Note, OperatorRequest, Policy, SlotIndex, Wear, code};
 
@@ -172,6 +173,7 @@ impl Supervisor {
             Event::NewSocket => self.replace_all(),
             Event::Deaf => self.deaf(now),
             Event::Tried(outcome) => self.tried(outcome),
+            Event::Scale(workers) => self.scale(workers),
             Event::Tick => {}
         }
         self.meet_deadlines(now);
@@ -199,6 +201,19 @@ impl Supervisor {
     /// Workers that serve.
     pub fn ready_workers(&self) -> usize {
         self.places.iter().filter(|place| matches!(place.state, PlaceState::Ready { .. })).count()
+    }
+
+    /// What the server does, for people and probes.
+    pub fn state(&self) -> ServerState {
+        match self.phase {
+            ServerPhase::Starting => ServerState::Starting,
+            ServerPhase::Stopping { .. } | ServerPhase::Done => ServerState::Stopping,
+            ServerPhase::Serving if self.is_upgrading() => ServerState::Upgrading,
+            ServerPhase::Serving if !self.reload.is_idle() => ServerState::Reloading,
+            ServerPhase::Serving if self.ready_workers() == 0 => ServerState::Paused,
+            ServerPhase::Serving if self.degraded => ServerState::Degraded,
+            ServerPhase::Serving => ServerState::Serving,
+        }
     }
 
     fn deadline(&self, place: &Place) -> Option<Instant> {
@@ -250,7 +265,7 @@ impl Supervisor {
     }
 
     /// Most workers that can be wanted: each may have a successor beside it, and the canary has its own place.
-    fn most_workers(&self) -> usize {
+    pub fn most_workers(&self) -> usize {
         (self.capacity.saturating_sub(1) / 2).max(1)
     }
 
@@ -307,6 +322,19 @@ impl Supervisor {
             | OperatorRequest::Reload
             | OperatorRequest::ReopenLogs
             | OperatorRequest::Upgrade => return,
+        }
+        self.tell(Note::Workers(self.wanted));
+    }
+
+    /// So many workers, as far as there are places for them.
+    fn scale(&mut self, workers: usize) {
+        if !matches!(self.phase, ServerPhase::Starting | ServerPhase::Serving) {
+            return self.tell(Note::AlreadyStopping);
+        }
+        self.stopped = false;
+        self.wanted = workers.clamp(1, self.most_workers());
+        if self.wanted != workers {
+            self.tell(Note::WorkersLimit(self.wanted));
         }
         self.tell(Note::Workers(self.wanted));
     }

@@ -21,7 +21,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,14 +30,16 @@ use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Notice, Protocol, Settings};
 use crate::handoff::{self, Queue};
 use crate::log::count;
+use crate::log::error::Log;
 use crate::net::bind;
-use crate::net::listener::{FileMark, Listener};
+use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
 use crate::sys::fd::inherited;
 use crate::sys::process::{Pid, unset_env};
-use crate::sys::time;
+use crate::sys::time::{self, Wall};
 
 use super::awake_clock::AwakeClock;
+use super::changes::Changes;
 use super::command::Command;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
@@ -51,6 +53,7 @@ use super::server::{Reread, Server};
 use super::service::Service;
 use super::start;
 use super::state::{self, SavedState};
+use super::status::{self, Door, Doors};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::terminal;
@@ -82,7 +85,7 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), StartErro
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
     let kit = Kit::open(settings.clone(), None, state.command.dir())?;
-    for socket in &state.listeners {
+    for socket in state.listeners.iter().chain(state.doors.iter().map(|door| &door.socket)) {
         bind::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
     }
     claim(&state, &kit).map(drop)
@@ -148,6 +151,7 @@ pub fn adopt(
     let listeners = state.listeners.into_iter().enumerate().map(|(index, socket)| adopt_listener(index, socket, &settings));
     let listeners: Vec<Listener> =
         listeners.collect::<Result<_, _>>().or_else(|error| refuse(code::FAILED, error.to_string()))?;
+    let doors = state.doors.into_iter().filter_map(|door| adopt_door(door, &kit.log)).collect();
     let (policy, capacity) = (kit.policy(), state.slots);
     let (pace, mut patrol, mut table) = (AwakeClock::new(), Patrol::new(), Table::new());
     for (child, adopted) in state.children.iter().zip(estate.children) {
@@ -203,13 +207,24 @@ pub fn adopt(
         orphans: true,
         births: state.births,
         mended: None,
+        doors: Doors::new(doors),
+        petitions: Vec::new(),
+        changes: Changes::after_upgrade(state.changes),
+        started: Wall { seconds: state.started, nanos: 0 },
     })
 }
 
 fn adopt_listener(index: usize, socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
     let protocol = settings.binds.get(index).map_or(Protocol::Http, |bind| bind.protocol);
-    let mark = |file: state::File| FileMark { path: PathBuf::from(file.path), device: file.device, inode: file.inode };
-    Ok(bind::adopt(socket.fd, socket.own, socket.file.map(mark), settings)?.speaking(protocol))
+    Ok(bind::adopt(socket.fd, socket.own, socket.file.map(state::File::mark), settings)?.speaking(protocol))
+}
+
+/// A door that cannot be kept is lost: the application is served without it.
+fn adopt_door(door: state::DoorState, log: &Log) -> Option<Door> {
+    let file = door.socket.file.map(state::File::mark);
+    status::adopt(door.socket.fd, door.socket.own, file, door.control)
+        .inspect_err(|why| log.error(format_args!("upgrade: a door for operators is lost until the next start: {why}")))
+        .ok()
 }
 
 /// Connections whose messages this program does not know are left to the earlier workers, which hold their queue too.

@@ -87,6 +87,21 @@ impl InFlight {
         text
     }
 
+    /// Address of the client as text of one line.
+    pub fn client(&self) -> String {
+        plain(&self.client)
+    }
+
+    /// Its request id as text of one line.
+    pub fn id(&self) -> String {
+        plain(&self.id)
+    }
+
+    /// Whether the application has taken the connection over, and keeps it.
+    pub fn is_held(&self) -> bool {
+        self.entered == HELD
+    }
+
     /// The request line as text of one line.
     pub fn line(&self) -> String {
         plain(&self.line)
@@ -176,6 +191,11 @@ impl Call {
     #[inline]
     pub fn pause(&self) {
         self.since.store(0, Relaxed);
+    }
+
+    /// Whether a call of the application runs.
+    pub fn is_running(&self) -> bool {
+        self.since.load(Relaxed) != 0
     }
 
     /// When the application was entered for its present work, nanoseconds of the monotonic clock; `None` while it has none, or

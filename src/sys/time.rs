@@ -2,6 +2,7 @@
 //! second.
 
 use std::mem::MaybeUninit;
+use std::time::Duration;
 
 /// Nanoseconds per millisecond.
 pub const NS_PER_MS: u64 = 1_000_000;
@@ -15,6 +16,13 @@ pub struct Wall {
     pub seconds: u64,
     /// Nanoseconds of the second.
     pub nanos: u32,
+}
+
+impl Wall {
+    /// Seconds since the epoch, with their fraction.
+    pub fn as_secs_f64(self) -> f64 {
+        Duration::new(self.seconds, self.nanos).as_secs_f64()
+    }
 }
 
 /// A moment on the local calendar.

@@ -206,6 +206,8 @@ impl Server {
         if let Some(threads) = std::env::var_os(THREADS_VARIABLE).filter(|_| !file) {
             command.env("TAPSTER_THREADS", threads);
         }
+        // The place of its control socket.
+        command.env("RUNTIME_DIRECTORY", self.temp.path());
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
         command.envs(self.env.iter().map(|(name, value)| (name, value))).current_dir(&self.dir);
         use std::os::unix::process::CommandExt;
@@ -306,6 +308,14 @@ impl Running {
     /// The server's fresh directory.
     pub fn temp(&self) -> &Path {
         self.temp.path()
+    }
+
+    /// The control socket, whatever the name of the application.
+    #[track_caller]
+    pub fn control(&self) -> Address {
+        let entries = fs::read_dir(self.temp()).expect("the temp directory is there").filter_map(Result::ok);
+        let mut found = entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "ctl"));
+        Address::Unix(found.next().expect("there is a control socket"))
     }
 
     /// The error log.

@@ -50,8 +50,6 @@ const DIRTY: Treatment = Treatment::Refused(
     "there are no dirty workers here; run long tasks in a queue of their own, such as Celery or RQ, and leave it out",
 );
 const DIRTY_DETAIL: Treatment = Treatment::Told("belongs to dirty workers, which are not here");
-const CONTROL: Treatment =
-    Treatment::Told("there is no control socket; signals to the master do its work, and the log and 'ps' show the workers");
 const STATSD: Treatment = Treatment::Refused(
     "no metrics are sent to statsd; leave it out, and count the lines of --access-logfile with --access-logformat json",
 );
@@ -71,6 +69,8 @@ pub static SETTINGS: &[Setting] = &[
     option("chdir", "chdir"),
     option("check_config", "check-config"),
     option("config", "config"),
+    option("control_socket", "control-socket").unless("gunicorn.ctl"),
+    option("control_socket_mode", "control-socket-mode"),
     option("daemon", "daemon"),
     option("forwarded_allow_ips", "forwarded-allow-ips"),
     option("graceful_timeout", "graceful-timeout"),
@@ -157,9 +157,11 @@ pub static SETTINGS: &[Setting] = &[
     ),
     valued("default_proc_name", &[], "gunicorn", Treatment::Told("--name names the processes, and without it APP does")),
     switch("initgroups", &["initgroups"], Treatment::Told("with --user the workers always have the groups of that user")),
-    valued("control_socket", &["control-socket"], "", CONTROL),
-    valued("control_socket_mode", &["control-socket-mode"], "", CONTROL),
-    switch("control_socket_disable", &["no-control-socket"], CONTROL),
+    switch(
+        "control_socket_disable",
+        &["no-control-socket"],
+        Treatment::Missed("the control socket is there where it has a place; --control-socket none turns it off"),
+    ),
     switch("preload_app", &["preload"], PRELOAD),
     switch("reload", &["reload"], RELOAD),
     valued("reload_engine", &["reload-engine"], "auto", RELOAD_DETAIL),

@@ -114,14 +114,25 @@ pub enum Section {
     Logs,
     /// Running as a service.
     Service,
+    /// Seeing and steering a running server.
+    Operations,
     /// The command itself.
     Command,
 }
 
 impl Section {
     /// All sections in order.
-    pub const ALL: [Self; 8] =
-        [Self::Application, Self::Sockets, Self::Workers, Self::Timeouts, Self::Limits, Self::Logs, Self::Service, Self::Command];
+    pub const ALL: [Self; 9] = [
+        Self::Application,
+        Self::Sockets,
+        Self::Workers,
+        Self::Timeouts,
+        Self::Limits,
+        Self::Logs,
+        Self::Service,
+        Self::Operations,
+        Self::Command,
+    ];
 
     /// Heading.
     pub fn heading(self) -> &'static str {
@@ -133,6 +144,7 @@ impl Section {
             Self::Limits => "Request limits",
             Self::Logs => "Logs",
             Self::Service => "Service",
+            Self::Operations => "Status and control",
             Self::Command => "Configuration and information",
         }
     }

@@ -13,6 +13,7 @@ use crate::config::Settings;
 use crate::handoff;
 use crate::master::event::{Event, SlotIndex};
 use crate::master::state::{self, SavedState};
+use crate::master::status::Door;
 use crate::master::table::Child;
 use crate::master::trial::Trial;
 use crate::master::upgrade::VARIABLE;
@@ -81,6 +82,7 @@ impl Server {
     fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         let mut fds = self.scoreboard.memory().to_vec();
         fds.extend(self.listeners.iter().map(AsFd::as_fd));
+        fds.extend(self.doors.all().iter().map(|door| door.listener.as_fd()));
         fds.extend(self.queue.ends());
         for (_, child) in self.table.living_ones() {
             fds.extend(child.channel.as_ref().map(AsFd::as_fd));
@@ -92,15 +94,6 @@ impl Server {
     }
 
     fn state(&self) -> SavedState {
-        let listening = |listener: &Listener| state::Listening {
-            fd: listener.as_raw_fd(),
-            own: listener.is_own(),
-            file: listener.file().map(|mark| state::File {
-                path: mark.path.clone().into(),
-                device: mark.device,
-                inode: mark.inode,
-            }),
-        };
         let ((current, latest), (wanted, stopped)) = (self.supervisor.generations(), self.supervisor.wanted());
         SavedState {
             command: self.command.clone(),
@@ -120,6 +113,9 @@ impl Server {
             outputs: self.service.outputs().map(output).collect(),
             pid_file: self.service.pidfile().map(|file| file.path().into()),
             pid_lock: self.service.pidfile().map(|file| file.as_fd().as_raw_fd()),
+            doors: self.doors.all().iter().map(door).collect(),
+            started: self.started.seconds,
+            changes: self.changes.counts(),
         }
     }
 
@@ -139,6 +135,14 @@ impl Server {
 
 fn binds(settings: &Settings) -> Vec<String> {
     settings.binds.iter().map(ToString::to_string).collect()
+}
+
+fn listening(listener: &Listener) -> state::Listening {
+    state::Listening { fd: listener.as_raw_fd(), own: listener.is_own(), file: state::File::of(listener) }
+}
+
+fn door(door: &Door) -> state::DoorState {
+    state::DoorState { socket: listening(&door.listener), control: door.is_control() }
 }
 
 fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::OutputState {

@@ -8,6 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::master::event::SlotIndex;
+use crate::master::status::Knock;
 use crate::master::trial::Trial;
 use crate::net::mend;
 use crate::sys::time;
@@ -29,6 +30,8 @@ pub(super) enum Woken {
     Hooks,
     /// A listening socket was shut down.
     Listener,
+    /// An operator comes, or one that is here can go on.
+    Door(Knock),
 }
 
 impl Server {
@@ -64,9 +67,11 @@ impl Server {
         let hooks = self.hooks.socket().map(|socket| (Woken::Hooks, socket));
         let readable = service.chain(workers).chain(signals).chain(trial).chain(hooks);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
+        let doors = self.doors.descriptors().map(|(knock, fd, flags)| (Woken::Door(knock), PollFd::new(fd, flags)));
         readable
             .map(|(wake, fd)| (wake, PollFd::new(fd, PollFlags::POLLIN)))
             .chain(listeners.iter().map(|listener| (Woken::Listener, PollFd::new(listener.as_fd(), mend::SHUT_DOWN))))
+            .chain(doors)
     }
 
     /// How long until something is due.
@@ -75,12 +80,15 @@ impl Server {
         let service = self.service.next_deadline(self.supervisor.ready_workers());
         let service = service.map(|at| at.saturating_duration_since(Instant::now()));
         let hooks = self.hooks.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
+        let doors = self.doors.next_deadline().into_iter().chain(self.petitions.iter().map(|petition| petition.until)).min();
+        let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
         let orphans = self.orphans.then_some(Duration::ZERO);
         deadline
             .into_iter()
             .chain(orphans)
             .chain(service)
             .chain(hooks)
+            .chain(doors)
             .chain(self.until_listening())
             .chain(self.patrol.wait(time::monotonic()))
             .min()

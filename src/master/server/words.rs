@@ -39,6 +39,7 @@ impl Server {
         }
         let about = notes::subject(note).and_then(|slot| self.about(slot, note));
         let text = notes::text(note, about.as_ref());
+        self.heed(note, &text);
         let level = notes::level(note);
         self.log().write(level, format_args!("{text}"));
         if level == Level::Critical && !self.generations.current().logs.on_stderr() {

@@ -50,6 +50,11 @@ impl Reload {
         self.step == ReloadStep::Idle && !self.queued
     }
 
+    /// Whether it is the second half of an upgrade.
+    pub(super) fn is_upgrade(&self) -> bool {
+        self.upgrade
+    }
+
     /// The last generation that was begun.
     pub(super) fn latest(&self) -> Generation {
         self.latest

@@ -97,6 +97,11 @@ impl Supervisor {
         Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn })
     }
 
+    /// Whether a new program is tried, or takes over.
+    pub(super) fn is_upgrading(&self) -> bool {
+        matches!(self.upgrade, Upgrade::Trying { .. }) || self.reload.is_upgrade()
+    }
+
     pub(super) fn upgrade_asked(&mut self) {
         if self.upgrade != Upgrade::Idle {
             return;

@@ -1,8 +1,10 @@
-//! Rows: logs, running as a service, and the command itself.
+//! Rows: logs, running as a service, seeing and steering it, and the command itself.
 
 use super::row::{ROW, keep};
-use crate::config::logs::LogTarget;
-use crate::config::options::bounds::READY_FD_MIN;
+use crate::config::bind::Endpoint;
+use crate::config::control::ControlSocket;
+use crate::config::logs::{Level, LogTarget};
+use crate::config::options::bounds::{READY_FD_MIN, UMASK_MAX};
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::value;
 
@@ -46,7 +48,7 @@ pub(super) const ROWS: &[Opt] = &[
         default: Some("info"),
         help: "Least severity that the error log records: debug, info, warning, error or critical.",
         section: Section::Logs,
-        set: Some(|s, v| value::level(v).map(|level| s.log_level = level)),
+        set: Some(|s, v| Level::parse(v).map(|level| s.log_level = level)),
         ..ROW
     },
     Opt {
@@ -132,6 +134,44 @@ pub(super) const ROWS: &[Opt] = &[
         section: Section::Service,
         set: Some(|s, v| value::name(v).map(|name| s.name = Some(name))),
         fixed: Some(|new, old| keep(&mut new.name, &old.name)),
+        ..ROW
+    },
+    Opt {
+        name: "status-bind",
+        value: "ADDRESS",
+        kind: ValueKind::List,
+        help: "Show figures here over HTTP, in the forms of --bind: a page at /, /status.json, /metrics for Prometheus, /health/live \
+               and /health/ready for probes. The master answers, whatever the workers do. It shows the paths of requests to \
+               whoever reaches the address, and takes no commands. Repeatable.",
+        section: Section::Operations,
+        separator: Some(','),
+        clear: |s| s.status_binds.clear(),
+        set: Some(|s, v| Endpoint::parse(v).map(|endpoint| s.status_binds.push(endpoint))),
+        fixed: Some(|new, old| keep(&mut new.status_binds, &old.status_binds)),
+        ..ROW
+    },
+    Opt {
+        name: "control-socket",
+        value: "PATH",
+        default: Some("auto"),
+        help: "Listen for the commands (tapster status, reload, ...) on this unix socket; none turns it off. auto is NAME.ctl in the \
+               first directory of these that is there and belongs to this user: $RUNTIME_DIRECTORY (systemd), \
+               $XDG_RUNTIME_DIR/tapster, /run/tapster.",
+        section: Section::Operations,
+        set: Some(|s, v| ControlSocket::parse(v).map(|socket| s.control_socket = socket)),
+        fixed: Some(|new, old| keep(&mut new.control_socket, &old.control_socket)),
+        ..ROW
+    },
+    Opt {
+        name: "control-socket-mode",
+        value: "MODE",
+        kind: ValueKind::Octal,
+        default: Some("600"),
+        help: "Mode of the control socket's file, in octal. Whoever may write to it may reload, stop and upgrade this server, and see \
+               queries and clients of requests.",
+        section: Section::Operations,
+        set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mode| s.control_socket_mode = mode)),
+        fixed: Some(|new, old| keep(&mut new.control_socket_mode, &old.control_socket_mode)),
         ..ROW
     },
     Opt {

@@ -1,0 +1,145 @@
+//! What operators ask for, and what they are answered. Figures are told at once; of a command, that it has begun, and of a reload,
+//! where somebody waits for it, how it has ended.
+
+use std::ops::ControlFlow::{self, Continue};
+use std::time::{Duration, Instant};
+
+use crate::master::event::{Event, Generation, Note, OperatorRequest};
+use crate::master::status::reply::DoorReply;
+use crate::master::status::request::{Ask, DoorKind};
+use crate::master::status::{Knock, VisitorId};
+use crate::status::{Detail, ServerState};
+use crate::sys::time;
+
+use super::{Ending, Server};
+
+/// Somebody waits for the end of a reload.
+#[derive(Debug)]
+pub(in crate::master) struct Petition {
+    visitor: VisitorId,
+    /// The generation that it asked for.
+    generation: Generation,
+    /// How long it waits.
+    pub(super) until: Instant,
+    time: Duration,
+}
+
+impl Server {
+    /// Hears and answers those who have come.
+    pub(super) fn receive_operators(&mut self, knocks: &[Knock]) -> ControlFlow<Ending> {
+        let now = Instant::now();
+        for (visitor, door, ask) in self.doors.attend(knocks, now) {
+            self.serve_operator(visitor, door, ask)?;
+        }
+        for petition in self.petitions.extract_if(.., |petition| petition.until <= now).collect::<Vec<_>>() {
+            let why = format!("{} does not serve after {} s; the reload goes on", petition.generation, petition.time.as_secs());
+            self.doors.answer(petition.visitor, &DoorReply::failed(504, why, Some(petition.generation.0)), now);
+        }
+        Continue(())
+    }
+
+    fn serve_operator(&mut self, visitor: VisitorId, door: DoorKind, ask: Ask) -> ControlFlow<Ending> {
+        let detail = if door == DoorKind::Control { Detail::Full } else { Detail::Public };
+        let reply = match ask {
+            Ask::Page => DoorReply::text(200, "the figures are at /status.json and /metrics"),
+            Ask::Figures => DoorReply::json(200, &self.document(detail)),
+            Ask::Metrics(format) => DoorReply::metrics(&self.document(Detail::Public), format),
+            Ask::Live => DoorReply::text(200, "live"),
+            Ask::Ready => self.readiness(),
+            Ask::Reload { wait } => return self.reload_for(visitor, wait),
+            Ask::Upgrade => return self.order(visitor, OperatorRequest::Upgrade, "the upgrade has begun"),
+            Ask::Stop { quick: false } => return self.order(visitor, OperatorRequest::Stop, "the server stops"),
+            Ask::Stop { quick: true } => return self.order(visitor, OperatorRequest::QuickStop, "the server stops quickly"),
+            Ask::Reopen => return self.order(visitor, OperatorRequest::ReopenLogs, "the logs are opened anew"),
+            Ask::Scale(workers) => return self.scale_for(visitor, workers),
+            Ask::LogLevel(_) | Ask::Stacks { .. } => DoorReply::failed(501, "not yet", None),
+        };
+        self.doors.answer(visitor, &reply, Instant::now());
+        Continue(())
+    }
+
+    /// Does what a signal would ask for. The answer comes first, since the server may be over, or another program, behind it.
+    fn order(&mut self, visitor: VisitorId, request: OperatorRequest, words: &str) -> ControlFlow<Ending> {
+        let reply = match (request, self.supervisor.state()) {
+            (OperatorRequest::Upgrade, ServerState::Stopping) => DoorReply::failed(409, "the server stops", None),
+            _ => DoorReply::done(202, words, Some(self.supervisor.generations().0.0)),
+        };
+        self.doors.answer(visitor, &reply, Instant::now());
+        self.feed(Event::Asked(request))
+    }
+
+    fn reload_for(&mut self, visitor: VisitorId, wait: Option<Duration>) -> ControlFlow<Ending> {
+        let now = Instant::now();
+        if self.supervisor.state() == ServerState::Stopping {
+            self.doors.answer(visitor, &DoorReply::failed(409, "the server stops", None), now);
+            return Continue(());
+        }
+        // Whether it begins now or after the one that is under way: several that wait are one.
+        let generation = Generation(self.supervisor.generations().1.0 + 1);
+        match wait {
+            Some(time) if self.doors.hold(visitor, now + time + Duration::from_secs(1)) => {
+                self.petitions.push(Petition { visitor, generation, until: now + time, time });
+            }
+            Some(_) => {}
+            None => {
+                let words = format!("the reload to {generation} has begun, or follows the one under way");
+                self.doors.answer(visitor, &DoorReply::done(202, words, Some(generation.0)), now);
+            }
+        }
+        self.feed(Event::Asked(OperatorRequest::Reload))
+    }
+
+    fn scale_for(&mut self, visitor: VisitorId, workers: usize) -> ControlFlow<Ending> {
+        let most = self.supervisor.most_workers();
+        let reply = if self.supervisor.state() == ServerState::Stopping {
+            DoorReply::failed(409, "the server stops", None)
+        } else if workers > most {
+            let why = format!("there is room for {most} workers; a restart with --workers {workers} makes more");
+            DoorReply::failed(400, why, None)
+        } else {
+            self.feed(Event::Scale(workers))?;
+            DoorReply::done(202, format!("workers wanted until the next reload: {workers}"), None)
+        };
+        self.doors.answer(visitor, &reply, Instant::now());
+        Continue(())
+    }
+
+    /// Takes in what the log says as `text`: answers those who have waited for it.
+    pub(super) fn heed(&mut self, note: &Note, text: &str) {
+        let now = Instant::now();
+        if let Note::Stopping(_) = note {
+            for petition in std::mem::take(&mut self.petitions) {
+                self.doors.answer(petition.visitor, &DoorReply::failed(409, "the server stops", None), now);
+            }
+        }
+        let Some(change) = self.changes.note(note, text, time::wall().as_secs_f64()) else { return };
+        let reply = match &change.error {
+            None => {
+                DoorReply::done(200, format!("reload done: {} serves", Generation(change.generation)), Some(change.generation))
+            }
+            Some(why) => DoorReply::failed(409, why.clone(), Some(change.generation)),
+        };
+        let done = Generation(change.generation);
+        for petition in self.petitions.extract_if(.., |petition| petition.generation <= done).collect::<Vec<_>>() {
+            self.doors.answer(petition.visitor, &reply, now);
+        }
+    }
+
+    /// Whether requests can be served: the answer to a probe.
+    fn readiness(&self) -> DoorReply {
+        let (status, word) = match self.supervisor.state() {
+            ServerState::Serving => (200, "ready"),
+            ServerState::Degraded => (200, "degraded"),
+            ServerState::Reloading => (200, "reloading"),
+            ServerState::Upgrading => (200, "upgrading"),
+            ServerState::Starting => (503, "starting"),
+            ServerState::Paused => (503, "paused"),
+            ServerState::Stopping => (503, "stopping"),
+        };
+        // While a new generation is on its way, the last worker of the old one may have died.
+        match (status, self.supervisor.ready_workers()) {
+            (200, 0) => DoorReply::text(503, "no worker is ready"),
+            _ => DoorReply::text(status, word),
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What is told to whoever operates a server: one [`Document`] of figures, as JSON, as metrics, as a page, as text for a terminal.
+//!
+//! Figures in, bytes out. Nothing here knows where the figures come from or how the bytes are sent: the master fills the document
+//! (`master::server::figures`) and serves it (`master::status`), and the commands read it back (`operator`).
+
+mod document;
+pub mod metrics;
+mod request_line;
+pub mod screen;
+mod times;
+
+pub use document::{
+    Capacity, Change, ChangeKind, ConnectionFigures, Document, ExitCause, ExitRecord, ListenerFigures, MasterFigures,
+    QueueFigures, Refusals, ReloadCounts, RequestFigures, RunningRequest, SCHEMA, ServerFigures, ServerState, TimeoutCounts,
+    WorkerFigures, WorkerState,
+};
+pub use request_line::{Detail, LineParts};
+pub use times::Times;
