@@ -61,7 +61,7 @@ pub const MASTER_DIED: Signal = Signal::SIGTERM;
 
 /// Version of [`BirthState`]. It changes when a field is added that must be known, or gets another meaning. Settings are part of
 /// it.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Largest state read, in bytes: settings are some KiB, and a socket is a line.
 const SIZE_MAX: u64 = 4 * 1024 * 1024;

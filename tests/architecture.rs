@@ -63,8 +63,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "protocol",
-        modules: &[],
-        crates: &["serde"],
+        modules: &["http"],
+        crates: &["memchr", "serde"],
         not_std: WORLD,
         why: "protocol is bytes in, facts out, as http: no sockets, no clocks, no logs, no configuration",
     },

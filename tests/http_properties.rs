@@ -299,7 +299,7 @@ proptest! {
         let version = if old { Version::Http10 } else { Version::Http11 };
         let whole = blocks.concat();
         let mut out = Vec::new();
-        let context = Context { terms: Terms { version, head_only, persistent }, date: DATE };
+        let context = Context { terms: Terms { version, head_only, persistent, ..Terms::default() }, date: DATE };
         let mut encoder = Encoder::begin(&mut out, &context, format!("{status} Some Thing").as_bytes()).unwrap();
         for (name, value) in &fields {
             encoder.field(format!("X{name}").as_bytes(), value).unwrap();

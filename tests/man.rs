@@ -7,6 +7,7 @@ use tapster::config::gunicorn::{SETTINGS, Setting, Treatment};
 use tapster::config::options::{Opt, Section, TABLE, ValueKind};
 
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster.8");
+const GATEWAYS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7");
 const BEGIN: &str = ".\\\" options: generated from the table\n";
 const END: &str = ".\\\" options: end\n";
 
@@ -226,12 +227,15 @@ fn the_page_names_this_version_and_every_foreign_variable() {
 }
 
 #[test]
-fn the_page_is_clean_troff() {
+fn the_pages_are_clean_troff() {
     // LC_ALL: without a UTF-8 locale man warns of characters that the terminal cannot show.
     let run =
         |program: &str, args: &[&str]| Command::new(program).args(args).env("LC_ALL", "C.UTF-8").env("MANWIDTH", "80").output();
-    let groff = ["-ww", "-man", "-Tutf8", "-z", PAGE];
-    for (program, args) in [("groff", &groff[..]), ("man", &["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", PAGE])] {
+    let pages = [PAGE, GATEWAYS].map(|page| {
+        let man = ["--warnings", "-E", "UTF-8", "-l", "-Tutf8", "-Z", page];
+        [("groff", vec!["-ww", "-man", "-Tutf8", "-z", page]), ("man", man.to_vec())]
+    });
+    for (program, args) in pages.as_flattened() {
         let output = match run(program, args) {
             Ok(output) => output,
             Err(error) => {

@@ -66,7 +66,7 @@ fn a_file_of_gunicorn_becomes_one_of_toml() {
 
 #[test]
 fn a_file_of_uwsgi_becomes_one_of_toml_and_lines_for_nginx() {
-    let content = "[uwsgi]\nmodule = app:application\nsocket = 127.0.0.1:0\nmaster = true\nprocesses = 2\nenv = WHO=uwsgi\n\
+    let content = "[uwsgi]\nmodule = app:application\nhttp-socket = 127.0.0.1:0\nmaster = true\nprocesses = 2\nenv = WHO=uwsgi\n\
                    cheaper = 1\nstatic-map = /static=/srv/static\n";
     let (toml, answer) = served("shop.ini", content);
     assert_eq!(answer, "uwsgi");
@@ -77,7 +77,7 @@ fn a_file_of_uwsgi_becomes_one_of_toml_and_lines_for_nginx() {
             "#   master = true (line 4): there is always a master",
             "#   cheaper = 1 (line 7): the number of workers is fixed",
             "#   location /static {",
-            "#       proxy_pass http://127.0.0.1:0;",
+            "bind = [\"http:127.0.0.1:0\"]",
         ],
     );
 }

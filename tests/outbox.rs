@@ -51,7 +51,7 @@ fn answers_do_not_wait_for_a_slow_request_of_another_client() {
         let path = dir.path().join("socket");
         let (worker, gate) = start(|settings| {
             settings.threads = threads;
-            settings.binds = vec![Bind::http(Endpoint::Unix(path.clone()))];
+            settings.binds = vec![Bind::plain(Endpoint::Unix(path.clone()))];
         });
         let connect = || {
             let stream = UnixStream::connect(&path).unwrap();
@@ -233,7 +233,7 @@ fn a_client_that_has_done_with_sending_and_reads_late_has_every_answer() {
     const MOST: usize = 80;
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("socket");
-    let (worker, _gate) = start(|settings| settings.binds = vec![Bind::http(Endpoint::Unix(path.clone()))]);
+    let (worker, _gate) = start(|settings| settings.binds = vec![Bind::plain(Endpoint::Unix(path.clone()))]);
     let request = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: x\r\n\r\n");
     let exchange = |stream: &mut UnixStream, target: &str| {
         stream.write_all(request(target).as_bytes()).unwrap();

@@ -66,7 +66,7 @@ fn start(threads: usize, blocks: impl Fn(usize) -> Option<Vec<u8>> + Send + Sync
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("socket");
     let worker = Worker::start_within(PATIENCE, Native(Arc::new(blocks)), |settings| {
-        settings.binds = vec![Bind::http(Endpoint::Unix(path.clone()))];
+        settings.binds = vec![Bind::plain(Endpoint::Unix(path.clone()))];
         settings.threads = threads;
     });
     Served { worker, path, directory }

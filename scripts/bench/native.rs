@@ -68,7 +68,7 @@ fn end_when_told(master: &MasterEnd) {
 fn main() -> ExitCode {
     let address = std::env::args().nth(1).and_then(|address| {
         let (host, port) = address.rsplit_once(':')?;
-        Some(Bind::http(Endpoint::Tcp { host: host.to_owned(), port: port.parse().ok()? }))
+        Some(Bind::plain(Endpoint::Tcp { host: host.to_owned(), port: port.parse().ok()? }))
     });
     let Some(bind) = address else {
         eprintln!("usage: native HOST:PORT");

@@ -17,13 +17,16 @@ const UNIX_PATH_MAX: usize = 107;
 /// Longest host name in bytes (RFC 1035 section 2.3.4).
 const HOST_MAX: usize = 255;
 
+/// Names of protocols that somebody may expect here.
+const OTHERS: [&str; 3] = ["https", "fastcgi", "ajp"];
+
 /// One address to listen on, and the protocol that is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Bind {
     /// The address.
     pub endpoint: Endpoint,
-    /// The protocol.
-    pub protocol: Protocol,
+    /// The protocol; `None`: that of `--protocol`.
+    pub protocol: Option<Protocol>,
 }
 
 /// An address to listen on.
@@ -43,14 +46,22 @@ pub enum Endpoint {
 }
 
 impl Bind {
-    /// HTTP at this address.
-    pub fn http(endpoint: Endpoint) -> Self {
-        Self { endpoint, protocol: Protocol::Http }
+    /// This address, for the protocol of `--protocol`.
+    pub fn plain(endpoint: Endpoint) -> Self {
+        Self { endpoint, protocol: None }
     }
 
-    /// Reads an address as [`Endpoint::parse`] does, after the prefix of its protocol.
+    /// Reads an address as [`Endpoint::parse`] does, after the prefix of its protocol (`scgi:127.0.0.1:4000`).
     pub fn parse(text: &str) -> Result<Self, String> {
         let (protocol, address) = Protocol::split(text);
+        if let Some(protocol) = protocol
+            && let Some(rest) = address.strip_prefix("//")
+        {
+            return Err(format!("an address has no scheme; write {}:{}", protocol.name(), rest.trim_end_matches('/')));
+        }
+        if let Some(name) = OTHERS.into_iter().find(|name| text.split(':').next() == Some(name)) {
+            return Err(format!("{name} is not spoken here; write one of {} in front of the address", Protocol::names()));
+        }
         Ok(Self { endpoint: Endpoint::parse(address)?, protocol })
     }
 }
@@ -58,7 +69,10 @@ impl Bind {
 impl fmt::Display for Bind {
     /// The shortest spelling that [`Bind::parse`] reads back, always with the port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.protocol.prefix(), self.endpoint)
+        if let Some(protocol) = self.protocol {
+            write!(f, "{}:", protocol.name())?;
+        }
+        self.endpoint.fmt(f)
     }
 }
 
@@ -208,9 +222,14 @@ mod tests {
             ("fd://3", Endpoint::Fd(3)),
             ("fd://0", Endpoint::Fd(0)),
         ] {
-            let bind = Bind { endpoint, protocol: Protocol::Http };
+            let bind = Bind::plain(endpoint);
             assert_eq!(Bind::parse(text).as_ref(), Ok(&bind), "{text}");
-            assert_eq!(Bind::parse(&bind.to_string()), Ok(bind), "the display of {text}");
+            assert_eq!(Bind::parse(&bind.to_string()), Ok(bind.clone()), "the display of {text}");
+            for protocol in Protocol::ALL {
+                let bind = Bind { protocol: Some(protocol), ..bind.clone() };
+                assert_eq!(Bind::parse(&format!("{}:{text}", protocol.name())).as_ref(), Ok(&bind), "{text}");
+                assert_eq!(Bind::parse(&bind.to_string()), Ok(bind), "the display of {text}");
+            }
         }
     }
 
@@ -233,7 +252,11 @@ mod tests {
             ("1.2.3:80", "not an IPv4 address"),
             ("a b:80", "not a host name"),
             ("/run/app.sock", "write unix:/run/app.sock"),
-            ("http://localhost:80/", "write localhost:80"),
+            ("http://localhost:80/", "write http:localhost:80"),
+            ("ftp://localhost:80/", "write localhost:80"),
+            ("scgi:", "empty"),
+            ("scgi:4000", "write 127.0.0.1:4000"),
+            ("ajp:127.0.0.1:8009", "ajp is not spoken here; write one of http, scgi, uwsgi in front"),
             ("unix:", "path of the unix socket is missing"),
             ("unix:a\0b", "NUL"),
             (&long, "has 108 bytes"),

@@ -24,7 +24,7 @@ mod tests {
         assert_eq!(keep_fixed(&mut new, &old), ["backlog", "umask"]);
         assert_eq!(new, Settings { workers: Some(3), ..old.clone() });
         assert!(keep_fixed(&mut new, &old).is_empty());
-        let other = vec![crate::config::Bind::http(crate::config::Endpoint::Fd(5))];
+        let other = vec![crate::config::Bind::plain(crate::config::Endpoint::Fd(5))];
         let mut new = Settings { binds: other.clone(), binds_given: true, ..Settings::default() };
         assert_eq!(keep_fixed(&mut new, &old), ["bind"]);
         assert_eq!(new.binds, old.binds);

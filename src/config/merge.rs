@@ -112,7 +112,7 @@ mod tests {
         let settings = Settings::default();
         let seconds = Duration::from_secs;
         assert_eq!(settings.app, AppSpec::Welcome);
-        assert_eq!(settings.binds, [Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: 8000 })]);
+        assert_eq!(settings.binds, [Bind::plain(Endpoint::Tcp { host: "127.0.0.1".into(), port: 8000 })]);
         assert_eq!((settings.backlog, settings.defer_accept), (2048, seconds(5)));
         assert_eq!((settings.workers, settings.worker_connections), (None, 16_384));
         assert_eq!((settings.timeout, settings.boot_timeout), (seconds(30), seconds(60)));
@@ -148,7 +148,7 @@ mod tests {
             argument("bind", &[":4"]),
         ])
         .unwrap();
-        assert_eq!(merged.settings.binds, [Bind::http(Endpoint::Tcp { host: "".into(), port: 4 })]);
+        assert_eq!(merged.settings.binds, [Bind::plain(Endpoint::Tcp { host: "".into(), port: 4 })]);
         assert_eq!(merged.settings.workers, Some(2));
         assert_eq!(merged.settings.keep_alive, Duration::from_secs(1));
         let origin = |name| merged.given(name).unwrap().origin.to_string();

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::Protocol;
 use crate::protocol::proxy::Accept;
 
 use super::app_spec::AppSpec;
@@ -34,6 +35,11 @@ macro_rules! settings {
         pub struct Settings { $($(#[$doc])* pub $field: $type,)* }
 
         impl Settings {
+    /// The protocol that is spoken at this address.
+    pub fn protocol_at(&self, bind: &Bind) -> Protocol {
+        bind.protocol.unwrap_or(self.protocol)
+    }
+
             /// What the rows of the table start from: not set, or empty until the row's default is put in.
             pub(super) fn blank() -> Self {
                 Self { $($field: Default::default(),)* }
@@ -52,6 +58,12 @@ settings! {
         pub app: AppSpec,
         /// `-b/--bind`, at least one; default 127.0.0.1:8000.
         pub binds: Vec<Bind>,
+        /// `--protocol`: of addresses that name none; default HTTP.
+        pub protocol: Protocol,
+        /// `--gateway-allow-from`; default 127.0.0.1,::1 and unix sockets.
+        pub gateway_allow_from: Trusted,
+        /// `--root-path`: where the application is mounted, empty or with a slash at its begin and none at its end; decoded.
+        pub root_path: String,
         /// `--backlog`: length of each accept queue; default 2048.
         pub backlog: u32,
         /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.

@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::protocol::Protocol;
 use crate::protocol::proxy::Accept;
 
 use super::logs::{AccessFormat, LogConfig, LogTarget};
@@ -66,6 +67,23 @@ pub(super) fn proxy_protocol(text: &str) -> Result<Option<Accept>, String> {
     }
 }
 
+/// Reads the name of a protocol.
+pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
+    Protocol::named(&text.to_ascii_lowercase()).ok_or_else(|| format!("must be one of {}", Protocol::names()))
+}
+
+/// Reads where an application is mounted: the root of everything, or a path with a slash at its begin.
+pub(super) fn root_path(text: &str) -> Result<String, String> {
+    let path = text.trim_end_matches('/');
+    if text.contains(|c: char| c.is_control() || c == '?' || c == '#') {
+        return Err("is not a path: it has a control character, a question mark or a number sign".into());
+    }
+    if !(path.is_empty() || path.starts_with('/')) {
+        return Err(format!("must begin with a slash; write /{path}"));
+    }
+    Ok(path.into())
+}
+
 /// Reads a file mode mask in octal, with or without `0o`.
 pub(super) fn octal(text: &str, max: u32) -> Result<u32, String> {
     let number = text.strip_prefix("0o").unwrap_or(text);
@@ -97,11 +115,7 @@ pub(super) fn variable(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         _ if text.contains('\0') => Err("has a NUL character, which the environment cannot have".into()),
         // Servers of WSGI read it as a prefix, and it would be the application's alone.
-        Some(("SCRIPT_NAME", _)) => {
-            Err("names a prefix, but SCRIPT_NAME of a request is always empty; let the application know its \
-             prefix, as FORCE_SCRIPT_NAME of Django or ProxyFix(x_prefix=1) of Werkzeug do"
-                .into())
-        }
+        Some(("SCRIPT_NAME", path)) => Err(format!("names where the application is mounted; write --root-path {path} instead")),
         Some(("", _)) => Err("has no name in front of the =; write KEY=VALUE".into()),
         Some((key, value)) => Ok((key.into(), value.into())),
         None => Err("has no =; write KEY=VALUE".into()),

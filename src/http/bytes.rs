@@ -27,7 +27,7 @@ pub(super) static TOKEN: [bool; 256] = {
 
 /// Whether `text` is a token: at least one byte, and only token bytes.
 #[inline]
-pub(super) fn is_token(text: &[u8]) -> bool {
+pub fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().fold(true, |ok, &b| ok & TOKEN[b as usize])
 }
 
@@ -156,7 +156,7 @@ pub(super) fn trim(mut text: &[u8]) -> &[u8] {
 
 /// A decimal number: digits only. `str::parse` would take a sign, which is request smuggling.
 #[inline]
-pub(super) fn decimal(text: &[u8]) -> Option<u64> {
+pub fn decimal(text: &[u8]) -> Option<u64> {
     if text.is_empty() {
         return None;
     }

@@ -83,6 +83,10 @@ pub enum Error {
     TrailerTooLong(usize),
     /// A body longer than the limit, in bytes.
     BodyTooLong(u64),
+    /// A request of a gateway protocol that is malformed; how, as a clause.
+    Malformed(&'static str),
+    /// A body without a length, where only the length says where it ends.
+    LengthMissing,
     /// The head did not come in time.
     HeadTimeout,
     /// The body did not come in time.
@@ -135,6 +139,8 @@ impl Error {
             Self::Trailer => (400, "a trailer field is malformed"),
             Self::TrailerTooLong(_) => (431, "the trailer section is longer than"),
             Self::BodyTooLong(_) => (413, "the body is longer than"),
+            Self::Malformed(_) => (400, "the request is malformed"),
+            Self::LengthMissing => (411, "the request has a body and no length of it"),
             Self::HeadTimeout => (408, "the request's head did not arrive in time"),
             Self::BodyTimeout => (408, "the request's body did not arrive in time"),
         }
@@ -154,6 +160,7 @@ impl fmt::Display for Error {
             }
             Self::TooManyFields(limit) => write!(f, " {limit}"),
             Self::BodyTooLong(limit) => write!(f, " {limit} bytes"),
+            Self::Malformed(how) => write!(f, ": {how}"),
             _ => Ok(()),
         }
     }

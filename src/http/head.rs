@@ -82,6 +82,23 @@ impl Field {
     }
 }
 
+/// The parts of a request that a gateway says by variables, as spans into the bytes of the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GatewayParts {
+    /// SCRIPT_NAME: empty, or with a slash at its begin and none at its end.
+    pub script: Span,
+    /// PATH_INFO, decoded: empty or with a slash at its begin.
+    pub path: Span,
+    /// QUERY_STRING.
+    pub query: Span,
+    /// REMOTE_ADDR.
+    pub client: Span,
+    /// REMOTE_PORT.
+    pub client_port: Span,
+    /// Whether the client's connection is encrypted.
+    pub https: bool,
+}
+
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
 #[derive(Clone, Debug, Default)]
 pub struct Head {
@@ -99,6 +116,10 @@ pub struct Head {
     pub fields: Vec<Field>,
     /// Place of the first X-Request-ID among them: it names a request in the log of every server on its way.
     pub request_id: Option<usize>,
+    /// Variables of a request from a gateway, in order, without those that are fields; empty for HTTP.
+    pub variables: Vec<Field>,
+    /// What a gateway has made of the request; meaningless for HTTP.
+    pub gateway: GatewayParts,
     /// Bytes consumed, empty lines before the request line and the final empty line included.
     pub len: usize,
 }
@@ -128,6 +149,12 @@ impl<'a> HeadView<'a> {
     #[inline]
     pub fn line(self) -> &'a [u8] {
         self.head.line.of(self.bytes)
+    }
+
+    /// Address of the client as a gateway names it; `None` where the connection's own peer is the client.
+    #[inline]
+    pub fn client(self) -> Option<&'a [u8]> {
+        if self.head.is_from_gateway() { Some(self.head.gateway.client.of(self.bytes)) } else { None }
     }
 
     /// Value of the first X-Request-ID; empty without one.
@@ -271,6 +298,12 @@ impl Head {
         let fields = fields.iter().map(|(name, value)| Field { name: push(name), value: push(value) }).collect();
         let (method, target, line) = (Span::new(0, method), Span::new(method + 1, target), Span::new(0, line.len()));
         Some((Self { method, target, line, version, fields, len: bytes.len(), ..Self::default() }, bytes))
+    }
+
+    /// Whether the request came by a gateway protocol.
+    #[inline]
+    pub fn is_from_gateway(&self) -> bool {
+        !self.variables.is_empty()
     }
 
     /// Name and value of each field, in order.

@@ -5,7 +5,7 @@
 //! [`response::Encoder`].
 
 pub mod body;
-mod bytes;
+pub mod bytes;
 pub mod chunked;
 #[cfg(test)]
 mod cuts;

@@ -143,7 +143,13 @@ mod tests {
     #[test]
     fn an_error_page_for_head_has_the_length_but_no_body() {
         let mut out = Vec::new();
-        render(&mut out, 500, "broken", Terms { version: Version::Http10, head_only: true, persistent: true }, DATE);
+        render(
+            &mut out,
+            500,
+            "broken",
+            Terms { version: Version::Http10, head_only: true, persistent: true, ..Terms::default() },
+            DATE,
+        );
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nContent-Length: 33\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
         assert!(text.ends_with("\r\n\r\n"), "{text}");

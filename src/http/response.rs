@@ -6,7 +6,7 @@ use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, same, trim};
 use super::chunked;
 use super::date;
 use super::head::Version;
-use super::terms::Terms;
+use super::terms::{Dialect, Terms};
 
 /// The interim answer that a client with `Expect: 100-continue` waits for (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -104,6 +104,8 @@ pub struct HeadFacts {
     close: bool,
     dropped: bool,
     upgrade: bool,
+    /// Whether there is a field Status, which is no field of HTTP and the status for a front server.
+    status_field: bool,
 }
 
 impl HeadFacts {
@@ -117,6 +119,8 @@ impl HeadFacts {
 #[derive(Debug)]
 pub struct Encoder<'o> {
     out: &'o mut Vec<u8>,
+    /// Where the head begins in the output.
+    start: usize,
     context: Context<'o>,
     facts: HeadFacts,
 }
@@ -125,6 +129,7 @@ impl<'o> Encoder<'o> {
     /// Writes the status line; `status` as WSGI gives it: `200 OK`.
     #[inline]
     pub fn begin(out: &'o mut Vec<u8>, context: &Context<'o>, status: &[u8]) -> Result<Self, Refused> {
+        let start = out.len();
         // Nearly every answer has this status, which needs no checking.
         let code = if status == b"200 OK" {
             out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
@@ -138,14 +143,15 @@ impl<'o> Encoder<'o> {
             code
         };
         let context = *context;
-        Ok(Self { out, context, facts: HeadFacts { status: code, ..HeadFacts::default() } })
+        Ok(Self { out, start, context, facts: HeadFacts { status: code, ..HeadFacts::default() } })
     }
 
     /// Continues after lines that an encoder has rendered before: the same status and fields, given again.
     #[inline]
     pub fn resume(out: &'o mut Vec<u8>, context: &Context<'o>, lines: &[u8], facts: HeadFacts) -> Self {
+        let start = out.len();
         out.extend_from_slice(lines);
-        Self { out, context: *context, facts }
+        Self { out, start, context: *context, facts }
     }
 
     /// The buffer with the lines rendered so far, and the notes about them.
@@ -181,6 +187,7 @@ impl<'o> Encoder<'o> {
         match name.len() {
             4 if same(name, b"date") => self.facts.date = true,
             6 if same(name, b"server") => self.facts.server = true,
+            6 if same(name, b"status") => self.facts.status_field = true,
             14 if same(name, b"content-length") => return self.content_length(value),
             10 if same(name, b"connection") => return self.connection(value).map(|()| false),
             10 if same(name, b"keep-alive") => {
@@ -230,8 +237,12 @@ impl<'o> Encoder<'o> {
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
     pub fn finish(self, known: Option<u64>) -> BodyFraming {
-        let Self { out, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade } } = self;
-        let Terms { version, head_only, persistent } = context.terms;
+        if self.context.terms.dialect != Dialect::Http {
+            return self.finish_for_gateway(known);
+        }
+        let Self { out, start: _, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade, .. } } =
+            self;
+        let Terms { version, head_only, persistent, dialect } = context.terms;
         let old = version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None
@@ -274,8 +285,65 @@ impl<'o> Encoder<'o> {
             (true, true) => out.extend_from_slice(b"Connection: keep-alive\r\n\r\n"),
             (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
-        BodyFraming { status, mode, persistent, dropped, sent: 0 }
+        BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
     }
+}
+
+impl Encoder<'_> {
+    /// As [`Self::finish`] for a front server, which has its own Date, Server and connection to the client: only Content-Length is
+    /// added.
+    fn finish_for_gateway(self, known: Option<u64>) -> BodyFraming {
+        let Self { out, start, context, facts: HeadFacts { status, length, dropped, status_field, .. } } = self;
+        let Terms { head_only, persistent, dialect, .. } = context.terms;
+        let mode = if matches!(status, 204 | 304) {
+            Mode::None
+        } else {
+            let length = length.or_else(|| {
+                let known = known.filter(|&known| known > 0 || !head_only)?;
+                put_length(out, known);
+                Some(known)
+            });
+            match length {
+                _ if head_only => Mode::None,
+                Some(left) => Mode::Length(left),
+                None => Mode::UntilClose,
+            }
+        };
+        out.extend_from_slice(b"\r\n");
+        if status_field {
+            drop_status_field(out, start);
+        }
+        match dialect {
+            Dialect::Http | Dialect::Uwsgi => {}
+            Dialect::Cgi => drop(out.splice(start..start + STATUS_LINE.len(), *STATUS_FIELD)),
+        }
+        BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
+    }
+}
+
+/// What precedes a status in a status line.
+const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
+
+/// What precedes it in the first field of a document as CGI has it (RFC 3875 section 6.3.3).
+const STATUS_FIELD: &[u8; 8] = b"Status: ";
+
+/// Drops the application's fields of this name from the head that begins at `start`: each line is whole, and none is folded.
+#[cold]
+fn drop_status_field(out: &mut Vec<u8>, start: usize) {
+    let mut at = start;
+    while let Some(len) = memchr::memchr(b'\n', &out[at..]).map(|end| end + 1) {
+        if out[at..at + len].first_chunk::<7>().is_some_and(|name| same(name, b"status:")) {
+            out.drain(at..at + len);
+        } else {
+            at += len;
+        }
+    }
+}
+
+fn put_length(out: &mut Vec<u8>, length: u64) {
+    out.extend_from_slice(b"Content-Length: ");
+    put_decimal(out, length);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// The Connection field of an answer with an Upgrade field, which it has to name (RFC 9110 section 7.8), and the empty line.
@@ -391,6 +459,7 @@ pub struct BodyFraming {
     pub status: u16,
     mode: Mode,
     persistent: bool,
+    dialect: Dialect,
     dropped: bool,
     sent: u64,
 }
@@ -492,9 +561,10 @@ impl BodyFraming {
         self.sent
     }
 
-    /// Whether the end of the body is visible only by the connection's end, so that a cut is visible only by a reset.
+    /// Whether the end of the body may be visible only by the connection's end, so that a cut is visible only by a reset. That of a
+    /// gateway always counts as such: front servers drop the length that the application gives.
     pub fn until_close(&self) -> bool {
-        self.mode == Mode::UntilClose
+        self.mode == Mode::UntilClose || self.dialect != Dialect::Http
     }
 
     /// Whether the head promised to keep the connection.

@@ -146,6 +146,40 @@ fn reg_name_len(text: &[u8]) -> Option<usize> {
     Some(at)
 }
 
+/// The part of a decoded path below a root path, which begins with a slash and does not end with one; the whole path when it is not
+/// below it, as where a proxy has cut the root off.
+pub fn below<'a>(path: &'a [u8], root: &[u8]) -> &'a [u8] {
+    match path.strip_prefix(root) {
+        Some(rest @ ([] | [b'/', ..])) => rest,
+        Some(_) | None => path,
+    }
+}
+
+/// Appends a byte of a decoded path, encoded if it cannot stand in a path (RFC 3986 section 3.3).
+pub fn push_encoded(byte: u8, out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+    if REG_NAME[usize::from(byte)] || matches!(byte, b'/' | b':' | b'@') {
+        out.push(byte);
+    } else {
+        out.extend_from_slice(&[b'%', DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+    }
+}
+
+/// As [`percent_decode`] in place; returns the length of what is left at the start.
+pub fn percent_decode_in_place(text: &mut [u8]) -> usize {
+    let (mut from, mut to) = (0, 0);
+    while from < text.len() {
+        let decoded = match text[from..] {
+            [b'%', high, low, ..] => hex(high).zip(hex(low)).map(|(high, low)| high << 4 | low),
+            _ => None,
+        };
+        text[to] = decoded.unwrap_or(text[from]);
+        from += if decoded.is_some() { 3 } else { 1 };
+        to += 1;
+    }
+    to
+}
+
 /// Appends `text` to `out` with each `%xx` replaced by its byte, once. A malformed one stays as it is, as other servers do.
 pub fn percent_decode(text: &[u8], out: &mut Vec<u8>) {
     let mut rest = text;

@@ -30,6 +30,9 @@ const JSON_FIXED: usize = 512;
 /// Bytes of an atom that has nothing of a client's text but its address, and more.
 const SHORT: usize = 64;
 
+/// Longest address that a gateway may name, in bytes; the rest is cut. An IPv6 address has at most 39.
+const CLIENT_MAX: usize = 48;
+
 /// Base64 of credentials (RFC 7617): clients that leave the padding out are read as well.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &base64::alphabet::STANDARD,
@@ -50,7 +53,7 @@ pub struct Timing {
 /// One served (or refused) request.
 #[derive(Debug)]
 pub struct Record<'a> {
-    /// Client address without port, empty for a unix socket.
+    /// Address of the connection's peer without port, empty for a unix socket.
     pub peer: &'a [u8],
     /// The head with the bytes it was parsed from; `None` when no head could be parsed.
     pub head: Option<HeadView<'a>>,
@@ -76,6 +79,12 @@ pub(super) struct LoggedTarget<'a> {
 }
 
 impl<'a> Record<'a> {
+    /// Address of the client: the one that a gateway names, else the peer's.
+    #[inline]
+    pub(super) fn client(&self) -> &'a [u8] {
+        self.head.and_then(HeadView::client).map_or(self.peer, |client| &client[..client.len().min(CLIENT_MAX)])
+    }
+
     pub(super) fn method(&self) -> Option<&'a [u8]> {
         self.head.map(HeadView::method)
     }
@@ -251,8 +260,8 @@ impl Most {
                     most.fixed += SHORT;
                     most.response += ESCAPED;
                 }
-                Part::RemoteAddr
-                | Part::Time
+                Part::RemoteAddr => most.fixed += CLIENT_MAX * ESCAPED,
+                Part::Time
                 | Part::Status
                 | Part::Protocol
                 | Part::Bytes
@@ -284,7 +293,10 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
             [a, b, c] => out.extend_from_slice(&[a, b, c]),
             _ => out.extend_from_slice(text),
         },
-        Part::RemoteAddr => value(out, (!record.peer.is_empty()).then_some(record.peer)),
+        Part::RemoteAddr => {
+            let client = record.client();
+            value(out, (!client.is_empty()).then_some(client));
+        }
         Part::User(index) => user(out, fields.value(*index)),
         Part::Time => {
             let text = time.at(record.timing.arrived, stamp::common);

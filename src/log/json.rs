@@ -37,7 +37,7 @@ pub fn render(record: &Record<'_>, time: &str, pid: u32, out: &mut Vec<u8>) {
     let target = record.target();
     let line = JsonLine {
         time,
-        remote_addr: std::str::from_utf8(record.peer).ok().filter(|addr| !addr.is_empty()),
+        remote_addr: std::str::from_utf8(record.client()).ok().filter(|addr| !addr.is_empty()),
         method: record.method().and_then(text),
         path: target.and_then(|t| text(t.path)),
         query: target.and_then(|t| t.query).and_then(text),

@@ -18,7 +18,7 @@ impl ReadyFd {
 
     /// Writes `READY <addresses>` and a newline, and closes.
     pub fn announce(mut self, listeners: &[Listener]) -> io::Result<()> {
-        let addresses: String = listeners.iter().map(|listener| format!(" {}", listener.address())).collect();
+        let addresses: String = listeners.iter().map(|listener| format!(" {}", listener.place())).collect();
         self.0.write_all(format!("READY{addresses}\n").as_bytes())
     }
 }
@@ -36,12 +36,12 @@ mod tests {
     fn the_reader_gets_one_line_and_the_end() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let binds = [Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }, Endpoint::Unix(path.clone())].map(Bind::http).into();
+        let binds = [Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }, Endpoint::Unix(path.clone())].map(Bind::plain).into();
         let listeners = bind_all(&Settings { binds, ..Settings::default() }).unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
         ReadyFd(File::from(OwnedFd::from(writer))).announce(&listeners).unwrap();
         let mut line = String::new();
         reader.read_to_string(&mut line).unwrap();
-        assert_eq!(line, format!("READY {} unix:{}\n", listeners[0].address(), path.display()));
+        assert_eq!(line, format!("READY {} unix:{}\n", listeners[0].place(), path.display()));
     }
 }

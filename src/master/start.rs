@@ -134,7 +134,7 @@ pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) ->
     let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
     let Some(passed) = passed else { return Ok(()) };
     if !settings.binds_given {
-        settings.binds = passed.endpoints().map(Bind::http).collect();
+        settings.binds = passed.endpoints().map(Bind::plain).collect();
         return Ok(());
     }
     passed.leave(&settings.binds);

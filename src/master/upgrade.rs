@@ -27,7 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::channel::{MasterEnd, Order};
-use crate::config::{Bind, Notice, Protocol, Settings};
+use crate::config::{Bind, Notice, Settings};
 use crate::handoff::{self, Queue};
 use crate::log::count;
 use crate::log::error::Log;
@@ -215,7 +215,7 @@ pub fn adopt(
 }
 
 fn adopt_listener(index: usize, socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
-    let protocol = settings.binds.get(index).map_or(Protocol::Http, |bind| bind.protocol);
+    let protocol = settings.binds.get(index).map_or(settings.protocol, |bind| settings.protocol_at(bind));
     Ok(bind::adopt(socket.fd, socket.own, socket.file.map(state::File::mark), settings)?.speaking(protocol))
 }
 

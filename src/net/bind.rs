@@ -68,7 +68,7 @@ fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Re
             .and_then(|socket| take_over(socket, settings))
             .map(|listener| listener.owned(false)),
     }?;
-    Ok(bound.speaking(wanted.protocol))
+    Ok(bound.speaking(settings.protocol_at(wanted)))
 }
 
 fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
@@ -216,7 +216,7 @@ mod tests {
     }
 
     fn tcp(host: &str, port: u16) -> Bind {
-        Bind::http(Endpoint::Tcp { host: host.into(), port })
+        Bind::plain(Endpoint::Tcp { host: host.into(), port })
     }
 
     #[track_caller]
@@ -243,7 +243,7 @@ mod tests {
     fn port_0_becomes_the_port_that_the_kernel_chose() {
         let bound = bind_all(&settings(vec![tcp("127.0.0.1", 0), tcp("127.0.0.1", 0)])).unwrap();
         assert!(port(&bound[0]) != 0 && port(&bound[0]) != port(&bound[1]));
-        assert_eq!(bound[0].address().to_string(), format!("http://127.0.0.1:{}", port(&bound[0])));
+        assert_eq!(bound[0].place().to_string(), format!("http://127.0.0.1:{}", port(&bound[0])));
     }
 
     #[test]
@@ -299,19 +299,19 @@ mod tests {
         let free = port(&bound[0]);
         drop(bound);
         let bound = bind_all(&settings(vec![tcp("::", free), tcp("", free)])).unwrap();
-        assert_eq!(bound[1].address().to_string(), format!("http://0.0.0.0:{free}"));
+        assert_eq!(bound[1].place().to_string(), format!("http://0.0.0.0:{free}"));
     }
 
     #[test]
     fn the_same_address_twice_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let twice = Bind::http(Endpoint::Unix(dir.path().join("s")));
+        let twice = Bind::plain(Endpoint::Unix(dir.path().join("s")));
         assert!(refused(&settings(vec![twice.clone(), twice])).ends_with(": it is given twice"));
     }
 
     #[test]
     fn a_missing_directory_is_named_as_the_reason() {
-        let message = refused(&settings(vec![Bind::http(Endpoint::Unix(PathBuf::from("/nonexistent/x")))]));
+        let message = refused(&settings(vec![Bind::plain(Endpoint::Unix(PathBuf::from("/nonexistent/x")))]));
         assert_eq!(message, "cannot listen on unix:/nonexistent/x: no such file or directory; the directory must exist");
     }
 
@@ -319,7 +319,7 @@ mod tests {
     fn after_a_failure_nothing_stays_bound() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        refused(&settings(vec![Bind::http(Endpoint::Unix(path.clone())), tcp("192.0.2.1", 0)]));
+        refused(&settings(vec![Bind::plain(Endpoint::Unix(path.clone())), tcp("192.0.2.1", 0)]));
         assert!(!path.exists());
     }
 
@@ -327,13 +327,13 @@ mod tests {
     fn an_inherited_socket_is_taken_over_as_it_is_bound() {
         let given = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = given.local_addr().unwrap();
-        let bound = bind_all(&settings(vec![Bind::http(Endpoint::Fd(pass(given)))])).unwrap();
+        let bound = bind_all(&settings(vec![Bind::plain(Endpoint::Fd(pass(given)))])).unwrap();
         assert_eq!(bound[0].address(), &Address::Tcp(address));
         assert_eq!(bound[0].accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
 
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let bound = bind_all(&settings(vec![Bind::http(Endpoint::Fd(pass(UnixListener::bind(&path).unwrap())))])).unwrap();
+        let bound = bind_all(&settings(vec![Bind::plain(Endpoint::Fd(pass(UnixListener::bind(&path).unwrap())))])).unwrap();
         assert_eq!(bound[0].address(), &Address::Unix(path.clone()));
         drop(bound);
         assert!(path.exists(), "it belongs to who made it");
@@ -374,7 +374,7 @@ mod tests {
             (1, "standard streams"),
             (1_000_000, "no such descriptor is open"),
         ] {
-            let message = refused(&settings(vec![Bind::http(Endpoint::Fd(number))]));
+            let message = refused(&settings(vec![Bind::plain(Endpoint::Fd(number))]));
             assert!(message.starts_with(&format!("cannot listen on fd://{number}: ")) && message.contains(why), "{message}");
         }
     }

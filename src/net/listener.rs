@@ -42,11 +42,29 @@ pub enum Address {
 }
 
 impl fmt::Display for Address {
-    /// `http://127.0.0.1:8000`, `http://[::1]:8000`, `unix:/run/x.sock`.
+    /// `127.0.0.1:8000`, `[::1]:8000`, `unix:/run/x.sock`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tcp(addr) => write!(f, "http://{addr}"),
+            Self::Tcp(addr) => addr.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+        }
+    }
+}
+
+/// An address with the protocol that is spoken there.
+#[derive(Clone, Debug)]
+pub struct BoundAddress {
+    protocol: Protocol,
+    address: Address,
+}
+
+impl fmt::Display for BoundAddress {
+    /// `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi:127.0.0.1:4000`, `scgi:unix:/run/x.sock`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.protocol, &self.address) {
+            (Protocol::Http, Address::Tcp(addr)) => write!(f, "http://{addr}"),
+            (Protocol::Http, Address::Unix(_)) => self.address.fmt(f),
+            (protocol, address) => write!(f, "{}:{address}", protocol.name()),
         }
     }
 }
@@ -105,6 +123,11 @@ impl Listener {
     /// Where it is bound.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The same with its protocol, for people and for `--ready-fd`.
+    pub fn place(&self) -> BoundAddress {
+        BoundAddress { protocol: self.protocol, address: self.address.clone() }
     }
 
     /// The file that was made for it and is removed with it.

@@ -50,9 +50,9 @@ pub fn is_shut_down(listener: &Listener) -> bool {
 /// Listens again at the address of the socket, which was shut down. The file of a unix socket belongs to `owner`, or to the user
 /// of this process.
 pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Mended, BindError> {
-    let (address, protocol) = (listener.address().clone(), listener.protocol());
+    let (address, place, protocol) = (listener.address().clone(), listener.place(), listener.protocol());
     let anew = |listener: Listener| Mended::Anew(listener.speaking(protocol));
-    let failed = |why: String| BindError(format!("cannot listen on {address} any more, where the socket was shut down: {why}"));
+    let failed = |why: String| BindError(format!("cannot listen on {place} any more, where the socket was shut down: {why}"));
     match &address {
         Address::Tcp(addr) => match listen_in_the_end(&listener, settings) {
             Ok(()) => Ok(Mended::Again(listener)),
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn a_tcp_socket_listens_again_at_the_same_address() {
         let _undisturbed = FORKS.read();
-        let (mut settings, mut listener) = bound(Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }));
+        let (mut settings, mut listener) = bound(Bind::plain(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }));
         let Address::Tcp(addr) = *listener.address() else { panic!("no TCP socket") };
         for _ in 0..2 {
             assert!(!is_shut_down(&listener));
@@ -135,7 +135,7 @@ mod tests {
             listener = again;
             // The second time with a port that was asked for.
             drop(listener);
-            (settings, listener) = bound(Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: addr.port() }));
+            (settings, listener) = bound(Bind::plain(Endpoint::Tcp { host: "127.0.0.1".into(), port: addr.port() }));
         }
     }
 
@@ -144,7 +144,7 @@ mod tests {
         let _undisturbed = FORKS.read();
         let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let somebody = SockaddrStorage::from(silent.local_addr().unwrap());
-        let (settings, listener) = bound(Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }));
+        let (settings, listener) = bound(Bind::plain(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }));
         let Address::Tcp(addr) = *listener.address() else { panic!("no TCP socket") };
         disconnect(&listener).unwrap();
         bind(listener.as_raw_fd(), &SockaddrStorage::from(addr)).unwrap();
@@ -160,7 +160,7 @@ mod tests {
         let _undisturbed = FORKS.read();
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("s");
-        let (settings, listener) = bound(Bind::http(Endpoint::Unix(path.clone())));
+        let (settings, listener) = bound(Bind::plain(Endpoint::Unix(path.clone())));
         assert!(!is_shut_down(&listener));
         shutdown(listener.as_raw_fd(), Shutdown::Both).unwrap();
         assert!(is_shut_down(&listener) && UnixStream::connect(&path).is_err());

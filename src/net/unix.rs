@@ -140,7 +140,7 @@ mod tests {
     use crate::sys::process::{FORKS, alone_in_test, fork_in_test, wait_in_test};
 
     fn settings(path: &Path) -> Settings {
-        Settings { binds: vec![Bind::http(Endpoint::Unix(path.to_owned()))], ..Settings::default() }
+        Settings { binds: vec![Bind::plain(Endpoint::Unix(path.to_owned()))], ..Settings::default() }
     }
 
     #[track_caller]
@@ -154,7 +154,7 @@ mod tests {
         let path = dir.path().join("s");
         let bound = bind_all(&settings(&path)).unwrap();
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o777);
-        assert_eq!(bound[0].address().to_string(), format!("unix:{}", path.display()));
+        assert_eq!(bound[0].place().to_string(), format!("unix:{}", path.display()));
         UnixStream::connect(&path).unwrap();
         assert_eq!(bound[0].accept().unwrap().1, crate::net::stream::PeerAddr::Unix);
     }

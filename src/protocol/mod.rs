@@ -1,30 +1,63 @@
 //! The protocols of front servers besides HTTP, without I/O: bytes in, facts out. And the name of each protocol of requests.
+//!
+//! A gateway is a front server that has parsed the HTTP and passes a request on by variables, as CGI has them (RFC 3875). How they
+//! are packed is in [`pairs`]; what they mean is the same for all, and in [`variables`]. How an answer goes back is a
+//! [`crate::http::terms::Dialect`].
 
 use serde::{Deserialize, Serialize};
 
+pub mod pairs;
 pub mod proxy;
+pub mod variables;
 
 /// The protocol of the requests on a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0 ([`crate::http`]).
+    #[default]
     Http,
+    /// SCGI (<https://python.ca/scgi/protocol.txt>).
+    Scgi,
+    /// The uwsgi protocol (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
+    Uwsgi,
 }
 
 impl Protocol {
-    /// All of them, in the order in which [`Self::split`] tries their prefixes: an empty one fits every address.
-    const ALL: [Self; 1] = [Self::Http];
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Scgi, Self::Uwsgi];
 
-    /// What precedes an address on which it is spoken (`--bind`).
-    pub fn prefix(self) -> &'static str {
+    /// Its name, which precedes an address on which it is spoken, with a colon (`--bind`).
+    pub fn name(self) -> &'static str {
         match self {
-            Self::Http => "",
+            Self::Http => "http",
+            Self::Scgi => "scgi",
+            Self::Uwsgi => "uwsgi",
         }
     }
 
-    /// The protocol that a prefix of this address names, and the address without it.
-    pub fn split(text: &str) -> (Self, &str) {
-        let named = Self::ALL.into_iter().find_map(|protocol| Some((protocol, text.strip_prefix(protocol.prefix())?)));
-        named.unwrap_or((Self::Http, text))
+    /// The names of all of them, as a list.
+    pub fn names() -> String {
+        Self::ALL.map(Self::name).join(", ")
+    }
+
+    /// The protocol of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|protocol| protocol.name() == name)
+    }
+
+    /// The protocol that a prefix of this address names, if one does, and the address without it.
+    pub fn split(text: &str) -> (Option<Self>, &str) {
+        match text.split_once(':').and_then(|(name, rest)| Some((Self::named(name)?, rest))) {
+            Some((protocol, rest)) => (Some(protocol), rest),
+            None => (None, text),
+        }
+    }
+
+    /// Whether its requests come from a gateway, by variables.
+    pub fn is_gateway(self) -> bool {
+        match self {
+            Self::Http => false,
+            Self::Scgi | Self::Uwsgi => true,
+        }
     }
 }

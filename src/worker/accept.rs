@@ -155,7 +155,7 @@ impl Acceptor {
                             log.error(format_args!(
                                 "cannot accept on {}: {error}; raise the limit of open files (ulimit -n, LimitNOFILE=) \
                                  or lower --worker-connections",
-                                self.listeners[index].address()
+                                self.listeners[index].place()
                             ));
                         }
                         self.close(Pause::Starved(now + NO_DESCRIPTOR_MS), poll);
@@ -181,10 +181,10 @@ impl Acceptor {
     fn fail(&mut self, index: usize, error: &io::Error, now: u64, poll: BorrowedFd<'_>, log: &Log) {
         let listener = &self.listeners[index];
         if identity(listener.as_raw_fd()).ok() != Some(self.known[index]) {
-            self.failure = Some(replaced(&format_args!("cannot accept on {} ({error})", listener.address())));
+            self.failure = Some(replaced(&format_args!("cannot accept on {} ({error})", listener.place())));
             return;
         }
-        log.debug(format_args!("{} does not listen ({error})", listener.address()));
+        log.debug(format_args!("{} does not listen ({error})", listener.place()));
         self.close(Pause::Starved(now + SHUT_DOWN_MS), poll);
     }
 

@@ -18,6 +18,7 @@ use crate::scoreboard::{Call, Scoreboard, Slot};
 
 use super::app::App;
 use super::clock::Clock;
+use super::gateway::Gateways;
 use super::job::Job;
 use super::kept::InputBudget;
 use super::preface::Gate;
@@ -72,6 +73,8 @@ pub struct ThreadCtx {
     pub passage: Arc<Passage>,
     /// The rules for a preface before the first request, shared by the worker's thread contexts; `None`: connections have none.
     pub gate: Option<Gate>,
+    /// The rules for gateways, shared likewise.
+    pub gateways: Gateways,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -113,6 +116,8 @@ pub struct CtxParts {
     pub passage: Arc<Passage>,
     /// The rules for a preface before the first request.
     pub gate: Option<Gate>,
+    /// The rules for gateways.
+    pub gateways: Gateways,
 }
 
 impl CtxParts {
@@ -121,7 +126,7 @@ impl CtxParts {
         if let Some(interrupter) = app.interrupter() {
             self.alarms[thread.index()].set(interrupter);
         }
-        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate } = self.clone();
+        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways } = self.clone();
         ThreadCtx {
             app,
             input: ReadBuffer::new(),
@@ -137,6 +142,7 @@ impl CtxParts {
             memory,
             passage,
             gate,
+            gateways,
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,

@@ -10,6 +10,7 @@ mod ctx;
 mod deadline;
 mod descriptors;
 mod event_loop;
+mod gateway;
 mod hijack;
 mod job;
 mod kept;
@@ -56,6 +57,7 @@ use control::Control;
 use ctx::{CtxParts, ThreadCtx};
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
+use gateway::Gateways;
 use kept::InputBudget;
 use life::HookThreads;
 use preface::Gate;
@@ -197,6 +199,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         memory: InputBudget::new(&reminder),
         passage: Arc::default(),
         gate: Gate::of(&settings, &reminder),
+        gateways: Gateways::of(&settings, &reminder),
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);

@@ -16,8 +16,11 @@ use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{HeadView, Parsed, Progress};
 use crate::http::response::CONTINUE;
-use crate::http::terms::Terms;
+use crate::http::terms::{Dialect, Terms};
 use crate::protocol::Protocol;
+use crate::protocol::pairs::Envelope;
+
+mod pairs;
 
 /// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
 const TRAILER_MAX: usize = 8 * 1024;
@@ -27,6 +30,8 @@ const TRAILER_MAX: usize = 8 * 1024;
 pub enum Wire {
     /// How much of the head that has begun is known to be good.
     Http(Progress),
+    /// SCGI or uwsgi, whose heads say their length first.
+    Pairs(Envelope),
 }
 
 /// Why a head cannot be read.
@@ -49,6 +54,8 @@ impl Wire {
     pub fn new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Http => Self::Http(Progress::default()),
+            Protocol::Scgi => Self::Pairs(Envelope::Scgi),
+            Protocol::Uwsgi => Self::Pairs(Envelope::Uwsgi),
         }
     }
 
@@ -65,6 +72,7 @@ impl Wire {
                 // In one place, so that it is compiled into its caller.
                 if matches!(parsed, Ok(Parsed::Complete)) { frame_http(ctx) } else { parsed }
             }
+            Self::Pairs(envelope) => pairs::read_head(*envelope, kept, ctx),
         }
     }
 
@@ -73,13 +81,21 @@ impl Wire {
     pub fn terms(&self, head: Option<HeadView<'_>>, persistent: bool) -> Terms {
         match self {
             Self::Http(_) => head.map_or_else(Terms::default, |head| Terms::of(head, persistent)),
+            Self::Pairs(envelope) => {
+                let terms = head.map_or_else(Terms::default, |head| Terms::of(head, false));
+                terms.closing().in_dialect(match envelope {
+                    Envelope::Scgi => Dialect::Cgi,
+                    Envelope::Uwsgi => Dialect::Uwsgi,
+                })
+            }
         }
     }
 
     /// A decoder for a body with this framing.
     pub fn decoder(&self, framing: &Framing) -> BodyDecoder {
         match self {
-            Self::Http(_) => {
+            // Behind the head of the others the body stands as it is too.
+            Self::Http(_) | Self::Pairs(_) => {
                 BodyDecoder::Http { decoder: Decoder::new(framing.length, TRAILER_MAX), is_awaited: framing.expect_continue }
             }
         }
@@ -90,6 +106,7 @@ impl Wire {
     pub fn raw(&self, queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
         match self {
             Self::Http(_) => raw_http(queued, rest),
+            Self::Pairs(envelope) => pairs::raw(*envelope, queued),
         }
     }
 }
@@ -105,6 +122,7 @@ fn read_http(progress: &mut Progress, kept: &mut Option<Box<Kept>>, ctx: &mut Th
         Ok(Parsed::Complete) => {
             let start = ctx.input.at();
             job.own.clear();
+            job.head.variables.clear();
             job.at = start..start + job.head.len;
             ctx.input.used(job.head.len);
             Ok(Parsed::Complete)
@@ -143,6 +161,7 @@ fn read_more_http(
             ctx.input.used(len - before);
             job.own = take(bytes).into_bytes();
             job.own.truncate(len);
+            job.head.variables.clear();
             *progress = Progress::default();
             Ok(Parsed::Complete)
         }

@@ -66,6 +66,8 @@ pub struct Plan {
     pub log: Log,
     /// Environ variables for the access log.
     pub environ_names: Vec<String>,
+    /// `--root-path`.
+    pub root_path: String,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
 }
@@ -99,7 +101,15 @@ impl Wsgi {
         let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts }), stacks)?;
         let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
         Python::attach(|py| {
-            let plan = Plan { listeners, multithread, multiprocess, log, environ_names, hooks: loaded.hooks };
+            let plan = Plan {
+                listeners,
+                multithread,
+                multiprocess,
+                log,
+                environ_names,
+                root_path: settings.root_path.clone(),
+                hooks: loaded.hooks,
+            };
             Self::prepare(py, loaded.callable, Arc::new(plan))
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
@@ -115,6 +125,7 @@ impl Wsgi {
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
             multithread: plan.multithread,
             multiprocess: plan.multiprocess,
+            root_path: plan.root_path.clone().into_bytes(),
         };
         Ok(Self {
             callable,

@@ -25,6 +25,8 @@ use crate::http::head::Version;
 use crate::http::header_cache::{BlockId, PLACES};
 use crate::worker::app::{Peer, Request};
 
+mod gateway;
+
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
 
@@ -59,6 +61,8 @@ pub struct SharedObjects<'py> {
     pub multithread: bool,
     /// `wsgi.multiprocess`.
     pub multiprocess: bool,
+    /// `--root-path` in the bytes of PATH_INFO; SCRIPT_NAME where a gateway says no other.
+    pub root_path: Vec<u8>,
 }
 
 /// A string together with the bytes that it was made from: the same bytes come again most of the time.
@@ -98,6 +102,9 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
 /// Makes environs.
 pub struct Builder {
     bases: Vec<Py<PyDict>>,
+    /// `--root-path`.
+    root_path: Vec<u8>,
+    variables: names::NameTable,
     /// By the block's place.
     templates: [Option<Template>; PLACES],
     keys: Keys,
@@ -117,9 +124,11 @@ impl Builder {
             bases: listeners.iter().map(|listener| base(py, listener, shared).map(Bound::unbind)).collect::<PyResult<_>>()?,
             keys: Keys::new(py)?,
             methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
-            names: names::NameTable::new(py)?,
+            root_path: shared.root_path.clone(),
+            variables: names::NameTable::of_variables(py)?,
+            names: names::NameTable::of_fields(py)?,
             templates: [const { None }; PLACES],
-            targets: Targets::new(py)?,
+            targets: Targets::new(py, &shared.root_path)?,
             addr: Last::new(py),
             port: Last::new(py),
             lent: None,
@@ -153,6 +162,8 @@ impl Builder {
             let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
             cached.hand_out(py, &self.keys, uri)?
+        } else if request.head.is_from_gateway() {
+            self.of_gateway(py, request, method.as_ref(), offers)?
         } else {
             let mut cached = CachedEnviron::new(self.of_fields(py, request)?);
             let uri = self.targets.uri(py, request.head, request.bytes)?;
@@ -238,6 +249,8 @@ impl Builder {
         }
         if let Some(value) = scheme
             && request.peer.trusted
+            // A gateway says by variables what it knows, and passes fields on as they came.
+            && !request.head.is_from_gateway()
             && is_https(value)
         {
             dict.set_item(&self.keys.scheme, &self.keys.https)?;
@@ -291,7 +304,7 @@ fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects
     let set = |name: &str, value: Bound<'py, PyAny>| dict.set_item(text::key(py, name)?, value);
     let string = |value: &str| text::key(py, value).map(|value| value.into_bound(py).into_any());
     set("REQUEST_METHOD", string("GET")?)?;
-    set("SCRIPT_NAME", string("")?)?;
+    set("SCRIPT_NAME", text::from_latin1(py, &shared.root_path)?.into_any())?;
     set("PATH_INFO", string("/")?)?;
     set("QUERY_STRING", string("")?)?;
     set("RAW_URI", string("/")?)?;

@@ -191,6 +191,11 @@ impl CachedEnviron {
         Ok(())
     }
 
+    /// Shows the dict to the application as it is; it does not come back.
+    pub fn give_away(self) -> Py<PyDict> {
+        self.dict
+    }
+
     /// Sets the strings of the target, and shows the dict to the application.
     pub fn hand_out<'py>(&mut self, py: Python<'py>, keys: &Keys, uri: &Uri) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.dict.bind(py);

@@ -13,7 +13,7 @@ use std::thread::{self, ThreadId};
 use super::draft::Draft;
 use crate::http::head::{Span, Version};
 use crate::http::response::{self, BodyFraming, Fit, HeadFacts, Refused};
-use crate::http::terms::Terms;
+use crate::http::terms::{Dialect, Terms};
 use crate::worker::app::{Client, Gone, Outlet};
 
 /// Where `write()` puts its bytes while the application, or its iterable, is called.
@@ -224,10 +224,11 @@ impl Exchange {
         self.body.as_mut()
     }
 
-    /// Sends `103 Early Hints` at once. Does nothing in HTTP/1.0, which has none, after the head, when they are too late, and
+    /// Sends `103 Early Hints` at once. Does nothing in HTTP/1.0 and for gateways, which have none, after the head, when they are too late, and
     /// when the client has left. They are no part of the answer, which is made whether they arrive or not.
     pub fn hint(&mut self, fields: &[(Vec<u8>, Vec<u8>)]) -> Result<(), CannotHint> {
-        if self.is_sent() || self.terms().version == Version::Http10 {
+        let Terms { version, dialect, .. } = self.terms();
+        if self.is_sent() || version == Version::Http10 || dialect != Dialect::Http {
             return Ok(());
         }
         let gone = self.gone;

@@ -14,6 +14,7 @@ pub const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
 /// The keys that are set for each request, and the constants among their values.
 pub struct Keys {
     pub method: Py<PyString>,
+    pub script: Py<PyString>,
     pub path: Py<PyString>,
     pub query: Py<PyString>,
     pub raw_uri: Py<PyString>,
@@ -38,6 +39,7 @@ impl Keys {
         let key = |name| text::key(py, name);
         Ok(Self {
             method: key("REQUEST_METHOD")?,
+            script: key("SCRIPT_NAME")?,
             path: key("PATH_INFO")?,
             query: key("QUERY_STRING")?,
             raw_uri: key("RAW_URI")?,

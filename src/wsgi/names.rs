@@ -19,6 +19,30 @@ const NAME_MAX: usize = 64;
 /// Longest value that is kept, in bytes; longer ones (cookies) differ between clients.
 const VALUE_MAX: usize = 256;
 
+/// Variables of gateways that applications look up by literal, likewise.
+const VARIABLES: [&str; 20] = [
+    "AUTH_TYPE",
+    "CONTEXT_PREFIX",
+    "DOCUMENT_ROOT",
+    "DOCUMENT_URI",
+    "GATEWAY_INTERFACE",
+    "HTTPS",
+    "PATH_TRANSLATED",
+    "REDIRECT_STATUS",
+    "REMOTE_HOST",
+    "REMOTE_USER",
+    "REQUEST_SCHEME",
+    "SCGI",
+    "SCRIPT_FILENAME",
+    "SERVER_ADDR",
+    "SERVER_ADMIN",
+    "SERVER_NAME",
+    "SERVER_PORT",
+    "SERVER_PROTOCOL",
+    "SERVER_SIGNATURE",
+    "SERVER_SOFTWARE",
+];
+
 /// Keys that applications look up by literal: interned, so that the comparison is one of pointers. Only these, because an
 /// interned string may live for ever and the names are chosen by clients.
 const KNOWN: [&str; 30] = [
@@ -113,12 +137,14 @@ pub struct NameEntry {
 }
 
 impl NameEntry {
-    fn fill(&mut self, py: Python<'_>, name: &[u8], known: &[Py<PyString>]) -> PyResult<()> {
-        let meaning = Meaning::of(name);
+    fn fill(&mut self, py: Python<'_>, name: &[u8], kind: NameKind, known: &[Py<PyString>]) -> PyResult<()> {
+        let (meaning, bytes) = match kind {
+            NameKind::Fields => (Meaning::of(name), environ_key(name)),
+            NameKind::Variables => (Meaning::Plain, name.to_vec()),
+        };
         let key = if meaning == Meaning::Dropped {
             None
         } else {
-            let bytes = environ_key(name);
             let known = known.iter().find(|key| text::to_latin1(key.bind_borrowed(py)) == Some(&bytes[..]));
             Some(match known {
                 Some(key) => key.clone_ref(py),
@@ -167,8 +193,18 @@ impl NameEntry {
     }
 }
 
+/// What the names of a table are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NameKind {
+    /// Names of header fields.
+    Fields,
+    /// Names of variables, which are keys as they are.
+    Variables,
+}
+
 /// The table.
 pub struct NameTable {
+    kind: NameKind,
     slots: Box<[NameEntry]>,
     /// For names that are too long to be kept.
     long: NameEntry,
@@ -176,16 +212,25 @@ pub struct NameTable {
 }
 
 impl NameTable {
-    /// An empty table.
-    pub fn new(py: Python<'_>) -> PyResult<Self> {
-        let known = KNOWN.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?;
-        Ok(Self { slots: (0..SLOTS).map(|_| NameEntry::default()).collect(), long: NameEntry::default(), known })
+    /// An empty table of names of header fields.
+    pub fn of_fields(py: Python<'_>) -> PyResult<Self> {
+        Self::new(py, NameKind::Fields, &KNOWN)
+    }
+
+    /// An empty table of names of variables.
+    pub fn of_variables(py: Python<'_>) -> PyResult<Self> {
+        Self::new(py, NameKind::Variables, &VARIABLES)
+    }
+
+    fn new(py: Python<'_>, kind: NameKind, known: &[&str]) -> PyResult<Self> {
+        let known = known.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?;
+        Ok(Self { kind, slots: (0..SLOTS).map(|_| NameEntry::default()).collect(), long: NameEntry::default(), known })
     }
 
     /// The slot of a name, filled for it.
     pub fn slot(&mut self, py: Python<'_>, name: &[u8]) -> PyResult<&mut NameEntry> {
         if name.len() > NAME_MAX {
-            self.long.fill(py, name, &self.known)?;
+            self.long.fill(py, name, self.kind, &self.known)?;
             return Ok(&mut self.long);
         }
         let first = index(name);
@@ -193,7 +238,7 @@ impl NameTable {
         let found = if self.slots[first].name == name || self.slots[first].name.is_empty() { first } else { second };
         let slot = &mut self.slots[found];
         if slot.name != name {
-            slot.fill(py, name, &self.known)?;
+            slot.fill(py, name, self.kind, &self.known)?;
         }
         Ok(slot)
     }

@@ -10,7 +10,7 @@ use super::keys::Keys;
 use super::text;
 use crate::http::hash::mix_bytes;
 use crate::http::head::Head;
-use crate::http::target::{Form, Target, percent_decode};
+use crate::http::target::{Form, Target, below, percent_decode};
 
 /// Targets that are kept, by slot; a power of two, so that the top bits of a hash are the index.
 const SLOTS: usize = 64;
@@ -56,7 +56,7 @@ impl Uri {
         })
     }
 
-    fn new(py: Python<'_>, head: &Head, bytes: &[u8], serial: u64) -> PyResult<Self> {
+    fn new(py: Python<'_>, head: &Head, bytes: &[u8], root: &[u8], serial: u64) -> PyResult<Self> {
         let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
         let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
@@ -69,7 +69,8 @@ impl Uri {
         let mut path = Vec::new();
         path.try_reserve_exact(target.len()).map_err(|_| PyMemoryError::new_err(()))?;
         percent_decode(parts.path(bytes), &mut path);
-        let path = if path == target { uri.clone().unbind() } else { string(&path)? };
+        let path = below(&path, root);
+        let path = if path == target { uri.clone().unbind() } else { string(path)? };
         let query = string(parts.query.of(bytes))?;
         let host = match parts.form {
             Form::Absolute => Some(string(parts.authority.of(bytes))?),
@@ -100,6 +101,8 @@ impl Uri {
 
 /// The targets of one thread.
 pub struct Targets {
+    /// `--root-path`.
+    root_path: Vec<u8>,
     root: Uri,
     slots: Box<[Option<Uri>]>,
     /// The latest one that was too long to be kept.
@@ -110,8 +113,9 @@ pub struct Targets {
 
 impl Targets {
     /// No targets but `/`.
-    pub fn new(py: Python<'_>) -> PyResult<Self> {
-        Ok(Self { root: Uri::root(py)?, slots: (0..SLOTS).map(|_| None).collect(), long: None, serial: Uri::ROOT })
+    pub fn new(py: Python<'_>, root_path: &[u8]) -> PyResult<Self> {
+        let root_path = root_path.to_vec();
+        Ok(Self { root_path, root: Uri::root(py)?, slots: (0..SLOTS).map(|_| None).collect(), long: None, serial: Uri::ROOT })
     }
 
     /// The strings of a request's target.
@@ -123,7 +127,7 @@ impl Targets {
         let slot = if target.len() > LONGEST { &mut self.long } else { &mut self.slots[index(target)] };
         if slot.as_ref().is_none_or(|uri| uri.target != target || uri.by_method) {
             self.serial += 1;
-            *slot = Some(Uri::new(py, head, bytes, self.serial)?);
+            *slot = Some(Uri::new(py, head, bytes, &self.root_path, self.serial)?);
         }
         Ok(slot.as_ref().expect("it was just filled"))
     }

@@ -98,15 +98,51 @@ def sleep(environ, query):
     return text(b"slept\n")
 
 
+def redirect(environ, query):
+    return "302 Found", [("Location", "/elsewhere?a=%2F"), ("Content-Length", "0")], []
+
+
+def failing(environ, query):
+    raise RuntimeError("this was to happen")
+
+
+def broken(environ, query):
+    """Fails in the middle of its body; `length=1` has announced twice as much as there is."""
+    fields = [("Content-Type", "text/plain")]
+    if number(query, "length"):
+        fields.append(("Content-Length", str(2 * BLOCK)))
+    return "200 OK", fields, break_off()
+
+
+def break_off():
+    yield bytes(BLOCK)
+    raise RuntimeError("this was to happen")
+
+
+def drip(environ, query):
+    """`n` blocks of one byte, with pauses."""
+    return "200 OK", [("Content-Type", "text/plain"), ("X-Accel-Buffering", "no")], drops(number(query, "n", 3))
+
+
+def drops(count):
+    for _ in range(count):
+        yield b"."
+        time.sleep(0.2)
+
+
 ROUTES = {
     "/": hello,
     "/big": big,
+    "/broken": broken,
     "/digest": digest,
+    "/drip": drip,
     "/echo": echo,
+    "/failing": failing,
     "/no-content": no_content,
     "/no-length": no_length,
     "/not-modified": not_modified,
     "/partly": partly,
+    "/redirect": redirect,
     "/sleep": sleep,
     "/unread": unread,
 }

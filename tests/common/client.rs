@@ -23,11 +23,14 @@ pub enum Address {
 }
 
 impl Address {
-    /// Parses an address of the ready line: `http://127.0.0.1:8000` or `unix:/run/x.sock`.
+    /// Parses an address of the ready line: `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi:127.0.0.1:4000` or
+    /// `scgi:unix:/run/x.sock`.
     pub fn parse(text: &str) -> Option<Self> {
-        match text.strip_prefix("unix:") {
-            Some(path) => Some(Self::Unix(PathBuf::from(path))),
-            None => text.strip_prefix("http://")?.parse().ok().map(Self::Tcp),
+        let gateway = ["scgi:", "uwsgi:", "fastcgi:", "ajp:"].iter().find_map(|prefix| text.strip_prefix(prefix));
+        match (gateway.unwrap_or(text).strip_prefix("unix:"), gateway) {
+            (Some(path), _) => Some(Self::Unix(PathBuf::from(path))),
+            (None, Some(address)) => address.parse().ok().map(Self::Tcp),
+            (None, None) => text.strip_prefix("http://")?.parse().ok().map(Self::Tcp),
         }
     }
 

@@ -47,7 +47,7 @@ impl Worker {
     /// The same; each of its steps may take as long as `patience`.
     pub fn start_within(patience: Duration, app: impl App + Send + 'static, change: impl FnOnce(&mut Settings)) -> Self {
         let mut settings =
-            Settings { binds: vec![Bind::http(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 0 })], ..Settings::default() };
+            Settings { binds: vec![Bind::plain(Endpoint::Tcp { host: "127.0.0.1".to_owned(), port: 0 })], ..Settings::default() };
         change(&mut settings);
         let listeners = bind::bind_all(&settings).unwrap();
         let address = listeners[0].address().clone();

@@ -81,8 +81,10 @@ pub static SETTINGS: &[Setting] = &[
     option("max_requests", "max-requests"),
     option("max_requests_jitter", "max-requests-jitter"),
     option("print_config", "print-config"),
+    option("protocol", "protocol"),
     option("proxy_protocol", "proxy-protocol"),
     option("pythonpath", "pythonpath"),
+    option("root_path", "root-path"),
     option("threads", "threads"),
     option("timeout", "timeout"),
     option("umask", "umask"),
@@ -103,6 +105,7 @@ pub static SETTINGS: &[Setting] = &[
     option("proxy_allow_ips", "proxy-allow-from"),
     option("raw_env", "env"),
     option("syslog", "log-syslog"),
+    option("uwsgi_allow_ips", "gateway-allow-from"),
     option("wsgi_app", "app"),
     // Accepted.
     Setting {
@@ -170,7 +173,6 @@ pub static SETTINGS: &[Setting] = &[
     valued("asgi_lifespan", &["asgi-lifespan"], "auto", NO_GREENLETS),
     valued("asgi_disconnect_grace_period", &["asgi-disconnect-grace-period"], "3", NO_GREENLETS),
     valued("websocket_max_message_size", &["websocket-max-message-size"], "16777216", NO_GREENLETS),
-    valued("uwsgi_allow_ips", &["uwsgi-allow-from"], "127.0.0.1,::1", Treatment::Told("belongs to --protocol uwsgi")),
     valued(
         "syslog_prefix",
         &["log-syslog-prefix"],
@@ -235,20 +237,6 @@ pub static SETTINGS: &[Setting] = &[
     valued("statsd_prefix", &["statsd-prefix"], "", STATSD),
     valued("dogstatsd_tags", &["dogstatsd-tags"], "", STATSD),
     switch("enable_backlog_metric", &["enable-backlog-metric"], STATSD),
-    valued(
-        "root_path",
-        &["root-path"],
-        "",
-        Treatment::Refused(
-            "SCRIPT_NAME is always empty here; let the application know its prefix, as FORCE_SCRIPT_NAME of Django or ProxyFix(x_prefix=1) of Werkzeug do",
-        ),
-    ),
-    valued(
-        "protocol",
-        &["protocol"],
-        "http",
-        Treatment::Refused("requests are taken as HTTP only; in nginx write proxy_pass http://ADDRESS instead of uwsgi_pass"),
-    ),
     valued("paste", &["paste", "paster"], "", PASTE),
     valued("raw_paste_global_conf", &["paste-global"], "", PASTE),
     valued("certfile", &["certfile"], "", TLS),

@@ -1,5 +1,5 @@
-//! From a file of uWSGI to options. It is read for `tapster migrate` only: uWSGI's protocol and most of its parts have no
-//! counterpart, so a file is translated once and not served as it is.
+//! From a file of uWSGI to options. It is read for `tapster migrate` only: most of uWSGI's parts have no counterpart, so a file is
+//! translated once and not served as it is.
 
 mod ini;
 mod table;
@@ -54,7 +54,6 @@ pub fn translate(text: &str, path: &Path, named: &Path, world: &World<'_>) -> Tr
     for (name, value) in whole.defaults() {
         translation.give(name, value, Origin::Default);
     }
-    translation.nginx.extend(whole.nginx());
     translation
 }
 
@@ -101,7 +100,7 @@ mod tests {
                 ("app", "shop.wsgi:app".into()),
                 ("workers", "5".into()),
                 ("threads", "2".into()),
-                ("bind", "unix:/srv/shop.sock".into()),
+                ("bind", "uwsgi:unix:/srv/shop.sock".into()),
                 ("umask", "006".into()),
                 ("user", "www-data".into()),
                 ("timeout", "60".into()),
@@ -118,7 +117,7 @@ mod tests {
         assert_eq!(translation.lost, [] as [&str; 0]);
         assert_eq!(translation.moot.len(), 4, "{:?}", translation.moot);
         let nginx = translation.nginx.join("\n");
-        for part in ["location /static {", "alias /srv/static;", "proxy_pass http://unix:/srv/shop.sock;"] {
+        for part in ["location /static {", "alias /srv/static;"] {
             assert!(nginx.contains(part), "{nginx}");
         }
     }

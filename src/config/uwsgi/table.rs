@@ -1,6 +1,7 @@
 //! What becomes of uWSGI's options: the sixty that are most common in public files, and some beside them.
 
 use super::ini::Line;
+use crate::protocol::Protocol;
 
 /// What becomes of one line.
 pub(super) enum Counterpart {
@@ -30,8 +31,9 @@ impl<'a> Whole<'a> {
         self.lines.iter().rev().find(|line| keys.contains(&line.key.as_str())).map(|line| line.value.as_str())
     }
 
-    fn speaks_http(&self) -> bool {
-        self.value(&["protocol", "socket-protocol"]) == Some("http")
+    /// What is spoken at `socket`; `None`: nothing that is spoken here.
+    fn protocol(&self) -> Option<Protocol> {
+        self.value(&["protocol", "socket-protocol"]).map_or(Some(Protocol::Uwsgi), Protocol::named)
     }
 
     /// Options whose defaults are others than uWSGI's.
@@ -48,30 +50,6 @@ impl<'a> Whole<'a> {
         }
         defaults
     }
-
-    /// The lines that take the place of `uwsgi_pass`.
-    pub(super) fn nginx(&self) -> Vec<String> {
-        let Some(socket) = self.value(&["socket", "uwsgi-socket", "s"]).filter(|_| !self.speaks_http()) else {
-            return Vec::new();
-        };
-        let upstream = match address(socket) {
-            text if text.starts_with("unix:") => format!("http://{text}"),
-            text => format!("http://{}", text.strip_prefix(':').map_or(text.clone(), |port| format!("127.0.0.1:{port}"))),
-        };
-        let lines = [
-            "# instead of include uwsgi_params and uwsgi_pass:",
-            "location / {",
-            &format!("    proxy_pass {upstream};"),
-            "    proxy_http_version 1.1;",
-            "    proxy_set_header Connection \"\";",
-            "    proxy_set_header Host $http_host;",
-            "    proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;",
-            "    proxy_set_header X-Forwarded-Proto $scheme;",
-            "    proxy_request_buffering off;",
-            "}",
-        ];
-        lines.map(str::to_owned).to_vec()
-    }
 }
 
 pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
@@ -86,9 +64,15 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
     match line.key.as_str() {
         "processes" | "workers" | "p" => one("workers"),
         "threads" => one("threads"),
-        "socket" | "uwsgi-socket" | "s" | "http" | "http-socket" | "hs" => Options(vec![("bind", address(&value))]),
-        "protocol" | "socket-protocol" if value == "http" => Moot("requests are HTTP"),
-        "protocol" | "socket-protocol" => lost("only HTTP is spoken"),
+        "socket" | "s" => match whole.protocol() {
+            Some(protocol) => Options(vec![("bind", format!("{}:{}", protocol.name(), address(&value)))]),
+            None => lost("its protocol is not spoken"),
+        },
+        "uwsgi-socket" => Options(vec![("bind", format!("uwsgi:{}", address(&value)))]),
+        "scgi-socket" => Options(vec![("bind", format!("scgi:{}", address(&value)))]),
+        "http" | "http-socket" | "hs" => Options(vec![("bind", format!("http:{}", address(&value)))]),
+        "protocol" | "socket-protocol" if whole.protocol().is_some() => Moot("stands in front of the address"),
+        "protocol" | "socket-protocol" => lost("is not spoken"),
         "module" | "wsgi" | "w" | "wsgi-file" | "file" => Options(vec![("app", app(&value, whole))]),
         "callable" if whole.value(&["module", "wsgi", "w", "wsgi-file", "file"]).is_some() => Options(vec![]),
         "callable" => lost("belongs to a module, which the file does not name"),
@@ -177,9 +161,9 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         "check-static" | "static-index" | "static-expires" | "static-cache-paths" | "static-gzip" | "static-gzip-all" => {
             lost("static files are for nginx")
         }
-        "mount" | "manage-script-name" => {
-            lost("SCRIPT_NAME is always empty; mount applications by DispatcherMiddleware of Werkzeug, or run a server for each")
-        }
+        "mount" | "manage-script-name" => lost(
+            "write root_path = \"/PATH\" for one application; for several use DispatcherMiddleware of Werkzeug, or run a server for each",
+        ),
         "touch-reload" | "touch-chain-reload" | "py-autoreload" | "py-auto-reload" | "touch-workers-reload" => {
             lost("files are not watched; send HUP when they have changed")
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::master::event::{Life, SlotIndex};
 use crate::master::memory;
 use crate::master::table::Child;
-use crate::net::listener::{Address, Listener};
+use crate::net::listener::Listener;
 use crate::scoreboard::{Call, InFlight, WAIT_BOUNDS_MS};
 use crate::status::metrics::BOUNDS_S;
 use crate::status::{
@@ -161,14 +161,7 @@ impl Server {
 }
 
 fn listener(listener: &Listener) -> ListenerFigures {
-    let address = match listener.address() {
-        Address::Tcp(address) => address.to_string(),
-        address @ Address::Unix(_) => address.to_string(),
-    };
-    let protocol = match listener.protocol().prefix().trim_end_matches([':', '/']) {
-        "" => "http".to_owned(),
-        name => name.to_owned(),
-    };
+    let (address, protocol) = (listener.address().to_string(), listener.protocol().name().to_owned());
     ListenerFigures { address, protocol, backlog: None, backlog_limit: None }
 }
 

@@ -33,7 +33,7 @@ impl Server {
                 continue;
             }
             self.mended = Some(Instant::now());
-            let address = self.listeners[index].address().clone();
+            let address = self.listeners[index].place();
             let event = match mend::mend(self.listeners.remove(index), &settings, owner) {
                 Ok(Mended::Again(listener)) => {
                     self.listeners.insert(index, listener);
@@ -67,7 +67,7 @@ impl Server {
     pub(super) fn stop_listening(&mut self) {
         for listener in &self.listeners {
             if let Err(error) = listener.hold_off() {
-                self.log().debug(format_args!("{} takes connections to the end: {error}", listener.address()));
+                self.log().debug(format_args!("{} takes connections to the end: {error}", listener.place()));
             }
         }
         self.listeners.clear();

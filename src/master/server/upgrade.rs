@@ -62,7 +62,7 @@ impl Server {
     fn exec(&mut self) -> io::Result<std::convert::Infallible> {
         // Since the trial a worker may have ended one.
         for listener in &self.listeners {
-            bind::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.address())))?;
+            bind::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.place())))?;
         }
         let blocked = Blocked::all()?;
         // What was caught and not yet looked at would be forgotten with this program's memory.

@@ -64,7 +64,7 @@ impl Server {
 
     /// Where the server listens, for people.
     fn addresses(&self) -> String {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.address().to_string()).collect();
+        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.place().to_string()).collect();
         addresses.join(", ")
     }
 

@@ -27,7 +27,7 @@ impl Doors {
         let mut doors = Vec::new();
         for endpoint in &settings.status_binds {
             let door = listen(endpoint, settings.umask).map_err(|why| format!("--status-bind: {why}"))?;
-            log.info(format_args!("status and metrics on {}", door.address()));
+            log.info(format_args!("status and metrics on {}", door.place()));
             doors.push(Door::new(door, false));
         }
         match &settings.control_socket {
@@ -56,7 +56,7 @@ pub fn adopt(number: i32, own: bool, file: Option<FileMark>, control: bool) -> R
 }
 
 fn listen(endpoint: &Endpoint, mask: Option<u32>) -> Result<Listener, String> {
-    let mut bound = bind::bind_all(&settings_of(vec![Bind::http(endpoint.clone())], mask)).map_err(|error| error.to_string())?;
+    let mut bound = bind::bind_all(&settings_of(vec![Bind::plain(endpoint.clone())], mask)).map_err(|error| error.to_string())?;
     bound.pop().ok_or_else(|| format!("cannot listen on {endpoint}"))
 }
 

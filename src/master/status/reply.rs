@@ -127,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_answer_is_for_nobody_else_and_not_to_be_kept() {
-        let terms = Terms { version: Version::Http11, head_only: false, persistent: true };
+        let terms = Terms { version: Version::Http11, head_only: false, persistent: true, ..Terms::default() };
         let (text, persistent) = rendered(&DoorReply::failed(404, "nothing here", None), terms);
         assert_eq!(
             text,
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     fn head_gets_the_head_and_a_wrong_method_the_right_ones() {
         let refusal = DoorRefusal { status: 405, why: "no".into(), allow: Some("GET, HEAD") };
-        let terms = Terms { version: Version::Http10, head_only: true, persistent: false };
+        let terms = Terms { version: Version::Http10, head_only: true, persistent: false, ..Terms::default() };
         let (text, persistent) = rendered(&DoorReply::refusal(&refusal), terms);
         assert!(text.contains("\r\nAllow: GET, HEAD\r\n") && text.ends_with("\r\nConnection: close\r\n\r\n"), "{text}");
         assert!(!persistent);

@@ -21,7 +21,7 @@ impl House {
     fn new(control: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("door");
-        let binds = vec![Bind::http(Endpoint::Unix(path.clone()))];
+        let binds = vec![Bind::plain(Endpoint::Unix(path.clone()))];
         let listener = bind_all(&Settings { binds, ..Settings::default() }).unwrap().remove(0);
         Self { doors: Doors::new(vec![Door::new(listener, control)]), path, now: Instant::now(), _dir: dir }
     }

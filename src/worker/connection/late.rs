@@ -45,7 +45,7 @@ impl Connection {
             }
         };
         ctx.record(Record {
-            peer: self.link.peer.addr.as_bytes(),
+            peer: &call.client,
             head: recorded.as_ref().map(|(head, bytes)| HeadView { head, bytes }),
             status: TIMED_OUT,
             sent,

@@ -48,6 +48,9 @@ impl Connection {
     /// Answers a bad request and closes: nothing after it can be trusted.
     pub(super) fn refuse(&mut self, error: Error, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
+        if matches!(error, Error::Malformed(_)) {
+            ctx.gateways.note_malformed(&self.link.peer, error, ctx.clock.ms(), &ctx.log);
+        }
         self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 

@@ -19,7 +19,7 @@ use crate::worker::work::{Completion, Served, Work};
 
 /// The facts about a request for the flight recorder.
 pub(in crate::worker) fn facts<'a>(head: HeadView<'a>, peer: &'a Peer) -> RequestFacts<'a> {
-    RequestFacts { line: head.line(), client: peer.addr.as_bytes(), id: head.request_id() }
+    RequestFacts { line: head.line(), client: head.client().unwrap_or(peer.addr.as_bytes()), id: head.request_id() }
 }
 
 impl ThreadCtx {

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use crate::net::stream::PeerAddr;
+use crate::protocol::Protocol;
 use crate::worker::accept::Accepted;
 use crate::worker::app::Peer;
 use crate::worker::connection::{CloseReason, Connection, Next, Token};
@@ -34,10 +35,21 @@ impl EventLoop {
     #[inline]
     pub(super) fn welcome(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
         // Apart, so that the ordinary way is compiled as if there were no other.
-        match &ctx.gate {
-            None => Some(self.insert(accepted, ctx)),
-            Some(gate) => self.admit_by(gate, accepted, ctx),
+        match (&ctx.gate, accepted.protocol) {
+            (None, Protocol::Http) => Some(self.insert(accepted, ctx)),
+            (Some(gate), Protocol::Http) => self.admit_by(gate, accepted, ctx),
+            (_, Protocol::Scgi | Protocol::Uwsgi) => self.admit_gateway(accepted, ctx),
         }
+    }
+
+    /// A gateway names the client with each request: no preface of the PROXY protocol precedes them.
+    #[inline(never)]
+    fn admit_gateway(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
+        if ctx.gateways.admits(&accepted.peer) {
+            return Some(self.insert(accepted, ctx));
+        }
+        ctx.gateways.note_stranger(&self.peer(accepted.peer), ctx.clock.ms(), &ctx.log);
+        None
     }
 
     #[cold]
@@ -79,7 +91,7 @@ impl EventLoop {
         token
     }
 
-    fn peer(&self, peer: PeerAddr) -> Peer {
+    pub(super) fn peer(&self, peer: PeerAddr) -> Peer {
         let (addr, port) = peer.text();
         Peer { addr, port, trusted: trust::is_trusted(&self.trusted, &peer) }
     }

@@ -105,6 +105,7 @@ impl EventLoop {
         if let Some(gate) = &ctx.gate {
             gate.tell_rest(now, &ctx.log);
         }
+        ctx.gateways.tell_rest(now, &ctx.log);
         ctx.memory.tell_rest(now, &ctx.log);
         ctx.bodies.disk.tell_rest(now, &ctx.log);
         self.handoff.tell_rest(now, &ctx.log);

@@ -68,13 +68,45 @@ pub(super) const ROWS: &[Opt] = &[
         kind: ValueKind::List,
         default: Some("127.0.0.1:8000"),
         help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
-               port is 8000 when there is none; port 0 lets the kernel choose. Repeatable.",
+               port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in \
+               scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable.",
         section: Section::Sockets,
         foreign: Some("PORT"),
         foreign_before: "0.0.0.0:",
         separator: Some(','),
         clear: |s| s.binds.clear(),
         set: Some(|s, v| Bind::parse(v).map(|bind| s.binds.push(bind))),
+        ..ROW
+    },
+    Opt {
+        name: "protocol",
+        value: "NAME",
+        default: Some("http"),
+        help: "What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: scgi or uwsgi.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::protocol(v).map(|protocol| s.protocol = protocol)),
+        fixed: Some(|new, old| keep(&mut new.protocol, &old.protocol)),
+        ..ROW
+    },
+    Opt {
+        name: "gateway-allow-from",
+        aliases: &["uwsgi-allow-from"],
+        value: "LIST",
+        default: Some("127.0.0.1,::1"),
+        help: "Front servers that may connect where another protocol than HTTP is spoken, and are believed all that they say of the \
+               client: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may.",
+        section: Section::Sockets,
+        set: Some(|s, v| Trusted::parse(v).map(|trusted| s.gateway_allow_from = trusted)),
+        ..ROW
+    },
+    Opt {
+        name: "root-path",
+        value: "PATH",
+        help: "Where the application is mounted, such as /shop: SCRIPT_NAME of every request. PATH_INFO is the rest of a path that \
+               begins with it, and the whole of one whose root the server in front has cut off.",
+        section: Section::Application,
+        foreign: Some("SCRIPT_NAME"),
+        set: Some(|s, v| value::root_path(v).map(|path| s.root_path = path)),
         ..ROW
     },
     Opt {

@@ -99,6 +99,9 @@ impl EventLoop {
             // Without a gate nobody is asked for a preface.
             Some(_) | None => None,
         };
+        if protocol.is_gateway() && !ctx.gateways.admits(&peer) {
+            return ctx.gateways.note_stranger(&self.peer(peer), ctx.clock.ms(), &ctx.log);
+        }
         let token = self.insert(Accepted { stream, peer, listener, protocol }, ctx);
         let hurry = self.is_draining() && message.kind != HandoffKind::Request;
         let connection = &mut self.connections[token.key()];

@@ -1,0 +1,447 @@
+//! SCGI and uwsgi: by hand, and behind real web servers with the configurations of the manual page.
+
+mod common;
+#[path = "gateways/front.rs"]
+mod front;
+#[path = "gateways/wire.rs"]
+mod wire;
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use common::client::{Address, Client, Response};
+use common::server::{Running, Server};
+use common::{SOON, wait_for};
+use front::Front;
+use wire::{scgi, uwsgi, with};
+
+/// Requests on end through one front.
+const REQUESTS: usize = 100;
+
+/// A large answer and a large upload, in bytes.
+const LARGE: usize = 20_000_000;
+
+/// Makes the head of a request.
+type Encode = fn(&[(&str, &str)]) -> Vec<u8>;
+
+/// The protocols, and how their heads are made.
+const PROTOCOLS: [(&str, Encode); 2] = [("scgi", scgi), ("uwsgi", uwsgi)];
+
+/// A server that speaks this protocol over TCP and a unix socket.
+fn server(protocol: &str) -> Server {
+    Server::new("probe").binds([format!("{protocol}:127.0.0.1:0"), format!("{protocol}:unix:{{temp}}/s")])
+}
+
+/// The whole answer on this connection as a response of HTTP.
+#[track_caller]
+fn answer(mut client: Client) -> Response {
+    parse(&client.rest())
+}
+
+#[track_caller]
+fn parse(bytes: &[u8]) -> Response {
+    let end =
+        common::client::find(bytes, b"\r\n\r\n").unwrap_or_else(|| panic!("no head: {:?}", bytes.escape_ascii().to_string()));
+    let head: String = bytes[..end].iter().map(|byte| char::from(*byte)).collect();
+    let (first, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
+    let status =
+        first.strip_prefix("Status: ").or(first.strip_prefix("HTTP/1.1 ")).unwrap_or_else(|| panic!("no status: {first}"));
+    let (code, reason) = status.split_once(' ').unwrap_or((status, ""));
+    Response {
+        version: "HTTP/1.1".into(),
+        status: code.parse().expect("a status is a number"),
+        reason: reason.into(),
+        fields: fields.split("\r\n").filter_map(|line| line.split_once(": ")).map(|(n, v)| (n.into(), v.into())).collect(),
+        body: bytes[end + 4..].to_vec(),
+        complete: true,
+    }
+}
+
+#[track_caller]
+fn ask(address: &Address, request: &[u8]) -> Response {
+    let mut client = Client::connect(address);
+    client.send(request);
+    answer(client)
+}
+
+#[test]
+fn a_request_is_served_whole_byte_by_byte_and_with_trailing_bytes() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol).start();
+        for address in server.addresses() {
+            let head = encode(&with(&[("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/echo"), ("CONTENT_LENGTH", "5")]));
+            let request = [&head[..], b"hello"].concat();
+            let whole = ask(address, &request);
+            assert_eq!((whole.status, whole.text().as_str()), (200, "hello"), "{protocol}");
+            assert_eq!(whole.field("date"), None, "the front has its own");
+            let mut slow = Client::connect(address);
+            for byte in &request {
+                slow.send([*byte]);
+                std::thread::sleep(Duration::from_micros(200));
+            }
+            assert_eq!(answer(slow), whole);
+            for cut in [1, 3, head.len() - 1, head.len(), head.len() + 1, request.len() - 1] {
+                let mut client = Client::connect(address);
+                client.send(&request[..cut]);
+                std::thread::sleep(Duration::from_millis(2));
+                client.send(&request[cut..]);
+                assert_eq!(answer(client), whole, "{protocol} cut at {cut}");
+            }
+            assert_eq!(ask(address, &[&request[..], b"trailing bytes", &request].concat()), whole);
+            let mut half = Client::connect(address);
+            half.send(&request);
+            half.finish_sending();
+            assert_eq!(answer(half), whole, "a front that sends nothing more still reads");
+        }
+        server.stop();
+    }
+}
+
+#[test]
+fn the_application_and_both_logs_see_what_the_front_says() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol);
+        let path = server.temp().join("access").display().to_string();
+        let format = "%(h)s|%(r)s|%(s)s|%({x-request-id}i)s|%({content-type}o)s|%(a)s|%({REMOTE_USER}e)s";
+        let server = server.options(["--access-logfile", &path, "--access-logformat", format]).start();
+        let seen = ask(
+            server.address(),
+            &encode(&with(&[
+                ("REQUEST_URI", "/caf%C3%A9/x?a=%2F"),
+                ("SCRIPT_NAME", "/caf\u{e9}"),
+                ("PATH_INFO", "/x"),
+                ("QUERY_STRING", "a=%2F"),
+                ("HTTP_X_REQUEST_ID", "id-1"),
+                ("HTTP_USER_AGENT", "hand"),
+                ("HTTP_COOKIE", "a=1"),
+                ("HTTP_COOKIE", "b=2"),
+                ("HTTP_X_A", "1"),
+                ("HTTP_X_A", "2"),
+                ("HTTP_PROXY", "http://evil"),
+                ("HTTP_X_FORWARDED_PROTO", "http"),
+                ("HTTPS", "on"),
+                ("REMOTE_PORT", "4711"),
+                ("REMOTE_USER", "ann"),
+                ("SERVER_NAME", "front:8080"),
+                ("SERVER_PORT", "8080"),
+                ("SERVER_PROTOCOL", "HTTP/2.0"),
+                ("wsgi.url_scheme", "evil"),
+                ("wsgi.multithread", ""),
+                ("UWSGI_FILE", "/evil"),
+            ])),
+        );
+        let seen = seen.json();
+        for (name, value) in [
+            ("REQUEST_METHOD", "GET"),
+            ("SCRIPT_NAME", "/caf\u{c3}\u{a9}"),
+            ("PATH_INFO", "/x"),
+            ("QUERY_STRING", "a=%2F"),
+            ("REQUEST_URI", "/caf%C3%A9/x?a=%2F"),
+            ("RAW_URI", "/caf%C3%A9/x?a=%2F"),
+            ("HTTP_COOKIE", "a=1; b=2"),
+            ("HTTP_X_A", "1,2"),
+            ("HTTP_X_FORWARDED_PROTO", "http"),
+            ("HTTPS", "on"),
+            ("wsgi.url_scheme", "https"),
+            ("REMOTE_ADDR", "192.0.2.7"),
+            ("REMOTE_PORT", "4711"),
+            ("REMOTE_USER", "ann"),
+            ("SERVER_NAME", "front"),
+            ("SERVER_PORT", "8080"),
+            ("SERVER_PROTOCOL", "HTTP/2.0"),
+        ] {
+            assert_eq!(seen[name], value, "{protocol}: {name}: {seen}");
+        }
+        for name in ["HTTP_PROXY", "UWSGI_FILE", "HTTP_CONTENT_LENGTH"] {
+            assert_eq!(seen[name], Value::Null, "{protocol}: {name}");
+        }
+        assert_eq!(seen["flags"]["wsgi.multithread"], false);
+        let line = wait_for("a line of the access log", SOON, || {
+            std::fs::read_to_string(&path).ok().filter(|line| line.ends_with('\n'))
+        });
+        assert_eq!(line, "192.0.2.7|GET /caf%C3%A9/x?a=%2F HTTP/2.0|200|id-1|application/json|hand|ann\n", "{protocol}");
+        server.stop();
+    }
+}
+
+#[test]
+fn answers_have_the_shape_of_their_protocol() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol).expect_error("this was to happen").expect_error("this was to happen").start();
+        let first = if protocol == "uwsgi" { "HTTP/1.1 " } else { "Status: " };
+        let raw = |method: &str, uri: &str| {
+            let mut client = server.connect();
+            client.send(encode(&with(&[("REQUEST_METHOD", method), ("REQUEST_URI", uri)])));
+            let bytes = client.rest();
+            assert!(bytes.starts_with(first.as_bytes()), "{protocol}: {:?}", bytes.escape_ascii().to_string());
+            parse(&bytes)
+        };
+        let hello = raw("GET", "/");
+        assert_eq!((hello.reason.as_str(), hello.field("content-length"), hello.text().as_str()), ("OK", Some("6"), "hello\n"));
+        for name in ["connection", "transfer-encoding", "date", "server"] {
+            assert_eq!(hello.field(name), None);
+        }
+        let head = raw("HEAD", "/");
+        assert_eq!((head.field("content-length"), head.body.len()), (Some("6"), 0));
+        assert_eq!(raw("HEAD", "/no-length").body.len(), 0);
+        let streamed = raw("GET", "/no-length");
+        assert_eq!((streamed.field("transfer-encoding"), streamed.text().as_str()), (None, "one two three"));
+        assert_eq!((raw("GET", "/no-content").status, raw("GET", "/not-modified").status), (204, 304));
+        assert_eq!(raw("GET", "/big?n=300000").body.len(), 300_000);
+        assert_eq!(raw("GET", "/redirect").field("location"), Some("/elsewhere?a=%2F"));
+        let failed = raw("GET", "/failing");
+        assert_eq!((failed.status, failed.field("connection")), (500, None));
+        let mut broken = server.connect();
+        broken.send(encode(&with(&[("REQUEST_URI", "/broken")])));
+        let end = loop {
+            match broken.fill() {
+                Ok(1..) => {}
+                end => break end,
+            }
+        };
+        assert!(end.is_err(), "{protocol}: a broken answer ends with a reset: {end:?}");
+        server.stop();
+    }
+}
+
+#[test]
+fn what_is_malformed_is_refused_and_logged_once() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol).start();
+        let mut cases = vec![
+            encode(&[("SCGI", "1"), ("CONTENT_LENGTH", "0")]),
+            encode(&with(&[("REQUEST_METHOD", "G T")])),
+            encode(&with(&[("CONTENT_LENGTH", "+5")])),
+            encode(&with(&[("REQUEST_URI", "no slash")])),
+            b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
+            b"\x16\x03\x01\x02\x00".to_vec(),
+        ];
+        if protocol == "scgi" {
+            cases.extend([
+                b"5:hello,".to_vec(),
+                b"007:hello..,".to_vec(),
+                b"2:a\0x".to_vec(),
+                encode(&[("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/")]),
+            ]);
+        } else {
+            cases.extend([vec![22, 4, 0, 0, b'e', b'v', b'a', b'l'], vec![0, 3, 0, 0, 9, 0, b'x']]);
+        }
+        for case in &cases {
+            let refused = ask(server.address(), case);
+            assert_eq!(refused.status, 400, "{protocol}: {:?}", case.escape_ascii().to_string());
+        }
+        let long = "x".repeat(9000);
+        assert_eq!(ask(server.address(), &encode(&with(&[("REQUEST_URI", &format!("/{long}"))]))).status, 414);
+        assert_eq!(ask(server.address(), &encode(&with(&[("HTTP_X", &long)]))).status, 431);
+        assert_eq!(ask(server.address(), &encode(&with(&[]))).status, 200, "the worker lives");
+        let log = server.stop();
+        let text = log.text();
+        let told = text.lines().filter(|line| line.contains("refused") && line.contains("malformed")).count();
+        assert!((1..=2).contains(&told), "one line at once and one with the count: {text}");
+    }
+}
+
+#[test]
+fn only_peers_that_may_are_served() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol).options(["--gateway-allow-from", "10.0.0.0/8"]).start();
+        let request = encode(&with(&[]));
+        let mut stranger = Client::connect(&server.addresses()[0]);
+        let _ = stranger.try_send(&request);
+        assert!(stranger.is_closed(), "{protocol}: {:?}", stranger.leftover());
+        assert_eq!(ask(&server.addresses()[1], &request).text(), "hello\n");
+        let log = server.stop();
+        assert!(log.text().contains("closed a connection of 127.0.0.1: it is not in --gateway-allow-from"), "{}", log.text());
+    }
+}
+
+#[test]
+fn a_root_path_is_the_script_name_in_every_protocol() {
+    let binds = ["127.0.0.1:0", "scgi:127.0.0.1:0", "uwsgi:127.0.0.1:0"];
+    let server = Server::new("probe").binds(binds).options(["--root-path", "/shop/"]).start();
+    for (target, path) in [("/shop/a%20b?q", "/a b"), ("/shop", ""), ("/shopping", "/shopping"), ("/", "/")] {
+        if path != "/" {
+            let seen = server.get(target).json();
+            assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"/shop".into(), &path.into()), "{seen}");
+        }
+        for ((_, encode), address) in PROTOCOLS.iter().zip(&server.addresses()[1..]) {
+            if path != "/" {
+                let seen = ask(address, &encode(&with(&[("REQUEST_URI", target)]))).json();
+                assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"/shop".into(), &path.into()), "{seen}");
+            }
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn protocols_are_named_by_addresses_and_by_an_option() {
+    let server = Server::new("probe").binds(["127.0.0.1:0", "http:127.0.0.1:0"]).options(["--protocol", "scgi"]).start();
+    assert_eq!(ask(server.address(), &scgi(&with(&[]))).text(), "hello\n");
+    assert_eq!(Client::connect(&server.addresses()[1]).get("/").text(), "hello\n");
+    let log = server.stop();
+    assert!(log.text().contains(" on scgi:127.0.0.1:"), "{}", log.text());
+    Server::new("probe")
+        .binds(["ajp:127.0.0.1:0"])
+        .run_to_end()
+        .failed(2, &["ajp is not spoken here; write one of http, scgi, uwsgi"]);
+    Server::new("probe")
+        .options(["--protocol", "gopher"])
+        .run_to_end()
+        .failed(2, &["--protocol gopher", "must be one of http, scgi"]);
+}
+
+/// What fronts do differently with the same request.
+#[derive(Clone, Copy, Default)]
+struct Habits {
+    /// Uploads without a length are refused.
+    needs_length: bool,
+    /// A cut of an answer without a length is not seen.
+    hides_cuts: bool,
+    /// What becomes of an escaped slash.
+    slash: Slash,
+}
+
+/// What a front does with `%2F` in a path.
+#[derive(Clone, Copy, Default)]
+enum Slash {
+    #[default]
+    Decoded,
+    Kept,
+    Refused,
+}
+
+/// Every kind of request through the front.
+#[track_caller]
+fn assert_serves_through(front: &Front, habits: Habits) {
+    let mut client = front.connect();
+    for n in 0..REQUESTS {
+        let response = client.get("/");
+        assert_eq!(response.text(), "hello\n", "request {n}: {response:?}");
+    }
+    let slash = match habits.slash {
+        Slash::Decoded => ("/a%2Fb", "/a/b", ""),
+        Slash::Kept => ("/a%2Fb", "/a%2Fb", ""),
+        Slash::Refused => ("/a", "/a", ""),
+    };
+    for (target, path, query) in [
+        slash,
+        ("/a%20b/c?x=%2F&y", "/a b/c", "x=%2F&y"),
+        ("/caf%C3%A9", "/caf\u{c3}\u{a9}", ""),
+        ("/caf%C3%A9/?%C3%A9", "/caf\u{c3}\u{a9}/", "%C3%A9"),
+        ("/a%2541", "/a%41", ""),
+        ("/x/y/z", "/x/y/z", ""),
+    ] {
+        let seen = front.connect().get(target).json();
+        assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"".into(), &path.into()), "{target}: {seen}");
+        assert_eq!((&seen["QUERY_STRING"], &seen["REQUEST_URI"]), (&query.into(), &target.into()), "{target}: {seen}");
+        assert_eq!(seen["wsgi.url_scheme"], "http", "{seen}");
+        assert!(
+            seen["SERVER_NAME"].is_string() && seen["SERVER_PORT"].is_string() && seen["SERVER_PROTOCOL"] == "HTTP/1.1",
+            "{seen}"
+        );
+    }
+    client.send(
+        "PUT /environ HTTP/1.1\r\nHost: front.example\r\nCookie: a=1; b=2\r\nX-A: 1\r\nContent-Type: text/x\r\n\
+         Authorization: Basic YTpi\r\nProxy: http://evil\r\nContent-Length: 5\r\n\r\nhello",
+    );
+    let seen = client.response().json();
+    for (name, value) in [
+        ("REQUEST_METHOD", "PUT"),
+        ("HTTP_COOKIE", "a=1; b=2"),
+        ("HTTP_X_A", "1"),
+        ("CONTENT_TYPE", "text/x"),
+        ("CONTENT_LENGTH", "5"),
+        ("HTTP_AUTHORIZATION", "Basic YTpi"),
+        ("HTTP_HOST", "front.example"),
+        ("body", "hello"),
+    ] {
+        assert_eq!(seen[name], value, "{name}: {seen}");
+    }
+    assert_eq!((&seen["HTTP_PROXY"], &seen["HTTP_CONTENT_LENGTH"]), (&Value::Null, &Value::Null), "{seen}");
+    assert_eq!(client.get(&format!("/big?n={LARGE}")).body.len(), LARGE);
+    assert_eq!(client.get(&format!("/big?n={LARGE}&length=0")).body.len(), LARGE);
+    client.send(format!("POST /digest HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n"));
+    client.send(vec![b'x'; LARGE]);
+    let by_length = client.response().text();
+    assert!(by_length.starts_with(&format!("{LARGE} ")), "{by_length}");
+    let mut chunked = front.connect();
+    chunked.send(format!("POST /digest HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{LARGE:x}\r\n"));
+    let _ = chunked.try_send(&vec![b'x'; LARGE]).and_then(|()| chunked.try_send(b"\r\n0\r\n\r\n"));
+    let chunked = chunked.response();
+    assert_eq!((chunked.status == 411, chunked.text() == by_length), (habits.needs_length, !habits.needs_length), "{chunked:?}");
+    let mut unread = front.connect();
+    unread.send("POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
+    unread.send(vec![b'x'; 1_000_000]);
+    assert_eq!(unread.response().text(), "unread\n");
+    assert_eq!(client.get("/no-length").text(), "one two three");
+    for (target, length) in [("/", true), ("/no-length", false)] {
+        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        let head = client.response_to("HEAD");
+        assert!(head.status == 200 && (!length || head.field("content-length").is_none_or(|length| length == "6")), "{head:?}");
+        assert_eq!(client.get("/").text(), "hello\n", "after HEAD {target}");
+    }
+    assert_eq!(client.get("/no-content").status, 204);
+    assert_eq!(client.get("/not-modified").status, 304);
+    let redirect = client.get("/redirect");
+    assert!(
+        redirect.status == 302 && redirect.field("location").is_some_and(|to| to.ends_with("/elsewhere?a=%2F")),
+        "{redirect:?}"
+    );
+    assert_eq!(front.connect().get("/failing").status, 500);
+    for target in ["/broken", "/broken?length=1"] {
+        let broken = front.connect().get(target);
+        assert!(!broken.complete || broken.status == 502 || habits.hides_cuts, "{target}: {broken:?}");
+    }
+    assert_eq!(front.connect().get("/").text(), "hello\n", "after all that");
+}
+
+/// The blocks of an answer arrive when they are made.
+#[track_caller]
+fn assert_streams_through(front: &Front) {
+    let mut client = front.connect();
+    client.send("GET /drip?n=4 HTTP/1.1\r\nHost: test\r\n\r\n");
+    let began = Instant::now();
+    let mut first = None;
+    let mut bytes = Vec::new();
+    while !common::client::find(&bytes, b"\r\n\r\n").is_some_and(|end| bytes[end..].contains(&b'.')) {
+        assert!(client.fill().expect("bytes come in time") > 0, "{:?}", bytes.escape_ascii().to_string());
+        bytes = client.leftover().to_vec();
+        first.get_or_insert_with(|| began.elapsed());
+    }
+    assert!(began.elapsed() < Duration::from_millis(600), "the first block came after {:?}", began.elapsed());
+}
+
+fn behind(block: &str, habits: Habits, more: &str) {
+    let (_, protocol) = block.split_once(' ').expect("front and protocol");
+    let mut server: Running = Server::new("probe").binds([format!("{protocol}:127.0.0.1:0")]).workers(2).start();
+    for _ in 0..3 {
+        server.expect_error("this was to happen");
+    }
+    let Some(front) = Front::start(block, server.address(), more) else { return };
+    assert_serves_through(&front, habits);
+    assert_streams_through(&front);
+    drop(front);
+    server.stop();
+}
+
+#[test]
+fn nginx_is_served_by_scgi_and_uwsgi() {
+    behind("nginx scgi", Habits::default(), "");
+    behind("nginx uwsgi", Habits::default(), "");
+}
+
+#[test]
+fn apache_is_served_by_scgi_and_uwsgi() {
+    let habits = Habits { needs_length: true, slash: Slash::Kept, ..Habits::default() };
+    behind("apache scgi", habits, "ProxyTimeout 20\n");
+    behind("apache uwsgi", Habits { hides_cuts: true, slash: Slash::Refused, ..habits }, "ProxyTimeout 20\n");
+}
+
+#[test]
+fn lighttpd_is_served_by_scgi_and_uwsgi() {
+    let habits = Habits { hides_cuts: true, ..Habits::default() };
+    behind("lighttpd scgi", habits, "server.stream-response-body = 1\n");
+    behind("lighttpd uwsgi", habits, "server.stream-response-body = 1\n");
+}

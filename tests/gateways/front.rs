@@ -1,0 +1,139 @@
+//! Web servers in front of the server under test, each with the configuration that the manual page prints.
+
+use std::fs;
+use std::process::{Child, Command, Stdio};
+
+use crate::common::client::{Address, Client};
+use crate::common::{SOON, tools, wait_for};
+
+/// The manual page whose blocks are run.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7");
+
+/// Addresses in the page, each to be replaced by that of the server under test.
+const PRINTED: [&str; 2] = ["127.0.0.1:4000", "127.0.0.1:3031"];
+
+/// The block of the page behind `run: NAME`, as it is shown, for a server at this address.
+pub fn printed(name: &str, server: &Address) -> String {
+    let page = fs::read_to_string(PAGE).expect("the page is there");
+    let (_, rest) = page.split_once(&format!("run: {name}\n")).unwrap_or_else(|| panic!("the page has no block for {name}"));
+    let (_, rest) = rest.split_once(".EX\n").expect("a block begins");
+    let (block, _) = rest.split_once(".EE\n").expect("a block ends");
+    let address = server.tcp();
+    let mut block = block.replace("\\-", "-").replace("\\e", "\\");
+    for printed in PRINTED {
+        let port = printed.rsplit(':').next().expect("it has a port");
+        block = block
+            .replace(printed, &address.to_string())
+            .replace(&format!("\"port\" => {port}"), &format!("\"port\" => {}", address.port()));
+    }
+    block
+}
+
+/// A web server, killed at the end. All its files are in a fresh directory.
+pub struct Front {
+    child: Child,
+    address: Address,
+    dir: tempfile::TempDir,
+}
+
+impl Front {
+    /// The web server that `block` names first (`nginx scgi`) with that block of the page, in front of a server at this address;
+    /// `None`: it is not installed. `more`: lines that follow the block.
+    pub fn start(block: &str, server: &Address, more: &str) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("the temp directory is writable");
+        let config = printed(block, server) + more;
+        let path = dir.path().display().to_string();
+        let write = |text: String| {
+            let file = dir.path().join("conf");
+            fs::write(&file, text).expect("the temp directory is writable");
+            file
+        };
+        // No front can be told to take any free port and say which: one that was free a moment ago.
+        let port =
+            std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free").port();
+        let mut address = Address::Tcp(([127, 0, 0, 1], port).into());
+        let mut command = match block.split(' ').next() {
+            Some("nginx") => {
+                let mut command = Command::new(tools::tool("nginx")?);
+                for params in ["scgi_params", "uwsgi_params", "fastcgi_params"] {
+                    std::os::unix::fs::symlink(format!("/etc/nginx/{params}"), dir.path().join(params))
+                        .expect("a fresh directory");
+                }
+                address = Address::Unix(dir.path().join("front.sock"));
+                let (http, config) = config.split_once("---\n").unwrap_or(("", &config));
+                let file = write(format!(
+                    "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\nevents {{}}\nhttp {{\n\
+                     access_log off; client_max_body_size 0; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\
+                     fastcgi_temp_path {path}/f; uwsgi_temp_path {path}/u; scgi_temp_path {path}/s;\n{http}\n\
+                     server {{ listen unix:{path}/front.sock; merge_slashes off;\n{config}\n}} }}\n"
+                ));
+                command.arg("-p").arg(dir.path()).arg("-c").arg(file).arg("-e").arg(dir.path().join("error.log"));
+                command
+            }
+            Some("apache") => {
+                let mut command = Command::new(tools::tool("apache2")?);
+                let file = write(format!(
+                    "ServerRoot /usr/lib/apache2\nServerName front\nPidFile {path}/pid\nErrorLog {path}/error.log\n\
+                     User www-data\nGroup www-data\nMaxKeepAliveRequests 0\nListen 127.0.0.1:{port}\nDefaultRuntimeDir {path}\nMutex pthread\nScoreBoardFile {path}/board\n\
+                     LoadModule mpm_event_module modules/mod_mpm_event.so\nLoadModule setenvif_module modules/mod_setenvif.so\n\
+                     LoadModule authz_core_module modules/mod_authz_core.so\nStartServers 1\nServerLimit 1\nThreadsPerChild 16\n\
+                     MaxRequestWorkers 16\nMinSpareThreads 1\nMaxSpareThreads 16\nDocumentRoot {path}\n{config}\n"
+                ));
+                command.arg("-X").arg("-f").arg(file);
+                command
+            }
+            Some("lighttpd") => {
+                let mut command = Command::new(tools::tool("lighttpd")?);
+                let file = write(format!(
+                    "server.document-root = \"{path}\"\nserver.bind = \"127.0.0.1\"\nserver.port = {port}\n\
+                     server.errorlog = \"{path}/error.log\"\nserver.upload-dirs = ( \"{path}\" )\n{config}\n"
+                ));
+                command.arg("-D").arg("-f").arg(file);
+                command
+            }
+            Some("haproxy") => {
+                let mut command = Command::new(tools::tool("haproxy")?);
+                let file = write(format!(
+                    "global\n    log stdout format raw local0\ndefaults\n    mode http\n    timeout connect 5s\n    \
+                     timeout client 30s\n    timeout server 30s\nfrontend front\n    bind 127.0.0.1:{port}\n    \
+                     default_backend app\n{config}\n"
+                ));
+                command.arg("-q").arg("-db").arg("-f").arg(file);
+                command
+            }
+            other => panic!("no front is named {other:?}"),
+        };
+        let log = fs::File::create(dir.path().join("output")).expect("the temp directory is writable");
+        let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor is free")).stderr(log).spawn();
+        let mut front = Self { child: child.expect("the front can be started"), address, dir };
+        wait_for("the front to listen", SOON, || {
+            if let Ok(Some(status)) = front.child.try_wait() {
+                panic!("the front ended with {status}:\n{}", front.log());
+            }
+            Client::try_connect(&front.address).is_ok().then_some(())
+        });
+        Some(front)
+    }
+
+    /// A connection to it.
+    #[track_caller]
+    pub fn connect(&self) -> Client {
+        Client::connect(&self.address)
+    }
+
+    /// All that it has logged and printed.
+    pub fn log(&self) -> String {
+        let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
+        read("error.log") + &read("output")
+    }
+}
+
+impl Drop for Front {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            eprintln!("--- log of the front\n{}\n---", self.log());
+        }
+    }
+}
