@@ -174,7 +174,10 @@ impl HookStart {
         let log = Log::new(sink.clone(), birth.settings.log_level, Who::Hooks);
         let mut runner = match start(&birth, &log) {
             Ok(runner) => runner,
-            Err(why) => return send(&socket, &HookReport::Failed(why), &[]),
+            Err(why) => {
+                log.finish();
+                return send(&socket, &HookReport::Failed(why), &[]);
+            }
         };
         forget_signals()?;
         loop {
@@ -195,6 +198,7 @@ impl HookStart {
             }
         }
         runner.finish();
+        log.finish();
         Ok(())
     }
 }

@@ -355,8 +355,10 @@ fn check(settings: &Settings, notices: &[Notice]) -> i32 {
     for notice in notices {
         log.write(notice.level, format_args!("{notice}"));
     }
-    match assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings)).and_then(|()| crate::wsgi::check(settings, &log))
-    {
+    let checked = assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings));
+    let checked = checked.and_then(|()| crate::wsgi::check(settings, &log));
+    log.finish();
+    match checked {
         Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
         Err(error) => {
             complain(error.text.trim_end());

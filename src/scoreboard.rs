@@ -13,14 +13,24 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use crate::sys::memory::SharedSlice;
 
 mod call;
+mod classes;
+mod counters;
+mod refusals;
 mod slot;
+mod snapshot;
+mod statuses;
 
 pub use call::{CLIENT_MAX, Call, ID_MAX, InFlight, LINE_MAX, RequestFacts};
-pub use slot::{Slot, WAIT_BOUNDS_MS};
+pub use classes::{BOUNDS_NS, CLASSES, Histogram};
+pub use counters::{CounterSums, Counters};
+pub use refusals::{REASONS, RefusalReason};
+pub use slot::Slot;
+pub use snapshot::{Snapshot, WorkerFigures};
+pub use statuses::{STATUSES, StatusKey};
 
 /// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a
 /// master of the new one.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 
 /// The published state of all workers.
 #[derive(Debug)]
@@ -112,10 +122,16 @@ impl Scoreboard {
         (0..self.slots()).fold(0, |sum: u64, slot| sum.saturating_add(self.slot(slot).spooled()))
     }
 
+    /// Ends the calls of a worker that is dead since `now`, nanoseconds of the monotonic clock, and forgets what it had.
+    pub fn end_calls(&self, slot: usize, now: u64) {
+        self.slot(slot).forget_present();
+        self.calls(slot).for_each(|call| call.pause(now));
+    }
+
     /// Prepares the slot for a new worker: the calls of the last one are forgotten, the counters are kept.
     pub fn reset(&self, slot: usize, pid: u32) {
         self.slot(slot).reset(pid);
-        self.calls(slot).for_each(Call::pause);
+        self.calls(slot).for_each(Call::forget);
     }
 }
 
@@ -136,7 +152,7 @@ mod tests {
             board.reset(1, 77);
             let slot = board.call(1, 1);
             slot.begin(&facts(b"GET /first HTTP/1.1"), 5);
-            slot.end();
+            slot.end(6);
             slot.begin(&facts(b"GET /crash HTTP/1.1"), 9);
             0
         });
@@ -153,7 +169,7 @@ mod tests {
         let board = Scoreboard::new(1, 1).unwrap();
         let slot = board.call(0, 0);
         slot.begin(&facts(b"GET / HTTP/1.1"), 1);
-        slot.end();
+        slot.end(1);
         assert_eq!(slot.in_flight(), None);
         slot.begin(&facts(b"GET / HTTP/1.1"), 2);
         board.slot(0).set_connections(3);

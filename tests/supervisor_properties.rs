@@ -203,7 +203,7 @@ impl World {
                 assert!(!self.stopping, "it is said once");
                 self.stopping = true;
             }
-            Action::ReopenLogs | Action::EndTrial => {}
+            Action::ReopenLogs | Action::EndTrial | Action::EndReading => {}
             Action::TryUpgrade => {
                 assert!(!self.stopping, "a server that stops tries nothing");
                 events.push_back(Event::Tried(Ok(())));

@@ -194,7 +194,7 @@ fn a_program_that_does_not_answer_is_given_up() {
     server.signal(Signal::SIGUSR2);
     assert!(server.log().wait(&[FAILED]).text.contains("no answer within 10 s"));
     assert_eq!(server.get("/").status, 200);
-    assert_eq!(server.workers().len(), 1, "the new program is gone");
+    wait_for("the end of the new program", SOON, || (server.workers().len() == 1).then_some(()));
 
     server.signal(Signal::SIGUSR2);
     wait_for("the trial", SOON, || (server.workers().len() == 2).then_some(()));

@@ -71,6 +71,22 @@ impl Log {
         self.sink.clone()
     }
 
+    /// Whether records wait for the reader, or were lost and the log does not say so yet.
+    #[inline]
+    pub fn is_behind(&self) -> bool {
+        self.sink.is_behind()
+    }
+
+    /// Writes the records that wait, as far as there is room.
+    pub fn catch_up(&self) {
+        self.sink.catch_up_now();
+    }
+
+    /// The process ends: waits a moment for a reader that is late ([`Sink::finish`]).
+    pub fn finish(&self) {
+        self.sink.finish();
+    }
+
     /// Writes a line that the process `pid`, which is `who`, has printed. An operator has asked for it, so no level is too low.
     pub fn relay(&self, who: Who, pid: u32, line: &str) {
         self.record(Level::Info, who, pid, format_args!("{line}"));

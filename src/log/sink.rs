@@ -7,9 +7,14 @@
 //!   has room for it, and may mix it with others when the writer has to wait for the reader in the middle of it;
 //! - the system log: one datagram for each line, each record with its header in front.
 //!
-//! Nothing but the number of the descriptor is kept between writes and no lock is taken, so a new file can be put under the
-//! number (dup3) while others write: each write goes to the old file or to the new one, whole.
+//! No write waits for a reader. What a pipe, socket or terminal has no room for is kept in a bounded [`backlog`] and written when
+//! there is room again; what exceeds that is lost, counted, and said as soon as something can be written. (A regular file takes
+//! what it gets, and its write waits as long as its file system does: Linux has no other way that works on all of them.)
+//!
+//! As long as nothing waits no lock is taken, and nothing but the number of the descriptor is kept between writes. So a new file
+//! can be put under the number (dup3) while others write: each write goes to the old file or to the new one, whole.
 
+mod backlog;
 mod write;
 
 use std::fs::{File, OpenOptions};
@@ -17,6 +22,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
@@ -26,22 +33,21 @@ use crate::config::LogTarget;
 use crate::sys::fd;
 
 use super::syslog::Syslog;
-pub use write::PIPE_BUF;
+use backlog::Backlog;
+pub use backlog::PIPE_BUF;
 
-/// How long a write waits for the reader of a full non-blocking pipe: enough for one that is only late, short beside what a
-/// client would notice. A reader that stays away costs this once, until it reads again; what one write waits in all is no more
-/// than this.
-const FULL_PIPE_WAIT: Duration = Duration::from_millis(100);
+/// How long the end of a process waits for the reader of a full pipe ([`Sink::finish`]): enough for one that is only late.
+const LAST_WAIT: Duration = Duration::from_millis(100);
 
 /// Access of new files: the group may read (adm, say), others may not, because logs name clients.
 const FILE_MODE: u32 = 0o640;
 
-/// How a sink writes.
+/// How a sink writes to what is no regular file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SinkKind {
-    /// As the open file has it: it may wait.
-    Plain,
-    /// Never waits, whatever the flags of the open file, which others may change.
+    /// Plainly: the open file is this sink's alone, and does not wait.
+    Own,
+    /// In a way that does not wait, whatever the flags of the open file, which others may change.
     Now,
     /// As [`SinkKind::Now`], for a socket.
     Send,
@@ -57,12 +63,18 @@ pub struct Sink {
     /// The system log, if that is what the sink writes to.
     syslog: Option<Syslog>,
     way: SinkKind,
-    /// How long a write waits for the reader of a full pipe.
-    patience: Duration,
-    /// Lines that could not be written since the last success.
+    /// Whether something waits or was lost, so that the next piece has to go behind that.
+    behind: AtomicBool,
+    backlog: Mutex<Backlog>,
+    /// The process whose backlog it is: a child that it forks must not write the same again.
+    owner: u32,
+    /// Lines that could not be written since the last success, and all that ever could not.
     lost: AtomicU64,
+    lost_ever: AtomicU64,
     /// Why, the latest error number.
     error: AtomicI32,
+    /// Whether they were JSON.
+    json: AtomicBool,
     /// Whether the last write ended in the middle of a line.
     torn: AtomicBool,
 }
@@ -74,8 +86,7 @@ impl Sink {
         let file = match target {
             LogTarget::Stdout => duplicate(&io::stdout())?,
             LogTarget::Stderr => duplicate(&io::stderr())?,
-            // std opens with O_CLOEXEC.
-            LogTarget::File(path) => OpenOptions::new().append(true).create(true).mode(FILE_MODE).open(path)?,
+            LogTarget::File(path) => open_file(path)?,
             LogTarget::Syslog(path) => {
                 let (syslog, socket) = Syslog::connect(path)?;
                 return Ok(Self { syslog: Some(syslog), ..Self::over(File::from(socket))? });
@@ -86,42 +97,47 @@ impl Sink {
 
     /// A sink over an open descriptor.
     fn over(file: File) -> io::Result<Self> {
-        let regular = AtomicBool::new(file.metadata()?.is_file());
-        let (lost, error, torn) = (AtomicU64::new(0), AtomicI32::new(0), AtomicBool::new(false));
-        Ok(Self { file, regular, syslog: None, way: SinkKind::Plain, patience: FULL_PIPE_WAIT, lost, error, torn })
+        let kind = file.metadata()?.file_type();
+        Ok(Self {
+            file,
+            regular: AtomicBool::new(kind.is_file()),
+            syslog: None,
+            way: if kind.is_socket() { SinkKind::Send } else { SinkKind::Now },
+            behind: AtomicBool::new(false),
+            backlog: Mutex::default(),
+            owner: process::id(),
+            lost: AtomicU64::new(0),
+            lost_ever: AtomicU64::new(0),
+            error: AtomicI32::new(0),
+            json: AtomicBool::new(false),
+            torn: AtomicBool::new(false),
+        })
     }
 
-    /// The same place for the master, whose writes neither wait for long nor depend on the flags of an open file that workers
-    /// have: an open file of its own, or where that cannot be had (a socket, a pipe of another user) calls that do not wait.
+    /// The same place for the master, through an open file of its own where that can be had: workers may change the flags of
+    /// theirs.
     pub fn own(&self) -> io::Result<Self> {
-        if let Some(syslog) = &self.syslog {
-            let (syslog, socket) = syslog.again()?;
-            return Ok(Self { syslog: Some(syslog), way: SinkKind::Send, ..Self::over(File::from(socket))? });
-        }
-        let kind = self.file.metadata()?.file_type();
-        if kind.is_file() {
-            // What others write to the first open file must be appended to what is written to the second.
+        // What others write to the first open file must be appended to what is written to the second.
+        if self.regular.load(Relaxed) {
             fd::add_flags(&self.file, OFlag::O_APPEND)?;
-            return Self::over(self.opened_again(OFlag::empty()).or_else(|_| self.file.try_clone())?);
         }
-        if kind.is_socket() {
-            return Ok(Self { way: SinkKind::Send, ..Self::over(self.file.try_clone()?)? });
-        }
-        match self.opened_again(OFlag::O_NONBLOCK) {
-            Ok(file) => Self::over(file),
-            Err(_) => Ok(Self { way: SinkKind::Now, ..Self::over(self.file.try_clone()?)? }),
-        }
+        self.apart()
     }
 
-    /// The same place for one worker: where others could harm it by the open file (a file, the system log), through one of its
-    /// own.
+    /// The same place for one worker: an open file of its own where that can be had. Elsewhere (a socket, a pipe of another user)
+    /// its calls do not wait either.
     pub fn apart(&self) -> io::Result<Self> {
         if let Some(syslog) = &self.syslog {
             let (syslog, socket) = syslog.again()?;
             return Ok(Self { syslog: Some(syslog), ..Self::over(File::from(socket))? });
         }
-        let file = if self.regular.load(Relaxed) { self.opened_again(OFlag::empty()).ok() } else { None };
-        Self::over(file.map_or_else(|| self.file.try_clone(), Ok)?)
+        if self.file.metadata()?.file_type().is_socket() {
+            return Self::over(self.file.try_clone()?);
+        }
+        match self.opened_again(OFlag::O_NONBLOCK) {
+            Ok(file) => Ok(Self { way: SinkKind::Own, ..Self::over(file)? }),
+            Err(_) => Self::over(self.file.try_clone()?),
+        }
     }
 
     /// The file opened once more, whatever its name is now (proc_pid_fd(5)).
@@ -163,6 +179,20 @@ impl Sink {
 impl AsFd for Sink {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+/// Opens a log without waiting for anybody. A named pipe whose reader is away is opened for reading too, so that lines wait in it
+/// for the next reader (fifo(7)).
+fn open_file(path: &Path) -> io::Result<File> {
+    // std opens with O_CLOEXEC.
+    let mut options = OpenOptions::new();
+    options.append(true).create(true).mode(FILE_MODE).custom_flags((OFlag::O_NONBLOCK | OFlag::O_NOCTTY).bits());
+    match options.open(path) {
+        Err(error) if path.metadata().is_ok_and(|meta| meta.file_type().is_fifo()) => {
+            options.read(true).open(path).map_err(|_| error)
+        }
+        opened => opened,
     }
 }
 

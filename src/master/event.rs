@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::channel::{BootError, Breach, Order, Report};
 pub use crate::config::signals::OperatorRequest;
+use crate::status::ExitCause;
 pub use crate::sys::process::Exit;
 
 /// The server's exit codes.
@@ -84,6 +85,21 @@ pub enum Wear {
     Socket,
 }
 
+impl From<Wear> for ExitCause {
+    fn from(wear: Wear) -> Self {
+        match wear {
+            Wear::Requests => Self::MaxRequests,
+            Wear::Dismissed => Self::Dismissed,
+            Wear::Stuck => Self::Timeout,
+            Wear::Memory(_) => Self::MaxRss,
+            Wear::Age(_) => Self::MaxAge,
+            Wear::Cut => Self::Crashed,
+            // The sockets are new, as after a reload.
+            Wear::Socket => Self::Reload,
+        }
+    }
+}
+
 /// Why a reload failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadFailure {
@@ -117,6 +133,9 @@ pub struct WorkerLife {
     pub owed: bool,
     /// Whether it is to give way to a new one of the same generation.
     pub worn: bool,
+    /// Why it leaves, or is to. A program that does not know it leaves none.
+    #[serde(default)]
+    pub why: Option<ExitCause>,
 }
 
 /// How far a worker is.
@@ -220,6 +239,8 @@ pub enum Action {
     Fork(SlotIndex, Generation),
     /// Read the configuration for this generation; [`Event::Read`] follows.
     Read(Generation),
+    /// End the reading; nothing follows.
+    EndReading,
     /// This generation serves from now on: no worker of an earlier one is forked any more.
     Adopt(Generation),
     /// This generation failed: no worker of it is forked any more.

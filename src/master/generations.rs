@@ -44,7 +44,7 @@ impl Kit {
         check_paths(&settings)?;
         let directories = Directories::open(start, settings.chdir.as_deref()).or_else(|why| refuse(code::USAGE, why))?;
         let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
-        let log = Log::new(logs.own(), settings.log_level, Who::Master);
+        let log = Log::new(logs.own().clone(), settings.log_level, Who::Master);
         let access = settings.access_log.is_some().then(|| Arc::new(format));
         Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
     }

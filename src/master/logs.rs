@@ -62,8 +62,8 @@ impl Logs {
     }
 
     /// The master's sink of the error log.
-    pub fn own(&self) -> Arc<Sink> {
-        let error = self.all.iter().find(|log| log.name == LogName::Error).map(|log| log.own.clone());
+    pub fn own(&self) -> &Arc<Sink> {
+        let error = self.all.iter().find(|log| log.name == LogName::Error).map(|log| &log.own);
         error.expect("there always is an error log")
     }
 

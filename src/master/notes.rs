@@ -58,11 +58,6 @@ pub fn subject(note: &Note) -> Option<SlotIndex> {
     }
 }
 
-/// Whether a note is about a worker that somebody killed.
-pub fn is_kill(note: &Note) -> bool {
-    matches!(note, Note::Died { exit: KILLED, .. })
-}
-
 const KILLED: Exit = Exit::Signal { number: libc::SIGKILL, core: false };
 
 /// How severe a note is; a critical one ends the server.
@@ -130,16 +125,15 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::Reloading(generation) => format!("reload: {generation} is loaded"),
         Note::ReloadQueued => "reload: it follows the one that is under way".into(),
         Note::ReloadFailed { failed, why, serves } => {
-            let why = failure(*failed, why);
-            format!("reload failed, {serves} keeps serving{why}")
+            format!("reload failed, {serves} keeps serving: {}", reason(*failed, why))
         }
         Note::UpgradeQueued => "upgrade: it follows what is under way".into(),
         Note::UpgradeFailed { why, serves } => {
             let why = match why {
-                UpgradeFailure::Program(why) => format!(": {why}"),
-                UpgradeFailure::Load(failed, why) => failure(*failed, why),
+                UpgradeFailure::Program(why) => why.clone(),
+                UpgradeFailure::Load(failed, why) => reason(*failed, why),
             };
-            format!("upgrade failed, {serves} keeps serving{why}")
+            format!("upgrade failed, {serves} keeps serving: {why}")
         }
         Note::Adopted(generation) => format!("reload: {generation} is ready; the workers before it give way"),
         Note::Reloaded(generation) => format!("reload done: all workers are of {generation}"),
@@ -164,11 +158,12 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
     }
 }
 
-fn failure(failed: Generation, why: &ReloadFailure) -> String {
+/// Why the reload to this generation has failed, as a clause.
+pub fn reason(failed: Generation, why: &ReloadFailure) -> String {
     match why {
-        ReloadFailure::Configuration(why) => format!(": {why}"),
-        ReloadFailure::Worker => format!(": {failed} cannot boot"),
-        ReloadFailure::NoPlace => ": too many workers are still leaving".into(),
+        ReloadFailure::Configuration(why) => why.clone(),
+        ReloadFailure::Worker => format!("{failed} cannot boot"),
+        ReloadFailure::NoPlace => "too many workers are still leaving".into(),
     }
 }
 

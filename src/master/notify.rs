@@ -7,10 +7,15 @@
 //! stop     STOPPING=1 with EXTEND_TIMEOUT_USEC and STATUS
 //! ```
 //!
+//! No message waits for the service manager: those that it has no room for are sent when it has read.
+//!
 //! The variables stay in the master's environment, so that a binary that takes its place finds them; workers lose them.
 
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -22,14 +27,44 @@ use crate::sys::time;
 /// Variables that are for the master alone.
 pub const VARIABLES: [&str; 3] = ["NOTIFY_SOCKET", "WATCHDOG_USEC", "WATCHDOG_PID"];
 
-/// Longest wait for a service manager that does not read: a lost message is bad, a master that stands still is worse.
-const SEND_WAIT: Duration = Duration::from_secs(1);
+/// Most messages that wait for a service manager that does not read. The oldest ones give way: what is true now matters.
+const WAITING_MAX: usize = 32;
 
 const NANOS_PER_MICRO: u64 = 1_000;
 
 /// The service manager, if there is one.
 #[derive(Debug)]
-pub struct Notifier(Option<(UnixDatagram, SocketAddr)>);
+pub struct Notifier(Option<ServiceManager>);
+
+#[derive(Debug)]
+struct ServiceManager {
+    socket: UnixDatagram,
+    address: SocketAddr,
+    /// Messages that it has no room for, in order.
+    waiting: RefCell<VecDeque<String>>,
+}
+
+impl ServiceManager {
+    /// Sends what waits, as far as there is room.
+    fn send(&self) {
+        let mut waiting = self.waiting.borrow_mut();
+        while let Some(message) = waiting.front() {
+            let send = || self.socket.send(message.as_bytes());
+            // The first time, and when it has been started again, the socket is not connected. (It is for poll(2), which cannot
+            // tell otherwise whether there is room.)
+            let sent = send().or_else(|error| match error.kind() {
+                io::ErrorKind::WouldBlock => Err(error),
+                _ => self.socket.connect_addr(&self.address).and_then(|()| send()),
+            });
+            match sent {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Ok(_) => drop(waiting.pop_front()),
+                // A service manager that is gone needs no message.
+                Err(_) => waiting.clear(),
+            }
+        }
+    }
+}
 
 impl Notifier {
     /// The service manager that listens at NOTIFY_SOCKET; the error says why there is none although the variable is set.
@@ -54,15 +89,33 @@ impl Notifier {
             _ => return Err(io::Error::other("neither a path nor the name of an abstract socket")),
         };
         let socket = UnixDatagram::unbound()?;
-        socket.set_write_timeout(Some(SEND_WAIT))?;
-        Ok(Self(Some((socket, address))))
+        socket.set_nonblocking(true)?;
+        Ok(Self(Some(ServiceManager { socket, address, waiting: RefCell::default() })))
     }
 
     fn send(&self, message: &str) {
-        if let Some((socket, address)) = &self.0 {
-            // A service manager that is gone needs no message.
-            let _ = socket.send_to_addr(message.as_bytes(), address);
+        let Some(manager) = &self.0 else { return };
+        let mut waiting = manager.waiting.borrow_mut();
+        // A sign of life that waits already says no more when it is said twice.
+        waiting.retain(|earlier| earlier != message);
+        if waiting.len() >= WAITING_MAX {
+            waiting.pop_front();
         }
+        waiting.push_back(message.to_owned());
+        drop(waiting);
+        manager.send();
+    }
+
+    /// Sends the messages that wait, as far as there is room.
+    pub fn catch_up(&self) {
+        if let Some(manager) = &self.0 {
+            manager.send();
+        }
+    }
+
+    /// What can be written when there is room for messages that wait; `None`: none waits.
+    pub fn waiting(&self) -> Option<BorrowedFd<'_>> {
+        self.0.as_ref().filter(|manager| !manager.waiting.borrow().is_empty()).map(|manager| manager.socket.as_fd())
     }
 
     /// What the service does, in words; one line.
@@ -139,6 +192,35 @@ mod tests {
             let usec = text.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|rest| rest.strip_suffix("\nSTATUS=x"));
             assert!(usec.unwrap_or_else(|| panic!("{text}")).parse::<u64>().unwrap() >= before);
         }
+    }
+
+    #[test]
+    fn a_service_manager_that_does_not_read_is_not_waited_for_and_gets_all_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("notify");
+        let reader = UnixDatagram::bind(&path).unwrap();
+        let notifier = Notifier::open(&path.into_os_string()).unwrap();
+        let mut sent = 0;
+        while notifier.waiting().is_none() {
+            notifier.status(&sent.to_string());
+            sent += 1;
+            assert!(sent < 100_000, "its queue has an end");
+        }
+        notifier.alive();
+        notifier.alive();
+        notifier.ready("serving");
+        for number in 0..sent {
+            assert_eq!(received(&reader), format!("STATUS={number}"));
+            notifier.catch_up();
+        }
+        assert_eq!((received(&reader), received(&reader)), ("WATCHDOG=1".into(), "READY=1\nSTATUS=serving".into()));
+        assert!(notifier.waiting().is_none());
+        sent = 0;
+        while notifier.waiting().is_none() || sent < 10_000 {
+            notifier.status(&sent.to_string());
+            sent += 1;
+        }
+        assert!(notifier.0.as_ref().unwrap().waiting.borrow().len() <= WAITING_MAX);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The report that the server is ready, to the process that started it: `--ready-fd`.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 
+use crate::log::sink::PIPE_BUF;
 use crate::net::listener::Listener;
-use crate::sys::fd::inherited;
+use crate::sys::fd::{self, inherited};
 
 /// The descriptor of `--ready-fd`. Dropped without [`ReadyFd::announce`] it is closed, which the reader takes for a failure.
 #[derive(Debug)]
@@ -16,10 +17,14 @@ impl ReadyFd {
         Ok(Self(inherited(number)?.into()))
     }
 
-    /// Writes `READY <addresses>` and a newline, and closes.
-    pub fn announce(mut self, listeners: &[Listener]) -> io::Result<()> {
+    /// Writes `READY <addresses>` and a newline, and closes. A reader that has left no room for them is not waited for.
+    pub fn announce(self, listeners: &[Listener]) -> io::Result<()> {
         let addresses: String = listeners.iter().map(|listener| format!(" {}", listener.place())).collect();
-        self.0.write_all(format!("READY{addresses}\n").as_bytes())
+        let line = format!("READY{addresses}\n");
+        match fd::write_now(&self.0, line.as_bytes(), PIPE_BUF)? {
+            count if count == line.len() => Ok(()),
+            _ => Err(io::Error::other("there is no room for the line")),
+        }
     }
 }
 

@@ -26,6 +26,7 @@ pub fn complain(why: &str) {
     // Without standard error there is nobody to report to.
     if let Ok(sink) = Sink::open(&LogTarget::Stderr).and_then(|shared| shared.own()) {
         sink.write(&escape::complaint(why));
+        sink.finish();
     }
 }
 

@@ -12,43 +12,46 @@ mod words;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 
 use crate::channel::{Breach, Order, Report};
-use crate::config::{Notice, Settings};
 use crate::handoff::Queue;
 use crate::hooks::HookEvent;
 use crate::log::error::Log;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
+use crate::status::ExitCause;
 use crate::sys::time::Wall;
 use crate::sys::{process, time};
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
 use super::command::Command;
-use super::event::{Action, Event, OperatorRequest, SlotIndex, code};
+use super::event::{Action, Event, Exit, Generation, OperatorRequest, SlotIndex, code};
 use super::gauges;
 use super::generations::Generations;
 use super::hooks::HookKeeper;
+use super::ledger::{CutRequest, Ledger, WorkerExit, millis};
+use super::looks::Looks;
 use super::outcome::Outcome;
 use super::patrol::Patrol;
+use super::reading::{Reading, SettingsRead};
 use super::ready::ReadyFd;
 use super::refusal::complain;
 use super::service::Service;
 use super::signals::{SignalMeaning, Signals};
 use super::status::Doors;
 use super::supervisor::Supervisor;
-use super::table::Table;
+use super::table::{Child, Table};
 use super::trial::Trial;
 use birth::Birth;
 use doors::Petition;
 use wait::Woken;
 
 /// Reads arguments, environment and file again: settings and notices, or one line that says why they cannot be used.
-pub type Reread = Box<dyn Fn() -> Result<(Settings, Vec<Notice>), String>>;
+pub type Reread = Box<dyn Fn() -> SettingsRead>;
 
 /// A running server.
 pub struct Server {
@@ -71,6 +74,8 @@ pub struct Server {
     pub(super) command: Command,
     /// The command that a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy.
     pub(super) afresh: Option<Command>,
+    /// The reading of the configuration for this generation.
+    pub(super) reading: Option<(Generation, Reading)>,
     /// The program that the master is to become.
     pub(super) trial: Option<Trial>,
     /// Whether more processes that nobody else waits for may have ended.
@@ -79,6 +84,10 @@ pub struct Server {
     pub(super) hooks: HookKeeper,
     /// How many workers it has started.
     pub(super) births: u64,
+    /// What it counts and remembers.
+    pub(super) ledger: Ledger,
+    /// What the system says of it.
+    pub(super) looks: Looks,
     /// When a listening socket was last made to listen again.
     pub(super) mended: Option<Instant>,
     /// Where operators come in.
@@ -149,7 +158,7 @@ impl Server {
                     Woken::Signal => self.obey()?,
                     Woken::Door(knock) => knocks.push(knock),
                     // They are looked at in each turn.
-                    Woken::Trial | Woken::Listener | Woken::Hooks => {}
+                    Woken::Trial | Woken::Reading | Woken::Listener | Woken::Hooks | Woken::Reader => {}
                 }
             }
             if self.orphans && !woken.contains(&Woken::Signal) {
@@ -164,6 +173,9 @@ impl Server {
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
             }
+            if let Some(read) = self.reading_outcome() {
+                self.feed(read)?;
+            }
             // If the whole server was sent SIGTERM, it stops by now, and nobody is replaced.
             for slot in dismissed {
                 self.feed(Event::Reported { slot, report: Report::Dismissed })?;
@@ -172,6 +184,7 @@ impl Server {
             self.feed(Event::Tick)?;
             // Last, so that the figures have all that has happened.
             self.receive_operators(&knocks)?;
+            self.catch_up();
             self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
     }
@@ -243,10 +256,10 @@ impl Server {
 
     /// Takes in the deaths of workers, each after the worker's last words.
     fn bury(&mut self) -> ControlFlow<Ending> {
-        let ended = self.table.reap();
+        let ended = self.table.reap(time::monotonic());
         // What they said before, so that the log has it in order.
         self.service.listen_to_workers(&self.generations.current().log);
-        for (slot, exit) in ended {
+        for (slot, exit, cpu) in ended {
             let heard = self.table.last_words(slot);
             self.hear(slot, heard)?;
             self.patrol.end(slot);
@@ -261,14 +274,43 @@ impl Server {
             }
             self.scoreboard.slot(slot.0).set_accepts(false);
             self.scoreboard.slot(slot.0).forget_spooled();
+            self.note_end(slot, exit, cpu);
             let reached = self.table.child(slot).is_some_and(|child| child.was_reached(&self.scoreboard, slot));
             if self.queue.is_empty() {
                 self.scoreboard.settle(slot.0);
             }
             self.feed(Event::Ended { slot, exit, reached })?;
+            self.end_calls(slot);
         }
         self.bury_orphans();
         Continue(())
+    }
+
+    /// Counts the end of a worker, and remembers it with what it was serving.
+    fn note_end(&mut self, slot: SlotIndex, exit: Exit, cpu: Duration) {
+        let Some(cause) = self.supervisor.cause(slot, exit) else { return };
+        let oom = if exit.is_kill() { self.patrol.kills.happened() } else { None };
+        let requests: Vec<_> = self.calls(slot).iter().map(|(call, time)| CutRequest::of(call, *time)).collect();
+        let Some(child) = self.table.child_mut(slot) else { return };
+        child.oom = oom;
+        let at_end = WorkerExit {
+            at_s: time::wall().as_secs_f64(),
+            slot: slot.0,
+            pid: child.pid.as_raw(),
+            generation: self.supervisor.generation_of(slot).map_or(0, |generation| generation.0),
+            cause: if cause == ExitCause::Killed && oom == Some(true) { ExitCause::OutOfMemory } else { cause },
+            detail: (exit != Exit::Code(0)).then(|| exit.to_string()),
+            lived_ms: millis(self.pace.now().saturating_duration_since(child.born)),
+            requests,
+        };
+        self.ledger.ended(at_end, cpu);
+    }
+
+    /// Ends the calls of a worker that is dead, unless the slot has another one by now: the log has told them.
+    pub(super) fn end_calls(&self, slot: SlotIndex) {
+        if let Some(at) = self.table.child(slot).and_then(Child::ended_at) {
+            self.scoreboard.end_calls(slot.0, at);
+        }
     }
 
     /// Ends a server that has no worker yet.
@@ -279,13 +321,15 @@ impl Server {
             complain(why);
         }
         self.service.end(code::BOOT, &self.generations.current().log);
+        self.log().finish();
         Ending::Exit(code::BOOT)
     }
 
     fn bury_orphans(&mut self) {
         let (table, hooks) = (&self.table, &self.hooks);
         let on_trial = |pid| self.trial.as_ref().is_some_and(|trial| trial.is(pid));
-        self.orphans = process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || on_trial(pid));
+        let reads = |pid| self.reading.as_ref().is_some_and(|(_, reading)| reading.is(pid));
+        self.orphans = process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || on_trial(pid) || reads(pid));
     }
 
     /// Hands one event to the supervisor and does what it says.
@@ -321,9 +365,14 @@ impl Server {
                     None => self.send(slot, &[Signal::SIGTERM]),
                 }
             }
-            Action::Read(generation) => return Continue(Some(Event::Read(self.read(generation)))),
+            Action::Read(generation) => return Continue(self.begin_reading(generation)),
+            Action::EndReading => self.end_reading(),
             Action::Adopt(generation) => {
+                let old = self.generations.current().logs.own().clone();
                 self.generations.adopt(generation);
+                if !Arc::ptr_eq(&old, self.generations.current().logs.own()) {
+                    self.ledger.lost_before += old.lost_ever();
+                }
                 self.hooks.reload(self.generations.current());
             }
             Action::Discard(generation) => {
@@ -340,6 +389,7 @@ impl Server {
             Action::EndTrial => {
                 if let Some(trial) = self.trial.take() {
                     trial.abandon();
+                    self.orphans = true;
                 }
             }
             Action::Upgrade => return Continue(Some(self.become_new())),
@@ -348,6 +398,7 @@ impl Server {
                 self.hooks.end(&self.generations.current().log);
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));
+                self.log().finish();
                 return Break(Ending::Exit(code));
             }
         }

@@ -18,6 +18,8 @@ use super::event::{Generation, Policy, code};
 use super::exposed;
 use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
+use super::ledger::Ledger;
+use super::looks::Looks;
 use super::notify::Notifier;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -112,9 +114,12 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         hooks: HookKeeper::new(command.clone()),
         command,
         afresh,
+        reading: None,
         trial: None,
         orphans: false,
         births: 0,
+        looks: Looks::default(),
+        ledger: Ledger::default(),
         mended: None,
         doors,
         petitions: Vec::new(),

@@ -16,6 +16,7 @@ use crate::{channel, scoreboard};
 
 use super::command::Command;
 use super::event::{Generation, WorkerLife};
+use super::ledger::Ledger;
 
 /// Version of [`SavedState`]. It changes when a field is added that must be known, or gets another meaning.
 const VERSION: u32 = 3;
@@ -40,7 +41,7 @@ impl Header {
 }
 
 /// The second line: a running server.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SavedState {
     /// How it was started.
     pub command: Command,
@@ -57,6 +58,12 @@ pub struct SavedState {
     /// Workers started so far. A program that does not count them leaves none.
     #[serde(default)]
     pub births: u64,
+    /// What it has counted and remembers. A program that counts nothing leaves none.
+    #[serde(default)]
+    pub ledger: Ledger,
+    /// Lines that the error log has lost and does not say. A program that does not know it leaves none.
+    #[serde(default)]
+    pub lost_lines: u64,
     /// `--bind`, as it was when the sockets were bound.
     pub binds: Vec<String>,
     /// The listening sockets.
@@ -236,8 +243,14 @@ mod tests {
     fn state() -> SavedState {
         let left = Some(Duration::from_millis(1500));
         let lives = [Life::Ready { ago: Duration::MAX }, Life::Leaving { left, hurried: true }];
-        let life =
-            |slot| WorkerLife { slot: SlotIndex(slot), generation: Generation(3), life: lives[slot], owed: true, worn: false };
+        let life = |slot| WorkerLife {
+            slot: SlotIndex(slot),
+            generation: Generation(3),
+            life: lives[slot],
+            owed: true,
+            worn: false,
+            why: None,
+        };
         let child =
             |slot, channel| ChildState { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX, age: 7 };
         SavedState {
@@ -248,6 +261,8 @@ mod tests {
             stopped: false,
             python: "Python 3.11.7".into(),
             births: 9,
+            ledger: Ledger::default(),
+            lost_lines: 3,
             binds: vec!["unix:/run/x".into()],
             listeners: vec![
                 Listening { fd: 5, own: false, file: None },

@@ -19,11 +19,12 @@
 use std::time::{Duration, Instant};
 
 use crate::channel::{Breach, Order, Report};
-use crate::status::ServerState;
+use crate::status::{ExitCause, ServerState};
 
 use super::event::{Action, Event, Exit, Generation, Hang, Note, OperatorRequest, Policy, SlotIndex, Wear, code};
 
 mod balance;
+mod ending;
 mod reload;
 mod restart;
 mod stop;
@@ -89,6 +90,8 @@ struct Place {
     owed: bool,
     /// Whether its worker is to give way to a new one of the same generation.
     worn: bool,
+    /// Why its worker leaves, or is to.
+    why: Option<ExitCause>,
     /// When its worker was ready.
     ready: Option<Instant>,
     /// When its worker is replaced because its channel is closed, unless it has ended by then.
@@ -100,7 +103,7 @@ struct Place {
 impl Place {
     /// Nobody is in it.
     fn empty(generation: Generation) -> Self {
-        Self { state: PlaceState::Empty, generation, owed: false, worn: false, ready: None, cut: None, failures: 0 }
+        Self { state: PlaceState::Empty, generation, owed: false, worn: false, why: None, ready: None, cut: None, failures: 0 }
     }
 }
 
@@ -247,7 +250,7 @@ impl Supervisor {
         let place = &mut self.places[slot.0];
         place.state = PlaceState::Booting { until };
         place.generation = generation;
-        (place.worn, place.ready, place.cut) = (false, None, None);
+        (place.worn, place.why, place.ready, place.cut) = (false, None, None, None);
         self.actions.push(Action::Fork(slot, generation));
     }
 
@@ -367,6 +370,7 @@ impl Supervisor {
             (Report::Draining, PlaceState::Ready { .. }) => {
                 // By itself: a worker with the order to leave is Leaving already.
                 place.state = PlaceState::Leaving { until, hurried: false };
+                place.why.get_or_insert(ExitCause::Exited);
                 self.tell(Note::Left(slot));
                 if self.taken() < 2 * self.wanted {
                     self.replace_elsewhere(slot, now);
@@ -476,6 +480,7 @@ impl Supervisor {
             return;
         }
         place.state = PlaceState::Killed { until: now + KILL_GRACE };
+        place.why = Some(ExitCause::Crashed);
         self.tell(Note::Broken { slot, breach, fatal });
         self.actions.push(Action::Kill(slot));
         if fatal {
@@ -496,7 +501,9 @@ impl Supervisor {
         for index in 0..self.places.len() {
             self.wear_out(SlotIndex(index), Wear::Socket);
             let place = &mut self.places[index];
-            place.worn |= matches!(place.state, PlaceState::Booting { .. });
+            if matches!(place.state, PlaceState::Booting { .. }) {
+                (place.worn, place.why) = (true, Some(Wear::Socket.into()));
+            }
         }
     }
 
@@ -514,7 +521,7 @@ impl Supervisor {
             || (matches!(wear, Wear::Stuck | Wear::Cut) && self.phase == ServerPhase::Starting);
         let Some(place) = self.place(slot) else { return };
         if serving && place.owed && !place.worn && matches!(place.state, PlaceState::Ready { .. }) {
-            place.worn = true;
+            (place.worn, place.why) = (true, Some(wear.into()));
             self.tell(Note::Recycling { slot, wear });
         }
     }

@@ -38,7 +38,10 @@ pub struct Child {
     /// What it has said.
     conduct: Conduct,
     ready: bool,
-    ended: bool,
+    /// When it was waited for, nanoseconds of the monotonic clock.
+    ended: Option<u64>,
+    /// Whether the kernel has killed because memory ran out, if it was killed; `None`: the system does not say.
+    pub oom: Option<bool>,
     /// What the workers of the slot before it had served, and taken over from others. Of one that was forked before exec both are
     /// 0: it counts as one that had served.
     before: (u64, u64),
@@ -77,7 +80,8 @@ impl Child {
             other_queue: false,
             conduct,
             ready: false,
-            ended: false,
+            ended: None,
+            oom: None,
             before: (0, 0),
         }
     }
@@ -92,6 +96,11 @@ impl Child {
         let row = scoreboard.slot(slot.0);
         let counts = (scoreboard.requests(slot.0), row.adopted());
         counts != self.before || row.connections() > 0 || !scoreboard.in_flight(slot.0).is_empty()
+    }
+
+    /// When it was waited for, nanoseconds of the monotonic clock; `None`: it was not.
+    pub fn ended_at(&self) -> Option<u64> {
+        self.ended
     }
 
     /// The stacks of its threads as its interpreter wrote them at its end; empty if it did not.
@@ -156,20 +165,25 @@ impl Table {
         self.rows.get(slot.0)?.as_ref()
     }
 
+    /// As [`Self::child`].
+    pub fn child_mut(&mut self, slot: SlotIndex) -> Option<&mut Child> {
+        self.rows.get_mut(slot.0)?.as_mut()
+    }
+
     /// The worker of the slot if it has not been waited for, so that its process id is still its own.
     pub fn living(&self, slot: SlotIndex) -> Option<&Child> {
-        self.child(slot).filter(|child| !child.ended)
+        self.child(slot).filter(|child| child.ended.is_none())
     }
 
     /// Whether this is a worker that has not been waited for.
     pub fn is_own(&self, pid: Pid) -> bool {
-        self.rows.iter().flatten().any(|child| child.pid == pid && !child.ended)
+        self.rows.iter().flatten().any(|child| child.pid == pid && child.ended.is_none())
     }
 
     /// Workers that have not been waited for.
     pub fn living_ones(&self) -> impl Iterator<Item = (SlotIndex, &Child)> {
         let rows = self.rows.iter().enumerate();
-        rows.filter_map(|(index, row)| Some((SlotIndex(index), row.as_ref()?))).filter(|(_, child)| !child.ended)
+        rows.filter_map(|(index, row)| Some((SlotIndex(index), row.as_ref()?))).filter(|(_, child)| child.ended.is_none())
     }
 
     /// The open channels.
@@ -220,16 +234,17 @@ impl Table {
         (reports, breach)
     }
 
-    /// Workers that have ended since the last call. Only known processes are waited for, so that others (orphans that PID 1
+    /// Workers that have ended since the last call, and how much processor time they have used; `now` is in nanoseconds of the
+    /// monotonic clock. Only known processes are waited for, so that others (orphans that PID 1
     /// inherits, [`process::reap_orphans`]) are never taken for workers.
-    pub fn reap(&mut self) -> Vec<(SlotIndex, Exit)> {
+    pub fn reap(&mut self, now: u64) -> Vec<(SlotIndex, Exit, Duration)> {
         let mut ended = Vec::new();
         for (index, row) in self.rows.iter_mut().enumerate() {
-            let Some(child) = row.as_mut().filter(|child| !child.ended) else { continue };
+            let Some(child) = row.as_mut().filter(|child| child.ended.is_none()) else { continue };
             // It cannot fail: the process is a child that was not waited for.
-            if let Ok(Some(exit)) = process::reap(child.pid) {
-                child.ended = true;
-                ended.push((SlotIndex(index), exit));
+            if let Ok(Some((exit, cpu))) = process::reap(child.pid) {
+                child.ended = Some(now);
+                ended.push((SlotIndex(index), exit, cpu));
             }
         }
         ended
@@ -253,8 +268,9 @@ mod tests {
         table.put(SlotIndex(1), Child::new(pid, Instant::now(), master, tempfile::tempfile().unwrap()));
         let stranger = fork_in_test(&alone, |_| 0);
         waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-        assert_eq!(table.reap(), [(SlotIndex(1), Exit::Code(3))]);
-        assert_eq!(table.reap(), []);
+        let ended: Vec<_> = table.reap(5).into_iter().map(|(slot, exit, _)| (slot, exit)).collect();
+        assert_eq!(ended, [(SlotIndex(1), Exit::Code(3))]);
+        assert_eq!((table.reap(6), table.child(SlotIndex(1)).and_then(Child::ended_at)), (vec![], Some(5)));
         assert!(table.living(SlotIndex(1)).is_none() && table.child(SlotIndex(1)).is_some());
         assert_eq!(table.last_words(SlotIndex(1)), (vec![Report::Ready(String::new())], None));
         assert!(table.channel(SlotIndex(1)).is_none(), "the other end is closed");

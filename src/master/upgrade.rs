@@ -44,6 +44,7 @@ use super::command::Command;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
+use super::looks::Looks;
 use super::notify::Notifier;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -144,6 +145,7 @@ pub fn adopt(
     }
     // The logs are opened and not inherited: they may be others now.
     let kit = Kit::open(settings.clone(), None, state.command.dir())?;
+    kit.logs.own().owe(state.lost_lines);
     for notice in notices {
         kit.log.write(notice.level, format_args!("{notice}"));
     }
@@ -202,10 +204,13 @@ pub fn adopt(
         python: state.python,
         command: state.command,
         afresh,
+        reading: None,
         trial: None,
         // Some may have ended unheard while the programs changed.
         orphans: true,
         births: state.births,
+        looks: Looks::default(),
+        ledger: state.ledger,
         mended: None,
         doors: Doors::new(doors),
         petitions: Vec::new(),

@@ -10,6 +10,8 @@ use std::time::Duration;
 
 use crate::sys::memory::shared_struct;
 
+use super::counters::Counters;
+
 /// Longest request line kept by the flight recorder, in bytes; the rest is cut.
 pub const LINE_MAX: usize = 256;
 
@@ -37,6 +39,8 @@ shared_struct! {
         since: AtomicU64,
         /// When it was entered for this piece of the answer, in nanoseconds of the monotonic clock.
         entered: AtomicU64,
+        /// The same, whether the call has a deadline or not.
+        resumed: AtomicU64,
         requests: AtomicU64,
         /// Bytes that are used of the line, of the client and of the id.
         len: AtomicU32,
@@ -46,7 +50,20 @@ shared_struct! {
         line: [AtomicU64; LINE_MAX / WORD],
         client: [AtomicU64; CLIENT_MAX / WORD],
         id: [AtomicU64; ID_MAX / WORD],
+        /// What the thread has done.
+        counters: Counters,
     }
+}
+
+/// Whether a thread is in the application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// It is not.
+    Idle,
+    /// It is, with a request that began then, nanoseconds of the monotonic clock.
+    Busy { since: u64 },
+    /// As [`Self::Busy`], and the application has taken the connection over.
+    Held { since: u64 },
 }
 
 /// The parts of a request that the flight recorder keeps.
@@ -158,6 +175,7 @@ impl Call {
         // A reader that sees one of the words below also sees the zero above.
         fence(Release);
         self.entered.store(now, Relaxed);
+        self.resumed.store(now, Relaxed);
         self.len.store(store(facts.line, &self.line), Relaxed);
         self.client_len.store(store(facts.client, &self.client), Relaxed);
         self.id_len.store(store(facts.id, &self.id), Relaxed);
@@ -174,11 +192,19 @@ impl Call {
         self.since.load(Acquire) != 0 && self.entered.load(Relaxed) == HELD
     }
 
-    /// Notes that the application has returned; counts one request.
+    /// Notes that the application has returned at `now`; counts one request.
     #[inline]
-    pub fn end(&self) {
-        self.since.store(0, Relaxed);
+    pub fn end(&self, now: u64) {
+        self.leave(now);
         self.requests.store(self.requests.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Counts the time since the application was entered. What runs is over before it is counted: a reader may miss it for a
+    /// moment, and keeps the highest, but it never finds it twice.
+    #[inline]
+    fn leave(&self, now: u64) {
+        self.since.store(0, Release);
+        self.counters.add_busy(now.saturating_sub(self.resumed.load(Relaxed)));
     }
 
     /// Notes that the application continues at `now` with the answer to a request that began at `since`.
@@ -187,15 +213,50 @@ impl Call {
         self.enter(facts, since, now);
     }
 
-    /// Notes that the application has returned a piece of its answer: the request was counted before.
+    /// Notes that the application has returned a piece of its answer at `now`: the request was counted before.
     #[inline]
-    pub fn pause(&self) {
+    pub fn pause(&self, now: u64) {
+        if self.since.load(Relaxed) != 0 {
+            self.leave(now);
+        }
+    }
+
+    /// Forgets the call of a worker whose time was counted at its end.
+    pub(super) fn forget(&self) {
         self.since.store(0, Relaxed);
     }
 
     /// Whether a call of the application runs.
     pub fn is_running(&self) -> bool {
         self.since.load(Relaxed) != 0
+    }
+
+    /// What the thread has done.
+    #[inline]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Nanoseconds in the application until `now`, and whether it is there.
+    pub(super) fn busy(&self, now: u64) -> (u64, Activity) {
+        let mut seen = (self.counters.busy(), Activity::Idle);
+        for _ in 0..READ_ATTEMPTS {
+            let busy = self.counters.busy();
+            let since = self.since.load(Acquire);
+            let (resumed, entered) = (self.resumed.load(Relaxed), self.entered.load(Relaxed));
+            fence(Acquire);
+            let activity = match (since, entered) {
+                (0, _) => Activity::Idle,
+                (since, HELD) => Activity::Held { since },
+                (since, _) => Activity::Busy { since },
+            };
+            let running = if since == 0 { 0 } else { now.saturating_sub(resumed) };
+            seen = (busy.wrapping_add(running), activity);
+            if self.since.load(Relaxed) == since && self.counters.busy() == busy {
+                break;
+            }
+        }
+        seen
     }
 
     /// When the application was entered for its present work, nanoseconds of the monotonic clock; `None` while it has none, or
@@ -275,14 +336,14 @@ mod tests {
         let board = Scoreboard::new(1, 1).unwrap();
         let slot = board.call(0, 0);
         slot.begin(&facts(b"GET /a HTTP/1.1"), 3);
-        slot.end();
+        slot.end(4);
         slot.resume(&facts(b"GET /a HTTP/1.1"), 3, 7);
         let again = slot.in_flight().unwrap();
         assert_eq!((again.line.as_slice(), again.since, again.entered), (&b"GET /a HTTP/1.1"[..], 3, 7));
         assert_eq!(slot.entered(), Some(7));
-        slot.pause();
+        slot.pause(9);
         assert_eq!(slot.in_flight(), None);
-        assert_eq!(slot.requests(), 1);
+        assert_eq!((slot.requests(), slot.busy(20)), (1, (3, Activity::Idle)));
     }
 
     #[test]
@@ -293,7 +354,7 @@ mod tests {
             let writer = scope.spawn(|| {
                 for now in 1..200_000u64 {
                     slot.begin(&facts(&[b'a' + (now % 26) as u8; 40]), now);
-                    slot.end();
+                    slot.end(now);
                 }
             });
             while !writer.is_finished() {

@@ -4,16 +4,13 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
 use crate::sys::memory::shared_struct;
-use crate::sys::time::NS_PER_MS;
 
-/// Upper bounds of the classes by which waits for a permit are counted, in milliseconds; longer ones have a class of their own.
-/// From an iteration of the loop to half a minute, each class four times as long as the one before.
-pub const WAIT_BOUNDS_MS: [u64; 8] = [2, 8, 32, 128, 512, 2_048, 8_192, 32_768];
+use super::refusals::{REASONS, RefusalReason};
 
 shared_struct! {
     /// The published state of one worker.
     #[derive(Debug)]
-    // Two lines of 64 bytes: processors fetch lines in pairs, and workers must not wait for each other's stores.
+    // Lines of 64 bytes in pairs: processors fetch lines in pairs, and workers must not wait for each other's stores.
     #[repr(C, align(128))]
     pub struct Slot {
         /// When the worker's loop last began an iteration, in nanoseconds of the monotonic clock.
@@ -29,8 +26,17 @@ shared_struct! {
         accepts: AtomicU32,
         /// Bytes that the worker has in temporary files.
         spooled: AtomicU64,
-        /// Requests that have waited for a permit, by how long.
-        waits: [AtomicU64; WAIT_BOUNDS_MS.len() + 1],
+        /// Connections that were accepted.
+        accepted: AtomicU64,
+        /// Requests that wait for a permit.
+        waiting: AtomicU32,
+        /// Exceptions that came out of the application.
+        exceptions: AtomicU64,
+        /// Calls that were to be interrupted at their deadline, and those that were given up.
+        interrupted: AtomicU64,
+        given_up: AtomicU64,
+        /// Requests that the server has answered itself, by the reason.
+        refused: [AtomicU64; REASONS],
     }
 }
 
@@ -70,16 +76,67 @@ impl Slot {
         self.adopted.load(Relaxed)
     }
 
-    /// Counts a request that has waited for a permit for so many nanoseconds. Any thread of the worker may call it.
-    pub fn count_wait(&self, ns: u64) {
-        let class = WAIT_BOUNDS_MS.iter().position(|&bound| ns < bound * NS_PER_MS).unwrap_or(WAIT_BOUNDS_MS.len());
-        self.waits[class].fetch_add(1, Relaxed);
+    /// Counts a connection that was accepted. Only the thread that has the loop calls it.
+    #[inline]
+    pub fn count_accepted(&self) {
+        self.accepted.store(self.accepted().wrapping_add(1), Relaxed);
     }
 
-    /// Requests of this slot since the start of the server that had to wait for a permit: one count for each of
-    /// [`WAIT_BOUNDS_MS`], and one for longer waits.
-    pub fn waits(&self) -> [u64; WAIT_BOUNDS_MS.len() + 1] {
-        self.waits.each_ref().map(|count| count.load(Relaxed))
+    /// Connections that were accepted in this slot since the start of the server.
+    pub fn accepted(&self) -> u64 {
+        self.accepted.load(Relaxed)
+    }
+
+    /// Requests that wait for a permit now.
+    #[inline]
+    pub fn set_waiting(&self, count: u32) {
+        self.waiting.store(count, Relaxed);
+    }
+
+    /// Requests that wait for a permit, as the worker last noted.
+    pub fn waiting(&self) -> u32 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Counts a request that the server answers itself. Any thread of the worker may call it, as all of these.
+    pub fn count_refusal(&self, reason: RefusalReason) {
+        self.refused[reason as usize].fetch_add(1, Relaxed);
+    }
+
+    /// Adds the requests of this slot that the server has answered itself, by the reason.
+    pub(super) fn add_refused(&self, sums: &mut [u64; REASONS]) {
+        sums.iter_mut().zip(&self.refused).for_each(|(sum, count)| *sum = sum.wrapping_add(count.load(Relaxed)));
+    }
+
+    /// Counts an exception that came out of the application.
+    #[cold]
+    pub fn count_exception(&self) {
+        self.exceptions.fetch_add(1, Relaxed);
+    }
+
+    /// Exceptions that came out of the application in this slot since the start of the server.
+    pub fn exceptions(&self) -> u64 {
+        self.exceptions.load(Relaxed)
+    }
+
+    /// Counts a call in which the exception of the deadline is to be raised.
+    pub fn count_interrupted(&self) {
+        self.interrupted.fetch_add(1, Relaxed);
+    }
+
+    /// Calls in which the exception of the deadline was to be raised.
+    pub fn interrupted(&self) -> u64 {
+        self.interrupted.load(Relaxed)
+    }
+
+    /// Counts a call whose client was answered without it.
+    pub fn count_given_up(&self) {
+        self.given_up.fetch_add(1, Relaxed);
+    }
+
+    /// Calls whose clients were answered without them.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.load(Relaxed)
     }
 
     /// Counts so many more bytes in temporary files. Any thread of the worker may call it.
@@ -137,30 +194,19 @@ impl Slot {
         self.pid.load(Relaxed)
     }
 
-    /// Gives the slot to a new worker; the counters are kept.
-    pub(super) fn reset(&self, pid: u32) {
-        self.beat.store(0, Relaxed);
+    /// Forgets what the worker had that is dead: the counters are kept.
+    pub(super) fn forget_present(&self) {
         self.connections.store(0, Relaxed);
+        self.waiting.store(0, Relaxed);
         self.adopts.store(0, Relaxed);
         self.accepts.store(0, Relaxed);
         self.spooled.store(0, Relaxed);
-        self.pid.store(pid, Relaxed);
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::scoreboard::Scoreboard;
-
-    #[test]
-    fn a_wait_is_counted_in_the_class_of_its_length() {
-        let board = Scoreboard::new(1, 1).unwrap();
-        let slot = board.slot(0);
-        for ms in [0, 1, 2, 7, 8, 32_767, 32_768, 3_600_000] {
-            slot.count_wait(ms * NS_PER_MS);
-        }
-        board.reset(0, 5);
-        assert_eq!(slot.waits(), [2, 2, 1, 0, 0, 0, 0, 1, 2], "the counts outlive the worker");
+    /// Gives the slot to a new worker; the counters are kept.
+    pub(super) fn reset(&self, pid: u32) {
+        self.beat.store(0, Relaxed);
+        self.forget_present();
+        self.pid.store(pid, Relaxed);
     }
 }

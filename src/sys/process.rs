@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::prctl;
@@ -153,6 +154,13 @@ pub enum Exit {
     },
 }
 
+impl Exit {
+    /// Whether SIGKILL ended it.
+    pub fn is_kill(self) -> bool {
+        matches!(self, Self::Signal { number: libc::SIGKILL, .. })
+    }
+}
+
 impl fmt::Display for Exit {
     /// `exited with code 3`, `was killed by SIGSEGV (core dumped)`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,17 +173,25 @@ impl fmt::Display for Exit {
     }
 }
 
-/// Collects a child that has ended; `None` while it runs.
-pub fn reap(pid: Pid) -> io::Result<Option<Exit>> {
+/// Collects a child that has ended, and how much processor time it and its own children have used; `None` while it runs.
+pub fn reap(pid: Pid) -> io::Result<Option<(Exit, Duration)>> {
     let mut status = 0;
-    // SAFETY: `status` is a valid place for one int during the call. (nix's waitpid fails for a real-time signal after the
-    // status is gone.)
-    match unsafe { libc::waitpid(pid.as_raw(), &mut status, libc::WNOHANG) } {
-        -1 => Err(io::Error::last_os_error()),
-        0 => Ok(None),
-        _ if libc::WIFEXITED(status) => Ok(Some(Exit::Code(libc::WEXITSTATUS(status)))),
-        _ => Ok(Some(Exit::Signal { number: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) })),
-    }
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: `status` is a valid place for one int and `usage` for one rusage during the call. (nix's waitpid fails for a
+    // real-time signal after the status is gone.)
+    let exit = match unsafe { libc::wait4(pid.as_raw(), &mut status, libc::WNOHANG, usage.as_mut_ptr()) } {
+        -1 => return Err(io::Error::last_os_error()),
+        0 => return Ok(None),
+        _ if libc::WIFEXITED(status) => Exit::Code(libc::WEXITSTATUS(status)),
+        _ => Exit::Signal { number: libc::WTERMSIG(status), core: libc::WCOREDUMP(status) },
+    };
+    // SAFETY: it is made of integers, all of which are zero or were written.
+    let usage = unsafe { usage.assume_init() };
+    Ok(Some((exit, duration(usage.ru_utime) + duration(usage.ru_stime))))
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_micros(time.tv_usec.unsigned_abs())
 }
 
 /// Most children of others that are waited for at once: a process that makes them as fast as it can must not keep this one from
@@ -257,7 +273,7 @@ pub(crate) fn fork_in_test(_alone: &std::sync::RwLockWriteGuard<'_, ()>, body: i
 pub(crate) fn wait_in_test(pid: Pid) -> Exit {
     use nix::sys::wait::{Id, WaitPidFlag, waitid};
     waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).unwrap();
-    reap(pid).unwrap().expect("it has ended")
+    reap(pid).unwrap().expect("it has ended").0
 }
 
 #[cfg(test)]

@@ -139,6 +139,8 @@ pub struct Summary {
     pub head: Span,
     /// The connection's fate once the output is flushed.
     pub fate: Fate,
+    /// Whether it is what the server has made of an exception of the application, or of what it did against the rules.
+    pub failed: bool,
 }
 
 /// The connection's fate after an answer.

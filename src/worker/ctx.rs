@@ -204,8 +204,14 @@ impl ThreadCtx {
         self.journal.as_ref().is_some_and(|journal| journal.format.wants_response_head())
     }
 
-    /// Writes the access-log line of one answer.
-    pub fn record(&mut self, record: Record<'_>) {
+    /// Counts one answer that is not whole when its call returns, and writes its access-log line. `lasted` is its time in
+    /// nanoseconds; `None`: the application was not called.
+    pub fn record(&mut self, record: Record<'_>, lasted: Option<u64>) {
+        let counters = self.flight().counters();
+        counters.count_answer(record.status, record.sent);
+        if let Some(lasted) = lasted {
+            counters.count_duration(lasted);
+        }
         if let Some(journal) = &mut self.journal {
             journal.record(record);
         }
@@ -238,6 +244,19 @@ impl ThreadCtx {
         }
         give_back(&mut self.out);
         give_back(&mut self.coalesced);
+    }
+
+    /// Whether lines of a log wait for its reader, or were lost and nobody knows.
+    #[inline]
+    pub(super) fn is_log_behind(&self) -> bool {
+        self.log.is_behind() || self.journal.as_ref().is_some_and(Journal::is_behind)
+    }
+
+    /// Writes the lines that wait, as far as there is room.
+    #[cold]
+    pub(super) fn catch_up_logs(&self) {
+        self.log.catch_up();
+        self.journal.iter().for_each(Journal::catch_up);
     }
 
     /// Takes over the bytes that another thread has rendered.

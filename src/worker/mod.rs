@@ -138,11 +138,14 @@ pub type Loaded = (Box<dyn App>, String);
 
 /// Runs the worker with the application that `load` makes; returns the exit code of its process.
 pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
-    let log = boot.log.clone();
-    live(boot, load).unwrap_or_else(|error| {
+    let (log, access) = (boot.log.clone(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
+    let code = live(boot, load).unwrap_or_else(|error| {
         log.critical(format_args!("worker failed: {error}"));
         EXIT_FAILED
-    })
+    });
+    access.inspect(|sink| sink.finish());
+    log.finish();
+    code
 }
 
 fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {

@@ -3,6 +3,7 @@
 
 use crate::log::count;
 use crate::log::error::Log;
+use crate::scoreboard::RefusalReason;
 
 /// Least time between two summaries, in milliseconds.
 const SUMMARY_MS: u64 = 1_000;
@@ -28,6 +29,15 @@ impl Refusal {
             Self::QueueFull => "too many requests wait for the application",
             Self::Waited => "the application had no time for the request",
             Self::Stopping => "the server is stopping",
+        }
+    }
+
+    /// The reason as it is counted.
+    pub fn reason(self) -> RefusalReason {
+        match self {
+            Self::QueueFull => RefusalReason::QueueFull,
+            Self::Waited => RefusalReason::QueueTimeout,
+            Self::Stopping => RefusalReason::Stopping,
         }
     }
 }

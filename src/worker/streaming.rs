@@ -102,7 +102,10 @@ impl Streaming {
 
     /// Writes its log line.
     pub fn record(&self, summary: Summary, ctx: &mut ThreadCtx) {
-        ctx.record(Record {
+        if summary.failed {
+            ctx.slot().count_exception();
+        }
+        let record = Record {
             peer: self.link.peer.addr.as_bytes(),
             head: (!self.bytes.is_empty()).then(|| self.view()),
             status: summary.status,
@@ -110,7 +113,8 @@ impl Streaming {
             response_head: &self.response_head,
             timing: ctx.clock.timing(Some(self.began), self.queued),
             environ: &self.environ,
-        });
+        };
+        ctx.record(record, Some(ctx.clock.ns().saturating_sub(self.began)));
     }
 
     /// Bytes of the stream's last block or file that were rendered and that the kernel has not taken.

@@ -24,6 +24,12 @@ impl Reminder {
         Some(self.0.load(Relaxed)).filter(|&due| due < u64::MAX)
     }
 
+    /// There is something to look after at `at`, in milliseconds of the loop's clock.
+    #[cold]
+    pub fn remind(&self, at: u64) {
+        self.0.fetch_min(at, Relaxed);
+    }
+
     /// Whether it has come at `now`. All tallies have to be asked for their [`Tally::rest`] then, which sets it anew.
     #[inline]
     pub fn take(&self, now: u64) -> bool {

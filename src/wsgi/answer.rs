@@ -241,7 +241,7 @@ impl Answer {
         let body = exchange.head(Some(0), out).ok_or_else(failure::no_start_response)?;
         let end = body.end(out);
         let (status, sent, fate) = (body.status, body.sent(), fate(end, body.until_close()));
-        self.summary = Summary { status, sent, head: exchange.place(), fate };
+        self.summary = Summary { status, sent, head: exchange.place(), fate, failed: false };
         drop(exchange);
         if excess > 0 {
             log_excess(&self.log, &self.line, excess);
@@ -265,21 +265,24 @@ impl Answer {
             let text = failure.describe(py);
             let is_timeout = failure.is_timeout(py);
             let mut exchange = start_response.exchange(py).borrow_mut();
-            if exchange.is_gone() {
-                self.log.debug(format_args!("{}: the client left: {text}", self.line));
-            } else {
+            let failed = !exchange.is_gone();
+            if failed {
                 self.log.error(format_args!("{}: {text}", self.line));
+            } else {
+                self.log.debug(format_args!("{}: the client left: {text}", self.line));
             }
             if let Some(body) = exchange.body() {
                 let fate = if body.until_close() { Fate::Reset } else { Fate::Cut };
                 let (status, sent) = (body.status, body.sent());
-                self.summary = Summary { status, sent, head: exchange.place(), fate };
+                self.summary = Summary { status, sent, head: exchange.place(), fate, failed: false };
             } else {
                 out.truncate(mark);
                 let terms = exchange.terms();
                 self.summary =
                     if is_timeout { time_out(out, terms, exchange.date()) } else { refuse(out, terms, exchange.date()) };
             }
+            // Deadlines are counted where they are met.
+            self.summary.failed = failed && !is_timeout;
         }
         self.close(py);
         self.summary
@@ -341,7 +344,7 @@ fn time_out(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
 
 fn render(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> Summary {
     let page = page::render(out, status, detail, terms, date);
-    Summary { status, sent: page.sent, head: page.head, fate: Fate::Close }
+    Summary { status, sent: page.sent, head: page.head, fate: Fate::Close, failed: false }
 }
 
 /// The connection's fate after the end of a body.

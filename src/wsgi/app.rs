@@ -257,7 +257,7 @@ fn complete(
         answer::log_short(log, &line(request), missing);
     }
     let (status, sent, fate) = (body.status, body.sent(), answer::fate(end, body.until_close()));
-    Some(Summary { status, sent, head: exchange.place(), fate })
+    Some(Summary { status, sent, head: exchange.place(), fate, failed: false })
 }
 
 fn logged(environ: &Bound<'_, PyDict>, name: &Py<PyString>) -> Option<String> {

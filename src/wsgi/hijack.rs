@@ -101,17 +101,21 @@ impl OfferedSocket {
         if let Err(Failure::Raised(error)) = &result {
             forks::end_child(py, error);
         }
+        let mut failed = false;
         match result {
             Ok(result) => answer::close_result(&result, line, log),
             // By this convention of gunicorn's, libraries say that there is no answer.
             Err(Failure::Raised(error)) if error.is_instance_of::<PyStopIteration>(py) => {}
             Err(failure) if is_gone(py, &failure) => log.debug(format_args!("{line}: {}", failure.describe(py))),
-            Err(failure) => log.error(format_args!("{line}: {}", failure.describe(py))),
+            Err(failure) => {
+                failed = !failure.is_timeout(py);
+                log.error(format_args!("{line}: {}", failure.describe(py)));
+            }
         }
         py.detach(|| self.takeover.finish());
         let socket = self.socket.bind(py);
         let held = references(&self.socket) > 1 && !is_closed(socket);
-        Ok(taken(held))
+        Ok(Summary { failed, ..taken(held) })
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each kind of place makes of whole lines, also when its reader stays away.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Read};
 use std::os::unix::fs::PermissionsExt;
 use std::time::Instant;
 
@@ -68,6 +68,9 @@ fn lines_of_several_writers_do_not_tear() {
                 let batch: Vec<u8> = (0..30).flat_map(|n| [vec![letter; 300 + n * 7], vec![b'\n']].concat()).collect();
                 for _ in 0..BATCHES {
                     sink.write(&batch);
+                    while sink.is_behind() {
+                        sink.finish();
+                    }
                 }
             });
         }
@@ -83,80 +86,108 @@ fn lines_of_several_writers_do_not_tear() {
 }
 
 #[test]
-fn a_reader_that_stays_away_costs_lines_that_are_counted_and_said() {
-    for (line, said) in [("plain line\n", "lines lost here: Resource temp"), ("{\"a\":1}\n", "\"lost_lines\":")] {
+fn a_reader_that_stays_away_costs_lines_that_are_counted_and_said_as_soon_as_it_reads() {
+    for (line, said) in [("2026 plain line\n", "lines lost here: Resource temp"), ("{\"a\":1}\n", "\"lost_lines\":")] {
+        let line = format!("{}{line}", &line[..1]).repeat(20);
         let (sink, mut reader) = piped();
-        nonblocking(&sink.file);
         nonblocking(&reader);
         let mut written = 0_u64;
-        let lost = loop {
+        while sink.lost.load(Relaxed) < 7 * 20 {
             sink.write(line.as_bytes());
-            written += 1;
-            match sink.lost.load(Relaxed) {
-                0 => {}
-                lost if lost >= 7 => break lost,
-                _ => {}
-            }
-        };
+            written += 20;
+        }
+        let lost = sink.lost.load(Relaxed);
         let mut text = Vec::new();
-        let end = reader.read_to_end(&mut text).expect_err("a writer is left");
-        assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(text.len() as u64, (written - lost) * line.len() as u64);
-        sink.write(line.as_bytes());
+        while sink.is_behind() {
+            let end = reader.read_to_end(&mut text).expect_err("a writer is left");
+            assert_eq!(end.kind(), io::ErrorKind::WouldBlock);
+            sink.catch_up_now();
+        }
+        sink.write(b"the next line\n");
         drop(sink);
-        text.clear();
         // A child that another test has just forked holds the writer until it executes its program.
         set_flags(&reader, OFlag::empty());
         reader.read_to_end(&mut text).expect("the writer has gone");
         let text = String::from_utf8(text).expect("text");
         let lines: Vec<&str> = text.lines().collect();
-        assert_eq!(lines.len(), 2, "{text}");
-        assert!(lines[0].contains(said) && lines[0].contains(&lost.to_string()), "{text}");
-        assert_eq!(lines[1], line.trim_end());
+        assert_eq!(lines.len() as u64, written - lost + 2, "all others are there");
+        let [.., notice, next] = lines[..] else { panic!("{text}") };
+        assert!(notice.contains(said) && notice.contains(&lost.to_string()), "{notice}");
+        assert_eq!(next, "the next line");
+        assert!(lines[..lines.len() - 2].iter().all(|whole| line.starts_with(&format!("{whole}\n"))), "whole lines, in order");
     }
 }
 
 #[test]
-fn a_late_reader_of_a_nonblocking_pipe_loses_nothing() {
-    let (mut sink, reader) = piped();
-    nonblocking(&sink.file);
-    sink.patience = PATIENCE;
+fn a_late_reader_loses_nothing_and_nobody_waits_for_it() {
+    let (sink, reader) = piped();
     let batch = [vec![b'x'; 1023], vec![b'\n']].concat().repeat(4);
-    let read = std::thread::spawn(move || BufReader::new(reader).lines().count());
-    for _ in 0..256 {
+    let began = Instant::now();
+    for _ in 0..200 {
         sink.write(&batch);
+    }
+    assert!(sink.is_waiting() && began.elapsed() < PATIENCE, "it has waited");
+    let read = std::thread::spawn(move || BufReader::new(reader).lines().count());
+    while sink.is_behind() {
+        sink.finish();
     }
     assert_eq!(sink.lost.load(Relaxed), 0);
     drop(sink);
-    assert_eq!(read.join().expect("the reader ends"), 1024);
+    assert_eq!(read.join().expect("the reader ends"), 800);
 }
 
 #[test]
-fn a_signal_does_not_end_the_wait_for_a_late_reader() {
-    use nix::sys::pthread::{pthread_kill, pthread_self};
-    use nix::sys::signal::Signal;
-    const SIGNALS: usize = 50;
-    signal_hook::flag::register(Signal::SIGURG as i32, std::sync::Arc::new(AtomicBool::new(false))).expect("a handler");
-    let (mut sink, mut reader) = piped();
-    nonblocking(&sink.file);
-    sink.patience = PATIENCE;
-    let (sender, full) = std::sync::mpsc::channel();
-    let writer = std::thread::spawn(move || {
-        let line = [vec![b'x'; PIPE_BUF - 1], vec![b'\n']].concat();
-        while (&sink.file).write(&line).is_ok() {}
-        sender.send(pthread_self()).expect("the test waits");
-        sink.write(b"late\n");
-        sink.lost.load(Relaxed)
-    });
-    let thread = full.recv().expect("the pipe is full");
-    for _ in 0..SIGNALS {
-        pthread_kill(thread, Signal::SIGURG).expect("the writer waits for its reader");
-        std::thread::sleep(Duration::from_millis(1));
+fn what_a_reader_that_left_did_not_get_is_lost_and_counted() {
+    let (sink, reader) = piped();
+    while !sink.is_waiting() {
+        sink.write(&[vec![b'x'; PIPE_BUF - 1], vec![b'\n']].concat());
     }
+    sink.write(b"one\ntwo\n");
+    drop(reader);
+    sink.catch_up_now();
+    assert_eq!((sink.lost.load(Relaxed), sink.is_waiting(), sink.is_behind()), (3, false, true));
+    assert_eq!(sink.error.load(Relaxed), Errno::EPIPE as i32);
+}
+
+#[test]
+fn a_child_of_the_process_does_not_write_what_its_parent_keeps() {
+    use crate::sys::process::{alone_in_test, fork_in_test, wait_in_test};
+    let alone = alone_in_test();
+    let (sink, mut reader) = piped();
+    while !sink.is_waiting() {
+        sink.write(&[vec![b'x'; PIPE_BUF - 1], vec![b'\n']].concat());
+    }
+    // As if another thread had it at the moment of the fork.
+    let lock = sink.backlog.lock().expect("it is free");
+    let child = fork_in_test(&alone, |_| {
+        sink.write(b"of the child\n");
+        i32::from(sink.is_waiting() || sink.lost.load(Relaxed) != 1)
+    });
+    assert_eq!(wait_in_test(child), crate::sys::process::Exit::Code(0));
+    drop(lock);
+    nonblocking(&reader);
     let mut text = Vec::new();
-    reader.read_to_end(&mut text).expect("the pipe is read");
-    assert_eq!(writer.join().expect("the writer ends"), 0);
-    assert!(text.ends_with(b"\nlate\n"));
+    while sink.is_behind() {
+        let _ = reader.read_to_end(&mut text);
+        sink.catch_up_now();
+    }
+    let _ = reader.read_to_end(&mut text);
+    assert!(text.len().is_multiple_of(PIPE_BUF) && !text.contains(&b'c'));
+}
+
+#[test]
+fn a_named_pipe_is_opened_without_its_reader_and_keeps_lines_for_it() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("fifo");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("a named pipe");
+    let shared = Sink::open(&LogTarget::File(path.clone())).expect("it opens");
+    let (own, apart) = (shared.own().expect("it opens"), shared.apart().expect("it opens"));
+    own.write(b"one\n");
+    apart.write(b"two\n");
+    let reader = File::open(&path).expect("it is there");
+    drop((shared, own, apart));
+    let lines: Vec<String> = BufReader::new(reader).lines().map(|line| line.expect("text")).collect();
+    assert_eq!(lines, ["one", "two"]);
 }
 
 #[test]
@@ -166,7 +197,7 @@ fn a_line_cut_by_a_full_disk_does_not_swallow_the_next() {
     let sink = Sink::open(&LogTarget::File(path.clone())).expect("it opens");
     sink.write(b"half a li");
     sink.torn.store(true, Relaxed);
-    sink.lost.store(1, Relaxed);
+    sink.owe(1);
     sink.error.store(Errno::ENOSPC as i32, Relaxed);
     sink.write(b"whole\n");
     let text = std::fs::read_to_string(&path).expect("it exists");
@@ -214,7 +245,7 @@ fn a_system_log_started_anew_gets_what_follows() {
 }
 
 #[test]
-fn the_masters_own_sink_does_not_wait_whatever_others_do_to_the_flags() {
+fn no_sink_waits_whatever_others_do_to_the_flags() {
     use std::os::unix::net::{UnixDatagram, UnixStream};
     let (pipe, _reader) = piped();
     let (shared, _peer) = UnixStream::pair().expect("a pair");
@@ -223,16 +254,11 @@ fn the_masters_own_sink_does_not_wait_whatever_others_do_to_the_flags() {
     let path = dir.path().join("log");
     let _silent = UnixDatagram::bind(&path).expect("a socket");
     let syslog = Sink::open(&LogTarget::Syslog(path)).expect("it connects");
-    let closed = Sink { way: SinkKind::Now, ..Sink::over(pipe.file.try_clone().expect("dup")).expect("a sink") };
-    for (what, shared) in [("pipe", &pipe), ("socket", &socket), ("syslog", &syslog), ("pipe of another user", &closed)] {
-        let own = if what == "pipe of another user" {
-            Ok(Sink { way: SinkKind::Now, ..Sink::over(shared.file.try_clone().expect("dup")).expect("a sink") })
-        } else {
-            shared.own()
-        };
+    for (what, shared) in [("pipe", &pipe), ("socket", &socket), ("syslog", &syslog), ("pipe of another user", &pipe)] {
+        let own = if what == "pipe of another user" { Sink::over(shared.file.try_clone().expect("dup")) } else { shared.own() };
         let own = own.expect("it opens");
         let began = Instant::now();
-        for _ in 0..200 {
+        for _ in 0..400 {
             // What a worker that was broken into does between any two writes.
             set_flags(&shared.file, OFlag::empty());
             own.write(&[vec![b'x'; 4000], vec![b'\n']].concat());

@@ -64,6 +64,7 @@ impl Server {
     /// Forks a worker; `Some` in the new process.
     pub(super) fn fork(&mut self, slot: SlotIndex, generation: Generation) -> io::Result<Option<Birth>> {
         self.mend_queue()?;
+        self.end_calls(slot);
         self.births += 1;
         let (master, worker) = channel::pair()?;
         let (reader, output) = self.service.output()?.unzip();

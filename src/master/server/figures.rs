@@ -1,18 +1,18 @@
 //! The figures of this server: what the master knows, what the workers publish, and what the system says, as one document.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::master::event::{Life, SlotIndex};
-use crate::master::memory;
+use crate::master::ledger::{CutRequest, WorkerExit};
 use crate::master::table::Child;
 use crate::net::listener::Listener;
-use crate::scoreboard::{Call, InFlight, WAIT_BOUNDS_MS};
-use crate::status::metrics::BOUNDS_S;
+use crate::scoreboard::{BOUNDS_NS, Call, Histogram, InFlight, RefusalReason, Snapshot, StatusKey};
 use crate::status::{
-    Capacity, Change, ConnectionFigures, Detail, Document, LineParts, ListenerFigures, QueueFigures, RequestFigures,
-    RunningRequest, SCHEMA, ServerFigures, Times, WorkerFigures, WorkerState,
+    Capacity, Change, ConnectionFigures, Detail, Document, ExitCause, ExitRecord, LineParts, ListenerFigures, MasterFigures,
+    QueueFigures, RequestFigures, RunningRequest, SCHEMA, ServerFigures, TimeoutCounts, Times, WorkerFigures, WorkerState,
 };
-use crate::sys::process;
+use crate::sys::listen_queue::ListenQueue;
+use crate::sys::process::Pid;
 use crate::sys::time::{self, Wall};
 
 use super::Server;
@@ -20,16 +20,16 @@ use super::Server;
 /// Requests that a document lists at most, the oldest: what more run is in the counts.
 const LISTED_MAX: usize = 256;
 
-/// Milliseconds in a second.
-const MS_PER_S: f64 = 1000.0;
-
 impl Server {
     /// All figures, with as much of the requests as may be shown. It takes some microseconds for each worker.
-    pub(super) fn document(&self, detail: Detail) -> Document {
+    pub(super) fn document(&mut self, detail: Detail) -> Document {
         let (wall, now) = (time::wall(), time::monotonic());
+        self.looks.refresh(self.table.living_ones().map(|(_, child)| child.pid), Instant::now());
+        let board = self.scoreboard.snapshot(now);
+        let busy = board.workers.iter().map(|worker| self.ledger.busy(SlotIndex(worker.slot), worker.busy_ns)).sum();
         let running = self.running(now);
-        let workers: Vec<WorkerFigures> =
-            self.table.living_ones().filter_map(|(slot, child)| self.worker(slot, child, now)).collect();
+        let living: Vec<SlotIndex> = self.table.living_ones().map(|(slot, _)| slot).collect();
+        let workers: Vec<WorkerFigures> = living.into_iter().filter_map(|slot| self.worker(slot, now)).collect();
         let threads = workers.iter().map(|worker| worker.threads).sum();
         let oldest = running.first().map_or(0, |(_, _, call)| now.saturating_sub(call.since));
         Document {
@@ -42,31 +42,40 @@ impl Server {
                 threads,
                 threads_busy: running.len() as u64,
                 threads_held: running.iter().filter(|(.., call)| call.is_held()).count() as u64,
-                busy_thread_s: 0.0,
+                busy_thread_s: from_ns(busy),
                 oldest_request_s: from_ns(oldest),
             },
-            queue: self.queue_figures(),
+            queue: QueueFigures {
+                waiting: board.workers.iter().map(|worker| u64::from(worker.waiting)).sum(),
+                lent: board.in_transit,
+                limit: self.generations.current().settings.max_queue as u64,
+                waited: times(&board.sums.waits),
+                refused: RefusalReason::ALL.map(|reason| (reason.name().to_owned(), board.refused_for(reason))).into(),
+            },
             connections: ConnectionFigures {
                 open: workers.iter().map(|worker| worker.connections).sum(),
-                accepted: 0,
-                lent: self.sum(|slot| self.scoreboard.slot(slot).handed_over()),
+                accepted: board.accepted,
+                lent: board.handed_over,
             },
-            listeners: self.listeners.iter().map(listener).collect(),
-            requests: RequestFigures {
-                total: self.sum(|slot| self.scoreboard.requests(slot)),
-                duration: Times::new(BOUNDS_S, &[], 0.0),
-                ..RequestFigures::default()
-            },
+            listeners: self.listeners.iter().map(|socket| listener(socket, self.looks.queue(socket))).collect(),
+            requests: requests(&board),
             in_flight: running
                 .iter()
                 .take(LISTED_MAX)
                 .map(|(slot, thread, call)| shown(*slot, *thread, call, now, detail))
                 .collect(),
             workers,
+            exits: self.ledger.last_exits.iter().rev().map(|exit| exit_shown(exit, detail)).collect(),
+            worker_exits: ExitCause::ALL.into_iter().zip(self.ledger.exits).collect(),
             reloads: self.changes.counts(),
             last_change: self.changes.last().map(|change| self.change_shown(change, detail)),
-            ..Document::default()
+            master: MasterFigures { log_records_lost: self.lost_records(), ..self.looks.master().clone() },
         }
+    }
+
+    /// Lines that the master's error logs have lost.
+    pub(super) fn lost_records(&self) -> u64 {
+        self.ledger.lost_before + self.generations.current().logs.own().lost_ever()
     }
 
     /// A reason may be a traceback, with values of the application.
@@ -85,7 +94,7 @@ impl Server {
             generation: self.supervisor.generations().0.0,
             started_s: self.started.as_secs_f64(),
             uptime_s: (wall.as_secs_f64() - self.started.as_secs_f64()).max(0.0),
-            rss_bytes: memory::resident(process::Pid::this()).unwrap_or(0),
+            rss_bytes: self.looks.usage(Pid::this()).map_or(0, |usage| usage.resident),
         }
     }
 
@@ -95,28 +104,16 @@ impl Server {
         if stopped { 0 } else { wanted }
     }
 
-    fn queue_figures(&self) -> QueueFigures {
-        let mut counts = [0; WAIT_BOUNDS_MS.len() + 1];
-        for slot in self.used_slots() {
-            for (count, more) in counts.iter_mut().zip(self.scoreboard.slot(slot).waits()) {
-                *count += more;
-            }
-        }
-        QueueFigures {
-            lent: self.scoreboard.in_transit(),
-            limit: self.generations.current().settings.max_queue as u64,
-            waited: Times::new(WAIT_BOUNDS_MS.iter().map(|ms| *ms as f64 / MS_PER_S), &counts, 0.0),
-            ..QueueFigures::default()
-        }
-    }
-
-    fn worker(&self, slot: SlotIndex, child: &Child, now: u64) -> Option<WorkerFigures> {
+    fn worker(&mut self, slot: SlotIndex, now: u64) -> Option<WorkerFigures> {
         let life = self.supervisor.life(slot, self.pace.now())?;
+        let child: &Child = self.table.child(slot)?;
         let state = match life.life {
             Life::Booting { .. } => WorkerState::Booting,
             Life::Ready { .. } => WorkerState::Ready,
             Life::Leaving { .. } | Life::Ending { .. } => WorkerState::Draining,
         };
+        let usage = self.looks.usage(child.pid);
+        let (cpu, wait) = self.ledger.usage(slot, usage.map(|usage| (usage.cpu_ns, usage.wait_ns)));
         let row = self.scoreboard.slot(slot.0);
         let settings = &self.generations.kit(life.generation).settings;
         let age = self.pace.now().saturating_duration_since(child.born);
@@ -131,9 +128,9 @@ impl Server {
             threads_busy: self.scoreboard.calls(slot.0).filter(|call| call.is_running()).count() as u64,
             requests: self.scoreboard.requests(slot.0),
             connections: row.connections().into(),
-            rss_bytes: memory::resident(child.pid).unwrap_or(0),
-            cpu_s: 0.0,
-            cpu_wait_s: None,
+            rss_bytes: usage.map_or(0, |usage| usage.resident),
+            cpu_s: from_ns(cpu),
+            cpu_wait_s: Some(from_ns(wait)),
             beat_age_s: beat.map(|beat| from_ns(now.saturating_sub(beat))),
         })
     }
@@ -149,20 +146,57 @@ impl Server {
         running.sort_by_key(|(_, _, call)| call.since.min(now));
         running
     }
+}
 
-    /// Slots that ever had a worker. The calls of others are not touched: a look at them would be memory for them.
-    fn used_slots(&self) -> impl Iterator<Item = usize> {
-        (0..self.scoreboard.slots()).filter(|slot| self.scoreboard.slot(*slot).pid() != 0)
-    }
-
-    fn sum(&self, figure: impl Fn(usize) -> u64) -> u64 {
-        self.used_slots().map(figure).fold(0, u64::wrapping_add)
+/// What the workers have answered.
+fn requests(board: &Snapshot) -> RequestFigures {
+    let statuses = board.sums.statuses.iter().enumerate().filter(|(_, count)| **count > 0);
+    RequestFigures {
+        total: board.requests(),
+        by_status: statuses.map(|(index, count)| (StatusKey::of(index).to_string(), *count)).collect(),
+        bytes_received: board.sums.received,
+        bytes_sent: board.sums.sent,
+        duration: times(&board.sums.durations),
+        app_exceptions: board.exceptions,
+        timeouts: TimeoutCounts { raised: board.interrupted, answered: board.given_up },
     }
 }
 
-fn listener(listener: &Listener) -> ListenerFigures {
+fn times(histogram: &Histogram) -> Times {
+    Times::new(BOUNDS_NS.map(from_ns), &histogram.buckets, from_ns(histogram.sum_ns))
+}
+
+fn exit_shown(exit: &WorkerExit, detail: Detail) -> ExitRecord {
+    ExitRecord {
+        at_s: exit.at_s,
+        worker: exit.slot as u64,
+        pid: exit.pid.unsigned_abs(),
+        cause: exit.cause,
+        detail: exit.detail.clone(),
+        requests: exit.requests.iter().map(|request| cut_request(request, detail)).collect(),
+    }
+}
+
+/// A request in words: `GET /report for 31.2 s`.
+fn cut_request(request: &CutRequest, detail: Detail) -> String {
+    let time = Duration::from_millis(request.millis).as_secs_f64();
+    let mut text = format!("{} for {time:.1} s", LineParts::of(&request.line).describe(detail));
+    for (what, value) in [("from", &request.client), ("request id", &request.id)] {
+        if detail == Detail::Full && !value.is_empty() {
+            text += &format!(", {what} {value}");
+        }
+    }
+    text
+}
+
+fn listener(listener: &Listener, queue: Option<ListenQueue>) -> ListenerFigures {
     let (address, protocol) = (listener.address().to_string(), listener.protocol().name().to_owned());
-    ListenerFigures { address, protocol, backlog: None, backlog_limit: None }
+    ListenerFigures {
+        address,
+        protocol,
+        backlog: queue.map(|queue| queue.waiting.into()),
+        backlog_limit: queue.map(|queue| queue.limit.into()),
+    }
 }
 
 fn shown(slot: usize, thread: usize, call: &InFlight, now: u64, detail: Detail) -> RunningRequest {

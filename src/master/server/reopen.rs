@@ -1,28 +1,60 @@
 //! What is read and opened again while the server runs: the configuration, for a new generation, and the log files.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::config::keep_fixed;
+use crate::config::{Notice, Settings, keep_fixed};
 use crate::master::directory;
-use crate::master::event::{Generation, Policy};
+use crate::master::event::{Event, Generation, Policy};
 use crate::master::generations::Kit;
 use crate::master::logs::Logs;
+use crate::master::reading::Reading;
 
 use super::Server;
 
 impl Server {
-    /// Reads the configuration and opens what it names, for a new generation, in what the directory of the start is now.
-    pub(super) fn read(&mut self, generation: Generation) -> Result<Policy, String> {
-        directory::follow(self.command.dir())?;
-        let policy = self.read_here(generation);
+    /// Begins to read the configuration for a new generation, in what the directory of the start is now.
+    pub(super) fn begin_reading(&mut self, generation: Generation) -> Option<Event> {
+        let begun = directory::follow(self.command.dir()).and_then(|()| {
+            let begun = Reading::start(|| (self.reread)());
+            begun.map_err(|error| format!("the configuration cannot be read: {error}"))
+        });
+        // Until it is read, the master is where its generation is.
+        self.generations.current().directories.return_to();
+        match begun {
+            Ok(reading) => {
+                self.reading = Some((generation, reading));
+                None
+            }
+            Err(why) => Some(Event::Read(Err(why))),
+        }
+    }
+
+    /// What was read, once it is there, with what it names opened.
+    pub(super) fn reading_outcome(&mut self) -> Option<Event> {
+        let (_, reading) = self.reading.as_mut()?;
+        let read = reading.outcome(Instant::now())?;
+        let (generation, reading) = self.reading.take()?;
+        // Its process is about to end, or has ended unheard.
+        self.orphans = true;
+        let entered = reading.enter_its_directory().map_err(|error| format!("its directory cannot be entered: {error}"));
+        let policy = entered.and_then(|()| self.open(generation, read?));
         if policy.is_err() {
             self.generations.current().directories.return_to();
         }
-        policy
+        Some(Event::Read(policy))
     }
 
-    fn read_here(&mut self, generation: Generation) -> Result<Policy, String> {
-        let (mut settings, notices) = (self.reread)()?;
+    /// Nobody wants to know any more what is read.
+    pub(super) fn end_reading(&mut self) {
+        if let Some((_, reading)) = self.reading.take() {
+            reading.abandon();
+            self.orphans = true;
+        }
+    }
+
+    /// Opens what the settings of a new generation name.
+    fn open(&mut self, generation: Generation, (mut settings, notices): (Settings, Vec<Notice>)) -> Result<Policy, String> {
         let current = self.generations.current();
         if !settings.binds_given {
             // Sockets of a service manager, which nobody names again.

@@ -64,6 +64,7 @@ impl Server {
         for listener in &self.listeners {
             bind::check(listener).map_err(|why| io::Error::other(format!("{}: {why}", listener.place())))?;
         }
+        self.log().finish();
         let blocked = Blocked::all()?;
         // What was caught and not yet looked at would be forgotten with this program's memory.
         self.signals.give_back()?;
@@ -103,6 +104,8 @@ impl Server {
             stopped,
             python: self.python.clone(),
             births: self.births,
+            ledger: self.ledger.for_next(self.lost_records()),
+            lost_lines: self.log().sink().unwritten(),
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),
             queue: state::QueueState { version: handoff::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },

@@ -15,6 +15,10 @@ use crate::sys::time;
 
 use super::Server;
 
+/// How often it is tried to say that lines of the log were lost where nothing tells when the log can be written again (a full
+/// disk, a system log that is gone).
+const SAY_LOST_EVERY: Duration = Duration::from_secs(1);
+
 /// What a descriptor that has woken the master stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Woken {
@@ -26,12 +30,16 @@ pub(super) enum Woken {
     Signal,
     /// The program on trial has said something.
     Trial,
+    /// The configuration is read.
+    Reading,
     /// The hook process has said something.
     Hooks,
     /// A listening socket was shut down.
     Listener,
     /// An operator comes, or one that is here can go on.
     Door(Knock),
+    /// There is room for what waits: lines of the log, messages to the service manager.
+    Reader,
 }
 
 impl Server {
@@ -65,13 +73,27 @@ impl Server {
         let signals = [(Woken::Signal, self.signals.as_fd())];
         let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
         let hooks = self.hooks.socket().map(|socket| (Woken::Hooks, socket));
-        let readable = service.chain(workers).chain(signals).chain(trial).chain(hooks);
+        let reading = self.reading.as_ref().map(|(_, reading)| (Woken::Reading, reading.answer()));
+        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
         let doors = self.doors.descriptors().map(|(knock, fd, flags)| (Woken::Door(knock), PollFd::new(fd, flags)));
+        let late = self.generations.logs().filter(|logs| logs.own().is_waiting()).map(|logs| logs.own().as_fd());
+        let readers = late.chain(self.service.notifier.waiting()).map(|fd| (Woken::Reader, PollFd::new(fd, PollFlags::POLLOUT)));
         readable
             .map(|(wake, fd)| (wake, PollFd::new(fd, PollFlags::POLLIN)))
+            .chain(readers)
             .chain(listeners.iter().map(|listener| (Woken::Listener, PollFd::new(listener.as_fd(), mend::SHUT_DOWN))))
             .chain(doors)
+    }
+
+    /// Writes what waits for its reader, and says what was lost meanwhile.
+    pub(super) fn catch_up(&self) {
+        self.service.notifier.catch_up();
+        for logs in self.generations.logs() {
+            if logs.own().is_behind() {
+                logs.own().catch_up_now();
+            }
+        }
     }
 
     /// How long until something is due.
@@ -82,13 +104,19 @@ impl Server {
         let hooks = self.hooks.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let doors = self.doors.next_deadline().into_iter().chain(self.petitions.iter().map(|petition| petition.until)).min();
         let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
+        let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));
         let orphans = self.orphans.then_some(Duration::ZERO);
+        // What the log has lost for another reason than a full pipe.
+        let lost =
+            self.generations.logs().any(|logs| logs.own().is_behind() && !logs.own().is_waiting()).then_some(SAY_LOST_EVERY);
         deadline
             .into_iter()
             .chain(orphans)
+            .chain(lost)
             .chain(service)
             .chain(hooks)
             .chain(doors)
+            .chain(reading)
             .chain(self.until_listening())
             .chain(self.patrol.wait(time::monotonic()))
             .min()

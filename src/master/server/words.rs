@@ -37,7 +37,7 @@ impl Server {
         if let Note::Workers(count) = note {
             self.hooks.tell_workers(*count, &self.generations.current().log);
         }
-        let about = notes::subject(note).and_then(|slot| self.about(slot, note));
+        let about = notes::subject(note).and_then(|slot| self.about(slot));
         let text = notes::text(note, about.as_ref());
         self.heed(note, &text);
         let level = notes::level(note);
@@ -47,16 +47,16 @@ impl Server {
         }
     }
 
-    fn about(&mut self, slot: SlotIndex, note: &Note) -> Option<About> {
-        let oom = if notes::is_kill(note) { self.patrol.kills.happened() } else { None };
+    fn about(&self, slot: SlotIndex) -> Option<About> {
         let child = self.table.child(slot)?;
+        let oom = child.oom;
         let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };
         let age = self.pace.now().saturating_duration_since(child.born);
         Some(About { pid: child.pid.as_raw(), age, serving: self.calls(slot), stacks, oom })
     }
 
     /// The calls of the application that run in a worker, or ran when it died, and for how long; the oldest first.
-    fn calls(&self, slot: SlotIndex) -> Vec<(InFlight, Duration)> {
+    pub(super) fn calls(&self, slot: SlotIndex) -> Vec<(InFlight, Duration)> {
         let now = time::monotonic();
         let since = |call: &InFlight| Duration::from_nanos(now.saturating_sub(call.since));
         self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()

@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use crate::channel::Order;
+use crate::status::ExitCause;
 
 use super::super::event::{Action, Note, SlotIndex};
 use super::{LONGEST, Place, PlaceState, ServerPhase, Supervisor};
@@ -96,9 +97,12 @@ impl Supervisor {
 
     fn retire(&mut self, slot: SlotIndex, order: Order, now: Instant) {
         let until = Some(now + self.policy.graceful_timeout.min(LONGEST));
+        let replaced = self.places[slot.0].generation < self.current;
+        let why = if replaced { self.reload.cause() } else { ExitCause::Scale };
         let place = &mut self.places[slot.0];
         place.state = PlaceState::Leaving { until, hurried: false };
         place.owed = false;
+        place.why.get_or_insert(why);
         self.actions.push(Action::Order(slot, order));
     }
 

@@ -8,6 +8,8 @@
 
 use std::time::Instant;
 
+use crate::status::ExitCause;
+
 use super::super::event::{Action, Generation, Note, Policy, ReloadFailure, SlotIndex, UpgradeFailure};
 use super::{PlaceState, ServerPhase, Supervisor};
 
@@ -29,12 +31,14 @@ pub(super) struct Reload {
     queued: bool,
     /// Whether it is the second half of an upgrade.
     upgrade: bool,
+    /// Why the workers that it replaces leave.
+    cause: ExitCause,
 }
 
 impl Reload {
     /// None, in a server of this generation.
     pub(super) fn new(latest: Generation) -> Self {
-        Self { step: ReloadStep::Idle, latest, queued: false, upgrade: false }
+        Self { step: ReloadStep::Idle, latest, queued: false, upgrade: false, cause: ExitCause::Reload }
     }
 
     /// The place of the first worker of the new generation, while it decides.
@@ -55,6 +59,11 @@ impl Reload {
         self.upgrade
     }
 
+    /// Why the workers that it replaces leave.
+    pub(super) fn cause(&self) -> ExitCause {
+        self.cause
+    }
+
     /// The last generation that was begun.
     pub(super) fn latest(&self) -> Generation {
         self.latest
@@ -70,10 +79,10 @@ impl Reload {
         self.step = ReloadStep::Idle;
     }
 
-    /// The server stops: nothing is loaded any more.
-    pub(super) fn cancel(&mut self) {
-        self.step = ReloadStep::Idle;
+    /// The server stops: nothing is loaded any more. Whether the configuration is being read.
+    pub(super) fn cancel(&mut self) -> bool {
         self.queued = false;
+        std::mem::replace(&mut self.step, ReloadStep::Idle) == ReloadStep::Reading
     }
 }
 
@@ -102,6 +111,7 @@ impl Supervisor {
     fn begin_reload(&mut self) {
         self.reload.latest.0 += 1;
         self.reload.step = ReloadStep::Reading;
+        self.reload.cause = if self.reload.upgrade { ExitCause::Upgrade } else { ExitCause::Reload };
         self.tell(Note::Reloading(self.reload.latest));
         self.actions.push(Action::Read(self.reload.latest));
     }

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::channel::Order;
+use crate::status::ExitCause;
 
 use super::super::event::{Action, Note, SlotIndex};
 use super::{LONGEST, PlaceState, ServerPhase, Supervisor};
@@ -50,7 +51,9 @@ impl Supervisor {
             self.actions.push(Action::StopListening);
         }
         self.phase = ServerPhase::Stopping { code, stage };
-        self.reload.cancel();
+        if self.reload.cancel() {
+            self.actions.push(Action::EndReading);
+        }
         self.cancel_upgrade();
         for index in 0..self.places.len() {
             let place = &mut self.places[index];
@@ -71,6 +74,7 @@ impl Supervisor {
             };
             place.state = next;
             if told {
+                place.why.get_or_insert(ExitCause::Stop);
                 self.actions.push(Action::Order(SlotIndex(index), order));
             }
         }

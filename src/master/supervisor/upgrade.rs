@@ -69,7 +69,8 @@ impl Supervisor {
             Life::Ending { left } => PlaceState::Failed { kill_at: after(left) },
         };
         let ready = if let PlaceState::Ready { since } = state { Some(since) } else { None };
-        self.places[index] = Place { state, generation: worker.generation, owed: worker.owed, worn: worker.worn, ready, ..empty };
+        self.places[index] =
+            Place { state, generation: worker.generation, owed: worker.owed, worn: worker.worn, why: worker.why, ready, ..empty };
     }
 
     /// The generation that serves and the last one that was begun.
@@ -94,7 +95,7 @@ impl Supervisor {
             PlaceState::Failed { kill_at } => Life::Ending { left: left(kill_at) },
             PlaceState::Aborted { .. } | PlaceState::Killed { .. } | PlaceState::Lost => Life::Ending { left: Duration::ZERO },
         };
-        Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn })
+        Some(WorkerLife { slot, generation: place.generation, life, owed: place.owed, worn: place.worn, why: place.why })
     }
 
     /// Whether a new program is tried, or takes over.

@@ -44,7 +44,8 @@ impl Connection {
                 (LateAnswer::Cut, 0)
             }
         };
-        ctx.record(Record {
+        ctx.slot().count_given_up();
+        let record = Record {
             peer: &call.client,
             head: recorded.as_ref().map(|(head, bytes)| HeadView { head, bytes }),
             status: TIMED_OUT,
@@ -52,7 +53,8 @@ impl Connection {
             response_head: &[],
             timing: ctx.clock.timing(Some(call.since), 0),
             environ: &[],
-        });
+        };
+        ctx.record(record, Some(ctx.clock.ns().saturating_sub(call.since)));
         Some((self.drive(ctx), outcome))
     }
 

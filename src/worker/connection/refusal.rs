@@ -4,6 +4,7 @@ use crate::http::error::Error;
 use crate::http::head::HeadView;
 use crate::http::page;
 use crate::http::terms::Terms;
+use crate::scoreboard::RefusalReason;
 use crate::worker::app::{Fate, StorageError};
 use crate::worker::body::upload::UploadError;
 use crate::worker::ctx::ThreadCtx;
@@ -24,6 +25,7 @@ impl Connection {
             UploadError::TooLarge => self.refuse(Error::BodyTooLong(ctx.rules.body_max), Some(head), ctx),
             UploadError::Spool(error) => {
                 self.note_spool_error(&error, head, ctx);
+                ctx.slot().count_refusal(RefusalReason::Disk);
                 if error.passing {
                     let fields: &[page::FieldPair<'_>] = &[(b"Retry-After", RETRY_AFTER)];
                     let detail = "there is no room for the request body at present";
@@ -51,11 +53,13 @@ impl Connection {
         if matches!(error, Error::Malformed(_)) {
             ctx.gateways.note_malformed(&self.link.peer, error, ctx.clock.ms(), &ctx.log);
         }
+        ctx.slot().count_refusal(RefusalReason::of_status(error.status()));
         self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
+        ctx.slot().count_refusal(refusal.reason());
         let head = Some(queued.detached());
         let sent =
             self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
@@ -81,6 +85,7 @@ impl Connection {
 
     fn refuse_unread(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         let detail = Refusal::Stopping.detail();
+        ctx.slot().count_refusal(Refusal::Stopping.reason());
         let sent = self.render_ourselves(503, detail, &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
         ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
     }
@@ -88,6 +93,7 @@ impl Connection {
     /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
+        ctx.slot().count_refusal(RefusalReason::Memory);
         let sent = self.render_ourselves(
             503,
             "too many requests are unfinished",

@@ -63,6 +63,17 @@ impl Journal {
         self.lines.try_reserve(most).is_ok()
     }
 
+    /// Whether lines wait for the reader of the log, or were lost and it does not say so yet.
+    #[inline]
+    pub(super) fn is_behind(&self) -> bool {
+        self.sink.is_behind()
+    }
+
+    /// Writes the lines that wait, as far as there is room.
+    pub(super) fn catch_up(&self) {
+        self.sink.catch_up_now();
+    }
+
     pub(super) fn flush(&mut self) {
         if !self.lines.is_empty() {
             self.sink.write(&self.lines);

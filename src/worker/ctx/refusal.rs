@@ -21,7 +21,10 @@ impl ThreadCtx {
         queued: u64,
         sent: u64,
     ) {
-        self.record(Record {
+        if queued > 0 {
+            self.flight().counters().count_wait(queued);
+        }
+        let record = Record {
             peer: peer.addr.as_bytes(),
             head,
             status,
@@ -29,7 +32,8 @@ impl ThreadCtx {
             response_head: &[],
             timing: self.clock.timing(None, queued),
             environ: &[],
-        });
+        };
+        self.record(record, None);
     }
 
     /// Logs the requests that came whole and were not served; after one whose body is not complete the rest cannot be divided.

@@ -100,15 +100,18 @@ impl ThreadCtx {
         } else {
             None
         };
-        if job.queued > 0 {
-            self.scoreboard.slot(self.slot).count_wait(job.queued);
-        }
         let (at, began) = (job.at.clone(), job.began);
         // The fields are borrowed one by one: the call reads some and writes to others.
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.index());
         calls.begin(&facts(HeadView { head: &queued.head, bytes }, &link.peer), began);
+        if queued.queued > 0 {
+            calls.counters().count_wait(queued.queued);
+        }
+        if !body.is_empty() {
+            calls.counters().count_received(body.len());
+        }
         let request = Request {
             bytes,
             head: &queued.head,
@@ -134,13 +137,20 @@ impl ThreadCtx {
         };
         let reply = self.app.call(request, &mut self.out, &mut outlet);
         self.send.writes |= outlet.used;
-        calls.end();
         self.clock.tick();
+        calls.end(self.clock.ns());
         let output = self.job.output.take();
         let late = match &reply {
             Reply::Complete(_) => !link.claim.complete(),
             Reply::Blocks(_) => link.claim.is_late(),
         };
+        if let (Reply::Complete(summary), false) = (&reply, late) {
+            calls.counters().count_answer(summary.status, summary.sent);
+            calls.counters().count_duration(self.clock.ns() - began);
+            if summary.failed {
+                self.scoreboard.slot(self.slot).count_exception();
+            }
+        }
         self.after_call(late);
         match reply {
             Reply::Complete(summary) => {

@@ -18,8 +18,8 @@ impl ThreadCtx {
         let facts = RequestFacts { line: LINE, client: b"", id: b"" };
         self.flight().resume(&facts, self.job.began, self.job.began);
         self.app.signalled();
-        self.flight().pause();
         self.clock.tick();
+        self.flight().pause(self.clock.ns());
         self.after_call(false);
         Served::Handled
     }

@@ -51,7 +51,7 @@ impl ThreadCtx {
                 Served::Ended(output, summary.fate)
             }
         };
-        self.flight().pause();
+        self.flight().pause(self.clock.ns());
         self.after_call(late);
         served
     }
@@ -70,7 +70,8 @@ impl ThreadCtx {
             answer.record(summary, self);
         }
         drop(answer);
-        self.flight().pause();
+        self.clock.tick();
+        self.flight().pause(self.clock.ns());
         self.after_call(false);
         Served::Dropped
     }

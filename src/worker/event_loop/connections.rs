@@ -34,6 +34,7 @@ impl EventLoop {
     /// Adds a connection that was just accepted; `None`: its peer may not connect, and it is closed.
     #[inline]
     pub(super) fn welcome(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Option<Token> {
+        ctx.slot().count_accepted();
         // Apart, so that the ordinary way is compiled as if there were no other.
         match (&ctx.gate, accepted.protocol) {
             (None, Protocol::Http) => Some(self.insert(accepted, ctx)),

@@ -121,8 +121,9 @@ fn interrupt(overdue: &Overdue, ctx: &ThreadCtx) {
         board: (ctx.scoreboard.clone(), ctx.slot),
         request: ctx.describe(&call),
     };
-    if let Err(error) = alarm::ring(&ctx.alarms, target) {
+    match alarm::ring(&ctx.alarms, target) {
+        Ok(()) => ctx.slot().count_interrupted(),
         // The call is still given up after the grace.
-        ctx.log.warning(format_args!("cannot start the thread that interrupts a request: {error}"));
+        Err(error) => ctx.log.warning(format_args!("cannot start the thread that interrupts a request: {error}")),
     }
 }

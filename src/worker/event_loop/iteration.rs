@@ -25,6 +25,9 @@ use crate::worker::work::{Completion, Work};
 
 use super::{COMPLETIONS, CONTROL, EventLoop, HANDOFF, LISTENERS, borrow};
 
+/// How often a worker looks whether there is room for lines of a log whose reader is late, in milliseconds.
+const LATE_LOG_MS: u64 = 50;
+
 /// How far the iteration is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -162,12 +165,16 @@ impl EventLoop {
                     self.close_ended();
                     let slot = ctx.slot();
                     slot.set_connections(self.connections.len() as u32);
+                    slot.set_waiting(self.parked.len() as u32);
                     slot.beat(ctx.clock.ns());
                     self.overload.tell(ctx.clock.ms(), &ctx.log);
                     if self.reminder.take(ctx.clock.ms()) {
                         self.tell_rest(ctx.clock.ms(), ctx);
                     }
                     ctx.end_iteration();
+                    if ctx.is_log_behind() {
+                        self.reminder.remind(ctx.clock.ms() + LATE_LOG_MS);
+                    }
                     self.iteration.stage = Stage::Poll;
                     if self.is_done(ctx)? {
                         self.finish(ctx);

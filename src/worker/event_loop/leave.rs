@@ -109,6 +109,7 @@ impl EventLoop {
         ctx.memory.tell_rest(now, &ctx.log);
         ctx.bodies.disk.tell_rest(now, &ctx.log);
         self.handoff.tell_rest(now, &ctx.log);
+        ctx.catch_up_logs();
     }
 
     /// Checks whether the worker's descriptors are still its own. A worker that leaves has closed some.
