@@ -25,7 +25,7 @@ pub use classes::{BOUNDS_NS, CLASSES, Histogram};
 pub use counters::{CounterSums, Counters};
 pub use refusals::{REASONS, RefusalReason};
 pub use slot::Slot;
-pub use snapshot::{Snapshot, WorkerFigures};
+pub use snapshot::{SlotFigures, Snapshot};
 pub use statuses::{STATUSES, StatusKey};
 
 /// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a

@@ -176,7 +176,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "master::supervisor",
-        modules: &["channel", "status::ServerState"],
+        modules: &["channel", "status::ExitCause", "status::ServerState"],
         crates: &[],
         not_std: WORLD,
         why: "the policy is a pure function of event and time: no system calls, no clocks, no logs",

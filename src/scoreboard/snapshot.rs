@@ -29,12 +29,12 @@ pub struct Snapshot {
     /// Connections that are on their way to another worker.
     pub in_transit: u64,
     /// Each slot that ever had a worker.
-    pub workers: Vec<WorkerFigures>,
+    pub workers: Vec<SlotFigures>,
 }
 
 /// Figures of one slot and its worker, which may be dead.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct WorkerFigures {
+pub struct SlotFigures {
     /// Number of the slot.
     pub slot: usize,
     /// The worker's process id, as it has noted.
@@ -82,7 +82,7 @@ impl Scoreboard {
             if slot.pid() == 0 {
                 continue;
             }
-            let mut worker = WorkerFigures {
+            let mut worker = SlotFigures {
                 slot: index,
                 pid: slot.pid(),
                 requests: self.requests(index),
@@ -90,7 +90,7 @@ impl Scoreboard {
                 waiting: slot.waiting(),
                 spooled: slot.spooled(),
                 beat: slot.last_beat().min(now),
-                ..WorkerFigures::default()
+                ..SlotFigures::default()
             };
             for call in self.calls(index) {
                 call.counters().add_to(&mut all.sums);
