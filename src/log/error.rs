@@ -77,6 +77,11 @@ impl Log {
         self.sink.is_behind()
     }
 
+    /// Records that were ever lost.
+    pub fn lost_ever(&self) -> u64 {
+        self.sink.lost_ever()
+    }
+
     /// Writes the records that wait, as far as there is room.
     pub fn catch_up(&self) {
         self.sink.catch_up_now();

@@ -309,10 +309,17 @@ impl HookKeeper {
         self.finish(if done { ENDING_MAX } else { Duration::ZERO });
     }
 
-    /// The master is about to become another program, which starts a process of its own.
+    /// The master is about to become another program, which starts a process of its own: this one ends when it has done what
+    /// waits, or is killed after [`ENDING_MAX`].
     pub fn leave(&mut self, log: &Log) {
         self.tell(HookEvent::Upgrading, log);
-        self.finish(ENDING_MAX);
+        self.due = None;
+        self.dismiss();
+    }
+
+    /// Whether there is no process.
+    pub fn is_gone(&self) -> bool {
+        self.process.is_none()
     }
 
     /// The server cannot start.

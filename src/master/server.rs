@@ -78,6 +78,8 @@ pub struct Server {
     pub(super) reading: Option<(Generation, Reading)>,
     /// The program that the master is to become.
     pub(super) trial: Option<Trial>,
+    /// Whether it was fit, and the hook process is waited for.
+    pub(super) becoming: bool,
     /// Whether more processes that nobody else waits for may have ended.
     pub(super) orphans: bool,
     /// The hook process.
@@ -172,6 +174,9 @@ impl Server {
             self.mend_listeners()?;
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
+            }
+            if let Some(failed) = self.become_new() {
+                self.feed(failed)?;
             }
             if let Some(read) = self.reading_outcome() {
                 self.feed(read)?;
@@ -392,7 +397,7 @@ impl Server {
                     self.orphans = true;
                 }
             }
-            Action::Upgrade => return Continue(Some(self.become_new())),
+            Action::Upgrade => return Continue(self.begin_to_become()),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
                 self.hooks.end(&self.generations.current().log);

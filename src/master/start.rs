@@ -116,6 +116,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         afresh,
         reading: None,
         trial: None,
+        becoming: false,
         orphans: false,
         births: 0,
         looks: Looks::default(),

@@ -206,6 +206,7 @@ pub fn adopt(
         afresh,
         reading: None,
         trial: None,
+        becoming: false,
         // Some may have ended unheard while the programs changed.
         orphans: true,
         births: state.births,

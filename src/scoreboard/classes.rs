@@ -44,9 +44,10 @@ const CELL_BITS: u32 = 3;
 const CELLS: usize = ((LAST_EXPONENT - FIRST_EXPONENT) << CELL_BITS) as usize;
 
 /// The class of the shortest time of each cell. A cell has two bounds at most, so the class of any time is this one or one of the
-/// next two.
-const FIRST_OF_CELL: [u8; CELLS] = {
-    let mut first = [0; CELLS];
+/// next two. There is a place for each number of eight bits, so that no index needs a check.
+const FIRST_OF_CELL: [u8; 1 << 8] = {
+    assert!(CELLS <= 1 << 8);
+    let mut first = [0; 1 << 8];
     let mut cell = 0;
     while cell < CELLS {
         let exponent = FIRST_EXPONENT + (cell >> CELL_BITS) as u32;
@@ -61,9 +62,9 @@ const FIRST_OF_CELL: [u8; CELLS] = {
     first
 };
 
-/// The bounds, with room for a look at the two after each.
-const WATCHED: [u64; BOUNDS + 2] = {
-    let mut bounds = [u64::MAX; BOUNDS + 2];
+/// The bounds, with room for a look at the two after each class of [`FIRST_OF_CELL`].
+const WATCHED: [u64; (1 << 8) + 1] = {
+    let mut bounds = [u64::MAX; (1 << 8) + 1];
     let mut index = 0;
     while index < BOUNDS {
         bounds[index] = BOUNDS_NS[index];
@@ -78,7 +79,7 @@ pub fn class_of(ns: u64) -> usize {
     let ns = ns.clamp(1 << FIRST_EXPONENT, (1 << LAST_EXPONENT) - 1);
     let exponent = 63 - ns.leading_zeros();
     let cell = (ns >> (exponent - CELL_BITS)) as usize + ((exponent - FIRST_EXPONENT) << CELL_BITS) as usize - (1 << CELL_BITS);
-    let first = usize::from(FIRST_OF_CELL[cell % CELLS]);
+    let first = usize::from(FIRST_OF_CELL[usize::from(cell as u8)]);
     first + usize::from(ns > WATCHED[first]) + usize::from(ns > WATCHED[first + 1])
 }
 

@@ -35,6 +35,8 @@ shared_struct! {
         /// Calls that were to be interrupted at their deadline, and those that were given up.
         interrupted: AtomicU64,
         given_up: AtomicU64,
+        /// Lines that the logs of the workers have lost.
+        lost_lines: AtomicU64,
         /// Requests that the server has answered itself, by the reason.
         refused: [AtomicU64; REASONS],
     }
@@ -96,6 +98,17 @@ impl Slot {
     /// Requests that wait for a permit, as the worker last noted.
     pub fn waiting(&self) -> u32 {
         self.waiting.load(Relaxed)
+    }
+
+    /// Counts lines that a log has lost. Only the thread that has the loop calls it.
+    #[cold]
+    pub fn count_lost_lines(&self, lines: u64) {
+        self.lost_lines.store(self.lost_lines().wrapping_add(lines), Relaxed);
+    }
+
+    /// Lines that the logs of the workers of this slot have lost since the start of the server.
+    pub fn lost_lines(&self) -> u64 {
+        self.lost_lines.load(Relaxed)
     }
 
     /// Counts a request that the server answers itself. Any thread of the worker may call it, as all of these.

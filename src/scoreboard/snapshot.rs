@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub interrupted: u64,
     /// Calls whose clients were answered without them, or cut.
     pub given_up: u64,
+    /// Lines that the logs of the workers have lost.
+    pub lost_lines: u64,
     /// Connections that were accepted.
     pub accepted: u64,
     /// Connections that were handed over to other workers.
@@ -114,6 +116,7 @@ impl Scoreboard {
                 (&mut all.exceptions, slot.exceptions()),
                 (&mut all.interrupted, slot.interrupted()),
                 (&mut all.given_up, slot.given_up()),
+                (&mut all.lost_lines, slot.lost_lines()),
                 (&mut all.accepted, slot.accepted()),
                 (&mut all.handed_over, slot.handed_over()),
             ] {

@@ -399,7 +399,7 @@ pub struct MasterFigures {
     pub open_fds: u64,
     /// Most that it may open.
     pub max_fds: u64,
-    /// Records of the log that were lost because nobody took them.
+    /// Lines of the logs, those of the workers too, that were lost because nobody took them.
     pub log_records_lost: u64,
 }
 

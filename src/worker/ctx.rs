@@ -252,6 +252,11 @@ impl ThreadCtx {
         self.log.is_behind() || self.journal.as_ref().is_some_and(Journal::is_behind)
     }
 
+    /// Lines that the logs of this worker have ever lost.
+    pub(super) fn lost_lines(&self) -> u64 {
+        self.log.lost_ever() + self.journal.as_ref().map_or(0, Journal::lost_ever)
+    }
+
     /// Writes the lines that wait, as far as there is room.
     #[cold]
     pub(super) fn catch_up_logs(&self) {

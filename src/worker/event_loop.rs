@@ -108,6 +108,8 @@ pub struct EventLoop {
     /// Count of the slot's requests at which the worker asks to be replaced; `None`: never, or it has asked.
     quota: Option<u64>,
     limit: usize,
+    /// Lines of the logs that are lost and counted.
+    lost_lines: u64,
     /// Whether the last poll was short: see [`wait`].
     brisk: bool,
     trusted: Trusted,
@@ -180,6 +182,7 @@ impl EventLoop {
             leaving: Leaving::No,
             quota: None,
             limit: settings.worker_connections,
+            lost_lines: 0,
             brisk: false,
             trusted: settings.forwarded_allow_ips.clone(),
             owner: MAIN,

@@ -69,7 +69,7 @@ impl Server {
             worker_exits: ExitCause::ALL.into_iter().zip(self.ledger.exits).collect(),
             reloads: self.changes.counts(),
             last_change: self.changes.last().map(|change| self.change_shown(change, detail)),
-            master: MasterFigures { log_records_lost: self.lost_records(), ..self.looks.master().clone() },
+            master: MasterFigures { log_records_lost: self.lost_records() + board.lost_lines, ..self.looks.master().clone() },
         }
     }
 
@@ -217,4 +217,41 @@ fn shown(slot: usize, thread: usize, call: &InFlight, now: u64, detail: Detail) 
 
 fn from_ns(ns: u64) -> f64 {
     Duration::from_nanos(ns).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Times with a long tail, in seconds: those of a service with this median.
+    fn tail(median: f64, count: usize) -> Vec<f64> {
+        let rank = |index: usize| (index as f64 + 0.5) / count as f64;
+        (0..count).map(|index| median * (rank(index) / (1.0 - rank(index))).powf(0.7)).collect()
+    }
+
+    #[test]
+    fn quantiles_are_right_within_two_per_cent() {
+        let board = crate::scoreboard::Scoreboard::new(1, 1).unwrap();
+        board.reset(0, 1);
+        for median in [0.0003, 0.004, 0.07, 1.3] {
+            let before = times(&board.snapshot(0).sums.durations);
+            let all = tail(median, 20_000);
+            for time in &all {
+                board.call(0, 0).counters().count_duration((time * 1e9) as u64);
+            }
+            let seen = times(&board.snapshot(0).sums.durations).since(&before).unwrap();
+            for share in [0.1, 0.5, 0.9, 0.99] {
+                let (right, found) = (all[(share * all.len() as f64) as usize], seen.quantile(share).unwrap());
+                assert!((found / right - 1.0).abs() < 0.02, "{share} of {median}: {found}, and it is {right}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_bounds_that_go_out_are_bounds_of_the_classes() {
+        let bounds: Vec<f64> = BOUNDS_NS.map(from_ns).to_vec();
+        for bound in crate::status::metrics::BOUNDS_S {
+            assert!(bounds.iter().any(|known| (known - bound).abs() < 1e-12), "{bound}");
+        }
+    }
 }

@@ -47,14 +47,29 @@ impl Server {
         Some(Event::Tried(outcome.map_err(|why| format!("{program}: {why}"))))
     }
 
-    /// Becomes the new program. It returns only when that failed.
-    pub(super) fn become_new(&mut self) -> Event {
+    /// Becomes the new program, once the hook process has called what it calls before that.
+    pub(super) fn begin_to_become(&mut self) -> Option<Event> {
         self.hooks.leave(&self.generations.current().log);
+        self.becoming = true;
+        self.become_new()
+    }
+
+    /// Becomes the new program, if it is to and nothing is to be waited for. It returns an event only when that failed.
+    pub(super) fn become_new(&mut self) -> Option<Event> {
+        if !self.becoming || !self.hooks.is_gone() {
+            return None;
+        }
+        self.becoming = false;
+        if !self.supervisor.may_upgrade() {
+            // A reload has begun meanwhile, or the end of the server.
+            self.hooks.renew(self.generations.current());
+            return Some(Event::Tried(Ok(())));
+        }
         match self.exec() {
             Ok(never) => match never {},
             Err(error) => {
                 self.hooks.renew(self.generations.current());
-                Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display())))
+                Some(Event::Tried(Err(format!("cannot execute {}: {error}", self.command.program().display()))))
             }
         }
     }

@@ -4,6 +4,7 @@ use super::super::event::ReloadFailure;
 use super::*;
 use crate::channel::BootError;
 
+mod causes;
 mod changes;
 mod upgrade;
 

@@ -114,7 +114,7 @@ impl Supervisor {
     }
 
     /// Whether nothing is under way that the next program would not know of: a reload, a report of a worker that hung.
-    fn may_upgrade(&self) -> bool {
+    pub fn may_upgrade(&self) -> bool {
         let reported = self.places.iter().all(|place| !matches!(place.state, PlaceState::Aborted { .. }));
         self.phase == ServerPhase::Serving && self.reload.is_idle() && reported
     }

@@ -69,6 +69,11 @@ impl Journal {
         self.sink.is_behind()
     }
 
+    /// Lines that were ever lost.
+    pub(super) fn lost_ever(&self) -> u64 {
+        self.sink.lost_ever()
+    }
+
     /// Writes the lines that wait, as far as there is room.
     pub(super) fn catch_up(&self) {
         self.sink.catch_up_now();

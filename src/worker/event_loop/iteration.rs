@@ -173,7 +173,7 @@ impl EventLoop {
                     }
                     ctx.end_iteration();
                     if ctx.is_log_behind() {
-                        self.reminder.remind(ctx.clock.ms() + LATE_LOG_MS);
+                        self.look_after_logs(ctx);
                     }
                     self.iteration.stage = Stage::Poll;
                     if self.is_done(ctx)? {
@@ -189,6 +189,14 @@ impl EventLoop {
                 return Ok(Step::Work(token, work));
             }
         }
+    }
+
+    /// The reader of a log is late: looks again soon, and counts what is lost.
+    #[cold]
+    fn look_after_logs(&mut self, ctx: &ThreadCtx) {
+        let lost = ctx.lost_lines();
+        ctx.slot().count_lost_lines(lost - std::mem::replace(&mut self.lost_lines, lost));
+        self.reminder.remind(ctx.clock.ms() + LATE_LOG_MS);
     }
 
     /// Whether sockets that are ready wait for the thread.
