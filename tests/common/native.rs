@@ -54,6 +54,8 @@ impl Worker {
         let (master, end) = channel::pair().unwrap();
         let members = settings.all_threads();
         let scoreboard = Arc::new(Scoreboard::new(1, members).unwrap());
+        // As a master does for a new worker.
+        scoreboard.reset(0, std::process::id());
         let boot = Boot {
             age: 1,
             settings: Arc::new(settings),
