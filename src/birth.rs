@@ -125,6 +125,7 @@ struct BirthState {
     slot: usize,
     workers: usize,
     age: u64,
+    stands_in: bool,
     /// The scoreboard: slots and calls.
     scoreboard: [i32; 2],
     /// Slots of the scoreboard.
@@ -196,6 +197,7 @@ impl BirthState {
             slot: boot.slot,
             workers: boot.workers,
             age: boot.age,
+            stands_in: boot.stands_in,
             scoreboard: boot.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: boot.scoreboard.slots(),
             channel: boot.channel.as_fd().as_raw_fd(),
@@ -224,6 +226,7 @@ impl BirthState {
             slot: self.slot,
             workers: self.workers,
             age: self.age,
+            stands_in: self.stands_in,
             scoreboard: Arc::new(Scoreboard::adopt([slots?, calls?], self.slots, self.settings.all_threads())?),
             channel: WorkerEnd::adopt(inherited(self.channel)?),
             signals: Blocked::before_exec(),
@@ -352,6 +355,7 @@ mod tests {
             slot: 3,
             workers: 4,
             age: 17,
+            stands_in: true,
             scoreboard: [9, 10],
             slots: 72,
             channel: 11,

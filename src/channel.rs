@@ -9,10 +9,12 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+mod breakage;
 mod conduct;
 mod ends;
 
-pub use conduct::{Breach, Conduct, DISMISSALS_MAX, REPORTS_MAX};
+pub use breakage::Breakage;
+pub use conduct::{Breach, Conduct, DISMISSALS_MAX, REPORTS_MAX, SOURCES_MAX};
 pub use ends::{Heard, MasterEnd, WorkerEnd, pair};
 
 /// From a worker to the master.
@@ -33,6 +35,9 @@ pub enum Report {
     Stuck,
     /// The worker cannot continue, and ends; the text says why. Nothing follows.
     Failed(String),
+    /// Directories that the application was loaded from, for `--reload`: `c` (of modules) or `t` (of templates) and an absolute path
+    /// each, separated by NUL; `f` alone says that it could not be loaded. It may come several times, with more each time.
+    Sources(String),
     /// The worker has only such requests left and cannot leave because of them: the master must end it.
     Stranded,
 }
@@ -63,7 +68,7 @@ pub enum Order {
 
 /// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program exchange
 /// packets with a master of the other.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +86,8 @@ pub enum Message {
     Order(Order),
     /// Logs that were reopened, to be written from now on.
     Logs(Vec<(LogName, OwnedFd)>),
+    /// The code that was saved last cannot be loaded ([`Breakage::read`]).
+    Breakage(OwnedFd),
 }
 
 /// Longest packet to a worker in bytes: a kind and a letter for each log.
@@ -108,6 +115,7 @@ impl Report {
             Self::Dismissed => (b'T', ""),
             Self::Stuck => (b'S', ""),
             Self::Stranded => (b'X', ""),
+            Self::Sources(list) => (b'P', whole_entries(list)),
         };
         let mut packet = vec![kind];
         if let Self::Ready(text) = self {
@@ -146,14 +154,26 @@ impl Report {
             b'T' if text.is_empty() => Ok(Self::Dismissed),
             b'S' if text.is_empty() => Ok(Self::Stuck),
             b'X' if text.is_empty() => Ok(Self::Stranded),
+            b'P' => Ok(Self::Sources(text)),
             _ => Err(unknown(packet)),
         }
     }
 }
 
+/// As many entries of a list as fit into a packet.
+fn whole_entries(list: &str) -> &str {
+    let most = PACKET_MAX - 1;
+    if list.len() <= most {
+        return list;
+    }
+    let end = list.as_bytes()[..most].iter().rposition(|byte| *byte == 0).unwrap_or(0);
+    &list[..end]
+}
+
 impl Message {
-    fn decode(packet: &[u8], files: Vec<OwnedFd>) -> io::Result<Self> {
+    fn decode(packet: &[u8], mut files: Vec<OwnedFd>) -> io::Result<Self> {
         match packet.split_first() {
+            Some((b'b', [])) if files.len() == 1 => Ok(Self::Breakage(files.remove(0))),
             Some((b'l', letters)) if letters.len() == files.len() => {
                 let name = |letter: &u8| LogName::of(*letter).ok_or_else(|| unknown(packet));
                 Ok(Self::Logs(
@@ -230,6 +250,14 @@ mod tests {
             let report = Report::BootFailed(BootError { app: false, text });
             assert_eq!(Report::decode(&report.encode()).unwrap() == report, extra == 0);
         }
+    }
+
+    #[test]
+    fn a_list_that_is_too_long_ends_with_a_whole_entry() {
+        let entry = format!("c/{}", "ä".repeat(1_000));
+        let list = vec![entry.clone(); 40].join("\0");
+        let Ok(Report::Sources(sent)) = Report::decode(&Report::Sources(list).encode()) else { panic!("wrong report") };
+        assert!(sent.split('\0').all(|part| part == entry) && sent.len() > PACKET_MAX - 3_000);
     }
 
     #[test]

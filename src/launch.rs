@@ -316,6 +316,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
         workers: place.workers,
         renounce: &place.renounce,
         facts: &place.facts,
+        told: place.sources.as_ref(),
         log: place.log.clone(),
         environ_names: place.environ_names.clone(),
         stacks: Some(place.stacks),

@@ -20,6 +20,7 @@ pub mod protocol;
 pub mod scoreboard;
 pub mod status;
 pub mod sys;
+mod watch;
 pub mod worker;
 #[cfg(feature = "python")]
 pub mod wsgi;

@@ -132,6 +132,13 @@ const RULES: &[Rule] = &[
         why: "the queue carries connections: which are handed over and who takes them is up to the workers",
     },
     Rule {
+        part: "watch",
+        modules: &["config"],
+        crates: &["libc", "nix", "serde", "serde_json"],
+        not_std: &["std::net", "std::process", "std::thread"],
+        why: "the watcher looks at files and says what has changed: what follows is up to the master",
+    },
+    Rule {
         part: "scoreboard",
         modules: &["sys"],
         crates: &[],
@@ -161,7 +168,20 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "master",
-        modules: &["birth", "channel", "config", "handoff", "hooks", "log", "net", "scoreboard", "status", "sys", "worker::Boot"],
+        modules: &[
+            "birth",
+            "channel",
+            "config",
+            "handoff",
+            "hooks",
+            "log",
+            "net",
+            "scoreboard",
+            "status",
+            "sys",
+            "watch",
+            "worker::Boot",
+        ],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::thread::Builder", "std::thread::scope", "std::thread::spawn"],

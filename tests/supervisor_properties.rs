@@ -26,6 +26,7 @@ enum Step {
     Worn(usize),
     RefuseNextFork,
     RefuseNextConfiguration,
+    SourcesChanged,
     Asked(OperatorRequest),
 }
 
@@ -51,6 +52,7 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (slot, exit, any::<bool>()).prop_map(|(slot, exit, reached)| Step::Ends(slot, exit, reached)),
         1 => Just(Step::RefuseNextFork),
         1 => Just(Step::RefuseNextConfiguration),
+        2 => Just(Step::SourcesChanged),
         3 => other.prop_map(Step::Asked),
     ]
 }
@@ -250,6 +252,7 @@ impl World {
                     self.event(Event::Stuck { slot: SlotIndex(slot), hang: Hang::Call(GRACEFUL) });
                 }
             }
+            Step::SourcesChanged => self.event(Event::SourcesChanged),
             Step::Worn(slot) => self.event(Event::Worn { slot: SlotIndex(slot), wear: Wear::Memory(1) }),
             Step::Ends(slot, exit, reached) => {
                 if self.alive[slot].take().is_some() {
@@ -273,7 +276,7 @@ impl World {
             Report::BootFailed(_) => worker.doomed = true,
             Report::Draining if !worker.ready => return,
             Report::Draining => worker.leaving = true,
-            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded | Report::Failed(_) => {}
+            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded | Report::Failed(_) | Report::Sources(_) => {}
         }
         self.event(Event::Reported { slot: SlotIndex(slot), report });
     }

@@ -32,6 +32,7 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
             listeners,
             workers: 1,
             renounce: &renounce,
+            told: None,
             facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },
             log,
             environ_names: Vec::new(),

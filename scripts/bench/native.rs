@@ -81,6 +81,7 @@ fn main() -> ExitCode {
     let members = settings.all_threads();
     let boot = Boot {
         age: 1,
+        stands_in: false,
         stacks: file_of(c"stacks", b"").expect("a file in memory"),
         listeners: bind::bind_all(&settings).unwrap_or_else(|error| panic!("{error}")),
         settings: Arc::new(settings),

@@ -4,7 +4,8 @@
 //! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Stuck and Stranded once each, Dismissed some times, in any state
 //!    └──BootFailed──▶ Failed ◀──Failed──┴─────────┘      but Failed, in which nothing follows
 //! ```
-//! So a worker sends one text at most, and no more than [`REPORTS_MAX`] reports. A worker that sends anything else does not run
+//! Sources may come some times too, with their own count.
+//! So a worker sends one other text at most, and no more than [`REPORTS_MAX`] reports. A worker that sends anything else does not run
 //! the server's code any more, or its application uses the channel.
 
 use std::fmt;
@@ -18,6 +19,9 @@ pub const REPORTS_MAX: u32 = 32;
 /// Most SIGTERMs that a worker reports. After the first it is replaced, unless the server is still starting.
 pub const DISMISSALS_MAX: u32 = 16;
 
+/// Most lists of directories of a worker in its life ([`Report::Sources`]); it sends one when more modules are loaded.
+pub const SOURCES_MAX: u32 = 64;
+
 /// How a worker broke the rules of its channel. `Display` is a clause: `it has sent descriptors`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Breach {
@@ -29,7 +33,7 @@ pub enum Breach {
     Descriptors,
     /// The report does not fit the ones before.
     OutOfOrder,
-    /// There were more than [`REPORTS_MAX`].
+    /// There were more than [`REPORTS_MAX`], or of one kind more than [`SOURCES_MAX`].
     TooMany,
 }
 
@@ -40,7 +44,7 @@ impl fmt::Display for Breach {
             Self::TooLong => f.write_str("a message longer than any report"),
             Self::Descriptors => f.write_str("descriptors, which workers never send"),
             Self::OutOfOrder => f.write_str("a report that does not fit what it has said before"),
-            Self::TooMany => write!(f, "more than {REPORTS_MAX} reports"),
+            Self::TooMany => write!(f, "more than {REPORTS_MAX} reports, or more than {SOURCES_MAX} lists of directories"),
         }
     }
 }
@@ -63,6 +67,7 @@ pub struct Conduct {
     worn: bool,
     stuck: bool,
     stranded: bool,
+    sources: u32,
 }
 
 impl Conduct {
@@ -73,6 +78,17 @@ impl Conduct {
 
     /// Takes in the next report.
     pub fn take(&mut self, report: &Report) -> Result<(), Breach> {
+        if let Report::Sources(_) = report {
+            self.sources += 1;
+            return match self.stage {
+                WorkerStage::Failed => Err(Breach::OutOfOrder),
+                _ if self.sources > SOURCES_MAX => {
+                    self.sources = SOURCES_MAX;
+                    Err(Breach::TooMany)
+                }
+                WorkerStage::Silent | WorkerStage::Serving | WorkerStage::Leaving => Ok(()),
+            };
+        }
         self.reports += 1;
         if self.reports > REPORTS_MAX {
             // The count stays at its bound, however many reports follow.
@@ -88,7 +104,7 @@ impl Conduct {
             (Report::Worn, stage) => (stage, first(&mut self.worn)),
             (Report::Stuck, stage) => (stage, first(&mut self.stuck)),
             (Report::Stranded, stage) => (stage, first(&mut self.stranded)),
-            (Report::Dismissed, stage) => (stage, true),
+            (Report::Dismissed | Report::Sources(_), stage) => (stage, true),
         };
         if !fits || self.stage == WorkerStage::Failed {
             return Err(Breach::OutOfOrder);
@@ -143,6 +159,15 @@ mod tests {
         }
         assert_eq!(Conduct::of_ready().take(&ready()), Err(Breach::OutOfOrder));
         assert_eq!(Conduct::of_ready().take(&Report::Draining), Ok(()));
+    }
+
+    #[test]
+    fn there_is_a_last_list_of_directories_and_none_behind_a_failed_boot() {
+        let list = || Report::Sources("c/srv".into());
+        let mut conduct = after(&[list(), ready(), list()]);
+        let taken = (0..1_000).filter(|_| conduct.take(&list()).is_ok()).count();
+        assert_eq!(taken + 2, SOURCES_MAX as usize);
+        assert_eq!(after(&[list(), failed()]).take(&list()), Err(Breach::OutOfOrder));
     }
 
     #[test]

@@ -50,6 +50,11 @@ impl WorkerEnd {
         Self(fd)
     }
 
+    /// The same end once more, for another thread.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.0.try_clone().map(Self)
+    }
+
     /// Sends a report; a text that does not fit into a packet is cut in its middle.
     pub fn send(&self, report: &Report) -> io::Result<()> {
         send_packet(&self.0, &report.encode())
@@ -103,6 +108,12 @@ impl MasterEnd {
         let packet: Vec<u8> = std::iter::once(b'l').chain(logs.iter().map(|(name, _)| name.letter())).collect();
         let files: Vec<BorrowedFd<'_>> = logs.iter().map(|(_, file)| *file).collect();
         scm::send(&self.0, &packet, &files)?;
+        Ok(())
+    }
+
+    /// Tells the worker why the code that was saved last is not served.
+    pub fn send_breakage(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        scm::send(&self.0, b"b", &[file])?;
         Ok(())
     }
 
@@ -238,6 +249,15 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "line");
+    }
+
+    #[test]
+    fn a_breakage_arrives_as_a_file() {
+        let (master, worker) = pair().unwrap();
+        let breakage = super::super::Breakage { saved: 1, text: "a\n".repeat(50_000) };
+        master.send_breakage(breakage.to_file().unwrap().as_fd()).unwrap();
+        let Some(Message::Breakage(file)) = worker.receive().unwrap() else { panic!("no breakage") };
+        assert_eq!(super::super::Breakage::read(&file.into()).unwrap(), breakage);
     }
 
     #[test]

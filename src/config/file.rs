@@ -54,6 +54,9 @@ pub fn read(content: &[u8], path: &Path) -> Result<(Vec<Given>, Vec<Notice>), Er
                 None => Error::UnknownKey { key: name.into(), origin, suggestion: options::similar(name, |o| o.sources.file()) },
             });
         };
+        if option.bare.is_some() && matches!(value.get_ref(), DeValue::Boolean(false)) {
+            continue;
+        }
         let values = match values_of(option, value) {
             Ok(values) => values,
             Err(why) => return Err(Error::Value { option, value: text_of(value.get_ref()), origin, why }),
@@ -81,6 +84,9 @@ fn value_of(value: &DeValue<'_>) -> Value {
 fn values_of(option: &Opt, value: &Spanned<DeValue<'_>>) -> Result<Vec<String>, String> {
     let value = value.get_ref();
     match option.kind {
+        ValueKind::Text if option.bare.is_some() && matches!(value, DeValue::Boolean(true)) => {
+            Ok(option.bare.into_iter().map(String::from).collect())
+        }
         ValueKind::Positional | ValueKind::Text => {
             string(value).map(|text| vec![text]).ok_or("must be a string in quotes".into())
         }
@@ -168,6 +174,7 @@ mod tests {
         for (content, name, expected) in [
             ("app = 'm:app'", "app", vec!["m:app"]),
             ("workers = 0x10", "workers", vec!["16"]),
+            ("reload = true", "reload", vec!["auto"]),
             ("workers = 1_0", "workers", vec!["10"]),
             ("workers = 'auto'", "workers", vec!["auto"]),
             ("keep-alive = 1.5", "keep-alive", vec!["1.5"]),

@@ -16,6 +16,10 @@ pub struct Configuration {
     pub effective: Vec<Given>,
 }
 
+/// Defaults with `--reload`: a debugger may stop an import or a request for as long as its user thinks, and one worker is quicker to
+/// load than many.
+const DEVELOPMENT: &[(&str, &str)] = &[("workers", "1"), ("timeout", "0"), ("boot-timeout", "0")];
+
 /// Merges `layers` (low to high) over the defaults. A value that a higher layer hides is checked as well: it would strike on the
 /// day when the higher one is taken away.
 pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, Error> {
@@ -29,6 +33,13 @@ pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, E
         apply(&mut settings, &given)?;
         effective.retain(|lower| lower.option != given.option);
         effective.push(given);
+    }
+    for (name, text) in if settings.watch().is_some() { DEVELOPMENT } else { &[] } {
+        let unset = |given: &&mut Given| given.option.name == *name && given.origin == Origin::Default;
+        if let Some(given) = effective.iter_mut().find(unset) {
+            given.values = vec![(*text).into()];
+            apply(&mut settings, given)?;
+        }
     }
     let row = |given: &Given| TABLE.iter().position(|option| option == given.option);
     effective.sort_by_key(row);
@@ -86,6 +97,7 @@ impl Configuration {
 mod tests {
     use super::*;
     use crate::config::Bind;
+    use crate::config::WatchEngine;
     use crate::config::logs::Level;
     use crate::config::{AccessFormat, AppSpec, LogTarget, Network, Trusted};
     use std::time::Duration;
@@ -160,6 +172,22 @@ mod tests {
     }
 
     #[test]
+    fn development_has_other_defaults_and_what_is_given_holds() {
+        let seconds = Duration::from_secs;
+        let settings = merge([argument("reload", &["auto"]), environment("timeout", &["7"])]).unwrap().settings;
+        assert_eq!((settings.workers, settings.timeout, settings.boot_timeout), (Some(1), seconds(7), seconds(0)));
+        assert_eq!(settings.watch(), Some(WatchEngine::Events));
+        let merged = merge([argument("reload", &["off"]), argument("reload-engine", &["poll"])]).unwrap();
+        assert_eq!((merged.settings.workers, merged.settings.watch()), (None, None));
+        let merged = merge([argument("reload", &["on"]), argument("reload-engine", &["poll"])]).unwrap();
+        assert_eq!(
+            (merged.settings.watch(), merged.given("workers").unwrap().values.concat()),
+            (Some(WatchEngine::Poll), "1".into())
+        );
+        assert_eq!(merge([argument("reload", &["poll"])]).unwrap().settings.watch(), Some(WatchEngine::Poll));
+    }
+
+    #[test]
     fn a_value_out_of_bounds_is_refused_as_its_source_spells_it() {
         for (layer, message) in [
             (
@@ -191,6 +219,9 @@ mod tests {
             ("max-worker-rss", "16M", "1M"),
             ("max-worker-age", "1", "0.5"),
             ("reload-surge", "4096", "0"),
+            ("reload", "inotify", "always"),
+            ("reload-engine", "auto", "off"),
+            ("reload-extra-file", "a.toml", ""),
             ("warmup", "GET /", "/"),
             ("backlog", "65535", "0"),
             ("worker-connections", "1", "0"),

@@ -13,6 +13,7 @@ use super::bind::{Bind, Endpoint};
 use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
+use super::reload::{ReloadMode, WatchEngine};
 use super::trusted::Trusted;
 use super::warmup::Warmup;
 
@@ -88,6 +89,13 @@ settings! {
         pub max_worker_rss: u64,
         /// `--max-worker-age`: a worker is replaced after this time; 0 = never (the default).
         pub max_worker_age: Duration,
+        /// `--reload`; default off.
+        pub reload: ReloadMode,
+        /// `--reload-engine`; default auto, which is the kernel's events.
+        pub reload_engine: WatchEngine,
+        /// `--reload-extra-file`: files and directories whose change reloads too, relative to where the server was started.
+        #[serde(with = "super::paths")]
+        pub reload_extra_files: Vec<PathBuf>,
         /// `--reload-surge`: workers beyond the number of workers while a new generation takes over; default 1.
         pub reload_surge: usize,
         /// `--warmup`: request that a worker answers to itself before it is ready.
@@ -186,5 +194,14 @@ impl Settings {
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
     pub fn all_threads(&self) -> usize {
         self.threads + 1
+    }
+
+    /// How changes of the sources are noticed; `None`: they are not.
+    pub fn watch(&self) -> Option<WatchEngine> {
+        match self.reload {
+            ReloadMode::Off => None,
+            ReloadMode::On => Some(self.reload_engine),
+            ReloadMode::By(engine) => Some(engine),
+        }
     }
 }

@@ -14,6 +14,9 @@ pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 /// The field that names the server when the application does not.
 pub const SERVER: &[u8] = b"Server: tapster\r\n";
 
+/// The field of an answer while the saved code cannot be loaded.
+const STALE: &[u8] = b"Tapster-Reload: failed\r\n";
+
 /// The one status with which the application may send an Upgrade field (RFC 9110 section 15.5.22).
 const UPGRADE_REQUIRED: u16 = 426;
 
@@ -237,12 +240,15 @@ impl<'o> Encoder<'o> {
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
     #[inline]
     pub fn finish(self, known: Option<u64>) -> BodyFraming {
+        if self.context.terms.stale {
+            self.out.extend_from_slice(STALE);
+        }
         if self.context.terms.dialect != Dialect::Http {
             return self.finish_for_gateway(known);
         }
         let Self { out, start: _, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade, .. } } =
             self;
-        let Terms { version, head_only, persistent, dialect } = context.terms;
+        let Terms { version, head_only, persistent, dialect, stale: _ } = context.terms;
         let old = version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
             Mode::None

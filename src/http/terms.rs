@@ -25,13 +25,21 @@ pub struct Terms {
     pub persistent: bool,
     /// The form of the answer.
     pub dialect: Dialect,
+    /// Whether it is of code that is not the saved one any more, which cannot be loaded (`--reload`).
+    pub stale: bool,
 }
 
 impl Terms {
     /// The terms of the answer to this request.
     #[inline]
     pub fn of(request: HeadView<'_>, persistent: bool) -> Self {
-        Self { version: request.head.version, head_only: request.method() == b"HEAD", persistent, dialect: Dialect::Http }
+        Self {
+            version: request.head.version,
+            head_only: request.method() == b"HEAD",
+            persistent,
+            dialect: Dialect::Http,
+            stale: false,
+        }
     }
 
     /// The same in another form.

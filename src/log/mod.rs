@@ -6,7 +6,7 @@ pub mod escape;
 pub mod format;
 mod json;
 pub mod sink;
-mod stamp;
+pub mod stamp;
 mod syslog;
 
 /// A number of things in words: `1 worker`, `2 workers`.

@@ -228,6 +228,8 @@ pub enum Event {
     Deaf,
     /// An operator wants so many workers, at least one.
     Scale(usize),
+    /// Sources of the application have changed, and are to be loaded (`--reload`).
+    SourcesChanged,
     /// A deadline may have passed.
     Tick,
 }

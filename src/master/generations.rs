@@ -93,6 +93,11 @@ impl Generations {
         &self.kits[&self.current]
     }
 
+    /// Whether this one serves, or is to from the start.
+    pub fn is_current(&self, generation: Generation) -> bool {
+        generation == self.current
+    }
+
     /// One of them; the one that serves instead of one that is gone.
     pub fn kit(&self, generation: Generation) -> &Kit {
         self.kits.get(&generation).unwrap_or_else(|| self.current())
@@ -143,6 +148,11 @@ fn check_paths(settings: &Settings) -> Result<(), StartError> {
         let file = settings.chdir.as_deref().unwrap_or(Path::new("")).join(file);
         if let Err(error) = file.metadata() {
             return refuse(code::USAGE, format!("--log-config {}: {}", file.display(), reason(&error)));
+        }
+    }
+    for file in settings.reload_extra_files.iter().filter(|_| settings.watch().is_some()) {
+        if let Err(error) = file.metadata() {
+            return refuse(code::USAGE, format!("--reload-extra-file {}: {}", file.display(), reason(&error)));
         }
     }
     let Some(file) = app_file(settings) else { return Ok(()) };

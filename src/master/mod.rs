@@ -45,6 +45,7 @@ mod terminal;
 mod trial;
 mod upgrade;
 mod usage;
+mod watch;
 mod watchdog;
 
 pub use command::{Command, Program};

@@ -8,6 +8,7 @@ mod listening;
 mod reopen;
 mod upgrade;
 mod wait;
+mod watch;
 mod words;
 
 use std::ops::ControlFlow::{self, Break, Continue};
@@ -46,6 +47,7 @@ use super::status::Doors;
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::trial::Trial;
+use super::watch::WatchKeeper;
 use birth::Birth;
 use doors::Petition;
 use wait::Woken;
@@ -84,6 +86,8 @@ pub struct Server {
     pub(super) orphans: bool,
     /// The hook process.
     pub(super) hooks: HookKeeper,
+    /// The watcher of the sources.
+    pub(super) watch: WatchKeeper,
     /// How many workers it has started.
     pub(super) births: u64,
     /// What it counts and remembers.
@@ -160,7 +164,7 @@ impl Server {
                     Woken::Signal => self.obey()?,
                     Woken::Door(knock) => knocks.push(knock),
                     // They are looked at in each turn.
-                    Woken::Trial | Woken::Reading | Woken::Listener | Woken::Hooks | Woken::Reader => {}
+                    Woken::Trial | Woken::Reading | Woken::Listener | Woken::Hooks | Woken::Reader | Woken::Watcher => {}
                 }
             }
             if self.orphans && !woken.contains(&Woken::Signal) {
@@ -172,6 +176,7 @@ impl Server {
                 None => self.hooks.tick(self.generations.current(), &title),
             }
             self.mend_listeners()?;
+            self.watch_sources()?;
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
             }
@@ -229,6 +234,10 @@ impl Server {
                 }
                 Report::Dismissed => {
                     dismissed = Some(slot);
+                    continue;
+                }
+                Report::Sources(list) => {
+                    self.take_sources(slot, list.clone());
                     continue;
                 }
                 Report::BootFailed(_)
@@ -331,10 +340,11 @@ impl Server {
     }
 
     fn bury_orphans(&mut self) {
-        let (table, hooks) = (&self.table, &self.hooks);
+        let (table, hooks, watch) = (&self.table, &self.hooks, &self.watch);
         let on_trial = |pid| self.trial.as_ref().is_some_and(|trial| trial.is(pid));
         let reads = |pid| self.reading.as_ref().is_some_and(|(_, reading)| reading.is(pid));
-        self.orphans = process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || on_trial(pid) || reads(pid));
+        self.orphans =
+            process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || watch.owns(pid) || on_trial(pid) || reads(pid));
     }
 
     /// Hands one event to the supervisor and does what it says.
@@ -378,6 +388,7 @@ impl Server {
                 if !Arc::ptr_eq(&old, self.generations.current().logs.own()) {
                     self.ledger.lost_before += old.lost_ever();
                 }
+                self.watch.adopt(generation, &self.generations.current().settings);
                 self.hooks.reload(self.generations.current());
             }
             Action::Discard(generation) => {
@@ -400,6 +411,7 @@ impl Server {
             Action::Upgrade => return Continue(self.begin_to_become()),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
+                self.watch.end();
                 self.hooks.end(&self.generations.current().log);
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));

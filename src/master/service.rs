@@ -248,6 +248,17 @@ impl Service {
         format!("tapster: hooks [{}]", self.site)
     }
 
+    /// Makes this process, just forked, what the watcher of the service is. `death` is the signal for the master's death.
+    pub fn enter_watcher(&mut self, death: Signal) -> io::Result<()> {
+        let text = format!("tapster: source watcher [{}]", self.site);
+        if let Some(title) = &mut self.title {
+            title.set(&text);
+        }
+        let Some(identity) = &self.identity else { return Ok(()) };
+        terminal::leave()?;
+        identity.assume_in_worker(death, self.master).map_err(|error| io::Error::other(error.text))
+    }
+
     /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.
     pub fn enter_worker(&mut self, slot: usize, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
         let failed = |what: &str, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };

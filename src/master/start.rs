@@ -20,7 +20,7 @@ use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
 use super::ledger::Ledger;
 use super::looks::Looks;
-use super::notify::Notifier;
+use super::notify::{self, Notifier};
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges::{self, Identity};
@@ -33,6 +33,7 @@ use super::status::Doors;
 use super::supervisor::Supervisor;
 use super::table::Table;
 use super::terminal;
+use super::watch::WatchKeeper;
 
 /// Places for workers beyond twice the number of workers: for operators that want more of them later.
 const SPARE_PLACES: usize = 64;
@@ -41,6 +42,7 @@ const SPARE_PLACES: usize = 64;
 pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, program: Program) -> Result<Server, StartError> {
     let Program { command, afresh } = program;
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
+    refuse_service(&settings)?;
     if let Some(mask) = settings.umask {
         process::set_umask(mask);
     }
@@ -112,6 +114,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         patrol: Patrol::new(),
         python: String::new(),
         hooks: HookKeeper::new(command.clone()),
+        watch: WatchKeeper::new(&settings),
         command,
         afresh,
         reading: None,
@@ -149,6 +152,19 @@ pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) ->
         notices.push(Notice::warning(text));
     }
     Ok(())
+}
+
+/// Refuses what is for development under a service manager: tracebacks are for those who write the application.
+fn refuse_service(settings: &Settings) -> Result<(), StartError> {
+    let managed = std::env::var_os(notify::VARIABLES[0]).is_some_and(|place| !place.is_empty());
+    match settings.watch() {
+        Some(_) if managed => refuse(
+            code::USAGE,
+            "--reload is for development and shows tracebacks to everybody, and this server was started by a service manager \
+             (NOTIFY_SOCKET); leave it out, and send SIGHUP (systemctl reload) after a deployment",
+        ),
+        Some(_) | None => Ok(()),
+    }
 }
 
 fn adopt_ready(number: i32) -> Result<ReadyFd, StartError> {

@@ -177,6 +177,7 @@ impl Supervisor {
             Event::Deaf => self.deaf(now),
             Event::Tried(outcome) => self.tried(outcome),
             Event::Scale(workers) => self.scale(workers),
+            Event::SourcesChanged => self.sources_changed(now),
             Event::Tick => {}
         }
         self.meet_deadlines(now);
@@ -383,7 +384,7 @@ impl Supervisor {
             (Report::Stranded, PlaceState::Ready { .. } | PlaceState::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
             // What crossed an order on its way, or is said twice.
             (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
-            (Report::Stuck | Report::Stranded | Report::Failed(_), _) => {}
+            (Report::Stuck | Report::Stranded | Report::Failed(_) | Report::Sources(_), _) => {}
         }
     }
 

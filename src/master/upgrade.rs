@@ -58,6 +58,7 @@ use super::status::{self, Door, Doors};
 use super::supervisor::Supervisor;
 use super::table::{Child, Table};
 use super::terminal;
+use super::watch::WatchKeeper;
 
 /// Names the descriptor of the state to the new program, which removes it from its environment.
 pub(super) const VARIABLE: &str = "TAPSTER_STATE_FD";
@@ -188,6 +189,7 @@ pub fn adopt(
     let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
+        watch: WatchKeeper::new(&settings),
         service: Service::adopt(&settings, identity, pidfile, notifier, estate.outputs),
         hooks: HookKeeper::adopt(state.command.clone(), &kit),
         generations: Generations::new(state.current, kit),

@@ -92,6 +92,35 @@ pub fn write_now(fd: &impl AsFd, bytes: &[u8], piece: usize) -> io::Result<usize
     Ok(nix::unistd::write(fd, &bytes[..bytes.len().min(piece)])?)
 }
 
+/// Closes every descriptor of this process but `kept`, and puts /dev/null under the standard streams, in a process that has just
+/// been forked, uses nothing but `kept` from now on and ends by `_exit`.
+pub fn close_all_but(kept: &OwnedFd) -> io::Result<()> {
+    let null = std::fs::OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    for number in libc::STDIN_FILENO..=libc::STDERR_FILENO {
+        // SAFETY: dup3 takes any numbers; the streams are used by nobody here.
+        Errno::result(unsafe { libc::dup3(null.as_raw_fd(), number, 0) })?;
+    }
+    drop(null);
+    let kept = kept.as_raw_fd();
+    for (first, last) in [(libc::STDERR_FILENO + 1, kept - 1), (kept + 1, i32::MAX)] {
+        if first > last {
+            continue;
+        }
+        // SAFETY: values that own these numbers are neither used nor dropped in this process.
+        let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+        if Errno::result(result).is_err() {
+            // A kernel before 5.9, or a container's filter that does not know the call.
+            let open = std::fs::read_dir("/proc/self/fd")?;
+            let numbers: Vec<i32> = open.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok()).collect();
+            for number in numbers.into_iter().filter(|number| (first..=last).contains(number)) {
+                // SAFETY: as above.
+                unsafe { libc::close(number) };
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Leaves a descriptor open for good; its number is never used again.
 pub fn forget(fd: OwnedFd) {
     let _ = fd.into_raw_fd();

@@ -262,6 +262,18 @@ pub trait LifeHooks: Send + Sync {
     fn run(&self, occasion: Occasion);
 }
 
+/// The directories that the application was loaded from, as entries of [`crate::channel::Report::Sources`].
+pub trait ModuleSources: Send + Sync {
+    /// Those that were not returned before. It waits for the application's runtime.
+    fn more(&self) -> Vec<String>;
+
+    /// Has these returned again.
+    fn forget(&self, list: &[String]);
+}
+
+/// Tells the master these directories; `false`: it has no room for them at present.
+pub type ToldSources = Arc<dyn Fn(&[String]) -> bool + Send + Sync>;
+
 /// What an operator's functions learn of a worker.
 #[derive(Clone)]
 pub struct WorkerFacts {
@@ -330,6 +342,11 @@ pub trait App {
 
     /// The operator's functions for this worker; `None`: there are none.
     fn life_hooks(&self) -> Option<Arc<dyn LifeHooks>> {
+        None
+    }
+
+    /// Where it was loaded from, if somebody asks for that (`--reload`).
+    fn sources(&self) -> Option<Arc<dyn ModuleSources>> {
         None
     }
 

@@ -10,11 +10,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGQUIT, SIGTERM};
 
-use crate::channel::{DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
+use crate::channel::{Breakage, DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
 use crate::config::signals;
 use crate::log::sink::Sink;
 use crate::sys::signals::named;
 
+use super::breakage::BreakageState;
 use super::descriptors::{Purpose, is_replaced};
 
 /// Signals of an operator that mean something to a worker too.
@@ -37,6 +38,8 @@ pub struct Control {
     signals: UnixStream,
     /// The sinks of the error log and the access log, which the master gives new files.
     logs: (Arc<Sink>, Option<Arc<Sink>>),
+    /// Why the saved code is not served.
+    breakage: BreakageState,
     /// How often SIGTERM was reported to the master.
     dismissals: u32,
     /// Whether the master's end of the channel is closed.
@@ -52,7 +55,7 @@ pub struct Control {
 impl Control {
     /// Installs the signal handlers. SIGTERM is reported to the master; after SIGQUIT the worker leaves quickly. The descriptor
     /// is the pipe for [`super::app::App::tell_signals`].
-    pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>)) -> io::Result<(Self, OwnedFd)> {
+    pub fn new(channel: WorkerEnd, logs: (Arc<Sink>, Option<Arc<Sink>>), breakage: BreakageState) -> io::Result<(Self, OwnedFd)> {
         for signal in not_ours() {
             signal_hook::flag::register(signal, Arc::new(AtomicBool::new(false)))?;
         }
@@ -66,6 +69,7 @@ impl Control {
             quit,
             signals,
             logs,
+            breakage,
             dismissals: 0,
             orphaned: false,
             quits_with_all: false,
@@ -144,6 +148,12 @@ impl Control {
                         };
                         // It fails for no open descriptor; on a failure the old file is still written.
                         let _ = sink.map(|sink| sink.replace(&file));
+                    }
+                }
+                Ok(Some(Message::Breakage(file))) => {
+                    // It is the master's own file, so it can be read.
+                    if let Ok(breakage) = Breakage::read(&file.into()) {
+                        self.breakage.set(breakage);
                     }
                 }
                 Ok(None) => break,

@@ -3,6 +3,7 @@
 mod accept;
 pub mod app;
 mod body;
+mod breakage;
 mod clock;
 mod connection;
 mod control;
@@ -21,6 +22,7 @@ mod preface;
 mod read_buffer;
 mod rules;
 mod send;
+mod sources;
 mod streaming;
 mod tally;
 mod threads;
@@ -37,7 +39,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::channel::{BootError, Report, WorkerEnd};
+use crate::channel::{BootError, Breakage, Report, WorkerEnd};
 use crate::config::Settings;
 use crate::handoff::Queue;
 use crate::log::access::Format;
@@ -48,11 +50,13 @@ use crate::scoreboard::Scoreboard;
 use crate::sys::forked::Inheritance;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
+use crate::sys::time::wall;
 
 use accept::share::Share;
-use app::{App, Outlet, Renounce, Reply, Request, WorkerFacts};
+use app::{App, Outlet, Renounce, Reply, Request, ToldSources, WorkerFacts};
 use body::disk::{Disk, MEMORY_FILES_MAX, Storage};
 use body::spool::BodyBudget;
+use breakage::{BreakableApp, BreakageState};
 use control::Control;
 use ctx::{CtxParts, ThreadCtx};
 use deadline::alarm::Alarms;
@@ -83,6 +87,9 @@ const EXIT_BOOT: i32 = 3;
 /// The application could not be loaded.
 const EXIT_APP: i32 = 4;
 
+/// The interpreter, as a worker describes it that has no application.
+const NO_APP_LOADED: &str = "the application cannot be loaded";
+
 /// The data that a worker starts with: the master makes all of it before the fork.
 pub struct Boot {
     /// Settings of this generation.
@@ -97,6 +104,8 @@ pub struct Boot {
     pub workers: usize,
     /// How many workers the server had started with this one, from 1.
     pub age: u64,
+    /// Whether it serves a page that says why, if the application cannot be loaded, instead of failing to boot (`--reload`).
+    pub stands_in: bool,
     /// The shared scoreboard.
     pub scoreboard: Arc<Scoreboard>,
     /// The worker's end of its socketpair with the master.
@@ -131,6 +140,8 @@ pub struct LoadContext<'a> {
     pub environ_names: Vec<String>,
     /// Descriptor of [`Boot::stacks`].
     pub stacks: i32,
+    /// To be told where the application was loaded from, also when it could not be loaded; `None`: nobody asks.
+    pub sources: Option<ToldSources>,
 }
 
 /// An application and its description of the interpreter (`Python 3.11.7`).
@@ -153,11 +164,15 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     // the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
     let (listeners, [sender, receiver]) = (boot.listeners.iter().map(AsFd::as_fd), boot.queue.ends());
-    let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &[boot.channel.as_fd(), sender, receiver]);
+    let watched = boot.settings.watch().map(|_| boot.channel.try_clone()).transpose()?;
+    let own = [Some(boot.channel.as_fd()), Some(sender), Some(receiver), watched.as_ref().map(AsFd::as_fd)];
+    let children = Inheritance::new(&listeners.collect::<Vec<_>>(), &own.into_iter().flatten().collect::<Vec<_>>());
     let children = Arc::new(children);
     let alarms = deadline::alarm::alarms(boot.settings.all_threads());
-    let (control, signals) = Control::new(boot.channel, logs)?;
+    let breakage = BreakageState::default();
+    let (control, signals) = Control::new(boot.channel, logs, breakage.clone())?;
     drop(boot.signals);
+    let told = watched.map(sources::outlet);
     let place = LoadContext {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
@@ -166,6 +181,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         facts: facts(&boot.scoreboard, boot.slot, boot.age),
         log: &boot.log,
         stacks: boot.stacks.as_raw_fd(),
+        sources: told.clone(),
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
     let began = Instant::now();
@@ -178,7 +194,16 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         Ok((app, description))
     });
     let (app, description) = match loaded {
+        Ok((app, description)) if boot.settings.watch().is_some() => {
+            (Box::new(BreakableApp::new(app, breakage)) as Box<dyn App>, description)
+        }
         Ok(loaded) => loaded,
+        Err(error) if error.app && boot.stands_in => {
+            let text = error.text.trim_end();
+            boot.log.error(format_args!("the application cannot be loaded; a page says so until it is mended: {text}"));
+            breakage.set(Breakage { saved: wall().seconds, text: error.text });
+            (Box::new(BreakableApp::none(breakage)) as Box<dyn App>, NO_APP_LOADED.to_owned())
+        }
         Err(error) => {
             let code = if error.app { EXIT_APP } else { EXIT_BOOT };
             if control.report(&Report::BootFailed(error.clone())).is_err() {
@@ -211,6 +236,9 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     let event_loop = EventLoop::new(boot.listeners, control, boot.queue, &settings, share, (now, &parts.log, &reminder));
     let mut event_loop = event_loop.map_err(cannot_set_up)?;
     children.add_poll(event_loop.as_fd());
+    if let (Some(sources), Some(told)) = (ctx.app.sources(), told) {
+        sources::follow(sources, told)?;
+    }
     let hooks = HookThreads::new(ctx.app.life_hooks());
     event_loop.hooks = hooks.clone();
     let main = group(&event_loop, &ctx, &parts, boot.workers == 1).map_err(cannot_set_up)?;

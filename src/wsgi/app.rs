@@ -23,7 +23,8 @@ use super::hijack::{OfferedSocket, Upgrades};
 use super::hooks::WorkerHooks;
 use super::input::Input;
 use super::signals;
-use super::start::{WorkerStart, load_app};
+use super::sources::LoadedSources;
+use super::start::{LoadedApp, WorkerStart, load_app};
 use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
@@ -32,7 +33,9 @@ use crate::config::Settings;
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
-use crate::worker::app::{App, Interrupter, LifeHooks, Outlet, Renounce, Reply, Request, RequestBody, Summary, WorkerFacts};
+use crate::worker::app::{
+    App, Interrupter, LifeHooks, ModuleSources, Outlet, Renounce, Reply, Request, RequestBody, Summary, ToldSources, WorkerFacts,
+};
 
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
@@ -70,6 +73,8 @@ pub struct Plan {
     pub root_path: String,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
+    /// Where the application was loaded from, if somebody asks.
+    pub sources: Option<Arc<LoadedSources>>,
 }
 
 /// All that an application is started with.
@@ -84,6 +89,8 @@ pub struct AppStart<'a> {
     pub renounce: &'a Renounce,
     /// What hooks learn of the worker.
     pub facts: &'a WorkerFacts,
+    /// To be told where the application was loaded from; `None`: nobody asks.
+    pub told: Option<&'a ToldSources>,
     /// The error log.
     pub log: Log,
     /// Environ variables that [`App::logged`] returns after each call.
@@ -97,10 +104,11 @@ impl Wsgi {
     /// already.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
     pub fn new(start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
-        let AppStart { settings, listeners, workers, renounce, facts, log, environ_names, stacks } = start;
-        let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts }), stacks)?;
+        let AppStart { settings, listeners, workers, renounce, facts, told, log, environ_names, stacks } = start;
+        let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts, told }), stacks)?;
         let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
         Python::attach(|py| {
+            let LoadedApp { callable, hooks, sources } = loaded;
             let plan = Plan {
                 listeners,
                 multithread,
@@ -108,9 +116,10 @@ impl Wsgi {
                 log,
                 environ_names,
                 root_path: settings.root_path.clone(),
-                hooks: loaded.hooks,
+                hooks,
+                sources,
             };
-            Self::prepare(py, loaded.callable, Arc::new(plan))
+            Self::prepare(py, callable, Arc::new(plan))
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })
@@ -357,6 +366,10 @@ impl App for Wsgi {
 
     fn life_hooks(&self) -> Option<Arc<dyn LifeHooks>> {
         self.plan.hooks.clone().map(|hooks| hooks as Arc<dyn LifeHooks>)
+    }
+
+    fn sources(&self) -> Option<Arc<dyn ModuleSources>> {
+        self.plan.sources.clone().map(|sources| sources as Arc<dyn ModuleSources>)
     }
 
     fn settle(&mut self) -> bool {

@@ -31,6 +31,7 @@ mod memo;
 mod names;
 mod offers;
 mod signals;
+mod sources;
 mod spooled;
 mod stacks;
 mod start;

@@ -7,11 +7,12 @@ use pyo3::prelude::*;
 
 use super::boot_profile::BootProfile;
 use super::hooks::WorkerHooks;
+use super::sources::LoadedSources;
 use super::{failure, forks, interpreter, load, logs};
 use crate::channel::BootError;
 use crate::config::Settings;
 use crate::log::error::Log;
-use crate::worker::app::{Renounce, WorkerFacts};
+use crate::worker::app::{ModuleSources, Renounce, ToldSources, WorkerFacts};
 
 /// What a worker that loads its application brings along.
 pub struct WorkerStart<'a> {
@@ -19,6 +20,8 @@ pub struct WorkerStart<'a> {
     pub renounce: &'a Renounce,
     /// What hooks learn of it.
     pub facts: &'a WorkerFacts,
+    /// To be told where the application was loaded from; `None`: nobody asks.
+    pub told: Option<&'a ToldSources>,
 }
 
 /// An application that was loaded.
@@ -27,6 +30,8 @@ pub struct LoadedApp {
     pub callable: Py<PyAny>,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
+    /// Where it was loaded from, if somebody asks.
+    pub sources: Option<Arc<LoadedSources>>,
 }
 
 /// Starts the interpreter on this thread and loads the application for one of so many workers. Without a `worker` it is loaded only
@@ -48,19 +53,30 @@ pub fn load_app(
         let Some(worker) = worker else {
             logs::install(py, settings, log)?;
             let callable = load(py, settings, workers, log, started)?;
-            return Ok(LoadedApp { callable, hooks: None });
+            return Ok(LoadedApp { callable, hooks: None, sources: None });
         };
         forks::renounce_in_children(py, worker.renounce.clone())
             .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         logs::install(py, settings, log)?;
+        let sources = worker.told.map(|_| LoadedSources::new(py, log).map(Arc::new)).transpose();
+        let sources = sources.map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         let hooks = WorkerHooks::begin(py, settings, workers, worker.facts, log)?;
         let loaded = load(py, settings, workers, log, started);
-        let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None }) };
+        if let (Some(sources), Some(told)) = (&sources, worker.told) {
+            let list = match &loaded {
+                Ok(callable) => sources.loaded(py, callable),
+                Err(error) => sources.failed(py, &error.text),
+            };
+            if !told(&list) {
+                sources.forget(&list);
+            }
+        }
+        let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None, sources }) };
         let loaded = loaded.and_then(|callable| hooks.loaded(py, &callable));
         if loaded.is_err() {
             hooks.exit(py);
         }
-        Ok(LoadedApp { callable: loaded?, hooks: Some(hooks) })
+        Ok(LoadedApp { callable: loaded?, hooks: Some(hooks), sources })
     })
 }
 

@@ -58,6 +58,7 @@ impl Worker {
         scoreboard.reset(0, std::process::id());
         let boot = Boot {
             age: 1,
+            stands_in: false,
             settings: Arc::new(settings),
             listeners,
             queue: tapster::handoff::Queue::new().unwrap(),

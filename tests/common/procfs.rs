@@ -64,6 +64,12 @@ pub fn children(parent: i32) -> Vec<i32> {
     found
 }
 
+/// The words that a process was started with, or its title.
+pub fn command_line(pid: i32) -> String {
+    fs::read(format!("/proc/{pid}/cmdline"))
+        .map_or_else(|_| String::new(), |text| String::from_utf8_lossy(&text).replace('\0', " "))
+}
+
 /// Members of a process group that are alive (a zombie awaits only its parent).
 pub fn group(id: i32) -> Vec<Process> {
     all().into_iter().filter(|p| p.group == id && !p.is_gone()).collect()

@@ -238,11 +238,8 @@ impl Server {
     pub fn start(self) -> Running {
         let binds = self.binds.len() + self.own_binds;
         let mut running = self.spawn();
-        let line = running.ready_line();
-        let words: Vec<&str> = line.split_whitespace().collect();
-        assert_eq!(words.first(), Some(&"READY"), "no ready line, but {line:?}");
-        running.addresses = words[1..].iter().filter_map(|word| Address::parse(word)).collect();
-        assert_eq!(running.addresses.len(), binds, "every bind is reported: {line:?}");
+        running.wait_for_ready();
+        assert_eq!(running.addresses.len(), binds, "every bind is reported: {:?}", running.addresses);
         running
     }
 
@@ -444,6 +441,15 @@ impl Running {
         }
         let left = procfs::group(self.pid());
         assert!(left.is_empty(), "left behind: {left:#?}");
+    }
+
+    /// Waits until a server that was started without waiting is ready.
+    #[track_caller]
+    pub fn wait_for_ready(&mut self) {
+        let line = self.ready_line();
+        let words: Vec<&str> = line.split_whitespace().collect();
+        assert_eq!(words.first(), Some(&"READY"), "no ready line, but {line:?}");
+        self.addresses = words[1..].iter().filter_map(|word| Address::parse(word)).collect();
     }
 
     /// Waits for the ready line or the end of the start; whether the server is ready.

@@ -212,9 +212,9 @@ mod tests {
         let Ok(Taken::Notice(notice)) = take("worker_class", text("gthread")) else { panic!() };
         assert_eq!(notice.level, Level::Info);
         assert!(notice.text.starts_with("--worker-class gthread (command line): "), "{notice}");
-        let Ok(Taken::Notice(notice)) = take("reload", Value::Bool(true)) else { panic!() };
+        let Ok(Taken::Notice(notice)) = take("tmp_upload_dir", text("/srv")) else { panic!() };
         assert_eq!(notice.level, Level::Warning);
-        assert!(notice.text.starts_with("--reload (command line): "), "{notice}");
+        assert!(notice.text.starts_with("--tmp_upload_dir /srv (command line): "), "{notice}");
         let error = take("worker_class", text("gevent")).unwrap_err().to_string();
         assert!(error.starts_with("--worker-class gevent (command line): ") && error.contains("--threads"), "{error}");
         for (name, value) in [("reload", Value::Bool(false)), ("certfile", Value::None), ("header_map", text("drop"))] {

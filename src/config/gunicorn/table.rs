@@ -34,8 +34,6 @@ const fn judge(about: &'static str, judge: fn(&str) -> Ruling) -> Treatment {
 const PRELOAD: Treatment = Treatment::Told(
     "each worker loads the application for itself, and their memory is not shared; nothing else changes for the application",
 );
-const RELOAD: Treatment = Treatment::Missed("changed files are not noticed; send the master HUP (kill -HUP PID) to load them");
-const RELOAD_DETAIL: Treatment = Treatment::Told("belongs to --reload, and changed files are not noticed");
 const NO_GREENLETS: Treatment = Treatment::Told("only worker classes for ASGI use it, and this server runs WSGI applications");
 const TLS: Treatment = Treatment::Refused(
     "there is no TLS here; let nginx, haproxy or the load balancer in front have the certificate, and trust it with \
@@ -84,6 +82,8 @@ pub static SETTINGS: &[Setting] = &[
     option("protocol", "protocol"),
     option("proxy_protocol", "proxy-protocol"),
     option("pythonpath", "pythonpath"),
+    option("reload", "reload"),
+    option("reload_engine", "reload-engine"),
     option("root_path", "root-path"),
     option("threads", "threads"),
     option("timeout", "timeout"),
@@ -104,6 +104,7 @@ pub static SETTINGS: &[Setting] = &[
     option("proc_name", "name"),
     option("proxy_allow_ips", "proxy-allow-from"),
     option("raw_env", "env"),
+    option("reload_extra_files", "reload-extra-file"),
     option("syslog", "log-syslog"),
     option("uwsgi_allow_ips", "gateway-allow-from"),
     option("wsgi_app", "app"),
@@ -166,9 +167,6 @@ pub static SETTINGS: &[Setting] = &[
         Treatment::Missed("the control socket is there where it has a place; --control-socket none turns it off"),
     ),
     switch("preload_app", &["preload"], PRELOAD),
-    switch("reload", &["reload"], RELOAD),
-    valued("reload_engine", &["reload-engine"], "auto", RELOAD_DETAIL),
-    valued("reload_extra_files", &["reload-extra-file"], "", RELOAD_DETAIL),
     valued("asgi_loop", &["asgi-loop"], "auto", NO_GREENLETS),
     valued("asgi_lifespan", &["asgi-lifespan"], "auto", NO_GREENLETS),
     valued("asgi_disconnect_grace_period", &["asgi-disconnect-grace-period"], "3", NO_GREENLETS),

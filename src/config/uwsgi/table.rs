@@ -164,8 +164,9 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         "mount" | "manage-script-name" => lost(
             "write root_path = \"/PATH\" for one application; for several use DispatcherMiddleware of Werkzeug, or run a server for each",
         ),
-        "touch-reload" | "touch-chain-reload" | "py-autoreload" | "py-auto-reload" | "touch-workers-reload" => {
-            lost("files are not watched; send HUP when they have changed")
+        "py-autoreload" | "py-auto-reload" if value != "0" => Options(vec![("reload", "auto".into())]),
+        "touch-reload" | "touch-chain-reload" | "touch-workers-reload" => {
+            lost("files are watched only in development (reload); send HUP when they have changed")
         }
         "stats" | "stats-server" | "stats-http" => {
             lost("there is no status socket; the access log as json and 'ps' have the figures")

@@ -4,8 +4,10 @@ use super::*;
 
 const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
 const OURS: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: tapster\r\n";
-const HTTP11: Context<'static> =
-    Context { terms: Terms { version: Version::Http11, head_only: false, persistent: true, dialect: Dialect::Http }, date: DATE };
+const HTTP11: Context<'static> = Context {
+    terms: Terms { version: Version::Http11, head_only: false, persistent: true, dialect: Dialect::Http, stale: false },
+    date: DATE,
+};
 const HTTP10: Context<'static> = Context { terms: Terms { version: Version::Http10, ..HTTP11.terms }, ..HTTP11 };
 const HEAD: Context<'static> = Context { terms: Terms { head_only: true, ..HTTP11.terms }, ..HTTP11 };
 

@@ -121,10 +121,14 @@ impl Server {
     fn into_boot(self, birth: Birth, (log, access): WorkerLogs) -> Boot {
         let slot = birth.slot.0;
         self.scoreboard.reset(slot, std::process::id());
+        // The first of a new generation decides whether that is to serve.
+        let is_current = self.generations.is_current(birth.generation);
         let kit = self.generations.into_kit(birth.generation);
+        let stands_in = is_current && kit.settings.watch().is_some();
         Boot {
             workers: kit.workers(),
             age: self.births,
+            stands_in,
             log,
             settings: birth.settings.unwrap_or(kit.settings),
             access,

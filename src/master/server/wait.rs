@@ -34,6 +34,8 @@ pub(super) enum Woken {
     Reading,
     /// The hook process has said something.
     Hooks,
+    /// The watcher of the sources has said something.
+    Watcher,
     /// A listening socket was shut down.
     Listener,
     /// An operator comes, or one that is here can go on.
@@ -74,7 +76,8 @@ impl Server {
         let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
         let hooks = self.hooks.socket().map(|socket| (Woken::Hooks, socket));
         let reading = self.reading.as_ref().map(|(_, reading)| (Woken::Reading, reading.answer()));
-        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks);
+        let watcher = self.watch.socket().map(|socket| (Woken::Watcher, socket));
+        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks).chain(watcher);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
         let doors = self.doors.descriptors().map(|(knock, fd, flags)| (Woken::Door(knock), PollFd::new(fd, flags)));
         let late = self.generations.logs().filter(|logs| logs.own().is_waiting()).map(|logs| logs.own().as_fd());
@@ -105,6 +108,8 @@ impl Server {
         let doors = self.doors.next_deadline().into_iter().chain(self.petitions.iter().map(|petition| petition.until)).min();
         let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
         let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));
+        let watcher = self.watch.next_deadline(self.supervisor.is_booting());
+        let watcher = watcher.map(|at| at.saturating_duration_since(Instant::now()));
         let orphans = self.orphans.then_some(Duration::ZERO);
         // What the log has lost for another reason than a full pipe.
         let lost =
@@ -117,6 +122,7 @@ impl Server {
             .chain(hooks)
             .chain(doors)
             .chain(reading)
+            .chain(watcher)
             .chain(self.until_listening())
             .chain(self.patrol.wait(time::monotonic()))
             .min()

@@ -40,6 +40,12 @@ impl Server {
         let about = notes::subject(note).and_then(|slot| self.about(slot));
         let text = notes::text(note, about.as_ref());
         self.heed(note, &text);
+        match note {
+            Note::BootFailed { why, .. } => self.watch.note_failure(&why.text),
+            Note::Died { booting: true, .. } | Note::Hung { .. } => self.watch.note_failure(&text),
+            Note::ReloadFailed { why, .. } => self.tell_breakage(why),
+            _ => {}
+        }
         let level = notes::level(note);
         self.log().write(level, format_args!("{text}"));
         if level == Level::Critical && !self.generations.current().logs.on_stderr() {

@@ -4,14 +4,15 @@
 //! Idle ──HUP──▶ Reading ──configuration is good──▶ Canary ──ready──▶ Rolling ──no old worker is left──▶ Idle
 //!                  └──────────── bad ────────────────┴── fails ──▶ Idle, the old generation serves on
 //! ```
-//! A HUP that comes outside of Idle is kept until Idle comes again; several are one.
+//! A HUP that comes outside of Idle is kept until Idle comes again; several are one. A change of the sources (`--reload`) does not
+//! wait: what boots is killed, and the gate begins anew.
 
 use std::time::Instant;
 
 use crate::status::ExitCause;
 
 use super::super::event::{Action, Generation, Note, Policy, ReloadFailure, SlotIndex, UpgradeFailure};
-use super::{PlaceState, ServerPhase, Supervisor};
+use super::{KILL_GRACE, PlaceState, ServerPhase, Supervisor};
 
 /// Where a reload is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,6 +88,16 @@ impl Reload {
 }
 
 impl Supervisor {
+    /// The generation of the worker in the slot.
+    pub fn generation(&self, slot: SlotIndex) -> Option<Generation> {
+        self.places.get(slot.0).map(|place| place.generation)
+    }
+
+    /// Whether a worker boots.
+    pub fn is_booting(&self) -> bool {
+        self.places.iter().any(|place| matches!(place.state, PlaceState::Booting { .. }))
+    }
+
     pub(super) fn reload_asked(&mut self) {
         if self.reload.step == ReloadStep::Idle && self.phase == ServerPhase::Serving {
             self.begin_reload();
@@ -105,6 +116,38 @@ impl Supervisor {
     /// Replaces the workers of the program that this process was before.
     pub(super) fn reload_for_upgrade(&mut self) {
         self.reload.upgrade = true;
+        self.begin_reload();
+    }
+
+    /// The sources have changed. A worker that boots has read some of them before, and may never end its boot because of what was
+    /// mended now: it is killed, and what it was to be begins anew.
+    pub(super) fn sources_changed(&mut self, now: Instant) {
+        let starting = match self.phase {
+            ServerPhase::Starting => true,
+            ServerPhase::Serving => false,
+            ServerPhase::Stopping { .. } | ServerPhase::Done => return,
+        };
+        if self.reload.upgrade {
+            // That of the program before goes on.
+            return self.reload_asked();
+        }
+        for (index, place) in self.places.iter_mut().enumerate() {
+            if let PlaceState::Booting { .. } = place.state {
+                (place.state, place.owed) = (PlaceState::Killed { until: now + KILL_GRACE }, false);
+                self.actions.push(Action::Kill(SlotIndex(index)));
+            }
+        }
+        if starting {
+            // `balance` makes the killed ones good. Those that are ready have loaded what was there before.
+            self.reload.queued |= self.places.iter().any(|place| place.owed);
+            return;
+        }
+        match self.reload.step {
+            // It has read nothing of the application yet.
+            ReloadStep::Reading => return,
+            ReloadStep::Canary { .. } => self.actions.push(Action::Discard(self.reload.latest)),
+            ReloadStep::Idle | ReloadStep::Rolling => {}
+        }
         self.begin_reload();
     }
 

@@ -3,8 +3,8 @@
 use super::row::{ROW, keep, time_or_none};
 use crate::config::options::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
 use crate::config::options::option::{Opt, Section, ValueKind};
-use crate::config::value;
 use crate::config::warmup::Warmup;
+use crate::config::{reload, value};
 
 pub(super) const ROWS: &[Opt] = &[
     Opt {
@@ -116,6 +116,42 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Replace a worker that has served for this long; 0 never does.",
         section: Section::Workers,
         set: Some(|s, v| time_or_none(v, AGE_MIN).map(|time| s.max_worker_age = time)),
+        ..ROW
+    },
+    Opt {
+        name: "reload",
+        value: "ENGINE",
+        bare: Some("auto"),
+        default: Some("off"),
+        help: "For development: load the application again when its modules, its templates or a --reload-extra-file change. Broken \
+               code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of \
+               changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With \
+               it the defaults are --workers 1, --timeout 0 and --boot-timeout 0. Refused under a service manager.",
+        section: Section::Workers,
+        set: Some(|s, v| reload::mode(v).map(|mode| s.reload = mode)),
+        fixed: Some(|new, old| keep(&mut new.reload, &old.reload)),
+        ..ROW
+    },
+    Opt {
+        name: "reload-engine",
+        value: "ENGINE",
+        default: Some("auto"),
+        help: "How --reload without a value notices changes: auto, inotify or poll.",
+        section: Section::Workers,
+        set: Some(|s, v| reload::engine(v).map(|engine| s.reload_engine = engine)),
+        fixed: Some(|new, old| keep(&mut new.reload_engine, &old.reload_engine)),
+        ..ROW
+    },
+    Opt {
+        name: "reload-extra-file",
+        value: "FILE",
+        kind: ValueKind::List,
+        help: "With --reload, load the application again when this file changes, or any file in this directory (not below it). \
+               Repeatable.",
+        section: Section::Workers,
+        separator: Some(','),
+        clear: |s| s.reload_extra_files.clear(),
+        set: Some(|s, v| value::path(v).map(|file| s.reload_extra_files.push(file))),
         ..ROW
     },
     Opt {

@@ -341,3 +341,39 @@ fn a_stop_ends_a_server_without_workers_at_once() {
     server.leaves(0);
     assert_eq!(server.asked(OperatorRequest::Stop).last(), Some(&Action::Exit(code::OK)));
 }
+
+#[test]
+fn a_change_of_the_sources_is_a_reload_and_one_during_it_begins_it_anew() {
+    const THIRD: Generation = Generation(3);
+    let mut server = Server::serving(1);
+    assert_eq!(server.event(Event::SourcesChanged), [Action::Tell(Note::Reloading(SECOND)), Action::Read(SECOND)]);
+    assert_eq!(server.event(Event::SourcesChanged), [], "nothing was loaded yet");
+    assert_eq!(server.event(Event::Read(Ok(policy(1)))), [Action::Fork(SlotIndex(1), SECOND)]);
+    assert_eq!(
+        server.event(Event::SourcesChanged),
+        [Action::Kill(SlotIndex(1)), Action::Discard(SECOND), Action::Tell(Note::Reloading(THIRD)), Action::Read(THIRD)]
+    );
+    assert_eq!(server.event(Event::Read(Ok(policy(1)))), [Action::Fork(SlotIndex(2), THIRD)]);
+    assert_eq!(server.ended(1, Exit::Signal { number: 9, core: false }), [], "nobody misses it");
+    let ready = server.ready(2);
+    assert_eq!(ready[..2], [Action::Tell(Note::Adopted(THIRD)), Action::Adopt(THIRD)]);
+    assert!(ready.contains(&retire(0)) && ready.contains(&Action::Tell(Note::Reloaded(THIRD))), "{ready:?}");
+}
+
+#[test]
+fn a_change_while_the_server_starts_begins_the_boots_anew_and_reloads_what_was_ready() {
+    let mut server = Server::starting(2);
+    server.ready(0);
+    assert_eq!(server.event(Event::SourcesChanged), [Action::Kill(SlotIndex(1)), fork(2)]);
+    assert_eq!(server.ended(1, Exit::Signal { number: 9, core: false }), [], "the start goes on");
+    let ready = server.ready(2);
+    assert_eq!(ready, [Action::NotifyReady, Action::Tell(Note::Reloading(SECOND)), Action::Read(SECOND)]);
+}
+
+#[test]
+fn a_change_while_a_generation_takes_over_does_not_wait_for_it() {
+    let mut server = Server::reloading(policy(2));
+    server.ready(2);
+    let changed = server.event(Event::SourcesChanged);
+    assert!(changed.contains(&Action::Read(Generation(3))), "{changed:?}");
+}
