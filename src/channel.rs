@@ -68,7 +68,7 @@ pub enum Order {
 
 /// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program exchange
 /// packets with a master of the other.
-pub const PROTOCOL: u32 = 4;
+pub const PROTOCOL: u32 = 5;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,15 @@ pub enum Message {
     Logs(Vec<(LogName, OwnedFd)>),
     /// The code that was saved last cannot be loaded ([`Breakage::read`]).
     Breakage(OwnedFd),
+    /// The number of the least severity that the error log records from now on.
+    LogLevel(u8),
+    /// A file for the stacks of all threads ([`STACKS_READY`]).
+    Stacks(OwnedFd),
 }
+
+/// Where the text of [`Message::Stacks`] begins in its file. Before it is its length in bytes, little-endian, written last: while
+/// it is zero, the text is to come.
+pub const STACKS_READY: u64 = size_of::<u64>() as u64;
 
 /// Longest packet to a worker in bytes: a kind and a letter for each log.
 const MESSAGE_MAX: usize = 4;
@@ -180,6 +188,8 @@ impl Message {
                     letters.iter().map(name).zip(files).map(|(name, file)| Ok((name?, file))).collect::<io::Result<_>>()?,
                 ))
             }
+            Some((b's', [])) if files.len() == 1 => Ok(Self::Stacks(files.remove(0))),
+            Some((b'n', [level])) if files.is_empty() => Ok(Self::LogLevel(*level)),
             _ if files.is_empty() => Order::decode(packet).map(Self::Order),
             _ => Err(unknown(packet)),
         }

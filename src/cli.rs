@@ -3,6 +3,7 @@
 //! clap only splits the arguments; values are checked by `config`, where those of the environment and the file are checked too,
 //! so that a mistake gets the same message wherever it is made.
 
+pub mod completions;
 mod gunicorn;
 pub mod migrate;
 pub mod operate;

@@ -102,6 +102,7 @@ fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, Usa
     match cli::migrate::is_asked(args) {
         true => cli::migrate::translate(args, &execute, process::usable_cores()),
         false if cli::operate::is_asked(args) => cli::operate::parse(args),
+        false if cli::completions::is_asked(args) => cli::completions::print(args),
         false => cli::parse(args.iter().cloned(), &execute),
     }
 }

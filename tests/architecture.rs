@@ -203,15 +203,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "operator",
-        modules: &["config", "status"],
-        crates: &["serde", "serde_json"],
+        modules: &["config", "status", "sys"],
+        crates: &["nix", "serde", "serde_json", "signal_hook"],
         not_std: &["std::net", "std::process"],
         why: "the commands are clients of a control socket: they know the document, and nothing of the server",
     },
     Rule {
         part: "cli",
         modules: &["config", "operator"],
-        crates: &["clap"],
+        crates: &["clap", "clap_complete"],
         not_std: &["std::net", "std::thread"],
         why: "the command line is spelling and help",
     },

@@ -151,3 +151,20 @@ fn print_config_shows_each_value_with_its_origin_and_reads_it_back() {
     std::fs::write(path, &config).expect("written");
     assert_eq!(values(&printed(tapster(&["-c", path, "--print-config"], &[]))), values(&config));
 }
+
+#[test]
+fn shells_complete_options_and_commands() {
+    for (shell, words) in [
+        ("bash", &["complete -F _tapster", "--status-bind", "log-level", "--wait"][..]),
+        ("zsh", &["#compdef tapster", "--status-bind", "log-level"]),
+        ("fish", &["complete -c tapster", "status-bind", "log-level"]),
+    ] {
+        let script = printed(tapster(&["completions", shell], &[]));
+        assert!(words.iter().all(|word| script.contains(word)), "{shell}: {script}");
+    }
+    let bash = "source <(\"$1\" completions bash) && COMP_WORDS=(tapster rel) COMP_CWORD=1 && _tapster tapster rel tapster && \
+                echo \"${COMPREPLY[@]}\"";
+    let words = ["-c", bash, "bash", env!("CARGO_BIN_EXE_tapster")];
+    assert_eq!(printed(Command::new("bash").args(words).output().expect("bash is there")).trim(), "reload");
+    refused(tapster(&["completions", "tcsh"], &[]));
+}

@@ -117,6 +117,17 @@ impl MasterEnd {
         Ok(())
     }
 
+    /// Tells the number of the least severity that the error log records from now on.
+    pub fn send_log_level(&self, level: u8) -> io::Result<()> {
+        send_packet(&self.0, &[b'n', level])
+    }
+
+    /// Asks for the stacks of all threads, in this file.
+    pub fn ask_stacks(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        scm::send(&self.0, b"s", &[file])?;
+        Ok(())
+    }
+
     /// Takes the next packet; one that came with descriptors stays where it is.
     pub fn receive(&self) -> Heard {
         let mut packet = vec![0; PACKET_MAX];
@@ -258,6 +269,16 @@ mod tests {
         master.send_breakage(breakage.to_file().unwrap().as_fd()).unwrap();
         let Some(Message::Breakage(file)) = worker.receive().unwrap() else { panic!("no breakage") };
         assert_eq!(super::super::Breakage::read(&file.into()).unwrap(), breakage);
+    }
+
+    #[test]
+    fn a_level_and_a_file_for_stacks_arrive() {
+        let (master, worker) = pair().unwrap();
+        master.send_log_level(3).unwrap();
+        assert!(matches!(worker.receive().unwrap(), Some(Message::LogLevel(3))));
+        let null = std::fs::File::open("/dev/null").unwrap();
+        master.ask_stacks(null.as_fd()).unwrap();
+        assert!(matches!(worker.receive().unwrap(), Some(Message::Stacks(_))));
     }
 
     #[test]

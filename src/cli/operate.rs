@@ -27,13 +27,15 @@ Exit status:
   2  wrong usage";
 
 /// The verbs with what they do.
-const VERBS: [(&str, &str); 8] = [
+const VERBS: [(&str, &str); 10] = [
     ("status", "Show the server once; exit 1 when it is degraded or not ready"),
+    ("top", "Show the server in the terminal, anew each second"),
     ("requests", "Show the requests in the application, the oldest first"),
     ("reload", "Load configuration and application again, without a gap"),
     ("upgrade", "Become the program that is on the disk now, without a gap"),
     ("stop", "Answer what was accepted, then end"),
     ("scale", "Have so many workers, until the next reload"),
+    ("stacks", "Show the Python stack of every thread, with its request"),
     ("log-level", "Record this severity and above, until the next reload"),
     ("reopen", "Open the log files again, after they were moved away"),
 ];
@@ -49,6 +51,7 @@ pub fn listed() -> String {
     for (verb, about) in VERBS {
         text += &format!("  {verb:<9}  {about}\n");
     }
+    text += "tapster completions bash, zsh or fish prints what the shell needs to complete all this.\n";
     text
 }
 
@@ -74,11 +77,16 @@ fn verb(name: &str, matches: &ArgMatches) -> Result<Verb, UsageError> {
     let wait = || matches.get_one::<u64>("wait").map(|seconds| Duration::from_secs(*seconds));
     Ok(match name {
         "status" => Verb::Status { json: flag("json") },
+        "top" => {
+            let interval = matches.get_one::<u64>("interval").copied().unwrap_or(1);
+            Verb::Top { interval: Duration::from_secs(interval), once: flag("once") }
+        }
         "requests" => Verb::Requests { json: flag("json") },
         "reload" => Verb::Reload { wait: wait() },
         "upgrade" => Verb::Upgrade { wait: wait() },
         "stop" => Verb::Stop { quick: flag("quick"), wait: wait() },
         "scale" => Verb::Scale(matches.get_one::<u64>("workers").copied().unwrap_or(1) as usize),
+        "stacks" => Verb::Stacks { worker: matches.get_one::<u64>("worker").map(|worker| *worker as usize), json: flag("json") },
         "log-level" => {
             let text = matches.get_one::<String>("level").cloned().unwrap_or_default();
             let level = Level::parse(&text).map_err(|why| UsageError::Arguments(format!("LEVEL (command line): {why}")))?;
@@ -119,6 +127,15 @@ fn subcommand(verb: &'static str, about: &'static str) -> clap::Command {
     };
     match verb {
         "status" | "requests" => command.arg(json),
+        "top" => command
+            .arg(
+                Arg::new("interval")
+                    .long("interval")
+                    .value_name("SECONDS")
+                    .value_parser(value_parser!(u64).range(1..=WAIT_MAX))
+                    .help("Time between two looks [default: 1]"),
+            )
+            .arg(Arg::new("once").long("once").action(ArgAction::SetTrue).help("Print one frame and exit")),
         "reload" => command.arg(wait("the new generation serves, or has failed")),
         "upgrade" => command.arg(wait("the new program serves, or has failed")),
         "stop" => command
@@ -126,6 +143,9 @@ fn subcommand(verb: &'static str, about: &'static str) -> clap::Command {
             .arg(wait("the server is gone")),
         "scale" => command
             .arg(Arg::new("workers").value_name("WORKERS").required(true).value_parser(value_parser!(u64).range(1..=100_000))),
+        "stacks" => command.arg(json).arg(
+            Arg::new("worker").value_name("WORKER").value_parser(value_parser!(u64)).help("The worker [default: all of them]"),
+        ),
         "log-level" => {
             command.arg(Arg::new("level").value_name("LEVEL").required(true).help("debug, info, warning, error or critical"))
         }

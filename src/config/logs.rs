@@ -54,6 +54,14 @@ pub enum Level {
 }
 
 impl Level {
+    /// All of them, the least severe first.
+    const ALL: [Self; 5] = [Self::Debug, Self::Info, Self::Warning, Self::Error, Self::Critical];
+
+    /// The level of this number, as `level as u8` gives it.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|level| *level as u8 == number)
+    }
+
     /// Reads the name of a level, in any case.
     pub fn parse(text: &str) -> Result<Self, String> {
         match text.to_ascii_lowercase().as_str() {

@@ -3,6 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
+use std::sync::atomic::Ordering::Relaxed;
 
 use crate::config::Level;
 use crate::sys::time;
@@ -51,14 +53,15 @@ impl fmt::Display for Who {
 #[derive(Clone, Debug)]
 pub struct Log {
     sink: Arc<Sink>,
-    level: Level,
+    /// The least level that is written, of all clones together.
+    level: Arc<AtomicU8>,
     who: Who,
 }
 
 impl Log {
     /// A log of `who` into `sink`; records below `level` are dropped.
     pub fn new(sink: Arc<Sink>, level: Level, who: Who) -> Self {
-        Self { sink, level, who }
+        Self { sink, level: Arc::new(AtomicU8::new(level as u8)), who }
     }
 
     /// The same log for another writer (a worker after the fork).
@@ -104,7 +107,17 @@ impl Log {
 
     /// Whether records of this level are written.
     pub fn enabled(&self, level: Level) -> bool {
-        level >= self.level
+        level as u8 >= self.level.load(Relaxed)
+    }
+
+    /// Drops records below `level` from now on, in all clones of this log.
+    pub fn set_level(&self, level: Level) {
+        self.level.store(level as u8, Relaxed);
+    }
+
+    /// The least level that is written.
+    pub fn level(&self) -> Level {
+        Level::of_number(self.level.load(Relaxed)).unwrap_or_default()
     }
 
     /// Writes one record. Each line after the first is indented by two blanks, control characters are escaped, so that nobody can
@@ -247,6 +260,17 @@ mod tests {
             log.error(format_args!("d"));
         });
         assert_eq!(text.lines().count(), 2, "{text}");
+    }
+
+    #[test]
+    fn a_level_that_is_set_later_holds_for_all_clones() {
+        let text = written(Level::Warning, |log| {
+            let clone = log.of(Who::Worker(1));
+            log.set_level(Level::Debug);
+            clone.debug(format_args!("a"));
+            assert_eq!(clone.level(), Level::Debug);
+        });
+        assert_eq!(text.lines().count(), 1, "{text}");
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Kit {
     pub fn logs_of_worker(&self, slot: usize) -> WorkerLogs {
         let error = self.logs.for_worker(LogName::Error).unwrap_or_else(|| self.log.sink());
         let access = self.logs.for_worker(LogName::Access);
-        (Log::new(error, self.settings.log_level, Who::Worker(slot)), access.zip(self.access.clone()))
+        (Log::new(error, self.log.level(), Who::Worker(slot)), access.zip(self.access.clone()))
     }
 
     /// Workers wanted.

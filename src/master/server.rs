@@ -6,6 +6,7 @@ mod doors;
 mod figures;
 mod listening;
 mod reopen;
+mod stacks;
 mod upgrade;
 mod wait;
 mod watch;
@@ -50,6 +51,7 @@ use super::trial::Trial;
 use super::watch::WatchKeeper;
 use birth::Birth;
 use doors::Petition;
+use stacks::Inquiry;
 use wait::Woken;
 
 /// Reads arguments, environment and file again: settings and notices, or one line that says why they cannot be used.
@@ -100,6 +102,8 @@ pub struct Server {
     pub(super) doors: Doors,
     /// Those of them that wait for the end of a reload.
     pub(super) petitions: Vec<Petition>,
+    /// Those of them that wait for the stacks of workers.
+    pub(super) inquiries: Vec<Inquiry>,
     /// Reloads and upgrades so far.
     pub(super) changes: Changes,
     /// When the server was started.

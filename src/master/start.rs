@@ -127,6 +127,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         mended: None,
         doors,
         petitions: Vec::new(),
+        inquiries: Vec::new(),
         changes: Changes::default(),
         started: time::wall(),
     })

@@ -295,9 +295,9 @@ mod tests {
     #[test]
     fn other_versions_are_refused_before_anything_else_is_looked_at() {
         for (what, header) in [
-            ("state version 9 is", r#"{"tapster":1,"state":9,"channel":3,"scoreboard":2,"more":0}"#),
+            ("state version 9 is", r#"{"tapster":1,"state":9,"channel":5,"scoreboard":2,"more":0}"#),
             ("message version 9 is", r#"{"tapster":1,"state":3,"channel":9,"scoreboard":2}"#),
-            ("scoreboard version 0 is", r#"{"tapster":1,"state":3,"channel":4,"scoreboard":0}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":3,"channel":5,"scoreboard":0}"#),
         ] {
             let why = refused(format!("{header}\nanything\n").as_bytes());
             assert!(why.starts_with(what), "{why}");

@@ -217,6 +217,7 @@ pub fn adopt(
         mended: None,
         doors: Doors::new(doors),
         petitions: Vec::new(),
+        inquiries: Vec::new(),
         changes: Changes::after_upgrade(state.changes),
         started: Wall { seconds: state.started, nanos: 0 },
     })

@@ -3,10 +3,12 @@
 //! A command says what came of it by its exit code ([`code`]), figures and answers on standard output, and on standard error why
 //! something is not done. What a server says is shown without its control characters: a terminal must not obey it.
 
+mod answer;
 mod client;
 mod find;
 mod orders;
 mod show;
+mod top;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -46,6 +48,13 @@ pub enum Verb {
         /// As the document.
         json: bool,
     },
+    /// Show the server until the user has seen enough.
+    Top {
+        /// Time between two looks.
+        interval: Duration,
+        /// One frame only.
+        once: bool,
+    },
     /// Show the requests in the application.
     Requests {
         /// As JSON.
@@ -70,6 +79,13 @@ pub enum Verb {
     },
     /// Have so many workers.
     Scale(usize),
+    /// Show the stacks of the threads.
+    Stacks {
+        /// Of this worker; `None`: of all.
+        worker: Option<usize>,
+        /// As JSON.
+        json: bool,
+    },
     /// Record this severity and above.
     LogLevel(String),
     /// Open the logs again.
@@ -102,11 +118,13 @@ pub fn run(operation: &Operation) -> Result<Done, OperatorFailure> {
     let socket = find::socket(operation)?;
     match &operation.verb {
         Verb::Status { json } => show::status(&socket, *json),
+        Verb::Top { interval, once } => top::run(&socket, *interval, *once),
         Verb::Requests { json } => show::requests(&socket, *json),
         Verb::Reload { wait } => orders::reload(&socket, *wait),
         Verb::Upgrade { wait } => orders::upgrade(&socket, *wait),
         Verb::Stop { quick, wait } => orders::stop(&socket, *quick, *wait),
         Verb::Scale(count) => orders::post(&socket, &format!("/workers?count={count}")),
+        Verb::Stacks { worker, json } => show::stacks(&socket, *worker, *json),
         Verb::LogLevel(level) => orders::post(&socket, &format!("/log-level?level={level}")),
         Verb::Reopen => orders::post(&socket, "/reopen"),
     }

@@ -3,12 +3,11 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use serde::Deserialize;
-
 use crate::status::{ChangeKind, Document};
 
-use super::client::{ANSWER_TIME, AskError, ControlAnswer, ask};
-use super::show::{self, clean};
+use super::answer::{clean, judge};
+use super::client::{ANSWER_TIME, AskError, ask};
+use super::show;
 use super::{Done, OperatorFailure, code};
 
 /// Pause between two looks at something that takes its time.
@@ -16,14 +15,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// How much longer than the server the command waits for its answer.
 const EXTRA: Duration = Duration::from_secs(5);
-
-/// The answer to a command.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Said {
-    message: Option<String>,
-    error: Option<String>,
-}
 
 /// Sends a command that is done at once.
 pub fn post(socket: &Path, target: &str) -> Result<Done, OperatorFailure> {
@@ -35,19 +26,6 @@ pub fn reload(socket: &Path, wait: Option<Duration>) -> Result<Done, OperatorFai
     let Some(wait) = wait else { return post(socket, "/reload") };
     let target = format!("/reload?wait={}", wait.as_secs());
     judge(&ask(socket, "POST", &target, wait.saturating_add(EXTRA))?)
-}
-
-/// What an answer means.
-fn judge(answer: &ControlAnswer) -> Result<Done, OperatorFailure> {
-    let said: Said = serde_json::from_str(&answer.body).unwrap_or_default();
-    match answer.status {
-        200..=299 => Ok((code::OK, format!("{}\n", clean(&said.message.unwrap_or_default())))),
-        status => {
-            let why = said.error.unwrap_or_else(|| format!("the server answers {status}"));
-            let code = if status == 504 { code::LATE } else { code::FAILED };
-            Err(OperatorFailure { code, why: clean(&why) })
-        }
-    }
 }
 
 /// Upgrades. The master becomes another program meanwhile, which ends all connections: so the wait is a look from time to time.

@@ -5,6 +5,7 @@
 
 mod document;
 pub mod metrics;
+pub mod page;
 mod request_line;
 pub mod screen;
 mod times;

@@ -16,5 +16,6 @@ pub mod scm;
 pub mod sendfile;
 pub mod signals;
 pub mod socket;
+pub mod terminal;
 pub mod time;
 pub mod title;

@@ -236,6 +236,13 @@ pub trait Interrupter: Send + Sync {
     /// application's runtime, which may last for ever, and then asks `runs` whether the call is still there; `raising` gets the
     /// stacks just before, while no thread runs.
     fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks));
+
+    /// The number by which the application's runtime knows the thread.
+    fn number(&self) -> i64;
+
+    /// The stacks of all threads of the application's runtime, as text; `about` has words for the thread of a number. It waits
+    /// for the runtime, which may last for ever.
+    fn stacks(&self, about: &dyn Fn(i64) -> Option<String>) -> Result<String, String>;
 }
 
 /// The stacks of the application's threads when one of them was interrupted, as text without a final line end.

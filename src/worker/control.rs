@@ -1,5 +1,6 @@
 //! The reasons for a worker to leave: orders of the master, signals, the master's death.
 
+use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -11,7 +12,7 @@ use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGQUIT, SIGTERM};
 
 use crate::channel::{Breakage, DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
-use crate::config::signals;
+use crate::config::{Level, signals};
 use crate::log::sink::Sink;
 use crate::sys::signals::named;
 
@@ -50,6 +51,10 @@ pub struct Control {
     failure: Option<io::Error>,
     /// Whether the logs were reopened since the last check.
     new_logs: bool,
+    /// The level of the error log that came since the last look.
+    log_level: Option<Level>,
+    /// The file for stacks that came since the last look.
+    stacks: Option<File>,
 }
 
 impl Control {
@@ -75,6 +80,8 @@ impl Control {
             quits_with_all: false,
             failure: None,
             new_logs: false,
+            log_level: None,
+            stacks: None,
         };
         Ok((control, writer.into()))
     }
@@ -105,6 +112,16 @@ impl Control {
     /// Whether the logs were reopened since the last call.
     pub fn has_new_logs(&mut self) -> bool {
         std::mem::take(&mut self.new_logs)
+    }
+
+    /// The level of the error log that came since the last call.
+    pub fn take_log_level(&mut self) -> Option<Level> {
+        self.log_level.take()
+    }
+
+    /// The file for the stacks of all threads, if they were asked for since the last call.
+    pub fn take_stacks(&mut self) -> Option<File> {
+        self.stacks.take()
     }
 
     /// The descriptors that live as long as it, but the system log, which is connected again when needed.
@@ -156,6 +173,8 @@ impl Control {
                         self.breakage.set(breakage);
                     }
                 }
+                Ok(Some(Message::LogLevel(number))) => self.log_level = Level::of_number(number),
+                Ok(Some(Message::Stacks(file))) => self.stacks = Some(file.into()),
                 Ok(None) => break,
                 Err(error) => {
                     (self.orphaned, self.quits_with_all) = (true, true);

@@ -20,11 +20,17 @@ const FRAMES_MAX: usize = 100;
 /// # Errors
 /// The exception of an interpreter that does not give them.
 pub fn now(py: Python<'_>, own: c_long) -> PyResult<Stacks> {
+    labelled(py, own, &|_| None)
+}
+
+/// As [`now`]; `about` has words for the thread of a number, which stand behind its name. Such threads come first.
+pub fn labelled(py: Python<'_>, own: c_long, about: &dyn Fn(i64) -> Option<String>) -> PyResult<Stacks> {
     // SAFETY: needs nothing; it returns the identifier of the calling thread.
     let here = unsafe { pyo3::ffi::PyThread_get_thread_ident() } as c_long;
     let frames = py.import("sys")?.getattr("_current_frames")?.call0()?.cast_into::<PyDict>()?;
     let threads = stdlib::import(py, "threading")?.getattr("_active")?;
     let mut stacks = Stacks::default();
+    let (mut serving, mut others) = (String::new(), String::new());
     for (ident, frame) in frames {
         let ident: c_long = ident.extract()?;
         if ident == here {
@@ -33,13 +39,19 @@ pub fn now(py: Python<'_>, own: c_long) -> PyResult<Stacks> {
         // The attribute, not the property, which is Python code. Threads that Python did not start have no name.
         let name = threads.get_item(ident).and_then(|thread| thread.getattr("_name")?.extract());
         let name: String = name.unwrap_or_else(|_| ident.to_string());
-        let mut text = format!("Thread {name} (most recent call last):\n");
+        let serves = about(ident).map(|words| format!(", serving {words}"));
+        let mut text = format!("Thread {name}{} (most recent call last):\n", serves.as_deref().unwrap_or_default());
         write_frames(&mut text, frame)?;
-        stacks.all.push_str(&text);
+        if serves.is_some() {
+            serving.push_str(&text)
+        } else {
+            others.push_str(&text)
+        }
         if ident == own {
             stacks.own = text.trim_end().to_owned();
         }
     }
+    stacks.all = serving + &others;
     stacks.all.truncate(stacks.all.trim_end().len());
     Ok(stacks)
 }

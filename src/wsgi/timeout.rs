@@ -72,6 +72,14 @@ impl Interrupt {
 }
 
 impl Interrupter for Interrupt {
+    fn number(&self) -> i64 {
+        self.ident
+    }
+
+    fn stacks(&self, about: &dyn Fn(i64) -> Option<String>) -> Result<String, String> {
+        Python::attach(|py| stacks::labelled(py, self.ident, about).map(|stacks| stacks.all).map_err(|error| error.to_string()))
+    }
+
     fn interrupt(&self, request: &str, runs: &dyn Fn() -> bool, raising: &dyn Fn(Stacks)) {
         Python::attach(|py| {
             if runs()

@@ -99,7 +99,8 @@ impl Server {
         let kit = self.generations.kit(birth.generation);
         let (directories, logs) = (kit.directories.clone(), kit.logs_of_worker(birth.slot.0));
         let failed = |text: String| BootError { app: false, text };
-        birth.settings = Some(Arc::new(directories.pin(&kit.settings)));
+        // An operator may have set another level since the generation was loaded.
+        birth.settings = Some(Arc::new(Settings { log_level: kit.log.level(), ..directories.pin(&kit.settings) }));
         birth.afresh = self.afresh.as_ref().map(|command| command.with_paths(|path| directories.pinned(path)));
         let start = directories.enter_start().map_err(failed)?;
         self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow::{self, Continue};
 use std::time::{Duration, Instant};
 
+use crate::config::Level;
 use crate::master::event::{Event, Generation, Note, OperatorRequest};
 use crate::master::status::reply::DoorReply;
 use crate::master::status::request::{Ask, DoorKind};
@@ -35,13 +36,14 @@ impl Server {
             let why = format!("{} does not serve after {} s; the reload goes on", petition.generation, petition.time.as_secs());
             self.doors.answer(petition.visitor, &DoorReply::failed(504, why, Some(petition.generation.0)), now);
         }
+        self.tell_stacks(now);
         Continue(())
     }
 
     fn serve_operator(&mut self, visitor: VisitorId, door: DoorKind, ask: Ask) -> ControlFlow<Ending> {
         let detail = if door == DoorKind::Control { Detail::Full } else { Detail::Public };
         let reply = match ask {
-            Ask::Page => DoorReply::text(200, "the figures are at /status.json and /metrics"),
+            Ask::Page => DoorReply::page(&self.document(detail)),
             Ask::Figures => DoorReply::json(200, &self.document(detail)),
             Ask::Metrics(format) => DoorReply::metrics(&self.document(Detail::Public), format),
             Ask::Live => DoorReply::text(200, "live"),
@@ -52,7 +54,11 @@ impl Server {
             Ask::Stop { quick: true } => return self.order(visitor, OperatorRequest::QuickStop, "the server stops quickly"),
             Ask::Reopen => return self.order(visitor, OperatorRequest::ReopenLogs, "the logs are opened anew"),
             Ask::Scale(workers) => return self.scale_for(visitor, workers),
-            Ask::LogLevel(_) | Ask::Stacks { .. } => DoorReply::failed(501, "not yet", None),
+            Ask::LogLevel(level) => self.log_from(level),
+            Ask::Stacks { worker } => match self.ask_stacks(visitor, worker) {
+                Some(reply) => reply,
+                None => return Continue(()),
+            },
         };
         self.doors.answer(visitor, &reply, Instant::now());
         Continue(())
@@ -87,6 +93,21 @@ impl Server {
             }
         }
         self.feed(Event::Asked(OperatorRequest::Reload))
+    }
+
+    /// Records this severity and above from now on, here and in the workers, until the next generation.
+    fn log_from(&self, level: Level) -> DoorReply {
+        let words = format!("the error log records from {} on, until the next reload", level.name().to_ascii_lowercase());
+        self.log().pass(Level::Info, format_args!("an operator has asked: {words}"));
+        self.log().set_level(level);
+        for (slot, child) in self.table.living_ones() {
+            if let Some(channel) = &child.channel
+                && let Err(error) = channel.send_log_level(level as u8)
+            {
+                self.log().warning(format_args!("worker {} keeps its log level: {error}", slot.0));
+            }
+        }
+        DoorReply::done(200, words, None)
     }
 
     fn scale_for(&mut self, visitor: VisitorId, workers: usize) -> ControlFlow<Ending> {

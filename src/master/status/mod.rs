@@ -10,7 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nix::poll::PollFlags;
 
@@ -39,6 +39,9 @@ pub const CONTROL_MAX: usize = 16;
 
 /// Most connections accepted from one door in a turn: what comes faster waits in the kernel's queue.
 const ACCEPTS_PER_TURN: usize = 16;
+
+/// How long nobody is let in after the system has refused a connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(250);
 
 /// A listening socket for operators.
 #[derive(Debug)]
@@ -81,6 +84,8 @@ pub struct Doors {
     visitors: Vec<Visitor>,
     /// The number of connections so far.
     count: u64,
+    /// Until when nobody is let in, because the system has refused it.
+    pause: Option<Instant>,
     date: date::Cache,
 }
 
@@ -97,8 +102,8 @@ impl Doors {
 
     /// The descriptors to wait for.
     pub fn descriptors(&self) -> impl Iterator<Item = (Knock, BorrowedFd<'_>, PollFlags)> {
-        let doors = self.doors.iter().enumerate();
-        let doors = doors.map(|(number, door)| (Knock::Door(number), door.listener.as_fd(), PollFlags::POLLIN));
+        let open = if self.pause.is_none() { &self.doors[..] } else { &[] };
+        let doors = open.iter().enumerate().map(|(number, door)| (Knock::Door(number), door.listener.as_fd(), PollFlags::POLLIN));
         let visitors = self.visitors.iter().map(|visitor| {
             let (socket, flags) = visitor.watch();
             (Knock::Visitor(visitor.id), socket, flags)
@@ -108,13 +113,14 @@ impl Doors {
 
     /// When the next connection has used up its time.
     pub fn next_deadline(&self) -> Option<Instant> {
-        self.visitors.iter().map(|visitor| visitor.until).min()
+        self.visitors.iter().map(|visitor| visitor.until).chain(self.pause).min()
     }
 
     /// Goes on with what has woken the master; returns what is asked for, at most one request of each connection. Requests that
     /// cannot be carried out are answered here.
     pub fn attend(&mut self, knocks: &[Knock], now: Instant) -> Vec<(VisitorId, DoorKind, Ask)> {
         let mut asked = Vec::new();
+        self.pause = self.pause.filter(|until| *until > now);
         // Those that are here before those that come, for whom the silent ones have to go.
         for knock in knocks {
             if let Knock::Visitor(id) = knock {
@@ -168,8 +174,12 @@ impl Doors {
                 }
                 // The connection had ended in the queue.
                 Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::Interrupted) => {}
-                // Without descriptors there may be some again when those that are here have gone.
-                Err(_) => return,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // There are no descriptors, as a rule. The connection stays in the queue and would wake the master at once again.
+                Err(_) => {
+                    self.pause = Some(now + ACCEPT_PAUSE);
+                    return;
+                }
             }
         }
     }

@@ -7,6 +7,7 @@ use crate::http::response::{Context, Encoder};
 use crate::http::terms::Terms;
 use crate::status::Document;
 use crate::status::metrics::{self, MetricsFormat};
+use crate::status::page;
 
 use super::request::DoorRefusal;
 
@@ -15,6 +16,7 @@ const FIELDS: [(&str, &str); 3] =
     [("Cache-Control", "no-store"), ("X-Content-Type-Options", "nosniff"), ("Cross-Origin-Resource-Policy", "same-origin")];
 
 const JSON: &str = "application/json";
+const HTML: &str = "text/html; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// An answer.
@@ -76,6 +78,16 @@ impl DoorReply {
     /// The metrics.
     pub fn metrics(document: &Document, format: MetricsFormat) -> Self {
         Self::new(200, format.content_type(), metrics::render(document, format).into())
+    }
+
+    /// The page, with this document in it.
+    pub fn page(document: &Document) -> Self {
+        // It fails only for maps whose keys are no strings; the page then asks for the figures as it always does.
+        let json = serde_json::to_string(document).unwrap_or_else(|_| "null".to_owned());
+        let mut reply = Self::new(200, HTML, page::render(&json).into());
+        reply.fields.push(("Content-Security-Policy", page::POLICY.to_owned()));
+        reply.fields.push(("Referrer-Policy", "no-referrer".to_owned()));
+        reply
     }
 
     /// The answer to a request that cannot be carried out.

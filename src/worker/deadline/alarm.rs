@@ -56,6 +56,11 @@ impl Alarm {
         let _ = self.interrupter.set(interrupter);
     }
 
+    /// The means to look at the thread, once it has any.
+    pub fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
+        self.interrupter.get().cloned()
+    }
+
     /// Whether the exception was raised in the call that has just ended.
     #[inline]
     pub fn is_raised(&self) -> bool {

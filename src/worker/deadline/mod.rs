@@ -4,3 +4,4 @@ pub mod alarm;
 pub mod calls;
 pub mod claim;
 pub mod late;
+pub mod stacks;

@@ -16,6 +16,7 @@ use crate::channel::{Order, Report};
 
 use super::{EventLoop, ThreadCtx, borrow, replaced};
 use crate::sys::process::exit_now;
+use crate::worker::deadline::stacks;
 use crate::worker::descriptors::is_replaced;
 use crate::worker::{DRAIN_IDLE_MS, EXIT_FAILED};
 
@@ -180,6 +181,14 @@ impl EventLoop {
             self.note_signals();
         }
         let order = self.control.orders();
+        if let Some(level) = self.control.take_log_level() {
+            ctx.log.set_level(level);
+        }
+        if let Some(file) = self.control.take_stacks()
+            && let Err(error) = stacks::tell(&ctx.alarms, (ctx.scoreboard.clone(), ctx.slot), file)
+        {
+            ctx.log.warning(format_args!("no thread can be made for the stacks that an operator asks for: {error}"));
+        }
         if let Some(error) = self.control.take_failure() {
             let why = replaced(&format_args!("the channel to the master cannot be read ({error})"));
             ctx.log.error(format_args!("{why}; the worker leaves"));
