@@ -179,7 +179,7 @@ fn a_client_that_leaves_before_its_answer_is_forgotten() {
 fn a_door_where_nobody_can_be_let_in_does_not_keep_the_master_busy() {
     use nix::sys::socket::{Shutdown, shutdown};
     use std::os::fd::AsRawFd;
-    let binds = vec![Bind::http(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 })];
+    let binds = vec![Bind::plain(Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 })];
     let listener = bind_all(&Settings { binds, ..Settings::default() }).unwrap().remove(0);
     let mut house = House { doors: Doors::new(vec![Door::new(listener, false)]), ..House::new(false) };
     shutdown(house.doors.doors[0].listener.as_raw_fd(), Shutdown::Both).unwrap();
