@@ -59,7 +59,7 @@ fn status_says_how_the_server_is_and_whether_that_is_well() {
     server.get("/");
     let (code, text, error) = order(&server, &["status"]);
     assert_eq!((code, error.as_str()), (0, ""), "{text}");
-    assert!(text.starts_with("tapster 0.1.0  shop  SERVING  generation 1  pid "), "{text}");
+    assert!(text.starts_with(concat!("tapster ", env!("CARGO_PKG_VERSION"), "  shop  SERVING  generation 1  pid ")), "{text}");
     assert_eq!(text.lines().filter(|line| line.contains(" ready ")).count(), 2, "{text}");
     server.signal(Signal::SIGWINCH);
     wait_for("the pause", SOON, || (figures(&server)["server"]["state"] == "paused").then_some(()));
@@ -96,7 +96,11 @@ fn upgrade_waits_for_the_new_program() {
     let server = Server::source(APP).start();
     let pid = figures(&server)["server"]["pid"].clone();
     let (code, text, error) = order(&server, &["upgrade", "--wait"]);
-    assert_eq!((code, text.as_str()), (0, "upgrade done: tapster 0.1.0, generation 2\n"), "{error}");
+    assert_eq!(
+        (code, text.as_str()),
+        (0, concat!("upgrade done: tapster ", env!("CARGO_PKG_VERSION"), ", generation 2\n")),
+        "{error}"
+    );
     assert_eq!(figures(&server)["server"]["pid"], pid);
     server.stop();
 }

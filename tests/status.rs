@@ -174,6 +174,32 @@ fn the_document_fits_its_schema() {
 }
 
 #[test]
+fn the_document_fits_its_schema_while_much_happens() {
+    let server = server().workers(2).options(["--threads", "2"]).expect_error("SIGKILL").expect_error("reload failed");
+    let mut server = server.expect_error("cannot boot").start();
+    let mut client = server.connect();
+    client.send("GET /sleep?60 HTTP/1.1\r\nHost: x\r\nX-Request-ID: r\r\n\r\n");
+    signal_to(server.workers()[0], Signal::SIGKILL);
+    server.log().wait(&["SIGKILL"]);
+    wait_for("its successor", SOON, || (figures(&door(&server))["capacity"]["workers_ready"] == 2).then_some(()));
+    std::fs::write(server.temp().join("app.py"), "import time\ntime.sleep(1)\n1/0\n").expect("writable");
+    server.signal(Signal::SIGHUP);
+    wait_for("the reload", SOON, || (figures(&door(&server))["server"]["state"] == "reloading").then_some(()));
+    fits_the_schema(&figures(&server.control()));
+    server.log().wait(&["reload failed"]);
+    let document = figures(&server.control());
+    assert!(document["last_change"]["error"].as_str().is_some_and(|error| error.contains("ZeroDivisionError")), "{document}");
+    assert_eq!((&document["exits"][0]["cause"], &document["worker_exits"]["boot_failed"]), (&"boot_failed".into(), &1.into()));
+    fits_the_schema(&document);
+    server.signal(Signal::SIGTERM);
+    wait_for("the end to begin", SOON, || (figures(&door(&server))["server"]["state"] == "stopping").then_some(()));
+    fits_the_schema(&figures(&door(&server)));
+    server.signal(Signal::SIGINT);
+    server.signal(Signal::SIGQUIT);
+    server.wait(SOON);
+}
+
+#[test]
 fn probes_follow_the_life_of_the_server() {
     let server = server().options(["--graceful-timeout", "20"]).start();
     let ready = |server: &Running| (get(&door(server), "/health/ready").status, get(&door(server), "/health/live").status);
