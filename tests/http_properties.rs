@@ -315,7 +315,7 @@ proptest! {
                     cut += bytes;
                 }
             } else {
-                let Piece { take, after, cut: excess } = body.around(&mut out, block.len() as u64);
+                let Piece { take, after, cut: excess, .. } = body.around(&mut out, block.len() as u64);
                 out.extend_from_slice(&block[..take as usize]);
                 out.extend_from_slice(after);
                 cut += excess;

@@ -18,7 +18,7 @@ const UNIX_PATH_MAX: usize = 107;
 const HOST_MAX: usize = 255;
 
 /// Names of protocols that somebody may expect here.
-const OTHERS: [&str; 3] = ["https", "fastcgi", "ajp"];
+const OTHERS: [&str; 2] = ["https", "ajp"];
 
 /// One address to listen on, and the protocol that is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,7 +256,7 @@ mod tests {
             ("ftp://localhost:80/", "write localhost:80"),
             ("scgi:", "empty"),
             ("scgi:4000", "write 127.0.0.1:4000"),
-            ("ajp:127.0.0.1:8009", "ajp is not spoken here; write one of http, scgi, uwsgi in front"),
+            ("ajp:127.0.0.1:8009", "ajp is not spoken here; write one of http, fastcgi, scgi, uwsgi in front"),
             ("unix:", "path of the unix socket is missing"),
             ("unix:a\0b", "NUL"),
             (&long, "has 108 bytes"),

@@ -18,6 +18,7 @@ pub mod header_cache;
 mod once;
 pub mod page;
 mod progress;
+pub mod records;
 pub mod response;
 pub mod target;
 pub mod terms;

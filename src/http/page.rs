@@ -107,6 +107,8 @@ pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[Field
     let mut body = encoder.finish(Some(text.len() as u64));
     let head = Span::new(from, out.len());
     body.block(out, text.as_bytes());
+    // It is as long as was said.
+    let _ = body.end(out);
     Page { head, sent: body.sent() }
 }
 

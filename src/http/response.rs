@@ -6,7 +6,10 @@ use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, same, trim};
 use super::chunked;
 use super::date;
 use super::head::Version;
+use super::records;
 use super::terms::{Dialect, Terms};
+
+mod gateway;
 
 /// The interim answer that a client with `Expect: 100-continue` waits for (RFC 9110 section 15.2.1).
 pub const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
@@ -295,63 +298,6 @@ impl<'o> Encoder<'o> {
     }
 }
 
-impl Encoder<'_> {
-    /// As [`Self::finish`] for a front server, which has its own Date, Server and connection to the client: only Content-Length is
-    /// added.
-    fn finish_for_gateway(self, known: Option<u64>) -> BodyFraming {
-        let Self { out, start, context, facts: HeadFacts { status, length, dropped, status_field, .. } } = self;
-        let Terms { head_only, persistent, dialect, .. } = context.terms;
-        let mode = if matches!(status, 204 | 304) {
-            Mode::None
-        } else {
-            let length = length.or_else(|| {
-                let known = known.filter(|&known| known > 0 || !head_only)?;
-                put_length(out, known);
-                Some(known)
-            });
-            match length {
-                _ if head_only => Mode::None,
-                Some(left) => Mode::Length(left),
-                None => Mode::UntilClose,
-            }
-        };
-        out.extend_from_slice(b"\r\n");
-        if status_field {
-            drop_status_field(out, start);
-        }
-        match dialect {
-            Dialect::Http | Dialect::Uwsgi => {}
-            Dialect::Cgi => drop(out.splice(start..start + STATUS_LINE.len(), *STATUS_FIELD)),
-        }
-        BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
-    }
-}
-
-/// What precedes a status in a status line.
-const STATUS_LINE: &[u8] = b"HTTP/1.1 ";
-
-/// What precedes it in the first field of a document as CGI has it (RFC 3875 section 6.3.3).
-const STATUS_FIELD: &[u8; 8] = b"Status: ";
-
-/// Drops the application's fields of this name from the head that begins at `start`: each line is whole, and none is folded.
-#[cold]
-fn drop_status_field(out: &mut Vec<u8>, start: usize) {
-    let mut at = start;
-    while let Some(len) = memchr::memchr(b'\n', &out[at..]).map(|end| end + 1) {
-        if out[at..at + len].first_chunk::<7>().is_some_and(|name| same(name, b"status:")) {
-            out.drain(at..at + len);
-        } else {
-            at += len;
-        }
-    }
-}
-
-fn put_length(out: &mut Vec<u8>, length: u64) {
-    out.extend_from_slice(b"Content-Length: ");
-    put_decimal(out, length);
-    out.extend_from_slice(b"\r\n");
-}
-
 /// The Connection field of an answer with an Upgrade field, which it has to name (RFC 9110 section 7.8), and the empty line.
 #[cold]
 fn connection_with_upgrade(out: &mut Vec<u8>, persistent: bool, old: bool) {
@@ -480,6 +426,8 @@ pub struct Piece {
     pub after: &'static [u8],
     /// So many bytes were cut off its end: the application sent more than its Content-Length.
     pub cut: u64,
+    /// So many bytes follow it in pieces of their own.
+    pub rest: u64,
 }
 
 /// How much of a block was sent.
@@ -516,13 +464,18 @@ impl BodyFraming {
         if !self.is_sent() {
             return Fit::All;
         }
-        let Piece { take, after, cut } = self.around(out, data.len() as u64);
-        // At most the length of `data`, so it fits into usize.
-        out.extend_from_slice(&data[..take as usize]);
-        out.extend_from_slice(after);
-        match cut {
-            0 => Fit::All,
-            cut => Fit::Cut(cut),
+        let mut data = data;
+        loop {
+            let Piece { take, after, cut, rest } = self.around(out, data.len() as u64);
+            // At most the length of `data`, so it fits into usize.
+            let (piece, others) = data.split_at(take as usize);
+            out.extend_from_slice(piece);
+            out.extend_from_slice(after);
+            match (cut, rest) {
+                (0, 0) => return Fit::All,
+                (cut, 0) => return Fit::Cut(cut),
+                (_, _) => data = others,
+            }
         }
     }
 
@@ -530,6 +483,9 @@ impl BodyFraming {
     /// returns the piece of it to send.
     #[inline]
     pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> Piece {
+        if let Dialect::FastCgi(id) = self.dialect {
+            return self.around_record(out, len, id);
+        }
         let mut cut = 0;
         let (take, after): (u64, &'static [u8]) = match &mut self.mode {
             Mode::None => (0, b""),
@@ -547,16 +503,19 @@ impl BodyFraming {
             Mode::UntilClose => (len, b""),
         };
         self.sent += take;
-        Piece { take, after, cut }
+        Piece { take, after, cut, rest: 0 }
     }
 
-    /// Ends the body: writes the last chunk if chunked. To be called once.
+    /// Ends the body: writes the last chunk if chunked, and the end of a request of FastCGI. To be called once.
     #[inline]
     pub fn end(&mut self, out: &mut Vec<u8>) -> End {
         match self.mode {
             Mode::Length(left) if left > 0 => return End::Short(left),
             Mode::Chunked => out.extend_from_slice(chunked::LAST),
             Mode::None | Mode::Length(_) | Mode::UntilClose => {}
+        }
+        if let Dialect::FastCgi(id) = self.dialect {
+            records::put_last(out, id);
         }
         End::Complete { persistent: self.persistent }
     }

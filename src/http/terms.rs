@@ -12,6 +12,8 @@ pub enum Dialect {
     Cgi,
     /// The same with a status line as HTTP has it.
     Uwsgi,
+    /// As CGI has it, in records of FastCGI for the request of this id.
+    FastCgi(u16),
 }
 
 /// How an answer goes over the wire.

@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod fastcgi;
 pub mod pairs;
 pub mod proxy;
 pub mod variables;
@@ -16,6 +17,8 @@ pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0 ([`crate::http`]).
     #[default]
     Http,
+    /// FastCGI 1.0 (<https://fastcgi-archives.github.io/FastCGI_Specification.html>).
+    FastCgi,
     /// SCGI (<https://python.ca/scgi/protocol.txt>).
     Scgi,
     /// The uwsgi protocol (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
@@ -24,12 +27,13 @@ pub enum Protocol {
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Http, Self::Scgi, Self::Uwsgi];
+    pub const ALL: [Self; 4] = [Self::Http, Self::FastCgi, Self::Scgi, Self::Uwsgi];
 
     /// Its name, which precedes an address on which it is spoken, with a colon (`--bind`).
     pub fn name(self) -> &'static str {
         match self {
             Self::Http => "http",
+            Self::FastCgi => "fastcgi",
             Self::Scgi => "scgi",
             Self::Uwsgi => "uwsgi",
         }
@@ -57,7 +61,7 @@ impl Protocol {
     pub fn is_gateway(self) -> bool {
         match self {
             Self::Http => false,
-            Self::Scgi | Self::Uwsgi => true,
+            Self::FastCgi | Self::Scgi | Self::Uwsgi => true,
         }
     }
 }

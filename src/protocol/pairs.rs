@@ -68,6 +68,8 @@ pub enum Packing {
     Nul,
     /// Each follows its length in two bytes, the low one first.
     Short,
+    /// Both follow their lengths, each in one byte or in four (FastCGI specification, section 3.4).
+    Long,
 }
 
 impl Packing {
@@ -132,24 +134,48 @@ pub struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
-    fn text(&mut self) -> Option<Span> {
-        let (start, end, next) = match self.packing {
-            Packing::Nul => {
-                let end = self.at + memchr::memchr(0, &self.bytes[self.at..])?;
-                (self.at, end, end + 1)
+    fn pair(&mut self) -> Option<Field> {
+        match self.packing {
+            Packing::Nul => self.text_pair(Self::text_to_nul),
+            Packing::Short => self.text_pair(Self::text_of_length),
+            Packing::Long => {
+                let (name, value) = (self.length()?, self.length()?);
+                Some(Field { name: self.text(name)?, value: self.text(value)? })
             }
-            Packing::Short => {
-                let &[low, high] = self.bytes.get(self.at..)?.first_chunk::<LENGTH>()?;
-                let start = self.at + LENGTH;
-                let end = start + usize::from(u16::from_le_bytes([low, high]));
-                (start, end, end)
-            }
-        };
-        if end > self.bytes.len() {
-            return None;
         }
-        self.at = next;
-        Some(Span::new(start, end))
+    }
+
+    fn text_pair(&mut self, text: fn(&mut Self) -> Option<Span>) -> Option<Field> {
+        Some(Field { name: text(self)?, value: text(self)? })
+    }
+
+    /// The next bytes, if there are so many.
+    fn text(&mut self, len: usize) -> Option<Span> {
+        let end = self.at.checked_add(len).filter(|end| *end <= self.bytes.len())?;
+        Some(Span::new(std::mem::replace(&mut self.at, end), end))
+    }
+
+    fn text_to_nul(&mut self) -> Option<Span> {
+        let text = self.text(memchr::memchr(0, &self.bytes[self.at..])?)?;
+        self.at += 1;
+        Some(text)
+    }
+
+    fn text_of_length(&mut self) -> Option<Span> {
+        let &[low, high] = self.bytes.get(self.at..)?.first_chunk::<LENGTH>()?;
+        self.at += LENGTH;
+        self.text(usize::from(u16::from_le_bytes([low, high])))
+    }
+
+    /// A length of the long packing.
+    fn length(&mut self) -> Option<usize> {
+        let (len, used) = match *self.bytes.get(self.at..)? {
+            [short @ ..0x80, ..] => (usize::from(short), 1),
+            [a, b, c, d, ..] => ((u32::from_be_bytes([a, b, c, d]) & 0x7FFF_FFFF) as usize, 4),
+            _ => return None,
+        };
+        self.at += used;
+        Some(len)
     }
 }
 
@@ -160,7 +186,7 @@ impl Iterator for Pairs<'_> {
         if self.at >= self.bytes.len() {
             return None;
         }
-        let pair = self.text().and_then(|name| Some(Field { name, value: self.text()? }));
+        let pair = self.pair();
         if pair.is_none() {
             self.at = self.bytes.len();
         }

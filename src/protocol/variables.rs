@@ -47,6 +47,8 @@ struct Seen {
     https: Option<Span>,
     scheme: Option<Span>,
     chunked: bool,
+    /// Whether the protocol itself says where a body ends.
+    is_delimited: bool,
 }
 
 /// Room that `bytes` should have beyond their length before [`read`]: as much as it may append to so many bytes, so that no memory is
@@ -67,7 +69,7 @@ pub fn read(
     head.fields.clear();
     head.variables.clear();
     head.request_id = None;
-    let mut seen = Seen::default();
+    let mut seen = Seen { is_delimited: packing == Packing::Long, ..Seen::default() };
     for pair in packing.pairs(bytes, pairs) {
         seen.take(pair?, head, bytes, limits)?;
     }
@@ -190,6 +192,7 @@ impl Seen {
     /// The length of the body. An empty one is none: nginx sends it for requests without a body.
     fn length(&self, bytes: &[u8]) -> Result<Length, Error> {
         match self.length.map(|length| length.of(bytes)) {
+            None | Some(b"" | b"-1") if self.is_delimited => Ok(Length::None),
             None | Some(b"") if self.chunked => Err(Error::LengthMissing),
             None | Some(b"") => Ok(Length::None),
             // Caddy sends -1 for a chunked body.

@@ -31,12 +31,24 @@ impl ReadBuffer {
         self.unused.start
     }
 
-    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`], the bytes of one read here or in another
-    /// worker.
+    /// Takes over bytes of a connection that were read before: at most [`READ_SIZE`] as a rule, the bytes of one read here or in
+    /// another worker.
     #[inline]
     pub fn take_in(&mut self, bytes: &[u8]) {
+        if bytes.len() > self.bytes.len() {
+            self.bytes.resize(bytes.len(), 0);
+        }
         self.bytes[..bytes.len()].copy_from_slice(bytes);
         self.unused = 0..bytes.len();
+    }
+
+    /// Puts bytes of the connection before those that are not used. Together they may be more than [`READ_SIZE`].
+    #[inline]
+    pub fn put_first(&mut self, bytes: &[u8]) {
+        if !bytes.is_empty() {
+            self.bytes = [bytes, self.rest(), &[0; READ_SIZE]].concat();
+            self.unused = 0..bytes.len() + self.unused.len();
+        }
     }
 
     /// Whether there are bytes that may be a request.

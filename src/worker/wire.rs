@@ -19,8 +19,10 @@ use crate::http::response::CONTINUE;
 use crate::http::terms::{Dialect, Terms};
 use crate::protocol::Protocol;
 use crate::protocol::pairs::Envelope;
+use records::{RecordDecoder, RecordWire};
 
 mod pairs;
+mod records;
 
 /// Longest trailer section of a chunked body, in bytes; trailers are checked and dropped.
 const TRAILER_MAX: usize = 8 * 1024;
@@ -32,6 +34,8 @@ pub enum Wire {
     Http(Progress),
     /// SCGI or uwsgi, whose heads say their length first.
     Pairs(Envelope),
+    /// FastCGI.
+    Records(RecordWire),
 }
 
 /// Why a head cannot be read.
@@ -43,6 +47,8 @@ pub enum HeadError {
     Unclear(Error),
     /// There is no memory to keep its beginning.
     NoMemory,
+    /// A request was refused in its own protocol, and the connection ends with that.
+    Over,
 }
 
 /// In a box, so that the ordinary result is a register: an error by value would cost each request 20 instructions.
@@ -54,6 +60,7 @@ impl Wire {
     pub fn new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Http => Self::Http(Progress::default()),
+            Protocol::FastCgi => Self::Records(RecordWire::default()),
             Protocol::Scgi => Self::Pairs(Envelope::Scgi),
             Protocol::Uwsgi => Self::Pairs(Envelope::Uwsgi),
         }
@@ -73,6 +80,7 @@ impl Wire {
                 if matches!(parsed, Ok(Parsed::Complete)) { frame_http(ctx) } else { parsed }
             }
             Self::Pairs(envelope) => pairs::read_head(*envelope, kept, ctx),
+            Self::Records(wire) => wire.read_head(kept, ctx),
         }
     }
 
@@ -88,16 +96,21 @@ impl Wire {
                     Envelope::Uwsgi => Dialect::Uwsgi,
                 })
             }
+            Self::Records(wire) => {
+                let terms = head.map_or_else(|| Terms::default().closing(), |head| Terms::of(head, persistent));
+                terms.in_dialect(Dialect::FastCgi(wire.id()))
+            }
         }
     }
 
     /// A decoder for a body with this framing.
-    pub fn decoder(&self, framing: &Framing) -> BodyDecoder {
+    pub fn decoder(&mut self, framing: &Framing) -> BodyDecoder {
         match self {
             // Behind the head of the others the body stands as it is too.
             Self::Http(_) | Self::Pairs(_) => {
                 BodyDecoder::Http { decoder: Decoder::new(framing.length, TRAILER_MAX), is_awaited: framing.expect_continue }
             }
+            Self::Records(wire) => BodyDecoder::Records(wire.decoder()),
         }
     }
 
@@ -107,6 +120,23 @@ impl Wire {
         match self {
             Self::Http(_) => raw_http(queued, rest),
             Self::Pairs(envelope) => pairs::raw(*envelope, queued),
+            Self::Records(_) => records::raw(queued, rest),
+        }
+    }
+
+    /// Whether there is a request that an answer can be for.
+    pub fn can_answer(&self) -> bool {
+        match self {
+            Self::Http(_) | Self::Pairs(_) => true,
+            Self::Records(wire) => wire.id() != 0,
+        }
+    }
+
+    /// Whether the beginning of a head that is kept is as it came, so that another worker can continue with it.
+    pub fn keeps_raw(&self) -> bool {
+        match self {
+            Self::Http(_) | Self::Pairs(_) => true,
+            Self::Records(_) => false,
         }
     }
 }
@@ -225,13 +255,17 @@ pub enum BodyDecoder {
         /// Whether the client may wait for `100 Continue` before it sends the first byte.
         is_awaited: bool,
     },
+    /// Of FastCGI.
+    Records(Box<RecordDecoder>),
 }
 
 /// What a decoder wants sent to the client, so that it sends the body, or more of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Prompt {
     /// `100 Continue` (RFC 9110 section 10.1.1).
     Continue,
+    /// Records that answer others.
+    Records(Vec<u8>),
 }
 
 impl Prompt {
@@ -239,6 +273,7 @@ impl Prompt {
     pub fn render(self, out: &mut Vec<u8>) {
         match self {
             Self::Continue => out.extend_from_slice(CONTINUE),
+            Self::Records(records) => out.extend_from_slice(&records),
         }
     }
 }
@@ -248,6 +283,7 @@ impl BodyDecoder {
     pub fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
         match self {
             Self::Http { decoder, .. } => decoder.decode(input),
+            Self::Records(decoder) => decoder.decode(input),
         }
     }
 
@@ -256,6 +292,7 @@ impl BodyDecoder {
         match self {
             // A client that has begun does not wait.
             Self::Http { is_awaited, .. } => (take(is_awaited) && input.is_empty()).then_some(Prompt::Continue),
+            Self::Records(decoder) => Some(decoder.take_replies()).filter(|replies| !replies.is_empty()).map(Prompt::Records),
         }
     }
 
@@ -263,6 +300,7 @@ impl BodyDecoder {
     pub fn left(&self) -> Option<u64> {
         match self {
             Self::Http { decoder, .. } => decoder.left(),
+            Self::Records(_) => None,
         }
     }
 
@@ -270,6 +308,29 @@ impl BodyDecoder {
     pub fn pass(&mut self, count: u64) {
         match self {
             Self::Http { decoder, .. } => decoder.pass(count),
+            Self::Records(_) => {}
         }
     }
+
+    /// What is left when the body is complete; `None`: nothing ever is.
+    #[inline]
+    pub fn finish(&mut self) -> Option<BodyEnd> {
+        match self {
+            Self::Http { .. } => None,
+            Self::Records(decoder) => Some(decoder.finish()),
+        }
+    }
+}
+
+/// What a decoder of records leaves behind.
+#[derive(Debug)]
+pub struct BodyEnd {
+    /// Whether the request is not wanted any more.
+    pub aborted: bool,
+    /// The length of the body, as the head has it, or as it came.
+    pub length: Length,
+    /// What is to be sent before the answer.
+    pub replies: Vec<u8>,
+    /// Input of other requests, which comes before what follows the body.
+    pub input: Vec<u8>,
 }

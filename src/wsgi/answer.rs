@@ -33,8 +33,12 @@ pub const COPY_MAX: usize = 16 * 1024;
 enum BlockSource {
     /// An iterator of the application's iterable.
     Blocks(Py<PyIterator>),
+    /// The rest of the held block, from this byte, before more of them.
+    Rest(Py<PyIterator>, Py<PyBytes>, usize),
     /// A file that the kernel sends.
     File(Extent),
+    /// The rest of the file that is announced: its first byte and its length.
+    FileRest(u64, u64),
     /// The file was announced; only framing follows it.
     Tail(&'static [u8]),
     /// Nothing is left.
@@ -44,6 +48,7 @@ enum BlockSource {
 /// A block that is sent without being copied.
 struct LargeBlock {
     block: Py<PyBytes>,
+    start: usize,
     len: usize,
     suffix: &'static [u8],
 }
@@ -112,10 +117,15 @@ impl Answer {
     /// Advances by one block.
     fn step(&mut self, py: Python<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Produced {
         self.held = None;
-        self.file = None;
+        let file = self.file.take();
         let mark = out.len();
         let step = match std::mem::replace(&mut self.source, BlockSource::Done) {
             BlockSource::Blocks(iterator) => self.block(py, iterator, out, outlet),
+            BlockSource::Rest(iterator, block, at) => self.large_piece(py, iterator, block, at, out, outlet),
+            BlockSource::FileRest(offset, len) => match file {
+                Some(file) => self.file_piece(py, Extent { file, offset, len }, out, outlet),
+                None => Ok(Produced::End(self.summary)),
+            },
             BlockSource::File(extent) => self.whole_file(py, extent, out, outlet),
             BlockSource::Tail(suffix) => {
                 out.extend_from_slice(suffix);
@@ -167,7 +177,25 @@ impl Answer {
                 }
             };
         }
-        let Piece { take, after: suffix, cut } = body.around(out, data.len() as u64);
+        drop(exchange);
+        self.large_piece(py, iterator, item.unbind(), 0, out, outlet)
+    }
+
+    /// A piece of a large block, from its byte `start` on; the head is sent.
+    fn large_piece(
+        &mut self,
+        py: Python<'_>,
+        iterator: Py<PyIterator>,
+        block: Py<PyBytes>,
+        start: usize,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Produced, Failure> {
+        let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
+        let mut exchange = exchange.borrow_mut();
+        let body = exchange.body().ok_or_else(failure::no_start_response)?;
+        let left = block.bind(py).as_bytes().len() - start;
+        let Piece { take, after: suffix, cut, rest } = body.around(out, left as u64);
         self.summary.sent = body.sent();
         // `around` grants at most what it was asked for, which is the length of a slice.
         let len = take as usize;
@@ -178,10 +206,12 @@ impl Answer {
             if len == 0 {
                 return self.end(py, out, outlet);
             }
+        } else if rest > 0 {
+            self.source = BlockSource::Rest(iterator, block.clone_ref(py), start + len);
         } else {
             self.source = BlockSource::Blocks(iterator);
         }
-        self.held = Some(LargeBlock { block: item.unbind(), len, suffix });
+        self.held = Some(LargeBlock { block, start, len, suffix });
         Ok(Produced::LargeBlock)
     }
 
@@ -215,16 +245,32 @@ impl Answer {
             drop(exchange);
             return self.end(py, out, outlet);
         }
-        let Piece { take: len, after: suffix, .. } = body.around(out, extent.len);
+        drop(exchange);
+        self.file_piece(py, extent, out, outlet)
+    }
+
+    /// A piece of a file; the head is sent.
+    fn file_piece(
+        &mut self,
+        py: Python<'_>,
+        extent: Extent,
+        out: &mut Vec<u8>,
+        outlet: &mut dyn Outlet,
+    ) -> Result<Produced, Failure> {
+        let Extent { file, offset, len } = extent;
+        let exchange = self.start_response.as_ref().ok_or_else(failure::no_start_response)?.exchange(py);
+        let mut exchange = exchange.borrow_mut();
+        let body = exchange.body().ok_or_else(failure::no_start_response)?;
+        let Piece { take, after: suffix, rest, .. } = body.around(out, len);
         self.summary.sent = body.sent();
         drop(exchange);
-        if len == 0 {
+        if take == 0 {
             return self.end(py, out, outlet);
         }
         // An excess is not reported: a Content-Length below the size is how an application answers a range request.
-        self.source = BlockSource::Tail(suffix);
-        self.file = Some(extent.file);
-        Ok(Produced::File { offset: extent.offset, len })
+        self.source = if rest > 0 { BlockSource::FileRest(offset + take, rest) } else { BlockSource::Tail(suffix) };
+        self.file = Some(file);
+        Ok(Produced::File { offset, len: take })
     }
 
     /// The body is complete, but for what `close()` may write.
@@ -415,7 +461,7 @@ impl Blocks for Answer {
 
     fn large_block(&self) -> (&[u8], &'static [u8]) {
         match &self.held {
-            Some(held) => (&held.bytes()[..held.len], held.suffix),
+            Some(held) => (&held.bytes()[held.start..held.start + held.len], held.suffix),
             None => (b"", b""),
         }
     }

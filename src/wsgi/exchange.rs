@@ -29,6 +29,10 @@ struct LentOutlet {
 /// Bytes around a block: an ordinary head, and the framing of a chunk.
 const AROUND: usize = 1024;
 
+/// For so many bytes of a block there is one more: the smallest pieces that a protocol divides it into are some KiB long, with some
+/// bytes around each.
+const AROUND_PART: usize = 256;
+
 /// Why `write()` cannot write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CannotWrite {
@@ -249,7 +253,7 @@ impl Exchange {
             if data.is_empty() {
                 return Ok(());
             }
-            if out.try_reserve(data.len() + AROUND).is_err() {
+            if out.try_reserve(data.len() + data.len() / AROUND_PART + AROUND).is_err() {
                 return Err(CannotWrite::Memory);
             }
             let Some(body) = exchange.head(None, out) else { return Err(CannotWrite::Returned) };

@@ -10,12 +10,12 @@ use crate::common::{SOON, tools, wait_for};
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7");
 
 /// Addresses in the page, each to be replaced by that of the server under test.
-const PRINTED: [&str; 2] = ["127.0.0.1:4000", "127.0.0.1:3031"];
+const PRINTED: [&str; 3] = ["127.0.0.1:4000", "127.0.0.1:3031", "127.0.0.1:9000"];
 
 /// The block of the page behind `run: NAME`, as it is shown, for a server at this address.
-pub fn printed(name: &str, server: &Address) -> String {
+pub fn printed(name: &str, server: &Address) -> Option<String> {
     let page = fs::read_to_string(PAGE).expect("the page is there");
-    let (_, rest) = page.split_once(&format!("run: {name}\n")).unwrap_or_else(|| panic!("the page has no block for {name}"));
+    let (_, rest) = page.split_once(&format!("run: {name}\n"))?;
     let (_, rest) = rest.split_once(".EX\n").expect("a block begins");
     let (block, _) = rest.split_once(".EE\n").expect("a block ends");
     let address = server.tcp();
@@ -26,7 +26,7 @@ pub fn printed(name: &str, server: &Address) -> String {
             .replace(printed, &address.to_string())
             .replace(&format!("\"port\" => {port}"), &format!("\"port\" => {}", address.port()));
     }
-    block
+    Some(block)
 }
 
 /// A web server, killed at the end. All its files are in a fresh directory.
@@ -38,10 +38,14 @@ pub struct Front {
 
 impl Front {
     /// The web server that `block` names first (`nginx scgi`) with that block of the page, in front of a server at this address;
-    /// `None`: it is not installed. `more`: lines that follow the block.
-    pub fn start(block: &str, server: &Address, more: &str) -> Option<Self> {
+    /// `None`: it is not installed. `more`: what stands in the place of some lines, or of nothing at the end.
+    pub fn start(block: &str, server: &Address, more: &[(&str, &str)]) -> Option<Self> {
         let dir = tempfile::tempdir().expect("the temp directory is writable");
-        let config = printed(block, server) + more;
+        let config = printed(block, server).unwrap_or_else(|| panic!("the page has no block for {block}"));
+        let config = more.iter().fold(config, |config, (printed, instead)| match *printed {
+            "" => config + instead,
+            printed => config.replace(printed, instead),
+        });
         let path = dir.path().display().to_string();
         let write = |text: String| {
             let file = dir.path().join("conf");
@@ -60,7 +64,7 @@ impl Front {
                         .expect("a fresh directory");
                 }
                 address = Address::Unix(dir.path().join("front.sock"));
-                let (http, config) = config.split_once("---\n").unwrap_or(("", &config));
+                let http = printed(&format!("{block} http"), server).unwrap_or_default();
                 let file = write(format!(
                     "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\nevents {{}}\nhttp {{\n\
                      access_log off; client_max_body_size 0; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\

@@ -69,6 +69,7 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
             None => lost("its protocol is not spoken"),
         },
         "uwsgi-socket" => Options(vec![("bind", format!("uwsgi:{}", address(&value)))]),
+        "fastcgi-socket" => Options(vec![("bind", format!("fastcgi:{}", address(&value)))]),
         "scgi-socket" => Options(vec![("bind", format!("scgi:{}", address(&value)))]),
         "http" | "http-socket" | "hs" => Options(vec![("bind", format!("http:{}", address(&value)))]),
         "protocol" | "socket-protocol" if whole.protocol().is_some() => Moot("stands in front of the address"),

@@ -248,7 +248,7 @@ fn a_block_that_is_not_copied_is_framed_alike() {
         for block in [&b"abc"[..], b"", b"defgh"] {
             let (mut left, mut right) = (Vec::new(), Vec::new());
             let fit = copied.block(&mut left, block);
-            let Piece { take, after, cut } = around.around(&mut right, block.len() as u64);
+            let Piece { take, after, cut, .. } = around.around(&mut right, block.len() as u64);
             right.extend_from_slice(&block[..take as usize]);
             right.extend_from_slice(after);
             assert_eq!((left, copied.sent()), (right, around.sent()));

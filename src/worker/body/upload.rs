@@ -13,7 +13,7 @@ use super::spool::{BodyBudget, Lease, Spool};
 use crate::worker::app::{RequestBody, StorageError};
 use crate::worker::kept::Leased;
 use crate::worker::rules::Rules;
-use crate::worker::wire::{BodyDecoder, Prompt};
+use crate::worker::wire::{BodyDecoder, BodyEnd, Prompt};
 
 /// A body in progress.
 #[derive(Debug)]
@@ -30,7 +30,7 @@ pub struct Upload {
 }
 
 /// The result of a piece of input.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fed {
     /// Bytes used.
     pub used: usize,
@@ -112,6 +112,12 @@ impl Upload {
     /// The part of the worker's budget for bodies that its memory has.
     pub fn lease(&mut self) -> Lease {
         self.spool.lease()
+    }
+
+    /// What the decoder leaves behind when the body is complete.
+    #[inline]
+    pub fn end(&mut self) -> Option<BodyEnd> {
+        self.decoder.finish()
     }
 
     /// The complete body.

@@ -51,7 +51,7 @@ impl Connection {
         };
         let input = match self.kept.as_deref() {
             None => &[][..],
-            Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX => bytes,
+            Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX && self.wire.keeps_raw() => bytes,
             // Bytes that may be a request are served here.
             Some(Kept::Partial(_) | Kept::Rest(_) | Kept::Refused) => return None,
         };
@@ -189,7 +189,7 @@ mod tests {
             let message = connection.handoff().unwrap();
             let Phase::Waiting(queued) = &connection.phase else { unreachable!("it was made so") };
             let mut upload = Upload::new(
-                connection.wire.decoder(&queued.framing),
+                Wire::new(Protocol::Http).decoder(&queued.framing),
                 queued.framing,
                 &Rules::of(&Settings::default()),
                 &BodyBudget::new(0, connection.link.disk.clone()),
@@ -203,6 +203,47 @@ mod tests {
                 RequestBody::File(_) => panic!("a file for {} bytes", body.len()),
             }
         }
+    }
+
+    #[test]
+    fn requests_of_gateways_go_as_they_came() {
+        use crate::http::terms::{Dialect, Terms};
+        use crate::protocol::fastcgi::{RecordEvent, RecordReader};
+        use crate::protocol::pairs::{Envelope, Measure, Packing};
+        use crate::protocol::variables;
+
+        let pairs = b"REQUEST_METHOD\0POST\0PATH_INFO\0/x\0HTTP_X_A\x001\0CONTENT_LENGTH\x005\0SCGI\x001\0";
+        let came = [format!("{}:", pairs.len()).as_bytes(), pairs, b","].concat();
+        let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
+        let mut connection = waiting("GET / HTTP/1.1\r\nHost: x\r\n\r\n", RequestBody::Memory(b"hello".to_vec()));
+        let Ok(Measure::Whole { pairs: place, .. }) = Envelope::Scgi.measure(&came, 1000) else { panic!("it is whole") };
+        let Phase::Waiting(queued) = &mut connection.phase else { unreachable!("it was made so") };
+        queued.own = came.clone();
+        queued.framing = variables::read(&mut queued.head, &mut queued.own, (Packing::Nul, place), &limits).unwrap();
+        connection.wire = Wire::new(Protocol::Scgi);
+        assert_eq!(*connection.handoff().unwrap().input, [&came[..], b"hello"].concat());
+
+        let pairs = b"\x0e\x04REQUEST_METHODPOST\x09\x02PATH_INFO/x\x08\x01HTTP_X_A1";
+        let Phase::Waiting(queued) = &mut connection.phase else { unreachable!("it was made so") };
+        queued.own = pairs.to_vec();
+        queued.framing = variables::read(&mut queued.head, &mut queued.own, (Packing::Long, 0..pairs.len()), &limits).unwrap();
+        queued.terms = Terms::default().in_dialect(Dialect::FastCgi(7));
+        connection.wire = Wire::new(Protocol::FastCgi);
+        connection.kept = Some(Kept::rest(b"the next record", &InputBudget::default()));
+        let message = connection.handoff().unwrap();
+        let (mut reader, mut at, mut found) = (RecordReader::default(), 0, (Vec::new(), Vec::new()));
+        loop {
+            let input = &message.input[at..];
+            let step = reader.step(input, &mut Vec::new()).unwrap();
+            at += step.used;
+            match step.event {
+                RecordEvent::Params(part) => found.0.extend_from_slice(&input[part]),
+                RecordEvent::Stdin(part) => found.1.extend_from_slice(&input[part]),
+                RecordEvent::StdinEnd => break,
+                RecordEvent::None | RecordEvent::ParamsEnd | RecordEvent::Aborted | RecordEvent::Refused => {}
+            }
+        }
+        assert_eq!((&found.0[..], &found.1[..], &message.input[at..]), (&pairs[..], &b"hello"[..], &b"the next record"[..]));
     }
 
     #[test]

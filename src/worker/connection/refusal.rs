@@ -182,10 +182,13 @@ impl Connection {
         terms: Terms,
         ctx: &mut ThreadCtx,
     ) -> u64 {
-        let date = *ctx.date.at(ctx.clock.wall());
-        let page = page::render_with(&mut ctx.out, status, detail, fields, terms, &date);
         self.io.unread = true;
         self.phase = Phase::Closing(Fate::Close);
+        if !self.wire.can_answer() {
+            return 0;
+        }
+        let date = *ctx.date.at(ctx.clock.wall());
+        let page = page::render_with(&mut ctx.out, status, detail, fields, terms, &date);
         page.sent
     }
 }

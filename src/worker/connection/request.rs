@@ -1,14 +1,15 @@
 //! From bytes to a complete request: head, framing and body.
 
 use crate::http::framing::Length;
+use crate::http::head::HeadView;
 use crate::http::head::Parsed;
-use crate::worker::app::RequestBody;
+use crate::worker::app::{Fate, RequestBody};
 use crate::worker::body::upload::{Fed, Upload};
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::Leased;
-use crate::worker::wire::HeadError;
+use crate::worker::wire::{BodyEnd, HeadError};
 
-use super::{Connection, Flow, Phase};
+use super::{CLIENT_CLOSED_REQUEST, Connection, Flow, Phase};
 
 impl Connection {
     /// Uses the thread's input for one head or a piece of a body.
@@ -34,6 +35,10 @@ impl Connection {
             HeadError::Bad(error) => self.refuse(error, None, ctx),
             HeadError::Unclear(error) => ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx)),
             HeadError::NoMemory => self.refuse_kept(None, ctx),
+            HeadError::Over => {
+                self.io.unread = true;
+                self.phase = Phase::Closing(Fate::Close);
+            }
         }
     }
 
@@ -58,8 +63,14 @@ impl Connection {
         let started =
             Upload::new(decoder, framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         let error = match started {
-            Ok((Fed { used, done: true, .. }, upload)) => {
+            Ok((Fed { used, done: true, .. }, mut upload)) => {
                 ctx.input.used(used);
+                if let Some(end) = upload.end() {
+                    ctx.job.framing.length = end.length;
+                    if self.end_records(&end, ctx) {
+                        return ctx.with_head(|ctx, head| self.abandon(head, ctx));
+                    }
+                }
                 match upload.finish() {
                     Ok(body) => {
                         ctx.job.body = body;
@@ -104,6 +115,12 @@ impl Connection {
             return Ok(());
         }
         let mut upload = *upload;
+        if let Some(end) = upload.end() {
+            upload.framing.length = end.length;
+            if self.end_records(&end, ctx) {
+                return self.abandon(upload.view(), ctx);
+            }
+        }
         ctx.job.own = std::mem::take(&mut upload.bytes).into_bytes();
         ctx.job.head = std::mem::take(&mut upload.head);
         ctx.job.framing = upload.framing;
@@ -116,6 +133,25 @@ impl Connection {
             }
             Err(error) => ctx.with_head(|ctx, head| self.refuse_body(error, head, ctx)),
         }
+    }
+}
+
+impl Connection {
+    /// Sends and keeps what a body in records has left; whether its request is not wanted any more.
+    #[cold]
+    fn end_records(&mut self, end: &BodyEnd, ctx: &mut ThreadCtx) -> bool {
+        ctx.out.extend_from_slice(&end.replies);
+        ctx.input.put_first(&end.input);
+        end.aborted
+    }
+
+    /// Goes on without a request that the front does not want any more.
+    #[cold]
+    fn abandon(&mut self, head: HeadView<'_>, ctx: &mut ThreadCtx) -> Flow {
+        ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, Some(head), 0, 0);
+        self.phase = Phase::Head;
+        self.timer.deadline = ctx.clock.ms() + ctx.rules.keep_alive.max(ctx.rules.header_timeout);
+        Ok(())
     }
 }
 

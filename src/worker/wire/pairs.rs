@@ -65,7 +65,7 @@ pub(super) fn read_head(envelope: Envelope, kept: &mut Option<Box<Kept>>, ctx: &
 }
 
 /// Asks for room for a head of so many bytes more, and for what is put together of it.
-fn make_room(own: &mut Vec<u8>, more: usize) -> bool {
+pub(super) fn make_room(own: &mut Vec<u8>, more: usize) -> bool {
     let needed = variables::room(own.len() + more) + more;
     own.capacity() - own.len() >= needed || reserve(own, needed)
 }

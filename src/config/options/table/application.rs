@@ -82,7 +82,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "protocol",
         value: "NAME",
         default: Some("http"),
-        help: "What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: scgi or uwsgi.",
+        help: "What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi or uwsgi.",
         section: Section::Sockets,
         set: Some(|s, v| value::protocol(v).map(|protocol| s.protocol = protocol)),
         fixed: Some(|new, old| keep(&mut new.protocol, &old.protocol)),

@@ -1,0 +1,248 @@
+//! FastCGI by hand: connections that stay, questions, requests in turn, aborts, what is malformed.
+
+use std::time::Duration;
+
+use crate::common::client::{Address, Client, Response};
+use crate::common::server::{Running, Server};
+use crate::parse;
+use crate::wire::with;
+
+const BEGIN: u8 = 1;
+const ABORT: u8 = 2;
+const END: u8 = 3;
+const PARAMS: u8 = 4;
+const STDIN: u8 = 5;
+const STDOUT: u8 = 6;
+const GET_VALUES: u8 = 9;
+
+fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
+    let ([id_high, id_low], [high, low]) = (id.to_be_bytes(), (content.len() as u16).to_be_bytes());
+    let padding = content.len().next_multiple_of(8) - content.len();
+    [&[1, kind, id_high, id_low, high, low, padding as u8, 0], content, &vec![0; padding]].concat()
+}
+
+fn begin(id: u16, role: u8, flags: u8) -> Vec<u8> {
+    record(BEGIN, id, &[0, role, flags, 0, 0, 0, 0, 0])
+}
+
+/// The records of a request's variables, in pieces of this size.
+fn params(id: u16, variables: &[(&str, &str)], piece: usize) -> Vec<u8> {
+    let mut pairs = Vec::new();
+    for (name, value) in variables {
+        // Long lengths are legal for short texts too.
+        pairs.extend(
+            [&[name.len() as u8][..], &(value.len() as u32 | 1 << 31).to_be_bytes(), name.as_bytes(), value.as_bytes()].concat(),
+        );
+    }
+    let records: Vec<u8> = pairs.chunks(piece).flat_map(|part| record(PARAMS, id, part)).collect();
+    [records, record(PARAMS, id, b"")].concat()
+}
+
+/// A whole request.
+fn request(id: u16, flags: u8, variables: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let stdin: Vec<u8> = body.chunks(0xFFF8).flat_map(|part| record(STDIN, id, part)).collect();
+    [begin(id, 1, flags), params(id, &with(variables), 0xFFF8), stdin, record(STDIN, id, b"")].concat()
+}
+
+/// One record.
+fn next(client: &mut Client) -> (u8, u16, Vec<u8>) {
+    let head = client.take(8);
+    let (len, padding) = (usize::from(u16::from_be_bytes([head[4], head[5]])), usize::from(head[6]));
+    let mut content = client.take(len + padding);
+    content.truncate(len);
+    (head[1], u16::from_be_bytes([head[2], head[3]]), content)
+}
+
+/// The answer to this request, up to its end.
+#[track_caller]
+fn answer(client: &mut Client, id: u16) -> Response {
+    let mut bytes = Vec::new();
+    loop {
+        match next(client) {
+            (STDOUT, of, content) if of == id => bytes.extend(content),
+            (END, of, content) if of == id => {
+                assert_eq!(content, [0; 8], "it is complete");
+                return parse(&bytes);
+            }
+            other => panic!("in the answer to {id}: {other:?}"),
+        }
+    }
+}
+
+fn server() -> Server {
+    Server::new("probe").binds(["fastcgi:127.0.0.1:0", "fastcgi:unix:{temp}/s"])
+}
+
+#[track_caller]
+fn ask(address: &Address, bytes: &[u8], id: u16) -> Response {
+    let mut client = Client::connect(address);
+    client.send(bytes);
+    answer(&mut client, id)
+}
+
+#[test]
+fn requests_are_served_one_after_the_other_wherever_they_are_cut() {
+    let server = server().start();
+    for address in server.addresses() {
+        let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/echo"), ("CONTENT_LENGTH", "5")];
+        let bytes = request(7, 1, &post, b"hello");
+        let whole = ask(address, &bytes, 7);
+        assert_eq!((whole.text().as_str(), whole.field("date")), ("hello", None));
+        let mut kept = Client::connect(address);
+        for byte in &bytes {
+            kept.send([*byte]);
+        }
+        assert_eq!(answer(&mut kept, 7), whole);
+        for id in [1, 7, 0xFFFF] {
+            kept.send(request(id, 1, &[("REQUEST_URI", "/")], b""));
+            assert_eq!(answer(&mut kept, id).text(), "hello\n");
+        }
+        // Pipelined, with variables that are split anywhere, and late records of requests that are over.
+        let split = [begin(3, 1, 1), params(3, &with(&[("REQUEST_URI", "/")]), 3), record(STDIN, 3, b"")].concat();
+        kept.send([&bytes[..], &record(STDIN, 7, b"late"), &split, &bytes].concat());
+        assert_eq!(answer(&mut kept, 7), whole);
+        assert_eq!(answer(&mut kept, 3).text(), "hello\n");
+        assert_eq!(answer(&mut kept, 7), whole);
+        // Without KEEP_CONN the server closes.
+        kept.send(request(9, 0, &[("REQUEST_URI", "/")], b""));
+        assert_eq!(answer(&mut kept, 9).text(), "hello\n");
+        assert!(kept.is_closed());
+    }
+    server.stop();
+}
+
+#[test]
+fn bodies_end_with_their_stream_and_their_length() {
+    let server = server().start();
+    let post = |length: &'static str, body: &[u8]| {
+        let variables = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/environ"), ("CONTENT_LENGTH", length)];
+        ask(server.address(), &request(1, 1, &variables, body), 1)
+    };
+    let seen = |response: Response| {
+        let seen = response.json();
+        (seen["body"].as_str().map(str::to_owned), seen["CONTENT_LENGTH"].as_str().map(str::to_owned))
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(seen(post("5", b"hello")), (text("hello"), text("5")));
+    assert_eq!(seen(post("5", b"hello, world")), (text("hello"), text("5")), "what is beyond the length is cut off");
+    assert_eq!(seen(post("", b"no length")), (text("no length"), text("9")));
+    assert_eq!(seen(post("", b"")), (text(""), None));
+    assert_eq!(seen(post("0", b"")), (text(""), text("0")));
+    assert_eq!(post("6", b"hello").status, 400, "the client has left");
+    let large = vec![b'x'; 5_000_000];
+    let digest = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/digest"), ("CONTENT_LENGTH", "5000000")];
+    assert!(ask(server.address(), &request(1, 0, &digest, &large), 1).text().starts_with("5000000 "));
+    let big = ask(server.address(), &request(1, 0, &[("REQUEST_URI", "/big?n=3000000"), ("QUERY_STRING", "n=3000000")], b""), 1);
+    assert_eq!(big.body.len(), 3_000_000);
+    server.stop();
+}
+
+#[test]
+fn questions_are_answered_before_and_within_requests() {
+    let server = server().start();
+    let mut client = server.connect();
+    let get = record(GET_VALUES, 0, b"\x0f\x00FCGI_MPXS_CONNS");
+    let whole = request(1, 1, &[("REQUEST_URI", "/echo"), ("CONTENT_LENGTH", "5"), ("REQUEST_METHOD", "POST")], b"hello");
+    let answered = (10, 0, b"\x0f\x01FCGI_MPXS_CONNS0".to_vec());
+    client.send(&get);
+    assert_eq!(next(&mut client), answered);
+    for cut in [16, whole.len() - 24] {
+        client.send([&whole[..cut], &get].concat());
+        assert_eq!(next(&mut client), answered, "after {cut} bytes");
+        client.send(&whole[cut..]);
+        assert_eq!(answer(&mut client, 1).text(), "hello");
+    }
+    client.send(record(99, 0, b""));
+    assert_eq!(next(&mut client), (11, 0, vec![99, 0, 0, 0, 0, 0, 0, 0]));
+    client.send(begin(2, 2, 1));
+    assert_eq!(next(&mut client), (END, 2, vec![0, 0, 0, 0, 3, 0, 0, 0]), "an authorizer");
+    client.send(request(3, 1, &[("REQUEST_URI", "/")], b""));
+    assert_eq!(answer(&mut client, 3).text(), "hello\n");
+    server.stop();
+}
+
+#[test]
+fn requests_that_begin_together_are_all_served() {
+    let server = server().start();
+    let mut client = server.connect();
+    let post = |id, body: &'static [u8]| {
+        let variables = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/echo"), ("CONTENT_LENGTH", "5")];
+        (begin(id, 1, 1), params(id, &with(&variables), 0xFFF8), record(STDIN, id, body), record(STDIN, id, b""))
+    };
+    let (first, second) = (post(1, b"first"), post(3, b"third"));
+    client.send([first.0, second.0, first.1, second.1, second.2].concat());
+    client.send([first.2, first.3, second.3].concat());
+    assert_eq!(answer(&mut client, 1).text(), "first");
+    assert_eq!(answer(&mut client, 3).text(), "third");
+    server.stop();
+}
+
+#[test]
+fn an_abort_ends_its_request_and_not_the_connection() {
+    let server = server();
+    let path = server.temp().join("access").display().to_string();
+    let server = server.options(["--access-logfile", &path, "--access-logformat", "%(h)s %(s)s"]).start();
+    let mut client = server.connect();
+    let whole = request(5, 1, &[("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")], b"hello");
+    for cut in [16, whole.len() - 24, whole.len() - 8] {
+        client.send(&whole[..cut]);
+        std::thread::sleep(Duration::from_millis(5));
+        client.send(record(ABORT, 5, b""));
+        assert_eq!(next(&mut client), (END, 5, vec![0; 8]), "after {cut} bytes");
+    }
+    client.send(record(ABORT, 77, b""));
+    client.send(request(6, 1, &[("REQUEST_URI", "/")], b""));
+    assert_eq!(answer(&mut client, 6).text(), "hello\n");
+    let lines = crate::wait_for("lines of the log", crate::SOON, || {
+        std::fs::read_to_string(&path).ok().filter(|text| text.lines().count() == 3)
+    });
+    assert_eq!(lines, "192.0.2.7 499\n192.0.2.7 499\n192.0.2.7 200\n");
+    server.stop();
+}
+
+#[test]
+fn answers_are_whole_or_visibly_cut() {
+    let server = server().expect_error("this was to happen").expect_error("this was to happen").start();
+    let get = |method, uri| ask(server.address(), &request(1, 1, &[("REQUEST_METHOD", method), ("REQUEST_URI", uri)], b""), 1);
+    assert_eq!((get("HEAD", "/").body.len(), get("HEAD", "/").field("content-length").map(str::to_owned)), (0, Some("6".into())));
+    assert_eq!((get("HEAD", "/no-length").body.len(), get("GET", "/no-length").text()), (0, "one two three".into()));
+    assert_eq!((get("GET", "/no-content").status, get("GET", "/not-modified").status), (204, 304));
+    assert_eq!(get("GET", "/failing").status, 500);
+    let mut broken = server.connect();
+    broken.send(request(1, 1, &[("REQUEST_URI", "/broken")], b""));
+    let end = loop {
+        match broken.fill() {
+            Ok(1..) => {}
+            end => break end,
+        }
+    };
+    assert!(end.is_err(), "it ends with a reset: {end:?}");
+    server.stop();
+}
+
+#[test]
+fn what_is_no_fastcgi_is_closed_and_logged() {
+    let server = server().start();
+    let closed = |bytes: &[u8]| {
+        let mut client = server.connect();
+        client.send(bytes);
+        client.finish_sending();
+        assert!(client.is_closed(), "{:?}: {:?}", bytes.escape_ascii().to_string(), client.leftover());
+    };
+    closed(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    closed(&[2, 1, 0, 1, 0, 0, 0, 0]);
+    closed(&begin(0, 1, 1));
+    let refused = |bytes: Vec<u8>| ask(server.address(), &bytes, 1).status;
+    assert_eq!(refused([begin(1, 1, 1), begin(1, 1, 1)].concat()), 400);
+    assert_eq!(
+        refused([begin(1, 1, 1), record(PARAMS, 1, b"\xff\xff\xff\xff\x7f\xff\xff\xffab"), record(PARAMS, 1, b"")].concat()),
+        400
+    );
+    assert_eq!(refused([begin(1, 1, 1), record(PARAMS, 1, b"")].concat()), 400);
+    let long = vec![b'x'; 60_000];
+    assert_eq!(refused([begin(1, 1, 1), record(PARAMS, 1, &long), record(PARAMS, 1, &long)].concat()), 431);
+    let alive: &Running = &server;
+    assert_eq!(ask(alive.address(), &request(1, 0, &[("REQUEST_URI", "/")], b""), 1).text(), "hello\n");
+    let log = server.stop();
+    assert!(log.text().contains("WARNING refused a request of 127.0.0.1: the request is malformed"), "{}", log.text());
+}
