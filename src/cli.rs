@@ -16,10 +16,10 @@ use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches};
 
-use crate::config::gunicorn::{Content, DEFAULT_FILE, Source};
+use crate::config::gunicorn::{Content, DEFAULT_FILE, Source, Value};
 use crate::config::hooks::Hooks;
 use crate::config::options::{self, Opt, TABLE, ValueKind};
-use crate::config::{self, Configuration, Given, Notice, Origin, Settings, shown};
+use crate::config::{self, AppSpec, Configuration, Given, Notice, Origin, Settings, shown};
 use crate::operator::Operation;
 
 /// Widest line of `--help`, in columns; a narrower terminal wraps earlier.
@@ -94,6 +94,15 @@ impl fmt::Display for UsageError {
 
 impl std::error::Error for UsageError {}
 
+impl UsageError {
+    fn map_config(self, change: impl FnOnce(config::Error) -> config::Error) -> Self {
+        match self {
+            Self::Config(error) => Self::Config(change(error)),
+            Self::Arguments(text) => Self::Arguments(text),
+        }
+    }
+}
+
 impl From<config::Error> for UsageError {
     fn from(error: config::Error) -> Self {
         Self::Config(error)
@@ -115,33 +124,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
         }
         Err(error) => return Err(UsageError::Arguments(one_line(&error, &origin))),
     };
-    let arguments = given(&matches, &origin)?;
-    let mut notices = gunicorn::notices(&matches, &origin)?;
-    let mut variables = config::environment::read(std::env::vars_os())?;
-    notices.append(&mut variables.notices);
-    let in_variable = variables.arguments.as_deref().map(gunicorn::parse_variable);
-    let config = named("config", &arguments).or_else(|| named("config", &variables.own));
-    let config = config.or_else(|| named("config", &in_variable.as_ref()?.as_ref().ok()?.0));
-    let file = ConfigFile::find(config);
-    let mut layer = in_variable.unwrap_or_else(|| Ok(Default::default()));
-    if !gunicorn::is_called(program.as_ref()) && !matches!(file, ConfigFile::Gunicorn(_)) {
-        if variables.arguments.is_some() {
-            notices.push(gunicorn::unread());
-        }
-        layer = Ok(Default::default());
-    }
-    let (in_variable, words) = layer?;
-    notices.extend(words);
-    let user = named("user", &arguments).or_else(|| named("user", &variables.own)).map(|given| given.values.concat());
-    let ((in_file, words), mut hooks) = file.read(user.as_deref(), execute)?;
-    notices.extend(words);
-    let layers = [variables.foreign, in_file, in_variable, variables.own, arguments];
-    let mut configuration =
-        config::merge(layers.into_iter().flatten()).map_err(|error| with_hint(error, matches.contains_id("app")))?;
-    if let Some(hooks) = &mut hooks {
-        hooks.settings = config::gunicorn::effective(&configuration);
-    }
-    configuration.settings.hooks = hooks;
+    let own = (given(&matches, &origin)?, gunicorn::notices(&matches, &origin)?);
+    let is_gunicorn = gunicorn::is_called(program.as_ref());
+    let (configuration, notices) = gather(own, Files::All, is_gunicorn, execute)
+        .map_err(|error| error.map_config(|error| with_hint(error, matches.contains_id("app"))))?;
     if matches.get_flag(CHECK_STATE) {
         return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
     }
@@ -154,6 +140,67 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
         }
         (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), notices)),
     }
+}
+
+/// Reads the arguments of a Python function, the environment of the process, and the configuration file that they name. What is
+/// served is the function's own.
+pub fn parse_call(
+    arguments: impl IntoIterator<Item = (String, Value)>,
+    app: AppSpec,
+    execute: Execute<'_>,
+) -> Result<(Settings, Vec<Notice>), UsageError> {
+    let own = config::call::read(arguments)?;
+    let (mut configuration, notices) = gather(own, Files::Named, false, execute)?;
+    configuration.settings.app = app;
+    Ok((checked_app(configuration), notices))
+}
+
+/// Which configuration files are read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Files {
+    /// The one that is named, else gunicorn's in the working directory.
+    All,
+    /// The one that is named.
+    Named,
+}
+
+/// Puts together what the arguments give with what the environment and the file give.
+fn gather(
+    (arguments, mut notices): gunicorn::ArgumentsLayer,
+    files: Files,
+    is_gunicorn: bool,
+    execute: Execute<'_>,
+) -> Result<(Configuration, Vec<Notice>), UsageError> {
+    let mut variables = config::environment::read(std::env::vars_os())?;
+    notices.append(&mut variables.notices);
+    let in_variable = variables.arguments.as_deref().map(gunicorn::parse_variable);
+    let config = named("config", &arguments).or_else(|| named("config", &variables.own));
+    let config = config.or_else(|| named("config", &in_variable.as_ref()?.as_ref().ok()?.0));
+    let file = ConfigFile::find(config, files);
+    let mut layer = in_variable.unwrap_or_else(|| Ok(Default::default()));
+    if !is_gunicorn && !matches!(file, ConfigFile::Gunicorn(_)) {
+        if variables.arguments.is_some() {
+            notices.push(gunicorn::unread());
+        }
+        layer = Ok(Default::default());
+    }
+    let (in_variable, words) = layer?;
+    notices.extend(words);
+    let user = named("user", &arguments).or_else(|| named("user", &variables.own)).map(|given| given.values.concat());
+    let ((in_file, words), mut hooks) = file.read(user.as_deref(), execute)?;
+    notices.extend(words);
+    let is_compatible = is_gunicorn || matches!(file, ConfigFile::Gunicorn(_));
+    let default = is_compatible.then(gunicorn::default_of_workers).into_iter().collect();
+    let layers = [default, variables.foreign, in_file, in_variable, variables.own, arguments];
+    let mut configuration = config::merge(layers.into_iter().flatten())?;
+    if configuration.given("workers").is_some_and(|given| given.origin == Origin::GunicornDefault) {
+        notices.push(gunicorn::few_workers());
+    }
+    if let Some(hooks) = &mut hooks {
+        hooks.settings = config::gunicorn::effective(&configuration);
+    }
+    configuration.settings.hooks = hooks;
+    Ok((configuration, notices))
 }
 
 /// What of the arguments and the environment counts for a process that executes a gunicorn file: user, group, interpreter.
@@ -193,13 +240,13 @@ enum ConfigFile {
 
 impl ConfigFile {
     /// The file that `--config` names, or gunicorn's in the working directory.
-    fn find(config: Option<Given>) -> Self {
+    fn find(config: Option<Given>, files: Files) -> Self {
         match config {
             Some(config) => match Source::named(&config.values.concat()) {
                 Some(source) => Self::Gunicorn(source),
                 None => Self::Toml(config),
             },
-            None if Path::new(DEFAULT_FILE).is_file() => Self::Gunicorn(Source::File(DEFAULT_FILE.into())),
+            None if files == Files::All && Path::new(DEFAULT_FILE).is_file() => Self::Gunicorn(Source::File(DEFAULT_FILE.into())),
             None => Self::None,
         }
     }
@@ -328,7 +375,7 @@ fn reason(error: &std::io::Error) -> String {
 /// Decides whether `site.wsgi` is a module or a file, which only the file system shows, and the settings that depend on origins.
 fn checked_app(configuration: Configuration) -> Settings {
     let given = configuration.given("bind").map(|given| &given.origin);
-    let binds_given = matches!(given, Some(Origin::CommandLine | Origin::GunicornArguments | Origin::File { .. }));
+    let binds_given = matches!(given, Some(Origin::CommandLine | Origin::Call | Origin::GunicornArguments | Origin::File { .. }));
     let mut settings = Settings { binds_given, ..configuration.settings };
     let base = settings.chdir.clone().unwrap_or_default();
     settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());

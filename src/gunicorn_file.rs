@@ -198,7 +198,8 @@ fn encode(value: &Value) -> Json {
         Value::None => json!({ "none": true }),
         Value::Bool(flag) => json!({ "bool": flag }),
         Value::Integer(number) => json!({ "integer": number }),
-        Value::Float(number) => json!({ "float": number }),
+        // JSON has no infinities, and nothing that is no number.
+        Value::Float(number) => json!({ "float": number.to_string() }),
         Value::Text(text) => json!({ "text": text }),
         Value::List(items) => json!({ "list": items.iter().map(encode).collect::<Vec<_>>() }),
         Value::Json(text) => json!({ "json": text }),
@@ -212,8 +213,7 @@ fn decode(value: &Json) -> Option<Value> {
         "none" => Value::None,
         "bool" => Value::Bool(value.as_bool()?),
         "integer" => Value::Integer(value.as_i64()?),
-        // Infinities have no JSON.
-        "float" => Value::Float(value.as_f64().unwrap_or(f64::INFINITY)),
+        "float" => Value::Float(value.as_str()?.parse().ok()?),
         "text" => Value::Text(value.as_str()?.into()),
         "list" => Value::List(value.as_array()?.iter().map(decode).collect::<Option<_>>()?),
         "json" => Value::Json(value.as_str()?.into()),
@@ -236,6 +236,7 @@ mod tests {
             name("daemon", Some(Value::Bool(true))),
             name("workers", Some(Value::Integer(-3))),
             name("timeout", Some(Value::Float(1.5))),
+            name("keepalive", Some(Value::Float(f64::NEG_INFINITY))),
             name("headers", Some(Value::Json("{\"a\": 1}".into()))),
             name("x", Some(Value::Other("<object>".into()))),
             Name { line: None, ..name("post_fork", None) },

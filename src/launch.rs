@@ -19,6 +19,10 @@ use crate::operator::{self, Operation};
 use crate::sys::process;
 use crate::worker::{self, LoadContext, Loaded};
 
+mod call;
+
+pub use call::{CallError, ServerCall, serve};
+
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
@@ -88,7 +92,7 @@ fn run_server(program: Program, args: Vec<OsString>) -> i32 {
     match Past::find(program) {
         Ok(past) => {
             let parsed = parse(&command, &args);
-            run_parsed(parsed, Some((past, Box::new(move || reread(parse(&command, &args))))))
+            run_parsed(parsed, Some((past, Box::new(move |_| reread(parse(&command, &args))))))
         }
         Err(why) => {
             complain(&why);
@@ -117,13 +121,7 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
         },
         (Ok(CliCommand::Operate(operation)), _) => operate(&operation),
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
-        (Ok(CliCommand::CheckState(settings)), _) => match master::check_state(&settings) {
-            Ok(answer) => print(&answer),
-            Err((why, code)) => {
-                complain(&why);
-                code
-            }
-        },
+        (Ok(CliCommand::CheckState(settings)), _) => answer_check(&settings),
         (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) => {
             match master::run(*settings, &notices, reread, past) {
                 Outcome::Exit(code) => code,
@@ -149,6 +147,17 @@ fn operate(operation: &Operation) -> i32 {
         Err(failure) => {
             complain(&failure.why);
             failure.code
+        }
+    }
+}
+
+/// Says whether a running server could continue with these settings in this program, and returns the exit code.
+fn answer_check(settings: &Settings) -> i32 {
+    match master::check_state(settings) {
+        Ok(answer) => print(&answer),
+        Err((why, code)) => {
+            complain(&why);
+            code
         }
     }
 }
@@ -235,10 +244,8 @@ fn command_for_file(args: &[OsString]) -> Vec<OsString> {
 /// The settings of the process that executes a gunicorn file.
 fn settings_for_file(args: &[OsString]) -> Result<Settings, UsageError> {
     let mut settings = cli::parse_for_file(args)?;
-    // Relative to where the application will be loaded; the file is executed where the server was started.
-    if let (Some(chdir), Some(venv)) = (&settings.chdir, &settings.python.venv) {
-        settings.python.venv = Some(chdir.join(venv));
-    }
+    // The file is executed where the server was started.
+    settings.python = settings.python.before(settings.chdir.as_deref());
     Ok(settings)
 }
 

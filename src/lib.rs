@@ -25,4 +25,5 @@ pub mod worker;
 #[cfg(feature = "python")]
 pub mod wsgi;
 
-pub use launch::{GuestTask, run, run_as_guest, run_bare, run_worker};
+pub use launch::{CallError, GuestTask, ServerCall, run, run_as_guest, run_bare, run_worker, serve};
+pub use sys::process::follow_parent;

@@ -151,6 +151,21 @@ fn a_file_is_read_by_default_and_its_values_have_their_lines() {
 }
 
 #[test]
+fn where_a_file_of_gunicorn_says_nothing_of_workers_there_is_one() {
+    let file = "threads = 2\n";
+    let config = printed(file, &[], &[]);
+    has(&config, "workers = 1  # default of gunicorn");
+    assert!(config.contains("# --workers is not given: 1, as gunicorn has it"), "{config}");
+    let config = printed(file, &[], &[("WEB_CONCURRENCY", "3")]);
+    has(&config, "workers = 3  # environment WEB_CONCURRENCY");
+    assert!(!config.contains("as gunicorn has it"), "{config}");
+    has(&printed(file, &["-w", "auto"], &[]), "workers = \"auto\"  # command line");
+    // The program is called by its own name, and there is no file.
+    let output = tapster(&["--print-config"], &[]);
+    has(&String::from_utf8_lossy(&output.stdout), "workers = \"auto\"  # default");
+}
+
+#[test]
 fn later_sources_win() {
     let file = "workers = 2\nthreads = 2\nbacklog = 2\ntimeout = 2\n";
     let environment = [
@@ -206,7 +221,7 @@ fn gunicorns_variable_is_read_where_gunicorn_is_meant() {
     for (arguments, message) in [
         ("--workers many", "--workers many (environment GUNICORN_CMD_ARGS): must be a whole number"),
         ("--wrokers 3", "--wrokers (environment GUNICORN_CMD_ARGS): no such option"),
-        ("-k gevent", "--worker-class gevent (environment GUNICORN_CMD_ARGS): there are no greenlets"),
+        ("-k tornado", "--worker-class tornado (environment GUNICORN_CMD_ARGS): runs Tornado's loop"),
         ("-n 'x", "GUNICORN_CMD_ARGS (environment): a quotation does not end"),
     ] {
         let output = called(arguments);
@@ -246,7 +261,7 @@ fn a_file_that_cannot_be_used_is_refused_before_anything_is_bound() {
             "import os\nos._exit(3)\n",
             &["configuration file gunicorn.conf.py: its process ended without an answer: exit status: 3"],
         ),
-        ("worker_class = 'gevent'\n", &["worker_class = gevent (file gunicorn.conf.py line 1): there are no greenlets here"]),
+        ("worker_class = 'tornado'\n", &["worker_class = tornado (file gunicorn.conf.py line 1): runs Tornado's loop"]),
         ("workers = 'many'\n", &["workers = many (file gunicorn.conf.py line 1): must be a whole number"]),
         ("bind = 80\n", &["bind = 80 (file gunicorn.conf.py line 1): must be a string or a list of strings"]),
         ("logger_class = type('L', (), {})\n", &["logger_class = ", "no Python code runs for a line of the log"]),

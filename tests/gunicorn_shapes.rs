@@ -112,7 +112,7 @@ const FILES: [(&str, Expected); 18] = [
     ),
     (
         "import gevent.monkey\ngevent.monkey.patch_all()\nbind = '127.0.0.1:0'\nworkers = 2\nworker_class = 'gevent'\n",
-        Refused("there are no greenlets here"),
+        Served(&["there are no greenlets here"]),
     ),
 ];
 
@@ -157,9 +157,12 @@ const LINES: [(&str, Expected); 33] = [
         Served(&[]),
     ),
     ("gunicorn --name shop --user root --group root --bind 127.0.0.1:$PORT --error-logfile {dir}/error.log app:app", Served(&[])),
-    ("gunicorn -k gevent -w 4 -b 0.0.0.0:$PORT app:app", Refused("there are no greenlets here")),
+    ("gunicorn -k gevent -w 4 -b 0.0.0.0:$PORT app:app", Served(&["there are no greenlets here"])),
     ("gunicorn app:app -w 4 -k uvicorn.workers.UvicornWorker --bind 0.0.0.0:$PORT", Refused("runs ASGI applications")),
-    ("gunicorn --worker-class eventlet -w 1 app:app --logger-class shop.Logger", Refused("there are no greenlets here")),
+    (
+        "gunicorn --worker-class eventlet -w 1 app:app --logger-class shop.Logger",
+        Refused("no Python code runs for a line of the log"),
+    ),
 ];
 
 /// A directory with all that the shapes name; the words of the line behind the program's name.

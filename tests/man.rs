@@ -21,6 +21,10 @@ const README: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 const README_BEGIN: &str = "<!-- options: generated from the table -->\n";
 const README_END: &str = "<!-- options: end -->\n";
 
+const HINTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/python/tapster/_options.py");
+const HINTS_BEGIN: &str = "    # options: generated from the table\n";
+const HINTS_END: &str = "    # options: end\n";
+
 /// Set to 1, it makes the first tests write the page and README.md instead of comparing.
 const UPDATE: &str = "TAPSTER_UPDATE_MAN";
 
@@ -184,6 +188,27 @@ fn names() -> String {
     out
 }
 
+/// The options as arguments of Python functions, with their types.
+fn hints() -> String {
+    let mut out = String::new();
+    for option in TABLE.iter().filter(|option| tapster::config::call::is_argument(option)) {
+        let kind = match option.kind {
+            _ if option.name == "env" => "_List | Mapping[str, str]",
+            ValueKind::Flag => "bool",
+            ValueKind::List => "_List",
+            ValueKind::Number => "_Number",
+            ValueKind::Octal => "int | str",
+            ValueKind::Text if option.bare.is_some() => "_Text | bool",
+            ValueKind::Text | ValueKind::Positional | ValueKind::Switch => "_Text",
+        };
+        let default = option.default.filter(|_| option.kind != ValueKind::Flag);
+        let default = default.map(|text| format!(" The default is {}.", text.replace('"', "'"))).unwrap_or_default();
+        writeln!(out, "    {}: {kind} | None", option.key()).expect("a String takes all");
+        writeln!(out, "    \"\"\"{}{default}\"\"\"\n", option.help).expect("a String takes all");
+    }
+    out
+}
+
 /// What is between the two marks of a file is `wanted`; or it becomes that, when the file is to be written.
 #[track_caller]
 fn generated(file: &str, begin: &str, end: &str, wanted: &str) {
@@ -203,6 +228,11 @@ fn generated(file: &str, begin: &str, end: &str, wanted: &str) {
 #[test]
 fn the_options_of_the_page_are_those_of_the_table() {
     generated(PAGE, BEGIN, END, &options());
+}
+
+#[test]
+fn the_options_that_python_knows_are_those_of_the_table() {
+    generated(HINTS, HINTS_BEGIN, HINTS_END, &hints());
 }
 
 #[test]

@@ -7,7 +7,7 @@ use clap::builder::OsStringValueParser;
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::gunicorn::{self, ARGUMENTS_VARIABLE, SETTINGS, Setting, Taken, Value};
-use crate::config::{self, Given, Notice, Origin};
+use crate::config::{self, Given, Notice, Origin, options};
 
 use super::{UsageError, command, given, one_line};
 
@@ -48,7 +48,7 @@ pub(super) fn outcomes(matches: &ArgMatches, origin: &Origin) -> Vec<Result<Take
     let mut outcomes = Vec::new();
     for setting in flagged() {
         let values: Vec<Value> = match setting.switch {
-            true if matches.get_flag(setting.name) => vec![Value::Bool(true)],
+            true if matches.get_flag(setting.name) => vec![Value::Bool(!setting.off)],
             true => Vec::new(),
             false => matches.get_many::<OsString>(setting.name).into_iter().flatten().map(|value| text(value)).collect(),
         };
@@ -90,6 +90,21 @@ pub(super) fn parse_variable(value: &OsStr) -> Result<ArgumentsLayer, UsageError
     // gunicorn takes no application from there.
     options.retain(|given| given.option.name != "app");
     Ok((options, notices(&matches, &origin)?))
+}
+
+/// The number of workers where nothing says another.
+pub(super) fn default_of_workers() -> Given {
+    let (name, value) = gunicorn::WORKERS;
+    let option = options::find(name).expect("the name is in the table, as a test shows");
+    Given { option, values: vec![value.into()], origin: Origin::GunicornDefault }
+}
+
+/// The notice that this is the number.
+pub(super) fn few_workers() -> Notice {
+    let (name, value) = gunicorn::WORKERS;
+    Notice::info(format!(
+        "--{name} is not given: {value}, as gunicorn has it, for a configuration of gunicorn; --{name} auto takes one for each core"
+    ))
 }
 
 /// The notice that the variable is not read.

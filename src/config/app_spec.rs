@@ -19,6 +19,11 @@ pub enum AppSpec {
         /// As typed, for messages.
         text: String,
     },
+    /// An object of the Python program that has called the server.
+    Object {
+        /// The program, for messages and titles.
+        text: String,
+    },
 }
 
 /// Where application code is.
@@ -63,7 +68,7 @@ impl AppSpec {
             Self::Target { code: Code::Module(name), callable, text } if name.ends_with(".wsgi") && is_file(Path::new(&name)) => {
                 Self::Target { code: Code::File(name.into()), callable, text }
             }
-            Self::Welcome | Self::Target { .. } => self,
+            Self::Welcome | Self::Target { .. } | Self::Object { .. } => self,
         }
     }
 }
@@ -158,7 +163,7 @@ mod tests {
                 assert_eq!(kept, text);
                 (code, callable.map(|c| (c.path, c.call)))
             }
-            AppSpec::Welcome => panic!("{text} gave the welcome page"),
+            AppSpec::Welcome | AppSpec::Object { .. } => panic!("{text} gave the welcome page"),
         }
     }
 
@@ -193,7 +198,7 @@ mod tests {
     fn a_module_called_wsgi_is_a_file_only_where_the_file_exists() {
         let code = |exists| match AppSpec::parse("site.wsgi:app").unwrap().prefer_file(|_| exists) {
             AppSpec::Target { code, .. } => code,
-            AppSpec::Welcome => panic!("welcome page"),
+            AppSpec::Welcome | AppSpec::Object { .. } => panic!("welcome page"),
         };
         assert_eq!(code(false), module("site.wsgi"));
         assert_eq!(code(true), file("site.wsgi"));

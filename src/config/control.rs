@@ -53,7 +53,7 @@ pub fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
 pub fn name_of(name: Option<&str>, app: &AppSpec) -> String {
     match (name, app) {
         (Some(name), _) => plain(name),
-        (None, AppSpec::Target { text, .. }) => plain(text),
+        (None, AppSpec::Target { text, .. } | AppSpec::Object { text }) => plain(text),
         (None, AppSpec::Welcome) => "tapster".to_owned(),
     }
 }

@@ -84,7 +84,8 @@ impl fmt::Display for NamedOption<'_> {
         match origin {
             Origin::Environment(variable) => write!(f, "{variable}={value} (environment)"),
             Origin::File { .. } => write!(f, "{} = {value} ({origin})", option.key()),
-            Origin::CommandLine | Origin::GunicornArguments | Origin::Default => match option.kind {
+            Origin::Call => write!(f, "{}={value} ({origin})", option.key()),
+            Origin::CommandLine | Origin::GunicornArguments | Origin::GunicornDefault | Origin::Default => match option.kind {
                 ValueKind::Positional => write!(f, "{} {value} ({origin})", option.value),
                 ValueKind::Text
                 | ValueKind::Number

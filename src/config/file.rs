@@ -240,7 +240,7 @@ mod tests {
         let [notice] = &notices[..] else { panic!("{notices:?}") };
         assert!(notice.text.starts_with("worker_class = gthread (file t.toml line 1): "), "{notice}");
         for (content, message) in [
-            ("\nworker-class = 'gevent'", "worker_class = gevent (file t.toml line 2): there are no greenlets here"),
+            ("\nworker-class = 'tornado'", "worker_class = tornado (file t.toml line 2): runs Tornado's loop"),
             ("post_fork = 'x'", "post_fork = x (file t.toml line 1): is a function that gunicorn calls"),
             ("keepalive = 1\nkeep-alive = 2", "keep_alive = 2 (file t.toml line 2): the same option is given by"),
         ] {

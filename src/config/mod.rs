@@ -3,6 +3,7 @@
 
 mod app_spec;
 mod bind;
+pub mod call;
 pub mod control;
 pub mod environment;
 mod error;

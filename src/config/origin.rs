@@ -13,6 +13,8 @@ pub const ARGUMENTS_VARIABLE: &str = "GUNICORN_CMD_ARGS";
 pub enum Origin {
     /// The table of options.
     Default,
+    /// gunicorn's default, where its file is read.
+    GunicornDefault,
     /// This environment variable. A variable of ours is above the file, others are below.
     Environment(String),
     /// The configuration file.
@@ -26,12 +28,15 @@ pub enum Origin {
     GunicornArguments,
     /// An argument.
     CommandLine,
+    /// An argument of the Python function that has called the server.
+    Call,
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
+            Self::GunicornDefault => f.write_str("default of gunicorn"),
             Self::Environment(variable) => write!(f, "environment {variable}"),
             Self::File { path, line } => {
                 write!(f, "file {}", path.to_string_lossy().escape_debug())?;
@@ -39,6 +44,7 @@ impl fmt::Display for Origin {
             }
             Self::GunicornArguments => write!(f, "environment {}", ARGUMENTS_VARIABLE),
             Self::CommandLine => f.write_str("command line"),
+            Self::Call => f.write_str("argument of the call"),
         }
     }
 }

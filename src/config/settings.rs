@@ -1,6 +1,6 @@
 //! Every setting, one field for each option.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,17 @@ pub struct PythonSettings {
     /// Directories put on `sys.path` after the working directory.
     #[serde(with = "super::paths")]
     pub pythonpath: Vec<PathBuf>,
+}
+
+impl PythonSettings {
+    /// The same for a process that has not entered `--chdir` yet, to which their paths are relative.
+    pub fn before(mut self, chdir: Option<&Path>) -> Self {
+        if let Some(chdir) = chdir {
+            self.venv = self.venv.map(|venv| chdir.join(venv));
+            self.pythonpath.iter_mut().for_each(|entry| *entry = chdir.join(&*entry));
+        }
+        self
+    }
 }
 
 /// Declares the settings, and their blank state with the same fields. That is not their `Default`, which is what a start without

@@ -16,6 +16,8 @@ use serde::{Deserialize, Serialize};
 pub struct Program {
     /// How the server was started.
     pub command: Command,
+    /// What helper processes execute, with an option in front of the server's own arguments; `None`: `command`.
+    pub helper: Option<Command>,
     /// What a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy of the master.
     pub afresh: Option<Command>,
 }
@@ -23,14 +25,28 @@ pub struct Program {
 impl Program {
     /// A program whose master has no interpreter: a worker starts one in its copy of the master.
     pub fn embedded(argv: &[OsString]) -> Self {
-        Self { command: Command::of_this_process(argv), afresh: None }
+        Self { command: Command::of_this_process(argv), helper: None, afresh: None }
     }
 
     /// A program inside a Python interpreter: `words` are the interpreter and what makes it this program, `own` the server's
     /// arguments. Its workers are started by the same command.
     pub fn guest(words: Vec<OsString>, own: Vec<OsString>) -> Self {
         let command = Command::guest(words, own);
-        Self { afresh: Some(command.in_any_directory()), command }
+        Self { afresh: Some(command.in_any_directory()), helper: None, command }
+    }
+
+    /// A Python program that has called the server. `script` are the words that start it anew, `words` and `own` as above, for the
+    /// command in the same interpreter. That command starts the workers if it can name the application (`app`); else it is an
+    /// object of the caller, and they are copies of that.
+    pub fn called(script: Vec<OsString>, words: Vec<OsString>, own: Vec<OsString>, app: Option<OsString>) -> Self {
+        let command = Command { is_script: true, ..Command::guest(script, Vec::new()) };
+        let afresh = app.map(|app| Command::guest(words.clone(), vec![app]));
+        Self { command, helper: Some(Command::guest(words, own)), afresh }
+    }
+
+    /// What helper processes execute.
+    pub fn helper(&self) -> &Command {
+        self.helper.as_ref().unwrap_or(&self.command)
     }
 }
 
@@ -46,6 +62,9 @@ pub struct Command {
     /// How many words of `argv` stand in front of the server's own arguments.
     prefix: usize,
     dir: OsString,
+    /// Whether it is a program that calls the server, so that the arguments are not the server's.
+    #[serde(default)]
+    is_script: bool,
 }
 
 impl Command {
@@ -57,13 +76,13 @@ impl Command {
         };
         let dir = start_dir();
         let program = find(Path::new(&argv[0]), &dir).or_else(|| fs::read_link(SELF).ok()).unwrap_or_else(|| SELF.into());
-        Self { program: program.into(), argv, prefix: 1, dir: dir.into() }
+        Self { program: program.into(), argv, prefix: 1, dir: dir.into(), is_script: false }
     }
 
     fn guest(words: Vec<OsString>, own: Vec<OsString>) -> Self {
         let (dir, prefix) = (start_dir(), words.len());
         let program = words.first().map_or_else(|| SELF.into(), |word| dir.join(word).into_os_string());
-        Self { program, argv: [words, own].concat(), prefix, dir: dir.into() }
+        Self { program, argv: [words, own].concat(), prefix, dir: dir.into(), is_script: false }
     }
 
     /// The same for a process whose working directory is another one: the last word before the server's own is a path if it has a
@@ -104,6 +123,11 @@ impl Command {
     pub fn with_option(&self, option: &str) -> Vec<OsString> {
         let (prefix, own) = self.argv.split_at(self.prefix.min(self.argv.len()));
         [prefix, &[OsString::from(option)], own].concat()
+    }
+
+    /// Whether it is a program that calls the server, and takes no option of it.
+    pub fn is_script(&self) -> bool {
+        self.is_script
     }
 
     /// The directory to start it in, absolute.
@@ -166,7 +190,7 @@ mod tests {
     #[test]
     fn a_script_of_an_interpreter_is_found_from_everywhere() {
         let own = words(&["-w", "2"]);
-        let Program { command, afresh } = Program::guest(words(&["/usr/bin/python3", "venv/bin/tapster"]), own.clone());
+        let Program { command, afresh, .. } = Program::guest(words(&["/usr/bin/python3", "venv/bin/tapster"]), own.clone());
         let script = start_dir().join("venv/bin/tapster");
         assert_eq!(command.argv(), words(&["/usr/bin/python3", "venv/bin/tapster", "-w", "2"]));
         assert_eq!(command.with_option("--x"), words(&["/usr/bin/python3", "venv/bin/tapster", "--x", "-w", "2"]));

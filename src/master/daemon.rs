@@ -15,7 +15,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
-use crate::sys::process;
+use crate::sys::{host, process};
 
 use super::event::code;
 use super::logs::is_file;
@@ -56,7 +56,7 @@ pub fn detach() -> io::Result<Side> {
 /// Waits for the server's word.
 fn wait(mut server: UnixStream) -> i32 {
     let mut word = [0];
-    match server.read_exact(&mut word) {
+    match host::idle(|| server.read_exact(&mut word)) {
         Ok(()) => i32::from(word[0]),
         Err(_) => {
             refusal::complain("the server ended before it was ready, without saying why");

@@ -166,6 +166,6 @@ fn check_paths(settings: &Settings) -> Result<(), StartError> {
 fn app_file(settings: &Settings) -> Option<PathBuf> {
     match &settings.app {
         AppSpec::Target { code: Code::File(path), .. } => Some(settings.chdir.as_deref().unwrap_or(Path::new("")).join(path)),
-        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Welcome => None,
+        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Object { .. } | AppSpec::Welcome => None,
     }
 }

@@ -6,7 +6,10 @@
 use std::io;
 use std::sync::Arc;
 
+use nix::sys::signal::Signal;
+
 use crate::config::{Notice, Settings};
+use crate::sys::process;
 
 mod awake_clock;
 mod capture;
@@ -50,6 +53,7 @@ mod watchdog;
 
 pub use command::{Command, Program};
 use daemon::Side;
+use event::Generation;
 pub use event::code;
 pub use outcome::Outcome;
 use refusal::StartError;
@@ -69,13 +73,23 @@ impl Past {
         let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
         Ok(Self { program, state })
     }
+
+    /// If it was a server already, which continues: the first generation of this program.
+    pub fn first_generation(&self) -> Option<Generation> {
+        self.state.as_ref().map(|state| Generation(state.latest.0 + 1))
+    }
+}
+
+/// The signals that a master handles.
+pub fn handled() -> Vec<Signal> {
+    signals::all()
 }
 
 /// Serves until it is to stop. The `notices` of the configuration go to the error log; `reread` is asked at a reload. Returns in
 /// the master at the end, and in each worker at its beginning.
 pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Past) -> Outcome {
     if let Some(state) = past.state {
-        return match upgrade::adopt(settings, notices, reread, (state, past.program.afresh)) {
+        return match upgrade::adopt(settings, notices, reread, (state, past.program)) {
             Ok(server) => server.run(),
             Err(refusal) => refused(&refusal),
         };
@@ -106,6 +120,13 @@ pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Pas
             outcome
         }
     }
+}
+
+/// Whether this program, which takes none of the server's options, was started to answer [`check_state`]. The variable that says so is
+/// removed.
+pub fn is_on_trial() -> bool {
+    // It fails only where it would also fail to serve.
+    std::env::var_os(trial::VARIABLE).is_some() && process::unset_env(&[trial::VARIABLE]).is_ok()
 }
 
 /// Says whether this program with these settings could take over the server whose state is on standard input: `Ok` has what to

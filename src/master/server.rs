@@ -54,8 +54,9 @@ use doors::Petition;
 use stacks::Inquiry;
 use wait::Woken;
 
-/// Reads arguments, environment and file again: settings and notices, or one line that says why they cannot be used.
-pub type Reread = Box<dyn Fn() -> SettingsRead>;
+/// Reads arguments, environment and file again, for this generation: settings and notices, or one line that says why they cannot be
+/// used. It is called in a copy of the master.
+pub type Reread = Box<dyn Fn(Generation) -> SettingsRead>;
 
 /// A running server.
 pub struct Server {

@@ -64,7 +64,7 @@ impl Service {
         let now = Instant::now();
         let site = match (&settings.name, &settings.app) {
             (Some(name), _) => name.clone(),
-            (None, AppSpec::Target { text, .. }) => text.clone(),
+            (None, AppSpec::Target { text, .. } | AppSpec::Object { text }) => text.clone(),
             (None, AppSpec::Welcome) => "welcome page".to_owned(),
         };
         let mut title = Title::take();

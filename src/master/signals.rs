@@ -24,6 +24,11 @@ pub fn kept_in_workers() -> Vec<Signal> {
     TABLE.iter().filter(|row| row.meaning != SignalMeaning::Reap).map(|row| number(row.name)).collect()
 }
 
+/// The signals of the table.
+pub fn all() -> Vec<Signal> {
+    TABLE.iter().map(|row| number(row.name)).collect()
+}
+
 /// Caught signals, waiting in a pipe. Dropping it leaves handlers that do nothing.
 #[derive(Debug)]
 pub struct Signals {

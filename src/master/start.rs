@@ -40,7 +40,8 @@ const SPARE_PLACES: usize = 64;
 
 /// Makes everything that the workers inherit.
 pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, program: Program) -> Result<Server, StartError> {
-    let Program { command, afresh } = program;
+    let helper = program.helper().clone();
+    let Program { command, afresh, .. } = program;
     let ready = settings.ready_fd.map(adopt_ready).transpose()?;
     refuse_service(&settings)?;
     if let Some(mask) = settings.umask {
@@ -113,7 +114,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         pace: AwakeClock::new(),
         patrol: Patrol::new(),
         python: String::new(),
-        hooks: HookKeeper::new(command.clone()),
+        hooks: HookKeeper::new(helper),
         watch: WatchKeeper::new(&settings),
         command,
         afresh,

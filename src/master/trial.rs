@@ -19,6 +19,9 @@ use super::state::SavedState;
 /// The option that makes a program answer instead of serve. A program that does not know it refuses, as it must.
 pub const OPTION: &str = "--check-state";
 
+/// The same for a program that calls the server, and has arguments of its own.
+pub const VARIABLE: &str = "TAPSTER_CHECK_STATE";
+
 /// The last line of a program that can continue. Success alone would not do: `true` succeeds.
 pub const ANSWER: &str = "tapster: the state can be taken over";
 
@@ -42,8 +45,13 @@ impl Trial {
         let state = memory::file_of(c"tapster-state", &state.render(process::id()).map_err(failed)?).map_err(failed)?;
         let (words, writer) = io::pipe().map_err(failed)?;
         add_flags(&words, OFlag::O_NONBLOCK).map_err(failed)?;
-        let argv = command.with_option(OPTION);
         let mut program = process::Command::new(command.program());
+        let argv = if command.is_script() {
+            program.env(VARIABLE, "1");
+            command.argv().to_vec()
+        } else {
+            command.with_option(OPTION)
+        };
         std::os::unix::process::CommandExt::arg0(&mut program, &argv[0]);
         program.args(&argv[1..]).current_dir(command.dir()).stdin(Stdio::from(state));
         program.stdout(writer.try_clone().map_err(failed)?).stderr(writer);
@@ -107,7 +115,7 @@ fn judge(status: Option<ExitStatus>, text: &str) -> Result<(), String> {
             Err(format!("it ended with {status}{colon}{text}"))
         }
         Some(_) | None if answered => Ok(()),
-        Some(_) | None => Err(format!("it does not understand {OPTION}; it said {text:?}")),
+        Some(_) | None => Err(format!("it does not understand {OPTION}, or serves nothing; it said {text:?}")),
     }
 }
 
@@ -123,7 +131,7 @@ mod tests {
         assert_eq!(judge(ended(0), &format!("a warning\n{ANSWER}")), Ok(()));
         assert_eq!(judge(None, ANSWER), Ok(()));
         assert_eq!(judge(ended(1), ANSWER).unwrap_err(), format!("it ended with exit status: 1: {ANSWER}"));
-        assert_eq!(judge(ended(0), "").unwrap_err(), "it does not understand --check-state; it said \"\"");
+        assert_eq!(judge(ended(0), "").unwrap_err(), "it does not understand --check-state, or serves nothing; it said \"\"");
         assert!(judge(Some(ExitStatus::from_raw(libc::SIGSEGV)), "").unwrap_err().contains("SIGSEGV"));
     }
 }

@@ -40,7 +40,7 @@ use crate::sys::time::{self, Wall};
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
-use super::command::Command;
+use super::command::Program;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
@@ -135,7 +135,7 @@ pub fn adopt(
     mut settings: Settings,
     notices: &[Notice],
     reread: Reread,
-    (state, afresh): (SavedState, Option<Command>),
+    (state, program): (SavedState, Program),
 ) -> Result<Server, StartError> {
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
@@ -191,7 +191,7 @@ pub fn adopt(
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
         watch: WatchKeeper::new(&settings),
         service: Service::adopt(&settings, identity, pidfile, notifier, estate.outputs),
-        hooks: HookKeeper::adopt(state.command.clone(), &kit),
+        hooks: HookKeeper::adopt(program.helper.unwrap_or_else(|| state.command.clone()), &kit),
         generations: Generations::new(state.current, kit),
         listeners,
         queue: estate.queue,
@@ -205,7 +205,7 @@ pub fn adopt(
         ready: None,
         python: state.python,
         command: state.command,
-        afresh,
+        afresh: program.afresh,
         reading: None,
         trial: None,
         becoming: false,

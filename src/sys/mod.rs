@@ -6,6 +6,7 @@ pub mod epoll;
 pub mod exec;
 pub mod fd;
 pub mod forked;
+pub mod host;
 pub mod listen_queue;
 pub mod lock;
 pub mod memory;

@@ -14,6 +14,7 @@ use nix::sys::stat::{Mode, umask};
 pub use nix::unistd::Pid;
 use nix::unistd::{ForkResult, getpid, getppid, getsid};
 
+use super::host;
 use super::signals::{self, Blocked};
 
 /// Most descriptors asked for: a container's hard limit can be 2^30, and programs exist that close them one by one.
@@ -31,7 +32,8 @@ pub enum Fork {
 /// Forks. In the child every signal has its default action (SIGPIPE and SIGXFSZ are ignored) except those in `keep`, whose
 /// handlers stay as they are, and `death` is sent when the parent dies.
 ///
-/// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held.
+/// Refused when the process has other threads: they do not exist in the child, and the locks that they hold stay held. A process that
+/// belongs to a runtime ([`host::live_in`]) may have threads of that, which knows what to do about them.
 pub fn fork(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
     refuse_threads()?;
     fork_now(death, keep)
@@ -44,7 +46,8 @@ pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
     }
     refuse_threads()?;
     for (name, value) in variables {
-        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        // SAFETY: no other thread exists that could read or write the environment at the same time, or the thread holds the lock
+        // of the runtime, under which its own code writes there.
         unsafe { std::env::set_var(name, value) };
     }
     Ok(())
@@ -54,7 +57,7 @@ pub fn set_env(variables: &[(String, String)]) -> io::Result<()> {
 pub fn unset_env(names: &[&str]) -> io::Result<()> {
     refuse_threads()?;
     for name in names {
-        // SAFETY: no other thread exists that could read or write the environment at the same time.
+        // SAFETY: as in `set_env`.
         unsafe { std::env::remove_var(name) };
     }
     Ok(())
@@ -63,11 +66,35 @@ pub fn unset_env(names: &[&str]) -> io::Result<()> {
 /// Forks and changes nothing else: a process that continues alone (a daemon). `None` in the child. Refused as by [`fork`].
 pub fn split() -> io::Result<Option<Pid>> {
     refuse_threads()?;
-    // SAFETY: fork(2) itself has no precondition, and no other thread exists whose locks the child could find held.
+    // SAFETY: fork(2) itself has no precondition. No other thread exists whose locks the child could find held, or they are those
+    // of a runtime that is told.
+    match unsafe { host::fork() }? {
+        ForkResult::Parent { child } => Ok(Some(child)),
+        ForkResult::Child => {
+            host::tell_child();
+            Ok(None)
+        }
+    }
+}
+
+/// The same for a process that ends soon and needs nothing of a runtime.
+fn split_for_a_moment() -> io::Result<Option<Pid>> {
+    refuse_threads()?;
+    // SAFETY: as in `split`; the child calls nothing of a runtime, and the C library has its own locks ready for it.
     match unsafe { nix::unistd::fork() }? {
         ForkResult::Parent { child } => Ok(Some(child)),
         ForkResult::Child => Ok(None),
     }
+}
+
+/// Has this process, a child of `parent`, get SIGTERM when the thread ends that has forked it. The error is that the parent has ended
+/// already.
+pub fn follow_parent(parent: i32) -> io::Result<()> {
+    prctl::set_pdeathsig(Signal::SIGTERM)?;
+    if getppid().as_raw() != parent {
+        return Err(io::Error::new(io::ErrorKind::NotFound, "the parent has ended"));
+    }
+    Ok(())
 }
 
 /// Gives up the controlling terminal of this process, if it has one (TIOCNOTTY, ioctl_tty(2)). The leader of a session keeps it:
@@ -90,7 +117,7 @@ pub fn leave_terminal() -> io::Result<()> {
 /// Closes a descriptor by the end of a process made for it, so that this one never waits for the last close of a file (a socket
 /// that lingers, a file system that does not answer). Refused as by [`fork`]; then the descriptor comes back.
 pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
-    let forked = io::pipe().and_then(|(reader, writer)| Ok((split()?, reader, writer)));
+    let forked = io::pipe().and_then(|(reader, writer)| Ok((split_for_a_moment()?, reader, writer)));
     match forked {
         Ok((Some(middle), _, writer)) => {
             drop(fd);
@@ -102,7 +129,7 @@ pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
         }
         Ok((None, mut reader, writer)) => {
             // This process needs no parent that waits for it.
-            if !matches!(split(), Ok(None)) {
+            if !matches!(split_for_a_moment(), Ok(None)) {
                 exit_now(0);
             }
             drop(writer);
@@ -115,6 +142,9 @@ pub fn close_elsewhere(fd: OwnedFd) -> Result<(), (OwnedFd, io::Error)> {
 }
 
 fn refuse_threads() -> io::Result<()> {
+    if host::is_there() {
+        return Ok(());
+    }
     // A directory has one link for itself, one for its name and one for each subdirectory. Without /proc nothing shows it.
     if std::fs::metadata("/proc/self/task").is_ok_and(|tasks| tasks.nlink() > 3) {
         return Err(io::Error::other("the process has other threads"));
@@ -126,8 +156,9 @@ fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
     let parent = getpid();
     // A signal between the fork and the child's own handlers would otherwise run the parent's handlers in the child and be lost.
     let blocked = Blocked::all()?;
-    // SAFETY: fork(2) itself has no precondition; only other threads limit what the child may do, and `fork` rules them out.
-    match unsafe { nix::unistd::fork() }? {
+    // SAFETY: fork(2) itself has no precondition; only other threads limit what the child may do. `fork` rules them out, or they
+    // are those of a runtime that is told.
+    match unsafe { host::fork() }? {
         ForkResult::Parent { child } => Ok(Fork::Parent(child)),
         ForkResult::Child => {
             signals::reset_all(keep);
@@ -135,6 +166,7 @@ fn fork_now(death: Signal, keep: &[Signal]) -> io::Result<Fork> {
             if prctl::set_pdeathsig(death).is_err() || getppid() != parent {
                 exit_now(1);
             }
+            host::tell_child();
             Ok(Fork::Child(blocked))
         }
     }

@@ -98,6 +98,32 @@ pub(super) fn reset_all(keep: &[Signal]) {
     }
 }
 
+/// The actions of some signals, as they were at one time.
+pub struct Actions(Vec<(i32, libc::sigaction)>);
+
+impl Actions {
+    /// What they are now.
+    pub fn now(signals: &[Signal]) -> Self {
+        let action = |signal: &Signal| {
+            let mut action = std::mem::MaybeUninit::<libc::sigaction>::uninit();
+            // SAFETY: nothing is set; the present action is written to a place of the right size, unless the call fails.
+            let read = unsafe { libc::sigaction(*signal as i32, std::ptr::null(), action.as_mut_ptr()) };
+            // SAFETY: it was written.
+            (read == 0).then(|| (*signal as i32, unsafe { action.assume_init() }))
+        };
+        Self(signals.iter().filter_map(action).collect())
+    }
+
+    /// Makes them that again.
+    pub fn set(&self) {
+        for (number, action) in &self.0 {
+            // SAFETY: the handler was one before in this process, and nothing of it was unloaded since. The call fails for no
+            // signal whose action could be read.
+            unsafe { libc::sigaction(*number, action, std::ptr::null_mut()) };
+        }
+    }
+}
+
 /// The action of a signal: SIG_DFL, SIG_IGN or the address of a handler.
 #[cfg(test)]
 pub(super) fn disposition(number: i32) -> libc::sighandler_t {

@@ -15,6 +15,11 @@ pub fn run(py: Python<'_>, log: &Log) {
             log.error(format_args!("an exit handler of the application raised an exception\n{text}"));
         }
     }
+    flush(py);
+}
+
+/// Flushes the streams.
+pub fn flush(py: Python<'_>) {
     for stream in ["stdout", "stderr"] {
         let stream = py.import("sys").and_then(|sys| sys.getattr(stream));
         // A closed or missing stream has nothing to flush.

@@ -5,7 +5,8 @@ use std::ffi::{CStr, OsString};
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyModule};
 
-use super::{failure, interpreter};
+use super::failure;
+use super::interpreter::{self, FirstPlace};
 use crate::config::PythonSettings;
 use crate::config::gunicorn::{Name, SETTINGS, Source, Value, similar};
 
@@ -17,7 +18,7 @@ const CODE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("gunico
 /// Starts the interpreter, executes the file and returns the names that it has set, in the order of their lines. `argv` is what
 /// `sys.argv` is to be. The error is the traceback.
 pub fn execute(source: &Source, argv: &[OsString], settings: &PythonSettings) -> Result<Vec<Name>, String> {
-    interpreter::start(settings, None).map_err(|error| error.text)?;
+    interpreter::start(settings, FirstPlace::WorkingDirectory, None).map_err(|error| error.text)?;
     Python::attach(|py| {
         names(py, source, argv).map_err(|error| format!("raises an exception\n{}", failure::traceback(py, &error)))
     })

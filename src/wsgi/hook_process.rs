@@ -3,8 +3,9 @@
 use pyo3::prelude::*;
 
 use super::hooks::FileHooks;
+use super::interpreter::{self, FirstPlace};
 use super::thread::Detached;
-use super::{failure, finish, interpreter, logs};
+use super::{failure, finish, logs};
 use crate::channel::BootError;
 use crate::config::Settings;
 use crate::hooks::{HookEvent, HookRunner};
@@ -24,13 +25,8 @@ impl MasterHooks {
     pub fn start(settings: &Settings, workers: usize, master: u32, log: &Log) -> Result<Self, BootError> {
         let failed = |text: String| BootError { app: false, text };
         let Some(hooks) = &settings.hooks else { return Err(failed("no file with hooks is named".into())) };
-        let mut python = settings.python.clone();
-        if let Some(chdir) = &settings.chdir {
-            // They are relative to where the application is.
-            python.venv = python.venv.map(|venv| chdir.join(venv));
-            python.pythonpath.iter_mut().for_each(|entry| *entry = chdir.join(&*entry));
-        }
-        interpreter::start(&python, None)?;
+        let python = settings.python.clone().before(settings.chdir.as_deref());
+        interpreter::start(&python, FirstPlace::WorkingDirectory, None)?;
         Python::attach(|py| {
             logs::install(py, settings, log)?;
             let wanted: Vec<&str> = hooks.in_process().collect();

@@ -40,6 +40,15 @@ pub struct Interpreter {
     _thread: std::marker::PhantomData<*const ()>,
 }
 
+/// Where modules are looked for first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FirstPlace {
+    /// In the working directory.
+    WorkingDirectory,
+    /// Where the interpreter, which runs already, looks.
+    Known,
+}
+
 fn failed(text: String) -> BootError {
     BootError { app: false, text }
 }
@@ -58,9 +67,9 @@ fn minor(version: &str) -> &str {
 /// Starts the interpreter on this thread, which stays attached for life.
 ///
 /// When a signal ends the process, the stacks of all Python threads are written to the descriptor `stacks`, or to standard error.
-/// `sys.path` begins with the working directory, then the settings' directories. A second call in the same process and
-/// thread only prepares `sys.path`.
-pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpreter, BootError> {
+/// `sys.path` begins with what `place` says, then the settings' directories. A second call in the same process and thread only
+/// prepares `sys.path`.
+pub fn start(settings: &PythonSettings, place: FirstPlace, stacks: Option<i32>) -> Result<Interpreter, BootError> {
     let running = version();
     if minor(running) != minor(BUILT_FOR) {
         return Err(failed(format!(
@@ -98,7 +107,7 @@ pub fn start(settings: &PythonSettings, stacks: Option<i32>) -> Result<Interpret
     });
     installed?;
     Python::attach(|py| {
-        prepare(py, settings, stacks)
+        prepare(py, settings, place, stacks)
             .map_err(|error| failed(format!("cannot prepare Python: {}", failure::traceback(py, &error))))
     })?;
     Ok(Interpreter { note, _thread: std::marker::PhantomData })
@@ -245,12 +254,12 @@ fn check(status: ffi::PyStatus) -> Result<(), BootError> {
 }
 
 /// Makes the state that a program started as `python script.py` finds, where it matters to applications.
-fn prepare(py: Python<'_>, settings: &PythonSettings, stacks: Option<i32>) -> PyResult<()> {
+fn prepare(py: Python<'_>, settings: &PythonSettings, place: FirstPlace, stacks: Option<i32>) -> PyResult<()> {
     let sys = py.import("sys")?;
     let path = sys.getattr("path")?;
     let directory = std::env::current_dir()?;
-    let wanted = std::iter::once(directory.clone()).chain(settings.pythonpath.iter().map(|entry| directory.join(entry)));
-    let wanted: Vec<PathBuf> = wanted.collect();
+    let first = (place == FirstPlace::WorkingDirectory).then(|| directory.clone());
+    let wanted: Vec<PathBuf> = first.into_iter().chain(settings.pythonpath.iter().map(|entry| directory.join(entry))).collect();
     stdlib::keep(py, &wanted)?;
     // `threading` takes the thread that imports it first for the main one.
     stdlib::import(py, "threading")?;

@@ -11,6 +11,9 @@ use super::{failure, forks, literals, stdlib, welcome};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Callable, Code};
 
+/// The module of the package that keeps the object which a program has called the server with.
+const CALLER: &str = "tapster._call";
+
 /// Names that are tried when none is given.
 const DEFAULT_NAMES: [&str; 2] = ["application", "app"];
 
@@ -38,6 +41,11 @@ pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<FoundApp, 
         AppSpec::Welcome => welcome::load(py, workers)
             .map(|callable| FoundApp { callable, warning: None })
             .map_err(|error| failed(format!("cannot load the welcome page\n{}", failure::traceback(py, &error)))),
+        AppSpec::Object { text } => {
+            let object = py.import(CALLER).and_then(|module| module.getattr("application"));
+            let object = object.map_err(|error| failed(format!("cannot load {text}\n{}", failure::traceback(py, &error))))?;
+            check(&object, None, text)
+        }
         AppSpec::Target { code, callable, text } => {
             let module = match code {
                 Code::Module(name) => import_module(py, name, text)?,

@@ -21,6 +21,8 @@ mod gunicorn_file;
 mod hijack;
 mod hook_process;
 mod hooks;
+pub mod host;
+mod inherited;
 mod input;
 mod interpreter;
 mod keys;

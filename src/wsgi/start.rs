@@ -7,10 +7,11 @@ use pyo3::prelude::*;
 
 use super::boot_profile::BootProfile;
 use super::hooks::WorkerHooks;
+use super::interpreter::{self, FirstPlace};
 use super::sources::LoadedSources;
-use super::{failure, forks, interpreter, load, logs};
+use super::{failure, forks, inherited, load, logs};
 use crate::channel::BootError;
-use crate::config::Settings;
+use crate::config::{AppSpec, Settings};
 use crate::log::error::Log;
 use crate::worker::app::{ModuleSources, Renounce, ToldSources, WorkerFacts};
 
@@ -44,7 +45,13 @@ pub fn load_app(
     stacks: Option<i32>,
 ) -> Result<LoadedApp, BootError> {
     let began = Instant::now();
-    let interpreter = interpreter::start(&settings.python, stacks)?;
+    let is_object = matches!(settings.app, AppSpec::Object { .. });
+    if is_object {
+        inherited::begin(log)?;
+    }
+    // The caller has a path already.
+    let place = if is_object && settings.chdir.is_none() { FirstPlace::Known } else { FirstPlace::WorkingDirectory };
+    let interpreter = interpreter::start(&settings.python, place, stacks)?;
     let started = began.elapsed();
     if let Some(note) = &interpreter.note {
         log.info(format_args!("{note}"));

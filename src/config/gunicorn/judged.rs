@@ -18,10 +18,15 @@ pub(super) fn worker_class(class: &str) -> Ruling {
     if THREADS.contains(&class) {
         return Ruling::Told("every worker has threads; --threads says how many".into());
     }
-    let why = if has(&["gevent", "eventlet", "meinheld"]) {
-        "there are no greenlets here, and nothing patches the library; leave it out and use --threads N, such as 16, for the requests \
-         that wait at once"
-    } else if has(&["uvicorn", "asgi", "aiohttp", "hypercorn", "daphne"]) {
+    if has(&["gevent", "eventlet", "meinheld"]) {
+        return Ruling::Missed(
+            "there are no greenlets here: the application is called on threads, --threads of them in each worker, such as 16 for \
+             requests that wait at once; nothing patches the library, so an application that needs it patched does that itself, \
+             first of all and without threads (gevent.monkey.patch_all(thread=False))"
+                .into(),
+        );
+    }
+    let why = if has(&["uvicorn", "asgi", "aiohttp", "hypercorn", "daphne"]) {
         "runs ASGI applications, and this server runs WSGI ones; serve it with uvicorn, granian or hypercorn"
     } else if has(&["tornado"]) {
         "runs Tornado's loop, and this server runs WSGI applications; start the application with Tornado's own server"

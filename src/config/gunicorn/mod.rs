@@ -26,6 +26,10 @@ pub use words::split;
 /// The version of gunicorn whose settings these are.
 pub const VERSION: &str = "27.0.1";
 
+/// Its default of an option that here has another one, for those who bring their files along: applications keep state in their only
+/// process, and memory is planned for it.
+pub const WORKERS: (&str, &str) = ("workers", "1");
+
 /// The file that gunicorn reads when no other is named, in the working directory.
 pub const DEFAULT_FILE: &str = "gunicorn.conf.py";
 
@@ -43,6 +47,8 @@ pub struct Setting {
     pub short: Option<char>,
     /// Whether its flag stands alone.
     pub switch: bool,
+    /// Whether it asks for something when it is off, as its flag does.
+    pub off: bool,
     /// The value that asks for nothing, as a rule gunicorn's default; `None` and false ask for nothing anyway.
     pub plain: &'static str,
     /// What becomes of it.
@@ -114,14 +120,15 @@ impl Setting {
     /// What this value means.
     pub fn take(&self, value: &Value, origin: &Origin) -> Result<Taken, Error> {
         let text = value.text();
-        if *value == Value::None || !self.plain.is_empty() && text == self.plain {
+        let is_plain = if self.off { text.eq_ignore_ascii_case(self.plain) } else { text == self.plain };
+        if *value == Value::None || !self.plain.is_empty() && is_plain {
             return Ok(Taken::Nothing);
         }
         if let Some(option) = self.option() {
             let values = value.of_option(option).map_err(|why| self.error(value, origin, &why))?;
             return Ok(values.map_or(Taken::Nothing, |values| Taken::Option(Given { option, values, origin: origin.clone() })));
         }
-        if *value == Value::Bool(false) || text.is_empty() {
+        if *value == Value::Bool(false) && !self.off || text.is_empty() {
             return Ok(Taken::Nothing);
         }
         let ruling = match self.treatment {
@@ -155,12 +162,13 @@ impl Setting {
             ([], None) => self.name,
         };
         match origin {
-            Origin::CommandLine | Origin::GunicornArguments | Origin::Default if self.switch => {
-                format!("--{flag} ({origin}): {why}")
-            }
-            Origin::CommandLine | Origin::GunicornArguments | Origin::Default => format!("--{flag} {text} ({origin}): {why}"),
+            Origin::CommandLine | Origin::GunicornArguments | Origin::GunicornDefault | Origin::Default => match self.switch {
+                true => format!("--{flag} ({origin}): {why}"),
+                false => format!("--{flag} {text} ({origin}): {why}"),
+            },
             Origin::Environment(variable) => format!("{variable}={text} (environment): {why}"),
             Origin::File { .. } => format!("{} = {text} ({origin}): {why}", self.name),
+            Origin::Call => format!("{}={text} ({origin}): {why}", self.name),
         }
     }
 }
@@ -215,9 +223,19 @@ mod tests {
         let Ok(Taken::Notice(notice)) = take("tmp_upload_dir", text("/srv")) else { panic!() };
         assert_eq!(notice.level, Level::Warning);
         assert!(notice.text.starts_with("--tmp_upload_dir /srv (command line): "), "{notice}");
-        let error = take("worker_class", text("gevent")).unwrap_err().to_string();
-        assert!(error.starts_with("--worker-class gevent (command line): ") && error.contains("--threads"), "{error}");
-        for (name, value) in [("reload", Value::Bool(false)), ("certfile", Value::None), ("header_map", text("drop"))] {
+        let Ok(Taken::Notice(notice)) = take("worker_class", text("gevent")) else { panic!() };
+        assert_eq!(notice.level, Level::Warning);
+        assert!(
+            notice.text.starts_with("--worker-class gevent (command line): ") && notice.text.contains("--threads"),
+            "{notice}"
+        );
+        let error = take("worker_class", text("uvicorn.workers.UvicornWorker")).unwrap_err().to_string();
+        assert!(error.starts_with("--worker-class uvicorn.workers.UvicornWorker (command line): "), "{error}");
+        let Ok(Taken::Notice(notice)) = take("sendfile", Value::Bool(false)) else { panic!() };
+        assert!(notice.text.starts_with("--no-sendfile (command line): "), "{notice}");
+        for (name, value) in
+            [("reload", Value::Bool(false)), ("certfile", Value::None), ("header_map", text("drop")), ("sendfile", text("true"))]
+        {
             assert_eq!(take(name, value), Ok(Taken::Nothing), "{name}");
         }
     }

@@ -4,7 +4,8 @@
 use super::judged;
 use super::{Ruling, Setting, Treatment};
 
-const ROW: Setting = Setting { name: "", flags: &[], short: None, switch: false, plain: "", treatment: Treatment::Hook };
+const ROW: Setting =
+    Setting { name: "", flags: &[], short: None, switch: false, off: false, plain: "", treatment: Treatment::Hook };
 
 /// A setting that is an option.
 const fn option(name: &'static str, option: &'static str) -> Setting {
@@ -116,7 +117,8 @@ pub static SETTINGS: &[Setting] = &[
             &["worker-class"],
             "",
             judge(
-                "sync and gthread are how workers are here, and accepted; classes with greenlets or for ASGI are refused",
+                "sync and gthread are how workers are here, and accepted; classes with greenlets are accepted with a warning, since the application \
+                 is called on threads, and nothing patches the library; classes for ASGI are refused",
                 judged::worker_class,
             ),
         )
@@ -151,9 +153,11 @@ pub static SETTINGS: &[Setting] = &[
         "sendfile",
         &["no-sendfile"],
         "True",
-        Treatment::Told("files of wsgi.file_wrapper are sent with sendfile(2) where that can be done"),
+        Treatment::Told(
+            "files of wsgi.file_wrapper are always sent with sendfile(2) where that can be done, and read and sent where it cannot",
+        ),
     )
-    .alone(),
+    .turned_off(),
     switch(
         "disable_redirect_access_to_syslog",
         &["disable-redirect-access-to-syslog"],
@@ -284,9 +288,9 @@ pub static SETTINGS: &[Setting] = &[
 ];
 
 impl Setting {
-    /// Its flag stands alone although its value in a file is not only on or off.
-    const fn alone(self) -> Self {
-        Self { switch: true, ..self }
+    /// Its flag stands alone, and turns it off.
+    const fn turned_off(self) -> Self {
+        Self { switch: true, off: true, ..self }
     }
 
     /// This value asks for nothing.

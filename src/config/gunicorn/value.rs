@@ -48,7 +48,7 @@ impl Value {
 
     /// The texts that an option takes for it; `None`: it is not given. The error is the clause that follows the value in a
     /// message.
-    pub(super) fn of_option(&self, option: &Opt) -> Result<Option<Vec<String>>, String> {
+    pub(in crate::config) fn of_option(&self, option: &Opt) -> Result<Option<Vec<String>>, String> {
         if let (Some(bare), Self::Bool(on)) = (option.bare, self) {
             return Ok(on.then(|| vec![bare.into()]));
         }

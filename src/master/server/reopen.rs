@@ -16,7 +16,7 @@ impl Server {
     /// Begins to read the configuration for a new generation, in what the directory of the start is now.
     pub(super) fn begin_reading(&mut self, generation: Generation) -> Option<Event> {
         let begun = directory::follow(self.command.dir()).and_then(|()| {
-            let begun = Reading::start(|| (self.reread)());
+            let begun = Reading::start(|| (self.reread)(generation));
             begun.map_err(|error| format!("the configuration cannot be read: {error}"))
         });
         // Until it is read, the master is where its generation is.

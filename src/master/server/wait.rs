@@ -11,7 +11,7 @@ use crate::master::event::SlotIndex;
 use crate::master::status::Knock;
 use crate::master::trial::Trial;
 use crate::net::mend;
-use crate::sys::time;
+use crate::sys::{host, time};
 
 use super::Server;
 
@@ -52,7 +52,7 @@ impl Server {
         let began = Instant::now();
         // Rounded up: a millisecond too early would be a turn for nothing.
         let timeout = planned.map(|time| PollTimeout::try_from(time + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX));
-        match poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE)) {
+        match host::idle(|| poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE))) {
             // The signal that interrupted it is in the pipe.
             Ok(_) | Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),

@@ -5,14 +5,26 @@ runs in an interpreter that loads nothing and runs no code but this: no site, no
 Each worker is forked by the master, and then executes what the user has started: an ordinary interpreter again.
 """
 
+from __future__ import annotations
+
 import os
 import sys
 
 # Not `signal`, whose enums take as long to make as all else here.
-import _signal
+import _signal  # type: ignore[import-not-found]
+
+import tapster
+
+# As typing.TYPE_CHECKING, whose module takes longer to load than all else here.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 # As `birth::VARIABLE`.
 WORKER = "TAPSTER_WORKER_FD"
+
+# Longest number of a descriptor: what fits an int of C.
+DIGITS_MAX = 9
 
 # The signals that an operator sends to a server. Handlers of the interpreter, or of what it loads at its start, would be called
 # beside those of the worker.
@@ -29,14 +41,18 @@ module.run_bare(words[:int(count)], words[int(count):])
 """
 
 
-def started_by(own):
-    """The words in front of the server's own arguments: the interpreter, its options, the script or `-m tapster`."""
+def original_words() -> list[str]:
+    """The command line of the interpreter."""
     if hasattr(sys, "orig_argv"):
-        words = sys.orig_argv
-    else:
-        # Before Python 3.10.
-        with open("/proc/self/cmdline", "rb") as file:
-            words = [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+        return list(sys.orig_argv)
+    # Before Python 3.10.
+    with open("/proc/self/cmdline", "rb") as file:
+        return [os.fsdecode(word) for word in file.read().split(b"\0")[:-1]]
+
+
+def started_by(own: list[str]) -> list[str]:
+    """The words in front of the server's own arguments: the interpreter, its options, the script or `-m tapster`."""
+    words = original_words()
     count = len(words) - len(own)
     if count < 2 or words[count:] != own:
         # Called by another program, with arguments of its choice.
@@ -44,7 +60,7 @@ def started_by(own):
     return [sys.executable, *words[1:count]]
 
 
-def main():
+def main() -> NoReturn:
     """Serves until the server is told to stop; the process ends here."""
     for name in ORDERS:
         _signal.signal(getattr(_signal, "SIG" + name), _signal.SIG_DFL)
@@ -58,8 +74,9 @@ def main():
         print(f"tapster: install it with {sys.executable} -m pip install --force-reinstall tapster", file=sys.stderr)
         sys.exit(1)
     if worker is not None:
-        if not worker.isdigit():
+        if not worker.isdigit() or len(worker) > DIGITS_MAX:
             sys.exit(f"tapster: {WORKER}: not a descriptor")
+        tapster._is_worker = True
         _tapster.run_worker(int(worker))
     if not sys.executable:
         sys.exit("tapster: this interpreter does not know its own path (sys.executable), by which the server is started")

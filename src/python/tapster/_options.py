@@ -1,0 +1,197 @@
+"""The options of `tapster.serve` and `tapster.start`, for those who check types and for editors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from os import PathLike
+from typing import TypedDict, Union
+
+# `Union` because Python 3.9 evaluates these.
+_Text = Union[str, "PathLike[str]"]
+_Number = Union[int, float, str, timedelta]
+_List = Union[_Text, Sequence[_Text]]
+
+
+class Options(TypedDict, total=False):
+    """What is left out, or None, comes from the file of `config`, the environment, or the default."""
+
+    # options: generated from the table
+    chdir: _Text | None
+    """Change to this directory before the application is loaded."""
+
+    pythonpath: _List | None
+    """Directories to search for modules after the working directory, separated by commas or colons. Repeatable."""
+
+    venv: _Text | None
+    """Virtual environment of the application; without it the active one, if any."""
+
+    env: _List | Mapping[str, str] | None
+    """Set a variable in the environment of the application. Repeatable."""
+
+    bind: _List | None
+    """Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable. The default is 127.0.0.1:8000."""
+
+    protocol: _Text | None
+    """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: scgi or uwsgi. The default is http."""
+
+    gateway_allow_from: _Text | None
+    """Front servers that may connect where another protocol than HTTP is spoken, and are believed all that they say of the client: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
+
+    root_path: _Text | None
+    """Where the application is mounted, such as /shop: SCRIPT_NAME of every request. PATH_INFO is the rest of a path that begins with it, and the whole of one whose root the server in front has cut off."""
+
+    backlog: _Number | None
+    """Length of the queue of connections that wait to be accepted. The default is 2048."""
+
+    defer_accept: _Number | None
+    """Let the kernel hold a new TCP connection until its first bytes arrive, for at most this many whole seconds; 0 turns it off. The default is 5."""
+
+    umask: int | str | None
+    """File mode mask in octal; without it the inherited one holds, and unix sockets are open to everybody."""
+
+    forwarded_allow_ips: _Text | None
+    """Proxies whose forwarding headers are believed: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets are always believed. The default is 127.0.0.1,::1."""
+
+    proxy_protocol: _Text | bool | None
+    """Expect the PROXY protocol at the start of every connection, from a proxy that names the client in it: v1, v2, or auto for either, which is meant when MODE is left out and another option follows, or nothing. A connection that does not begin with it is closed. The default is off."""
+
+    proxy_allow_from: _Text | None
+    """Proxies that may connect while --proxy-protocol is on: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
+
+    workers: _Number | None
+    """Number of worker processes; auto is one for each usable core. The default is auto."""
+
+    threads: _Number | None
+    """Requests that one worker has in the application at once. With 1 the application runs in the main thread of its process; with more it must be thread-safe, and a WebSocket takes one of them as long as it stands. The default is 1."""
+
+    max_queue: _Number | None
+    """Complete requests of one worker that may wait until the application has time for them; more are answered 503 with Retry-After. With 0 none waits. The default is 2048."""
+
+    no_lending: bool | None
+    """Keep every connection in the worker that has accepted it. Without this, a worker that is busy hands the connection of a request that would have to wait over to a worker that is free, and a worker that leaves hands over its idle connections."""
+
+    worker_connections: _Number | None
+    """Most open connections of one worker; while it has them, it accepts no more. The default is 16384."""
+
+    max_requests: _Number | None
+    """Replace a worker after this many requests; 0 never does. One worker at a time, and the new one is ready before the old one drains. The default is 0."""
+
+    max_requests_jitter: _Number | None
+    """Add a random number of requests up to this to --max-requests, for each worker its own. The default is 0."""
+
+    max_worker_rss: _Number | None
+    """Replace a worker whose resident memory is above this; 0 never does. The default is 0."""
+
+    max_worker_age: _Number | None
+    """Replace a worker that has served for this long; 0 never does. The default is 0."""
+
+    reload_surge: _Number | None
+    """Most workers beyond --workers while a reload replaces them: more is faster and takes more memory. The default is 1."""
+
+    boot_profile: bool | None
+    """Tell in the error log how long each worker took to boot and which imports took longest; with --check-config, tell it at once."""
+
+    warmup: _Text | None
+    """Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an answer of 400 or above is a failed boot."""
+
+    timeout: _Number | None
+    """How long the application may run for one request, or for one block of a streamed answer; beyond it the request is interrupted (--timeout-grace). 0 is no limit. The default is 30s."""
+
+    timeout_grace: _Number | None
+    """At --timeout tapster.RequestTimeout is raised in the request, which has this much time to end. Then its client is answered 504 without it, the log gets the request and the Python stacks, and the worker is replaced. 0 raises no exception. The default is 1s."""
+
+    boot_timeout: _Number | None
+    """How long a worker may take to load the application and to answer --warmup. 0 is no limit. The default is 60s."""
+
+    graceful_timeout: _Number | None
+    """How long workers may take to finish their requests when they leave: at a graceful stop, a reload, a replacement. The default is 30s."""
+
+    keep_alive: _Number | None
+    """How long an idle connection is kept for the next request; 0 closes after each answer. The default is 5s."""
+
+    header_timeout: _Number | None
+    """Time for the whole head of a request; beyond it the answer is 408. The default is 30s."""
+
+    body_timeout: _Number | None
+    """Longest pause of a client within a request body; beyond it the answer is 408. The default is 60s."""
+
+    queue_timeout: _Number | None
+    """Longest time that a complete request may wait until the application has time for it; beyond it 503 with Retry-After. 0 = no limit. The default is 30s."""
+
+    write_timeout: _Number | None
+    """Longest time that a client may take no byte of its answer; beyond it the connection is closed. The default is 60s."""
+
+    limit_request_line: _Number | None
+    """Longest request line in bytes; beyond it the answer is 414. 0 stands for 1M, the highest limit. The default is 8190."""
+
+    limit_request_fields: _Number | None
+    """Most header fields; beyond it the answer is 431. 0 stands for 32768, the highest limit. The default is 100."""
+
+    limit_request_field_size: _Number | None
+    """Longest header field in bytes, name and value together; beyond it the answer is 431. 0 stands for 1M, the highest limit. The default is 8190."""
+
+    limit_request_head: _Number | None
+    """Longest head in bytes, request line and header fields together; beyond it the answer is 431. 0 stands for 16M, the highest limit. Unfinished requests of one worker's connections have 64 MiB in all; beyond it the answer is 503. The default is 64k."""
+
+    limit_request_body: _Number | None
+    """Largest request body in bytes; beyond it the answer is 413. 0 is no limit. The default is 1G."""
+
+    limit_spool: _Number | None
+    """Most bytes in temporary files (TMPDIR) of all workers together: bodies beyond --body-buffer, and what write() made faster than its client reads. Beyond it requests with such a body are answered 503 with Retry-After, and such an answer is cut. A body that is larger is answered 413. 0 is no limit. The default is 4G."""
+
+    body_buffer: _Number | None
+    """Bytes of a request body kept in memory; a larger body goes to a temporary file, and so do others while a worker's bodies have 64 MiB in all. The default is 2m."""
+
+    access_logfile: _Text | None
+    """Write the access log here; - is standard output, none turns it off. The default is none."""
+
+    access_logformat: _Text | None
+    """Format of the access log: gunicorn's %(...)s atoms and %(Q)s, the microseconds that a request waited for a thread; or json for one JSON object a line. %(t)s is when the request was complete (gunicorn: when its answer was). The default is %(h)s %(l)s %(u)s %(t)s '%(r)s' %(s)s %(b)s '%(f)s' '%(a)s'."""
+
+    error_logfile: _Text | None
+    """Write the error log here; - is standard error. The default is -."""
+
+    log_level: _Text | None
+    """Least severity that the error log records: debug, info, warning, error or critical. The default is info."""
+
+    log_config: _Text | None
+    """Set up Python's logging by this file in each worker, before it loads the application: JSON for logging.config.dictConfig, or what logging.config.fileConfig reads. The server's own logs stay as they are."""
+
+    log_syslog: _Text | bool | None
+    """Send the logs that would go to standard output or standard error to the system log instead, as RFC 5424 datagrams to this unix socket."""
+
+    capture_output: bool | None
+    """Write what the application and its libraries print to standard output and standard error to the error log, as one record for each line, whatever the log level."""
+
+    daemon: bool | None
+    """Run in the background: the command returns when every worker is ready, or with the exit code and the reason when the start has failed."""
+
+    pid: _Text | None
+    """Write the process id of the master to this file, and remove it at the end. If a running server has it, the start is refused."""
+
+    user: _Text | None
+    """Run the workers, and with them the application, as this user (name or number), with its groups and without any capability. The master stays root: sockets, logs and the pid file are opened by it."""
+
+    group: _Text | None
+    """Run the workers with this group (name or number) instead of the main one of the user."""
+
+    name: _Text | None
+    """Name of this server in the process titles, as in `tapster: master [NAME]`; without it, APP."""
+
+    status_bind: _List | None
+    """Show figures here over HTTP, in the forms of --bind: a page at /, /status.json, /metrics for Prometheus, /health/live and /health/ready for probes. The master answers, whatever the workers do. It shows the paths of requests to whoever reaches the address, and takes no commands. Repeatable."""
+
+    control_socket: _Text | None
+    """Listen for the commands (tapster status, reload, ...) on this unix socket; none turns it off. auto is NAME.ctl in the first directory of these that is there and belongs to this user: $RUNTIME_DIRECTORY (systemd), $XDG_RUNTIME_DIR/tapster, /run/tapster. The default is auto."""
+
+    control_socket_mode: int | str | None
+    """Mode of the control socket's file, in octal. Whoever may write to it may reload, stop and upgrade this server, and see queries and clients of requests. The default is 600."""
+
+    config: _Text | None
+    """Read options from this TOML file: the same names, each with its value. A file in .py, file:PATH or python:MODULE is a configuration file of gunicorn, which a process of its own executes; without this option, ./gunicorn.conf.py is one."""
+
+    ready_fd: _Number | None
+    """Write READY, the addresses and a newline to this descriptor once every worker is ready; close it on failure."""
+
+    # options: end
