@@ -21,6 +21,10 @@ use crate::worker;
 
 use super::{answer_check, execute, load};
 
+/// Why `reload` is refused with an object.
+const NOT_WATCHED: &str = "reload: the code of an object is this program's own, and no worker can load it again; give the \
+    application by its name, as in tapster.serve(\"app:app\", reload=True)";
+
 /// Why HUP loads nothing, and what does.
 const NOT_OURS: &str = "the application is an object of the program that has called the server, whose code only that can load; send \
                         SIGUSR2, which starts the program anew in this process, with the sockets open";
@@ -100,6 +104,9 @@ pub fn serve(call: ServerCall) -> Result<i32, CallError> {
         cli::parse_call(options.clone(), spec(&app)?, &run).map_err(CallError::from)
     };
     let (settings, mut notices) = read()?;
+    if is_object && settings.watch().is_some() {
+        return Err(CallError::Value(NOT_WATCHED.to_owned()));
+    }
     if on_trial {
         process::exit_now(answer_check(&settings));
     }

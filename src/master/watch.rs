@@ -210,7 +210,7 @@ fn named(settings: &Settings) -> WatchOrder {
     let base = absolute(settings.chdir.as_deref().unwrap_or(Path::new(".")));
     let app = match &settings.app {
         AppSpec::Target { code: Code::File(path), .. } => base.join(path).parent().map(Path::to_owned),
-        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Welcome => None,
+        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Object { .. } | AppSpec::Welcome => None,
     };
     let code = settings.python.pythonpath.iter().map(|dir| base.join(dir)).chain(app).chain([base.clone()]);
     WatchOrder::Named {

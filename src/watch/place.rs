@@ -31,13 +31,13 @@ pub enum Means {
     /// The kernel tells.
     Events(WatchDescriptor),
     /// It is looked at now and then; what was there at the last time.
-    Looks(Files),
+    Looks(FileMarks),
     /// It is not there, or cannot be read; this is tried now and then.
     None,
 }
 
 /// The files of a directory that matter, with what tells that one has changed.
-pub type Files = BTreeMap<OsString, Stamp>;
+pub type FileMarks = BTreeMap<OsString, Stamp>;
 
 /// What tells that a file has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct Stamp {
 }
 
 /// What is in a directory now, of what matters.
-pub fn look(path: &Path, interest: &Interest) -> io::Result<Files> {
-    let mut files = Files::new();
+pub fn look(path: &Path, interest: &Interest) -> io::Result<FileMarks> {
+    let mut files = FileMarks::new();
     for entry in fs::read_dir(path)?.take(FILES_MAX) {
         let name = entry?.file_name();
         if !interest.has(&name) {
@@ -68,14 +68,14 @@ pub fn look(path: &Path, interest: &Interest) -> io::Result<Files> {
 }
 
 /// The files that differ.
-pub fn changes<'a>(before: &'a Files, now: &'a Files) -> impl Iterator<Item = &'a OsString> {
+pub fn changes<'a>(before: &'a FileMarks, now: &'a FileMarks) -> impl Iterator<Item = &'a OsString> {
     let new = now.iter().filter(|(name, stamp)| before.get(*name) != Some(*stamp));
     let gone = before.iter().filter(|(name, _)| !now.contains_key(*name));
     new.chain(gone).map(|(name, _)| name)
 }
 
 /// The files that have changed since then, in nanoseconds since 1970.
-pub fn later(files: &Files, since: u64) -> impl Iterator<Item = &OsString> {
+pub fn later(files: &FileMarks, since: u64) -> impl Iterator<Item = &OsString> {
     let since = i64::try_from(since).unwrap_or(i64::MAX);
     files.iter().filter(move |(_, stamp)| stamp.changed > since).map(|(name, _)| name)
 }

@@ -3,9 +3,7 @@
 A program serves an application with `serve`, a test with `start`. An application can import what the server raises in it.
 """
 
-from __future__ import annotations
-
-# As typing.TYPE_CHECKING: a worker of a small application loads hardly more than this module.
+# As typing.TYPE_CHECKING: a worker of a small application loads hardly more than this module, and not `__future__`.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -32,7 +30,7 @@ class RequestTimeout(TimeoutError):
     def __str__(self) -> str:
         return super().__str__() or self.request
 
-    def __reduce__(self) -> tuple[type[RequestTimeout], tuple[str]]:
+    def __reduce__(self) -> "tuple[type[RequestTimeout], tuple[str]]":
         return RequestTimeout, (str(self),)
 
 
@@ -42,7 +40,7 @@ def _exception(request: str) -> type[RequestTimeout]:
     return type("RequestTimeout", (RequestTimeout,), body)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,8 +5,6 @@ runs in an interpreter that loads nothing and runs no code but this: no site, no
 Each worker is forked by the master, and then executes what the user has started: an ordinary interpreter again.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 
@@ -60,7 +58,7 @@ def started_by(own: list[str]) -> list[str]:
     return [sys.executable, *words[1:count]]
 
 
-def main() -> NoReturn:
+def main() -> "NoReturn":
     """Serves until the server is told to stop; the process ends here."""
     for name in ORDERS:
         _signal.signal(getattr(_signal, "SIG" + name), _signal.SIG_DFL)
