@@ -151,7 +151,7 @@ const LINES: [(&str, Expected); 33] = [
     ("GUNICORN_CMD_ARGS='--bind=0.0.0.0:0 --preload' gunicorn app:app --workers 2", Served(&[PRELOAD])),
     ("gunicorn app:app --bind 0.0.0.0:$PORT --workers 2 --log-config {dir}/logging.ini", Served(&[])),
     ("gunicorn --log-config={dir}/logging.ini --bind 0.0.0.0:$PORT --graceful-timeout 60 --keep-alive 5 app:app", Served(&[])),
-    ("gunicorn --reload --bind 0.0.0.0:$PORT app:app", Served(&["changed files are not noticed"])),
+    ("gunicorn --reload --bind 0.0.0.0:$PORT app:app", Served(&["1 worker x 1 thread"])),
     (
         "gunicorn --forwarded-allow-ips='*' --access-logformat '%(h)s %({x-forwarded-for}i)s %(r)s' --access-logfile - -b :$PORT app:app",
         Served(&[]),
