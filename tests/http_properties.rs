@@ -369,6 +369,8 @@ proptest! {
     fn chunk_extensions_are_taken_as_the_grammar_says(
         good in extensions(), any in prop_oneof![extension_bytes(), extensions()], places in vec(any::<usize>(), 0..8),
     ) {
+        // Such a digit would belong to the size.
+        prop_assume!(!any.starts_with(|first: char| first.is_ascii_hexdigit()));
         prop_assert_eq!(without_extensions(&good), Some(""));
         let body = format!("3{any}\r\nabc\r\n0{good}\r\n\r\n");
         let request = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{body}");
