@@ -33,7 +33,7 @@ class Options(TypedDict, total=False):
     """Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable. The default is 127.0.0.1:8000."""
 
     protocol: _Text | None
-    """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: scgi or uwsgi. The default is http."""
+    """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi or uwsgi. The default is http."""
 
     gateway_allow_from: _Text | None
     """Front servers that may connect where another protocol than HTTP is spoken, and are believed all that they say of the client: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
@@ -85,6 +85,15 @@ class Options(TypedDict, total=False):
 
     max_worker_age: _Number | None
     """Replace a worker that has served for this long; 0 never does. The default is 0."""
+
+    reload: _Text | bool | None
+    """For development: load the application again when its modules, its templates or a --reload-extra-file change. Broken code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With it the defaults are --workers 1, --timeout 0 and --boot-timeout 0. Refused under a service manager. The default is off."""
+
+    reload_engine: _Text | None
+    """How --reload without a value notices changes: auto, inotify or poll. The default is auto."""
+
+    reload_extra_file: _List | None
+    """With --reload, load the application again when this file changes, or any file in this directory (not below it). Repeatable."""
 
     reload_surge: _Number | None
     """Most workers beyond --workers while a reload replaces them: more is faster and takes more memory. The default is 1."""
