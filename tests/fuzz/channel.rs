@@ -3,11 +3,11 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use tapster::channel::{Breach, Conduct, REPORTS_MAX, Report};
+use tapster::channel::{Breach, Conduct, REPORTS_MAX, Report, SOURCES_MAX};
 
 fuzz_target!(|bytes: &[u8]| {
     let (mut conduct, mut rest) = (Conduct::default(), bytes);
-    let (mut taken, mut texts) = (0, 0);
+    let (mut taken, mut texts, mut lists) = (0, 0, 0);
     while let [len, behind @ ..] = rest {
         let (packet, later) = behind.split_at(behind.len().min(usize::from(*len)));
         rest = later;
@@ -17,6 +17,8 @@ fuzz_target!(|bytes: &[u8]| {
         }
         assert_eq!(Report::decode(&report.encode()).ok().as_ref(), Some(&report));
         match conduct.take(&report) {
+            // Lists of directories have a count of their own.
+            Ok(()) if matches!(report, Report::Sources(_)) => lists += 1,
             Ok(()) => {
                 taken += 1;
                 texts += u32::from(matches!(report, Report::Ready(_) | Report::BootFailed(_)));
@@ -28,5 +30,5 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-    assert!(taken <= REPORTS_MAX && texts <= 1);
+    assert!(taken <= REPORTS_MAX && texts <= 1 && lists <= SOURCES_MAX);
 });
