@@ -34,6 +34,9 @@ _MEANINGS = {
 # Time for the orders that follow when a graceful stop takes too long, in seconds: the quick stop of the server takes five.
 _QUICK_STOP = 7.0
 
+# Seconds that a server which could not start has for its own end.
+_OWN_END = 10.0
+
 # Pause between two looks at a process that is to end, in seconds.
 _LOOK_EVERY = 0.005
 
@@ -153,6 +156,8 @@ def start(
         words = file.read().split("\n")[0].split(" ")
     server = Server(pid, words[1:] or ["nowhere"])
     if words[0] != "READY":
+        # A server that cannot start ends by itself, with the exit code that says why; a signal now would take its place.
+        server.wait(_OWN_END)
         raise _failure(" ".join(words), server.stop())
     atexit.register(server._end_with_program)
     return server
