@@ -82,9 +82,8 @@ impl WatchKeeper {
     pub fn made(&mut self, pid: Pid, socket: OwnedFd) {
         self.process = Some((pid, socket));
         self.due = None;
-        let orders: Vec<WatchOrder> = self.lists.values().flatten().cloned().collect();
-        self.tell(&self.named.clone());
-        orders.iter().for_each(|order| self.tell(order));
+        // The lists first: they say since when changes count. Those in a directory that is watched already are not looked for.
+        self.lists.values().flatten().chain([&self.named]).for_each(|order| self.tell(order));
     }
 
     /// It could not be made: it is tried again.
