@@ -283,22 +283,22 @@ fn nothing_goes_back_over_reloads_kills_and_upgrades() {
     };
     for turn in 1..=RELOADS {
         server.signal(Signal::SIGHUP);
-        while look(&server, &mut answered)["reloads"]["ok"] != turn {}
+        wait_for("the reload", SOON, || (look(&server, &mut answered)["reloads"]["ok"] == turn).then_some(()));
     }
+    // One that is about to leave would be no victim.
+    await_figure(&server, "/worker_exits/reload", 2 * RELOADS);
     for turn in 1..=KILLS {
         let victim = server.workers()[0];
         server.expect_error("was killed by SIGKILL");
         signal_to(victim, Signal::SIGKILL);
-        loop {
+        wait_for("the successor", SOON, || {
             let seen = look(&server, &mut answered);
-            if seen["worker_exits"]["killed"] == turn && seen["capacity"]["workers_ready"] == 2 {
-                break;
-            }
-        }
+            (seen["worker_exits"]["killed"] == turn && seen["capacity"]["workers_ready"] == 2).then_some(())
+        });
     }
     for turn in 1..=UPGRADES {
         server.signal(Signal::SIGUSR2);
-        while look(&server, &mut answered)["reloads"]["ok"] != RELOADS + turn {}
+        wait_for("the upgrade", SOON, || (look(&server, &mut answered)["reloads"]["ok"] == RELOADS + turn).then_some(()));
     }
     let seen = await_figure(&server, "/worker_exits/upgrade", 2 * UPGRADES);
     assert_eq!((&seen["worker_exits"]["reload"], &seen["server"]["generation"]), (&(2 * RELOADS).into(), &8.into()), "{seen:#}");

@@ -8,6 +8,7 @@ pub mod client;
 pub mod clock;
 pub mod deploy;
 pub mod errorlog;
+pub mod lifetime;
 pub mod load;
 pub mod procfs;
 pub mod server;

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::client::{Address, Client, Response};
 use super::errorlog::ErrorLog;
+use super::lifetime::Lifetime;
 use super::{LOOK_EVERY, SOON, apps, procfs, wait_for};
 
 /// Time for the start of an interpreter and an application in every worker, on a busy machine and with a debug build.
@@ -71,6 +72,7 @@ pub struct Running {
     temp: TempDir,
     expected: Vec<String>,
     status: Option<ExitStatus>,
+    lifetime: Option<Lifetime>,
 }
 
 impl Server {
@@ -225,7 +227,8 @@ impl Server {
         // The command keeps the writing end open until it is dropped.
         drop(command);
         let log = ErrorLog::new(&self.log_path());
-        Running { child, ready, addresses: Vec::new(), log, temp: self.temp, expected: self.expected, status: None }
+        let lifetime = Some(Lifetime::of(child.id() as i32));
+        Running { child, ready, addresses: Vec::new(), log, temp: self.temp, expected: self.expected, status: None, lifetime }
     }
 
     /// Starts it without waiting for anything.
@@ -488,6 +491,7 @@ impl Drop for Running {
         let group = Pid::from_raw(self.pid());
         // ESRCH: the group is empty already.
         let _ = killpg(group, Signal::SIGKILL);
+        self.lifetime = None;
         if self.status.is_none() {
             let _ = self.child.wait();
         }
