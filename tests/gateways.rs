@@ -211,11 +211,17 @@ fn answers_have_the_shape_of_their_protocol() {
 fn what_is_malformed_is_refused_and_logged_once() {
     for (protocol, encode) in PROTOCOLS {
         let server = server(protocol).start();
+        let figures = || {
+            let mut client = Client::connect(&server.control());
+            client.send("GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+            client.response().json()
+        };
         let mut cases = vec![
             encode(&[("SCGI", "1"), ("CONTENT_LENGTH", "0")]),
             encode(&with(&[("REQUEST_METHOD", "G T")])),
             encode(&with(&[("CONTENT_LENGTH", "+5")])),
             encode(&with(&[("REQUEST_URI", "no slash")])),
+            encode(&with(&[("QUERY_STRING", "a\nb")])),
             b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec(),
             b"\x16\x03\x01\x02\x00".to_vec(),
         ];
@@ -233,14 +239,24 @@ fn what_is_malformed_is_refused_and_logged_once() {
             let refused = ask(server.address(), case);
             assert_eq!(refused.status, 400, "{protocol}: {:?}", case.escape_ascii().to_string());
         }
+        for name in ["HTTP_X", "HTTP_COOKIE", "CONTENT_TYPE"] {
+            for value in ["a\r\nX-Evil: 1", "a\nb", "a\rb"] {
+                let refused = ask(server.address(), &encode(&with(&[(name, value)])));
+                assert_eq!(refused.status, 400, "{protocol}: {name}: {value:?}");
+                assert!(refused.text().contains("control character"), "{}", refused.text());
+            }
+        }
         let long = "x".repeat(9000);
         assert_eq!(ask(server.address(), &encode(&with(&[("REQUEST_URI", &format!("/{long}"))]))).status, 414);
         assert_eq!(ask(server.address(), &encode(&with(&[("HTTP_X", &long)]))).status, 431);
         assert_eq!(ask(server.address(), &encode(&with(&[]))).status, 200, "the worker lives");
+        wait_for("the count of the refusals", SOON, || {
+            (figures()["queue"]["refused"]["malformed"] == cases.len() + 9).then_some(())
+        });
         let log = server.stop();
         let text = log.text();
-        let told = text.lines().filter(|line| line.contains("refused") && line.contains("malformed")).count();
-        assert!((1..=2).contains(&told), "one line at once and one with the count: {text}");
+        let told = text.lines().filter(|line| line.contains("WARNING refused a request of 127.0.0.1: ")).count();
+        assert_eq!(told, cases.len() + 9, "one line for each connection: {text}");
     }
 }
 
@@ -292,6 +308,11 @@ fn protocols_are_named_by_addresses_and_by_an_option() {
         .options(["--protocol", "gopher"])
         .run_to_end()
         .failed(2, &["--protocol gopher", "must be one of http, fastcgi, scgi"]);
+    Server::new("probe")
+        .binds(["fcgi:127.0.0.1:0"])
+        .run_to_end()
+        .failed(2, &["http, fastcgi, scgi, uwsgi", "did you mean fastcgi?"]);
+    Server::new("probe").options(["--protocol", "fcgi"]).run_to_end().failed(2, &["did you mean fastcgi?"]);
 }
 
 /// What fronts do differently with the same request.

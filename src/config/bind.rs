@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::value::{is_alias, similar_protocol};
 use crate::protocol::Protocol;
 
 /// Port of a bind that names none, as in gunicorn.
@@ -62,8 +63,27 @@ impl Bind {
         if let Some(name) = OTHERS.into_iter().find(|name| text.split(':').next() == Some(name)) {
             return Err(format!("{name} is not spoken here; write one of {} in front of the address", Protocol::names()));
         }
+        if protocol.is_none()
+            && let Some((name, rest)) = text.split_once(':')
+            && (is_alias(name) || is_word(name) && is_address(rest) && text.parse::<Ipv6Addr>().is_err())
+        {
+            let hint = similar_protocol(name);
+            return Err(format!("{name} is no protocol here; write one of {} in front of the address{hint}", Protocol::names()));
+        }
         Ok(Self { endpoint: Endpoint::parse(address)?, protocol })
     }
+}
+
+/// Whether this could be the name of a protocol, and is none of the words that an address may begin with.
+fn is_word(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic())
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        && !matches!(name, "unix" | "fd" | "tcp")
+}
+
+/// Whether this is an address by itself, and no port: then what stands in front of it is meant as a protocol.
+fn is_address(text: &str) -> bool {
+    (text.contains(':') || text.parse::<Ipv4Addr>().is_ok()) && Endpoint::parse(text).is_ok()
 }
 
 impl fmt::Display for Bind {
@@ -257,6 +277,21 @@ mod tests {
             ("scgi:", "empty"),
             ("scgi:4000", "write 127.0.0.1:4000"),
             ("ajp:127.0.0.1:8009", "ajp is not spoken here; write one of http, fastcgi, scgi, uwsgi in front"),
+            (
+                "fcgi:127.0.0.1:9000",
+                "fcgi is no protocol here; write one of http, fastcgi, scgi, uwsgi in front of the address; did you mean fastcgi?",
+            ),
+            ("fcgi:unix:/run/x", "did you mean fastcgi?"),
+            ("fcgi://127.0.0.1:9000", "did you mean fastcgi?"),
+            ("fcgi:9000", "did you mean fastcgi?"),
+            ("fastcig:127.0.0.1:9000", "did you mean fastcgi?"),
+            ("FastCGI:127.0.0.1:9000", "did you mean fastcgi?"),
+            ("uwsgl:fd://3", "did you mean uwsgi?"),
+            (
+                "gopher:localhost:70",
+                "gopher is no protocol here; write one of http, fastcgi, scgi, uwsgi in front of the address",
+            ),
+            ("gopher:[::1]:70", "gopher is no protocol here"),
             ("unix:", "path of the unix socket is missing"),
             ("unix:a\0b", "NUL"),
             (&long, "has 108 bytes"),

@@ -9,6 +9,12 @@ use crate::protocol::proxy::Accept;
 
 use super::logs::{AccessFormat, LogConfig, LogTarget};
 
+/// What others call a protocol that is spoken here: in front of an address it can only be meant as one.
+const ALIASES: [(&str, Protocol); 2] = [("fcgi", Protocol::FastCgi), ("fast-cgi", Protocol::FastCgi)];
+
+/// Likeness of names from which on one is taken for the other, misspelt.
+const SIMILAR: f64 = 0.8;
+
 /// Reads a whole number: digits only, because `parse` alone would take a sign.
 pub(super) fn number(text: &str, min: u64, max: u64) -> Result<u64, String> {
     digits(text).filter(|n| (min..=max).contains(n)).ok_or_else(|| format!("must be a whole number from {min} to {max}"))
@@ -69,7 +75,23 @@ pub(super) fn proxy_protocol(text: &str) -> Result<Option<Accept>, String> {
 
 /// Reads the name of a protocol.
 pub(super) fn protocol(text: &str) -> Result<Protocol, String> {
-    Protocol::named(&text.to_ascii_lowercase()).ok_or_else(|| format!("must be one of {}", Protocol::names()))
+    Protocol::named(&text.to_ascii_lowercase())
+        .ok_or_else(|| format!("must be one of {}{}", Protocol::names(), similar_protocol(text)))
+}
+
+/// The words that suggest the protocol that a name may have been meant for, to follow a message; empty if none is like it.
+pub(super) fn similar_protocol(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    let alias = ALIASES.into_iter().find(|(alias, _)| *alias == name).map(|(_, protocol)| protocol);
+    let likeness = |protocol: &Protocol| strsim::jaro_winkler(protocol.name(), &name);
+    let rated = Protocol::ALL.into_iter().filter(|protocol| likeness(protocol) >= SIMILAR);
+    let closest = alias.or_else(|| rated.max_by(|a, b| likeness(a).total_cmp(&likeness(b))));
+    closest.map(|protocol| format!("; did you mean {}?", protocol.name())).unwrap_or_default()
+}
+
+/// Whether this is what others call a protocol that is spoken here.
+pub(super) fn is_alias(name: &str) -> bool {
+    ALIASES.iter().any(|(alias, _)| name.eq_ignore_ascii_case(alias))
 }
 
 /// Reads where an application is mounted: the root of everything, or a path with a slash at its begin.
@@ -82,6 +104,12 @@ pub(super) fn root_path(text: &str) -> Result<String, String> {
         return Err(format!("must begin with a slash; write /{path}"));
     }
     Ok(path.into())
+}
+
+/// Reads the mode of a socket's file in octal: its owner at least must be able to connect, or nobody but root could.
+pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
+    let wrong = || "must be an octal number from 600 to 777 that lets the owner read and write, such as 600 or 660";
+    octal(text, 0o777).ok().filter(|mode| mode & 0o600 == 0o600).ok_or_else(|| wrong().into())
 }
 
 /// Reads a file mode mask in octal, with or without `0o`.
@@ -232,6 +260,17 @@ mod tests {
         assert_eq!(number("4096", 1, 4096), Ok(4096));
         for text in ["0", "4097", "+1", "-1", "", "1.0", "0x1", "١"] {
             assert_eq!(number(text, 1, 4096), Err("must be a whole number from 1 to 4096".into()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_mode_leaves_its_owner_in() {
+        for (text, mode) in [("600", 0o600), ("0660", 0o660), ("0o666", 0o666), ("777", 0o777)] {
+            assert_eq!(socket_mode(text), Ok(mode));
+        }
+        for text in ["0", "0000", "400", "200", "066", "100", "1600", "6000", "x", ""] {
+            let error = socket_mode(text).expect_err(text);
+            assert!(error.contains("600"), "{text}: {error}");
         }
     }
 

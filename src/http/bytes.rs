@@ -67,7 +67,7 @@ pub(super) fn is_value_byte(b: u8) -> bool {
 
 /// The first byte that [`is_value_byte`] refuses.
 #[inline]
-pub(super) fn bad_value_byte(text: &[u8]) -> Option<u8> {
+pub fn bad_value_byte(text: &[u8]) -> Option<u8> {
     // Eight bytes at a time, the last eight overlapping those before: nearly every text passes here.
     let clean = match text.last_chunk::<8>() {
         Some(last) => !has_control(*last) && text.as_chunks::<8>().0.iter().all(|chunk| !has_control(*chunk)),

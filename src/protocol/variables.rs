@@ -8,11 +8,14 @@
 //! (CVE-2016-5385); names with a point, which belong to WSGI and to servers; `UWSGI_*`, by which uWSGI is told to load code, to
 //! change directories and to read files.
 //!
+//! A line end may be where a path has been decoded, and in what the front itself says in lines (certificates). It is refused in
+//! fields, as in HTTP, and in all that an application takes for one line and may write into a head of its own.
+//!
 //! Front servers differ in where they put the path (SCRIPT_NAME, PATH_INFO, or neither); the rules are in [`Seen::split`].
 
 use std::ops::Range;
 
-use crate::http::bytes::{decimal, is_token};
+use crate::http::bytes::{bad_value_byte, decimal, is_token};
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{Field, GatewayParts, Head, Limits, MAX_METHOD, Span, Version};
@@ -27,6 +30,9 @@ const FIELD: &[u8] = b"HTTP_";
 
 /// Prefix of the variables that steer uWSGI.
 const UWSGI: &[u8] = b"UWSGI_";
+
+/// Beginnings of the names of other variables that are one line, beside those in [`is_one_line`].
+const ONE_LINE: [&[u8]; 3] = [FIELD, b"REMOTE_", b"SERVER_"];
 
 /// Longest length of a body in bytes: the largest offset of a file.
 const BODY_MAX: u64 = i64::MAX as u64;
@@ -120,12 +126,18 @@ impl Seen {
                 b"X_REQUEST_ID" if head.request_id.is_none() => head.request_id = Some(head.fields.len()),
                 _ => {}
             }
+            check_value(text)?;
             let start = name.start as usize + FIELD.len();
             return push(head, Field { name: Span::new(start, name.end as usize), value }, limits);
         }
+        if key == b"CONTENT_TYPE" {
+            check_value(text)?;
+            return if text.is_empty() { Ok(()) } else { push(head, Field { name, value }, limits) };
+        }
+        if memchr::memchr2(b'\r', b'\n', text).is_some() && is_one_line(key) {
+            return Err(Error::Malformed("the value of a variable that is one line has a line end"));
+        }
         let known = match key {
-            b"CONTENT_TYPE" if text.is_empty() => return Ok(()),
-            b"CONTENT_TYPE" => return push(head, Field { name, value }, limits),
             b"CONTENT_LENGTH" => return once(&mut self.length, value, bytes, "CONTENT_LENGTH"),
             b"REQUEST_METHOD" => return once(&mut self.method, value, bytes, "REQUEST_METHOD"),
             b"SCRIPT_NAME" => return once(&mut self.script, value, bytes, "SCRIPT_NAME"),
@@ -310,6 +322,17 @@ impl Seen {
         bytes.extend_from_slice(protocol);
         head.line = Span::new(start, bytes.len());
     }
+}
+
+/// Whether a variable's value is one line for applications.
+fn is_one_line(key: &[u8]) -> bool {
+    matches!(key, b"QUERY_STRING" | b"REQUEST_URI" | b"REQUEST_SCHEME" | b"HTTPS" | b"AUTH_TYPE")
+        || ONE_LINE.iter().any(|begin| key.starts_with(begin))
+}
+
+/// Refuses what no field in HTTP can have.
+fn check_value(text: &[u8]) -> Result<(), Error> {
+    bad_value_byte(text).map_or(Ok(()), |byte| Err(Error::FieldValue(byte)))
 }
 
 /// Adds a field, within the limits of fields.

@@ -16,6 +16,9 @@ use super::trust;
 /// Least time between two lines of the log about each kind of connections, in milliseconds.
 const SUMMARY_MS: u64 = 10_000;
 
+/// Connections with a malformed request that have a line of their own in so much time: each has one, unless it is a flood.
+const LINES_MAX: u64 = 50;
+
 /// The rules for gateways; clones are the same one.
 #[derive(Clone, Debug)]
 pub struct Gateways(Arc<GatewayRules>);
@@ -33,8 +36,11 @@ struct GatewayRules {
 impl Gateways {
     /// The rules of these settings.
     pub fn of(settings: &Settings, reminder: &Reminder) -> Self {
-        let tally = || Tally::new(SUMMARY_MS, reminder);
-        Self(Arc::new(GatewayRules { allowed: settings.gateway_allow_from.clone(), strangers: tally(), malformed: tally() }))
+        Self(Arc::new(GatewayRules {
+            allowed: settings.gateway_allow_from.clone(),
+            strangers: Tally::new(SUMMARY_MS, reminder),
+            malformed: Tally::with_lines(LINES_MAX, SUMMARY_MS, reminder),
+        }))
     }
 
     /// Whether this peer may connect.
@@ -50,7 +56,8 @@ impl Gateways {
         log.warning(format_args!("closed a connection of {peer}{}: it is not in --gateway-allow-from", others(closed)));
     }
 
-    /// Counts a request that is refused because it is malformed; logs that from time to time.
+    /// Counts a request that is refused because it is malformed, which ends its connection, and logs it: once for each connection,
+    /// as long as they are not many.
     #[cold]
     pub fn note_malformed(&self, peer: &Peer, error: Error, now: u64, log: &Log) {
         let Some(refused) = self.0.malformed.count(now) else { return };

@@ -47,15 +47,24 @@ pub struct Tally {
     count: AtomicU64,
     /// Earliest time of the next line, in milliseconds of the loop's clock.
     next: AtomicU64,
-    /// Least time between two lines, in milliseconds.
+    /// Least time between two lines, or between as many as are allowed at once, in milliseconds.
     pause: u64,
+    /// Lines that may follow each other, and how many of them are left.
+    lines: u64,
+    left: AtomicU64,
     reminder: Reminder,
 }
 
 impl Tally {
     /// One without events.
     pub fn new(pause: u64, reminder: &Reminder) -> Self {
-        Self { count: AtomicU64::new(0), next: AtomicU64::new(0), pause, reminder: reminder.clone() }
+        Self::with_lines(1, pause, reminder)
+    }
+
+    /// One without events; of those in each pause the first `lines` have a line each.
+    pub fn with_lines(lines: u64, pause: u64, reminder: &Reminder) -> Self {
+        let (count, next, left) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+        Self { count, next, pause, lines, left, reminder: reminder.clone() }
     }
 
     /// Counts an event at `now`, in milliseconds of the loop's clock. If a line is due, returns how many events there were since
@@ -72,7 +81,11 @@ impl Tally {
         }
         let due = self.next.load(Relaxed);
         // Of several threads one writes the line.
-        if now >= due && self.next.compare_exchange(due, now.saturating_add(self.pause), Relaxed, Relaxed).is_ok() {
+        let begins = now >= due && self.next.compare_exchange(due, now.saturating_add(self.pause), Relaxed, Relaxed).is_ok();
+        if begins {
+            self.left.store(self.lines - 1, Relaxed);
+        }
+        if begins || self.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)).is_ok() {
             return Some(self.count.swap(0, Relaxed)).filter(|&count| count > 0);
         }
         self.reminder.0.fetch_min(self.next.load(Relaxed), Relaxed);
@@ -91,6 +104,15 @@ mod tests {
         assert_eq!((tally.count(5_001), tally.count(5_999)), (None, None));
         assert_eq!((tally.count(6_000), tally.count(6_001)), (Some(3), None));
         assert_eq!((tally.rest(6_999), tally.rest(7_000), tally.rest(9_000)), (None, Some(1), None));
+    }
+
+    #[test]
+    fn as_many_events_as_are_allowed_have_a_line_each() {
+        let tally = Tally::with_lines(3, 1_000, &Reminder::default());
+        let told: Vec<_> = (0..6).map(|n| tally.count(5_000 + n)).collect();
+        assert_eq!(told, [Some(1), Some(1), Some(1), None, None, None]);
+        assert_eq!((tally.count(6_000), tally.count(6_001), tally.count(6_002)), (Some(4), Some(1), Some(1)));
+        assert_eq!((tally.count(6_003), tally.rest(u64::MAX)), (None, Some(1)));
     }
 
     #[test]

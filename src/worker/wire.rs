@@ -124,6 +124,14 @@ impl Wire {
         }
     }
 
+    /// Whether requests come from a front server that has read them before.
+    pub fn is_gateway(&self) -> bool {
+        match self {
+            Self::Http(_) => false,
+            Self::Pairs(_) | Self::Records(_) => true,
+        }
+    }
+
     /// Whether there is a request that an answer can be for.
     pub fn can_answer(&self) -> bool {
         match self {

@@ -239,10 +239,14 @@ fn what_is_no_fastcgi_is_closed_and_logged() {
         400
     );
     assert_eq!(refused([begin(1, 1, 1), record(PARAMS, 1, b"")].concat()), 400);
+    for value in ["a\r\nX-Evil: 1", "a\nb", "a\rb"] {
+        assert_eq!(refused(request(1, 0, &[("REQUEST_URI", "/"), ("HTTP_X", value)], b"")), 400, "{value:?}");
+    }
     let long = vec![b'x'; 60_000];
     assert_eq!(refused([begin(1, 1, 1), record(PARAMS, 1, &long), record(PARAMS, 1, &long)].concat()), 431);
     let alive: &Running = &server;
     assert_eq!(ask(alive.address(), &request(1, 0, &[("REQUEST_URI", "/")], b""), 1).text(), "hello\n");
     let log = server.stop();
-    assert!(log.text().contains("WARNING refused a request of 127.0.0.1: the request is malformed"), "{}", log.text());
+    let told = log.text().lines().filter(|line| line.contains("WARNING refused a request of 127.0.0.1: ")).count();
+    assert_eq!(told, 9, "one line for each connection: {}", log.text());
 }

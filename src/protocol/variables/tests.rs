@@ -191,3 +191,52 @@ fn what_is_no_request_is_refused() {
     let plain = [&[method, path][..], &[(&b"A"[..], &b""[..]); 100]].concat();
     assert!(read_of(&plain).is_ok(), "other variables are bounded by the head's bytes");
 }
+
+#[test]
+fn what_an_application_takes_for_one_line_has_no_line_end() {
+    let base: [(&[u8], &[u8]); 2] = [(b"REQUEST_METHOD", b"GET"), (b"PATH_INFO", b"/")];
+    let read = |name: &[u8], value: &[u8]| read_of(&[&base[..], &[(name, value)]].concat()).map(|_| ());
+    for byte in (0..0x20).chain([0x7F]).filter(|byte| *byte != b'\t') {
+        let value = [b"a", &[byte][..], b"b"].concat();
+        for name in [&b"HTTP_X"[..], b"HTTP_COOKIE", b"HTTP_X_REQUEST_ID", b"CONTENT_TYPE"] {
+            let expected =
+                if byte == 0 { Error::Malformed("the value of a variable has a NUL") } else { Error::FieldValue(byte) };
+            assert_eq!(read(name, &value), Err(expected), "{name:?} {byte}");
+        }
+    }
+    assert_eq!(read(b"HTTP_X", b"a\tb \xe4"), Ok(()), "as in HTTP");
+    for name in [
+        "QUERY_STRING",
+        "REQUEST_URI",
+        "REMOTE_ADDR",
+        "REMOTE_PORT",
+        "REMOTE_HOST",
+        "REMOTE_IDENT",
+        "REMOTE_USER",
+        "AUTH_TYPE",
+        "SERVER_PROTOCOL",
+        "SERVER_NAME",
+        "SERVER_PORT",
+        "HTTPS",
+        "REQUEST_SCHEME",
+        "HTTP_",
+        "HTTP_a-b",
+    ] {
+        for value in ["/a\nb", "/a\rb", "/a\r\nX: b"] {
+            let expected = Error::Malformed("the value of a variable that is one line has a line end");
+            assert_eq!(read(name.as_bytes(), value.as_bytes()), Err(expected), "{name}");
+        }
+    }
+    // A path is decoded, and a certificate has lines.
+    for (name, value) in [
+        ("SCRIPT_NAME", "/a\r\nb"),
+        ("DOCUMENT_URI", "/a\nb"),
+        ("PATH_TRANSLATED", "/srv/a\nb"),
+        ("SCRIPT_FILENAME", "/srv/a\nb"),
+        ("SSL_CLIENT_CERT", "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"),
+    ] {
+        assert_eq!(read(name.as_bytes(), value.as_bytes()), Ok(()), "{name}");
+    }
+    let (head, bytes, _) = get(&[("PATH_INFO", "/a\r\nb")]).expect("as /a%0D%0Ab in HTTP");
+    assert_eq!((text(head.gateway.path, &bytes), text(head.target, &bytes)), ("/a\r\nb".into(), "/a%0D%0Ab".into()));
+}

@@ -195,7 +195,7 @@ class Options(TypedDict, total=False):
     """Listen for the commands (tapster status, reload, ...) on this unix socket; none turns it off. auto is NAME.ctl in the first directory of these that is there and belongs to this user: $RUNTIME_DIRECTORY (systemd), $XDG_RUNTIME_DIR/tapster, /run/tapster. The default is auto."""
 
     control_socket_mode: int | str | None
-    """Mode of the control socket's file, in octal. Whoever may write to it may reload, stop and upgrade this server, and see queries and clients of requests. The default is 600."""
+    """Mode of the control socket's file, in octal, 600 at least. Whoever may write to it may reload, stop and upgrade this server, and see queries and clients of requests. The default is 600."""
 
     config: _Text | None
     """Read options from this TOML file: the same names, each with its value. A file in .py, file:PATH or python:MODULE is a configuration file of gunicorn, which a process of its own executes; without this option, ./gunicorn.conf.py is one."""

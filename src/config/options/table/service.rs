@@ -4,7 +4,7 @@ use super::row::{ROW, keep};
 use crate::config::bind::Endpoint;
 use crate::config::control::ControlSocket;
 use crate::config::logs::{Level, LogTarget};
-use crate::config::options::bounds::{READY_FD_MIN, UMASK_MAX};
+use crate::config::options::bounds::READY_FD_MIN;
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::value;
 
@@ -167,10 +167,10 @@ pub(super) const ROWS: &[Opt] = &[
         value: "MODE",
         kind: ValueKind::Octal,
         default: Some("600"),
-        help: "Mode of the control socket's file, in octal. Whoever may write to it may reload, stop and upgrade this server, and see \
+        help: "Mode of the control socket's file, in octal, 600 at least. Whoever may write to it may reload, stop and upgrade this server, and see \
                queries and clients of requests.",
         section: Section::Operations,
-        set: Some(|s, v| value::octal(v, UMASK_MAX).map(|mode| s.control_socket_mode = mode)),
+        set: Some(|s, v| value::socket_mode(v).map(|mode| s.control_socket_mode = mode)),
         fixed: Some(|new, old| keep(&mut new.control_socket_mode, &old.control_socket_mode)),
         ..ROW
     },
