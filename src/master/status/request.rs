@@ -214,7 +214,7 @@ impl RequestReader {
                 Ok(Ask::Reload { wait: wait.map(|seconds| Duration::from_secs(seconds as u64)) })
             }
             b"/upgrade" => Ok(Ask::Upgrade),
-            b"/stop" => Ok(Ask::Stop { quick: query.has("quick") }),
+            b"/stop" => Ok(Ask::Stop { quick: query.has("quick")? }),
             b"/workers" => {
                 let count = query.number("count", WORKERS_MAX)?.filter(|count| *count > 0);
                 count.map(Ask::Scale).ok_or_else(|| DoorRefusal::new(400, "say how many workers: /workers?count=4"))
@@ -243,26 +243,43 @@ fn no_such_path() -> DoorRefusal {
 
 /// The parameters of a command.
 #[derive(Debug)]
-struct Query<'a>(Vec<(&'a str, &'a str)>);
+struct Query<'a>(Vec<(&'a str, Option<&'a str>)>);
 
 impl<'a> Query<'a> {
-    /// Refuses what is not `wanted`: a misspelt parameter would be another command.
+    /// Refuses what is not `wanted`, and what comes twice: a misspelt parameter, or the other one of two, would be another command.
     fn parse(text: &'a [u8], wanted: &[&str]) -> Result<Self, DoorRefusal> {
+        let refused = |why: String| Err(DoorRefusal::new(400, why));
         let text = std::str::from_utf8(text).map_err(|_| DoorRefusal::new(400, "the query is not UTF-8"))?;
-        let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| pair.split_once('=').unwrap_or((pair, "")));
-        let pairs: Vec<_> = pairs.collect();
-        match pairs.iter().find(|(name, _)| !wanted.contains(name)) {
-            Some((name, _)) => Err(DoorRefusal::new(400, format!("no such parameter here: {}", name.escape_debug()))),
-            None => Ok(Self(pairs)),
+        let mut found: Vec<(&str, Option<&str>)> = Vec::new();
+        for pair in text.split('&').filter(|_| !text.is_empty()) {
+            let (name, value) = pair.split_once('=').map_or((pair, None), |(name, value)| (name, Some(value)));
+            let shown = name.escape_debug();
+            match () {
+                () if name.is_empty() => return refused("a parameter of the query has no name".into()),
+                () if !wanted.contains(&name) => return refused(format!("no such parameter here: {shown}")),
+                () if found.iter().any(|(other, _)| *other == name) => {
+                    return refused(format!("{shown} is there twice: say it once"));
+                }
+                () => found.push((name, value)),
+            }
         }
+        Ok(Self(found))
     }
 
     fn value(&self, name: &str) -> Option<&'a str> {
+        self.get(name).map(Option::unwrap_or_default)
+    }
+
+    fn get(&self, name: &str) -> Option<Option<&'a str>> {
         self.0.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.value(name).is_some()
+    /// Whether a parameter is there, which is all that it says.
+    fn has(&self, name: &str) -> Result<bool, DoorRefusal> {
+        match self.get(name) {
+            Some(Some(_)) => Err(DoorRefusal::new(400, format!("{name} has no value: leave it out, or the whole parameter"))),
+            found => Ok(found.is_some()),
+        }
     }
 
     fn number(&self, name: &str, max: usize) -> Result<Option<usize>, DoorRefusal> {
@@ -356,6 +373,32 @@ mod tests {
         {
             assert_eq!(post(path), Err(400), "{path}");
         }
+        for path in [
+            "/reload?wait=5&wait=3",
+            "/reload?wait=5&wait=5",
+            "/reload?wait",
+            "/reload?wait=",
+            "/reload?wait=5&",
+            "/reload?&wait=5",
+            "/reload?=5",
+            "/reload?wait=5&worker=1",
+            "/reload?wait=3601",
+            "/reload?Wait=5",
+            "/stop?quick&quick",
+            "/stop?quick=",
+            "/stop?quick=no",
+            "/stop?quick=0",
+            "/workers?count",
+            "/workers?count=3&count=4",
+            "/log-level?level=",
+            "/log-level?level=info&level=debug",
+        ] {
+            assert_eq!(post(path), Err(400), "{path}");
+        }
+        assert_eq!(get("/stacks?worker=1&worker=2", DoorKind::Control), Err(400));
+        assert_eq!(get("/stacks?worker", DoorKind::Control), Err(400));
+        let twice = Query::parse(b"wait=5&wait=3", &["wait"]).unwrap_err();
+        assert_eq!((twice.status, twice.why.as_str()), (400, "wait is there twice: say it once"));
         for path in ["/stop?quik", "/reload?wait=-1", "/log-level?level=loud", "/log-level", "/reopen?x=1"] {
             assert_eq!(post(path), Err(400), "{path}");
         }
