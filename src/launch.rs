@@ -16,7 +16,7 @@ use crate::log::error::Log;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, Program, Reread, code};
 use crate::operator::{self, Operation};
-use crate::sys::process;
+use crate::sys::{fd, process};
 use crate::worker::{self, LoadContext, Loaded};
 
 mod call;
@@ -49,6 +49,8 @@ pub enum GuestTask {
 /// user may be loaded into this interpreter. `words` are what has started it: an absolute path of the interpreter and the words
 /// that make it this program; `own` are the server's arguments.
 pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
+    // A web server may have started it without. If it fails, the next file fails too.
+    let _ = fd::open_streams();
     let args = named(&words, own.clone());
     if hooks::is_ordered(&args) {
         return GuestTask::Done(run_hooks());

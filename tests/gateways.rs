@@ -5,6 +5,8 @@ mod common;
 mod fastcgi;
 #[path = "gateways/front.rs"]
 mod front;
+#[path = "gateways/spawned.rs"]
+mod spawned;
 #[path = "gateways/wire.rs"]
 mod wire;
 

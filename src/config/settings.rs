@@ -80,7 +80,7 @@ settings! {
         pub backlog: u32,
         /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.
         pub defer_accept: Duration,
-        /// `-w/--workers`; `None` = auto: the usable cores.
+        /// `-w/--workers`; `None` = auto: the usable cores, one for a server that a web server has started.
         pub workers: Option<usize>,
         /// `--threads`: requests that one worker has in the application at once; default 1.
         pub threads: usize,
@@ -202,6 +202,12 @@ settings! {
 }
 
 impl Settings {
+    /// Whether a web server has started this one, with a listening socket as standard input, and nothing says where else to listen. It
+    /// is seen by the addresses, which outlive reloads and upgrades.
+    pub fn is_spawned(&self) -> bool {
+        !self.binds_given && self.binds.iter().any(|bind| bind.endpoint == Endpoint::Fd(0))
+    }
+
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
     pub fn all_threads(&self) -> usize {
         self.threads + 1

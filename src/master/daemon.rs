@@ -15,6 +15,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::unistd::{dup2_stderr, dup2_stdin, dup2_stdout, setsid};
 
+use crate::net::activation;
 use crate::sys::{host, process};
 
 use super::event::code;
@@ -48,7 +49,9 @@ pub fn detach() -> io::Result<Side> {
     if process::split()?.is_some() {
         process::exit_now(code::OK);
     }
-    dup2_stdin(null()?)?;
+    if !activation::is_input_listening() {
+        dup2_stdin(null()?)?;
+    }
     server.set_nonblocking(true)?;
     Ok(Side::Daemon(Caller(server)))
 }

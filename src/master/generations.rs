@@ -59,7 +59,12 @@ impl Kit {
 
     /// Workers wanted.
     pub fn workers(&self) -> usize {
-        self.settings.workers.unwrap_or_else(process::usable_cores)
+        match self.settings.workers {
+            Some(workers) => workers,
+            // The web server starts as many servers as it wants.
+            None if self.settings.is_spawned() => 1,
+            None => process::usable_cores(),
+        }
     }
 
     /// What the supervisor works by.

@@ -267,6 +267,10 @@ impl Server {
         for meaning in self.signals.arrived() {
             match meaning {
                 SignalMeaning::Reap => self.bury()?,
+                // To a process that Apache has started, it is the signal of a graceful end, as in FastCGI's own library.
+                SignalMeaning::Ask(OperatorRequest::ReopenLogs) if self.generations.current().settings.is_spawned() => {
+                    self.feed(Event::Asked(OperatorRequest::Stop))?;
+                }
                 SignalMeaning::Ask(request) => self.feed(Event::Asked(request))?,
             }
         }

@@ -5,7 +5,7 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::config::{Bind, Notice, Settings};
+use crate::config::{Bind, Endpoint, Notice, Protocol, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
@@ -139,11 +139,14 @@ pub(super) fn capacity(policy: &Policy) -> usize {
     2 * (policy.workers + policy.surge) + SPARE_PLACES
 }
 
-/// Listens on the sockets that a service manager has passed, unless the settings say where to listen.
+/// Listens on the sockets that a service manager has passed, or else a web server, unless the settings say where to listen.
 pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) -> Result<(), StartError> {
     let passed = activation::take();
     let passed = passed.or_else(|error| refuse(code::FAILED, format!("cannot clean the environment of LISTEN_FDS: {error}")))?;
-    let Some(passed) = passed else { return Ok(()) };
+    let Some(passed) = passed else {
+        use_input(settings, notices);
+        return Ok(());
+    };
     if !settings.binds_given {
         settings.binds = passed.endpoints().map(Bind::plain).collect();
         return Ok(());
@@ -154,6 +157,26 @@ pub fn use_passed_sockets(settings: &mut Settings, notices: &mut Vec<Notice>) ->
         notices.push(Notice::warning(text));
     }
     Ok(())
+}
+
+/// Listens on standard input, if that is a listening socket, as web servers start a gateway, unless the settings say where to listen.
+fn use_input(settings: &mut Settings, notices: &mut Vec<Notice>) {
+    if !activation::is_input_listening() {
+        return;
+    }
+    let input = Endpoint::Fd(0);
+    if !settings.binds_given {
+        let protocol = if settings.protocol == Protocol::Http { Protocol::FastCgi } else { settings.protocol };
+        let text = format!(
+            "standard input is a listening socket, as of a web server that starts gateways: it speaks {}",
+            protocol.name()
+        );
+        notices.push(Notice::info(text));
+        settings.binds = vec![Bind { endpoint: input, protocol: Some(protocol) }];
+    } else if settings.binds.iter().all(|bind| bind.endpoint != input) {
+        let text = "standard input is a listening socket, and is not used, because --bind is given (fastcgi:fd://0)";
+        notices.push(Notice::warning(text.to_owned()));
+    }
 }
 
 /// Refuses what is for development under a service manager: tracebacks are for those who write the application.

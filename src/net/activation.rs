@@ -1,9 +1,12 @@
-//! Sockets that a service manager has opened and passes on: LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)).
+//! Sockets that others have opened and pass on: service managers by LISTEN_FDS, LISTEN_PID and LISTEN_FDNAMES (sd_listen_fds(3)), web
+//! servers that start gateways as standard input (FastCGI specification, section 2.2).
 
 use std::io;
 
 use crate::config::{Bind, Endpoint};
 use crate::sys::{fd, process};
+
+use super::bind;
 
 /// The first descriptor passed (SD_LISTEN_FDS_START).
 const FIRST: i32 = 3;
@@ -57,6 +60,11 @@ impl Passed {
             let _ = fd::keep_from_programs(number);
         }
     }
+}
+
+/// Whether standard input is a listening socket.
+pub fn is_input_listening() -> bool {
+    bind::check(&io::stdin()).is_ok()
 }
 
 #[cfg(test)]

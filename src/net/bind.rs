@@ -20,7 +20,7 @@ use nix::sys::socket::{
 };
 
 use crate::config::{Bind, Endpoint, Settings};
-use crate::sys::fd::{add_flags, inherited};
+use crate::sys::fd::{add_flags, inherited, take_input};
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::{disconnect, listen, set_defer_accept};
 
@@ -63,7 +63,7 @@ fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Re
     let bound = match &wanted.endpoint {
         Endpoint::Tcp { host, port } => bind_tcp(host, *port, settings),
         Endpoint::Unix(path) => unix::bind(path, settings, owner),
-        Endpoint::Fd(number) => inherited(*number)
+        Endpoint::Fd(number) => (if *number == 0 { take_input() } else { inherited(*number) })
             .map_err(|error| lower(&error))
             .and_then(|socket| take_over(socket, settings))
             .map(|listener| listener.owned(false)),

@@ -26,6 +26,28 @@ pub fn inherited(number: i32) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Takes over what this process has as standard input, under a number of its own: /dev/null takes its place.
+pub fn take_input() -> io::Result<OwnedFd> {
+    let taken = nix::fcntl::fcntl(io::stdin(), FcntlArg::F_DUPFD_CLOEXEC(libc::STDERR_FILENO + 1))?;
+    // SAFETY: the number is new.
+    let taken = unsafe { OwnedFd::from_raw_fd(taken) };
+    nix::unistd::dup2_stdin(std::fs::File::open("/dev/null")?)?;
+    Ok(taken)
+}
+
+/// Opens /dev/null under the numbers of standard streams that are closed: otherwise the next files get them, and what is printed goes
+/// there. It stays across exec.
+pub fn open_streams() -> io::Result<()> {
+    for number in libc::STDIN_FILENO..=libc::STDERR_FILENO {
+        // SAFETY: F_GETFD touches nothing but the flags of whatever the number names, and fails if it names nothing.
+        if Errno::result(unsafe { libc::fcntl(number, libc::F_GETFD) }).is_err() {
+            // The lowest number that is free is this one.
+            forget(nix::fcntl::open("/dev/null", OFlag::O_RDWR, nix::sys::stat::Mode::empty())?);
+        }
+    }
+    Ok(())
+}
+
 /// Puts the file of `with` under the number of `target`, in one step (dup3(2)): what another thread writes to the number at the
 /// same time goes to the old file or to the new one, whole. The number stays close-on-exec.
 pub fn replace(target: &impl AsFd, with: &impl AsFd) -> io::Result<()> {

@@ -39,7 +39,7 @@ fn params(id: u16, variables: &[(&str, &str)], piece: usize) -> Vec<u8> {
 }
 
 /// A whole request.
-fn request(id: u16, flags: u8, variables: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+pub fn request(id: u16, flags: u8, variables: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let stdin: Vec<u8> = body.chunks(0xFFF8).flat_map(|part| record(STDIN, id, part)).collect();
     [begin(id, 1, flags), params(id, &with(variables), 0xFFF8), stdin, record(STDIN, id, b"")].concat()
 }
@@ -55,7 +55,7 @@ fn next(client: &mut Client) -> (u8, u16, Vec<u8>) {
 
 /// The answer to this request, up to its end.
 #[track_caller]
-fn answer(client: &mut Client, id: u16) -> Response {
+pub fn answer(client: &mut Client, id: u16) -> Response {
     let mut bytes = Vec::new();
     loop {
         match next(client) {

@@ -1,10 +1,16 @@
 //! Web servers in front of the server under test, each with the configuration that the manual page prints.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+
 use crate::common::client::{Address, Client};
-use crate::common::{SOON, tools, wait_for};
+use crate::common::server::{STOP_LIMIT, binary};
+use crate::common::{SOON, apps, procfs, tools, wait_for};
 
 /// The manual page whose blocks are run.
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7");
@@ -12,14 +18,27 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7"
 /// Addresses in the page, each to be replaced by that of the server under test.
 const PRINTED: [&str; 3] = ["127.0.0.1:4000", "127.0.0.1:3031", "127.0.0.1:9000"];
 
-/// The block of the page behind `run: NAME`, as it is shown, for a server at this address.
-pub fn printed(name: &str, server: &Address) -> Option<String> {
+/// What the page calls the program, and the application that it serves.
+const PROGRAM: &str = "/usr/local/bin/tapster";
+const APPLICATION: &str = "--chdir /srv/app app:app";
+
+/// The directory of the page's scripts.
+const SCRIPTS: &str = "/srv/app";
+
+/// The block of the page behind `run: NAME`, as it is shown, with the program under test.
+pub fn block_of(name: &str) -> Option<String> {
     let page = fs::read_to_string(PAGE).expect("the page is there");
     let (_, rest) = page.split_once(&format!("run: {name}\n"))?;
     let (_, rest) = rest.split_once(".EX\n").expect("a block begins");
     let (block, _) = rest.split_once(".EE\n").expect("a block ends");
+    let block = block.replace("\\-", "-").replace("\\e", "\\").replace(PROGRAM, &binary().display().to_string());
+    Some(block.replace(APPLICATION, &format!("--chdir {} probe", apps().display())))
+}
+
+/// The same for a server at this address.
+fn printed(name: &str, server: &Address) -> Option<String> {
     let address = server.tcp();
-    let mut block = block.replace("\\-", "-").replace("\\e", "\\");
+    let mut block = block_of(name)?;
     for printed in PRINTED {
         let port = printed.rsplit(':').next().expect("it has a port");
         block = block
@@ -40,13 +59,32 @@ impl Front {
     /// The web server that `block` names first (`nginx scgi`) with that block of the page, in front of a server at this address;
     /// `None`: it is not installed. `more`: what stands in the place of some lines, or of nothing at the end.
     pub fn start(block: &str, server: &Address, more: &[(&str, &str)]) -> Option<Self> {
-        let dir = tempfile::tempdir().expect("the temp directory is writable");
         let config = printed(block, server).unwrap_or_else(|| panic!("the page has no block for {block}"));
+        let http = printed(&format!("{block} http"), server).unwrap_or_default();
+        Self::launch(block, (config, &http), more)
+    }
+
+    /// The same for a web server that starts the server under test itself, by the script that the page has for it if there is one.
+    pub fn spawning(block: &str, more: &[(&str, &str)]) -> Option<Self> {
+        let config = block_of(block).unwrap_or_else(|| panic!("the page has no block for {block}"));
+        Self::launch(block, (config, ""), more)
+    }
+
+    fn launch(block: &str, (config, http): (String, &str), more: &[(&str, &str)]) -> Option<Self> {
+        let dir = tempfile::tempdir().expect("the temp directory is writable");
+        // Apache's processes are another user's.
+        fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).expect("the directory is ours");
+        if let Some(script) = block_of(&format!("{block} script")) {
+            let file = dir.path().join(if block.ends_with("fcgid") { "app.fcgi" } else { "app.cgi" });
+            fs::write(&file, script).expect("the temp directory is writable");
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).expect("the file is ours");
+        }
         let config = more.iter().fold(config, |config, (printed, instead)| match *printed {
             "" => config + instead,
             printed => config.replace(printed, instead),
         });
         let path = dir.path().display().to_string();
+        let config = config.replace(SCRIPTS, &path).replace("/run/", &format!("{path}/")).replace("{temp}", &path);
         let write = |text: String| {
             let file = dir.path().join("conf");
             fs::write(&file, text).expect("the temp directory is writable");
@@ -64,7 +102,6 @@ impl Front {
                         .expect("a fresh directory");
                 }
                 address = Address::Unix(dir.path().join("front.sock"));
-                let http = printed(&format!("{block} http"), server).unwrap_or_default();
                 let file = write(format!(
                     "daemon off; master_process off; pid {path}/pid; error_log {path}/error.log;\nevents {{}}\nhttp {{\n\
                      access_log off; client_max_body_size 0; client_body_temp_path {path}/body; proxy_temp_path {path}/proxy;\n\
@@ -107,7 +144,13 @@ impl Front {
             }
             other => panic!("no front is named {other:?}"),
         };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
+            command.env_remove(name);
+        }
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
         let log = fs::File::create(dir.path().join("output")).expect("the temp directory is writable");
+        // With all that it starts.
+        command.process_group(0);
         let child = command.stdin(Stdio::null()).stdout(log.try_clone().expect("a descriptor is free")).stderr(log).spawn();
         let mut front = Self { child: child.expect("the front can be started"), address, dir };
         wait_for("the front to listen", SOON, || {
@@ -125,6 +168,17 @@ impl Front {
         Client::connect(&self.address)
     }
 
+    /// Ends it in order, with all that it has started.
+    #[track_caller]
+    pub fn stop(mut self) {
+        let id = self.child.id() as i32;
+        kill(Pid::from_raw(id), Signal::SIGTERM).expect("it lives");
+        wait_for("the end of the front", STOP_LIMIT, || self.child.try_wait().expect("it is ours"));
+        wait_for("the end of what the front has started", STOP_LIMIT, || {
+            procfs::group(id).iter().all(|process| process.is_gone()).then_some(())
+        });
+    }
+
     /// All that it has logged and printed.
     pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
@@ -134,7 +188,7 @@ impl Front {
 
 impl Drop for Front {
     fn drop(&mut self) {
-        let _ = self.child.kill();
+        let _ = killpg(Pid::from_raw(self.child.id() as i32), Signal::SIGKILL);
         let _ = self.child.wait();
         if std::thread::panicking() {
             eprintln!("--- log of the front\n{}\n---", self.log());

@@ -60,7 +60,7 @@ class Options(TypedDict, total=False):
     """Proxies that may connect while --proxy-protocol is on: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
 
     workers: _Number | None
-    """Number of worker processes; auto is one for each usable core. The default is auto."""
+    """Number of worker processes; auto is one for each usable core, and one where a web server starts Tapster. The default is auto."""
 
     threads: _Number | None
     """Requests that one worker has in the application at once. With 1 the application runs in the main thread of its process; with more it must be thread-safe, and a WebSocket takes one of them as long as it stands. The default is 1."""

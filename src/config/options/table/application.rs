@@ -96,6 +96,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Front servers that may connect where another protocol than HTTP is spoken, and are believed all that they say of the \
                client: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may.",
         section: Section::Sockets,
+        foreign: Some("FCGI_WEB_SERVER_ADDRS"),
         set: Some(|s, v| Trusted::parse(v).map(|trusted| s.gateway_allow_from = trusted)),
         ..ROW
     },

@@ -13,7 +13,7 @@ pub(super) const ROWS: &[Opt] = &[
         value: "N",
         kind: ValueKind::Number,
         default: Some("auto"),
-        help: "Number of worker processes; auto is one for each usable core.",
+        help: "Number of worker processes; auto is one for each usable core, and one where a web server starts Tapster.",
         section: Section::Workers,
         foreign: Some("WEB_CONCURRENCY"),
         set: Some(|s, v| {
