@@ -238,6 +238,34 @@ fn nobody_and_wrong_usage_have_their_codes() {
 }
 
 #[test]
+fn commands_that_change_a_server_name_it() {
+    let server = Server::source(APP).options(["--name", "shop"]).start();
+    let place = tempfile::tempdir().expect("the temp directory is writable");
+    std::os::unix::fs::symlink(server.temp(), place.path().join("tapster")).expect("writable");
+    let run = |words: &[&str], service: Option<&std::path::Path>| {
+        let mut command = Command::new(binary());
+        command.args(words).env_remove("TAPSTER_CONTROL_SOCKET").env_remove("RUNTIME_DIRECTORY");
+        command.env("XDG_RUNTIME_DIR", place.path()).envs(service.map(|path| ("RUNTIME_DIRECTORY", path)));
+        let finished = tools::run(&mut command, Duration::from_secs(90));
+        (finished.status.code().expect("it exits"), finished.stdout, finished.stderr)
+    };
+    let socket = place.path().join("tapster/shop.ctl");
+    for words in [&["stop"][..], &["reload", "--wait"], &["upgrade"], &["scale", "2"], &["log-level", "debug"], &["reopen"]] {
+        let (code, text, error) = run(words, None);
+        assert_eq!((code, text.as_str()), (2, ""), "{words:?}: {error}");
+        assert!(error.contains(&format!("--control-socket {}", socket.display())) && error.contains("--name"), "{error}");
+    }
+    // Others may run a server that is found in the place of the system.
+    let (code, _, error) = run(&["status"], None);
+    assert!(code == 0 || code == 2 && error.contains("there are several servers"), "it changes nothing: {error}");
+    assert_eq!(run(&["reopen", "--name", "shop"], None).0, 0);
+    assert_eq!(run(&["reopen", "--name", "other"], None).0, 3);
+    assert_eq!(run(&["reopen"], Some(server.temp())).0, 0, "a unit's own directory has its own server");
+    assert_eq!(run(&["stop", "--wait=30", "-n", "shop"], None).0, 0);
+    server.finish();
+}
+
+#[test]
 fn an_application_of_such_a_name_is_served_by_its_full_name() {
     let server = Server::source(APP);
     fs::copy(server.temp().join("app.py"), server.temp().join("status.py")).expect("writable");

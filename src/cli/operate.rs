@@ -103,17 +103,22 @@ pub fn command() -> clap::Command {
 }
 
 fn subcommand(verb: &'static str, about: &'static str) -> clap::Command {
+    let shows = matches!(verb, "status" | "top" | "requests" | "stacks");
     let command = clap::Command::new(verb)
         .about(format!("{about}."))
         .after_help(EXIT_CODES)
-        .arg(
-            Arg::new("control-socket")
-                .long("control-socket")
-                .value_name("PATH")
-                .value_parser(OsStringValueParser::new())
-                .help("Control socket of the server [default: the only one that there is; also from TAPSTER_CONTROL_SOCKET]"),
-        )
-        .arg(Arg::new("name").long("name").short('n').value_name("NAME").help("Name of the server, where there are several"));
+        .arg(Arg::new("control-socket").long("control-socket").value_name("PATH").value_parser(OsStringValueParser::new()).help(
+            if shows {
+                "Control socket of the server [default: the only one that there is; also from TAPSTER_CONTROL_SOCKET]"
+            } else {
+                "Control socket of the server, if not --name [also from TAPSTER_CONTROL_SOCKET]"
+            },
+        ))
+        .arg(Arg::new("name").long("name").short('n').value_name("NAME").help(if shows {
+            "Name of the server, where there are several"
+        } else {
+            "Name of the server"
+        }));
     let json = Arg::new("json").long("json").action(ArgAction::SetTrue).help("Print JSON");
     let wait = |what: &str| {
         Arg::new("wait")

@@ -43,10 +43,16 @@ impl ControlSocket {
 /// The directories for control sockets, the best first: what a service manager has made for this service (systemd.exec(5),
 /// RuntimeDirectory=), what a login has, what the system has. `variable` reads the environment.
 pub fn places(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
-    let of_service = variable("RUNTIME_DIRECTORY").and_then(|paths| std::env::split_paths(&paths).next());
+    let of_service = place_of_service(&variable);
     let of_login = variable("XDG_RUNTIME_DIR").map(|path| Path::new(&path).join("tapster"));
     let of_system = Some(PathBuf::from("/run/tapster"));
     [of_service, of_login, of_system].into_iter().flatten().filter(|path| path.is_absolute()).collect()
+}
+
+/// The first directory that a service manager has made for this service, and for no other one.
+pub fn place_of_service(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let paths = variable("RUNTIME_DIRECTORY")?;
+    std::env::split_paths(&paths).next().filter(|path| path.is_absolute())
 }
 
 /// The name of the server in the file's name: `--name`, else the application.

@@ -1,11 +1,12 @@
-//! Which server is meant: the one whose control socket is named, or the only one that there is.
+//! Which server is meant: the one whose control socket is named, or the only one that there is. What changes a server has to name
+//! it: the only one that is found may be somebody else's.
 
 use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use crate::config::ControlSocket;
-use crate::config::control::{SUFFIX, file_name, places, plain};
+use crate::config::control::{SUFFIX, file_name, place_of_service, places, plain};
 
 use super::{Operation, OperatorFailure, code};
 
@@ -20,13 +21,45 @@ pub fn socket(operation: &Operation) -> Result<PathBuf, OperatorFailure> {
     let variable = std::env::var(VARIABLE).ok().and_then(|text| ControlSocket::parse(&text).ok());
     match (&operation.name, variable) {
         (None, Some(ControlSocket::At(path))) => Ok(path),
-        (name, _) => choose(&places(|name| std::env::var_os(name)), name.as_deref()),
+        (name, _) => {
+            let variable = |name: &str| std::env::var_os(name);
+            let places = places(variable);
+            if operation.verb.only_shows() {
+                choose(&places, name.as_deref())
+            } else {
+                named(&places, place_of_service(variable).as_deref(), name.as_deref())
+            }
+        }
     }
+}
+
+/// The socket of the server of this name; without one that of the only server of the service in whose unit this runs.
+fn named(places: &[PathBuf], of_service: Option<&Path>, name: Option<&str>) -> Result<PathBuf, OperatorFailure> {
+    if name.is_some() {
+        return choose(places, name);
+    }
+    if let [path] = of_service.map(living).unwrap_or_default().as_slice() {
+        return Ok(path.clone());
+    }
+    match choose(places, None) {
+        Ok(path) => Err(ambiguous("this changes a server; say which by --name or", &[path])),
+        Err(failure) => Err(failure),
+    }
+}
+
+/// The sockets in a directory at which somebody listens.
+fn living(place: &Path) -> Vec<PathBuf> {
+    sockets(place).into_iter().filter(|path| listens(path)).collect()
+}
+
+fn ambiguous(what: &str, found: &[PathBuf]) -> OperatorFailure {
+    let paths: Vec<_> = found.iter().map(|path| format!("\n  --control-socket {}", path.display())).collect();
+    OperatorFailure { code: code::USAGE, why: format!("{what}:{}", paths.concat()) }
 }
 
 /// The socket of the server of this name, or of the only server, in these places.
 fn choose(places: &[PathBuf], name: Option<&str>) -> Result<PathBuf, OperatorFailure> {
-    let mut found: Vec<PathBuf> = places.iter().flat_map(|place| sockets(place)).filter(|path| listens(path)).collect();
+    let mut found: Vec<PathBuf> = places.iter().flat_map(|place| living(place)).collect();
     found.dedup();
     if let Some(name) = name {
         // With a number behind its name there are several.
@@ -47,10 +80,7 @@ fn choose(places: &[PathBuf], name: Option<&str>) -> Result<PathBuf, OperatorFai
                 why: format!("no server{named} is found in {}; --control-socket names the socket of one", places.join(", ")),
             })
         }
-        several => {
-            let paths: Vec<_> = several.iter().map(|path| format!("\n  --control-socket {}", path.display())).collect();
-            Err(OperatorFailure { code: code::USAGE, why: format!("there are several servers; say which:{}", paths.concat()) })
-        }
+        several => Err(ambiguous("there are several servers; say which by --name or", several)),
     }
 }
 
@@ -91,5 +121,27 @@ mod tests {
         assert_eq!(choose(&places, Some("shop")), Ok(dir.path().join("shop.ctl")));
         assert_eq!(choose(&places, Some("app:app")), Ok(dir.path().join("app-app-2.ctl")));
         assert_eq!(choose(&places, Some("app")).unwrap_err().code, code::NOBODY);
+    }
+
+    #[test]
+    fn what_changes_a_server_names_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (service, system) = (dir.path().join("service"), dir.path().join("system"));
+        fs::create_dir(&service).and_then(|()| fs::create_dir(&system)).unwrap();
+        let places = [service.clone(), system.clone()];
+        let change = |name: Option<&str>, of_service: Option<&Path>| named(&places, of_service, name);
+        assert_eq!(change(None, None).unwrap_err().code, code::NOBODY);
+        let _shop = UnixListener::bind(system.join("shop.ctl")).unwrap();
+        let refused = change(None, None).unwrap_err();
+        assert_eq!(refused.code, code::USAGE);
+        assert!(refused.why.contains(&format!("--control-socket {}", system.join("shop.ctl").display())), "{}", refused.why);
+        assert_eq!(change(Some("shop"), None), Ok(system.join("shop.ctl")));
+        assert_eq!(change(Some("other"), None).unwrap_err().code, code::NOBODY);
+        assert_eq!(change(None, Some(&service)).unwrap_err().code, code::USAGE, "it is not in this service's directory");
+        let _own = UnixListener::bind(service.join("own.ctl")).unwrap();
+        assert_eq!(change(None, Some(&service)), Ok(service.join("own.ctl")), "that directory names its service");
+        assert_eq!(change(None, None).unwrap_err().code, code::USAGE);
+        let _second = UnixListener::bind(service.join("second.ctl")).unwrap();
+        assert_eq!(change(None, Some(&service)).unwrap_err().code, code::USAGE);
     }
 }

@@ -92,6 +92,17 @@ pub enum Verb {
     Reopen,
 }
 
+impl Verb {
+    /// Whether the server is only looked at.
+    fn only_shows(&self) -> bool {
+        match self {
+            Self::Status { .. } | Self::Top { .. } | Self::Requests { .. } | Self::Stacks { .. } => true,
+            Self::Reload { .. } | Self::Upgrade { .. } | Self::Stop { .. } => false,
+            Self::Scale(_) | Self::LogLevel(_) | Self::Reopen => false,
+        }
+    }
+}
+
 /// What a command could not do.
 #[derive(Debug, PartialEq, Eq)]
 pub struct OperatorFailure {
