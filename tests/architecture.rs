@@ -498,6 +498,18 @@ fn unsafe_code_is_found_outside_its_folders_only() {
     allowed("worker", "// unsafe\n#[deny(unsafe_code)] const A: &str = \"unsafe\";");
 }
 
+/// The master waits in its poll and nowhere else. The exceptions have bounds and reasons of their own.
+#[test]
+fn the_master_does_not_sleep() {
+    // At the start for `on_starting`, and at the end for `on_exit`.
+    const WAITS: [&str; 1] = ["master::hooks"];
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let files = sources::below(&src.join("master"));
+    let asleep = files.iter().filter(|file| fs::read_to_string(file).expect("sources are UTF-8").contains("thread::sleep("));
+    let asleep: Vec<String> = asleep.map(|file| module_of(file.strip_prefix(&src).expect("it was found there"))).collect();
+    assert_eq!(asleep, WAITS);
+}
+
 #[test]
 fn long_files_are_found() {
     refused("http", &"\n".repeat(LINES_MAX + 1), "601 lines, more than 600");

@@ -50,7 +50,7 @@ use super::table::{Child, Table};
 use super::trial::Trial;
 use super::watch::WatchKeeper;
 use birth::Birth;
-use doors::Petition;
+use doors::Petitions;
 use stacks::Inquiry;
 use wait::Woken;
 
@@ -102,7 +102,7 @@ pub struct Server {
     /// Where operators come in.
     pub(super) doors: Doors,
     /// Those of them that wait for the end of a reload.
-    pub(super) petitions: Vec<Petition>,
+    pub(super) petitions: Petitions,
     /// Those of them that wait for the stacks of workers.
     pub(super) inquiries: Vec<Inquiry>,
     /// Reloads and upgrades so far.
@@ -425,6 +425,8 @@ impl Server {
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));
                 self.log().finish();
+                // A program that has called the server goes on.
+                self.bury_orphans();
                 return Break(Ending::Exit(code));
             }
         }

@@ -127,7 +127,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         ledger: Ledger::default(),
         mended: None,
         doors,
-        petitions: Vec::new(),
+        petitions: Default::default(),
         inquiries: Vec::new(),
         changes: Changes::default(),
         started: time::wall(),

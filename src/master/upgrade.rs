@@ -216,7 +216,7 @@ pub fn adopt(
         ledger: state.ledger,
         mended: None,
         doors: Doors::new(doors),
-        petitions: Vec::new(),
+        petitions: Default::default(),
         inquiries: Vec::new(),
         changes: Changes::after_upgrade(state.changes),
         started: Wall { seconds: state.started, nanos: 0 },

@@ -12,7 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use crate::channel::Breakage;
 use crate::config::{AppSpec, Code, Settings, WatchEngine};
 use crate::log::error::Log;
-use crate::sys::process::{self, Pid};
+use crate::sys::process::Pid;
 use crate::sys::time::wall;
 use crate::watch::{self, WatchOrder, WatchReport};
 
@@ -35,10 +35,6 @@ const STREAK_MAX: u32 = 8;
 /// How long such a change waits for the end of the boots, at most; and in any case.
 const HELD_MAX: Duration = Duration::from_secs(10);
 const HELD_MIN: Duration = Duration::from_secs(2);
-
-/// How often, and with which pauses, it is looked whether a process that was killed has ended, which it does at once as a rule.
-const ENDING_TRIES: usize = 20;
-const ENDING_PAUSE: Duration = Duration::from_millis(1);
 
 /// Keeps the watcher.
 pub struct WatchKeeper {
@@ -191,16 +187,10 @@ impl WatchKeeper {
     }
 }
 
-/// Kills the process and waits for its end for a moment. One that waits in the kernel is an orphan from then on.
+/// Kills the process, which nobody owns from then on: it is collected as any orphan, when it has ended.
 fn put_down(pid: Pid) {
     // It was not waited for, so that the number is still its own.
     let _ = kill(pid, Signal::SIGKILL);
-    for _ in 0..ENDING_TRIES {
-        if !matches!(process::reap(pid), Ok(None)) {
-            return;
-        }
-        std::thread::sleep(ENDING_PAUSE);
-    }
 }
 
 fn named(settings: &Settings) -> WatchOrder {

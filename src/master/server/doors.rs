@@ -8,7 +8,7 @@ use crate::config::Level;
 use crate::master::event::{Event, Generation, Note, OperatorRequest};
 use crate::master::status::reply::DoorReply;
 use crate::master::status::request::{Ask, DoorKind};
-use crate::master::status::{Knock, VisitorId};
+use crate::master::status::{Doors, Knock, VisitorId};
 use crate::status::{Detail, ServerState};
 use crate::sys::time;
 
@@ -16,13 +16,38 @@ use super::{Ending, Server};
 
 /// Somebody waits for the end of a reload.
 #[derive(Debug)]
-pub(in crate::master) struct Petition {
+struct Petition {
     visitor: VisitorId,
     /// The generation that it asked for.
     generation: Generation,
     /// How long it waits.
-    pub(super) until: Instant,
+    until: Instant,
     time: Duration,
+}
+
+/// Those who wait for the end of a reload: as many as there are connections of the control socket, at most.
+#[derive(Debug, Default)]
+pub(in crate::master) struct Petitions(Vec<Petition>);
+
+impl Petitions {
+    fn put(&mut self, petition: Petition) {
+        self.0.push(petition);
+    }
+
+    /// Takes those out of which this holds.
+    fn take(&mut self, wanted: impl Fn(&Petition) -> bool) -> Vec<Petition> {
+        self.0.extract_if(.., |petition| wanted(petition)).collect()
+    }
+
+    /// Drops those whose client has left, or had to make way.
+    fn forget_gone(&mut self, doors: &Doors) {
+        self.0.retain(|petition| doors.has(petition.visitor));
+    }
+
+    /// When the first one has waited long enough.
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.0.iter().map(|petition| petition.until).min()
+    }
 }
 
 impl Server {
@@ -32,7 +57,8 @@ impl Server {
         for (visitor, door, ask) in self.doors.attend(knocks, now) {
             self.serve_operator(visitor, door, ask)?;
         }
-        for petition in self.petitions.extract_if(.., |petition| petition.until <= now).collect::<Vec<_>>() {
+        self.petitions.forget_gone(&self.doors);
+        for petition in self.petitions.take(|petition| petition.until <= now) {
             let why = format!("{} does not serve after {} s; the reload goes on", petition.generation, petition.time.as_secs());
             self.doors.answer(petition.visitor, &DoorReply::failed(504, why, Some(petition.generation.0)), now);
         }
@@ -84,7 +110,7 @@ impl Server {
         let generation = Generation(self.supervisor.generations().1.0 + 1);
         match wait {
             Some(time) if self.doors.hold(visitor, now + time + Duration::from_secs(1)) => {
-                self.petitions.push(Petition { visitor, generation, until: now + time, time });
+                self.petitions.put(Petition { visitor, generation, until: now + time, time });
             }
             Some(_) => {}
             None => {
@@ -129,7 +155,7 @@ impl Server {
     pub(super) fn heed(&mut self, note: &Note, text: &str) {
         let now = Instant::now();
         if let Note::Stopping(_) = note {
-            for petition in std::mem::take(&mut self.petitions) {
+            for petition in self.petitions.take(|_| true) {
                 self.doors.answer(petition.visitor, &DoorReply::failed(409, "the server stops", None), now);
             }
         }
@@ -141,7 +167,7 @@ impl Server {
             Some(why) => DoorReply::failed(409, why.clone(), Some(change.generation)),
         };
         let done = Generation(change.generation);
-        for petition in self.petitions.extract_if(.., |petition| petition.generation <= done).collect::<Vec<_>>() {
+        for petition in self.petitions.take(|petition| petition.generation <= done) {
             self.doors.answer(petition.visitor, &reply, now);
         }
     }
@@ -162,5 +188,60 @@ impl Server {
             (200, 0) => DoorReply::text(503, "no worker is ready"),
             _ => DoorReply::text(status, word),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::Shutdown;
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+    use crate::config::{Bind, Endpoint, Settings};
+    use crate::master::status::Door;
+    use crate::net::bind::bind_all;
+
+    #[test]
+    fn a_petition_ends_with_its_client_and_not_with_what_that_says() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("door");
+        let binds = vec![Bind::plain(Endpoint::Unix(path.clone()))];
+        let listener = bind_all(&Settings { binds, ..Settings::default() }).unwrap().remove(0);
+        let mut doors = Doors::new(vec![Door::new(listener, true)]);
+        let mut petitions = Petitions::default();
+        let now = Instant::now();
+        let time = Duration::from_secs(60);
+        let turn = |doors: &mut Doors, petitions: &mut Petitions| {
+            let knocks: Vec<Knock> = doors.descriptors().map(|(knock, ..)| knock).collect();
+            for (visitor, ..) in doors.attend(&knocks, now) {
+                assert!(doors.hold(visitor, now + time));
+                petitions.put(Petition { visitor, generation: Generation(2), until: now + time, time });
+            }
+            petitions.forget_gone(doors);
+        };
+        let ask = || {
+            let mut client = UnixStream::connect(&path).unwrap();
+            client.write_all(b"POST /reload?wait=60 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            client
+        };
+        for _ in 0..100 {
+            let client = ask();
+            turn(&mut doors, &mut petitions);
+            assert_eq!(petitions.0.len(), 1);
+            drop(client);
+            turn(&mut doors, &mut petitions);
+            assert_eq!(petitions.0.len(), 0, "nobody waits for it");
+        }
+        let client = ask();
+        turn(&mut doors, &mut petitions);
+        client.shutdown(Shutdown::Write).unwrap();
+        turn(&mut doors, &mut petitions);
+        assert_eq!((petitions.0.len(), petitions.next_deadline()), (1, Some(now + time)), "who has said all still listens");
+        let crowd: Vec<UnixStream> = (0..100).map(|_| ask()).collect();
+        for _ in 0..crowd.len() {
+            turn(&mut doors, &mut petitions);
+        }
+        assert!(petitions.0.len() <= crate::master::status::CONTROL_MAX, "{}", petitions.0.len());
     }
 }

@@ -81,6 +81,7 @@ impl Server {
 
     /// Answers those whose workers have all written, or whose time is over.
     pub(super) fn tell_stacks(&mut self, now: Instant) {
+        self.inquiries.retain(|inquiry| self.doors.has(inquiry.visitor));
         for mut inquiry in std::mem::take(&mut self.inquiries) {
             let done = inquiry.asked.iter().all(|(_, file)| file.as_ref().is_none_or(|file| length(file).is_some()));
             if !done && inquiry.until > now {

@@ -105,7 +105,7 @@ impl Server {
         let service = self.service.next_deadline(self.supervisor.ready_workers());
         let service = service.map(|at| at.saturating_duration_since(Instant::now()));
         let hooks = self.hooks.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
-        let doors = self.doors.next_deadline().into_iter().chain(self.petitions.iter().map(|petition| petition.until));
+        let doors = self.doors.next_deadline().into_iter().chain(self.petitions.next_deadline());
         let doors = doors.chain(self.inquiries.iter().map(|inquiry| inquiry.look)).min();
         let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
         let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));

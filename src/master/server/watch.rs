@@ -24,7 +24,11 @@ impl Server {
             self.watch.not_made(&error, &self.generations.current().log);
         }
         let booting = self.supervisor.is_booting();
-        if let Some(what) = self.watch.changes(booting, &self.generations.current().log) {
+        let there = self.watch.socket().is_some();
+        let changed = self.watch.changes(booting, &self.generations.current().log);
+        // The signal of its end may have come before it was given up.
+        self.orphans |= there && self.watch.socket().is_none();
+        if let Some(what) = changed {
             self.log().info(format_args!("reload: {what} changed"));
             self.feed(Event::SourcesChanged)?;
         }

@@ -151,6 +151,11 @@ impl Doors {
         visitor.map(|visitor| visitor.extend(until)).is_some()
     }
 
+    /// Whether this connection is still there.
+    pub fn has(&self, id: VisitorId) -> bool {
+        self.visitors.iter().any(|visitor| visitor.id == id)
+    }
+
     fn drive(&mut self, id: VisitorId, now: Instant, asked: &mut Vec<(VisitorId, DoorKind, Ask)>) {
         let Some(index) = self.visitors.iter().position(|visitor| visitor.id == id) else { return };
         let visitor = &mut self.visitors[index];
