@@ -49,6 +49,7 @@ fn a_small_application_is_loaded_with_little_more_than_python_itself() {
             "tapster",
             "tapster._tapster",
             "tapster.__main__",
+            "tapster.tornado",
             "tapster_children",
             "tapster_logs",
             "tapster_wakeup",

@@ -32,6 +32,7 @@ mod logs;
 mod memo;
 mod names;
 mod offers;
+mod package;
 mod signals;
 mod sources;
 mod spooled;

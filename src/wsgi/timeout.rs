@@ -7,7 +7,7 @@ use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 
-use super::{failure, stacks};
+use super::{failure, package, stacks};
 use crate::log::error::Log;
 use crate::worker::app::{Interrupter, Stacks};
 
@@ -29,7 +29,8 @@ pub fn install(py: Python<'_>) -> PyResult<()> {
     if modules.contains(PACKAGE)? {
         return Ok(());
     }
-    PyModule::from_code(py, SOURCE, c"<tapster>", MODULE).map(drop)
+    let module = PyModule::from_code(py, SOURCE, c"<tapster>", MODULE)?;
+    package::install(&modules, &module)
 }
 
 /// The means to interrupt one thread.

@@ -1,0 +1,99 @@
+//! Tornado applications by `tapster.tornado.WSGIAdapter`: the same answers as by Tornado's own server, blocks as they are flushed,
+//! ends that are told.
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use common::client::find;
+use common::server::{Running, Server};
+use common::{SOON, apps, tools, venv, wait_for};
+
+/// Time for one run of the client, which asks two servers.
+const CLIENT_LIMIT: Duration = Duration::from_secs(120);
+
+fn tornado(threads: usize) -> (Running, PathBuf) {
+    let server = Server::new("tornadoapp:application").frameworks().options(["--threads", &threads.to_string()]);
+    let notes = server.temp().join("notes");
+    let server = server.env("TORNADO_NOTES", notes.display().to_string());
+    (server.start(), notes)
+}
+
+#[track_caller]
+fn wait_for_note(notes: &Path, text: &str) {
+    wait_for(text, SOON, || fs::read_to_string(notes).ok().filter(|found| found.lines().any(|line| line == text)));
+}
+
+#[test]
+fn answers_are_those_of_tornados_own_server() {
+    for threads in [1, 4] {
+        let (server, notes) = tornado(threads);
+        let mut client = Command::new(venv::python());
+        client.arg(apps().join("clients/tornado_client.py")).arg(server.address().to_string());
+        client.env("PYTHONPATH", apps()).env("PYTHONDONTWRITEBYTECODE", "1");
+        tools::run(&mut client, CLIENT_LIMIT).succeeded();
+        for note in ["finished GET 200", "finished DELETE 405", "done behind the answer"] {
+            wait_for_note(&notes, note);
+        }
+        server.log().wait(&["GET /behind", "still ran", "nothing runs between requests"]);
+        assert!(!fs::read_to_string(&notes).expect("the notes are there").contains("never"));
+        server.stop();
+    }
+}
+
+#[test]
+fn flushed_blocks_arrive_before_the_next_is_made_and_a_client_that_leaves_is_told_of() {
+    let (server, notes) = tornado(2);
+    let mut client = server.connect();
+    client.send("GET /stream?count=100000&pause=0.01 HTTP/1.1\r\nHost: test\r\n\r\n");
+    let began = Instant::now();
+    while find(client.leftover(), b"2\n").is_none() {
+        assert!(client.fill().is_ok_and(|count| count > 0), "the stream goes on");
+    }
+    assert!(began.elapsed() < SOON, "before its end, which is 1,000 s later");
+    // The other thread is free meanwhile.
+    assert_eq!(server.get("/hello/you").text(), "hello you /hello/you []");
+    drop(client);
+    wait_for_note(&notes, "the client has left");
+    assert_eq!(server.get("/hello/you").text(), "hello you /hello/you []");
+    server.stop();
+}
+
+#[test]
+fn what_wsgi_cannot_carry_is_said() {
+    let (server, _) = tornado(1);
+    let asked = "GET /socket HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+                 Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    let answer = server.exchange(asked);
+    assert_eq!(answer.status, 501);
+    assert!(answer.text().contains("need Tornado's own HTTP server"), "{}", answer.text());
+    assert_eq!(server.get("/hello/you").text(), "hello you /hello/you []");
+    server.stop();
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_answered_and_the_thread_serves_on() {
+    let options = ["--timeout", "1", "--timeout-grace", "5"];
+    let server = Server::new("tornadoapp:application").frameworks().options(options).expect_error("GET /sleep").start();
+    assert_eq!(server.get("/sleep").status, 504);
+    assert_eq!(server.get("/hello/you").text(), "hello you /hello/you []");
+    server.stop();
+}
+
+#[test]
+fn the_example_of_the_readme_serves() {
+    let readme = include_str!("../README.md");
+    let (_, rest) = readme.split_once("```python\n# story.py").expect("README.md has an example");
+    let source = format!("# {}", rest.split("```").next().expect("the block ends"));
+    let server = Server::source(&source).frameworks().start();
+    assert_eq!(server.get("/story/7").text(), "this is story 7");
+    assert_eq!(server.get("/other").text(), "Hello world!\n");
+    server.stop();
+    let server = Server::source(&source).frameworks().command_line(["app:simple_app", "--bind", "127.0.0.1:0", "--threads", "4"]);
+    let server = server.start();
+    assert_eq!(server.get("/other").text(), "Hello world!\n");
+    server.stop();
+}
