@@ -56,6 +56,8 @@ const CHECK_STATE: &str = "check-state";
 pub enum CliCommand {
     /// Serve; with notices for the error log.
     Serve(Box<Settings>, Vec<Notice>),
+    /// Answer the one request that a web server has started the process for; with notices for the error log.
+    Cgi(Box<Settings>, Vec<Notice>),
     /// Load the application and exit; with notices for the error log.
     CheckConfig(Box<Settings>, Vec<Notice>),
     /// Report whether the running server whose state is on standard input could continue with these settings, and exit.
@@ -138,6 +140,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
             let notices: String = notices.iter().map(|notice| format!("# {notice}\n")).collect();
             Ok(CliCommand::Print(notices + &config::to_toml(&configuration)))
         }
+        (false, false) if matches.get_flag("cgi") => Ok(CliCommand::Cgi(Box::new(checked_app(configuration)), notices)),
         (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), notices)),
     }
 }

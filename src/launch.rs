@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use crate::birth;
+use crate::cgi::{self, Streams};
 use crate::channel::BootError;
 use crate::cli::{self, CliCommand, UsageError};
 use crate::config::gunicorn::{Content, Name, Source};
@@ -15,6 +16,7 @@ use crate::hooks::HookStart;
 use crate::log::error::Log;
 use crate::log::escape;
 use crate::master::{self, Outcome, Past, Program, Reread, code};
+use crate::net::activation;
 use crate::operator::{self, Operation};
 use crate::sys::{fd, process};
 use crate::worker::{self, LoadContext, Loaded};
@@ -59,7 +61,7 @@ pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
         return GuestTask::Done(answer(&source, &own));
     }
     let program = Program::guest(words, own);
-    match parse(&program.command, &args) {
+    match noticed(parse(&program.command, &args)) {
         Ok(CliCommand::Serve(..) | CliCommand::CheckState(_)) => GuestTask::NeedsMaster,
         parsed => GuestTask::Done(run_parsed(parsed, None)),
     }
@@ -93,7 +95,7 @@ fn run_server(program: Program, args: Vec<OsString>) -> i32 {
     let command = program.command.clone();
     match Past::find(program) {
         Ok(past) => {
-            let parsed = parse(&command, &args);
+            let parsed = noticed(parse(&command, &args));
             run_parsed(parsed, Some((past, Box::new(move |_| reread(parse(&command, &args))))))
         }
         Err(why) => {
@@ -113,6 +115,19 @@ fn parse(command: &master::Command, args: &[OsString]) -> Result<CliCommand, Usa
     }
 }
 
+/// What the arguments ask for, or what a web server that has started this process does: one request, unless it passes a socket, or
+/// the arguments name one.
+fn noticed(parsed: Result<CliCommand, UsageError>) -> Result<CliCommand, UsageError> {
+    match parsed {
+        Ok(CliCommand::Serve(settings, notices))
+            if cgi::is_environment() && !settings.binds_given && !settings.daemon && !activation::is_input_listening() =>
+        {
+            Ok(CliCommand::Cgi(settings, notices))
+        }
+        parsed => parsed,
+    }
+}
+
 /// Does what the arguments ask for. Without a past of the process, and what a reload asks, they may not ask for a server.
 fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Reread)>) -> i32 {
     match (parsed, server) {
@@ -122,6 +137,7 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
             code => code,
         },
         (Ok(CliCommand::Operate(operation)), _) => operate(&operation),
+        (Ok(CliCommand::Cgi(settings, notices)), _) => run_cgi(&settings, &notices),
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
         (Ok(CliCommand::CheckState(settings)), _) => answer_check(&settings),
         (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) => {
@@ -134,6 +150,9 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
         (Ok(CliCommand::Serve(..)), None) => unreachable!("a server is made by those that have a past"),
         (Err(error), _) => {
             complain(&error.to_string());
+            if cgi::is_environment() && !activation::is_input_listening() {
+                let _ = Streams::take().map(|streams| streams.fail());
+            }
             code::USAGE
         }
     }
@@ -172,6 +191,7 @@ fn reread(parsed: Result<CliCommand, UsageError>) -> Result<(Settings, Vec<Notic
             CliCommand::Print(_)
             | CliCommand::Migrated { .. }
             | CliCommand::Operate(_)
+            | CliCommand::Cgi(..)
             | CliCommand::CheckConfig(..)
             | CliCommand::CheckState(_),
         ) => Err("the arguments do not start a server any more".into()),
@@ -324,6 +344,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
         settings: place.settings,
         listeners,
         workers: place.workers,
+        run_once: false,
         renounce: &place.renounce,
         facts: &place.facts,
         told: place.sources.as_ref(),
@@ -337,6 +358,78 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
 #[cfg(not(feature = "python"))]
 fn load(_: &LoadContext<'_>) -> Result<Loaded, BootError> {
     Err(BootError { app: true, text: NO_PYTHON.to_owned() })
+}
+
+/// Answers the request that a web server has started this process for; returns the exit code only where Python has not started.
+#[cfg(feature = "python")]
+fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
+    use std::sync::Arc;
+
+    use crate::config::Level;
+    use crate::log::error::Who;
+    use crate::log::sink::Sink;
+    use crate::worker::app::WorkerFacts;
+    use crate::wsgi::{AppStart, ListenerEnviron, Wsgi};
+
+    if !cgi::is_environment() {
+        complain(
+            "--cgi is for web servers, and this is not the environment of a CGI program (GATEWAY_INTERFACE, REQUEST_METHOD)",
+        );
+        return code::USAGE;
+    }
+    let streams = match Streams::take() {
+        Ok(streams) => streams,
+        Err(error) => {
+            complain(&format!("the standard streams cannot be taken: {error}"));
+            return code::FAILED;
+        }
+    };
+    let sink = match Sink::open(&settings.error_log) {
+        Ok(sink) => sink,
+        Err(error) => {
+            complain(&format!("--error-logfile: {error}"));
+            streams.fail();
+            return code::FAILED;
+        }
+    };
+    // What a server says at its start would be said for each request.
+    let level = if settings.log_level == Level::Info { Level::Warning } else { settings.log_level };
+    let log = Log::new(Arc::new(sink), level, Who::Cgi);
+    for notice in notices {
+        log.write(notice.level, format_args!("{notice}"));
+    }
+    // It fails where threads run, such as those of agents that measure; Apache, lighttpd and Python's urllib drop the variable too.
+    let _ = process::unset_env(&[cgi::PROXY]);
+    let start = || {
+        settle(settings).and_then(|()| enter(settings))?;
+        Wsgi::new(AppStart {
+            settings,
+            listeners: vec![ListenerEnviron::unix()],
+            workers: 1,
+            run_once: true,
+            renounce: &(Arc::new(|| ()) as _),
+            facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },
+            told: None,
+            log: log.clone(),
+            environ_names: Vec::new(),
+            stacks: None,
+        })
+    };
+    let exit = streams.serve(settings, &log, || {
+        start().map_err(|error| {
+            let code = if error.app { code::APP } else { code::BOOT };
+            (error, code)
+        })
+    });
+    log.finish();
+    // Threads of the application may run still.
+    process::exit_now(exit)
+}
+
+#[cfg(not(feature = "python"))]
+fn run_cgi(_: &Settings, _: &[Notice]) -> i32 {
+    complain(NO_PYTHON);
+    code::APP
 }
 
 /// Imports the application as a worker would, and reports whether that worked.

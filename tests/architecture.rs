@@ -167,6 +167,13 @@ const RULES: &[Rule] = &[
         why: "a birth carries what a worker starts with into a new program: it runs neither master nor worker",
     },
     Rule {
+        part: "cgi",
+        modules: &["channel::BootError", "config", "http", "log", "protocol", "sys", "worker::app"],
+        crates: &["nix", "tempfile"],
+        not_std: &["std::net", "std::thread"],
+        why: "one request of a web server without a server: the application is behind the trait App",
+    },
+    Rule {
         part: "master",
         modules: &[
             "birth",

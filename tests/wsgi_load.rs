@@ -31,6 +31,7 @@ fn load(files: &[(&str, &str)], app: &str) -> Result<String, String> {
             settings: &settings,
             listeners,
             workers: 1,
+            run_once: false,
             renounce: &renounce,
             told: None,
             facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },

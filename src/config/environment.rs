@@ -25,9 +25,12 @@ pub struct Environment {
 /// the environment has many writers. An empty variable counts as not set, since many tools cannot leave one out.
 pub fn read(variables: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Environment, Error> {
     let Environment { mut foreign, mut own, mut arguments, notices: mut warnings } = Environment::default();
+    let variables: Vec<_> = variables.into_iter().collect();
+    // Then SCRIPT_NAME belongs to the one request that the process is for.
+    let is_cgi = variables.iter().any(|(variable, _)| variable == "GATEWAY_INTERFACE");
     for (variable, value) in variables {
         let Some(variable) = variable.to_str() else { continue };
-        if value.is_empty() {
+        if value.is_empty() || is_cgi && variable == "SCRIPT_NAME" {
             continue;
         }
         if let Some(option) = TABLE.iter().find(|option| option.foreign == Some(variable)) {

@@ -37,6 +37,8 @@ pub enum Who {
     Worker(usize),
     /// The hook process.
     Hooks,
+    /// The process of one request (CGI).
+    Cgi,
 }
 
 impl fmt::Display for Who {
@@ -45,6 +47,7 @@ impl fmt::Display for Who {
             Self::Master => f.write_str("master"),
             Self::Worker(slot) => write!(f, "worker {slot}"),
             Self::Hooks => f.write_str("hooks"),
+            Self::Cgi => f.write_str("cgi"),
         }
     }
 }

@@ -35,6 +35,15 @@ pub fn take_input() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// Takes over what this process has as standard output, under a number of its own: standard error takes its place.
+pub fn take_output() -> io::Result<OwnedFd> {
+    let taken = nix::fcntl::fcntl(io::stdout(), FcntlArg::F_DUPFD_CLOEXEC(libc::STDERR_FILENO + 1))?;
+    // SAFETY: the number is new.
+    let taken = unsafe { OwnedFd::from_raw_fd(taken) };
+    nix::unistd::dup2_stdout(io::stderr())?;
+    Ok(taken)
+}
+
 /// Opens /dev/null under the numbers of standard streams that are closed: otherwise the next files get them, and what is printed goes
 /// there. It stays across exec.
 pub fn open_streams() -> io::Result<()> {

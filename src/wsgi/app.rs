@@ -65,6 +65,8 @@ pub struct Plan {
     pub multithread: bool,
     /// `wsgi.multiprocess`.
     pub multiprocess: bool,
+    /// `wsgi.run_once`.
+    pub run_once: bool,
     /// The error log.
     pub log: Log,
     /// Environ variables for the access log.
@@ -85,6 +87,8 @@ pub struct AppStart<'a> {
     pub listeners: Vec<ListenerEnviron>,
     /// Workers in all.
     pub workers: usize,
+    /// Whether the process is for one request, and others serve others (CGI).
+    pub run_once: bool,
     /// Children that the application forks call it first.
     pub renounce: &'a Renounce,
     /// What hooks learn of the worker.
@@ -104,15 +108,16 @@ impl Wsgi {
     /// already.
     #[allow(clippy::new_ret_no_self, reason = "what the worker needs is the trait, and the type stays on this side")]
     pub fn new(start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
-        let AppStart { settings, listeners, workers, renounce, facts, told, log, environ_names, stacks } = start;
+        let AppStart { settings, listeners, workers, run_once, renounce, facts, told, log, environ_names, stacks } = start;
         let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts, told }), stacks)?;
-        let (multithread, multiprocess) = (settings.threads > 1, workers > 1);
+        let (multithread, multiprocess) = (settings.threads > 1 && !run_once, workers > 1 || run_once);
         Python::attach(|py| {
             let LoadedApp { callable, hooks, sources } = loaded;
             let plan = Plan {
                 listeners,
                 multithread,
                 multiprocess,
+                run_once,
                 log,
                 environ_names,
                 root_path: settings.root_path.clone(),
@@ -134,6 +139,7 @@ impl Wsgi {
             file_wrapper: py.get_type::<FileWrapper>().into_any(),
             multithread: plan.multithread,
             multiprocess: plan.multiprocess,
+            run_once: plan.run_once,
             root_path: plan.root_path.clone().into_bytes(),
         };
         Ok(Self {

@@ -61,6 +61,8 @@ pub struct SharedObjects<'py> {
     pub multithread: bool,
     /// `wsgi.multiprocess`.
     pub multiprocess: bool,
+    /// `wsgi.run_once`.
+    pub run_once: bool,
     /// `--root-path` in the bytes of PATH_INFO; SCRIPT_NAME where a gateway says no other.
     pub root_path: Vec<u8>,
 }
@@ -323,7 +325,7 @@ fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects
     set("wsgi.file_wrapper", shared.file_wrapper.clone())?;
     set("wsgi.multithread", shared.multithread.into_bound_py_any(py)?)?;
     set("wsgi.multiprocess", shared.multiprocess.into_bound_py_any(py)?)?;
-    set("wsgi.run_once", false.into_bound_py_any(py)?)?;
+    set("wsgi.run_once", shared.run_once.into_bound_py_any(py)?)?;
     set(EARLY_HINTS, py.None().into_bound(py))?;
     set(CLIENT_DISCONNECTED, py.None().into_bound(py))?;
     make_room(&dict)?;

@@ -198,6 +198,14 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "cgi",
+        kind: ValueKind::Switch,
+        help: "Answer one request as a CGI program, from the environment and standard input to standard output, and exit. It is \
+               noticed without this where a web server has started Tapster so and no --bind is given.",
+        sources: Sources::CommandLine,
+        ..ROW
+    },
+    Opt {
         name: "ready-fd",
         value: "N",
         kind: ValueKind::Number,
