@@ -3,6 +3,9 @@
 //! The file gets its mode from `--umask`; without that option everybody may connect, as with gunicorn, and the directory decides
 //! who can reach it. Relative paths start at the directory that the server was started in.
 //!
+//! A file is stale when nobody is bound to it, and not when nobody answers: between bind(2) and listen(2) a socket refuses
+//! connections as one does whose process is dead. Only a file that was found to be stale, and only one's own, is ever removed.
+//!
 //! Others may be able to write in the directory, and root must do nothing there that they can redirect to another file: mode and
 //! owner are those of the creation, and nothing is changed by a path after it.
 
@@ -10,6 +13,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, connect};
@@ -17,6 +21,7 @@ use nix::sys::stat::SFlag;
 use nix::unistd::{Pid, getpid};
 
 use crate::config::Settings;
+use crate::sys::bound::is_bound;
 use crate::sys::creation::create_as;
 use crate::sys::entry::{self, Entry, Mark};
 use crate::sys::privileges::{Gid, Uid};
@@ -27,6 +32,9 @@ use super::reason::{explain, lower};
 
 /// Longest path of a unix socket in bytes: `sun_path` without its final NUL (unix(7)).
 const UNIX_PATH_MAX: usize = 107;
+
+/// How long a process may take between bind(2) and listen(2), where nobody can be asked whether a socket is bound.
+const SETTLE_TIME: Duration = Duration::from_millis(50);
 
 /// Binds and listens. The file belongs to `owner`, or to the user of this process.
 pub(super) fn bind(path: &Path, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
@@ -56,18 +64,38 @@ fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
     if !entry::is(&found, SFlag::S_IFSOCK) {
         return Err("the path exists and is not a socket; remove it or choose another".into());
     }
+    let taken = || Err(format!("address already in use; another process listens there (try: ss -lxp src {})", path.display()));
+    let mark = Mark::of(&found);
+    if answers(path, entry)? {
+        return taken();
+    }
+    let absolute = std::path::absolute(path).map_err(|error| lower(&error))?;
+    match is_bound(mark, &absolute) {
+        Ok(true) => return taken(),
+        Ok(false) => {}
+        // Where the kernel does not say it, one that has just been bound listens a moment later.
+        Err(_) => {
+            std::thread::sleep(SETTLE_TIME);
+            if answers(path, entry)? {
+                return taken();
+            }
+        }
+    }
+    entry.remove(mark).map_err(|error| format!("its stale socket stays: {}", lower(&error)))
+}
+
+/// Whether somebody listens there.
+fn answers(path: &Path, entry: &Entry) -> Result<bool, String> {
     let probe = unix_socket().map_err(|errno| explain(errno, 0))?;
     // By the directory that was opened, unless there is no /proc or the name is too long with it.
     let place = UnixAddr::new(&entry.path()).ok().filter(|_| entry.path().symlink_metadata().is_ok());
     let place = place.map_or_else(|| UnixAddr::new(path), Ok).map_err(|errno| explain(errno, 0))?;
     match connect(probe.as_raw_fd(), &place) {
-        Err(Errno::ECONNREFUSED) => {
-            entry.remove(Mark::of(&found)).map_err(|error| format!("its stale socket stays: {}", lower(&error)))
-        }
+        Err(Errno::ECONNREFUSED) => Ok(false),
+        // It has been removed meanwhile.
+        Err(Errno::ENOENT) => Ok(false),
         // Somebody listens, whether there is room in the queue (EAGAIN) and whether it is a stream socket (EPROTOTYPE) or not.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
-            Err(format!("address already in use; another process listens there (try: ss -lxp src {})", path.display()))
-        }
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Ok(true),
         Err(errno) => Err(format!("cannot find out whether another process listens there: {}", explain(errno, 0))),
     }
 }
@@ -200,6 +228,46 @@ mod tests {
         drop(other);
         assert!(path.exists(), "std leaves it behind");
         bind_all(&settings(&path)).unwrap();
+    }
+
+    #[test]
+    fn a_socket_that_does_not_listen_yet_is_not_dead() {
+        let _undisturbed = FORKS.read();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        let early = unix_socket().unwrap();
+        socket::bind(early.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
+        let message = refused(&path);
+        assert!(message.contains("another process listens there"), "{message}");
+        listen(&early, 1).unwrap();
+        UnixStream::connect(&path).expect("its file is there still");
+        drop(early);
+        bind_all(&settings(&path)).unwrap();
+    }
+
+    #[test]
+    fn of_servers_that_begin_together_one_has_the_socket() {
+        let _undisturbed = FORKS.read();
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("s");
+        for _ in 0..50 {
+            drop(UnixListener::bind(&path).unwrap());
+            let start = std::sync::Barrier::new(3);
+            let bound: Vec<_> = std::thread::scope(|scope| {
+                let servers = [(); 3].map(|()| {
+                    scope.spawn(|| {
+                        start.wait();
+                        bind_all(&settings(&path))
+                    })
+                });
+                servers.into_iter().filter_map(|server| server.join().unwrap().ok()).collect()
+            });
+            assert_eq!(bound.len(), 1);
+            UnixStream::connect(&path).expect("it is the one that listens");
+            assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+            drop(bound);
+            assert!(!path.exists());
+        }
     }
 
     #[test]

@@ -6,6 +6,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
@@ -64,13 +66,27 @@ impl Entry {
         self.look().is_ok_and(|found| found.is_some_and(|stat| Mark::of(&stat) == mark))
     }
 
-    /// Removes the name if it is this file's. Anybody who may write to this very directory can still put another file there in
-    /// between, but could as well remove it.
+    /// Removes the name if it is this file's. There is no call that does this in one: the file is moved aside first, and one that
+    /// somebody has put there in between goes back.
     pub fn remove(&self, mark: Mark) -> io::Result<()> {
-        if self.is(mark) {
-            self.unlink()?;
+        if self.is(mark) { self.take_away(mark) } else { Ok(()) }
+    }
+
+    fn take_away(&self, mark: Mark) -> io::Result<()> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = format!(".tapster-{}-{}", std::process::id(), COUNT.fetch_add(1, Relaxed));
+        let aside = Self { dir: self.dir.try_clone()?, name: name.into() };
+        match aside.replace_by(self) {
+            Ok(()) if aside.is(mark) => aside.unlink(),
+            Ok(()) => match self.link_from(&aside) {
+                // It has its name again, or another one has it.
+                Ok(()) | Err(_) if self.look()?.is_some() => aside.unlink(),
+                _ => self.replace_by(&aside),
+            },
+            // Somebody else has removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
         }
-        Ok(())
     }
 
     /// Opens the file that is there, or makes it, without waiting; an error (ELOOP) if it is a link. The descriptor closes on
@@ -143,6 +159,24 @@ mod tests {
         assert!(!entry.is(mark) && is(&entry.look().unwrap().unwrap(), SFlag::S_IFLNK));
         entry.remove(mark).unwrap();
         assert!(path.symlink_metadata().is_ok());
+    }
+
+    #[test]
+    fn a_file_that_was_put_there_before_the_removal_keeps_its_name() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("file");
+        fs::write(&path, "stale").unwrap();
+        let entry = Entry::of(&path).unwrap();
+        let stale = Mark::of(&entry.look().unwrap().unwrap());
+        // The one that was looked at stays in use, so that its number is not given away.
+        fs::rename(&path, temp.path().join("stale")).and_then(|()| fs::write(&path, "theirs")).unwrap();
+        let theirs = Mark::of(&entry.look().unwrap().unwrap());
+        entry.take_away(stale).unwrap();
+        assert!(entry.is(theirs));
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 2);
+        entry.take_away(theirs).unwrap();
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
+        entry.take_away(theirs).expect("it is gone already");
     }
 
     #[test]
