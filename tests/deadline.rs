@@ -302,13 +302,22 @@ fn a_late_answer_is_dropped_and_logged() {
 }
 
 #[test]
-fn the_access_log_has_the_line_and_the_id_of_a_request_that_was_answered_without_its_call() {
-    let format = "%(h)s|%(r)s|%(m)s|%(U)s|%(q)s|%(H)s|%(s)s|%({x-request-id}i)s|%({host}i)s";
+fn the_access_log_has_the_whole_request_that_was_answered_without_its_call() {
+    let format = "%(h)s|%(r)s|%(m)s|%(U)s|%(q)s|%(H)s|%(s)s|%({x-request-id}i)s|%({host}i)s|%(a)s|%(f)s|%({x-long}i)s";
     let server = server(1, Duration::ZERO).expect_error(GIVEN_UP).expect_error(ENDED);
     let server = server.options(["--access-logfile", "-", "--access-logformat", format]).start();
     let before = server.workers();
-    times_out(&server, "/sleep?a=b");
-    let wanted = "127.0.0.1|GET /sleep?a=b HTTP/1.1|GET|/sleep|a=b|HTTP/1.1|504|id-of-sleep?a=b|-";
+    let mut client = server.connect();
+    let (query, long) = ("a".repeat(1000), "x".repeat(3000));
+    client.send(format!(
+        "GET /sleep?{query} HTTP/1.1\r\nHost: test.example\r\nX-Request-ID: id-of-it\r\nUser-Agent: patience/1.0\r\n\
+         Referer: http://before.example/\r\nX-Long: {long}\r\n\r\n"
+    ));
+    assert_eq!(client.response().status, 504);
+    let wanted = format!(
+        "127.0.0.1|GET /sleep?{query} HTTP/1.1|GET|/sleep|{query}|HTTP/1.1|504|id-of-it|test.example|patience/1.0|\
+         http://before.example/|{long}"
+    );
     wait_for("the line", SOON, || server.stdout().lines().any(|line| line == wanted).then_some(()));
     replaced(&server, &before);
     server.stop();

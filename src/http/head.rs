@@ -300,6 +300,15 @@ impl Head {
         Some((Self { method, target, line, version, fields, len: bytes.len(), ..Self::default() }, bytes))
     }
 
+    /// Becomes a copy of another one, in the memory that it has.
+    pub fn copy_from(&mut self, other: &Self) {
+        let (mut fields, mut variables) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.variables));
+        fields.clone_from(&other.fields);
+        variables.clone_from(&other.variables);
+        let Self { method, target, line, block, version, request_id, gateway, len, .. } = *other;
+        *self = Self { method, target, line, block, version, fields, request_id, variables, gateway, len };
+    }
+
     /// Whether the request came by a gateway protocol.
     #[inline]
     pub fn is_from_gateway(&self) -> bool {

@@ -29,7 +29,7 @@ pub struct Streaming {
     /// How it goes over the wire.
     pub(super) terms: Terms,
     pub(super) began: u64,
-    queued: u64,
+    pub(super) queued: u64,
     pub(super) response_head: Vec<u8>,
     environ: Vec<Option<String>>,
     pub(super) link: Arc<Link>,

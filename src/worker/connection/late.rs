@@ -5,6 +5,7 @@ use crate::log::access::Record;
 use crate::scoreboard::InFlight;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
+use crate::worker::deadline::alarm::CalledRequest;
 use crate::worker::deadline::claim::AlreadySent;
 use crate::worker::deadline::late::LateAnswer;
 
@@ -16,7 +17,12 @@ const TIMED_OUT: u16 = 504;
 impl Connection {
     /// Gives up the call that it waits for: later output of the call will not reach the client. `None`: the call is in the middle
     /// of sending, and has to be checked again.
-    pub fn give_up(&mut self, call: &InFlight, ctx: &mut ThreadCtx) -> Option<(Next, LateAnswer)> {
+    pub fn give_up(
+        &mut self,
+        call: &InFlight,
+        request: Option<&CalledRequest>,
+        ctx: &mut ThreadCtx,
+    ) -> Option<(Next, LateAnswer)> {
         let sent = self.link.claim.give_up()?;
         self.renew_turn(ctx);
         let terms = match self.phase {
@@ -29,9 +35,13 @@ impl Connection {
             | Phase::Closing(_)
             | Phase::Linger(_) => self.wire.terms(None, false),
         };
-        // The real head is in the hands of the thread that does not come back.
+        // The real head is in the hands of the thread that does not come back. Where there was no memory for a copy of it, the
+        // record has what the flight recorder has.
         let id = [(b"X-Request-ID".as_slice(), call.id.as_slice())];
-        let recorded = Head::compose(&call.line, terms.version, if call.id.is_empty() { &[] } else { &id });
+        let composed = || Head::compose(&call.line, terms.version, if call.id.is_empty() { &[] } else { &id });
+        let copy = request.and_then(CalledRequest::view);
+        let composed = if copy.is_none() { composed() } else { None };
+        let head = copy.or(composed.as_ref().map(|(head, bytes)| HeadView { head, bytes }));
         let (outcome, sent) = match sent {
             AlreadySent::Nothing => {
                 let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], terms, ctx);
@@ -47,11 +57,11 @@ impl Connection {
         ctx.slot().count_given_up();
         let record = Record {
             peer: &call.client,
-            head: recorded.as_ref().map(|(head, bytes)| HeadView { head, bytes }),
+            head,
             status: TIMED_OUT,
             sent,
             response_head: &[],
-            timing: ctx.clock.timing(Some(call.since), 0),
+            timing: ctx.clock.timing(Some(call.since), request.map_or(0, |request| request.queued)),
             environ: &[],
         };
         ctx.record(record, Some(ctx.clock.ns().saturating_sub(call.since)));

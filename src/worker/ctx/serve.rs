@@ -105,7 +105,11 @@ impl ThreadCtx {
         let queued: &mut QueuedRequest = job;
         let bytes = if queued.own.is_empty() { &self.input.bytes()[at] } else { queued.own.as_slice() };
         let calls = self.scoreboard.call(self.slot, self.thread.index());
-        calls.begin(&facts(HeadView { head: &queued.head, bytes }, &link.peer), began);
+        let view = HeadView { head: &queued.head, bytes };
+        calls.begin(&facts(view, &link.peer), began);
+        if self.journal.is_some() {
+            self.alarms[self.thread.index()].note_request(view, began, queued.queued);
+        }
         if queued.queued > 0 {
             calls.counters().count_wait(queued.queued);
         }

@@ -25,6 +25,9 @@ impl ThreadCtx {
         self.clock.tick();
         let facts = facts(answer.view(), &answer.link.peer);
         self.flight().resume(&facts, answer.began, self.clock.ns());
+        if self.journal.is_some() {
+            self.alarms[self.thread.index()].note_request(answer.view(), answer.began, answer.queued);
+        }
     }
 
     /// Asks a stream for its next blocks; the last step closes it.

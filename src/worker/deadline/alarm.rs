@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
+use crate::http::head::{Head, HeadView};
 use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
@@ -29,6 +30,26 @@ pub struct Alarm {
     stacks: Mutex<Stacks>,
     /// Whether this process is a child that the application has forked: no call of it may return.
     stray: AtomicBool,
+    /// The request of the last call that was noted here.
+    request: Mutex<CalledRequest>,
+}
+
+/// The request of a call, for the record of one that does not end: the thread that has it does not come back.
+#[derive(Clone, Debug, Default)]
+pub struct CalledRequest {
+    /// When it began, nanoseconds of the loop's clock.
+    began: u64,
+    /// How long it had waited for its thread, in nanoseconds.
+    pub queued: u64,
+    head: Head,
+    bytes: Vec<u8>,
+}
+
+impl CalledRequest {
+    /// Its head; `None`: there was no memory for it.
+    pub fn view(&self) -> Option<HeadView<'_>> {
+        (!self.bytes.is_empty()).then_some(HeadView { head: &self.head, bytes: &self.bytes })
+    }
 }
 
 /// The call to be interrupted.
@@ -59,6 +80,32 @@ impl Alarm {
     /// The means to look at the thread, once it has any.
     pub fn interrupter(&self) -> Option<Arc<dyn Interrupter>> {
         self.interrupter.get().cloned()
+    }
+
+    /// Notes the request of a call that begins, or goes on. The memory is used again for the next one.
+    pub fn note_request(&self, head: HeadView<'_>, began: u64, queued: u64) {
+        let mut request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        if request.began == began {
+            return;
+        }
+        let CalledRequest { head: kept, bytes, .. } = &mut *request;
+        bytes.clear();
+        let fields = head.head.fields.len().saturating_sub(kept.fields.capacity());
+        let variables = head.head.variables.len().saturating_sub(kept.variables.capacity());
+        if bytes.try_reserve(head.bytes.len()).is_ok()
+            && kept.fields.try_reserve(fields).is_ok()
+            && kept.variables.try_reserve(variables).is_ok()
+        {
+            bytes.extend_from_slice(head.bytes);
+            kept.copy_from(head.head);
+        }
+        (request.began, request.queued) = (began, queued);
+    }
+
+    /// The request of the call that began then.
+    pub fn request(&self, began: u64) -> Option<CalledRequest> {
+        let request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        (request.began == began).then(|| request.clone())
     }
 
     /// Whether the exception was raised in the call that has just ended.

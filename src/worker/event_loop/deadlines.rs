@@ -35,8 +35,9 @@ impl EventLoop {
         let call = ctx.scoreboard.call(ctx.slot, overdue.thread.index()).in_flight();
         // It has just ended otherwise; its completion is on its way.
         let Some(call) = call.filter(|call| call.entered == overdue.entered) else { return };
+        let request = ctx.alarms[overdue.thread.index()].request(call.since);
         let outcome = match self.find(overdue.token) {
-            Some(connection) => match connection.give_up(&call, ctx) {
+            Some(connection) => match connection.give_up(&call, request.as_ref(), ctx) {
                 Some((next, outcome)) => {
                     let more = self.follow(overdue.token, next, ctx);
                     debug_assert!(more.is_none(), "an answer of our own needs no application");
