@@ -203,6 +203,7 @@ fn gather(
         hooks.settings = config::gunicorn::effective(&configuration);
     }
     configuration.settings.hooks = hooks;
+    configuration.settings.config_file = file.path();
     Ok((configuration, notices))
 }
 
@@ -251,6 +252,15 @@ impl ConfigFile {
             },
             None if files == Files::All && Path::new(DEFAULT_FILE).is_file() => Self::Gunicorn(Source::File(DEFAULT_FILE.into())),
             None => Self::None,
+        }
+    }
+
+    /// Where it is; `None`: there is none, or Python looks for it.
+    fn path(&self) -> Option<PathBuf> {
+        match self {
+            Self::None | Self::Gunicorn(Source::Module(_)) => None,
+            Self::Toml(config) => Some(config.values.concat().into()),
+            Self::Gunicorn(Source::File(path)) => Some(path.clone()),
         }
     }
 

@@ -267,6 +267,29 @@ fn other_files_that_are_named_are_watched() {
 }
 
 #[test]
+fn the_configuration_is_watched() {
+    let app = "import os\ndef app(environ, start_response):\n    start_response('200 OK', [])\n    \
+               return [os.environ['GREETING'].encode()]\n";
+    for (name, text) in [("conf/site.toml", "env = [\"GREETING=@\"]\n"), ("conf/site.py", "raw_env = ['GREETING=@']\n")] {
+        let server = Server::source(app).expect_error("reload failed");
+        let temp: PathBuf = server.temp().to_owned();
+        let file = temp.join(name);
+        fs::create_dir(temp.join("conf")).unwrap();
+        fs::write(&file, text.replace('@', "v0")).unwrap();
+        let server = server.options(["--reload", "-c", name]).start();
+        assert_eq!(server.get("/").text(), "v0");
+        save(&file, &text.replace('@', "v1"));
+        answers(&server, "v1");
+        save(&file, "][");
+        server.log().wait(&["reload failed", "site"]);
+        assert_eq!(server.get("/").text(), "v1");
+        fs::write(&file, text.replace('@', "v2")).unwrap();
+        answers(&server, "v2");
+        server.stop();
+    }
+}
+
+#[test]
 fn templates_are_watched() {
     let temp = tempfile::tempdir().unwrap();
     let pages = temp.path().join("templates/mail");

@@ -186,6 +186,10 @@ settings! {
         pub control_socket: ControlSocket,
         /// `--control-socket-mode`: of its file; default 0600.
         pub control_socket_mode: u32,
+        /// The configuration file that was read, if there is one and it is no module: TOML, or gunicorn's; relative to where the
+        /// server was started.
+        #[serde(with = "super::paths")]
+        pub config_file: Option<PathBuf>,
         /// The functions of a gunicorn file that the server calls; `None`: there is no such file, or it defines none.
         pub hooks: Option<Hooks>,
         /// Whether the command line or the file gives `--bind`: then sockets that a service manager has opened are not used.

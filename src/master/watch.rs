@@ -203,7 +203,7 @@ fn named(settings: &Settings) -> WatchOrder {
     };
     let code = settings.python.pythonpath.iter().map(|dir| base.join(dir)).chain(app).chain([base.clone()]);
     WatchOrder::Named {
-        files: settings.reload_extra_files.iter().map(|file| absolute(file).into()).collect(),
+        files: settings.reload_extra_files.iter().chain(&settings.config_file).map(|file| absolute(file).into()).collect(),
         code: code.map(Into::into).collect(),
     }
 }

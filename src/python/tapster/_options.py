@@ -87,7 +87,7 @@ class Options(TypedDict, total=False):
     """Replace a worker that has served for this long; 0 never does. The default is 0."""
 
     reload: _Text | bool | None
-    """For development: load the application again when its modules, its templates or a --reload-extra-file change. Broken code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With it the defaults are --workers 1, --timeout 0 and --boot-timeout 0. Refused under a service manager. The default is off."""
+    """For development: load the application again when its modules, its templates, a --reload-extra-file or the configuration file change. Broken code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With it the defaults are --workers 1, --timeout 0 and --boot-timeout 0; with a --boot-timeout a load that hangs has failed, too. Refused under a service manager. The default is off."""
 
     reload_engine: _Text | None
     """How --reload without a value notices changes: auto, inotify or poll. The default is auto."""

@@ -123,10 +123,12 @@ pub(super) const ROWS: &[Opt] = &[
         value: "ENGINE",
         bare: Some("auto"),
         default: Some("off"),
-        help: "For development: load the application again when its modules, its templates or a --reload-extra-file change. Broken \
+        help: "For development: load the application again when its modules, its templates, a --reload-extra-file or the configuration \
+               file change. Broken \
                code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of \
                changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With \
-               it the defaults are --workers 1, --timeout 0 and --boot-timeout 0. Refused under a service manager.",
+               it the defaults are --workers 1, --timeout 0 and --boot-timeout 0; with a --boot-timeout a load that hangs has failed, \
+               too. Refused under a service manager.",
         section: Section::Workers,
         set: Some(|s, v| reload::mode(v).map(|mode| s.reload = mode)),
         fixed: Some(|new, old| keep(&mut new.reload, &old.reload)),
