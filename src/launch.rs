@@ -21,6 +21,7 @@ use crate::operator::{self, Operation};
 use crate::sys::{fd, process};
 use crate::worker::{self, LoadContext, Loaded};
 
+mod access;
 mod call;
 
 pub use call::{CallError, ServerCall, serve};
@@ -60,7 +61,7 @@ pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
     if let Some((source, own)) = gunicorn_file::order(&args) {
         return GuestTask::Done(answer(&source, &own));
     }
-    let program = Program::guest(words, own);
+    let program = Program::guest(words, own, Vec::new());
     match noticed(parse(&program.command, &args)) {
         Ok(CliCommand::Serve(..) | CliCommand::CheckState(_)) => GuestTask::NeedsMaster,
         parsed => GuestTask::Done(run_parsed(parsed, None)),
@@ -70,7 +71,7 @@ pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
 /// Runs the master in an interpreter that has loaded nothing and runs no more code; the arguments are those of [`run_as_guest`].
 pub fn run_bare(words: Vec<OsString>, own: Vec<OsString>) -> i32 {
     let args = named(&words, own.clone());
-    run_server(Program::guest(words, own), args)
+    run_server(Program::guest(words, own, access::needs()), args)
 }
 
 /// Becomes the worker whose state the descriptor has ([`crate::birth`]), in an interpreter that its user could have started. The
@@ -204,7 +205,7 @@ fn run_hooks() -> i32 {
     let served = HookStart::take().and_then(|start| {
         let identity = master::privileges::resolve(&start.birth.settings).map_err(io::Error::other)?;
         if let Some(identity) = identity {
-            identity.assume_for_check().map_err(|error| io::Error::other(error.text))?;
+            access::assume(&identity).map_err(|error| io::Error::other(error.text))?;
         }
         start.follow_master()?;
         start.serve(start_hooks)
@@ -302,9 +303,12 @@ fn answer(source: &Source, args: &[OsString]) -> i32 {
 fn names_of(source: &Source, args: &[OsString]) -> Result<Vec<Name>, String> {
     let settings = settings_for_file(args).map_err(|error| error.to_string())?;
     if let Some(identity) = master::privileges::resolve(&settings)? {
-        identity.assume_for_check().map_err(|error| error.text)?;
+        access::assume(&identity).map_err(|error| error.text)?;
     }
-    crate::wsgi::execute_gunicorn_file(source, args, &settings.python)
+    crate::wsgi::execute_gunicorn_file(source, args, &settings.python).map_err(|text| {
+        let error = BootError { app: false, text };
+        access::explain(error, &settings).text
+    })
 }
 
 #[cfg(not(feature = "python"))]
@@ -351,7 +355,8 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
         log: place.log.clone(),
         environ_names: place.environ_names.clone(),
         stacks: Some(place.stacks),
-    })?;
+    })
+    .map_err(|error| access::explain(error, place.settings))?;
     Ok((app, wsgi::version()))
 }
 
@@ -449,7 +454,7 @@ fn check(settings: &Settings, notices: &[Notice]) -> i32 {
             return code::USAGE;
         }
     };
-    let assumed = identity.map_or(Ok(()), |identity| identity.assume_for_check());
+    let assumed = identity.map_or(Ok(()), |identity| access::assume(&identity));
     // This comes after the change of the user, who must not read the terminal that standard error may be.
     let sink = match Sink::open(&LogTarget::Stderr) {
         Ok(sink) => sink,
@@ -460,7 +465,7 @@ fn check(settings: &Settings, notices: &[Notice]) -> i32 {
         log.write(notice.level, format_args!("{notice}"));
     }
     let checked = assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings));
-    let checked = checked.and_then(|()| crate::wsgi::check(settings, &log));
+    let checked = checked.and_then(|()| crate::wsgi::check(settings, &log).map_err(|error| access::explain(error, settings)));
     log.finish();
     match checked {
         Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),

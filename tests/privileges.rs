@@ -5,6 +5,7 @@ mod common;
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -14,7 +15,10 @@ use tempfile::TempDir;
 
 use common::client::{Address, Client};
 use common::server::{START_LIMIT, STOP_LIMIT, Server, binary};
-use common::{SOON, procfs, user, wait_for};
+use common::{SOON, procfs, user, venv, wait_for};
+
+/// The worker could not boot.
+const EXIT_BOOT: i32 = 3;
 
 /// A server of this application whose workers become `www-data`, or who `options` say.
 fn server(other: &user::Other, source: &str) -> Server {
@@ -64,6 +68,23 @@ fn environment(other: &user::Other, options: &[&str]) -> (serde_json::Value, Str
 fn assert_gone(seen: &serde_json::Value, names: &[&str]) {
     for name in names {
         assert!(seen.get(name).is_none(), "{name} is root's: {seen}");
+    }
+}
+
+#[test]
+fn a_virtual_environment_that_the_user_cannot_enter_is_named_with_the_directory_that_is_closed() {
+    let Some(other) = user::other() else { return };
+    for option in [None, Some("--check-config")] {
+        let server = server(&other, ENVIRONMENT);
+        let closed = server.temp().join("closed");
+        venv::bare(&venv::base_python(), &closed.join("venv"));
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        let environment = closed.join("venv");
+        let options = ["--user", user::NAME, "--venv", environment.to_str().unwrap()].into_iter().chain(option);
+        let ended = server.options(options).run_to_end();
+        let (closed, uid) = (closed.display(), other.user.uid);
+        let said = format!("user {uid} cannot enter {closed} (mode 0700, owner 0) on the way to {closed}/venv/bin/python: ");
+        ended.failed(EXIT_BOOT, &[&said, &format!("chmod o+x {closed}")]);
     }
 }
 

@@ -2,8 +2,9 @@
 
 mod common;
 
-use std::fs;
-use std::path::PathBuf;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -73,7 +74,8 @@ fn a_worker_is_a_python_as_its_user_has_started_it() {
     let libraries = server.temp().join("libraries");
     fs::create_dir(&libraries).unwrap();
     // `_decimal` is a library of its own, which shows in the maps of a process.
-    fs::write(libraries.join("sitecustomize.py"), "import _decimal\n").unwrap();
+    // As OpenTelemetry's did for long, it takes itself out for the programs that its own starts.
+    fs::write(libraries.join("sitecustomize.py"), "import _decimal, os\ndel os.environ['PYTHONPATH']\n").unwrap();
     let server = server.env("PYTHONPATH", libraries.display().to_string()).env("PYTHONIOENCODING", "latin-1");
     let server = server.env("OWN", "x").options(["--env", "LATER=y", "--name", "site"]).start();
     let seen = server.get("/").json();
@@ -204,6 +206,73 @@ fn coverage_finds_no_file_of_the_server_to_ask_for() {
     assert_eq!(missing, Vec::<&str>::new(), "{files}");
     assert!(files.contains("<tapster children>"), "{files}");
     server.stop();
+}
+
+/// What is printed by the Python of the environment for this code.
+fn asked(code: &str) -> PathBuf {
+    let mut python = Command::new(environment().join("bin/python"));
+    PathBuf::from(tools::run(python.args(["-c", code]), SOON).succeeded().stdout.trim())
+}
+
+/// A server whose workers are to become another user, started by this interpreter, which root can start.
+fn of_another_user(python: &Path, server: Server) -> Server {
+    let packages = asked("import tapster, os; print(os.path.dirname(os.path.dirname(tapster.__file__)))");
+    let libraries = asked("import sysconfig; print(sysconfig.get_config_var('LIBDIR'))");
+    let server = server.launcher([python.to_str().unwrap(), "-m"]).program("tapster".as_ref());
+    let server = server.env("PYTHONPATH", packages.display().to_string());
+    server.env("LD_LIBRARY_PATH", libraries.display().to_string()).options(["--user", "4242", "--group", "4242"])
+}
+
+#[test]
+#[ignore = "scripts/test-wheel runs it"]
+fn an_interpreter_that_the_user_cannot_reach_is_named_with_the_directory_that_is_closed() {
+    if !geteuid().is_root() {
+        return tools::skip("only root can become another user");
+    }
+    let server = Server::new("probe");
+    common::user::open_to_all(server.temp());
+    let closed = server.temp().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    venv::bare(&venv::base_python(), &closed.join("venv"));
+    let ended = of_another_user(&closed.join("venv/bin/python"), server).run_to_end();
+    let closed = closed.display();
+    ended.failed(EXIT_BOOT, &[&format!("user 4242 cannot enter {closed} (mode 0700, owner 0)"), &format!("chmod o+x {closed}")]);
+}
+
+#[test]
+#[ignore = "scripts/test-wheel runs it"]
+fn a_relocated_python_whose_library_the_user_cannot_read_is_named_with_it() {
+    if !geteuid().is_root() {
+        return tools::skip("only root can become another user");
+    }
+    let relocated = |place: &Path| {
+        let (closed, python) = (place.join("closed"), place.join("python"));
+        fs::create_dir_all(python.join("bin")).unwrap();
+        fs::create_dir(python.join("lib")).unwrap();
+        fs::create_dir(&closed).unwrap();
+        fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+        let library = asked("import sysconfig; print(sysconfig.get_path('stdlib'))");
+        let name = library.file_name().unwrap();
+        std::os::unix::fs::symlink(&library, closed.join(name)).unwrap();
+        std::os::unix::fs::symlink(closed.join(name), python.join("lib").join(name)).unwrap();
+        let executable = asked("import os, sys; print(os.path.realpath(sys.executable))");
+        fs::copy(executable, python.join("bin/python3")).unwrap();
+        common::user::open_to_all(place);
+        python.join("bin/python3")
+    };
+    // The library of an interpreter that only root can reach is closed too, and is looked at first.
+    let libraries = fs::metadata("/root").is_ok_and(|root| root.mode() & 0o1 == 0)
+        && asked("import sysconfig; print(sysconfig.get_config_var('LIBDIR'))").starts_with("/root");
+    for option in [None, Some("--check-config")] {
+        let server = Server::new("probe").options(option);
+        let closed = if libraries && option.is_none() { PathBuf::from("/root") } else { server.temp().join("closed") };
+        let python = relocated(server.temp());
+        let ended = of_another_user(&python, server).run_to_end();
+        let (closed, parts) =
+            (closed.display(), ["on the way to ", "install Python and its packages where that user may read them"]);
+        ended.failed(EXIT_BOOT, &[&format!("user 4242 cannot enter {closed} ("), parts[0], parts[1]]);
+    }
 }
 
 /// The program of a measuring agent in its own environment, which has the package too; `None` when the test is skipped.

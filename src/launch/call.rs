@@ -19,7 +19,7 @@ use crate::sys::process;
 use crate::sys::signals::Actions;
 use crate::worker;
 
-use super::{answer_check, execute, load};
+use super::{access, answer_check, execute, load};
 
 /// Why `reload` is refused with an object.
 const NOT_WATCHED: &str = "reload: the code of an object is this program's own, and no worker can load it again; give the \
@@ -94,7 +94,7 @@ pub fn serve(call: ServerCall) -> Result<i32, CallError> {
     let ServerCall { script, words, app, options, warnings } = call;
     let options = arguments(&options)?;
     let name = app.as_ref().ok().map(OsString::from);
-    let program = Program::called(script, words, for_files(&options), name);
+    let program = Program::called(script, words, for_files(&options), name, access::needs());
     let (helper, is_object) = (program.helper().clone(), app.is_err());
     // It removes a variable that the environment's reader would not know.
     let past = Past::find(program).map_err(CallError::Process)?;

@@ -11,6 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::sys::access::{self, Closed, Wish};
+
 /// What the server is started with, and its workers.
 #[derive(Clone, Debug)]
 pub struct Program {
@@ -19,7 +21,7 @@ pub struct Program {
     /// What helper processes execute, with an option in front of the server's own arguments; `None`: `command`.
     pub helper: Option<Command>,
     /// What a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy of the master.
-    pub afresh: Option<Command>,
+    pub afresh: Option<Afresh>,
 }
 
 impl Program {
@@ -29,18 +31,24 @@ impl Program {
     }
 
     /// A program inside a Python interpreter: `words` are the interpreter and what makes it this program, `own` the server's
-    /// arguments. Its workers are started by the same command.
-    pub fn guest(words: Vec<OsString>, own: Vec<OsString>) -> Self {
+    /// arguments. Its workers are started by the same command, which reads the files `needs` at its start.
+    pub fn guest(words: Vec<OsString>, own: Vec<OsString>, needs: Vec<PathBuf>) -> Self {
         let command = Command::guest(words, own);
-        Self { afresh: Some(command.in_any_directory()), helper: None, command }
+        Self { afresh: Some(Afresh { command: command.in_any_directory(), needs }), helper: None, command }
     }
 
     /// A Python program that has called the server. `script` are the words that start it anew, `words` and `own` as above, for the
     /// command in the same interpreter. That command starts the workers if it can name the application (`app`); else it is an
     /// object of the caller, and they are copies of that.
-    pub fn called(script: Vec<OsString>, words: Vec<OsString>, own: Vec<OsString>, app: Option<OsString>) -> Self {
+    pub fn called(
+        script: Vec<OsString>,
+        words: Vec<OsString>,
+        own: Vec<OsString>,
+        app: Option<OsString>,
+        needs: Vec<PathBuf>,
+    ) -> Self {
         let command = Command { is_script: true, ..Command::guest(script, Vec::new()) };
-        let afresh = app.map(|app| Command::guest(words.clone(), vec![app]));
+        let afresh = app.map(|app| Afresh { command: Command::guest(words.clone(), vec![app]), needs });
         Self { command, helper: Some(Command::guest(words, own)), afresh }
     }
 
@@ -49,6 +57,36 @@ impl Program {
         self.helper.as_ref().unwrap_or(&self.command)
     }
 }
+
+/// What a worker executes after the fork.
+#[derive(Clone, Debug)]
+pub struct Afresh {
+    /// The command.
+    pub command: Command,
+    /// Files of the interpreter and of this package that it reads before it can say anything: without them it ends with words of
+    /// the loader or of the interpreter, or with none.
+    pub needs: Vec<PathBuf>,
+}
+
+impl Afresh {
+    /// The same with other paths, where `other` has one.
+    pub fn with_paths(&self, other: impl Fn(&Path) -> Option<PathBuf>) -> Self {
+        let needs = self.needs.iter().map(|path| other(path).unwrap_or_else(|| path.clone())).collect();
+        Self { command: self.command.with_paths(other), needs }
+    }
+
+    /// What keeps the user of this process from starting it.
+    pub fn closed(&self) -> Option<Closed> {
+        let program = access::closed(self.command.program(), Wish::Execute);
+        // With PYTHONHOME the library is another one than that of the master, which knows no such variable.
+        let needs = if env::var_os(HOME).is_none() { &self.needs[..] } else { &[] };
+        let mut files = self.command.script().into_iter().chain(needs.iter().map(PathBuf::as_path));
+        program.or_else(|| files.find_map(|file| access::closed(file, Wish::Read)))
+    }
+}
+
+/// Tells an interpreter where its library is.
+const HOME: &str = "PYTHONHOME";
 
 /// The program that runs.
 const SELF: &str = "/proc/self/exe";
@@ -117,6 +155,12 @@ impl Command {
     /// Name and arguments.
     pub fn argv(&self) -> &[OsString] {
         &self.argv
+    }
+
+    /// The script that an interpreter executes, if the word in front of the server's own is one.
+    fn script(&self) -> Option<&Path> {
+        let word = Path::new(self.argv[..self.prefix.min(self.argv.len())].last()?);
+        (self.prefix > 1 && word.is_absolute()).then_some(word)
     }
 
     /// Name and arguments, with `option` in front of the server's own.
@@ -190,13 +234,18 @@ mod tests {
     #[test]
     fn a_script_of_an_interpreter_is_found_from_everywhere() {
         let own = words(&["-w", "2"]);
-        let Program { command, afresh, .. } = Program::guest(words(&["/usr/bin/python3", "venv/bin/tapster"]), own.clone());
+        let Program { command, afresh, .. } =
+            Program::guest(words(&["/usr/bin/python3", "venv/bin/tapster"]), own.clone(), Vec::new());
         let script = start_dir().join("venv/bin/tapster");
         assert_eq!(command.argv(), words(&["/usr/bin/python3", "venv/bin/tapster", "-w", "2"]));
         assert_eq!(command.with_option("--x"), words(&["/usr/bin/python3", "venv/bin/tapster", "--x", "-w", "2"]));
-        assert_eq!(afresh.unwrap().argv(), words(&["/usr/bin/python3", script.to_str().unwrap(), "-w", "2"]));
+        let afresh = afresh.unwrap();
+        assert_eq!(afresh.command.script(), Some(&*script));
+        assert_eq!(afresh.command.argv(), words(&["/usr/bin/python3", script.to_str().unwrap(), "-w", "2"]));
         let module = words(&["/usr/bin/python3", "-m", "tapster"]);
-        assert_eq!(Program::guest(module.clone(), own.clone()).afresh.unwrap().argv(), [module, own].concat());
+        let afresh = Program::guest(module.clone(), own.clone(), Vec::new()).afresh.unwrap();
+        assert_eq!(afresh.command.script(), None);
+        assert_eq!(afresh.command.argv(), [module, own].concat());
     }
 
     #[test]

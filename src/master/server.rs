@@ -30,7 +30,7 @@ use crate::sys::{process, time};
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
-use super::command::Command;
+use super::command::{Afresh, Command};
 use super::event::{Action, Event, Exit, Generation, OperatorRequest, SlotIndex, code};
 use super::gauges;
 use super::generations::Generations;
@@ -78,7 +78,7 @@ pub struct Server {
     /// How it was started.
     pub(super) command: Command,
     /// The command that a worker executes after the fork, to be a program of its own; `None`: it goes on as a copy.
-    pub(super) afresh: Option<Command>,
+    pub(super) afresh: Option<Afresh>,
     /// The reading of the configuration for this generation.
     pub(super) reading: Option<(Generation, Reading)>,
     /// The program that the master is to become.

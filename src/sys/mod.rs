@@ -1,5 +1,6 @@
 //! All unsafe system calls outside `wsgi`, each wrapped in a safe function. No policy; no other module of the crate.
 
+pub mod access;
 pub mod bound;
 pub mod creation;
 pub mod entry;

@@ -22,7 +22,7 @@ use crate::config::PythonSettings;
 const BUILT_FOR: &str = env!("BUILD_PYTHON_VERSION");
 
 /// Executable of that Python, for applications that start it (`sys.executable`).
-const BUILT_WITH: &str = env!("BUILD_PYTHON_EXECUTABLE");
+pub const BUILT_WITH: &str = env!("BUILD_PYTHON_EXECUTABLE");
 
 /// Gives processes that the application forks the signals' default actions back.
 const CHILDREN: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("children.py"), "\0").as_bytes()) {

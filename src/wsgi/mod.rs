@@ -61,6 +61,21 @@ pub fn version() -> String {
     format!("Python {}", interpreter::version())
 }
 
+/// A file of the standard library that every start reads, of the interpreter that runs; `None`: none runs, or it is in the
+/// interpreter.
+pub fn library() -> Option<std::path::PathBuf> {
+    use pyo3::prelude::*;
+
+    // SAFETY: may be called at any time.
+    if unsafe { pyo3::ffi::Py_IsInitialized() } == 0 {
+        return None;
+    }
+    Python::attach(|py| py.import("encodings")?.getattr("__file__")?.extract::<std::path::PathBuf>()).ok()
+}
+
+/// The interpreter that an embedded Python takes for its own.
+pub use interpreter::BUILT_WITH;
+
 /// Starts the interpreter and loads the application, to see whether that works.
 pub fn check(settings: &Settings, log: &Log) -> Result<(), BootError> {
     start::load_app(settings, 1, log, None, None).map(drop)

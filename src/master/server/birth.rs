@@ -11,7 +11,7 @@ use crate::birth::{self, MASTER_DIED};
 use crate::channel::{self, BootError, Report, WorkerEnd};
 use crate::config::Settings;
 use crate::hooks::HookEvent;
-use crate::master::command::Command;
+use crate::master::command::Afresh;
 use crate::master::event::{Generation, SlotIndex, code};
 use crate::master::generations::WorkerLogs;
 use crate::master::signals::kept_in_workers;
@@ -35,7 +35,7 @@ pub(in crate::master) struct Birth {
     /// Those of its generation, as they concern it.
     settings: Option<Arc<Settings>>,
     /// What it executes, if it is to be a program of its own; of the same release as its settings.
-    afresh: Option<Command>,
+    afresh: Option<Afresh>,
 }
 
 impl Server {
@@ -45,8 +45,8 @@ impl Server {
             Ok(logs) => {
                 let (afresh, title) = (birth.afresh.take(), self.service.worker_title(birth.slot.0));
                 let boot = self.into_boot(birth, logs);
-                if let Some(command) = afresh {
-                    execute(boot, &title, &command);
+                if let Some(afresh) = afresh {
+                    execute(boot, &title, &afresh);
                 }
                 // Until now other workers of its user could not look into it (ptrace(2)), where descriptors of the master were
                 // open. It fails for no valid argument.
@@ -101,11 +101,14 @@ impl Server {
         let failed = |text: String| BootError { app: false, text };
         // An operator may have set another level since the generation was loaded.
         birth.settings = Some(Arc::new(Settings { log_level: kit.log.level(), ..directories.pin(&kit.settings) }));
-        birth.afresh = self.afresh.as_ref().map(|command| command.with_paths(|path| directories.pinned(path)));
+        birth.afresh = self.afresh.as_ref().map(|afresh| afresh.with_paths(|path| directories.pinned(path)));
         let start = directories.enter_start().map_err(failed)?;
         self.service.enter_worker(birth.slot.0, birth.output.take(), MASTER_DIED)?;
         // Under their values the program of the worker is to start.
         process::set_env(&kit.settings.env).map_err(|error| failed(format!("cannot set the variables of --env: {error}")))?;
+        if let Some(closed) = birth.afresh.as_ref().and_then(Afresh::closed) {
+            return Err(failed(format!("the worker cannot start Python: {closed}")));
+        }
         let chdir = directories.enter_chdir().map_err(failed)?;
         if let Some(name) = start.or(chdir) {
             logs.0.warning(format_args!(
@@ -145,7 +148,7 @@ impl Server {
 }
 
 /// Ends the life of the master's program in this process, which is a worker but for its program.
-fn execute(boot: Boot, title: &str, command: &Command) -> ! {
+fn execute(boot: Boot, title: &str, Afresh { command, .. }: &Afresh) -> ! {
     let (channel, error) = birth::execute(boot, title, command.program(), command.argv(), &kept_in_workers());
     let (program, user) = (command.program().display(), getuid());
     let hint = match error.kind() {

@@ -180,7 +180,7 @@ class Options(TypedDict, total=False):
     """Write the process id of the master to this file, and remove it at the end. If a running server has it, the start is refused."""
 
     user: _Text | None
-    """Run the workers, and with them the application, as this user (name or number), with its groups and without any capability. The master stays root: sockets, logs and the pid file are opened by it."""
+    """Run the workers, and with them the application, as this user (name or number), with its groups and without any capability. The master stays root: sockets, logs and the pid file are opened by it. The user must be able to read Python, its packages and the application."""
 
     group: _Text | None
     """Run the workers with this group (name or number) instead of the main one of the user."""

@@ -110,7 +110,8 @@ pub(super) const ROWS: &[Opt] = &[
         short: Some('u'),
         value: "USER",
         help: "Run the workers, and with them the application, as this user (name or number), with its groups and without any \
-               capability. The master stays root: sockets, logs and the pid file are opened by it.",
+               capability. The master stays root: sockets, logs and the pid file are opened by it. The user must be able to read \
+               Python, its packages and the application.",
         section: Section::Service,
         set: Some(|s, v| value::name(v).map(|user| s.user = Some(user))),
         fixed: Some(|new, old| keep(&mut new.user, &old.user)),
