@@ -58,6 +58,20 @@ def started_by(own: list[str]) -> list[str]:
     return [sys.executable, *words[1:count]]
 
 
+def started_with() -> dict[str, str]:
+    """The environment for the master and its workers: the present one, with the variables of the interpreter as they were at its
+    start, since each worker is to start as this one has. A launcher that measures puts its directory on PYTHONPATH, and may take it
+    out again once it is loaded, for the sake of other programs (OpenTelemetry's, until 0.62).
+    """
+    try:
+        with open("/proc/self/environ", "rb") as file:
+            entries = [os.fsdecode(entry).partition("=") for entry in file.read().split(b"\0")]
+    except OSError:
+        return dict(os.environ)
+    given = {name: value for name, _, value in entries if name.startswith("PYTHON")}
+    return {**{name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}, **given}
+
+
 def main() -> "NoReturn":
     """Serves until the server is told to stop; the process ends here."""
     for name in ORDERS:
@@ -82,7 +96,7 @@ def main() -> "NoReturn":
     words = started_by(own)
     _tapster.run(words, own)
     command = [sys.executable, "-I", "-S", "-c", MASTER, _tapster.__file__, str(len(words)), *words, *own]
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, started_with())
 
 
 if __name__ == "__main__":
