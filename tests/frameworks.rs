@@ -2,8 +2,11 @@
 //! Python's requests and by curl.
 
 mod common;
+#[path = "gateways/front.rs"]
+mod front;
 
 use std::fs;
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -11,6 +14,7 @@ use std::time::Duration;
 use common::load::Plan;
 use common::server::{Running, Server};
 use common::{apps, tools, venv};
+use front::Front;
 
 /// Time for one run of a client script.
 const CLIENT_LIMIT: Duration = Duration::from_secs(120);
@@ -35,8 +39,13 @@ fn django(workers: usize) -> Server {
 
 #[track_caller]
 fn run_client(script: &str, server: &Running, more: &[&Path]) {
+    run_client_at(script, &server.address().to_string(), more);
+}
+
+#[track_caller]
+fn run_client_at(script: &str, url: &str, more: &[&Path]) {
     let mut client = Command::new(venv::python());
-    client.arg(apps().join("clients").join(script)).arg(server.address().to_string()).args(more);
+    client.arg(apps().join("clients").join(script)).arg(url).args(more);
     tools::run(&mut client, CLIENT_LIMIT).succeeded();
 }
 
@@ -113,6 +122,27 @@ fn django_serves_admin_uploads_streams_and_downloads() {
         let server = django(workers).start();
         let dir = server.temp().join("django");
         run_client("django_client.py", &server, &[&dir]);
+        server.stop();
+    }
+}
+
+#[test]
+fn flask_and_django_are_served_behind_nginx_by_each_gateway_protocol() {
+    for (protocol, is_django) in
+        ["fastcgi", "scgi", "uwsgi"].into_iter().flat_map(|protocol| [(protocol, false), (protocol, true)])
+    {
+        let server = if is_django { django(2) } else { framework("flask_app:app", 2) };
+        let server = server.binds([format!("{protocol}:127.0.0.1:0")]).options(["--keep-alive", "75"]).start();
+        // The clients speak to no unix socket.
+        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free");
+        let listen = format!("listen {free};\n");
+        let Some(_front) = Front::start(&format!("nginx {protocol}"), server.address(), &[("", &listen)]) else { return };
+        let (url, dir) = (format!("http://{free}"), server.temp().join("django"));
+        if is_django {
+            run_client_at("django_client.py", &url, &[&dir]);
+        } else {
+            run_client_at("flask_client.py", &url, &[]);
+        }
         server.stop();
     }
 }

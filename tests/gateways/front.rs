@@ -1,5 +1,7 @@
 //! Web servers in front of the server under test, each with the configuration that the manual page prints.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
@@ -160,6 +162,11 @@ impl Front {
             Client::try_connect(&front.address).is_ok().then_some(())
         });
         Some(front)
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> &Address {
+        &self.address
     }
 
     /// A connection to it.
