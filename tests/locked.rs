@@ -4,7 +4,6 @@
 mod common;
 
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
 
 use common::client::{Client, Response};
 use common::server::{Running, Server};
@@ -18,6 +17,9 @@ const ENDED: &str = "does not go on and was ended";
 
 /// The record of the exception in one that notices it.
 const INTERRUPTED: &str = "interrupted at --timeout";
+
+/// `--timeout` in seconds where something has to happen before it: more than a busy machine takes for that.
+const UNHURRIED: &str = "12";
 
 /// Connections of the worker that is stuck: more than it has threads, so that some wait for one of those.
 const KEPT: usize = 6;
@@ -92,14 +94,14 @@ fn answered(server: &Running, clients: &mut [Client]) -> HashSet<i32> {
 #[test]
 fn requests_after_a_call_that_keeps_the_interpreter_are_served_by_another_worker() {
     for threads in ["2", "8"] {
-        let server = server(2, &["--threads", threads, "--timeout", "4", "--timeout-grace", "200ms"]).expect_error(GIVEN_UP);
+        let server =
+            server(2, &["--threads", threads, "--timeout", UNHURRIED, "--timeout-grace", "200ms"]).expect_error(GIVEN_UP);
         let server = server.expect_error(ENDED).start();
         let (mut clients, worker) = kept(&server);
         let mut stuck = hold(&server, clients.pop().expect("there are some"), "/hold_gil");
-        let began = Instant::now();
         ask(&mut clients);
         assert!(!answered(&server, &mut clients).contains(&worker), "{threads} threads");
-        assert!(began.elapsed() < Duration::from_secs(4), "before anything is done about the call: {:?}", began.elapsed());
+        assert!(server.log().find(&[GIVEN_UP]).is_none(), "before anything is done about the call");
         let response = stuck.response();
         assert_eq!(response.status, 504);
         wait_for("the replacement", SOON, || (!server.workers().contains(&worker)).then_some(()));
@@ -143,7 +145,7 @@ fn requests_that_waited_for_the_interpreter_for_longer_than_the_timeout_are_serv
 fn requests_that_cannot_have_the_interpreter_within_the_time_of_the_queue_are_refused() {
     let server = server(1, &["--threads", "4", "--queue-timeout", "1", "--timeout", "0"]).start();
     let (mut clients, worker) = kept(&server);
-    let mut holding = hold(&server, clients.pop().expect("there are some"), "/hold_gil?4");
+    let mut holding = hold(&server, clients.pop().expect("there are some"), "/hold_gil?10");
     for client in &mut clients {
         client.send("GET /counted HTTP/1.1\r\nHost: test\r\n\r\n");
     }

@@ -17,11 +17,11 @@ const LISTENERS: usize = 200;
 
 /// Events for each, and the seconds between two.
 const EVENTS: usize = 5;
-const INTERVAL: f64 = 1.0;
+const INTERVAL: f64 = 2.0;
 
 /// Longest way of an event to its client, on a busy machine with some hundred threads on both sides. All events of a client take
 /// longer: those that were kept to the end would be late.
-const LATE: f64 = 4.0;
+const LATE: f64 = 8.0;
 
 /// Connections that stand and do nothing.
 const STANDING: usize = 1_000;
@@ -117,10 +117,12 @@ fn standing_connections_take_no_thread() {
         assert_eq!(server.get("/name").status, 200);
     }
     assert_eq!(threads(), before);
-    let used = procfs::cpu_millis(worker);
-    thread::sleep(Duration::from_secs(2));
-    let used = procfs::cpu_millis(worker) - used;
-    assert!(used <= 50, "{used} ms of processor time in 2 s of nothing");
+    // What the requests before have left to do may take a while on a busy machine.
+    wait_for("2 s of nothing with at most 50 ms of processor time", SOON, || {
+        let before = procfs::cpu_millis(worker);
+        thread::sleep(Duration::from_secs(2));
+        (procfs::cpu_millis(worker) - before <= 50).then_some(())
+    });
     drop(clients);
     server.stop();
 }
