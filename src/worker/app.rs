@@ -316,6 +316,12 @@ pub trait App {
     /// Notes that the calling thread advances a stream, maybe by many blocks.
     fn enter(&mut self) {}
 
+    /// Runs several steps of an answer on a thread that has entered the runtime, so that each of them does not do again what
+    /// one entry needs. A function of its own, since the steps borrow the application too.
+    fn together(&self) -> fn(&mut dyn FnMut()) {
+        |steps| steps()
+    }
+
     /// Whether no other thread of the application's runtime is known that could wait for [`App::release`], so that a wait of a
     /// moment may do without it.
     fn is_alone(&self) -> bool {

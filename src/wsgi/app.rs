@@ -323,6 +323,11 @@ impl App for Wsgi {
         self.detached = None;
     }
 
+    /// Within one `Python::attach` another one costs a counter instead of a tenth of a small block.
+    fn together(&self) -> fn(&mut dyn FnMut()) {
+        |steps| Python::attach(|_| steps())
+    }
+
     fn is_alone(&self) -> bool {
         self.detached.is_none() && thread::is_only()
     }

@@ -102,6 +102,10 @@ impl App for BreakableApp {
         }
     }
 
+    fn together(&self) -> fn(&mut dyn FnMut()) {
+        self.app.as_ref().map_or(|steps| steps(), |app| app.together())
+    }
+
     fn is_alone(&self) -> bool {
         self.app.as_ref().is_some_and(|app| app.is_alone())
     }

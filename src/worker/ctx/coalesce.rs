@@ -20,8 +20,16 @@ impl ThreadCtx {
         self.app.enter();
         // While others wait, the first block may as well: see `outbox`.
         answer.begun |= self.send.crowded;
+        let mut step = Produced::Rendered;
+        self.app.together()(&mut || step = self.ask(answer, output, until));
+        answer.block_buffer.collect(&mut self.out, &mut self.coalesced);
+        step
+    }
+
+    /// Asks for one block after the other, until the time is over or something is to be sent.
+    fn ask(&mut self, answer: &mut Streaming, output: &mut Option<Box<Output>>, until: u64) -> Produced {
         let wants_head = self.wants_response_head();
-        let step = loop {
+        loop {
             let coalescing = Coalescing { block_buffer: &answer.block_buffer, begun: &mut answer.begun };
             let mut outlet = SocketOutlet {
                 link: &answer.link,
@@ -38,11 +46,9 @@ impl ThreadCtx {
                 answer.response_head = self.copy_response_head(&*answer.stream);
             }
             if step != Produced::Rendered || answer.link.has_unsent(output) || self.clock.ns() >= until || !self.pass_on(answer) {
-                break step;
+                return step;
             }
-        };
-        answer.block_buffer.collect(&mut self.out, &mut self.coalesced);
-        step
+        }
     }
 
     /// Puts the block in `out` into the block buffer, or sends it; returns whether the stream may be asked for the next one.
