@@ -110,7 +110,7 @@ impl App for Native {
         let (rest, pause) = target.rsplit_once('/').unwrap();
         let pause = (pause != "gate").then(|| Duration::from_micros(pause.parse().unwrap()));
         let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
-        let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
+        let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         let reply = match rest.strip_prefix("/stream/") {
             Some(id) => {
                 let (home, block, mut left) = (Home::here(self.seen.clone()), id.as_bytes().to_vec(), 0..10);

@@ -125,6 +125,7 @@ impl HeaderCache {
 
     /// As [`framing::of`], for the head that [`HeaderCache::resume`] has just found complete; and the name of its block if it is
     /// kept.
+    #[inline(always)] // each request comes through the one caller
     pub fn framing(&mut self, head: &Head, bytes: &[u8]) -> Result<(Framing, Option<BlockId>), Error> {
         let Some(place) = self.found else {
             let framing = framing::of(head, bytes)?;

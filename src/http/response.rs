@@ -241,16 +241,18 @@ impl<'o> Encoder<'o> {
     /// Adds the fields that are missing (Date, Server, Content-Length or Transfer-Encoding, Connection) and the empty line.
     /// `known` is the length of the whole body when the server knows it and the application did not say. For HEAD a `known` of 0
     /// is not sent: an application that leaves the body out says nothing about the length that GET would have.
+    /// To be called once, at the end.
     #[inline]
-    pub fn finish(self, known: Option<u64>) -> BodyFraming {
+    pub fn finish(&mut self, known: Option<u64>) -> BodyFraming {
         if self.context.terms.stale {
-            self.out.extend_from_slice(STALE);
+            note_stale(self.out);
         }
         if self.context.terms.dialect != Dialect::Http {
             return self.finish_for_gateway(known);
         }
-        let Self { out, start: _, context, facts: HeadFacts { status, length, date, server, close, dropped, upgrade, .. } } =
-            self;
+        // By reference: an encoder is large, and this is on the path of every request.
+        let Self { out, start: _, context, facts } = self;
+        let &mut HeadFacts { status, length, date, server, close, dropped, upgrade, .. } = facts;
         let Terms { version, head_only, persistent, dialect, stale: _ } = context.terms;
         let old = version == Version::Http10;
         let mode = if matches!(status, 204 | 304) {
@@ -296,6 +298,11 @@ impl<'o> Encoder<'o> {
         }
         BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
     }
+}
+
+#[cold]
+fn note_stale(out: &mut Vec<u8>) {
+    out.extend_from_slice(STALE);
 }
 
 /// The Connection field of an answer with an Upgrade field, which it has to name (RFC 9110 section 7.8), and the empty line.
@@ -464,19 +471,14 @@ impl BodyFraming {
         if !self.is_sent() {
             return Fit::All;
         }
-        let mut data = data;
-        loop {
-            let Piece { take, after, cut, rest } = self.around(out, data.len() as u64);
-            // At most the length of `data`, so it fits into usize.
-            let (piece, others) = data.split_at(take as usize);
-            out.extend_from_slice(piece);
-            out.extend_from_slice(after);
-            match (cut, rest) {
-                (0, 0) => return Fit::All,
-                (cut, 0) => return Fit::Cut(cut),
-                (_, _) => data = others,
-            }
+        if let Dialect::FastCgi(id) = self.dialect {
+            return self.block_in_records(out, data, id);
         }
+        let Piece { take, after, cut, .. } = self.around_whole(out, data.len() as u64);
+        // At most the length of `data`, so it fits into usize.
+        out.extend_from_slice(&data[..take as usize]);
+        out.extend_from_slice(after);
+        if cut == 0 { Fit::All } else { Fit::Cut(cut) }
     }
 
     /// Framing around a block of `len` bytes that is sent without being copied: writes the framing before it to `out`, and
@@ -486,6 +488,12 @@ impl BodyFraming {
         if let Dialect::FastCgi(id) = self.dialect {
             return self.around_record(out, len, id);
         }
+        self.around_whole(out, len)
+    }
+
+    /// As [`Self::around`] where a block of any length is one piece.
+    #[inline(always)] // an ordinary answer comes through one of the two callers
+    fn around_whole(&mut self, out: &mut Vec<u8>, len: u64) -> Piece {
         let mut cut = 0;
         let (take, after): (u64, &'static [u8]) = match &mut self.mode {
             Mode::None => (0, b""),

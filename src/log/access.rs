@@ -44,10 +44,25 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 pub struct Timing {
     /// When the request was complete, seconds since the epoch.
     pub arrived: u64,
-    /// From its call to the last byte handed to the kernel, in microseconds.
-    pub micros: u64,
-    /// How long it waited for the application before that, in microseconds.
+    /// From its call to the last byte handed to the kernel, in nanoseconds: most formats show no time, and divide nothing.
+    pub lasted: u64,
+    /// How long it waited for the application before that, in nanoseconds.
     pub queued: u64,
+}
+
+/// Nanoseconds per microsecond.
+const NS_PER_MICRO: u64 = 1_000;
+
+impl Timing {
+    /// [`Self::lasted`] in whole microseconds.
+    pub(super) fn micros(&self) -> u64 {
+        self.lasted / NS_PER_MICRO
+    }
+
+    /// [`Self::queued`] in whole microseconds.
+    pub(super) fn queued_micros(&self) -> u64 {
+        self.queued / NS_PER_MICRO
+    }
 }
 
 /// One served (or refused) request.
@@ -320,15 +335,15 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
         Part::Bytes => number(out, record.sent),
         Part::BytesOrDash if record.sent == 0 => out.push(b'-'),
         Part::BytesOrDash => number(out, record.sent),
-        Part::Seconds => number(out, record.timing.micros / 1_000_000),
-        Part::Millis => number(out, record.timing.micros / 1_000),
-        Part::Micros => number(out, record.timing.micros),
+        Part::Seconds => number(out, record.timing.micros() / 1_000_000),
+        Part::Millis => number(out, record.timing.micros() / 1_000),
+        Part::Micros => number(out, record.timing.micros()),
         Part::DecimalSeconds => {
-            number(out, record.timing.micros / 1_000_000);
+            number(out, record.timing.micros() / 1_000_000);
             out.push(b'.');
-            stamp::number(out, (record.timing.micros % 1_000_000) as u32, 6);
+            stamp::number(out, (record.timing.micros() % 1_000_000) as u32, 6);
         }
-        Part::QueueMicros => number(out, record.timing.queued),
+        Part::QueueMicros => number(out, record.timing.queued_micros()),
         Part::Pid => {
             out.push(b'<');
             number(out, time.pid.into());

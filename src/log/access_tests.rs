@@ -31,7 +31,7 @@ fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
         status: 200,
         sent: 1234,
         response_head: b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nX-A: 1\r\nx-a:  2 \r\n\r\n",
-        timing: Timing { arrived: 1_795_255_200, micros: 2_345_678, queued: 1_234 },
+        timing: Timing { arrived: 1_795_255_200, lasted: 2_345_678_999, queued: 1_234_999 },
         environ: &[],
     }
 }

@@ -4,9 +4,6 @@
 use crate::log::access::Timing;
 use crate::sys::time::{NS_PER_MS, Wall, monotonic, wall};
 
-/// Nanoseconds per microsecond.
-const NS_PER_MICRO: u64 = 1_000;
-
 /// Nanoseconds in a second.
 const NS_PER_SECOND: u64 = 1_000_000_000;
 
@@ -14,6 +11,8 @@ const NS_PER_SECOND: u64 = 1_000_000_000;
 #[derive(Debug)]
 pub struct Clock {
     ns: u64,
+    /// The same in milliseconds: they are asked for several times in an iteration.
+    ms: u64,
     wall: u64,
     /// What the wall clock, in nanoseconds since the epoch, is ahead of the monotonic one; wraps.
     ahead: u64,
@@ -25,7 +24,7 @@ pub struct Clock {
 impl Clock {
     /// A clock that shows the present.
     pub fn new() -> Self {
-        let mut clock = Self { ns: 0, wall: 0, ahead: 0, next_second: 0 };
+        let mut clock = Self { ns: 0, ms: 0, wall: 0, ahead: 0, next_second: 0 };
         clock.tick();
         clock
     }
@@ -34,6 +33,7 @@ impl Clock {
     #[inline]
     pub fn tick(&mut self) {
         self.ns = monotonic();
+        self.ms = self.ns / NS_PER_MS;
         if self.ns >= self.next_second {
             self.set(wall());
         }
@@ -54,7 +54,7 @@ impl Clock {
 
     /// Milliseconds of the monotonic clock: the unit of connection deadlines.
     pub fn ms(&self) -> u64 {
-        self.ns / NS_PER_MS
+        self.ms
     }
 
     /// Seconds since the epoch, for the Date header and the log.
@@ -68,8 +68,8 @@ impl Clock {
         let began = began.unwrap_or(self.ns);
         Timing {
             arrived: began.saturating_sub(queued).wrapping_add(self.ahead) / NS_PER_SECOND,
-            micros: self.ns.saturating_sub(began) / NS_PER_MICRO,
-            queued: queued / NS_PER_MICRO,
+            lasted: self.ns.saturating_sub(began),
+            queued,
         }
     }
 }
@@ -82,7 +82,7 @@ mod tests {
 
     /// A clock that was set at a second of its own, a quarter of a second after the wall clock's 100th.
     fn clock() -> Clock {
-        let mut clock = Clock { ns: 7 * NS_PER_SECOND, wall: 0, ahead: 0, next_second: 0 };
+        let mut clock = Clock { ns: 7 * NS_PER_SECOND, ms: 0, wall: 0, ahead: 0, next_second: 0 };
         clock.set(Wall { seconds: EPOCH + 100, nanos: 250_000_000 });
         clock
     }
@@ -100,11 +100,11 @@ mod tests {
         ] {
             clock.ns = began + lasted;
             let timing = clock.timing(Some(began), queued);
-            assert_eq!((timing.arrived, timing.micros, timing.queued), (EPOCH + arrived, lasted / 1_000, queued / 1_000));
+            assert_eq!((timing.arrived, timing.lasted, timing.queued), (EPOCH + arrived, lasted, queued));
         }
         clock.ns = began + NS_PER_SECOND * 3 / 4;
         let timing = clock.timing(None, NS_PER_SECOND);
-        assert_eq!((timing.arrived, timing.micros), (EPOCH + 100, 0), "one that was not called ends now");
+        assert_eq!((timing.arrived, timing.lasted), (EPOCH + 100, 0), "one that was not called ends now");
     }
 
     #[test]

@@ -246,6 +246,7 @@ impl Connection {
         next
     }
 
+    #[inline(always)] // each request comes through the one caller, several times
     fn step(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if self.held && self.sends_now() {
             self.recall(ctx)?;
@@ -257,13 +258,7 @@ impl Connection {
                 // Bytes that were read are used at once, so a drive never ends with a piece of a body in hand.
                 if ctx.input.has_rest() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
-            Phase::Preface => {
-                if ctx.input.has_rest() || self.read_more(ctx)? {
-                    self.take_preface(ctx)
-                } else {
-                    Ok(())
-                }
-            }
+            Phase::Preface => self.read_preface(ctx),
             // A place in the queue is only for connections that still exist.
             Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving(_) => Err(Next::Wait),

@@ -34,8 +34,8 @@ pub enum Wire {
     Http(Progress),
     /// SCGI or uwsgi, whose heads say their length first.
     Pairs(Envelope),
-    /// FastCGI.
-    Records(RecordWire),
+    /// FastCGI. In a box: each idle connection has room for the largest of these.
+    Records(Box<RecordWire>),
 }
 
 /// Why a head cannot be read.
@@ -60,7 +60,7 @@ impl Wire {
     pub fn new(protocol: Protocol) -> Self {
         match protocol {
             Protocol::Http => Self::Http(Progress::default()),
-            Protocol::FastCgi => Self::Records(RecordWire::default()),
+            Protocol::FastCgi => Self::Records(Box::default()),
             Protocol::Scgi => Self::Pairs(Envelope::Scgi),
             Protocol::Uwsgi => Self::Pairs(Envelope::Uwsgi),
         }
@@ -85,21 +85,23 @@ impl Wire {
     }
 
     /// How the answer to this request goes over the wire; as the newest clients have it where no head could be parsed.
-    #[inline]
+    #[inline(always)] // each request comes through one caller, refusals through the others
     pub fn terms(&self, head: Option<HeadView<'_>>, persistent: bool) -> Terms {
+        let terms = head.map_or_else(Terms::default, |head| Terms::of(head, persistent));
         match self {
-            Self::Http(_) => head.map_or_else(Terms::default, |head| Terms::of(head, persistent)),
-            Self::Pairs(envelope) => {
-                let terms = head.map_or_else(Terms::default, |head| Terms::of(head, false));
-                terms.closing().in_dialect(match envelope {
-                    Envelope::Scgi => Dialect::Cgi,
-                    Envelope::Uwsgi => Dialect::Uwsgi,
-                })
-            }
-            Self::Records(wire) => {
-                let terms = head.map_or_else(|| Terms::default().closing(), |head| Terms::of(head, persistent));
-                terms.in_dialect(Dialect::FastCgi(wire.id()))
-            }
+            Self::Http(_) => terms,
+            Self::Pairs(_) | Self::Records(_) => self.gateway_terms(terms),
+        }
+    }
+
+    /// The same in the form of a gateway's answers.
+    #[inline(never)]
+    fn gateway_terms(&self, terms: Terms) -> Terms {
+        match self {
+            Self::Http(_) => terms,
+            Self::Pairs(Envelope::Scgi) => terms.closing().in_dialect(Dialect::Cgi),
+            Self::Pairs(Envelope::Uwsgi) => terms.closing().in_dialect(Dialect::Uwsgi),
+            Self::Records(wire) => terms.in_dialect(Dialect::FastCgi(wire.id())),
         }
     }
 

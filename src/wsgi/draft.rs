@@ -101,7 +101,8 @@ impl Draft {
 
     /// Finishes the head and appends it to `out`; `None` if none was begun.
     pub fn finish(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<BodyFraming> {
-        let body = self.encoder.take()?.finish(known);
+        let body = self.encoder.as_mut()?.finish(known);
+        self.encoder = None;
         let memory = self.memory();
         out.extend_from_slice(&memory.head);
         memory.head.clear();

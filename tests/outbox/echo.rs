@@ -69,7 +69,7 @@ impl App for Echo {
         if target.starts_with(b"/large") {
             target.resize(LARGE, b'x');
         }
-        let encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
+        let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         if target.starts_with(b"/gate") {
             self.0.pass();
             // Longer than any quick call.

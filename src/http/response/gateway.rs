@@ -1,6 +1,6 @@
 //! Answers to front servers: a document as CGI has it (RFC 3875 section 6), as it is or in records of FastCGI.
 
-use super::{BodyFraming, Encoder, HeadFacts, Mode, Piece};
+use super::{BodyFraming, Encoder, Fit, HeadFacts, Mode, Piece};
 use crate::http::bytes::{put_decimal, same};
 use crate::http::records;
 use crate::http::terms::{Dialect, Terms};
@@ -8,8 +8,9 @@ use crate::http::terms::{Dialect, Terms};
 impl Encoder<'_> {
     /// As [`Self::finish`] for a front server, which has its own Date, Server and connection to the client: only Content-Length is
     /// added.
-    pub(super) fn finish_for_gateway(self, known: Option<u64>) -> BodyFraming {
-        let Self { out, start, context, facts: HeadFacts { status, length, dropped, status_field, .. } } = self;
+    #[inline(never)]
+    pub(super) fn finish_for_gateway(&mut self, known: Option<u64>) -> BodyFraming {
+        let &mut Self { ref mut out, start, ref context, facts: HeadFacts { status, length, dropped, status_field, .. } } = self;
         let Terms { head_only, persistent, dialect, .. } = context.terms;
         let mode = if matches!(status, 204 | 304) {
             Mode::None
@@ -79,6 +80,23 @@ fn put_length(out: &mut Vec<u8>, length: u64) {
 }
 
 impl BodyFraming {
+    /// As [`Self::block`] in records of this request.
+    #[inline(never)]
+    pub(super) fn block_in_records(&mut self, out: &mut Vec<u8>, data: &[u8], id: u16) -> Fit {
+        let mut data = data;
+        loop {
+            let Piece { take, cut, rest, .. } = self.around_record(out, data.len() as u64, id);
+            // At most the length of `data`, so it fits into usize.
+            let (piece, others) = data.split_at(take as usize);
+            out.extend_from_slice(piece);
+            match (cut, rest) {
+                (0, 0) => return Fit::All,
+                (cut, 0) => return Fit::Cut(cut),
+                (_, _) => data = others,
+            }
+        }
+    }
+
     /// As [`Self::around`] for a record of this request, of which a large block needs several.
     pub(super) fn around_record(&mut self, out: &mut Vec<u8>, len: u64, id: u16) -> Piece {
         let fits = match self.mode {

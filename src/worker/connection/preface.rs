@@ -22,9 +22,14 @@ impl Connection {
         self.kept = (!bytes.is_empty()).then(|| Box::new(Kept::Partial(bytes)));
     }
 
-    /// Uses the thread's input for the preface; a request may follow it.
+    /// Reads the preface, or more of it.
     #[inline(never)]
-    pub(super) fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
+    pub(super) fn read_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if ctx.input.has_rest() || self.read_more(ctx)? { self.take_preface(ctx) } else { Ok(()) }
+    }
+
+    /// Uses the thread's input for the preface; a request may follow it.
+    fn take_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Some(gate) = &ctx.gate else { unreachable!("there is no such phase without a gate") };
         let mut bytes = match self.kept.take().map(|kept| *kept) {
             Some(Kept::Partial(bytes)) => bytes,

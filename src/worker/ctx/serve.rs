@@ -18,6 +18,7 @@ use crate::worker::threads::pace::TICK_NS;
 use crate::worker::work::{Completion, Served, Work};
 
 /// The facts about a request for the flight recorder.
+#[inline(always)] // a call of its own would cost each request 15 instructions
 pub(in crate::worker) fn facts<'a>(head: HeadView<'a>, peer: &'a Peer) -> RequestFacts<'a> {
     RequestFacts { line: head.line(), client: head.client().unwrap_or(peer.addr.as_bytes()), id: head.request_id() }
 }
