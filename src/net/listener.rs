@@ -16,13 +16,14 @@ use crate::sys::socket::hold_off_connections;
 /// made it, it removes its unix socket's file.
 #[derive(Debug)]
 pub struct Listener {
+    /// The file made for a unix socket, to be removed; `None` for TCP and for inherited sockets. It is dropped before the socket,
+    /// which keeps its number from being given to another file.
+    file: Option<UnixFile>,
     socket: Socket,
     address: Address,
     /// Whether this server made it: an inherited socket may be somebody else's as well.
     own: bool,
     protocol: Protocol,
-    /// The file made for a unix socket, to be removed; `None` for TCP and for inherited sockets.
-    file: Option<UnixFile>,
 }
 
 /// The mio types, because their `accept` is one accept4 with the flags and the address.

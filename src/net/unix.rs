@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, connect};
-use nix::sys::stat::SFlag;
+use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::{Pid, getpid};
 
 use crate::config::Settings;
@@ -60,7 +60,9 @@ fn unix_socket() -> nix::Result<OwnedFd> {
 
 /// Makes way for a new socket: removes one that a dead server has left, and nothing else.
 fn remove_stale(path: &Path, entry: &Entry) -> Result<(), String> {
-    let Some(found) = entry.look().map_err(|error| lower(&error))? else { return Ok(()) };
+    // Another server may remove it meanwhile, and its number must not be that of the other one's new file.
+    let Some(held) = entry.hold().map_err(|error| lower(&error))? else { return Ok(()) };
+    let found = fstat(&held).map_err(|errno| explain(errno, 0))?;
     if !entry::is(&found, SFlag::S_IFSOCK) {
         return Err("the path exists and is not a socket; remove it or choose another".into());
     }

@@ -61,6 +61,16 @@ impl Entry {
         }
     }
 
+    /// Holds the file that has the name; `None` if none has. As long as it is held, its number is given to no other file.
+    pub fn hold(&self) -> io::Result<Option<OwnedFd>> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        match openat(&self.dir, self.name.as_os_str(), flags, Mode::empty()) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::ENOENT) => Ok(None),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
     /// Whether it is this file.
     pub fn is(&self, mark: Mark) -> bool {
         self.look().is_ok_and(|found| found.is_some_and(|stat| Mark::of(&stat) == mark))
