@@ -46,7 +46,7 @@ fn served(name: &str, content: &str) -> (String, String) {
 #[test]
 fn a_file_of_gunicorn_becomes_one_of_toml() {
     let content = "import os\nbind = '127.0.0.1:0'\nworkers = 1 + 1\nwsgi_app = 'app'\nraw_env = ['WHO=gunicorn']\n\
-                   worker_class = 'gthread'\nlogger_class = 'shop.Logger'\nstatsd_host = 'stats'\ndef when_ready(server):\n    pass\n";
+                   worker_class = 'gthread'\nlogger_class = 'shop.Logger'\npaste = 'shop.ini'\ndef when_ready(server):\n    pass\n";
     let (toml, answer) = served("settings.py", content);
     assert_eq!(answer, "gunicorn");
     has(
@@ -58,7 +58,7 @@ fn a_file_of_gunicorn_becomes_one_of_toml() {
             "#   worker_class = gthread (file settings.py line 6): ",
             "# Not carried over:",
             "#   logger_class = shop.Logger (file settings.py line 7): ",
-            "#   statsd_host = stats (file settings.py line 8): ",
+            "#   paste = shop.ini (file settings.py line 8): ",
             "#   when_ready: a function has no place in TOML",
         ],
     );

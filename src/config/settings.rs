@@ -1,5 +1,6 @@
 //! Every setting, one field for each option.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::reload::{ReloadMode, WatchEngine};
+use super::statsd::StatsdTarget;
 use super::trusted::Trusted;
 use super::warmup::Warmup;
 
@@ -182,6 +184,16 @@ settings! {
         pub name: Option<String>,
         /// `--status-bind`: where figures are shown; none by default.
         pub status_binds: Vec<Endpoint>,
+        /// `--statsd-host`: where metrics are sent to; nowhere by default.
+        pub statsd_host: Option<StatsdTarget>,
+        /// The address of that host, once it was looked up.
+        pub statsd_address: Option<SocketAddr>,
+        /// `--statsd-prefix`: in front of their names, with its point; default empty.
+        pub statsd_prefix: String,
+        /// `--dogstatsd-tags`: of each metric; default none.
+        pub dogstatsd_tags: String,
+        /// `--enable-backlog-metric`: whether the backlog is sent too; default off.
+        pub backlog_metric: bool,
         /// `--control-socket`; default: on where there is a place for it.
         pub control_socket: ControlSocket,
         /// `--control-socket-mode`: of its file; default 0600.

@@ -2,12 +2,15 @@
 //! slot have used. It crosses an upgrade in the state, so that no sum goes back.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::StatsdTarget;
 use crate::scoreboard::InFlight;
 use crate::status::ExitCause;
+use crate::status::statsd::SentSums;
 
 use super::event::SlotIndex;
 
@@ -83,6 +86,10 @@ pub struct Ledger {
     pub last_exits: VecDeque<WorkerExit>,
     /// Lines that error logs before the present one have lost.
     pub lost_before: u64,
+    /// What statsd was told; `None`: nothing yet.
+    pub sent: Option<SentSums>,
+    /// The host that was told, with its address, so that an upgrade need not wait for a name server.
+    pub looked_up: Option<(StatsdTarget, SocketAddr)>,
     slots: Vec<SlotUsage>,
 }
 

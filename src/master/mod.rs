@@ -99,6 +99,9 @@ pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Pas
     if let Err(error) = start::use_passed_sockets(&mut settings, &mut notices) {
         return refused(&error);
     }
+    if let Err(why) = server::look_up(&mut settings) {
+        return refused(&StartError { code: code::USAGE, why });
+    }
     let caller = match settings.daemon.then(daemon::detach).transpose() {
         Ok(None) => None,
         Ok(Some(Side::Daemon(caller))) => Some(caller),

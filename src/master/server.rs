@@ -5,6 +5,7 @@ mod birth;
 mod doors;
 mod figures;
 mod listening;
+mod push;
 mod reopen;
 mod stacks;
 mod upgrade;
@@ -51,6 +52,7 @@ use super::trial::Trial;
 use super::watch::WatchKeeper;
 use birth::Birth;
 use doors::Petitions;
+pub use push::{Pushing, look_up};
 use stacks::Inquiry;
 use wait::Woken;
 
@@ -105,6 +107,8 @@ pub struct Server {
     pub(super) petitions: Petitions,
     /// Those of them that wait for the stacks of workers.
     pub(super) inquiries: Vec<Inquiry>,
+    /// What statsd is told.
+    pub(super) pushing: Pushing,
     /// Reloads and upgrades so far.
     pub(super) changes: Changes,
     /// When the server was started.
@@ -199,6 +203,7 @@ impl Server {
             self.feed(Event::Tick)?;
             // Last, so that the figures have all that has happened.
             self.receive_operators(&knocks)?;
+            self.push_figures(Instant::now());
             self.catch_up();
             self.service.tick(self.supervisor.ready_workers(), Instant::now());
         }
@@ -420,6 +425,7 @@ impl Server {
             Action::Upgrade => return Continue(self.begin_to_become()),
             Action::NotifyReady => self.announce(),
             Action::Exit(code) => {
+                self.push_now();
                 self.watch.end();
                 self.hooks.end(&self.generations.current().log);
                 self.service.end(code, &self.generations.current().log);

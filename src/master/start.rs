@@ -129,6 +129,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         doors,
         petitions: Default::default(),
         inquiries: Vec::new(),
+        pushing: Default::default(),
         changes: Changes::default(),
         started: time::wall(),
     })

@@ -50,7 +50,7 @@ use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::refusal::{StartError, refuse};
-use super::server::{Reread, Server};
+use super::server::{self, Reread, Server};
 use super::service::Service;
 use super::start;
 use super::state::{self, SavedState};
@@ -138,6 +138,9 @@ pub fn adopt(
     (state, program): (SavedState, Program),
 ) -> Result<Server, StartError> {
     keep_shape(&mut settings, &state);
+    let known = state.ledger.looked_up.as_ref().filter(|(target, _)| settings.statsd_host.as_ref() == Some(target));
+    settings.statsd_address = known.map(|(_, address)| *address);
+    let looked_up = if known.is_some() { Ok(()) } else { server::look_up(&mut settings) };
     let settings = Arc::new(settings);
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     if identity.is_some() {
@@ -149,6 +152,9 @@ pub fn adopt(
     kit.logs.own().owe(state.lost_lines);
     for notice in notices {
         kit.log.write(notice.level, format_args!("{notice}"));
+    }
+    if let Err(why) = looked_up {
+        kit.log.warning(format_args!("{why}; no metrics are sent until a reload"));
     }
     let estate = claim(&state, &kit)?;
     let listeners = state.listeners.into_iter().enumerate().map(|(index, socket)| adopt_listener(index, socket, &settings));
@@ -218,6 +224,7 @@ pub fn adopt(
         doors: Doors::new(doors),
         petitions: Default::default(),
         inquiries: Vec::new(),
+        pushing: Default::default(),
         changes: Changes::after_upgrade(state.changes),
         started: Wall { seconds: state.started, nanos: 0 },
     })

@@ -2,6 +2,7 @@
 
 pub mod activation;
 pub mod bind;
+pub mod datagram;
 pub mod listener;
 pub mod mend;
 mod reason;

@@ -8,6 +8,7 @@ pub mod metrics;
 pub mod page;
 mod request_line;
 pub mod screen;
+pub mod statsd;
 mod times;
 
 pub use document::{

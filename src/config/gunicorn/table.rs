@@ -49,9 +49,6 @@ const DIRTY: Treatment = Treatment::Refused(
     "there are no dirty workers here; run long tasks in a queue of their own, such as Celery or RQ, and leave it out",
 );
 const DIRTY_DETAIL: Treatment = Treatment::Told("belongs to dirty workers, which are not here");
-const STATSD: Treatment = Treatment::Refused(
-    "no metrics are sent to statsd; leave it out, and count the lines of --access-logfile with --access-logformat json",
-);
 const SMUGGLING: Treatment =
     Treatment::Refused("lets through what HTTP forbids and attackers use; leave it out, and mend the client that needs it");
 const PASTE: Treatment = Treatment::Refused(
@@ -235,10 +232,10 @@ pub static SETTINGS: &[Setting] = &[
         "",
         judge("refused with what to write; only unix sockets of this machine are written to", judged::syslog_addr),
     ),
-    valued("statsd_host", &["statsd-host"], "", STATSD),
-    valued("statsd_prefix", &["statsd-prefix"], "", STATSD),
-    valued("dogstatsd_tags", &["dogstatsd-tags"], "", STATSD),
-    switch("enable_backlog_metric", &["enable-backlog-metric"], STATSD),
+    option("statsd_host", "statsd-host"),
+    option("statsd_prefix", "statsd-prefix"),
+    option("dogstatsd_tags", "dogstatsd-tags"),
+    option("enable_backlog_metric", "enable-backlog-metric"),
     valued("paste", &["paste", "paster"], "", PASTE),
     valued("raw_paste_global_conf", &["paste-global"], "", PASTE),
     valued("certfile", &["certfile"], "", TLS),

@@ -10,13 +10,17 @@ use crate::master::generations::Kit;
 use crate::master::logs::Logs;
 use crate::master::reading::Reading;
 
-use super::Server;
+use super::{Server, look_up};
 
 impl Server {
     /// Begins to read the configuration for a new generation, in what the directory of the start is now.
     pub(super) fn begin_reading(&mut self, generation: Generation) -> Option<Event> {
         let begun = directory::follow(self.command.dir()).and_then(|()| {
-            let begun = Reading::start(|| (self.reread)(generation));
+            let begun = Reading::start(|| {
+                let (mut settings, notices) = (self.reread)(generation)?;
+                look_up(&mut settings)?;
+                Ok((settings, notices))
+            });
             begun.map_err(|error| format!("the configuration cannot be read: {error}"))
         });
         // Until it is read, the master is where its generation is.

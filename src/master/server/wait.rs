@@ -108,6 +108,7 @@ impl Server {
         let doors = self.doors.next_deadline().into_iter().chain(self.petitions.next_deadline());
         let doors = doors.chain(self.inquiries.iter().map(|inquiry| inquiry.look)).min();
         let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
+        let pushing = self.pushing.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));
         let watcher = self.watch.next_deadline(self.supervisor.is_booting());
         let watcher = watcher.map(|at| at.saturating_duration_since(Instant::now()));
@@ -123,6 +124,7 @@ impl Server {
             .chain(hooks)
             .chain(doors)
             .chain(reading)
+            .chain(pushing)
             .chain(watcher)
             .chain(self.until_listening())
             .chain(self.patrol.wait(time::monotonic()))

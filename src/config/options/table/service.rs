@@ -6,6 +6,7 @@ use crate::config::control::ControlSocket;
 use crate::config::logs::{Level, LogTarget};
 use crate::config::options::bounds::READY_FD_MIN;
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
+use crate::config::statsd::{self, StatsdTarget};
 use crate::config::value;
 
 pub(super) const ROWS: &[Opt] = &[
@@ -149,6 +150,44 @@ pub(super) const ROWS: &[Opt] = &[
         clear: |s| s.status_binds.clear(),
         set: Some(|s, v| Endpoint::parse(v).map(|endpoint| s.status_binds.push(endpoint))),
         fixed: Some(|new, old| keep(&mut new.status_binds, &old.status_binds)),
+        ..ROW
+    },
+    Opt {
+        name: "statsd-host",
+        value: "HOST:PORT",
+        help: "Send metrics here by UDP, or to a unix datagram socket as unix://PATH, for statsd or DogStatsD: gunicorn's names \
+               (gunicorn.requests, .request.status.N, .request.duration, .workers, .log.exception), and tapster.threads.busy, \
+               .requests.waiting and .worker.exits.CAUSE. The master sends them every 10 s, and never waits. A name is looked up at the \
+               start and at a reload.",
+        section: Section::Operations,
+        set: Some(|s, v| StatsdTarget::parse(v).map(|target| s.statsd_host = Some(target))),
+        ..ROW
+    },
+    Opt {
+        name: "statsd-prefix",
+        value: "PREFIX",
+        default: Some(""),
+        help: "Put this and a point in front of the names of metrics for statsd.",
+        section: Section::Operations,
+        set: Some(|s, v| statsd::prefix(v).map(|prefix| s.statsd_prefix = prefix)),
+        ..ROW
+    },
+    Opt {
+        name: "dogstatsd-tags",
+        value: "TAGS",
+        default: Some(""),
+        help: "Give metrics for statsd these tags, as DogStatsD reads them: name:value,name:value.",
+        section: Section::Operations,
+        set: Some(|s, v| statsd::tags(v).map(|tags| s.dogstatsd_tags = tags)),
+        ..ROW
+    },
+    Opt {
+        name: "enable-backlog-metric",
+        kind: ValueKind::Flag,
+        default: Some("false"),
+        help: "Send gunicorn.backlog to statsd too: connections that wait to be accepted.",
+        section: Section::Operations,
+        set: Some(|s, v| value::flag(v).map(|flag| s.backlog_metric = flag)),
         ..ROW
     },
     Opt {

@@ -1,0 +1,99 @@
+//! The figures that are sent to statsd: what has come since the last time, every few seconds, before an upgrade and at the end.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::time::{Duration, Instant};
+
+use crate::config::{Settings, StatsdTarget};
+use crate::master::refusal::reason;
+use crate::net::datagram::{self, Receiver};
+use crate::status::Detail;
+use crate::status::statsd::{Naming, SentSums, datagrams};
+
+use super::Server;
+
+/// How often: what statsd itself sums up by default, so a shorter time would show nothing more.
+const EVERY: Duration = Duration::from_secs(10);
+
+/// The sending.
+#[derive(Debug, Default)]
+pub struct Pushing {
+    /// When it is to be done next; `None`: never, or not begun.
+    due: Option<Instant>,
+    /// Whether the log says that it fails.
+    failing: bool,
+}
+
+impl Pushing {
+    /// When it is to be done next.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        self.due
+    }
+}
+
+impl Server {
+    /// Sends the figures, if that is due.
+    pub(super) fn push_figures(&mut self, now: Instant) {
+        if self.generations.current().settings.statsd_host.is_none() {
+            self.pushing.due = None;
+            self.ledger.sent = None;
+        } else if self.pushing.due.is_none_or(|due| due <= now) {
+            self.pushing.due = Some(now + EVERY);
+            self.push_now();
+        }
+    }
+
+    /// Sends the figures, where they are sent at all.
+    pub(super) fn push_now(&mut self) {
+        let settings = self.generations.current().settings.clone();
+        let Some(target) = &settings.statsd_host else { return };
+        let destination = match (target, settings.statsd_address) {
+            (StatsdTarget::Unix(path), _) => Receiver::Unix(path),
+            (StatsdTarget::Udp { .. }, Some(address)) => {
+                self.ledger.looked_up = Some((target.clone(), address));
+                Receiver::Udp(address)
+            }
+            // An upgrade could not look it up, and has said so.
+            (StatsdTarget::Udp { .. }, None) => return,
+        };
+        let document = self.document(Detail::Public);
+        // What was counted before somebody wanted to know has no time.
+        let before = self.ledger.sent.get_or_insert_with(|| SentSums::of(&document));
+        let naming = Naming { prefix: &settings.statsd_prefix, tags: &settings.dogstatsd_tags, backlog: settings.backlog_metric };
+        let lines = datagrams(&document, before, naming);
+        let sent = datagram::send(destination, &lines);
+        if sent.count > 0 {
+            self.ledger.sent = Some(SentSums::of(&document));
+        }
+        match sent.error {
+            Some(error) if !self.pushing.failing => {
+                self.pushing.failing = true;
+                let what = if sent.count == 0 { "they are sent together later" } else { "some are lost" };
+                self.log().warning(format_args!("metrics cannot be sent to {target}: {}; {what}", reason(&error)));
+            }
+            Some(_) => {}
+            None => {
+                if std::mem::take(&mut self.pushing.failing) {
+                    self.log().info(format_args!("metrics are sent to {target} again"));
+                }
+            }
+        }
+    }
+}
+
+/// Looks up the host of `--statsd-host`. It may wait for a name server, so the loop does not call it.
+pub fn look_up(settings: &mut Settings) -> Result<(), String> {
+    settings.statsd_address = match &settings.statsd_host {
+        Some(StatsdTarget::Udp { host, port }) => {
+            Some(address_of(host, *port).map_err(|why| format!("--statsd-host {host}: {why}"))?)
+        }
+        Some(StatsdTarget::Unix(_)) | None => None,
+    };
+    Ok(())
+}
+
+fn address_of(host: &str, port: u16) -> Result<SocketAddr, String> {
+    let failed = |error| format!("the name cannot be resolved: {}", reason(&error));
+    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
+    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
+    first.copied().ok_or_else(|| "the name has no address".to_owned())
+}
