@@ -22,6 +22,7 @@ use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{Head, HeadView, Limits};
 use crate::http::page::render;
+use crate::http::target::percent_decode;
 use crate::http::terms::{Dialect, Terms};
 use crate::log::error::Log;
 use crate::protocol::pairs::Packing;
@@ -45,6 +46,30 @@ pub const PROXY: &str = "HTTP_PROXY";
 pub fn is_environment() -> bool {
     let interface = env::var_os("GATEWAY_INTERFACE");
     interface.is_some_and(|interface| interface.as_bytes().starts_with(b"CGI/")) && env::var_os("REQUEST_METHOD").is_some()
+}
+
+/// Whether the last arguments are those that a web server has made of the client's query, which has no `=` then (RFC 3875 section
+/// 4.4). They come where a script passes its arguments on, or is one that this program interprets, and would let the client choose
+/// options.
+pub fn has_words_of_client(args: &[OsString]) -> bool {
+    is_environment() && env::var_os("QUERY_STRING").is_some_and(|query| end_with_query(args, query.as_bytes()))
+}
+
+fn end_with_query(args: &[OsString], query: &[u8]) -> bool {
+    if query.is_empty() || query.contains(&b'=') {
+        return false;
+    }
+    // Apache puts backslashes in front of what means something to a shell.
+    let plain = |word: &[u8]| -> Vec<u8> { word.iter().copied().filter(|byte| *byte != b'\\').collect() };
+    let words = query.split(|byte| *byte == b'+').map(|word| {
+        let mut decoded = Vec::new();
+        percent_decode(word, &mut decoded);
+        plain(&decoded)
+    });
+    let words: Vec<Vec<u8>> = words.collect();
+    let own = args.len().saturating_sub(words.len());
+    // The first argument is the program.
+    own > 0 && args[own..].iter().zip(&words).all(|(arg, word)| plain(arg.as_bytes()) == *word)
 }
 
 /// Standard input and output, of which this process has no other copy.
@@ -314,6 +339,19 @@ impl Client for Front {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn arguments_of_the_client_are_known() {
+        let ends = |args: &[&str], query: &str| {
+            let args: Vec<OsString> = args.iter().map(OsString::from).collect();
+            end_with_query(&args, query.as_bytes())
+        };
+        assert!(ends(&["tapster", "app.wsgi", "--pythonpath", "/tmp"], "--pythonpath+/tmp"));
+        assert!(ends(&["tapster", "app.wsgi", "--env", "A\\;B"], "--env+A%3bB"));
+        assert!(!ends(&["tapster", "app.wsgi"], "--pythonpath+/tmp"));
+        assert!(!ends(&["tapster", "app.wsgi", "a=b"], "a=b"), "no web server passes such a query");
+        assert!(!ends(&["tapster", "app.wsgi"], "") && !ends(&["tapster"], "tapster"));
+    }
 
     #[test]
     fn the_environment_is_packed_with_a_path() {

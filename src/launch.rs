@@ -30,6 +30,9 @@ pub use call::{CallError, ServerCall, serve};
 /// process ends here.
 pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
     let args: Vec<OsString> = args.into_iter().collect();
+    if cgi::has_words_of_client(&args) {
+        return refuse_words_of_client();
+    }
     if hooks::is_ordered(&args) {
         return run_hooks();
     }
@@ -37,6 +40,16 @@ pub fn run(args: impl IntoIterator<Item = OsString>) -> i32 {
         Some((source, own)) => answer(&source, &own),
         None => run_server(Program::embedded(&args), args),
     }
+}
+
+/// Answers a CGI request whose client would choose options; returns the exit code.
+fn refuse_words_of_client() -> i32 {
+    complain(
+        "the last arguments are words of the client's query (RFC 3875 section 4.4); the CGI script must not pass its arguments on: \
+         let it be #!/bin/sh, and exec tapster --cgi APP without \"$@\"",
+    );
+    let _ = Streams::take().map(|streams| streams.fail());
+    code::USAGE
 }
 
 /// What is to be done with the arguments of a process that an interpreter has started as its user has it.
@@ -55,6 +68,9 @@ pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
     // A web server may have started it without. If it fails, the next file fails too.
     let _ = fd::open_streams();
     let args = named(&words, own.clone());
+    if cgi::has_words_of_client(&args) {
+        return GuestTask::Done(refuse_words_of_client());
+    }
     if hooks::is_ordered(&args) {
         return GuestTask::Done(run_hooks());
     }

@@ -222,6 +222,21 @@ fn what_cannot_be_answered_has_a_status_a_line_on_standard_error_and_an_exit_cod
 }
 
 #[test]
+fn a_client_chooses_no_options() {
+    let evil = ["--cgi", "probe", "--pythonpath", "/tmp"];
+    for (words, query) in
+        [(&evil[..], "--pythonpath+/tmp"), (&["--cgi", "probe", "--help"], "-%2dhelp"), (&["probe", "-h"], "-h")]
+    {
+        let done = Call::start(&apps(), words, &[("QUERY_STRING", query)]).send(b"", true);
+        assert_eq!((parse(&done.stdout).status, done.code), (500, Some(2)), "{words:?}: {}", done.stderr);
+        assert!(done.stderr.contains("words of the client's query"), "{}", done.stderr);
+    }
+    // A query without `=` is none of that by itself.
+    let done = Call::start(&apps(), &["--cgi", "probe"], &[("QUERY_STRING", "--pythonpath+/tmp")]).send(b"", true);
+    assert_eq!((parse(&done.stdout).status, done.code), (200, Some(0)), "{}", done.stderr);
+}
+
+#[test]
 fn a_front_that_has_left_closes_the_stream() {
     let dir = tempfile::tempdir().expect("the temp directory is writable");
     let source = r#"
