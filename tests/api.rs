@@ -228,6 +228,7 @@ os.environ["TAPSTER_THREADS"] = "none"
 refused(ValueError, "TAPSTER_THREADS=none (environment): ", app)
 del os.environ["TAPSTER_THREADS"]
 errors = []
+interrupt = signal.getsignal(signal.SIGINT)
 def beside():
     try:
         tapster.serve(app)
@@ -237,7 +238,7 @@ thread = threading.Thread(target=beside)
 thread.start()
 thread.join()
 assert "main thread" in errors[0], errors
-assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+assert signal.getsignal(signal.SIGINT) is interrupt
 print("done")
 "#;
     assert_eq!(run(&source).succeeded().stdout, "done\n");

@@ -107,15 +107,16 @@ def failing(environ, query):
 
 
 def broken(environ, query):
-    """Fails in the middle of its body; `length=1` has announced twice as much as there is."""
+    """Fails in the middle of its body; `length=1` has announced twice as much as there is, `pause=1` lets the first half go first."""
     fields = [("Content-Type", "text/plain")]
     if number(query, "length"):
         fields.append(("Content-Length", str(2 * BLOCK)))
-    return "200 OK", fields, break_off()
+    return "200 OK", fields, break_off(0.3 * number(query, "pause"))
 
 
-def break_off():
+def break_off(pause):
     yield bytes(BLOCK)
+    time.sleep(pause)
     raise RuntimeError("this was to happen")
 
 
