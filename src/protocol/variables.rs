@@ -222,7 +222,7 @@ impl Seen {
             (Some(script), None) if self.path.is_none() => (Span::default(), script),
             // The application's own address, without a slash after it.
             (Some(script), None) => match script.of(bytes) {
-                b"/" => (Span::default(), script),
+                slashes if slashes.iter().all(|byte| *byte == b'/') => (Span::default(), script),
                 _ => (without_slash(script, bytes), Span::default()),
             },
             (script, Some(path)) if path.of(bytes).starts_with(b"/") => {
@@ -360,9 +360,10 @@ fn join(bytes: &mut Vec<u8>, first: Span, second: Span) -> Span {
     Span::new(start, bytes.len())
 }
 
-/// The same without the slash at its end, if it has one: SCRIPT_NAME never ends so (PEP 3333).
+/// The same without the slashes at its end: SCRIPT_NAME never ends so (PEP 3333).
 fn without_slash(script: Span, bytes: &[u8]) -> Span {
-    if script.of(bytes).ends_with(b"/") { Span { end: script.end - 1, ..script } } else { script }
+    let slashes = script.of(bytes).iter().rev().take_while(|byte| **byte == b'/').count();
+    Span { end: script.end - slashes as u32, ..script }
 }
 
 /// Path and query of a target, both as sent.

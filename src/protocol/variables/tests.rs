@@ -64,6 +64,10 @@ fn the_path_is_found_wherever_a_front_puts_it() {
         (vec![("SCRIPT_NAME", "/"), ("PATH_INFO", "/env"), uri], ["", "/env", "x=%2F", uri.1]),
         (vec![("SCRIPT_NAME", "/"), uri], ["", "/", "x=%2F", uri.1]),
         (vec![("SCRIPT_NAME", "/"), ("PATH_INFO", ""), uri], ["", "/", "x=%2F", uri.1]),
+        // However many slashes it ends with.
+        (vec![("SCRIPT_NAME", "///"), ("PATH_INFO", ""), uri], ["", "///", "x=%2F", uri.1]),
+        (vec![("SCRIPT_NAME", "/mnt//"), ("PATH_INFO", "/a"), uri], ["/mnt", "/a", "x=%2F", uri.1]),
+        (vec![("SCRIPT_NAME", "//"), ("PATH_INFO", "/a"), uri], ["", "/a", "x=%2F", uri.1]),
         // Without a target one is made.
         (vec![("PATH_INFO", "/ä b/%2F?#"), ("QUERY_STRING", "q w")], ["", "/ä b/%2F?#", "q w", "/%C3%A4%20b/%252F%3F%23?q+w"]),
         (vec![("SCRIPT_NAME", "/m"), ("PATH_INFO", "/x")], ["/m", "/x", "", "/m/x"]),
