@@ -71,11 +71,16 @@ fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Re
     Ok(bound.speaking(settings.protocol_at(wanted)))
 }
 
-fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
-    let host = if host.is_empty() { "0.0.0.0" } else { host };
-    let mut found: Vec<SocketAddr> =
-        (host, port).to_socket_addrs().map_err(|error| format!("the name cannot be resolved: {}", lower(&error)))?.collect();
+/// Looks up the addresses of a host, those of IPv4 first. It may wait for a name server. The error is one clause.
+pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+    let found = (host, port).to_socket_addrs().map_err(|error| format!("the name cannot be resolved: {}", lower(&error)))?;
+    let mut found: Vec<SocketAddr> = found.collect();
     found.sort_by_key(SocketAddr::is_ipv6);
+    Ok(found)
+}
+
+fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
+    let found = resolve(if host.is_empty() { "0.0.0.0" } else { host }, port)?;
     let mut missing = Errno::EADDRNOTAVAIL;
     for addr in found {
         match listen_tcp(addr, settings) {

@@ -2,30 +2,20 @@
 //! one that a dead process has left.
 
 use std::io;
-use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 use nix::sys::stat::{major, minor};
 
 use super::entry::Mark;
+use super::unix_diag::{ANSWER, BY_FAMILY, DONE, HEADER, Sockets, UnixDiag, attributes, u16_at, u32_at};
 
-/// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.
-const BY_FAMILY: u16 = 20;
 /// UDIAG_SHOW_NAME and UDIAG_SHOW_VFS of linux/unix_diag.h.
 const SHOW: u32 = 1 | 2;
 /// UNIX_DIAG_NAME of linux/unix_diag.h: the path by which it was bound.
 const NAME: u16 = 0;
 /// UNIX_DIAG_VFS of linux/unix_diag.h: inode and device of the file.
 const VFS: u16 = 1;
-/// NLMSG_DONE of linux/netlink.h.
-const DONE: u16 = 3;
-/// Bytes of a `struct nlmsghdr`, of a `struct unix_diag_req`, of a `struct unix_diag_msg` and of a `struct nlattr`.
-const HEADER: usize = 16;
-const REQUEST: usize = 24;
-const ANSWER: usize = 16;
-const ATTRIBUTE: usize = 4;
 
 /// Bytes taken in at once; the kernel sends at most so many.
 const PIECE: usize = 32 * 1024;
@@ -35,38 +25,18 @@ const PIECES_MAX: usize = 4096;
 
 /// Whether any socket of this network namespace is bound to this file, which has this absolute path. The kernel answers at once.
 pub fn is_bound(file: Mark, path: &Path) -> io::Result<bool> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let kernel = socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?;
-    send(kernel.as_raw_fd(), &question(), MsgFlags::MSG_DONTWAIT)?;
+    let kernel = UnixDiag::open()?;
+    kernel.ask(Sockets::All, SHOW)?;
     let mut piece = vec![0; PIECE];
     for _ in 0..PIECES_MAX {
-        let count = recv(kernel.as_raw_fd(), &mut piece, MsgFlags::MSG_DONTWAIT)?;
-        match find(&piece[..count], file, path) {
+        let heard = kernel.hear(&mut piece)?;
+        match find(heard, file, path) {
             Some(found) => return Ok(found),
-            None if count == 0 => break,
+            None if heard.is_empty() => break,
             None => {}
         }
     }
     Err(io::Error::from(io::ErrorKind::InvalidData))
-}
-
-/// A `struct nlmsghdr` with a `struct unix_diag_req` for all sockets.
-fn question() -> Vec<u8> {
-    let flags = (libc::NLM_F_REQUEST | libc::NLM_F_DUMP) as u16;
-    let mut bytes = Vec::with_capacity(HEADER + REQUEST);
-    bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
-    bytes.extend(BY_FAMILY.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    // Sequence, and the port of the sender, which the kernel knows.
-    bytes.extend([0; 8]);
-    bytes.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-    // Sockets in any state, of any inode.
-    bytes.extend(u32::MAX.to_ne_bytes());
-    bytes.extend(0_u32.to_ne_bytes());
-    bytes.extend(SHOW.to_ne_bytes());
-    // No cookie.
-    bytes.extend([u8::MAX; 8]);
-    bytes
 }
 
 /// Whether the file is in a piece of the answer; `None`: not in this one, and there are more.
@@ -91,12 +61,10 @@ fn find(piece: &[u8], file: Mark, path: &Path) -> Option<bool> {
 
 /// Whether these attributes are those of a socket that is bound to the file. The device of some file systems has another number
 /// in metadata than in the kernel (btrfs, overlayfs); there the path decides.
-fn is_of(mut attributes: &[u8], file: Mark, path: &Path) -> bool {
+fn is_of(found: &[u8], file: Mark, path: &Path) -> bool {
     let device = (major(file.device) << 20 | minor(file.device)) as u32;
     let (mut same_inode, mut same_device, mut same_path) = (false, false, false);
-    while let (Some(len), Some(kind)) = (u16_at(attributes, 0), u16_at(attributes, 2)) {
-        let len = usize::from(len).max(ATTRIBUTE);
-        let value = attributes.get(ATTRIBUTE..len).unwrap_or_default();
+    for (kind, value) in attributes(found) {
         match kind {
             NAME => same_path = value.strip_suffix(&[0]).unwrap_or(value) == path.as_os_str().as_bytes(),
             VFS => {
@@ -106,17 +74,8 @@ fn is_of(mut attributes: &[u8], file: Mark, path: &Path) -> bool {
             }
             _ => {}
         }
-        attributes = attributes.get(len.next_multiple_of(4)..).unwrap_or_default();
     }
     same_inode && (same_device || same_path)
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {
-    Some(u16::from_ne_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
-    Some(u32::from_ne_bytes(bytes.get(at..at + 4)?.try_into().ok()?))
 }
 
 #[cfg(test)]

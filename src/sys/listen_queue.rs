@@ -2,12 +2,12 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, send, socket};
 
 use super::fd::identity;
+use super::unix_diag::{ANSWER, BY_FAMILY, ERROR, HEADER, Sockets, UnixDiag, attributes, u16_at, u32_at};
 
 /// The queue of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,88 +34,45 @@ pub fn of_tcp(listener: &impl AsFd) -> io::Result<ListenQueue> {
 
 /// The kernel's answers about unix sockets (sock_diag(7)), which have no such option.
 #[derive(Debug)]
-pub struct UnixQueues(OwnedFd);
+pub struct UnixQueues(UnixDiag);
 
-/// SOCK_DIAG_BY_FAMILY of linux/sock_diag.h.
-const BY_FAMILY: u16 = 20;
 /// UDIAG_SHOW_RQLEN of linux/unix_diag.h.
 const SHOW_QUEUE: u32 = 0x10;
 /// UNIX_DIAG_RQLEN of linux/unix_diag.h: the attribute with the queue.
 const QUEUE: u16 = 4;
-/// NLMSG_ERROR of linux/netlink.h.
-const ERROR: u16 = 2;
-/// Bytes of a `struct nlmsghdr`.
-const HEADER: usize = 16;
-/// Bytes of a `struct unix_diag_req`.
-const REQUEST: usize = 24;
-/// Bytes of a `struct unix_diag_msg`.
-const ANSWER: usize = 16;
-/// Bytes of a `struct nlattr`.
-const ATTRIBUTE: usize = 4;
 
 impl UnixQueues {
     /// Opens the socket to ask by.
     pub fn open() -> io::Result<Self> {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        Ok(Self(socket(AddressFamily::Netlink, SockType::Datagram, flags, SockProtocol::NetlinkSockDiag)?))
+        UnixDiag::open().map(Self)
     }
 
     /// The queue of a unix socket. The kernel answers at once, or not at all.
     pub fn of(&self, listener: &impl AsFd) -> io::Result<ListenQueue> {
         let (_, inode) = identity(listener.as_fd().as_raw_fd())?;
         let inode = u32::try_from(inode).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-        send(self.0.as_raw_fd(), &question(inode), MsgFlags::MSG_DONTWAIT)?;
+        self.0.ask(Sockets::One(inode), SHOW_QUEUE)?;
         let mut answer = [0; 256];
-        let count = recv(self.0.as_raw_fd(), &mut answer, MsgFlags::MSG_DONTWAIT)?;
-        understand(&answer[..count], inode)
+        understand(self.0.hear(&mut answer)?, inode)
     }
-}
-
-/// A `struct nlmsghdr` with a `struct unix_diag_req` for one socket.
-fn question(inode: u32) -> Vec<u8> {
-    let flags = libc::NLM_F_REQUEST as u16;
-    let mut bytes = Vec::with_capacity(HEADER + REQUEST);
-    bytes.extend(((HEADER + REQUEST) as u32).to_ne_bytes());
-    bytes.extend(BY_FAMILY.to_ne_bytes());
-    bytes.extend(flags.to_ne_bytes());
-    // Sequence, and the port of the sender, which the kernel knows.
-    bytes.extend([0; 8]);
-    bytes.extend([libc::AF_UNIX as u8, 0, 0, 0]);
-    // Sockets in any state.
-    bytes.extend(u32::MAX.to_ne_bytes());
-    bytes.extend(inode.to_ne_bytes());
-    bytes.extend(SHOW_QUEUE.to_ne_bytes());
-    // No cookie.
-    bytes.extend([u8::MAX; 8]);
-    bytes
 }
 
 fn understand(answer: &[u8], inode: u32) -> io::Result<ListenQueue> {
     let strange = || io::Error::from(io::ErrorKind::InvalidData);
-    let u16_at = |at: usize| Some(u16::from_ne_bytes(answer.get(at..at + 2)?.try_into().ok()?));
-    let u32_at = |at: usize| Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?));
-    match u16_at(4).ok_or_else(strange)? {
+    match u16_at(answer, 4).ok_or_else(strange)? {
         BY_FAMILY => {}
         ERROR => {
-            let error = u32_at(HEADER).ok_or_else(strange)?.cast_signed();
+            let error = u32_at(answer, HEADER).ok_or_else(strange)?.cast_signed();
             return Err(io::Error::from_raw_os_error(error.wrapping_neg()));
         }
         _ => return Err(strange()),
     }
-    if u32_at(HEADER + 4) != Some(inode) {
+    if u32_at(answer, HEADER + 4) != Some(inode) {
         return Err(strange());
     }
-    let mut at = HEADER + ANSWER;
-    while let (Some(len), Some(kind)) = (u16_at(at), u16_at(at + 2)) {
-        if kind == QUEUE {
-            let value = at + ATTRIBUTE;
-            let (Some(waiting), Some(limit)) = (u32_at(value), u32_at(value + 4)) else { break };
-            return Ok(ListenQueue { waiting, limit });
-        }
-        // Attributes begin at multiples of four.
-        at += usize::from(len).max(ATTRIBUTE).next_multiple_of(4);
-    }
-    Err(strange())
+    let found = attributes(answer.get(HEADER + ANSWER..).unwrap_or_default()).find(|(kind, _)| *kind == QUEUE);
+    let queue = found.and_then(|(_, value)| Some(ListenQueue { waiting: u32_at(value, 0)?, limit: u32_at(value, 4)? }));
+    queue.ok_or_else(strange)
 }
 
 #[cfg(test)]

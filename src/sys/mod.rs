@@ -22,3 +22,4 @@ pub mod socket;
 pub mod terminal;
 pub mod time;
 pub mod title;
+mod unix_diag;
