@@ -1,10 +1,11 @@
 //! The figures that are sent to statsd: what has come since the last time, every few seconds, before an upgrade and at the end.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::config::{Settings, StatsdTarget};
 use crate::master::refusal::reason;
+use crate::net::bind;
 use crate::net::datagram::{self, Receiver};
 use crate::status::Detail;
 use crate::status::statsd::{Naming, SentSums, datagrams};
@@ -92,8 +93,5 @@ pub fn look_up(settings: &mut Settings) -> Result<(), String> {
 }
 
 fn address_of(host: &str, port: u16) -> Result<SocketAddr, String> {
-    let failed = |error| format!("the name cannot be resolved: {}", reason(&error));
-    let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
-    let first = found.iter().find(|address| address.is_ipv4()).or(found.first());
-    first.copied().ok_or_else(|| "the name has no address".to_owned())
+    bind::resolve(host, port)?.first().copied().ok_or_else(|| "the name has no address".to_owned())
 }
