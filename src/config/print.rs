@@ -144,6 +144,10 @@ mod tests {
             given("status-bind", &["127.0.0.1:9000", "unix:/run/a b"]),
             given("control-socket", &["/run/a b.ctl"]),
             given("control-socket-mode", &["0660"]),
+            given("statsd-host", &["127.0.0.1:8125"]),
+            given("statsd-prefix", &["shop.web"]),
+            given("dogstatsd-tags", &["env:prod,region:\"eu\""]),
+            given("enable-backlog-metric", &["true"]),
             given("ready-fd", &["9"]),
         ];
         let settings = TABLE.iter().filter(|option| option.set.is_some()).count();
