@@ -433,7 +433,7 @@ fn serves(directory: &Path, words: &[&str], expected: &str) {
 
 #[test]
 #[ignore = "scripts/test-wheel runs it"]
-fn the_examples_of_the_readme_serve() {
+fn the_examples_of_the_documents_serve() {
     let free = |text: String| text.replace("port=8000", "port=0").replace("127.0.0.1:8000", "127.0.0.1:0");
     let flask = free(example("# app.py, by: venv/bin/python app.py"));
     let directory = written(&[("app.py", &flask)]);
@@ -444,7 +444,7 @@ fn the_examples_of_the_readme_serve() {
     tools::run(project.args(["startproject", "mysite", "."]).current_dir(directory.path()), SOON).succeeded();
     serves(directory.path(), &["python", "serve.py"], "The install worked successfully");
 
-    let section = free(example("; development.ini of Pyramid, for pserve"));
+    let section = free(common::manual::example("; development.ini of Pyramid, for pserve"));
     let app = format!("[app:main]\nuse = call:shop:main\n{section}");
     let module = "from pyramid.config import Configurator\nfrom pyramid.response import Response\n\n\
                   def main(global_config, **settings):\n    \

@@ -84,10 +84,8 @@ fn a_request_that_takes_too_long_is_answered_and_the_thread_serves_on() {
 }
 
 #[test]
-fn the_example_of_the_readme_serves() {
-    let readme = include_str!("../README.md");
-    let (_, rest) = readme.split_once("```python\n# story.py").expect("README.md has an example");
-    let source = format!("# {}", rest.split("```").next().expect("the block ends"));
+fn the_example_of_the_manual_serves() {
+    let source = common::manual::example("# story.py, by: tapster \\-\\-threads 4 story");
     let server = Server::source(&source).frameworks().start();
     assert_eq!(server.get("/story/7").text(), "this is story 7");
     assert_eq!(server.get("/other").text(), "Hello world!\n");

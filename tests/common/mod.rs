@@ -10,6 +10,7 @@ pub mod deploy;
 pub mod errorlog;
 pub mod lifetime;
 pub mod load;
+pub mod manual;
 pub mod procfs;
 pub mod server;
 pub mod tools;
