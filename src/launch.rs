@@ -221,6 +221,9 @@ fn run_hooks() -> i32 {
     let served = HookStart::take().and_then(|start| {
         let identity = master::privileges::resolve(&start.birth.settings).map_err(io::Error::other)?;
         if let Some(identity) = identity {
+            if start.birth.settings.capture_output {
+                identity.own(io::stderr())?;
+            }
             access::assume(&identity).map_err(|error| io::Error::other(error.text))?;
         }
         start.follow_master()?;

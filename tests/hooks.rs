@@ -530,3 +530,28 @@ fn prometheus_clients_hooks_work_as_written_for_gunicorn() {
     assert!(!metrics.join(format!("gauge_livesum_{worker}.db")).exists());
     running.stop();
 }
+
+#[test]
+fn what_hooks_print_becomes_records_of_them_with_captured_output() {
+    let hooks = "\
+import sys
+def on_starting(server):
+    print('starting')
+def when_ready(server):
+    print('ready, on', open('/dev/stderr', 'w').name, file=sys.stderr)
+    subprocess.run(['echo', 'from a program'])
+def on_exit(server):
+    print('x' * 200000)
+    sys.stdout.write('leaves')
+    sys.stdout.flush()
+import subprocess
+";
+    let server = server(hooks).options(["--capture-output", "--log-level", "error"]).start();
+    for text in ["starting", "ready, on /dev/stderr", "from a program"] {
+        let record = server.log().wait(&[text]);
+        assert!(record.text.contains("] [hooks] INFO ") && record.text.ends_with(text), "{record:?}");
+    }
+    let log = server.stop();
+    assert_eq!(log.text().matches('x').count() / 100_000, 2, "{}", log.text().len());
+    assert!(log.find(&["[hooks] INFO leaves"]).is_some(), "the last words are lost");
+}

@@ -1,6 +1,6 @@
-//! `--capture-output`: what the workers and the programs that they start print, as records of the error log.
+//! `--capture-output`: what workers, the hook process and the programs that they start print, as records of the error log.
 //!
-//! Each worker gets a pipe as its standard output and error, which the master reads: so a line has its time and its worker,
+//! Each of them gets a pipe as its standard output and error, which the master reads: so a line has its time and its process,
 //! cannot pretend to be a record of the server, follows the log when that is opened again, and the last words of a crash are not
 //! lost.
 
@@ -26,19 +26,21 @@ const PIPES_OF_SLOT: usize = 8;
 /// The pipes of all workers whose output may still come.
 #[derive(Debug, Default)]
 pub struct Captures {
-    pipes: Vec<CapturePipe>,
+    /// With the worker's slot.
+    pipes: Vec<(usize, CapturePipe)>,
 }
 
+/// The master's end of the pipe of one process.
 #[derive(Debug)]
-struct CapturePipe {
-    slot: usize,
+pub struct CapturePipe {
+    who: Who,
     pid: Pid,
     reader: File,
     /// The start of a line.
     line: Vec<u8>,
 }
 
-/// Makes the pipe of a worker: the master's end and the worker's.
+/// Makes the pipe of a process: the master's end and its own.
 pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
     let (reader, writer) = io::pipe()?;
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -49,34 +51,45 @@ impl Captures {
     /// Reads the pipe of this worker from now on.
     pub fn add(&mut self, slot: usize, pid: Pid, reader: OwnedFd) {
         // What a worker has started may print after its end. It cannot have all the descriptors that the master may open.
-        let earlier = self.pipes.iter().filter(|pipe| pipe.slot == slot).count();
+        let earlier = self.pipes.iter().filter(|(of, _)| *of == slot).count();
         if earlier >= PIPES_OF_SLOT
-            && let Some(oldest) = self.pipes.iter().position(|pipe| pipe.slot == slot)
+            && let Some(oldest) = self.pipes.iter().position(|(of, _)| *of == slot)
         {
             self.pipes.remove(oldest);
         }
-        self.pipes.push(CapturePipe { slot, pid, reader: reader.into(), line: Vec::new() });
+        self.pipes.push((slot, CapturePipe::new(Who::Worker(slot), pid, reader)));
     }
 
     /// The worker's slot, its process id and the master's end of its pipe, for each.
     pub fn pipes(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
-        self.pipes.iter().map(|pipe| (pipe.slot, pipe.pid, pipe.reader.as_fd()))
+        self.pipes.iter().map(|(slot, pipe)| (*slot, pipe.pid, pipe.as_fd()))
     }
 
     /// What to wait for.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.pipes.iter().map(|pipe| pipe.reader.as_fd())
+        self.pipes.iter().map(|(_, pipe)| pipe.as_fd())
     }
 
     /// Writes what has come to the log, and forgets pipes that nobody writes to any more.
     pub fn read(&mut self, log: &Log) {
-        self.pipes.retain_mut(|pipe| pipe.read(log));
+        self.pipes.retain_mut(|(_, pipe)| pipe.read(log));
+    }
+}
+
+impl AsFd for CapturePipe {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.reader.as_fd()
     }
 }
 
 impl CapturePipe {
-    /// Whether more may come.
-    fn read(&mut self, log: &Log) -> bool {
+    /// What this process prints comes from `reader`, which does not block.
+    pub fn new(who: Who, pid: Pid, reader: OwnedFd) -> Self {
+        Self { who, pid, reader: reader.into(), line: Vec::new() }
+    }
+
+    /// Writes what has come to the log, at most [`TURN_MAX`] bytes. Whether more may come.
+    pub fn read(&mut self, log: &Log) -> bool {
         let mut buffer = [0; LINE_MAX];
         let mut total = 0;
         while total < TURN_MAX {
@@ -109,7 +122,7 @@ impl CapturePipe {
         let text = String::from_utf8_lossy(&self.line);
         let text = text.trim_end_matches(['\n', '\r']);
         if !text.is_empty() {
-            log.relay(Who::Worker(self.slot), self.pid.as_raw().unsigned_abs(), text);
+            log.relay(self.who, self.pid.as_raw().unsigned_abs(), text);
         }
         self.line.clear();
     }

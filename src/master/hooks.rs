@@ -14,12 +14,13 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use crate::channel::LogName;
 use crate::config::Settings;
 use crate::hooks::{HookBirth, HookEvent, HookReport, OPTION, receive, send};
-use crate::log::error::Log;
+use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
 use crate::sys::fd::add_flags;
 use crate::sys::process::{Pid, close_elsewhere};
 use crate::sys::scm::{self, Peeked};
 
+use super::capture::{self, CapturePipe};
 use super::command::Command;
 use super::generations::Kit;
 use super::logs::is_file;
@@ -53,6 +54,8 @@ const STEADY: Duration = Duration::from_secs(60);
 pub struct HookKeeper {
     command: Command,
     process: Option<HookProcess>,
+    /// What the process prints, with `--capture-output`, until nobody can print any more or the next process starts.
+    output: Option<CapturePipe>,
     /// When the next one is to be started.
     due: Option<Instant>,
     pause: Duration,
@@ -94,6 +97,7 @@ impl HookKeeper {
         Self {
             command,
             process: None,
+            output: None,
             due: None,
             pause: PAUSE_MIN,
             starting: None,
@@ -217,8 +221,17 @@ impl HookKeeper {
     }
 
     /// What to wait for, besides SIGCHLD.
-    pub fn socket(&self) -> Option<BorrowedFd<'_>> {
+    pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.socket().into_iter().chain(self.output.as_ref().map(AsFd::as_fd))
+    }
+
+    fn socket(&self) -> Option<BorrowedFd<'_>> {
         self.process.as_ref()?.socket.as_ref().map(AsFd::as_fd)
+    }
+
+    /// Writes what the process has printed to the log.
+    fn listen(&mut self, log: &Log) {
+        self.output.take_if(|output| !output.read(log));
     }
 
     /// When [`Self::tick`] has something to do.
@@ -231,6 +244,7 @@ impl HookKeeper {
     /// Takes in what the process says, its end, and deadlines. `title` is that of a new one.
     pub fn tick(&mut self, kit: &Kit, title: &str) {
         let (log, now) = (&kit.log, Instant::now());
+        self.listen(log);
         if self.starting.is_none()
             && let Some(report) = self.report()
         {
@@ -274,6 +288,8 @@ impl HookKeeper {
         let Ok(Some(status)) = process.child.try_wait() else { return };
         let (asked, lived) = (process.dismissed, process.born.elapsed());
         self.process = None;
+        // Its last words.
+        self.listen(log);
         if asked || !wanted || self.due.is_some() {
             return;
         }
@@ -301,12 +317,14 @@ impl HookKeeper {
         let until = Instant::now() + EXITING_MAX;
         let mut done = false;
         while !done && self.socket().is_some() && self.wait_until(until) {
+            // It could not go on with a full pipe.
+            self.listen(log);
             done = self.report().is_some();
         }
         if !done && self.socket().is_some() {
             log.warning(format_args!("hooks do not end in {} s: their process is killed", EXITING_MAX.as_secs()));
         }
-        self.finish(if done { ENDING_MAX } else { Duration::ZERO });
+        self.finish(if done { ENDING_MAX } else { Duration::ZERO }, log);
     }
 
     /// The master is about to become another program, which starts a process of its own: this one ends when it has done what
@@ -323,19 +341,21 @@ impl HookKeeper {
     }
 
     /// The server cannot start.
-    pub fn abandon(&mut self) {
-        self.finish(Duration::ZERO);
+    pub fn abandon(&mut self, log: &Log) {
+        self.finish(Duration::ZERO, log);
     }
 
     /// Ends the process, which has so much time for what waits in its socket.
-    fn finish(&mut self, time: Duration) {
+    fn finish(&mut self, time: Duration, log: &Log) {
         let Some(mut process) = self.process.take() else { return };
         process.close();
         let end = Instant::now() + time;
         // There is nothing to wait by but SIGCHLD, and the loop that takes it in is over.
         while Instant::now() < end && matches!(process.child.try_wait(), Ok(None)) {
+            self.listen(log);
             std::thread::sleep(LOOK_EVERY);
         }
+        self.listen(log);
         // It fails only if it has ended and was waited for. Where it sleeps in the kernel, its end may last: nobody waits for that.
         let _ = process.child.kill();
     }
@@ -343,8 +363,7 @@ impl HookKeeper {
     /// Whether something came from the process before that time.
     fn wait_until(&self, until: Instant) -> bool {
         let left = until.saturating_duration_since(Instant::now());
-        let Some(socket) = self.socket() else { return false };
-        let mut fds = [PollFd::new(socket, PollFlags::POLLIN)];
+        let mut fds: Vec<_> = self.descriptors().map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
         let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         match poll(&mut fds, timeout) {
             Ok(count) => count > 0,
@@ -388,7 +407,10 @@ impl HookKeeper {
         let argv = self.command.with_option(OPTION);
         let mut command = process::Command::new(self.command.program());
         command.arg0(&argv[0]).args(&argv[1..]).stdin(theirs).stdout(sink.as_fd().try_clone_to_owned()?);
-        if settings.daemon && !is_file(&io::stderr()) {
+        let (reader, output) = settings.capture_output.then(capture::pipe).transpose()?.unzip();
+        if let Some(output) = output {
+            command.stderr(output);
+        } else if settings.daemon && !is_file(&io::stderr()) {
             // Those that wait for the caller's streams to be closed must not wait for it.
             command.stderr(Stdio::null());
         }
@@ -399,6 +421,8 @@ impl HookKeeper {
         let child = command.spawn()?;
         kit.log.debug(format_args!("hooks started (pid {})", child.id()));
         self.lossy = false;
+        let pid = Pid::from_raw(child.id().cast_signed());
+        self.output = reader.map(|reader| CapturePipe::new(Who::Hooks, pid, reader));
         self.process = Some(HookProcess { child, socket: Some(ours), born: Instant::now(), dismissed: false, kill_at: None });
         Ok(())
     }

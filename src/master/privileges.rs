@@ -4,11 +4,13 @@
 //! The master stays root, for that is what it needs to open logs again, to remove the pid file and the files of unix sockets, to
 //! bind privileged ports at a reload, and to signal its workers. It runs none of the application's code.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{Group, User, getegid, geteuid, getgrouplist, getppid};
+use nix::unistd::{Group, User, fchown, getegid, geteuid, getgrouplist, getppid};
 
 use crate::channel::BootError;
 use crate::config::Settings;
@@ -146,6 +148,11 @@ impl Identity {
         terminal::give_up().map_err(|error| self.failed(error))?;
         self.assume()?;
         let_be_inspected().map_err(|error| self.failed(error))
+    }
+
+    /// Gives the user this pipe for captured output: /dev/stdout and /dev/stderr are opened by its owner (proc_pid_fd(5)).
+    pub fn own(&self, output: impl AsFd) -> io::Result<()> {
+        Ok(fchown(output, Some(self.ids.uid), Some(self.ids.gid))?)
     }
 
     /// Turns this process into the user, for good.

@@ -343,7 +343,7 @@ impl Server {
 
     /// Ends a server that has no worker yet.
     fn cannot_start(&mut self, why: &str) -> Ending {
-        self.hooks.abandon();
+        self.hooks.abandon(&self.generations.current().log);
         self.log().critical(format_args!("{why}"));
         if !self.generations.current().logs.on_stderr() {
             complain(why);

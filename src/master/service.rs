@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
-use nix::unistd::{fchown, getpid};
+use nix::unistd::getpid;
 
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
@@ -273,9 +273,7 @@ impl Service {
         if let Some(identity) = &self.identity {
             terminal::leave().map_err(|error| failed("cannot leave the terminal", error))?;
             if let Some(output) = &output {
-                // /dev/stdout and /dev/stderr are opened by the owner of the pipe (proc_pid_fd(5)).
-                let given = fchown(output, Some(identity.ids.uid), Some(identity.ids.gid));
-                given.map_err(|errno| failed("cannot give the captured output to its user", errno.into()))?;
+                identity.own(output).map_err(|error| failed("cannot give the captured output to its user", error))?;
             }
         }
         if let Some(output) = output {

@@ -74,7 +74,7 @@ impl Server {
         let workers = self.table.channels().map(|(slot, channel)| (Woken::Worker(slot), channel.as_fd()));
         let signals = [(Woken::Signal, self.signals.as_fd())];
         let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
-        let hooks = self.hooks.socket().map(|socket| (Woken::Hooks, socket));
+        let hooks = self.hooks.descriptors().map(|fd| (Woken::Hooks, fd));
         let reading = self.reading.as_ref().map(|(_, reading)| (Woken::Reading, reading.answer()));
         let watcher = self.watch.socket().map(|socket| (Woken::Watcher, socket));
         let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks).chain(watcher);

@@ -171,7 +171,7 @@ class Options(TypedDict, total=False):
     """Send the logs that would go to standard output or standard error to the system log instead, as RFC 5424 datagrams to this unix socket."""
 
     capture_output: bool | None
-    """Write what the application and its libraries print to standard output and standard error to the error log, as one record for each line, whatever the log level."""
+    """Write what the application, its libraries and the hooks of a gunicorn file print to standard output and standard error to the error log, as one record for each line, whatever the log level."""
 
     daemon: bool | None
     """Run in the background: the command returns when every worker is ready, or with the exit code and the reason when the start has failed."""

@@ -76,8 +76,8 @@ pub(super) const ROWS: &[Opt] = &[
         name: "capture-output",
         kind: ValueKind::Flag,
         default: Some("false"),
-        help: "Write what the application and its libraries print to standard output and standard error to the error log, as one \
-               record for each line, whatever the log level.",
+        help: "Write what the application, its libraries and the hooks of a gunicorn file print to standard output and standard error \
+               to the error log, as one record for each line, whatever the log level.",
         section: Section::Logs,
         set: Some(|s, v| value::flag(v).map(|flag| s.capture_output = flag)),
         fixed: Some(|new, old| keep(&mut new.capture_output, &old.capture_output)),
