@@ -1,5 +1,7 @@
 //! SCGI and uwsgi: by hand, and behind real web servers with the configurations of the manual page.
 
+#[path = "gateways/ajp.rs"]
+mod ajp;
 #[path = "gateways/cgi.rs"]
 mod cgi;
 mod common;
@@ -305,9 +307,9 @@ fn protocols_are_named_by_addresses_and_by_an_option() {
     let log = server.stop();
     assert!(log.text().contains(" on scgi:127.0.0.1:"), "{}", log.text());
     Server::new("probe")
-        .binds(["ajp:127.0.0.1:0"])
+        .binds(["https:127.0.0.1:0"])
         .run_to_end()
-        .failed(2, &["ajp is not spoken here; write one of http, fastcgi, scgi, uwsgi"]);
+        .failed(2, &["https is not spoken here; write one of http, fastcgi, scgi, uwsgi, ajp"]);
     Server::new("probe")
         .options(["--protocol", "gopher"])
         .run_to_end()
@@ -315,7 +317,7 @@ fn protocols_are_named_by_addresses_and_by_an_option() {
     Server::new("probe")
         .binds(["fcgi:127.0.0.1:0"])
         .run_to_end()
-        .failed(2, &["http, fastcgi, scgi, uwsgi", "did you mean fastcgi?"]);
+        .failed(2, &["http, fastcgi, scgi, uwsgi, ajp", "did you mean fastcgi?"]);
     Server::new("probe").options(["--protocol", "fcgi"]).run_to_end().failed(2, &["did you mean fastcgi?"]);
 }
 
@@ -475,6 +477,7 @@ fn apache_is_served() {
     behind("apache fastcgi", habits, &[("", "ProxyTimeout 20\n")]);
     behind("apache scgi", length, &[("", "ProxyTimeout 20\n")]);
     behind("apache uwsgi", Habits { hides_cuts: true, slash: Slash::Refused, ..length }, &[("", "ProxyTimeout 20\n")]);
+    behind("apache ajp", Habits { slash: Slash::Decoded, ..habits }, &[("", "ProxyTimeout 20\n")]);
 }
 
 #[test]
@@ -483,6 +486,64 @@ fn lighttpd_is_served() {
     behind("lighttpd fastcgi", Habits::default(), &stream);
     behind("lighttpd scgi", Habits { hides_cuts: true, ..Habits::default() }, &stream);
     behind("lighttpd uwsgi", Habits { hides_cuts: true, ..Habits::default() }, &stream);
+}
+
+#[test]
+fn lighttpd_asks_by_ajp_and_cannot_send() {
+    let server = Server::new("probe").binds(["ajp:127.0.0.1:0"]).workers(2).options(["--keep-alive", "75"]);
+    let server = server.expect_error("this was to happen").start();
+    let stream = [("", "server.stream-response-body = 1\n")];
+    let Some(front) = Front::start("lighttpd ajp", server.address(), &stream) else { return };
+    let mut client = front.connect();
+    for n in 0..REQUESTS {
+        assert_eq!(client.get("/").text(), "hello\n", "request {n}");
+    }
+    for (target, path, query) in [
+        ("/a%20b/c?x=%2F&y", "/a b/c", "x=%2F&y"),
+        ("/caf%C3%A9/?%C3%A9", "/caf\u{c3}\u{a9}/", "%C3%A9"),
+        ("/x/y/z", "/x/y/z", ""),
+    ] {
+        let seen = front.connect().get(target).json();
+        assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"".into(), &path.into()), "{target}: {seen}");
+        assert_eq!((&seen["QUERY_STRING"], &seen["REQUEST_URI"]), (&query.into(), &target.into()), "{target}: {seen}");
+    }
+    client.send("GET /environ HTTP/1.1\r\nHost: front.example\r\nCookie: a=1; b=2\r\nX-A: 1\r\nProxy: http://evil\r\n\r\n");
+    let seen = client.response().json();
+    for (name, value) in
+        [("HTTP_COOKIE", "a=1; b=2"), ("HTTP_X_A", "1"), ("HTTP_HOST", "front.example"), ("REMOTE_ADDR", "127.0.0.1")]
+    {
+        assert_eq!(seen[name], value, "{name}: {seen}");
+    }
+    assert_eq!(seen["HTTP_PROXY"], Value::Null, "{seen}");
+    assert_eq!(client.get(&format!("/big?n={LARGE}")).body.len(), LARGE);
+    assert_eq!(client.get("/no-length").text(), "one two three");
+    client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n");
+    assert_eq!(client.response_to("HEAD").status, 200);
+    assert_eq!((client.get("/no-content").status, client.get("/not-modified").status), (204, 304));
+    assert_eq!(front.connect().get("/failing").status, 500);
+    assert_streams_through(&front);
+    let mut upload = front.connect();
+    upload.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
+    let refused = upload.response();
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert_eq!(front.connect().get("/").text(), "hello\n", "after all that");
+    drop(front);
+    let log = server.stop();
+    assert!(log.text().contains("the two lengths of a packet of its body differ"), "{}", log.text());
+}
+
+#[test]
+fn apache_sends_the_secret_and_asks_before_each_request() {
+    let server =
+        Server::new("probe").binds(["ajp:127.0.0.1:0"]).options(["--keep-alive", "75", "--ajp-secret", "s3cret"]).start();
+    for (with, status) in [("ttl=60 ping=5 secret=s3cret", 200), ("ttl=60 secret=other", 403), ("ttl=60", 403)] {
+        let Some(front) = Front::start("apache ajp", server.address(), &[("ttl=60", with)]) else { return };
+        let mut client = front.connect();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").status, status, "{with}");
+        }
+    }
+    server.stop();
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! Reload, crash and stop of a FastCGI server behind nginx, which keeps its connections: not one request may fail.
+//! Reload, crash and stop of a server behind nginx by FastCGI and behind Apache by AJP, which keep their connections: not one request
+//! may fail.
 
 mod common;
 #[path = "gateways/front.rs"]
@@ -21,10 +22,14 @@ const RELOADS: usize = 5;
 /// Pause of each client between two requests.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A server of the application `deploy`, and nginx in front of it as the manual page has it; `None`: nginx is not installed.
-fn behind_nginx() -> Option<(Running, Front)> {
-    let server = deploy::server().binds(["fastcgi:127.0.0.1:0"]).options(["--keep-alive", "75"]).start();
-    let front = Front::start("nginx fastcgi", server.address(), &[])?;
+/// The fronts, as the manual page has them.
+const FRONTS: [&str; 2] = ["nginx fastcgi", "apache ajp"];
+
+/// A server of the application `deploy`, and a front before it; `None`: that is not installed.
+fn behind(front: &str, more: &[(&str, &str)]) -> Option<(Running, Front)> {
+    let (_, protocol) = front.split_once(' ').expect("front and protocol");
+    let server = deploy::server().binds([format!("{protocol}:127.0.0.1:0")]).options(["--keep-alive", "75"]).start();
+    let front = Front::start(front, server.address(), more)?;
     Some((server, front))
 }
 
@@ -46,7 +51,13 @@ fn assert_flawless(load: Load) {
 
 #[test]
 fn reloads_lose_nothing_on_kept_connections() {
-    let Some((server, front)) = behind_nginx() else { return };
+    for front in FRONTS {
+        reload_behind(front);
+    }
+}
+
+fn reload_behind(front: &str) {
+    let Some((server, front)) = behind(front, &[]) else { return };
     let load = load(&front);
     for version in 1..=RELOADS {
         let before = server.workers();
@@ -63,9 +74,16 @@ fn reloads_lose_nothing_on_kept_connections() {
 
 #[test]
 fn a_crash_loses_nothing_but_what_the_worker_was_serving() {
-    let Some((mut server, front)) = behind_nginx() else { return };
+    for front in FRONTS {
+        crash_behind(front);
+    }
+}
+
+fn crash_behind(front: &str) {
+    // Apache sends no request twice; it asks before.
+    let Some((mut server, front)) = behind(front, &[("ttl=60", "ttl=60 ping=5")]) else { return };
     server.expect_error("SIGKILL");
-    // nginx keeps connections to the workers then.
+    // The front keeps connections to the workers then.
     assert_flawless(load(&front));
     for pid in server.workers() {
         signal_to(pid, Signal::SIGKILL);
@@ -82,7 +100,13 @@ fn a_crash_loses_nothing_but_what_the_worker_was_serving() {
 
 #[test]
 fn a_stop_answers_what_has_come() {
-    let Some((mut server, front)) = behind_nginx() else { return };
+    for front in FRONTS {
+        stop_behind(front);
+    }
+}
+
+fn stop_behind(front: &str) {
+    let Some((mut server, front)) = behind(front, &[]) else { return };
     assert_flawless(load(&front));
     let ask = |target: &'static str| {
         let front = &front;
@@ -93,7 +117,8 @@ fn a_stop_answers_what_has_come() {
         }
     };
     let mut clients: Vec<Client> = (0..6).map(ask("/sleep")).collect();
-    clients.extend((0..20).map(ask("/")));
+    // Apache has 16 threads.
+    clients.extend((0..10).map(ask("/")));
     // Each has reached the server.
     wait_for("requests in the application", SOON, || {
         clients

@@ -1,7 +1,7 @@
 //! One address to listen on, and the protocol that is spoken there: their spelling, as gunicorn's `--bind`.
 
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -19,7 +19,7 @@ const UNIX_PATH_MAX: usize = 107;
 const HOST_MAX: usize = 255;
 
 /// Names of protocols that somebody may expect here.
-const OTHERS: [&str; 2] = ["https", "ajp"];
+const OTHERS: [&str; 1] = ["https"];
 
 /// One address to listen on, and the protocol that is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,16 @@ impl Endpoint {
             )),
             None if address.is_empty() => Err("the address is empty; write HOST:PORT, unix:PATH or fd://N".into()),
             None => Ok(Self::Tcp { host: parse_host(address)?, port: DEFAULT_PORT }),
+        }
+    }
+
+    /// Whether only this machine can connect, as far as the spelling shows. An inherited descriptor shows nothing, and passes.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp { host, .. } => {
+                host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+            }
+            Self::Unix(_) | Self::Fd(_) => true,
         }
     }
 
@@ -276,10 +286,11 @@ mod tests {
             ("ftp://localhost:80/", "write localhost:80"),
             ("scgi:", "empty"),
             ("scgi:4000", "write 127.0.0.1:4000"),
-            ("ajp:127.0.0.1:8009", "ajp is not spoken here; write one of http, fastcgi, scgi, uwsgi in front"),
+            ("https:127.0.0.1:443", "https is not spoken here; write one of http, fastcgi, scgi, uwsgi, ajp in front"),
+            ("ajp13:127.0.0.1:8009", "did you mean ajp?"),
             (
                 "fcgi:127.0.0.1:9000",
-                "fcgi is no protocol here; write one of http, fastcgi, scgi, uwsgi in front of the address; did you mean fastcgi?",
+                "fcgi is no protocol here; write one of http, fastcgi, scgi, uwsgi, ajp in front of the address; did you mean fastcgi?",
             ),
             ("fcgi:unix:/run/x", "did you mean fastcgi?"),
             ("fcgi://127.0.0.1:9000", "did you mean fastcgi?"),
@@ -289,7 +300,7 @@ mod tests {
             ("uwsgl:fd://3", "did you mean uwsgi?"),
             (
                 "gopher:localhost:70",
-                "gopher is no protocol here; write one of http, fastcgi, scgi, uwsgi in front of the address",
+                "gopher is no protocol here; write one of http, fastcgi, scgi, uwsgi, ajp in front of the address",
             ),
             ("gopher:[::1]:70", "gopher is no protocol here"),
             ("unix:", "path of the unix socket is missing"),
@@ -301,6 +312,16 @@ mod tests {
         ] {
             let error = Bind::parse(text).expect_err(text);
             assert!(error.contains(why), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn addresses_of_this_machine_alone_are_told_from_others() {
+        for text in ["127.0.0.1", "127.9.9.9:1", "localhost:1", "[::1]", "[::ffff:127.0.0.1]:1", "unix:a", "fd://3"] {
+            assert!(Endpoint::parse(text).expect(text).is_local(), "{text}");
+        }
+        for text in [":1", "0.0.0.0", "[::]", "10.0.0.1", "example.org", "localhost.example.org", "[fe80::1%eth0]:1"] {
+            assert!(!Endpoint::parse(text).expect(text).is_local(), "{text}");
         }
     }
 

@@ -24,6 +24,10 @@ mod tests {
         assert_eq!(keep_fixed(&mut new, &old), ["backlog", "umask"]);
         assert_eq!(new, Settings { workers: Some(3), ..old.clone() });
         assert!(keep_fixed(&mut new, &old).is_empty());
+        let secret = |secret: Option<&str>| Settings { ajp_secret: secret.map(str::to_owned), ..Settings::default() };
+        let (mut none, mut next) = (secret(None), secret(Some("b")));
+        assert_eq!(keep_fixed(&mut none, &secret(Some("a"))), ["ajp-secret"], "addresses that were bound with one stay");
+        assert!(none == secret(Some("a")) && keep_fixed(&mut next, &secret(Some("a"))).is_empty() && next == secret(Some("b")));
         let other = vec![crate::config::Bind::plain(crate::config::Endpoint::Fd(5))];
         let mut new = Settings { binds: other.clone(), binds_given: true, ..Settings::default() };
         assert_eq!(keep_fixed(&mut new, &old), ["bind"]);

@@ -5,7 +5,7 @@ use super::bind::Endpoint;
 use super::error::Error;
 use super::options::{self, TABLE};
 use super::origin::{Given, Origin};
-use super::settings::Settings;
+use super::settings::{NO_SECRET, Settings};
 
 /// The settings, and where each came from.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +83,9 @@ impl Configuration {
                 return Err(error(given, &bind.to_string(), "is given twice; leave one out".into()));
             }
         }
+        if let Some(bind) = binds.iter().find(|bind| self.settings.lacks_secret(bind) && !bind.endpoint.is_local()) {
+            return Err(error(given, &bind.to_string(), NO_SECRET.into()));
+        }
         if let (Some(fd), Some(ready)) = (self.settings.ready_fd, self.given("ready-fd"))
             && binds.iter().any(|bind| bind.endpoint == Endpoint::Fd(fd))
         {
@@ -117,6 +120,25 @@ mod tests {
 
     fn argument(name: &str, values: &[&str]) -> Given {
         given(name, values, Origin::CommandLine)
+    }
+
+    #[test]
+    fn ajp_for_other_machines_needs_a_secret() {
+        let binds = |protocol: &str, bind: &str, secret: &[&str]| {
+            let mut layers = vec![argument("protocol", &[protocol]), argument("bind", &[bind])];
+            layers.extend((!secret.is_empty()).then(|| argument("ajp-secret", secret)));
+            merge(layers).map(|_| ()).map_err(|error| error.to_string())
+        };
+        for bind in ["ajp:0.0.0.0:8009", "ajp::8009", "ajp:[::]:8009", "ajp:10.0.0.1:8009", "ajp:example.org:8009"] {
+            let why = binds("http", bind, &[]).expect_err(bind);
+            assert!(why.contains(bind.trim_end_matches(":8009")) && why.contains("needs a secret: give --ajp-secret"), "{why}");
+            assert_eq!(binds("http", bind, &["x"]), Ok(()));
+        }
+        assert!(binds("ajp", ":8009", &[]).is_err(), "also by --protocol");
+        for bind in ["ajp:127.0.0.1:8009", "ajp:localhost:8009", "ajp:[::1]:8009", "ajp:unix:a", "ajp:fd://3", ":8009"] {
+            assert_eq!(binds("http", bind, &[]), Ok(()), "{bind}");
+        }
+        assert!(binds("http", "ajp::8009", &[""]).expect_err("it is empty").contains("is empty"));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub use notice::Notice;
 pub use origin::{Given, Origin};
 pub use print::{line_of, to_toml};
 pub use reload::{ReloadMode, WatchEngine};
-pub use settings::{PythonSettings, Settings};
+pub use settings::{NO_SECRET, PythonSettings, Settings};
 pub use statsd::StatsdTarget;
 pub use trusted::{Network, Trusted};
 pub use warmup::Warmup;

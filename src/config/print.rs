@@ -95,6 +95,7 @@ mod tests {
             given("forwarded-allow-ips", &[""]),
             given("protocol", &["scgi"]),
             given("gateway-allow-from", &["10.0.0.0/8"]),
+            given("ajp-secret", &["s3cr\"et"]),
             given("root-path", &["/shop"]),
             given("proxy-protocol", &["v1"]),
             given("proxy-allow-from", &["10.0.0.0/8"]),

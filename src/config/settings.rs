@@ -41,6 +41,10 @@ impl PythonSettings {
     }
 }
 
+/// Why an address is refused where [`Settings::lacks_secret`].
+pub const NO_SECRET: &str =
+    "speaks AJP to other machines, which needs a secret: give --ajp-secret, or listen on 127.0.0.1, [::1] or a unix socket";
+
 /// Declares the settings, and their blank state with the same fields. That is not their `Default`, which is what a start without
 /// any option has.
 macro_rules! settings {
@@ -49,6 +53,11 @@ macro_rules! settings {
         pub struct Settings { $($(#[$doc])* pub $field: $type,)* }
 
         impl Settings {
+    /// Whether AJP is spoken at this address and no secret asked for: then only this machine may connect.
+    pub fn lacks_secret(&self, bind: &Bind) -> bool {
+        self.protocol_at(bind) == Protocol::Ajp && self.ajp_secret.is_none()
+    }
+
     /// The protocol that is spoken at this address.
     pub fn protocol_at(&self, bind: &Bind) -> Protocol {
         bind.protocol.unwrap_or(self.protocol)
@@ -76,6 +85,8 @@ settings! {
         pub protocol: Protocol,
         /// `--gateway-allow-from`; default 127.0.0.1,::1 and unix sockets.
         pub gateway_allow_from: Trusted,
+        /// `--ajp-secret`: what fronts that speak AJP have to send.
+        pub ajp_secret: Option<String>,
         /// `--root-path`: where the application is mounted, empty or with a slash at its begin and none at its end; decoded.
         pub root_path: String,
         /// `--backlog`: length of each accept queue; default 2048.

@@ -9,8 +9,11 @@ use crate::protocol::proxy::Accept;
 
 use super::logs::{AccessFormat, LogConfig, LogTarget};
 
+/// Longest secret in bytes: fronts send it in the packet of the request's head, which has 8 KiB.
+const SECRET_MAX: usize = 1024;
+
 /// What others call a protocol that is spoken here: in front of an address it can only be meant as one.
-const ALIASES: [(&str, Protocol); 2] = [("fcgi", Protocol::FastCgi), ("fast-cgi", Protocol::FastCgi)];
+const ALIASES: [(&str, Protocol); 3] = [("fcgi", Protocol::FastCgi), ("fast-cgi", Protocol::FastCgi), ("ajp13", Protocol::Ajp)];
 
 /// Likeness of names from which on one is taken for the other, misspelt.
 const SIMILAR: f64 = 0.8;
@@ -92,6 +95,15 @@ pub(super) fn similar_protocol(name: &str) -> String {
 /// Whether this is what others call a protocol that is spoken here.
 pub(super) fn is_alias(name: &str) -> bool {
     ALIASES.iter().any(|(alias, _)| name.eq_ignore_ascii_case(alias))
+}
+
+/// Reads a secret, which is not to be guessed: an empty one would let everybody in who sends none.
+pub(super) fn secret(text: &str) -> Result<String, String> {
+    match text.len() {
+        0 => Err("is empty; a secret is expected, such as the output of `openssl rand -hex 16`".into()),
+        1..=SECRET_MAX if !text.contains('\0') => Ok(text.into()),
+        _ => Err(format!("must have at most {SECRET_MAX} bytes and no NUL")),
+    }
 }
 
 /// Reads where an application is mounted: the root of everything, or a path with a slash at its begin.

@@ -85,6 +85,8 @@ pub enum Error {
     BodyTooLong(u64),
     /// A request of a gateway protocol that is malformed; how, as a clause.
     Malformed(&'static str),
+    /// A gateway without the secret, or with another one.
+    Secret,
     /// The body of a request of a gateway ended before it was as long as its length says.
     BodyShort,
     /// A body without a length, where only the length says where it ends.
@@ -142,6 +144,7 @@ impl Error {
             Self::TrailerTooLong(_) => (431, "the trailer section is longer than"),
             Self::BodyTooLong(_) => (413, "the body is longer than"),
             Self::Malformed(_) => (400, "the request is malformed"),
+            Self::Secret => (403, "the front server's secret is missing or not that of --ajp-secret"),
             Self::BodyShort => (400, "the body ended before it was complete"),
             Self::LengthMissing => (411, "the request has a body and no length of it"),
             Self::HeadTimeout => (408, "the request's head did not arrive in time"),

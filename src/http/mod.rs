@@ -16,6 +16,7 @@ pub mod hash;
 pub mod head;
 pub mod header_cache;
 mod once;
+pub mod packets;
 pub mod page;
 mod progress;
 pub mod records;

@@ -6,8 +6,8 @@ use super::bytes::{bad_value_byte, decimal, is_token, put_decimal, same, trim};
 use super::chunked;
 use super::date;
 use super::head::Version;
-use super::records;
 use super::terms::{Dialect, Terms};
+use super::{packets, records};
 
 mod gateway;
 
@@ -58,6 +58,13 @@ pub enum Refused {
     Length(String),
     /// Two Content-Length fields that differ.
     Lengths(u64, u64),
+    /// A head that the protocol of the front server cannot carry.
+    HeadTooLarge {
+        /// Its bytes.
+        size: usize,
+        /// Most that there may be.
+        max: usize,
+    },
 }
 
 impl fmt::Display for Refused {
@@ -93,6 +100,11 @@ impl fmt::Display for Refused {
                 )
             }
             Self::Lengths(first, second) => write!(f, "Content-Length was sent as {first} and as {second}: send it once"),
+            Self::HeadTooLarge { size, max } => write!(
+                f,
+                "the head has {size} bytes as AJP has it, and a packet at most {max}: send fewer or shorter headers, or use another \
+                 protocol"
+            ),
         }
     }
 }
@@ -471,8 +483,8 @@ impl BodyFraming {
         if !self.is_sent() {
             return Fit::All;
         }
-        if let Dialect::FastCgi(id) = self.dialect {
-            return self.block_in_records(out, data, id);
+        if matches!(self.dialect, Dialect::FastCgi(_) | Dialect::Ajp) {
+            return self.block_in_parts(out, data);
         }
         let Piece { take, after, cut, .. } = self.around_whole(out, data.len() as u64);
         // At most the length of `data`, so it fits into usize.
@@ -485,10 +497,11 @@ impl BodyFraming {
     /// returns the piece of it to send.
     #[inline]
     pub fn around(&mut self, out: &mut Vec<u8>, len: u64) -> Piece {
-        if let Dialect::FastCgi(id) = self.dialect {
-            return self.around_record(out, len, id);
+        match self.dialect {
+            Dialect::FastCgi(id) => self.around_record(out, len, id),
+            Dialect::Ajp => self.around_packet(out, len),
+            Dialect::Http | Dialect::Cgi | Dialect::Uwsgi => self.around_whole(out, len),
         }
-        self.around_whole(out, len)
     }
 
     /// As [`Self::around`] where a block of any length is one piece.
@@ -514,7 +527,7 @@ impl BodyFraming {
         Piece { take, after, cut, rest: 0 }
     }
 
-    /// Ends the body: writes the last chunk if chunked, and the end of a request of FastCGI. To be called once.
+    /// Ends the body: writes the last chunk if chunked, and the end of a request of FastCGI or AJP. To be called once.
     #[inline]
     pub fn end(&mut self, out: &mut Vec<u8>) -> End {
         match self.mode {
@@ -522,8 +535,10 @@ impl BodyFraming {
             Mode::Chunked => out.extend_from_slice(chunked::LAST),
             Mode::None | Mode::Length(_) | Mode::UntilClose => {}
         }
-        if let Dialect::FastCgi(id) = self.dialect {
-            records::put_last(out, id);
+        match self.dialect {
+            Dialect::FastCgi(id) => records::put_last(out, id),
+            Dialect::Ajp => packets::put_end(out, self.persistent),
+            Dialect::Http | Dialect::Cgi | Dialect::Uwsgi => {}
         }
         End::Complete { persistent: self.persistent }
     }

@@ -14,6 +14,8 @@ pub enum Dialect {
     Uwsgi,
     /// As CGI has it, in records of FastCGI for the request of this id.
     FastCgi(u16),
+    /// In packets of AJP ([`super::packets`]).
+    Ajp,
 }
 
 /// How an answer goes over the wire.

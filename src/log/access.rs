@@ -8,6 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::config::AccessFormat;
 use crate::http::head::{HeadView, Version};
+use crate::http::packets;
 
 use super::format::{self, Compiled, Part};
 use super::{escape, json, stamp};
@@ -124,6 +125,9 @@ impl<'a> Record<'a> {
     /// The value of the last field of this name in the rendered head of the answer.
     fn response_field(&self, name: &[u8]) -> Option<&'a [u8]> {
         let head = self.response_head;
+        if packets::is_head(head) {
+            return packets::fields(head).filter(|(found, _)| is_name(found, name)).last().map(|(_, value)| value);
+        }
         let mut found = None;
         let mut start = 0;
         for end in memchr::memchr_iter(b'\n', head).chain([head.len()]) {

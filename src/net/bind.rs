@@ -19,7 +19,7 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
-use crate::config::{Bind, Endpoint, Settings};
+use crate::config::{Bind, Endpoint, NO_SECRET, Settings};
 use crate::sys::fd::{add_flags, inherited, take_input};
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::socket::{disconnect, listen, set_defer_accept};
@@ -60,14 +60,20 @@ pub fn bind_all_for(settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Ve
 }
 
 fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
+    let lacks_secret = settings.lacks_secret(wanted);
     let bound = match &wanted.endpoint {
-        Endpoint::Tcp { host, port } => bind_tcp(host, *port, settings),
+        Endpoint::Tcp { host, port } => bind_tcp(host, *port, settings, lacks_secret),
         Endpoint::Unix(path) => unix::bind(path, settings, owner),
         Endpoint::Fd(number) => (if *number == 0 { take_input() } else { inherited(*number) })
             .map_err(|error| lower(&error))
             .and_then(|socket| take_over(socket, settings))
             .map(|listener| listener.owned(false)),
     }?;
+    if let Address::Tcp(address) = bound.address()
+        && lacks_secret
+    {
+        require_loopback(*address)?;
+    }
     Ok(bound.speaking(settings.protocol_at(wanted)))
 }
 
@@ -79,10 +85,18 @@ pub fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     Ok(found)
 }
 
-fn bind_tcp(host: &str, port: u16, settings: &Settings) -> Result<Listener, String> {
+/// Refuses an address that others than this machine can reach, for AJP without a secret: what a name means shows only here.
+fn require_loopback(address: SocketAddr) -> Result<(), String> {
+    if address.ip().to_canonical().is_loopback() { Ok(()) } else { Err(format!("{address} {NO_SECRET}")) }
+}
+
+fn bind_tcp(host: &str, port: u16, settings: &Settings, lacks_secret: bool) -> Result<Listener, String> {
     let found = resolve(if host.is_empty() { "0.0.0.0" } else { host }, port)?;
     let mut missing = Errno::EADDRNOTAVAIL;
     for addr in found {
+        if lacks_secret {
+            require_loopback(addr)?;
+        }
         match listen_tcp(addr, settings) {
             Ok(socket) => return tcp_listener(socket).map_err(|error| lower(&error)),
             // Only addresses that this machine does not have are skipped: binding the next address instead of one in use would be

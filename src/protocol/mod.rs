@@ -6,6 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
+pub mod ajp;
 pub mod fastcgi;
 pub mod pairs;
 pub mod proxy;
@@ -23,11 +24,13 @@ pub enum Protocol {
     Scgi,
     /// The uwsgi protocol (<https://uwsgi-docs.readthedocs.io/en/latest/Protocol.html>).
     Uwsgi,
+    /// AJP 1.3 (<https://tomcat.apache.org/connectors-doc/ajp/ajpv13a.html>).
+    Ajp,
 }
 
 impl Protocol {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Http, Self::FastCgi, Self::Scgi, Self::Uwsgi];
+    pub const ALL: [Self; 5] = [Self::Http, Self::FastCgi, Self::Scgi, Self::Uwsgi, Self::Ajp];
 
     /// Its name, which precedes an address on which it is spoken, with a colon (`--bind`).
     pub fn name(self) -> &'static str {
@@ -36,6 +39,7 @@ impl Protocol {
             Self::FastCgi => "fastcgi",
             Self::Scgi => "scgi",
             Self::Uwsgi => "uwsgi",
+            Self::Ajp => "ajp",
         }
     }
 
@@ -61,7 +65,7 @@ impl Protocol {
     pub fn is_gateway(self) -> bool {
         match self {
             Self::Http => false,
-            Self::FastCgi | Self::Scgi | Self::Uwsgi => true,
+            Self::FastCgi | Self::Scgi | Self::Uwsgi | Self::Ajp => true,
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Gateways(Arc<GatewayRules>);
 struct GatewayRules {
     /// `--gateway-allow-from`.
     allowed: Trusted,
+    /// `--ajp-secret`.
+    secret: Option<String>,
     /// Connections of others, which were closed.
     strangers: Tally,
     /// Requests that were refused because they are malformed.
@@ -38,6 +40,7 @@ impl Gateways {
     pub fn of(settings: &Settings, reminder: &Reminder) -> Self {
         Self(Arc::new(GatewayRules {
             allowed: settings.gateway_allow_from.clone(),
+            secret: settings.ajp_secret.clone(),
             strangers: Tally::new(SUMMARY_MS, reminder),
             malformed: Tally::with_lines(LINES_MAX, SUMMARY_MS, reminder),
         }))
@@ -46,6 +49,14 @@ impl Gateways {
     /// Whether this peer may connect.
     pub fn admits(&self, peer: &PeerAddr) -> bool {
         trust::is_trusted(&self.0.allowed, peer)
+    }
+
+    /// Whether a front that has sent this secret of AJP, or none, is one of ours. How long that takes says nothing about ours but its
+    /// length.
+    pub fn knows(&self, secret: Option<&[u8]>) -> bool {
+        let Some(ours) = &self.0.secret else { return true };
+        let differs = |secret: &[u8]| ours.bytes().zip(secret).fold(0, |all, (a, b)| std::hint::black_box(all | (a ^ b)));
+        secret.is_some_and(|secret| secret.len() == ours.len() && differs(secret) == 0)
     }
 
     /// Counts a connection that is closed because its peer may not connect; logs that from time to time. `now`: milliseconds of the
@@ -61,10 +72,8 @@ impl Gateways {
     #[cold]
     pub fn note_malformed(&self, peer: &Peer, error: Error, now: u64, log: &Log) {
         let Some(refused) = self.0.malformed.count(now) else { return };
-        log.warning(format_args!(
-            "refused a request of {peer}{}: {error}; does it speak the protocol of --bind?",
-            others(refused)
-        ));
+        let hint = if error == Error::Secret { "is it that of this server?" } else { "does it speak the protocol of --bind?" };
+        log.warning(format_args!("refused a request of {peer}{}: {error}; {hint}", others(refused)));
     }
 
     /// Logs the connections that no record has, if one is due.

@@ -18,9 +18,12 @@ use crate::http::head::{HeadView, Parsed, Progress};
 use crate::http::response::CONTINUE;
 use crate::http::terms::{Dialect, Terms};
 use crate::protocol::Protocol;
+use crate::protocol::ajp::body::PacketDecoder;
 use crate::protocol::pairs::Envelope;
+use packets::PacketWire;
 use records::{RecordDecoder, RecordWire};
 
+mod packets;
 mod pairs;
 mod records;
 
@@ -36,6 +39,8 @@ pub enum Wire {
     Pairs(Envelope),
     /// FastCGI. In a box: each idle connection has room for the largest of these.
     Records(Box<RecordWire>),
+    /// AJP.
+    Packets(PacketWire),
 }
 
 /// Why a head cannot be read.
@@ -63,6 +68,7 @@ impl Wire {
             Protocol::FastCgi => Self::Records(Box::default()),
             Protocol::Scgi => Self::Pairs(Envelope::Scgi),
             Protocol::Uwsgi => Self::Pairs(Envelope::Uwsgi),
+            Protocol::Ajp => Self::Packets(PacketWire::default()),
         }
     }
 
@@ -81,6 +87,7 @@ impl Wire {
             }
             Self::Pairs(envelope) => pairs::read_head(*envelope, kept, ctx),
             Self::Records(wire) => wire.read_head(kept, ctx),
+            Self::Packets(wire) => wire.read_head(kept, ctx),
         }
     }
 
@@ -90,7 +97,7 @@ impl Wire {
         let terms = head.map_or_else(Terms::default, |head| Terms::of(head, persistent));
         match self {
             Self::Http(_) => terms,
-            Self::Pairs(_) | Self::Records(_) => self.gateway_terms(terms),
+            Self::Pairs(_) | Self::Records(_) | Self::Packets(_) => self.gateway_terms(terms),
         }
     }
 
@@ -102,6 +109,7 @@ impl Wire {
             Self::Pairs(Envelope::Scgi) => terms.closing().in_dialect(Dialect::Cgi),
             Self::Pairs(Envelope::Uwsgi) => terms.closing().in_dialect(Dialect::Uwsgi),
             Self::Records(wire) => terms.in_dialect(Dialect::FastCgi(wire.id())),
+            Self::Packets(_) => terms.in_dialect(Dialect::Ajp),
         }
     }
 
@@ -113,6 +121,7 @@ impl Wire {
                 BodyDecoder::Http { decoder: Decoder::new(framing.length, TRAILER_MAX), is_awaited: framing.expect_continue }
             }
             Self::Records(wire) => BodyDecoder::Records(wire.decoder()),
+            Self::Packets(_) => BodyDecoder::Packets(PacketDecoder::new(framing.length)),
         }
     }
 
@@ -123,6 +132,7 @@ impl Wire {
             Self::Http(_) => raw_http(queued, rest),
             Self::Pairs(envelope) => pairs::raw(*envelope, queued),
             Self::Records(_) => records::raw(queued, rest),
+            Self::Packets(_) => packets::raw(queued, rest),
         }
     }
 
@@ -130,7 +140,7 @@ impl Wire {
     pub fn is_gateway(&self) -> bool {
         match self {
             Self::Http(_) => false,
-            Self::Pairs(_) | Self::Records(_) => true,
+            Self::Pairs(_) | Self::Records(_) | Self::Packets(_) => true,
         }
     }
 
@@ -139,13 +149,14 @@ impl Wire {
         match self {
             Self::Http(_) | Self::Pairs(_) => true,
             Self::Records(wire) => wire.id() != 0,
+            Self::Packets(wire) => wire.has_request(),
         }
     }
 
     /// Whether the beginning of a head that is kept is as it came, so that another worker can continue with it.
     pub fn keeps_raw(&self) -> bool {
         match self {
-            Self::Http(_) | Self::Pairs(_) => true,
+            Self::Http(_) | Self::Pairs(_) | Self::Packets(_) => true,
             Self::Records(_) => false,
         }
     }
@@ -267,6 +278,8 @@ pub enum BodyDecoder {
     },
     /// Of FastCGI.
     Records(Box<RecordDecoder>),
+    /// Of AJP.
+    Packets(PacketDecoder),
 }
 
 /// What a decoder wants sent to the client, so that it sends the body, or more of it.
@@ -274,8 +287,8 @@ pub enum BodyDecoder {
 pub enum Prompt {
     /// `100 Continue` (RFC 9110 section 10.1.1).
     Continue,
-    /// Records that answer others.
-    Records(Vec<u8>),
+    /// Records or packets that answer others, or ask for more.
+    Replies(Vec<u8>),
 }
 
 impl Prompt {
@@ -283,7 +296,7 @@ impl Prompt {
     pub fn render(self, out: &mut Vec<u8>) {
         match self {
             Self::Continue => out.extend_from_slice(CONTINUE),
-            Self::Records(records) => out.extend_from_slice(&records),
+            Self::Replies(replies) => out.extend_from_slice(&replies),
         }
     }
 }
@@ -294,6 +307,7 @@ impl BodyDecoder {
         match self {
             Self::Http { decoder, .. } => decoder.decode(input),
             Self::Records(decoder) => decoder.decode(input),
+            Self::Packets(decoder) => decoder.decode(input),
         }
     }
 
@@ -302,7 +316,8 @@ impl BodyDecoder {
         match self {
             // A client that has begun does not wait.
             Self::Http { is_awaited, .. } => (take(is_awaited) && input.is_empty()).then_some(Prompt::Continue),
-            Self::Records(decoder) => Some(decoder.take_replies()).filter(|replies| !replies.is_empty()).map(Prompt::Records),
+            Self::Records(decoder) => replies(decoder.take_replies()),
+            Self::Packets(decoder) => replies(decoder.take_replies()),
         }
     }
 
@@ -310,7 +325,7 @@ impl BodyDecoder {
     pub fn left(&self) -> Option<u64> {
         match self {
             Self::Http { decoder, .. } => decoder.left(),
-            Self::Records(_) => None,
+            Self::Records(_) | Self::Packets(_) => None,
         }
     }
 
@@ -318,7 +333,7 @@ impl BodyDecoder {
     pub fn pass(&mut self, count: u64) {
         match self {
             Self::Http { decoder, .. } => decoder.pass(count),
-            Self::Records(_) => {}
+            Self::Records(_) | Self::Packets(_) => {}
         }
     }
 
@@ -328,11 +343,19 @@ impl BodyDecoder {
         match self {
             Self::Http { .. } => None,
             Self::Records(decoder) => Some(decoder.finish()),
+            Self::Packets(decoder) => {
+                let (length, replies) = decoder.finish();
+                Some(BodyEnd { aborted: false, length, replies, input: Vec::new() })
+            }
         }
     }
 }
 
-/// What a decoder of records leaves behind.
+fn replies(bytes: Vec<u8>) -> Option<Prompt> {
+    if bytes.is_empty() { None } else { Some(Prompt::Replies(bytes)) }
+}
+
+/// What a decoder of records or packets leaves behind.
 #[derive(Debug)]
 pub struct BodyEnd {
     /// Whether the request is not wanted any more.

@@ -37,8 +37,8 @@ enum BlockSource {
     Rest(Py<PyIterator>, Py<PyBytes>, usize),
     /// A file that the kernel sends.
     File(Extent),
-    /// The rest of the file that is announced: its first byte and its length.
-    FileRest(u64, u64),
+    /// The rest of the file that is announced: its first byte and its length; framing precedes it.
+    FileRest(u64, u64, &'static [u8]),
     /// The file was announced; only framing follows it.
     Tail(&'static [u8]),
     /// Nothing is left.
@@ -122,8 +122,11 @@ impl Answer {
         let step = match std::mem::replace(&mut self.source, BlockSource::Done) {
             BlockSource::Blocks(iterator) => self.block(py, iterator, out, outlet),
             BlockSource::Rest(iterator, block, at) => self.large_piece(py, iterator, block, at, out, outlet),
-            BlockSource::FileRest(offset, len) => match file {
-                Some(file) => self.file_piece(py, Extent { file, offset, len }, out, outlet),
+            BlockSource::FileRest(offset, len, suffix) => match file {
+                Some(file) => {
+                    out.extend_from_slice(suffix);
+                    self.file_piece(py, Extent { file, offset, len }, out, outlet)
+                }
                 None => Ok(Produced::End(self.summary)),
             },
             BlockSource::File(extent) => self.whole_file(py, extent, out, outlet),
@@ -268,7 +271,7 @@ impl Answer {
             return self.end(py, out, outlet);
         }
         // An excess is not reported: a Content-Length below the size is how an application answers a range request.
-        self.source = if rest > 0 { BlockSource::FileRest(offset + take, rest) } else { BlockSource::Tail(suffix) };
+        self.source = if rest > 0 { BlockSource::FileRest(offset + take, rest, suffix) } else { BlockSource::Tail(suffix) };
         self.file = Some(file);
         Ok(Produced::File { offset, len: take })
     }

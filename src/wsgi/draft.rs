@@ -99,6 +99,11 @@ impl Draft {
         }
     }
 
+    /// Whether its protocol can carry the head that was begun.
+    pub fn check_size(&self) -> Result<(), Refused> {
+        self.encoder.as_ref().map_or(Ok(()), Encoder::check_size)
+    }
+
     /// Finishes the head and appends it to `out`; `None` if none was begun.
     pub fn finish(&mut self, known: Option<u64>, out: &mut Vec<u8>) -> Option<BodyFraming> {
         let body = self.encoder.as_mut()?.finish(known);

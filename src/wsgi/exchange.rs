@@ -203,6 +203,11 @@ impl Exchange {
         self.draft.field(name, value)
     }
 
+    /// Whether its protocol can carry the head that was begun.
+    pub fn check_size(&self) -> Result<(), Refused> {
+        self.draft.check_size()
+    }
+
     /// Begins a head with lines of an earlier one that were rendered from the same status and fields.
     pub fn resume(&mut self, lines: &[u8], facts: HeadFacts) {
         self.draft.resume(lines, facts);

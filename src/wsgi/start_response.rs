@@ -434,12 +434,13 @@ fn render<'py>(exchange: &mut Exchange, arguments: &ResponseArguments<'_, 'py>) 
     exchange.begin(status).map_err(Misuse::Refused)?;
     let headers = arguments.headers;
     if let Ok(list) = headers.cast::<PyList>() {
-        list.iter().try_for_each(|item| field(exchange, &item))
+        list.iter().try_for_each(|item| field(exchange, &item))?;
     } else if let Ok(tuple) = headers.cast::<PyTuple>() {
-        tuple.iter().try_for_each(|item| field(exchange, &item))
+        tuple.iter().try_for_each(|item| field(exchange, &item))?;
     } else {
-        Err(Misuse::HeadersType(headers.to_owned()))
+        return Err(Misuse::HeadersType(headers.to_owned()));
     }
+    exchange.check_size().map_err(Misuse::Refused)
 }
 
 fn field<'py>(exchange: &mut Exchange, item: &Bound<'py, PyAny>) -> Result<(), Misuse<'py>> {

@@ -152,6 +152,19 @@ fn questions_are_answered_before_and_within_requests() {
         client.send(&whole[cut..]);
         assert_eq!(answer(&mut client, 1).text(), "hello");
     }
+    // The same, with requests in one send.
+    client.send(
+        [&get[..], &whole, &get, &whole[..16], &get, &whole[16..whole.len() - 8], &get, &whole[whole.len() - 8..]].concat(),
+    );
+    assert_eq!(next(&mut client), answered);
+    assert_eq!(answer(&mut client, 1).text(), "hello");
+    for _ in 0..3 {
+        assert_eq!(next(&mut client), answered);
+    }
+    assert_eq!(answer(&mut client, 1).text(), "hello");
+    client.send([&get[..], &request(1, 1, &[("REQUEST_URI", "/")], b"")].concat());
+    assert_eq!(next(&mut client), answered);
+    assert_eq!(answer(&mut client, 1).text(), "hello\n");
     client.send(record(99, 0, b""));
     assert_eq!(next(&mut client), (11, 0, vec![99, 0, 0, 0, 0, 0, 0, 0]));
     client.send(begin(2, 2, 1));

@@ -18,7 +18,7 @@ use crate::common::{SOON, apps, procfs, tools, wait_for};
 const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/man/tapster-gateways.7");
 
 /// Addresses in the page, each to be replaced by that of the server under test.
-const PRINTED: [&str; 3] = ["127.0.0.1:4000", "127.0.0.1:3031", "127.0.0.1:9000"];
+const PRINTED: [&str; 4] = ["127.0.0.1:4000", "127.0.0.1:3031", "127.0.0.1:8009", "127.0.0.1:9000"];
 
 /// What the page calls the program, and the application that it serves.
 const PROGRAM: &str = "/usr/local/bin/tapster";

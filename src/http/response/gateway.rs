@@ -1,9 +1,9 @@
-//! Answers to front servers: a document as CGI has it (RFC 3875 section 6), as it is or in records of FastCGI.
+//! Answers to front servers: a document as CGI has it (RFC 3875 section 6), as it is or in records of FastCGI, and packets of AJP.
 
-use super::{BodyFraming, Encoder, Fit, HeadFacts, Mode, Piece};
+use super::{BodyFraming, Encoder, Fit, HeadFacts, Mode, Piece, Refused};
 use crate::http::bytes::{put_decimal, same};
-use crate::http::records;
 use crate::http::terms::{Dialect, Terms};
+use crate::http::{packets, records};
 
 impl Encoder<'_> {
     /// As [`Self::finish`] for a front server, which has its own Date, Server and connection to the client: only Content-Length is
@@ -34,8 +34,18 @@ impl Encoder<'_> {
             Dialect::Http | Dialect::Uwsgi => {}
             Dialect::Cgi => drop(out.splice(start..start + STATUS_LINE.len(), *STATUS_FIELD)),
             Dialect::FastCgi(id) => wrap_head(out, start, id),
+            Dialect::Ajp => packets::wrap_head(out, start),
         }
         BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
+    }
+
+    /// Whether the protocol of the answer can carry the head with the fields so far, and with those that the server adds.
+    pub fn check_size(&self) -> Result<(), Refused> {
+        if self.context.terms.dialect != Dialect::Ajp {
+            return Ok(());
+        }
+        let size = packets::head_size(&self.out[self.start..]);
+        if size > packets::PACKET_MAX { Err(Refused::HeadTooLarge { size, max: packets::PACKET_MAX }) } else { Ok(()) }
     }
 }
 
@@ -80,15 +90,16 @@ fn put_length(out: &mut Vec<u8>, length: u64) {
 }
 
 impl BodyFraming {
-    /// As [`Self::block`] in records of this request.
+    /// As [`Self::block`] in records or packets.
     #[inline(never)]
-    pub(super) fn block_in_records(&mut self, out: &mut Vec<u8>, data: &[u8], id: u16) -> Fit {
+    pub(super) fn block_in_parts(&mut self, out: &mut Vec<u8>, data: &[u8]) -> Fit {
         let mut data = data;
         loop {
-            let Piece { take, cut, rest, .. } = self.around_record(out, data.len() as u64, id);
+            let Piece { take, after, cut, rest } = self.around(out, data.len() as u64);
             // At most the length of `data`, so it fits into usize.
             let (piece, others) = data.split_at(take as usize);
             out.extend_from_slice(piece);
+            out.extend_from_slice(after);
             match (cut, rest) {
                 (0, 0) => return Fit::All,
                 (cut, 0) => return Fit::Cut(cut),
@@ -99,17 +110,36 @@ impl BodyFraming {
 
     /// As [`Self::around`] for a record of this request, of which a large block needs several.
     pub(super) fn around_record(&mut self, out: &mut Vec<u8>, len: u64, id: u16) -> Piece {
+        let piece = self.part(len, records::CONTENT_MAX);
+        if piece.take > 0 {
+            records::put_head(out, records::kind::STDOUT, id, piece.take as u16);
+        }
+        piece
+    }
+
+    /// As [`Self::around`] for a packet. Behind each block that is not the last one for certain, the front is told to send on what
+    /// it has: it would wait for more, and the application may be long in making that.
+    pub(super) fn around_packet(&mut self, out: &mut Vec<u8>, len: u64) -> Piece {
+        let piece = self.part(len, packets::CHUNK_MAX);
+        if piece.take == 0 {
+            return piece;
+        }
+        packets::put_chunk_head(out, piece.take as u16);
+        let is_last = self.mode == Mode::Length(0);
+        let after = if piece.rest > 0 || is_last { packets::CHUNK_END } else { packets::CHUNK_END_AND_FLUSH };
+        Piece { after, ..piece }
+    }
+
+    /// The next part of a block, of at most so many bytes.
+    fn part(&mut self, len: u64, max: u64) -> Piece {
         let fits = match self.mode {
             Mode::None => return Piece { take: 0, after: b"", cut: 0, rest: 0 },
             Mode::Length(left) => len.min(left),
             Mode::Chunked | Mode::UntilClose => len,
         };
-        let take = fits.min(records::CONTENT_MAX);
+        let take = fits.min(max);
         if let Mode::Length(left) = &mut self.mode {
             *left -= take;
-        }
-        if take > 0 {
-            records::put_head(out, records::kind::STDOUT, id, take as u16);
         }
         self.sent += take;
         let rest = fits - take;

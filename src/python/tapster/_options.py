@@ -33,10 +33,13 @@ class Options(TypedDict, total=False):
     """Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable. The default is 127.0.0.1:8000."""
 
     protocol: _Text | None
-    """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi or uwsgi. The default is http."""
+    """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi, uwsgi or ajp. The default is http."""
 
     gateway_allow_from: _Text | None
     """Front servers that may connect where another protocol than HTTP is spoken, and are believed all that they say of the client: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
+
+    ajp_secret: _Text | None
+    """What a front server that speaks AJP has to send with each request, as Tomcat's `secret`; others are answered 403. Needed where AJP is spoken at other addresses than those of this machine. The command line can be read by all users of a machine: the file and TAPSTER_AJP_SECRET cannot."""
 
     root_path: _Text | None
     """Where the application is mounted, such as /shop: SCRIPT_NAME of every request. PATH_INFO is the rest of a path that begins with it, and the whole of one whose root the server in front has cut off."""

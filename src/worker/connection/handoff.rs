@@ -244,6 +244,20 @@ mod tests {
             }
         }
         assert_eq!((&found.0[..], &found.1[..], &message.input[at..]), (&pairs[..], &b"hello"[..], &b"the next record"[..]));
+
+        use crate::protocol::ajp::Forward;
+        let head = b"\x02\x04\x00\x08HTTP/1.1\0\x00\x02/x\0\xff\xff\xff\xff\xff\xff\0\x50\0\x00\x02\xa0\x08\x00\x015\0\x00\x03x-a\0\x00\x011\0\xff";
+        let came = [b"\x12\x34\x00", &[head.len() as u8][..], head].concat();
+        let Phase::Waiting(queued) = &mut connection.phase else { unreachable!("it was made so") };
+        queued.own = came.clone();
+        let forward = Forward::read(&came, 0..came.len(), 10).unwrap();
+        forward.put(&mut queued.own);
+        let place = came.len()..queued.own.len();
+        queued.framing = variables::read(&mut queued.head, &mut queued.own, (Packing::Short, place), &limits).unwrap();
+        connection.wire = Wire::new(Protocol::Ajp);
+        connection.kept = Some(Kept::rest(b"the next packet", &InputBudget::default()));
+        let message = connection.handoff().unwrap();
+        assert_eq!(*message.input, [&came[..], b"\x12\x34\x00\x07\x00\x05hello", b"the next packet"].concat());
     }
 
     #[test]

@@ -51,7 +51,7 @@ impl Connection {
     pub(super) fn refuse(&mut self, error: Error, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.log.debug(format_args!("refused a request of {}: {error}", self.link.peer));
         // A body that ends early is one whose client has left; a gateway can do nothing about that.
-        if self.wire.is_gateway() && error.status() == 400 && error != Error::BodyShort {
+        if self.wire.is_gateway() && matches!(error.status(), 400 | 403) && error != Error::BodyShort {
             ctx.gateways.note_malformed(&self.link.peer, error, ctx.clock.ms(), &ctx.log);
         }
         ctx.slot().count_refusal(RefusalReason::of_status(error.status()));

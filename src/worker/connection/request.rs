@@ -3,13 +3,14 @@
 use crate::http::framing::Length;
 use crate::http::head::HeadView;
 use crate::http::head::Parsed;
+use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::{Fate, RequestBody};
 use crate::worker::body::upload::{Fed, Upload};
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::kept::Leased;
 use crate::worker::wire::{BodyEnd, HeadError};
 
-use super::{CLIENT_CLOSED_REQUEST, Connection, Flow, Phase};
+use super::{CLIENT_CLOSED_REQUEST, Connection, Flow, Next, Phase};
 
 impl Connection {
     /// Uses the thread's input for one head or a piece of a body.
@@ -20,8 +21,18 @@ impl Connection {
             return self.take_body(upload, ctx);
         }
         match self.wire.read_head(&mut self.kept, ctx) {
-            Ok(Parsed::Complete) => self.begin_request(ctx),
-            Ok(Parsed::Partial) => Ok(()),
+            Ok(Parsed::Complete) => {
+                if !ctx.out.is_empty() {
+                    self.send_replies(ctx)?;
+                }
+                self.begin_request(ctx)
+            }
+            Ok(Parsed::Partial) => {
+                if self.kept.is_none() {
+                    self.await_request(ctx);
+                }
+                Ok(())
+            }
             Err(error) => {
                 self.refuse_head(*error, ctx);
                 Ok(())
@@ -67,7 +78,7 @@ impl Connection {
                 ctx.input.used(used);
                 if let Some(end) = upload.end() {
                     ctx.job.framing.length = end.length;
-                    if self.end_records(&end, ctx) {
+                    if self.end_records(&end, ctx)? {
                         return ctx.with_head(|ctx, head| self.abandon(head, ctx));
                     }
                 }
@@ -117,7 +128,7 @@ impl Connection {
         let mut upload = *upload;
         if let Some(end) = upload.end() {
             upload.framing.length = end.length;
-            if self.end_records(&end, ctx) {
+            if self.end_records(&end, ctx)? {
                 return self.abandon(upload.view(), ctx);
             }
         }
@@ -137,12 +148,23 @@ impl Connection {
 }
 
 impl Connection {
-    /// Sends and keeps what a body in records has left; whether its request is not wanted any more.
+    /// Sends and keeps what a body in records or packets has left; whether its request is not wanted any more.
     #[cold]
-    fn end_records(&mut self, end: &BodyEnd, ctx: &mut ThreadCtx) -> bool {
-        ctx.out.extend_from_slice(&end.replies);
+    fn end_records(&mut self, end: &BodyEnd, ctx: &mut ThreadCtx) -> Result<bool, Next> {
         ctx.input.put_first(&end.input);
-        end.aborted
+        ctx.out.extend_from_slice(&end.replies);
+        self.send_replies(ctx)?;
+        Ok(end.aborted)
+    }
+
+    /// Sends what answers a front's questions before the request that came with them is served. The answer goes behind what the
+    /// socket does not take.
+    #[cold]
+    fn send_replies(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        match self.flush(ctx) {
+            Ok(()) | Err(Next::Wait) => Ok(()),
+            Err(next) => Err(next),
+        }
     }
 
     /// Goes on without a request that the front does not want any more.
@@ -150,8 +172,15 @@ impl Connection {
     fn abandon(&mut self, head: HeadView<'_>, ctx: &mut ThreadCtx) -> Flow {
         ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, Some(head), 0, 0);
         self.phase = Phase::Head;
-        self.timer.deadline = ctx.clock.ms() + ctx.rules.keep_alive.max(ctx.rules.header_timeout);
+        self.await_request(ctx);
         Ok(())
+    }
+
+    /// Waits for a request of which nothing has come: questions of a front were answered, or its request was dropped.
+    #[cold]
+    fn await_request(&mut self, ctx: &ThreadCtx) {
+        let idle = if ctx.draining { DRAIN_IDLE_MS } else { ctx.rules.keep_alive.max(ctx.rules.header_timeout) };
+        self.timer.deadline = ctx.clock.ms() + idle;
     }
 }
 

@@ -39,7 +39,7 @@ impl EventLoop {
         match (&ctx.gate, accepted.protocol) {
             (None, Protocol::Http) => Some(self.insert(accepted, ctx)),
             (Some(gate), Protocol::Http) => self.admit_by(gate, accepted, ctx),
-            (_, Protocol::FastCgi | Protocol::Scgi | Protocol::Uwsgi) => self.admit_gateway(accepted, ctx),
+            (_, Protocol::FastCgi | Protocol::Scgi | Protocol::Uwsgi | Protocol::Ajp) => self.admit_gateway(accepted, ctx),
         }
     }
 

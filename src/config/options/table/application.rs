@@ -82,7 +82,8 @@ pub(super) const ROWS: &[Opt] = &[
         name: "protocol",
         value: "NAME",
         default: Some("http"),
-        help: "What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi or uwsgi.",
+        help: "What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: \
+               fastcgi, scgi, uwsgi or ajp.",
         section: Section::Sockets,
         set: Some(|s, v| value::protocol(v).map(|protocol| s.protocol = protocol)),
         fixed: Some(|new, old| keep(&mut new.protocol, &old.protocol)),
@@ -98,6 +99,18 @@ pub(super) const ROWS: &[Opt] = &[
         section: Section::Sockets,
         foreign: Some("FCGI_WEB_SERVER_ADDRS"),
         set: Some(|s, v| Trusted::parse(v).map(|trusted| s.gateway_allow_from = trusted)),
+        ..ROW
+    },
+    Opt {
+        name: "ajp-secret",
+        value: "TEXT",
+        help: "What a front server that speaks AJP has to send with each request, as Tomcat's `secret`; others are answered 403. \
+               Needed where AJP is spoken at other addresses than those of this machine. The command line can be read by all users \
+               of a machine: the file and TAPSTER_AJP_SECRET cannot.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::secret(v).map(|secret| s.ajp_secret = Some(secret))),
+        // What was bound with one must not be served without.
+        fixed: Some(|new, old| new.ajp_secret.is_none() && keep(&mut new.ajp_secret, &old.ajp_secret)),
         ..ROW
     },
     Opt {
