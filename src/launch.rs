@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::thread;
 
 use crate::birth;
 use crate::cgi::{self, Streams};
@@ -15,7 +16,7 @@ use crate::hooks;
 use crate::hooks::HookStart;
 use crate::log::error::Log;
 use crate::log::escape;
-use crate::master::{self, Outcome, Past, Program, Reread, code};
+use crate::master::{self, Alone, Outcome, Past, Program, Reread, code};
 use crate::net::activation;
 use crate::operator::{self, Operation};
 use crate::sys::{fd, process};
@@ -79,6 +80,8 @@ pub fn run_as_guest(words: Vec<OsString>, own: Vec<OsString>) -> GuestTask {
     }
     let program = Program::guest(words, own, Vec::new());
     match noticed(parse(&program.command, &args)) {
+        // The debugger is in this interpreter.
+        Ok(CliCommand::Serve(settings, notices)) if settings.debug => GuestTask::Done(run_alone(*settings, &notices, program)),
         Ok(CliCommand::Serve(..) | CliCommand::CheckState(_)) => GuestTask::NeedsMaster,
         parsed => GuestTask::Done(run_parsed(parsed, None)),
     }
@@ -111,10 +114,10 @@ fn named(words: &[OsString], own: Vec<OsString>) -> Vec<OsString> {
 fn run_server(program: Program, args: Vec<OsString>) -> i32 {
     let command = program.command.clone();
     match Past::find(program) {
-        Ok(past) => {
-            let parsed = noticed(parse(&command, &args));
-            run_parsed(parsed, Some((past, Box::new(move |_| reread(parse(&command, &args))))))
-        }
+        Ok(past) => match noticed(parse(&command, &args)) {
+            Ok(CliCommand::Serve(settings, notices)) if settings.debug => run_alone(*settings, &notices, past.into_program()),
+            parsed => run_parsed(parsed, Some((past, Box::new(move |_| reread(parse(&command, &args)))))),
+        },
         Err(why) => {
             complain(&why);
             code::FAILED
@@ -157,14 +160,14 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
         (Ok(CliCommand::Cgi(settings, notices)), _) => run_cgi(&settings, &notices),
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
         (Ok(CliCommand::CheckState(settings)), _) => answer_check(&settings),
-        (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) => {
+        (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) if !settings.debug => {
             match master::run(*settings, &notices, reread, past) {
                 Outcome::Exit(code) => code,
                 // The process does not end by returning: the caller's exit handlers belong to the master.
                 Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
             }
         }
-        (Ok(CliCommand::Serve(..)), None) => unreachable!("a server is made by those that have a past"),
+        (Ok(CliCommand::Serve(..)), _) => unreachable!("a server is made by those that have a past, or runs alone"),
         (Err(error), _) => {
             complain(&error.to_string());
             if cgi::is_environment() && !activation::is_input_listening() {
@@ -173,6 +176,30 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
             code::USAGE
         }
     }
+}
+
+/// Name of the thread that attends to a server of one process (pthread_setname_np(3): at most 15 bytes).
+const ATTENDANT: &str = "tapster-signals";
+
+/// Serves from this process, whose standard streams are those of the application.
+fn run_alone(settings: Settings, notices: &[Notice], program: Program) -> i32 {
+    let Alone { boot, attendant, mut done } = match master::alone(settings, notices, program) {
+        Ok(alone) => alone,
+        Err(code) => return code,
+    };
+    let attending = match thread::Builder::new().name(ATTENDANT.to_owned()).spawn(move || attendant.attend()) {
+        Ok(attending) => attending,
+        Err(error) => {
+            complain(&format!("cannot start a thread: {error}"));
+            return code::FAILED;
+        }
+    };
+    let code = worker::run(boot, load);
+    // Both fail only if the thread has panicked, which has been printed.
+    let _ = done.write_all(b"x");
+    let _ = attending.join();
+    // Threads of the application may run still.
+    process::exit_now(code)
 }
 
 /// Carries out the command of an operator; returns its exit code.

@@ -224,6 +224,7 @@ refused(ValueError, "workers=nan (argument of the call): must be a whole number"
 refused(ValueError, "certfile=x (argument of the call): there is no TLS here", app, certfile="x")
 refused(ValueError, "the callable is missing", "module:")
 refused(ValueError, "no worker can load it again", app, reload=True)
+refused(ValueError, "one process by the command alone", app, debug=True)
 os.environ["TAPSTER_THREADS"] = "none"
 refused(ValueError, "TAPSTER_THREADS=none (environment): ", app)
 del os.environ["TAPSTER_THREADS"]

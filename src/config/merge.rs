@@ -20,6 +20,25 @@ pub struct Configuration {
 /// load than many.
 const DEVELOPMENT: &[(&str, &str)] = &[("workers", "1"), ("timeout", "0"), ("boot-timeout", "0")];
 
+/// Defaults with `--debug`, for the same reason; and nobody would answer at a control socket.
+const DEBUG: &[(&str, &str)] = &[("workers", "1"), ("timeout", "0"), ("boot-timeout", "0"), ("control-socket", "none")];
+
+/// Options that only a master can fulfil.
+const OF_A_MASTER: [&str; 12] = [
+    "capture-output",
+    "daemon",
+    "group",
+    "max-requests",
+    "max-worker-age",
+    "max-worker-rss",
+    "preload",
+    "reload",
+    "statsd-host",
+    "status-bind",
+    "user",
+    "control-socket",
+];
+
 /// Merges `layers` (low to high) over the defaults. A value that a higher layer hides is checked as well: it would strike on the
 /// day when the higher one is taken away.
 pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, Error> {
@@ -34,7 +53,12 @@ pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, E
         effective.retain(|lower| lower.option != given.option);
         effective.push(given);
     }
-    for (name, text) in if settings.watch().is_some() { DEVELOPMENT } else { &[] } {
+    let development = match (settings.debug, settings.watch()) {
+        (true, _) => DEBUG,
+        (false, Some(_)) => DEVELOPMENT,
+        (false, None) => &[],
+    };
+    for (name, text) in development {
         let unset = |given: &&mut Given| given.option.name == *name && given.origin == Origin::Default;
         if let Some(given) = effective.iter_mut().find(unset) {
             given.values = vec![(*text).into()];
@@ -72,7 +96,30 @@ impl Configuration {
         self.effective.iter().find(|given| given.option == option)
     }
 
+    /// Refuses with `--debug` what needs a master.
+    fn refuse_master(&self) -> Result<(), Error> {
+        if !self.settings.debug {
+            return Ok(());
+        }
+        let is_asked = |given: &Given| {
+            let off = given.values.iter().all(|value| matches!(value.as_str(), "" | "0" | "false" | "off" | "none"));
+            given.origin != Origin::Default && given.origin != Origin::GunicornDefault && !off
+        };
+        if let Some(given) = OF_A_MASTER.into_iter().filter_map(|name| self.given(name)).find(|given| is_asked(given)) {
+            let why = "needs a master, which a server with --debug does not have; leave one of the two out".to_owned();
+            return Err(error(given, &given.values.join(","), why));
+        }
+        match (self.settings.workers, self.given("workers")) {
+            (Some(workers), Some(given)) if workers > 1 => {
+                let why = "is more than the one process that --debug serves from; leave one of the two out".to_owned();
+                Err(error(given, &given.values.join(","), why))
+            }
+            _ => Ok(()),
+        }
+    }
+
     fn refuse_contradictions(&self) -> Result<(), Error> {
+        self.refuse_master()?;
         let binds = &self.settings.binds;
         let Some(given) = self.given("bind") else { return Ok(()) };
         if binds.is_empty() {
@@ -100,8 +147,10 @@ impl Configuration {
 mod tests {
     use super::*;
     use crate::config::Bind;
+    use crate::config::ControlSocket;
     use crate::config::WatchEngine;
     use crate::config::logs::Level;
+    use crate::config::options::ValueKind;
     use crate::config::{AccessFormat, AppSpec, LogTarget, Network, Trusted};
     use std::time::Duration;
 
@@ -191,6 +240,30 @@ mod tests {
         assert_eq!(origin("keep-alive"), "environment TAPSTER_KEEP_ALIVE");
         assert_eq!(origin("backlog"), "default");
         assert_eq!(merged.given("chdir"), None);
+    }
+
+    #[test]
+    fn one_process_refuses_what_needs_a_master() {
+        let settings = merge([argument("debug", &["true"])]).unwrap().settings;
+        assert_eq!((settings.workers, settings.timeout, settings.control_socket), (Some(1), Duration::ZERO, ControlSocket::Off));
+        for name in OF_A_MASTER {
+            let Some(option) = options::find(name).filter(|option| option.set.is_some()) else { continue };
+            let value = match (option.kind, name) {
+                (ValueKind::Flag, _) => "true",
+                (_, "statsd-host" | "status-bind") => "127.0.0.1:9",
+                (_, "reload") => "on",
+                (_, "control-socket") => "c",
+                (_, "max-worker-rss") => "16M",
+                (ValueKind::Number, _) => "7",
+                _ => "1h",
+            };
+            let refused = merge([argument("debug", &["true"]), argument(name, &[value])]).expect_err(name).to_string();
+            assert!(refused.contains(name) && refused.contains("needs a master"), "{refused}");
+            assert!(merge([argument("debug", &["false"]), argument(name, &[value])]).is_ok(), "{name}");
+        }
+        assert!(merge([argument("debug", &["true"]), argument("daemon", &["false"]), argument("workers", &["1"])]).is_ok());
+        let refused = merge([argument("debug", &["true"]), argument("workers", &["2"])]).unwrap_err().to_string();
+        assert!(refused.contains("one process"), "{refused}");
     }
 
     #[test]

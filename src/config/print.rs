@@ -110,6 +110,7 @@ mod tests {
             given("max-worker-rss", &["512M"]),
             given("max-worker-age", &["1h"]),
             given("reload", &["poll"]),
+            given("debug", &["false"]),
             given("reload-engine", &["inotify"]),
             given("reload-extra-file", &["a.toml", "b c"]),
             given("reload-surge", &["2"]),

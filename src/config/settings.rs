@@ -115,6 +115,8 @@ settings! {
         pub max_worker_age: Duration,
         /// `--reload`; default off.
         pub reload: ReloadMode,
+        /// `--debug`: whether one process serves, and has no master; default off.
+        pub debug: bool,
         /// `--reload-engine`; default auto, which is the kernel's events.
         pub reload_engine: WatchEngine,
         /// `--reload-extra-file`: files and directories whose change reloads too, relative to where the server was started.

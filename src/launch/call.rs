@@ -25,6 +25,10 @@ use super::{access, answer_check, execute, load};
 const NOT_WATCHED: &str = "reload: the code of an object is this program's own, and no worker can load it again; give the \
     application by its name, as in tapster.serve(\"app:app\", reload=True)";
 
+/// Why `debug` is refused.
+const NOT_ALONE: &str = "debug: the server would be one process by the command alone, as in tapster --debug app:app; workers of a \
+    program that calls it are other processes";
+
 /// Why HUP loads nothing, and what does.
 const NOT_OURS: &str = "the application is an object of the program that has called the server, whose code only that can load; send \
                         SIGUSR2, which starts the program anew in this process, with the sockets open";
@@ -106,6 +110,9 @@ pub fn serve(call: ServerCall) -> Result<i32, CallError> {
     let (settings, mut notices) = read()?;
     if is_object && settings.watch().is_some() {
         return Err(CallError::Value(NOT_WATCHED.to_owned()));
+    }
+    if settings.debug {
+        return Err(CallError::Value(NOT_ALONE.to_owned()));
     }
     if on_trial {
         process::exit_now(answer_check(&settings));

@@ -57,8 +57,12 @@ use event::Generation;
 pub use event::code;
 pub use outcome::Outcome;
 use refusal::StartError;
-pub use server::Reread;
+use server::Server;
+pub use server::{Alone, Reread};
 use state::SavedState;
+
+/// Why a server with `--debug` does not reload.
+const NO_MASTER: &str = "a server with --debug has no master, and does not reload";
 
 /// What this process was before it got to its command line.
 pub struct Past {
@@ -72,6 +76,11 @@ impl Past {
     pub fn find(program: Program) -> Result<Self, String> {
         let state = upgrade::inherited_state().map_err(|refusal| refusal.why)?;
         Ok(Self { program, state })
+    }
+
+    /// How a process was started that was no server before.
+    pub fn into_program(self) -> Program {
+        self.program
     }
 
     /// If it was a server already, which continues: the first generation of this program.
@@ -123,6 +132,18 @@ pub fn run(mut settings: Settings, notices: &[Notice], reread: Reread, past: Pas
             outcome
         }
     }
+}
+
+/// Makes a server of this one process (`--debug`), which is to run the worker. The error is an exit code; it has been said why.
+pub fn alone(mut settings: Settings, notices: &[Notice], program: Program) -> Result<Alone, i32> {
+    let mut notices = notices.to_vec();
+    let prepared = start::use_passed_sockets(&mut settings, &mut notices)
+        .and_then(|()| start::prepare(Arc::new(settings), &notices, Box::new(|_| Err(NO_MASTER.to_owned())), program))
+        .and_then(Server::alone);
+    prepared.map_err(|refusal| {
+        refusal::complain(&refusal.why);
+        refusal.code
+    })
 }
 
 /// Whether this program, which takes none of the server's options, was started to answer [`check_state`]. The variable that says so is

@@ -18,14 +18,19 @@ impl ReadyFd {
     }
 
     /// Writes `READY <addresses>` and a newline, and closes. A reader that has left no room for them is not waited for.
-    pub fn announce(self, listeners: &[Listener]) -> io::Result<()> {
-        let addresses: String = listeners.iter().map(|listener| format!(" {}", listener.place())).collect();
+    pub fn announce(self, places: &[String]) -> io::Result<()> {
+        let addresses: String = places.iter().map(|place| format!(" {place}")).collect();
         let line = format!("READY{addresses}\n");
         match fd::write_now(&self.0, line.as_bytes(), PIPE_BUF)? {
             count if count == line.len() => Ok(()),
             _ => Err(io::Error::other("there is no room for the line")),
         }
     }
+}
+
+/// Where these listen, for people and programs.
+pub fn places(listeners: &[Listener]) -> Vec<String> {
+    listeners.iter().map(|listener| listener.place().to_string()).collect()
 }
 
 #[cfg(test)]
@@ -44,7 +49,7 @@ mod tests {
         let binds = [Endpoint::Tcp { host: "127.0.0.1".into(), port: 0 }, Endpoint::Unix(path.clone())].map(Bind::plain).into();
         let listeners = bind_all(&Settings { binds, ..Settings::default() }).unwrap();
         let (mut reader, writer) = io::pipe().unwrap();
-        ReadyFd(File::from(OwnedFd::from(writer))).announce(&listeners).unwrap();
+        ReadyFd(File::from(OwnedFd::from(writer))).announce(&places(&listeners)).unwrap();
         let mut line = String::new();
         reader.read_to_string(&mut line).unwrap();
         assert_eq!(line, format!("READY {} unix:{}\n", listeners[0].place(), path.display()));

@@ -1,6 +1,7 @@
 //! The master's loop. Its order: nearest deadline as the timeout, poll, reports, signals (and with them the dead), deadlines.
 //! Reports come first, so that a worker that is ready is known to be so when it gets the order to leave.
 
+mod alone;
 mod birth;
 mod doors;
 mod figures;
@@ -12,6 +13,8 @@ mod upgrade;
 mod wait;
 mod watch;
 mod words;
+
+pub use alone::Alone;
 
 use std::ops::ControlFlow::{self, Break, Continue};
 use std::sync::Arc;

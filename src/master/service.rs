@@ -116,6 +116,15 @@ impl Service {
         self.pidfile.as_ref()
     }
 
+    /// What is left of the service of a process that has no workers: whom to notify, and the pid file. Its title says so.
+    pub fn alone(mut self) -> (Notifier, Option<Pidfile>) {
+        let text = format!("tapster: [{}]", self.site);
+        if let Some(title) = &mut self.title {
+            title.set(&text);
+        }
+        (std::mem::replace(&mut self.notifier, Notifier::nobody()), self.pidfile.take())
+    }
+
     /// The pipes of captured output: slot and process id of the worker, and the master's end.
     pub fn outputs(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
         self.captures.iter().flat_map(Captures::pipes)

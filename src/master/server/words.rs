@@ -7,6 +7,7 @@ use crate::hooks::HookEvent;
 use crate::log::count;
 use crate::master::event::{Note, SlotIndex, UpgradeFailure};
 use crate::master::notes::{self, About};
+use crate::master::ready::places;
 use crate::master::refusal::complain;
 use crate::master::service;
 use crate::scoreboard::InFlight;
@@ -21,7 +22,7 @@ impl Server {
         } else if let Note::Reloading(generation) = note {
             self.service.reloading(*generation);
         } else if let Note::Reloaded(generation) = note {
-            let serving = service::serving(self.generations.current().workers(), &self.addresses());
+            let serving = service::serving(self.generations.current().workers(), &places(&self.listeners).join(", "));
             self.service.reloaded(&format!("{serving}, {generation}"));
         } else if let Note::ReloadFailed { serves, .. } = note {
             self.service.reloaded(&format!("reload failed, {serves} keeps serving"));
@@ -68,15 +69,10 @@ impl Server {
         self.scoreboard.in_flight(slot.0).into_iter().map(|call| (since(&call), call)).map(|(time, call)| (call, time)).collect()
     }
 
-    /// Where the server listens, for people.
-    fn addresses(&self) -> String {
-        let addresses: Vec<String> = self.listeners.iter().map(|listener| listener.place().to_string()).collect();
-        addresses.join(", ")
-    }
-
     /// Says that the server is ready: to the log, and to the reader of `--ready-fd`.
     pub(super) fn announce(&mut self) {
-        let addresses = self.addresses();
+        let places = places(&self.listeners);
+        let addresses = places.join(", ");
         let settings = &self.generations.current().settings;
         let (workers, threads) = (self.generations.current().workers(), settings.threads);
         self.log().info(format_args!(
@@ -92,7 +88,7 @@ impl Server {
         self.service.ready(workers, &addresses, &self.generations.current().log);
         self.hooks.tell(HookEvent::Ready, &self.generations.current().log);
         if let Some(ready) = self.ready.take()
-            && let Err(error) = ready.announce(&self.listeners)
+            && let Err(error) = ready.announce(&places)
         {
             self.log().warning(format_args!("nobody reads --ready-fd: {error}"));
         }

@@ -135,6 +135,18 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "debug",
+        kind: ValueKind::Flag,
+        default: Some("false"),
+        help: "For development: serve from this very process, which has the terminal, so that breakpoint() and the debuggers of editors \
+               work. There is no master: nothing is reloaded, nobody replaces the process when it dies, and options that need a master \
+               are refused. With it the defaults are --workers 1, --timeout 0, --boot-timeout 0 and --control-socket none.",
+        section: Section::Workers,
+        set: Some(|s, v| value::flag(v).map(|flag| s.debug = flag)),
+        fixed: Some(|new, old| keep(&mut new.debug, &old.debug)),
+        ..ROW
+    },
+    Opt {
         name: "reload-engine",
         value: "ENGINE",
         default: Some("auto"),
