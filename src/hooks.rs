@@ -19,7 +19,7 @@ use std::sync::atomic::AtomicBool;
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
-use nix::unistd::{dup2_stdin, dup2_stdout, getppid};
+use nix::unistd::{dup2_stdin, getppid};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -145,11 +145,11 @@ pub struct HookStart {
 impl HookStart {
     /// Takes over what the master has passed.
     pub fn take() -> io::Result<Self> {
-        let (socket, log) = (io::stdin().as_fd().try_clone_to_owned()?, io::stdout().as_fd().try_clone_to_owned()?);
+        let socket = io::stdin().as_fd().try_clone_to_owned()?;
         dup2_stdin(OpenOptions::new().read(true).open("/dev/null")?)?;
-        dup2_stdout(io::stderr())?;
         let ended = || io::Error::new(io::ErrorKind::UnexpectedEof, "this is only for a master of tapster");
-        let (birth, _) = receive(&socket)?.ok_or_else(ended)?;
+        let (birth, descriptors) = receive(&socket)?.ok_or_else(ended)?;
+        let log = descriptors.into_iter().next().ok_or_else(ended)?;
         Ok(Self { socket, log, birth })
     }
 

@@ -1,10 +1,11 @@
 //! The hook process as its parent sees it ([`crate::hooks`]): there while the generation that serves has functions for it, started
 //! again when it dies. Nothing waits for it but the start of the server and its end, both within bounds.
 
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
-use std::process::{self, Child, ExitStatus, Stdio};
+use std::process::{self, Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -406,18 +407,20 @@ impl HookKeeper {
         let system_log = Sink::system_log(&sink).map(Into::into);
         let argv = self.command.with_option(OPTION);
         let mut command = process::Command::new(self.command.program());
-        command.arg0(&argv[0]).args(&argv[1..]).stdin(theirs).stdout(sink.as_fd().try_clone_to_owned()?);
+        command.arg0(&argv[0]).args(&argv[1..]).stdin(theirs);
         let (reader, output) = settings.capture_output.then(capture::pipe).transpose()?.unzip();
-        if let Some(output) = output {
-            command.stderr(output);
-        } else if settings.daemon && !is_file(&io::stderr()) {
+        // An interpreter that starts finds out what its streams are: they are never changed under it.
+        let printed = match output {
+            Some(output) => output,
             // Those that wait for the caller's streams to be closed must not wait for it.
-            command.stderr(Stdio::null());
-        }
+            None if settings.daemon && !is_file(&io::stderr()) => OpenOptions::new().write(true).open("/dev/null")?.into(),
+            None => io::stderr().as_fd().try_clone_to_owned()?,
+        };
+        command.stdout(printed.try_clone()?).stderr(printed);
         notify::VARIABLES.iter().for_each(|name| _ = command.env_remove(name));
         command.envs(settings.env.iter().map(|(name, value)| (name, value)));
         let birth = HookBirth { workers: kit.workers(), master: process::id(), title: title.to_owned(), system_log, settings };
-        send(&ours, &birth, &[])?;
+        send(&ours, &birth, &[sink.as_fd()])?;
         let child = command.spawn()?;
         kit.log.debug(format_args!("hooks started (pid {})", child.id()));
         self.lossy = false;
