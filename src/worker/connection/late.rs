@@ -39,9 +39,10 @@ impl Connection {
         // record has what the flight recorder has.
         let id = [(b"X-Request-ID".as_slice(), call.id.as_slice())];
         let composed = || Head::compose(&call.line, terms.version, if call.id.is_empty() { &[] } else { &id });
-        let copy = request.and_then(CalledRequest::view);
-        let composed = if copy.is_none() { composed() } else { None };
-        let head = copy.or(composed.as_ref().map(|(head, bytes)| HeadView { head, bytes }));
+        let noted = request.and_then(CalledRequest::head);
+        let composed = if noted.is_none() { composed() } else { None };
+        let noted = noted.as_ref().map(|(head, bytes)| HeadView { head, bytes });
+        let head = noted.or(composed.as_ref().map(|(head, bytes)| HeadView { head, bytes }));
         let (outcome, sent) = match sent {
             AlreadySent::Nothing => {
                 let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], terms, ctx);

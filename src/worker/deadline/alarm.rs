@@ -2,12 +2,13 @@
 //! because that needs the interpreter, which the owner of the loop never waits for. When C code keeps the interpreter, that
 //! thread waits too, but nobody waits for it.
 
+use std::borrow::Cow;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use crate::http::head::{Head, HeadView};
+use crate::http::head::{Head, HeadView, Limits, Parsed};
 use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
@@ -16,6 +17,9 @@ use crate::worker::threads::thread_id::ThreadId;
 
 /// Name of the thread that raises (pthread_setname_np(3): at most 15 bytes).
 const THREAD: &str = "tapster-alarm";
+
+/// A head that was accepted once keeps within the limits.
+const ANY: Limits = Limits { request_line: usize::MAX, fields: usize::MAX, field_size: usize::MAX };
 
 /// The alarms of a worker's threads, in the order of their numbers.
 pub type Alarms = Arc<[Alarm]>;
@@ -41,14 +45,46 @@ pub struct CalledRequest {
     began: u64,
     /// How long it had waited for its thread, in nanoseconds.
     pub queued: u64,
-    head: Head,
     bytes: Vec<u8>,
+    /// Its parsed head, if it came from a gateway. That of HTTP can be had from the bytes again, and nearly no call is late.
+    gateway: Head,
 }
 
 impl CalledRequest {
-    /// Its head; `None`: there was no memory for it.
-    pub fn view(&self) -> Option<HeadView<'_>> {
-        (!self.bytes.is_empty()).then_some(HeadView { head: &self.head, bytes: &self.bytes })
+    /// Keeps the request instead of the one before, in the same memory; nothing where there is not enough.
+    #[inline]
+    fn keep(&mut self, request: HeadView<'_>) {
+        self.bytes.clear();
+        if request.head.is_from_gateway() || self.gateway.is_from_gateway() {
+            self.keep_head(request.head);
+        }
+        if self.bytes.try_reserve(request.bytes.len()).is_ok() {
+            self.bytes.extend_from_slice(request.bytes);
+        }
+    }
+
+    #[inline(never)]
+    fn keep_head(&mut self, head: &Head) {
+        let kept = &mut self.gateway;
+        let fields = head.fields.len().saturating_sub(kept.fields.capacity());
+        let variables = head.variables.len().saturating_sub(kept.variables.capacity());
+        if kept.fields.try_reserve(fields).is_ok() && kept.variables.try_reserve(variables).is_ok() {
+            kept.copy_from(head);
+        } else {
+            *kept = Head::default();
+        }
+    }
+
+    /// Its head and the bytes of that; `None`: there was no memory for it.
+    pub fn head(&self) -> Option<(Cow<'_, Head>, &[u8])> {
+        if self.gateway.is_from_gateway() {
+            return Some((Cow::Borrowed(&self.gateway), &self.bytes));
+        }
+        let mut head = Head::default();
+        match head.parse(&self.bytes, &ANY) {
+            Ok(Parsed::Complete) => Some((Cow::Owned(head), &self.bytes)),
+            Ok(Parsed::Partial) | Err(_) => None,
+        }
     }
 }
 
@@ -82,24 +118,14 @@ impl Alarm {
         self.interrupter.get().cloned()
     }
 
-    /// Notes the request of a call that begins, or goes on. The memory is used again for the next one.
-    pub fn note_request(&self, head: HeadView<'_>, began: u64, queued: u64) {
-        let mut request = self.request.lock().unwrap_or_else(PoisonError::into_inner);
-        if request.began == began {
-            return;
+    /// Notes the request of a call that begins, or goes on.
+    #[inline]
+    pub fn note_request(&self, request: HeadView<'_>, began: u64, queued: u64) {
+        let mut noted = self.request.lock().unwrap_or_else(PoisonError::into_inner);
+        if noted.began != began {
+            noted.keep(request);
+            (noted.began, noted.queued) = (began, queued);
         }
-        let CalledRequest { head: kept, bytes, .. } = &mut *request;
-        bytes.clear();
-        let fields = head.head.fields.len().saturating_sub(kept.fields.capacity());
-        let variables = head.head.variables.len().saturating_sub(kept.variables.capacity());
-        if bytes.try_reserve(head.bytes.len()).is_ok()
-            && kept.fields.try_reserve(fields).is_ok()
-            && kept.variables.try_reserve(variables).is_ok()
-        {
-            bytes.extend_from_slice(head.bytes);
-            kept.copy_from(head.head);
-        }
-        (request.began, request.queued) = (began, queued);
     }
 
     /// The request of the call that began then.
@@ -163,4 +189,39 @@ fn raise(alarm: &Alarm, target: &InterruptTarget) {
         alarm.raised.store(true, Relaxed);
     };
     interrupter.interrupt(&target.request, &runs, &raising);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http::head::{Field, Span};
+
+    #[test]
+    fn the_request_of_a_call_is_the_one_that_was_noted_last() {
+        let alarm = Alarm::default();
+        let told = |began| {
+            let request = alarm.request(began).expect("it was noted");
+            let (head, bytes) = request.head().expect("there is memory");
+            let view = HeadView { head: &head, bytes };
+            (String::from_utf8_lossy(view.line()).into_owned(), head.fields.len(), head.variables.len(), request.queued)
+        };
+        let http = b"\r\nPOST /a?b HTTP/1.0\r\nHost: x\r\nX-Request-ID: 7\r\n\r\n";
+        let mut head = Head::default();
+        assert!(matches!(head.parse(http, &ANY), Ok(Parsed::Complete)));
+        alarm.note_request(HeadView { head: &head, bytes: http }, 5, 40);
+        assert_eq!(told(5), ("POST /a?b HTTP/1.0".to_owned(), 2, 0, 40));
+        assert!(alarm.request(4).is_none());
+        // What a gateway has said is no text of HTTP.
+        let (name, value) = (Span::new(0, 3), Span::new(3, 6));
+        let variables = vec![Field { name, value }];
+        let from_gateway = Head { line: Span::new(6, 20), variables, ..Head::default() };
+        let bytes = b"HTTPonGET / HTTP/1.1";
+        alarm.note_request(HeadView { head: &from_gateway, bytes }, 6, 0);
+        assert_eq!(told(6), ("GET / HTTP/1.1".to_owned(), 0, 1, 0));
+        alarm.note_request(HeadView { head: &head, bytes: http }, 7, 0);
+        assert_eq!(told(7), ("POST /a?b HTTP/1.0".to_owned(), 2, 0, 0));
+        // A stream goes on: it is the same request.
+        alarm.note_request(HeadView { head: &from_gateway, bytes }, 7, 9);
+        assert_eq!(told(7).0, "POST /a?b HTTP/1.0");
+    }
 }
