@@ -8,6 +8,7 @@ mod figures;
 mod listening;
 mod push;
 mod reopen;
+mod repeats;
 mod stacks;
 mod upgrade;
 mod wait;
@@ -55,7 +56,9 @@ use super::trial::Trial;
 use super::watch::WatchKeeper;
 use birth::Birth;
 use doors::Petitions;
+use listening::ListenerLooks;
 pub use push::{Pushing, look_up};
+use repeats::Repeats;
 use stacks::Inquiry;
 use wait::Woken;
 
@@ -102,12 +105,14 @@ pub struct Server {
     pub(super) ledger: Ledger,
     /// What the system says of it.
     pub(super) looks: Looks,
-    /// When a listening socket was last made to listen again.
-    pub(super) mended: Option<Instant>,
+    /// When the listening sockets were looked after.
+    pub(super) listener_looks: ListenerLooks,
     /// Where operators come in.
     pub(super) doors: Doors,
     /// Those of them that wait for the end of a reload.
     pub(super) petitions: Petitions,
+    /// What they were told last.
+    pub(super) repeats: Repeats,
     /// Those of them that wait for the stacks of workers.
     pub(super) inquiries: Vec<Inquiry>,
     /// What statsd is told.
@@ -187,7 +192,7 @@ impl Server {
                 Some(Err(why)) => return Break(self.cannot_start(&why)),
                 None => self.hooks.tick(self.generations.current(), &title),
             }
-            self.mend_listeners()?;
+            self.mend_listeners(woken.contains(&Woken::Listener))?;
             self.watch_sources()?;
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;

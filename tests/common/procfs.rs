@@ -108,6 +108,13 @@ pub fn cpu_time(pid: i32) -> Duration {
     Duration::from_nanos(texts.filter_map(|text| text.split_whitespace().next()?.parse::<u64>().ok()).sum())
 }
 
+/// Time that the first thread of a process (`self`, a number) was ready to run and had no processor; none where the kernel does not
+/// count it. It is kept over an exec.
+pub fn processor_wait(process: impl std::fmt::Display) -> Duration {
+    let text = fs::read_to_string(format!("/proc/{process}/schedstat")).unwrap_or_default();
+    Duration::from_nanos(text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
+}
+
 /// User and system time in milliseconds.
 pub fn cpu_millis(pid: i32) -> u64 {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;

@@ -37,7 +37,7 @@ fuzz_target!(|bytes: &[u8]| {
         assert_eq!(whole, verdicts(bytes, door, 13));
         for (ask, _) in &whole {
             match ask {
-                Ok(Ask::Page | Ask::Figures | Ask::Metrics(_) | Ask::Live | Ask::Ready) => {}
+                Ok(Ask::Figures(_) | Ask::Live | Ask::Ready) => {}
                 Ok(_) => assert!(door == DoorKind::Control, "a command from a public door"),
                 Err(refusal) => assert!((400..600).contains(&refusal.status) && !refusal.why.is_empty()),
             }

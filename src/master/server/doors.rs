@@ -7,11 +7,12 @@ use std::time::{Duration, Instant};
 use crate::config::Level;
 use crate::master::event::{Event, Generation, Note, OperatorRequest};
 use crate::master::status::reply::DoorReply;
-use crate::master::status::request::{Ask, DoorKind};
+use crate::master::status::request::{Ask, DoorKind, FigureForm};
 use crate::master::status::{Doors, Knock, VisitorId};
 use crate::status::{Detail, ServerState};
 use crate::sys::time;
 
+use super::repeats::Standing;
 use super::{Ending, Server};
 
 /// Somebody waits for the end of a reload.
@@ -67,11 +68,11 @@ impl Server {
     }
 
     fn serve_operator(&mut self, visitor: VisitorId, door: DoorKind, ask: Ask) -> ControlFlow<Ending> {
-        let detail = if door == DoorKind::Control { Detail::Full } else { Detail::Public };
         let reply = match ask {
-            Ask::Page => DoorReply::page(&self.document(detail)),
-            Ask::Figures => DoorReply::json(200, &self.document(detail)),
-            Ask::Metrics(format) => DoorReply::metrics(&self.document(Detail::Public), format),
+            Ask::Figures(form) => {
+                self.tell_figures(visitor, door, form);
+                return Continue(());
+            }
             Ask::Live => DoorReply::text(200, "live"),
             Ask::Ready => self.readiness(),
             Ask::Reload { wait } => return self.reload_for(visitor, wait),
@@ -88,6 +89,39 @@ impl Server {
         };
         self.doors.answer(visitor, &reply, Instant::now());
         Continue(())
+    }
+
+    /// Answers whoever asks for figures; at a public door maybe with those of a moment ago.
+    fn tell_figures(&mut self, visitor: VisitorId, door: DoorKind, form: FigureForm) {
+        if door == DoorKind::Control {
+            let reply = self.figures_as(form, Detail::Full);
+            return self.doors.answer(visitor, &reply, Instant::now());
+        }
+        let (now, standing) = (Instant::now(), self.standing());
+        if let Some(reply) = self.repeats.find(form, standing, now) {
+            return self.doors.answer(visitor, reply, now);
+        }
+        let reply = self.figures_as(form, Detail::Public);
+        self.doors.answer(visitor, self.repeats.keep(form, standing, reply, now), Instant::now());
+    }
+
+    fn figures_as(&mut self, form: FigureForm, detail: Detail) -> DoorReply {
+        let document = self.document(detail);
+        match form {
+            FigureForm::Page => DoorReply::page(&document),
+            FigureForm::Document => DoorReply::json(200, &document),
+            FigureForm::Metrics(format) => DoorReply::metrics(&document, format),
+        }
+    }
+
+    /// What no repeated answer may be behind of.
+    fn standing(&self) -> Standing {
+        Standing {
+            state: self.supervisor.state(),
+            generation: self.supervisor.generations().0.0,
+            workers: (self.supervisor.ready_workers(), self.births, self.ledger.exits.iter().sum()),
+            reloads: self.changes.counts(),
+        }
     }
 
     /// Does what a signal would ask for. The answer comes first, since the server may be over, or another program, behind it.

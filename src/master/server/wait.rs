@@ -127,6 +127,7 @@ impl Server {
             .chain(pushing)
             .chain(watcher)
             .chain(self.until_listening())
+            .chain(self.next_listener_look())
             .chain(self.patrol.wait(time::monotonic()))
             .min()
     }

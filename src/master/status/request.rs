@@ -37,15 +37,22 @@ pub enum DoorKind {
     Control,
 }
 
+/// How figures are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FigureForm {
+    /// As the page.
+    Page,
+    /// As the document.
+    Document,
+    /// As metrics.
+    Metrics(MetricsFormat),
+}
+
 /// What is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask {
-    /// The page.
-    Page,
-    /// The document.
-    Figures,
-    /// The metrics.
-    Metrics(MetricsFormat),
+    /// The figures.
+    Figures(FigureForm),
     /// Whether the master lives.
     Live,
     /// Whether requests can be served.
@@ -174,9 +181,9 @@ impl RequestReader {
         }
         let accept = field("accept").and_then(|value| std::str::from_utf8(value).ok()).unwrap_or_default();
         let read = match target.path(bytes) {
-            b"/" => Some(Ask::Page),
-            b"/status.json" => Some(Ask::Figures),
-            b"/metrics" => Some(Ask::Metrics(MetricsFormat::accepted(accept))),
+            b"/" => Some(Ask::Figures(FigureForm::Page)),
+            b"/status.json" => Some(Ask::Figures(FigureForm::Document)),
+            b"/metrics" => Some(Ask::Figures(FigureForm::Metrics(MetricsFormat::accepted(accept)))),
             b"/health/live" => Some(Ask::Live),
             b"/health/ready" => Some(Ask::Ready),
             _ => None,
@@ -338,15 +345,15 @@ mod tests {
     #[test]
     fn every_door_has_the_reads() {
         for door in [PUBLIC, LOOPBACK, DoorKind::Control] {
-            assert_eq!(get("/", door), Ok(Ask::Page));
-            assert_eq!(get("/status.json?now", door), Ok(Ask::Figures));
-            assert_eq!(get("/metrics", door), Ok(Ask::Metrics(MetricsFormat::Prometheus)));
+            assert_eq!(get("/", door), Ok(Ask::Figures(FigureForm::Page)));
+            assert_eq!(get("/status.json?now", door), Ok(Ask::Figures(FigureForm::Document)));
+            assert_eq!(get("/metrics", door), Ok(Ask::Figures(FigureForm::Metrics(MetricsFormat::Prometheus))));
             assert_eq!(get("/health/live", door), Ok(Ask::Live));
             assert_eq!(get("http://localhost/health/ready", door), Ok(Ask::Ready));
             assert_eq!(get("/status", door), Err(404));
         }
         let scrape = "GET /metrics HTTP/1.1\r\nHost: x\r\nAccept: application/openmetrics-text\r\n\r\n";
-        assert_eq!(heard(scrape, PUBLIC).0, Ok(Ask::Metrics(MetricsFormat::OpenMetrics)));
+        assert_eq!(heard(scrape, PUBLIC).0, Ok(Ask::Figures(FigureForm::Metrics(MetricsFormat::OpenMetrics))));
     }
 
     #[test]
@@ -428,7 +435,10 @@ mod tests {
         ] {
             assert_eq!(heard(text, DoorKind::Control), (Err(status), false), "{text}");
         }
-        assert_eq!(heard("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", PUBLIC), (Ok(Ask::Page), false));
+        assert_eq!(
+            heard("GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", PUBLIC),
+            (Ok(Ask::Figures(FigureForm::Page)), false)
+        );
     }
 
     #[test]
@@ -436,7 +446,7 @@ mod tests {
         let mut reader = RequestReader::default();
         reader.push(b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGET /metrics HTTP/1.1\r\nHost: x\r\n\r\nGET");
         let asks: Vec<_> = std::iter::from_fn(|| reader.next(PUBLIC)).map(|request| request.ask).collect();
-        assert_eq!(asks, [Ok(Ask::Page), Ok(Ask::Metrics(MetricsFormat::Prometheus))]);
+        assert_eq!(asks, [Ok(Ask::Figures(FigureForm::Page)), Ok(Ask::Figures(FigureForm::Metrics(MetricsFormat::Prometheus)))]);
         assert!(!reader.is_empty());
     }
 
