@@ -131,17 +131,17 @@ pub fn parse(args: impl IntoIterator<Item = OsString>, execute: Execute<'_>) -> 
     let (configuration, notices) = gather(own, Files::All, is_gunicorn, execute)
         .map_err(|error| error.map_config(|error| with_hint(error, matches.contains_id("app"))))?;
     if matches.get_flag(CHECK_STATE) {
-        return Ok(CliCommand::CheckState(Box::new(checked_app(configuration))));
+        return Ok(CliCommand::CheckState(Box::new(checked(configuration)?)));
     }
     match (matches.get_flag("check-config"), matches.get_flag("print-config")) {
         (true, true) => Err(UsageError::Arguments("--check-config and --print-config (command line): give one of them".into())),
-        (true, false) => Ok(CliCommand::CheckConfig(Box::new(checked_app(configuration)), notices)),
+        (true, false) => Ok(CliCommand::CheckConfig(Box::new(checked(configuration)?), notices)),
         (false, true) => {
             let notices: String = notices.iter().map(|notice| format!("# {notice}\n")).collect();
             Ok(CliCommand::Print(notices + &config::to_toml(&configuration)))
         }
-        (false, false) if matches.get_flag("cgi") => Ok(CliCommand::Cgi(Box::new(checked_app(configuration)), notices)),
-        (false, false) => Ok(CliCommand::Serve(Box::new(checked_app(configuration)), notices)),
+        (false, false) if matches.get_flag("cgi") => Ok(CliCommand::Cgi(Box::new(checked(configuration)?), notices)),
+        (false, false) => Ok(CliCommand::Serve(Box::new(checked(configuration)?), notices)),
     }
 }
 
@@ -155,7 +155,7 @@ pub fn parse_call(
     let own = config::call::read(arguments)?;
     let (mut configuration, notices) = gather(own, Files::Named, false, execute)?;
     configuration.settings.app = app;
-    Ok((checked_app(configuration), notices))
+    Ok((checked(configuration)?, notices))
 }
 
 /// Which configuration files are read.
@@ -385,14 +385,31 @@ fn reason(error: &std::io::Error) -> String {
     text.split(" (os error").next().unwrap_or(&text).to_lowercase()
 }
 
-/// Decides whether `site.wsgi` is a module or a file, which only the file system shows, and the settings that depend on origins.
-fn checked_app(configuration: Configuration) -> Settings {
+/// Decides whether `site.wsgi` is a module or a file, and refuses directories that are missing, which only the file system shows; and
+/// decides the settings that depend on origins.
+fn checked(configuration: Configuration) -> Result<Settings, config::Error> {
+    refuse_missing_directories(&configuration)?;
     let given = configuration.given("bind").map(|given| &given.origin);
     let binds_given = matches!(given, Some(Origin::CommandLine | Origin::Call | Origin::GunicornArguments | Origin::File { .. }));
     let mut settings = Settings { binds_given, ..configuration.settings };
     let base = settings.chdir.clone().unwrap_or_default();
     settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());
-    settings
+    Ok(settings)
+}
+
+/// Refuses directories of static files that are none, before anything is bound.
+fn refuse_missing_directories(configuration: &Configuration) -> Result<(), config::Error> {
+    let Some(given) = configuration.given("static-map") else { return Ok(()) };
+    let base = configuration.settings.chdir.clone().unwrap_or_default();
+    for (map, value) in configuration.settings.static_files.maps.iter().zip(&given.values) {
+        let why = match std::fs::metadata(base.join(&map.directory)) {
+            Ok(found) if found.is_dir() => continue,
+            Ok(_) => "names a file; give the directory with the files".to_owned(),
+            Err(error) => format!("its directory cannot be used: {}", reason(&error)),
+        };
+        return Err(config::Error::Value { option: given.option, value: value.clone(), origin: given.origin.clone(), why });
+    }
+    Ok(())
 }
 
 /// clap's error as one line: what, where, why, what to do.

@@ -8,6 +8,7 @@ pub mod cgi;
 pub mod channel;
 pub mod cli;
 pub mod config;
+pub mod files;
 mod gunicorn_file;
 pub mod handoff;
 pub mod hooks;

@@ -76,9 +76,16 @@ const RULES: &[Rule] = &[
         why: "figures in, bytes out: no sockets, no clocks, no processes",
     },
     Rule {
+        part: "files",
+        modules: &["config", "http"],
+        crates: &["httpdate", "memchr", "regex_lite"],
+        not_std: WORLD,
+        why: "names, sizes and times in, heads of answers out: no files, no sockets, no clocks",
+    },
+    Rule {
         part: "config",
         modules: &["protocol"],
-        crates: &["serde", "strsim", "toml"],
+        crates: &["regex_lite", "serde", "strsim", "toml"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::os::unix::net", "std::process", "std::thread"],
         why: "settings are values: no command-line library, no Python, no system calls",
     },
@@ -154,7 +161,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "worker",
-        modules: &["channel", "config", "http", "handoff", "log", "net", "protocol", "scoreboard", "sys"],
+        modules: &["channel", "config", "files", "http", "handoff", "log", "net", "protocol", "scoreboard", "sys"],
         crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",

@@ -15,6 +15,7 @@ use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::reload::{ReloadMode, WatchEngine};
+use super::static_files::StaticFiles;
 use super::statsd::StatsdTarget;
 use super::trusted::Trusted;
 use super::warmup::Warmup;
@@ -89,6 +90,8 @@ settings! {
         pub ajp_secret: Option<String>,
         /// `--root-path`: where the application is mounted, empty or with a slash at its begin and none at its end; decoded.
         pub root_path: String,
+        /// `--static-map` and what belongs to it; default: no files are sent.
+        pub static_files: StaticFiles,
         /// `--backlog`: length of each accept queue; default 2048.
         pub backlog: u32,
         /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.

@@ -144,7 +144,7 @@ pub(super) fn target_len(bytes: &[u8]) -> usize {
 
 /// `text` without blanks (SP, HTAB) at both ends.
 #[inline]
-pub(super) fn trim(mut text: &[u8]) -> &[u8] {
+pub fn trim(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', rest @ ..] = text {
         text = rest;
     }
@@ -173,7 +173,7 @@ pub fn decimal(text: &[u8]) -> Option<u64> {
 
 /// The value of one hexadecimal digit.
 #[inline]
-pub(super) fn hex(digit: u8) -> Option<u8> {
+pub fn hex(digit: u8) -> Option<u8> {
     match digit {
         b'0'..=b'9' => Some(digit - b'0'),
         b'a'..=b'f' => Some(digit - b'a' + 10),
@@ -190,7 +190,7 @@ pub(super) fn put_decimal(out: &mut Vec<u8>, number: u64) {
 
 /// Appends `number` in lower-case hexadecimal.
 #[inline]
-pub(super) fn put_hex(out: &mut Vec<u8>, number: u64) {
+pub fn put_hex(out: &mut Vec<u8>, number: u64) {
     put_number::<16>(out, number);
 }
 

@@ -21,14 +21,14 @@ pub struct Cache {
 impl Cache {
     /// A cache that holds the epoch.
     pub fn new() -> Self {
-        Self { second: 0, text: render(0) }
+        Self { second: 0, text: imf_fixdate(0) }
     }
 
     /// The date of `second` (seconds since the epoch, UTC), as `Sun, 06 Nov 1994 08:49:37 GMT`.
     #[inline]
     pub fn at(&mut self, second: u64) -> &[u8; LEN] {
         if second != self.second {
-            self.text = render(second);
+            self.text = imf_fixdate(second);
             self.second = second;
         }
         &self.text
@@ -41,7 +41,8 @@ impl Default for Cache {
     }
 }
 
-fn render(second: u64) -> [u8; LEN] {
+/// The date of `second` (seconds since the epoch, UTC), as `Sun, 06 Nov 1994 08:49:37 GMT`.
+pub fn imf_fixdate(second: u64) -> [u8; LEN] {
     let mut line = DateLine { text: [b' '; LEN], len: 0 };
     let date = HttpDate::from(UNIX_EPOCH + Duration::from_secs(second.min(MAX_SECOND)));
     write!(line, "{date}").expect("an IMF-fixdate has 29 bytes in every year of four digits");

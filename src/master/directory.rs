@@ -100,6 +100,7 @@ impl Directories {
         let pin = |path: &mut PathBuf| *path = self.pinned(path).unwrap_or_else(|| std::mem::take(path));
         let mut settings = settings.clone();
         settings.python.pythonpath.iter_mut().chain(&mut settings.python.venv).for_each(pin);
+        settings.static_files.maps.iter_mut().for_each(|map| pin(&mut map.directory));
         if let AppSpec::Target { code: Code::File(file), .. } = &mut settings.app {
             pin(file);
         }

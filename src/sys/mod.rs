@@ -12,6 +12,7 @@ pub mod host;
 pub mod listen_queue;
 pub mod lock;
 pub mod memory;
+pub mod open;
 pub mod privileges;
 pub mod process;
 pub mod read;

@@ -8,6 +8,8 @@
 //!   │                                │                │ └── next block ───────────┘
 //!   └── refused ──▶ Closing ◀────────┘                └── (the application runs, the connection is left alone)
 //!                      └──▶ Linger ──▶ gone
+//!
+//! Head ── for a static file ──▶ (whole answer rendered) | File ──▶ Head | Closing
 //! ```
 //!
 //! Whatever the phase, unsent output goes first. [`Connection::drive`] runs until the socket blocks, the application is needed,
@@ -31,6 +33,8 @@ use crate::worker::work::Work;
 
 mod coalesce;
 mod ending;
+mod file_body;
+mod files;
 mod fin;
 mod handoff;
 mod keeping;
@@ -48,6 +52,7 @@ mod uploading;
 mod waiting;
 
 use ending::Linger;
+use file_body::FileBody;
 use handoff::Arrival;
 use reading::Io;
 use timer::Timer;
@@ -91,6 +96,8 @@ pub(super) enum Phase {
     Serving(Terms),
     /// The application's answer has more blocks.
     Streaming(Box<Streaming>),
+    /// The rest of a static file is to be sent.
+    File(Box<FileBody>),
     /// The output is the last one.
     Closing(Fate),
     /// Its last answer is sent. Later bytes are thrown away, or for a moment belong to the application if it had taken the socket
@@ -166,7 +173,7 @@ impl Connection {
 
     /// Whether a part of an answer is still to be sent.
     pub fn is_answering(&self) -> bool {
-        matches!(self.phase, Phase::Streaming(_)) || self.held || self.has_unsent()
+        matches!(self.phase, Phase::Streaming(_) | Phase::File(_)) || self.held || self.has_unsent()
     }
 
     /// Shortens the wait of an idle connection, when the worker leaves.
@@ -211,7 +218,7 @@ impl Connection {
                 self.timer.deadline = u64::MAX;
                 Next::Wait
             }
-            Phase::Streaming(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
+            Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) => Next::Close(CloseReason::WriteStall),
             Phase::Head | Phase::Body(_) if self.has_unsent() => Next::Close(CloseReason::WriteStall),
             Phase::Preface => {
                 self.miss_preface("did not come in time", ctx);
@@ -263,6 +270,7 @@ impl Connection {
             Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving(_) => Err(Next::Wait),
             Phase::Streaming(_) => self.go_on_answering(ctx),
+            Phase::File(_) => self.go_on_with_file(ctx),
             &Phase::Closing(fate) => {
                 if fate == Fate::CloseWithFin {
                     self.flush_last(ctx)?;

@@ -18,6 +18,7 @@ use crate::scoreboard::{Call, Scoreboard, Slot};
 
 use super::app::App;
 use super::clock::Clock;
+use super::files::FileServer;
 use super::gateway::Gateways;
 use super::job::Job;
 use super::kept::InputBudget;
@@ -32,6 +33,7 @@ use crate::worker::threads::thread_id::ThreadId;
 use journal::Journal;
 
 mod coalesce;
+pub mod files;
 mod fin;
 pub mod journal;
 mod late;
@@ -75,6 +77,8 @@ pub struct ThreadCtx {
     pub gate: Option<Gate>,
     /// The rules for gateways, shared likewise.
     pub gateways: Gateways,
+    /// The static files; `None`: there are none.
+    pub files: Option<Box<FileServer>>,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -118,6 +122,8 @@ pub struct CtxParts {
     pub gate: Option<Gate>,
     /// The rules for gateways.
     pub gateways: Gateways,
+    /// The static files.
+    pub files: Option<FileServer>,
 }
 
 impl CtxParts {
@@ -126,7 +132,7 @@ impl CtxParts {
         if let Some(interrupter) = app.interrupter() {
             self.alarms[thread.index()].set(interrupter);
         }
-        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways } = self.clone();
+        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways, files } = self.clone();
         ThreadCtx {
             app,
             input: ReadBuffer::new(),
@@ -143,6 +149,7 @@ impl CtxParts {
             passage,
             gate,
             gateways,
+            files: files.map(Box::new),
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,

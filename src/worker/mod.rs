@@ -11,6 +11,7 @@ mod ctx;
 mod deadline;
 mod descriptors;
 mod event_loop;
+mod files;
 mod gateway;
 mod hijack;
 mod job;
@@ -61,6 +62,7 @@ use control::Control;
 use ctx::{CtxParts, ThreadCtx};
 use deadline::alarm::Alarms;
 use event_loop::EventLoop;
+use files::FileServer;
 use gateway::Gateways;
 use kept::InputBudget;
 use life::HookThreads;
@@ -185,7 +187,11 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         environ_names: boot.access.as_ref().map_or_else(Vec::new, |(_, format)| format.environ_names().to_vec()),
     };
     let began = Instant::now();
-    let loaded = load(&place).and_then(|(mut app, description)| {
+    let reminder = Reminder::default();
+    // The application may change the working directory.
+    let files = FileServer::open(&boot.settings, boot.slot == 0, (&boot.log, &reminder));
+    let (files, unopened) = files.map_or_else(|error| (None, Some(error)), |files| (files, None));
+    let loaded = unopened.map_or_else(|| load(&place), Err).and_then(|(mut app, description)| {
         let loading = began.elapsed();
         if let Some(warmup) = &boot.settings.warmup {
             warmup::run(warmup, &mut *app, &boot.settings)?;
@@ -215,7 +221,6 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     let share = (boot.workers > 1).then(|| Share::new(boot.scoreboard.clone(), boot.slot));
     let (settings, storage) = storage(boot.settings, boot.slot, &boot.log);
     let limit = if settings.limit_spool == 0 { u64::MAX } else { settings.limit_spool };
-    let reminder = Reminder::default();
     let disk = Disk::new(boot.scoreboard.clone(), boot.slot, storage, limit, &reminder);
     let parts = CtxParts {
         settings: settings.clone(),
@@ -228,6 +233,7 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
         passage: Arc::default(),
         gate: Gate::of(&settings, &reminder),
         gateways: Gateways::of(&settings, &reminder),
+        files,
         alarms,
     };
     let mut ctx = parts.ctx(app, MAIN);

@@ -102,6 +102,8 @@ impl Sources {
 pub enum Section {
     /// What is served.
     Application,
+    /// Files that are sent without it.
+    Files,
     /// Where it listens.
     Sockets,
     /// Processes.
@@ -122,8 +124,9 @@ pub enum Section {
 
 impl Section {
     /// All sections in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Application,
+        Self::Files,
         Self::Sockets,
         Self::Workers,
         Self::Timeouts,
@@ -138,6 +141,7 @@ impl Section {
     pub fn heading(self) -> &'static str {
         match self {
             Self::Application => "Application",
+            Self::Files => "Static files",
             Self::Sockets => "Sockets",
             Self::Workers => "Workers",
             Self::Timeouts => "Timeouts",

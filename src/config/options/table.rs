@@ -1,6 +1,7 @@
 //! All rows, put together from a file for each group of them.
 
 mod application;
+mod files;
 mod requests;
 mod row;
 mod service;
@@ -10,7 +11,7 @@ use super::option::Opt;
 use row::ROW;
 
 /// The groups, in the order of `--help`.
-const GROUPS: [&[Opt]; 4] = [application::ROWS, workers::ROWS, requests::ROWS, service::ROWS];
+const GROUPS: [&[Opt]; 5] = [application::ROWS, files::ROWS, workers::ROWS, requests::ROWS, service::ROWS];
 
 /// Every option, in the order of `--help`.
 pub static TABLE: &[Opt] = &joined();

@@ -47,7 +47,7 @@ impl Connection {
         debug_assert!(self.kept.is_none(), "input is in one place");
         self.kept = match self.phase {
             Phase::Preface | Phase::Closing(_) | Phase::Linger(_) => None,
-            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving(_) | Phase::Streaming(_) => {
+            Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) => {
                 Some(Kept::rest(ctx.input.rest(), &ctx.memory))
             }
         };

@@ -32,6 +32,7 @@ impl Connection {
             | Phase::Body(_)
             | Phase::Waiting(_)
             | Phase::Streaming(_)
+            | Phase::File(_)
             | Phase::Closing(_)
             | Phase::Linger(_) => self.wire.terms(None, false),
         };
@@ -78,7 +79,18 @@ impl Connection {
             ctx.passage.free(&self.link.precedence);
         }
         // A client that knows the end of the answer by that of the connection would take the cut one for a whole one.
-        if matches!(&self.phase, Phase::Streaming(answer) if answer.terms.ends_with_close()) {
+        let hides_cut = match &self.phase {
+            Phase::Streaming(answer) => answer.terms.ends_with_close(),
+            Phase::File(body) => body.ends_with_close(),
+            Phase::Preface
+            | Phase::Head
+            | Phase::Body(_)
+            | Phase::Waiting(_)
+            | Phase::Serving(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_) => false,
+        };
+        if hides_cut {
             let _ = self.link.stream.set_linger0();
         }
         if self.link.claim.is_late() {

@@ -76,7 +76,7 @@ impl Connection {
                 let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
                 self.refuse_unread(Some(upload.view()), ctx);
             }
-            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 return None;
             }
         }
@@ -123,7 +123,7 @@ impl Connection {
                 queued.stop_waiting(ctx.clock.ns());
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
-            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, ctx);
             }
         }
@@ -156,6 +156,7 @@ impl Connection {
                 let head = Some(upload.view());
                 ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
             }
+            Phase::File(body) => self.forget_file(&body, ctx),
             phase @ (Phase::Preface
             | Phase::Head
             | Phase::Serving(_)

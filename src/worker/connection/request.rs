@@ -55,6 +55,11 @@ impl Connection {
 
     /// The head in the job is complete, and the bytes after it are in the thread context.
     fn begin_request(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if ctx.files.is_some()
+            && let Some(flow) = self.offer_to_files(ctx)
+        {
+            return flow;
+        }
         let job = &mut ctx.job;
         if !matches!(job.framing.length, Length::None | Length::Known(0)) {
             return self.begin_body(ctx);

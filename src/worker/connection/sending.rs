@@ -22,7 +22,7 @@ impl Connection {
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
             Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving(_) => false,
-            Phase::Body(_) | Phase::Streaming(_) | Phase::Closing(_) | Phase::Linger(_) => true,
+            Phase::Body(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => true,
         };
         apart || self.has_unsent()
     }

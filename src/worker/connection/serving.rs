@@ -120,7 +120,7 @@ impl Connection {
     }
 
     /// The next request begins, or the connection closes.
-    fn after_answer(&mut self, fate: Fate, ctx: &mut ThreadCtx) {
+    pub(super) fn after_answer(&mut self, fate: Fate, ctx: &mut ThreadCtx) {
         match fate {
             Fate::Keep => {
                 self.phase = Phase::Head;

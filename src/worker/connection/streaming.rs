@@ -1,13 +1,12 @@
 //! Sends the blocks that a stream has given, and has it asked for more.
 
-use std::io;
-
 use crate::worker::app::Produced;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::send::output;
 use crate::worker::streaming::{Pending, Streaming};
 use crate::worker::work::Work;
 
+use super::file_body::Extent;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 /// Bytes of a file sent before others proceed.
@@ -77,30 +76,22 @@ impl Connection {
     fn send_file(&mut self, answer: &mut Streaming, mut offset: u64, mut left: u64, ctx: &mut ThreadCtx) -> Flow {
         self.flush(ctx)?;
         let mut batch = FILE_BURST;
-        while left > 0 {
-            if batch == 0 {
-                return Err(Next::Yield);
+        let Some(file) = answer.stream.file() else {
+            return self.cut_file(answer, "was closed", ctx);
+        };
+        let extent = self.send_extent(file, (&mut offset, &mut left), &mut batch, ctx);
+        answer.pending = Pending::File { offset, left };
+        match extent {
+            Extent::Done => {
+                answer.pending = Pending::Nothing;
+                Ok(())
             }
-            let Some(file) = answer.stream.file() else {
-                return self.cut_file(answer, "was closed", ctx);
-            };
-            match self.link.stream.send_file(file, offset, left.min(batch)) {
-                Ok(0) => return self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
-                Ok(sent) => {
-                    offset += sent;
-                    left -= sent;
-                    batch -= sent;
-                    answer.pending = Pending::File { offset, left };
-                    self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Err(Next::Wait),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_gone(&error) => return Err(Next::Close(CloseReason::ClientGone)),
-                Err(error) => return self.cut_file(answer, &format!("cannot be read: {error}"), ctx),
-            }
+            Extent::Spent => Err(Next::Yield),
+            Extent::Full => Err(Next::Wait),
+            Extent::Gone => Err(Next::Close(CloseReason::ClientGone)),
+            Extent::Short => self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
+            Extent::Broken(error) => self.cut_file(answer, &format!("cannot be read: {error}"), ctx),
         }
-        answer.pending = Pending::Nothing;
-        Ok(())
     }
 
     /// The file does not give the bytes that its length promised.
@@ -109,12 +100,4 @@ impl Connection {
         ctx.log.error(format_args!("the file that answers {line} {what}; the answer is cut"));
         Err(Next::Close(CloseReason::Cut))
     }
-}
-
-/// Whether a send failed because the client is gone.
-fn is_gone(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::TimedOut
-    )
 }

@@ -77,6 +77,7 @@ impl Connection {
             | Phase::Body(_)
             | Phase::Waiting(_)
             | Phase::Serving(_)
+            | Phase::File(_)
             | Phase::Closing(_)
             | Phase::Linger(_) => None,
         }

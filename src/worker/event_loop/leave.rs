@@ -108,6 +108,9 @@ impl EventLoop {
         }
         ctx.gateways.tell_rest(now, &ctx.log);
         ctx.memory.tell_rest(now, &ctx.log);
+        if let Some(files) = &ctx.files {
+            files.tell_rest(now, &ctx.log);
+        }
         ctx.bodies.disk.tell_rest(now, &ctx.log);
         self.handoff.tell_rest(now, &ctx.log);
         ctx.catch_up_logs();
@@ -142,10 +145,10 @@ impl EventLoop {
                     // Fails only when the master is gone, which the channel shows in the next iteration.
                     let _ = self.control.report(&Report::Worn);
                 }
-                self.adjust_listeners(now)?;
+                self.adjust_listeners(ctx, now)?;
                 Ok(false)
             }
-            Leaving::LastCall(_) => self.adjust_listeners(now).map(|()| false),
+            Leaving::LastCall(_) => self.adjust_listeners(ctx, now).map(|()| false),
             Leaving::Drained => {
                 if self.is_blocked(now) && !self.handoff.hands_over {
                     self.turn_waiting_away(ctx);
@@ -168,9 +171,10 @@ impl EventLoop {
         true
     }
 
-    /// While all its permits are taken, other workers are the better place for new connections.
-    fn adjust_listeners(&mut self, now: u64) -> io::Result<()> {
-        let full = (self.acceptor.is_shared() && self.is_full()) || self.is_blocked(now);
+    /// While all its permits are taken, other workers are the better place for new connections, unless those may be for static
+    /// files, which need no permit: then a request for the application is handed over.
+    fn adjust_listeners(&mut self, ctx: &ThreadCtx, now: u64) -> io::Result<()> {
+        let full = (self.acceptor.is_shared() && self.is_full() && ctx.files.is_none()) || self.is_blocked(now);
         let limit = if full { 0 } else { self.limit };
         self.acceptor.adjust(self.connections.len(), limit, now, borrow(&self.poll))
     }

@@ -1,0 +1,220 @@
+//! The body of an answer that is a part of a file, sent by the kernel (sendfile(2)): static files, and those of
+//! `wsgi.file_wrapper`.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+
+use nix::sys::stat::fstat;
+
+use crate::files::validator::Validator;
+use crate::http::head::{Head, HeadView};
+use crate::http::response::BodyFraming;
+use crate::http::terms::Terms;
+use crate::worker::app::Fate;
+use crate::worker::ctx::ThreadCtx;
+use crate::worker::ctx::files::SentFile;
+use crate::worker::files::state;
+use crate::worker::send::output::{deliver_by, send_last};
+
+use super::{CloseReason, Connection, Flow, Next, Phase};
+
+/// Bytes of a static file sent before others proceed: the disk may have to be read for them, and the loop waits for it.
+const TURN: u64 = 256 * 1024;
+
+/// The rest of an answer with a static file.
+#[derive(Debug)]
+pub struct FileBody {
+    file: File,
+    /// The state that the head has named.
+    state: Validator,
+    framing: BodyFraming,
+    /// The next byte.
+    offset: u64,
+    /// Bytes that are left of the piece whose framing is sent.
+    piece: u64,
+    /// Bytes behind that piece.
+    rest: u64,
+    /// Bytes in all.
+    len: u64,
+    /// Whether a turn has passed since the file was looked at.
+    is_late: bool,
+    terms: Terms,
+    began: u64,
+    response_head: Vec<u8>,
+    /// The request's head and its bytes, for the log; empty when there was no memory for them.
+    pub(super) head: Head,
+    pub(super) bytes: Vec<u8>,
+}
+
+/// How the sending of a part of a file has ended.
+#[derive(Debug)]
+pub(super) enum Extent {
+    /// All of it was sent.
+    Done,
+    /// As much as may be sent at once was.
+    Spent,
+    /// The socket takes no more.
+    Full,
+    /// The client is gone.
+    Gone,
+    /// The file ends before.
+    Short,
+    /// The file cannot be read.
+    Broken(io::Error),
+}
+
+impl FileBody {
+    /// The bytes of the file from `offset`, behind the head that is rendered.
+    pub(super) fn new(
+        (file, state): (File, Validator),
+        framing: BodyFraming,
+        (offset, len): (u64, u64),
+        response_head: Vec<u8>,
+        (terms, began): (Terms, u64),
+    ) -> Self {
+        Self {
+            file,
+            state,
+            framing,
+            offset,
+            piece: 0,
+            rest: len,
+            len,
+            is_late: false,
+            terms,
+            began,
+            response_head,
+            head: Head::default(),
+            bytes: Vec::new(),
+        }
+    }
+
+    /// Whether a cut may look like the end.
+    pub(super) fn ends_with_close(&self) -> bool {
+        self.terms.ends_with_close()
+    }
+
+    fn view(&self) -> HeadView<'_> {
+        HeadView { head: &self.head, bytes: &self.bytes }
+    }
+
+    /// Whether the file still has the content that the head has named, as far as its state shows that. One that has only grown has.
+    fn is_unchanged(&self) -> bool {
+        fstat(&self.file).is_ok_and(|stat| {
+            let now = state(&stat, self.state.coding);
+            now == self.state || now.size > self.state.size
+        })
+    }
+}
+
+impl Connection {
+    /// Sends a part of a file, at most `batch` bytes of it, and moves `offset` and `left` on.
+    pub(super) fn send_extent(
+        &mut self,
+        file: BorrowedFd<'_>,
+        (offset, left): (&mut u64, &mut u64),
+        batch: &mut u64,
+        ctx: &ThreadCtx,
+    ) -> Extent {
+        while *left > 0 {
+            if *batch == 0 {
+                return Extent::Spent;
+            }
+            match self.link.stream.send_file(file, *offset, (*left).min(*batch)) {
+                Ok(0) => return Extent::Short,
+                Ok(sent) => {
+                    *offset += sent;
+                    *left -= sent;
+                    *batch -= sent;
+                    self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Extent::Full,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if is_gone(&error) => return Extent::Gone,
+                Err(error) => return Extent::Broken(error),
+            }
+        }
+        Extent::Done
+    }
+
+    /// Sends more of a static file.
+    pub(super) fn go_on_with_file(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let Phase::File(mut body) = std::mem::replace(&mut self.phase, Phase::Head) else {
+            unreachable!("called in the file phase only");
+        };
+        let flow = self.send_file_body(&mut body, ctx);
+        if flow.is_err() {
+            self.phase = Phase::File(body);
+            return flow;
+        }
+        ctx.clock.tick();
+        self.record_file(&body, body.len, ctx);
+        self.after_answer(if body.framing.persistent() { Fate::Keep } else { Fate::Close }, ctx);
+        Ok(())
+    }
+
+    fn send_file_body(&mut self, body: &mut FileBody, ctx: &mut ThreadCtx) -> Flow {
+        if body.is_late && !body.is_unchanged() {
+            return self.cut_file_body(body, "has changed while it was sent", ctx);
+        }
+        body.is_late = true;
+        let mut batch = TURN;
+        loop {
+            if body.piece == 0 {
+                if body.rest == 0 {
+                    // It is as long as was said.
+                    let _ = body.framing.end(&mut ctx.out);
+                    return self.flush(ctx);
+                }
+                body.piece = body.framing.around(&mut ctx.out, body.rest).take;
+                body.rest -= body.piece;
+            }
+            self.flush_before_file(ctx)?;
+            match self.send_extent(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {
+                Extent::Done => {}
+                Extent::Spent => return Err(Next::Yield),
+                Extent::Full => return Err(Next::Wait),
+                Extent::Gone => return Err(Next::Close(CloseReason::ClientGone)),
+                Extent::Short => return self.cut_file_body(body, "is shorter than it was", ctx),
+                Extent::Broken(error) => return self.cut_file_body(body, &format!("cannot be read: {error}"), ctx),
+            }
+        }
+    }
+
+    /// Sends what is rendered, to leave with the bytes of the file that follow at once.
+    fn flush_before_file(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if ctx.out.is_empty() {
+            return Ok(());
+        }
+        let result = deliver_by(&self.link.disk, &mut self.output, &mut ctx.out, |bytes| send_last(&self.link.stream, bytes));
+        self.after_send(result, ctx)
+    }
+
+    /// The client must not take what it has for the whole.
+    fn cut_file_body(&self, body: &FileBody, what: &str, ctx: &ThreadCtx) -> Flow {
+        let line = body.view().line().escape_ascii();
+        ctx.log.warning(format_args!("the file that answers {line} {what}; the answer is cut"));
+        Err(Next::Close(CloseReason::Cut))
+    }
+
+    /// Writes the log line of an answer with a static file, of whose body so many bytes were sent.
+    fn record_file(&self, body: &FileBody, sent: u64, ctx: &mut ThreadCtx) {
+        let head = (!body.bytes.is_empty()).then(|| body.view());
+        let sent = SentFile { status: body.framing.status, sent, began: body.began };
+        ctx.record_file(&self.link.peer, head, &body.response_head, sent);
+    }
+
+    /// Writes the log line of an answer that ends before its end.
+    pub(super) fn forget_file(&self, body: &FileBody, ctx: &mut ThreadCtx) {
+        self.record_file(body, body.len - body.rest - body.piece, ctx);
+    }
+}
+
+/// Whether a send failed because the client is gone.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::ConnectionAborted | io::ErrorKind::TimedOut
+    )
+}
