@@ -41,7 +41,6 @@ pub use origin::{Given, Origin};
 pub use print::{line_of, to_toml};
 pub use reload::{ReloadMode, WatchEngine};
 pub use settings::{NO_SECRET, PythonSettings, Settings};
-pub use settings::{PythonSettings, Settings};
 pub use static_files::{Expires, HASHED_NAMES, ImmutableNames, LinkPolicy, MimeType, StaticFiles, StaticMap};
 pub use statsd::StatsdTarget;
 pub use trusted::{Network, Trusted};

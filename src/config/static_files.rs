@@ -213,7 +213,9 @@ mod tests {
             let map = StaticMap::parse(text).unwrap();
             assert_eq!((map.prefix.as_str(), map.directory), (prefix, directory.into()), "{text}");
         }
-        for text in ["", "/static", "static=/srv", "/static=", "/a//b=/srv", "/a/../b=/srv", "/./a=/srv", "/a%20b=/srv", "/a?b=/srv"] {
+        for text in
+            ["", "/static", "static=/srv", "/static=", "/a//b=/srv", "/a/../b=/srv", "/./a=/srv", "/a%20b=/srv", "/a?b=/srv"]
+        {
             assert!(StaticMap::parse(text).is_err(), "{text}");
         }
         let mut files = StaticFiles::default();
@@ -225,9 +227,13 @@ mod tests {
     #[test]
     fn times_of_caches_are_whole_seconds() {
         let after = |seconds| Expires::After(Duration::from_secs(seconds));
-        for (text, expected) in
-            [("none", Expires::Unsaid), ("0", after(0)), ("1m", after(60)), ("720h", after(2_592_000)), ("87600h", after(315_360_000))]
-        {
+        for (text, expected) in [
+            ("none", Expires::Unsaid),
+            ("0", after(0)),
+            ("1m", after(60)),
+            ("720h", after(2_592_000)),
+            ("87600h", after(315_360_000)),
+        ] {
             assert_eq!(Expires::parse(text), Ok(expected), "{text}");
         }
         for text in ["", "500ms", "-1", "1y", "87601h", "None"] {
@@ -250,7 +256,21 @@ mod tests {
         for text in ["wasm=application/wasm", ".x=text/plain; charset=utf-8", "a=image/svg+xml", "7z=a/b", "a=a/b;c=\"d\""] {
             assert!(MimeType::parse(text).is_ok(), "{text}");
         }
-        for text in ["", "a", "=a/b", "a=", "a=b", "a=/b", "a=b/", "a.b=c/d", "a=b/c/d", "a=b c/d", "a=b/c\r\nX: y", "a=b/\u{e9}", "a=b/c "] {
+        for text in [
+            "",
+            "a",
+            "=a/b",
+            "a=",
+            "a=b",
+            "a=/b",
+            "a=b/",
+            "a.b=c/d",
+            "a=b/c/d",
+            "a=b c/d",
+            "a=b/c\r\nX: y",
+            "a=b/\u{e9}",
+            "a=b/c ",
+        ] {
             assert!(MimeType::parse(text).is_err(), "{text}");
         }
     }

@@ -128,11 +128,9 @@ mod tests {
     #[test]
     fn ordinary_files_have_the_time_of_the_option() {
         let second = Duration::from_secs(1);
-        for (expires, expected) in [
-            (Expires::Unsaid, ""),
-            (Expires::After(Duration::ZERO), "no-cache"),
-            (Expires::After(60 * second), "max-age=60"),
-        ] {
+        for (expires, expected) in
+            [(Expires::Unsaid, ""), (Expires::After(Duration::ZERO), "no-cache"), (Expires::After(60 * second), "max-age=60")]
+        {
             let policy = policy(expires, ImmutableNames::Hashed, false);
             assert_eq!(value(&policy, "a.css", "v=1"), expected);
             assert_eq!(value(&policy, "a.0123456789ab.css", ""), "max-age=31536000, immutable");

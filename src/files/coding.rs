@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn a_malformed_weight_counts_as_no_element() {
-        for line in ["gzip;q=2", "gzip;q=1.5", "gzip;q=-1", "gzip;q=", "gzip;q", "gzip;q=0.1234", "gzip;q=0,5x", "gzip;x=1", "br;q=.5"]
+        for line in
+            ["gzip;q=2", "gzip;q=1.5", "gzip;q=-1", "gzip;q=", "gzip;q", "gzip;q=0.1234", "gzip;q=0,5x", "gzip;x=1", "br;q=.5"]
         {
             assert_eq!(accepted(&[line]), "", "{line}");
         }

@@ -31,7 +31,7 @@ pub struct FileFacts<'a> {
 
 /// How the answer goes over the wire, and when.
 #[derive(Clone, Copy, Debug)]
-pub struct Delivery<'a> {
+pub struct ReplyContext<'a> {
     /// How it goes over the wire.
     pub terms: Terms,
     /// Date field value.
@@ -46,8 +46,8 @@ fn put(encoder: &mut Encoder<'_>, name: &str, value: &[u8]) {
     debug_assert!(valid.is_ok(), "{name}: {}", value.escape_ascii());
 }
 
-fn begin<'o>(out: &'o mut Vec<u8>, delivery: &Delivery<'o>, status: u16) -> Encoder<'o> {
-    let context = Context { terms: delivery.terms, date: delivery.date };
+fn begin<'o>(out: &'o mut Vec<u8>, reply: &ReplyContext<'o>, status: u16) -> Encoder<'o> {
+    let context = Context { terms: reply.terms, date: reply.date };
     let line: &[u8] = match status {
         200 => b"200 OK",
         206 => b"206 Partial Content",
@@ -65,7 +65,7 @@ fn begin_other<'o>(out: &'o mut Vec<u8>, context: &Context<'o>, status: u16) -> 
 
 /// Appends the head of the answer to a request for a file. The body, or nothing for HEAD and 304, goes through what is returned;
 /// `Selection::Failed` and `Selection::NoSuchRange` have a body of their own, which is appended too.
-pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, delivery: &Delivery<'_>) -> BodyFraming {
+pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, reply: &ReplyContext<'_>) -> BodyFraming {
     let size = file.state.size;
     let (status, len) = match verdict {
         Selection::Whole => (200, size),
@@ -73,15 +73,15 @@ pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, deliv
         Selection::NotModified => (304, 0),
         Selection::Failed => {
             let vary = [("Vary", &b"Accept-Encoding"[..])];
-            return page(out, 412, "the file is in another state", if file.varies { &vary } else { &[] }, delivery);
+            return page(out, 412, "the file is in another state", if file.varies { &vary } else { &[] }, reply);
         }
         Selection::NoSuchRange => {
             let range = format!("bytes */{size}");
             let fields = [("Content-Range", range.as_bytes()), ("Accept-Ranges", b"bytes"), ("Vary", b"Accept-Encoding")];
-            return page(out, 416, "the range lies behind the end", &fields[..if file.varies { 3 } else { 2 }], delivery);
+            return page(out, 416, "the range lies behind the end", &fields[..if file.varies { 3 } else { 2 }], reply);
         }
     };
-    let mut encoder = begin(out, delivery, status);
+    let mut encoder = begin(out, reply, status);
     if status != 304 {
         if file.media.is_utf8 {
             put(&mut encoder, "Content-Type", [file.media.name.as_bytes(), b"; charset=utf-8"].concat().as_slice());
@@ -89,7 +89,7 @@ pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, deliv
             put(&mut encoder, "Content-Type", file.media.name.as_bytes());
         }
     }
-    put(&mut encoder, "Last-Modified", &date::imf_fixdate(file.state.last_modified(delivery.now)));
+    put(&mut encoder, "Last-Modified", &date::imf_fixdate(file.state.last_modified(reply.now)));
     put(&mut encoder, "ETag", file.tag.as_bytes());
     if !file.cache.is_empty() {
         put(&mut encoder, "Cache-Control", file.cache);
@@ -117,15 +117,9 @@ pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, deliv
 }
 
 /// Appends a short answer that is no file, with one line of text, after which the connection may stay open.
-pub fn page(
-    out: &mut Vec<u8>,
-    status: u16,
-    detail: &str,
-    fields: &[(&str, &[u8])],
-    delivery: &Delivery<'_>,
-) -> BodyFraming {
+pub fn page(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[(&str, &[u8])], reply: &ReplyContext<'_>) -> BodyFraming {
     let text = format!("{status} {}\n{detail}\n", reason(status));
-    let mut encoder = begin(out, delivery, status);
+    let mut encoder = begin(out, reply, status);
     put(&mut encoder, "Content-Type", b"text/plain; charset=utf-8");
     fields.iter().for_each(|(name, value)| put(&mut encoder, name, value));
     let mut body = encoder.finish(Some(text.len() as u64));
@@ -134,8 +128,8 @@ pub fn page(
 }
 
 /// Appends the answer to OPTIONS (RFC 9110 section 9.3.7).
-pub fn options(out: &mut Vec<u8>, delivery: &Delivery<'_>) -> BodyFraming {
-    let mut encoder = begin(out, delivery, 204);
+pub fn options(out: &mut Vec<u8>, reply: &ReplyContext<'_>) -> BodyFraming {
+    let mut encoder = begin(out, reply, 204);
     put(&mut encoder, "Allow", ALLOWED);
     encoder.finish(None)
 }
@@ -162,8 +156,8 @@ mod tests {
     const STATE: Validator = Validator { seconds: 784_111_777, nanos: 0, size: 1000, coding: None };
     const NOW: u64 = 784_111_999;
 
-    fn delivery(terms: Terms) -> Delivery<'static> {
-        Delivery { terms, date: b"Sun, 06 Nov 1994 08:53:19 GMT", now: NOW }
+    fn reply(terms: Terms) -> ReplyContext<'static> {
+        ReplyContext { terms, date: b"Sun, 06 Nov 1994 08:53:19 GMT", now: NOW }
     }
 
     fn rendered(verdict: Selection, state: Validator, terms: Terms) -> String {
@@ -171,7 +165,7 @@ mod tests {
         let media = MediaType { name: "text/css", is_utf8: true, is_compressible: true };
         let file = FileFacts { state: &state, tag: &tag, media, cache: b"max-age=60", varies: state.coding.is_some() };
         let mut out = Vec::new();
-        render(&mut out, verdict, &file, &delivery(terms));
+        render(&mut out, verdict, &file, &reply(terms));
         String::from_utf8(out).unwrap()
     }
 
@@ -227,7 +221,7 @@ mod tests {
         assert!(!text.contains("Cache-Control") && !text.contains("Connection: close"), "{text}");
         assert!(rendered(Selection::Failed, STATE, KEPT).starts_with("HTTP/1.1 412 Precondition Failed\r\n"));
         let mut out = Vec::new();
-        options(&mut out, &delivery(KEPT));
+        options(&mut out, &reply(KEPT));
         let text = String::from_utf8(out).unwrap();
         assert!(text.starts_with("HTTP/1.1 204 No Content\r\nAllow: GET, HEAD, OPTIONS\r\n"), "{text}");
     }

@@ -60,7 +60,12 @@ impl Maps {
         let proper = is_sound && end - start <= LONGEST && is_proper(&path[start..end]);
         // The slash that ends the prefix's own path must not be taken for another one's.
         let proper = proper && !(is_directory && path.len() > start && path[start..] == *b"/");
-        Some(MappedName { directory: *directory, falls_through: prefix.is_empty(), name: proper.then_some(start..end), is_directory })
+        Some(MappedName {
+            directory: *directory,
+            falls_through: prefix.is_empty(),
+            name: proper.then_some(start..end),
+            is_directory,
+        })
     }
 }
 

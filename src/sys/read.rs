@@ -19,11 +19,7 @@ pub fn read_at_behind(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>, max: usize, offs
 }
 
 /// Has `read` write to the memory behind the contents of `buffer`, whose capacity has `max` bytes there.
-fn into_spare(
-    buffer: &mut Vec<u8>,
-    max: usize,
-    read: impl FnOnce(*mut libc::c_void, usize) -> isize,
-) -> io::Result<usize> {
+fn into_spare(buffer: &mut Vec<u8>, max: usize, read: impl FnOnce(*mut libc::c_void, usize) -> isize) -> io::Result<usize> {
     let room = &mut buffer.spare_capacity_mut()[..max];
     // `room` is memory of `buffer` that this function alone can reach.
     let count = read(room.as_mut_ptr().cast(), room.len());

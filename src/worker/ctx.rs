@@ -132,7 +132,8 @@ impl CtxParts {
         if let Some(interrupter) = app.interrupter() {
             self.alarms[thread.index()].set(interrupter);
         }
-        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways, files } = self.clone();
+        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways, files } =
+            self.clone();
         ThreadCtx {
             app,
             input: ReadBuffer::new(),

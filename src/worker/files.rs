@@ -18,10 +18,10 @@ use nix::errno::Errno;
 use nix::sys::stat::{FileStat, SFlag, fstat};
 
 use crate::channel::BootError;
-use crate::config::{LinkPolicy, Settings, StaticMap};
+use crate::config::{Level, LinkPolicy, Settings, StaticMap};
 use crate::files::cache::CachePolicy;
 use crate::files::coding::{AcceptedCodings, ContentCoding};
-use crate::files::media::MediaTypes;
+use crate::files::media::{MediaType, MediaTypes};
 use crate::files::paths::{MappedName, Maps, decode};
 use crate::files::validator::Validator;
 use crate::http::head::HeadView;
@@ -110,8 +110,9 @@ impl FileServer {
         let options = &settings.static_files;
         let failed = |text: String| BootError { app: false, text };
         let open = |map: &StaticMap| {
-            MappedDirectory::open(&map.directory)
-                .map_err(|error| failed(format!("--static-map {}={}: cannot be opened: {error}", map.shown(), map.directory.display())))
+            MappedDirectory::open(&map.directory).map_err(|error| {
+                failed(format!("--static-map {}={}: cannot be opened: {error}", map.shown(), map.directory.display()))
+            })
         };
         let directories = options.maps.iter().map(open).collect::<Result<Vec<_>, _>>()?;
         let Some(first) = directories.first() else { return Ok(None) };
@@ -171,14 +172,10 @@ impl FileServer {
         self.path.truncate(len);
     }
 
-    /// The name of the file that was found last, below its directory.
-    pub fn name(&self, place: &MappedName) -> &[u8] {
-        place.name.as_ref().map_or(&[], |name| &self.path[name.start..])
-    }
-
-    /// The types of names, and the rule for caches.
-    pub fn rules(&self) -> (&MediaTypes, &CachePolicy) {
-        (&self.site.types, &self.site.cache)
+    /// Type and value of Cache-Control of the file that was found last, asked for with this query.
+    pub fn marks(&self, place: &MappedName, query: &[u8]) -> (MediaType<'_>, &[u8]) {
+        let name = place.name.as_ref().map_or(&[][..], |name| &self.path[name.start..]);
+        (self.site.types.of(name), self.site.cache.value(name, query))
     }
 
     /// Looks for the file of a place, in the form that is wanted most. `wanted` is asked only where there may be several forms.
@@ -258,17 +255,25 @@ impl FileServer {
         };
         opened.map_err(|error| {
             let found = meaning(&error);
-            let (tally, what) = match found {
-                FoundFile::Busy => (&site.starved, "no descriptor is left for a static file; raise the limit of open files (ulimit -n)"),
-                FoundFile::Unreadable => (&site.unreadable, "a static file cannot be read"),
-                _ if error.raw_os_error() == Some(libc::EACCES) => {
-                    (&site.unreadable, "a static file is answered as not found, since the user of the workers may not read it")
-                }
+            let is_denied = error.raw_os_error() == Some(libc::EACCES);
+            let (tally, level, what) = match found {
+                FoundFile::Busy => (
+                    &site.starved,
+                    Level::Error,
+                    "no descriptor is left for a static file; raise the limit of open files (ulimit -n)",
+                ),
+                FoundFile::Unreadable => (&site.unreadable, Level::Error, "a static file cannot be read"),
+                // It is not found for the client, and the operator should know.
+                FoundFile::Nothing if is_denied => (
+                    &site.unreadable,
+                    Level::Warning,
+                    "a static file is answered 404, since the user of the workers may not read it",
+                ),
                 FoundFile::File(_) | FoundFile::Directory | FoundFile::Nothing => return found,
             };
             if let Some(times) = tally.count(now) {
                 let name = self.path[start..].escape_ascii();
-                log.error(format_args!("{what}: {name} ({error}){}", others(times)));
+                log.write(level, format_args!("{what}: {name} ({error}){}", others(times)));
             }
             found
         })

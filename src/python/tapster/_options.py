@@ -62,6 +62,30 @@ class Options(TypedDict, total=False):
     proxy_allow_from: _Text | None
     """Proxies that may connect while --proxy-protocol is on: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
 
+    static_map: _List | None
+    """Send the files of this directory for paths that begin with PATH, without the application: also while all its threads are busy. What is not there is answered 404. /=DIR tries the file and leaves the rest to the application (robots.txt, favicon.ico). A relative DIR starts at --chdir. Names that begin with a dot are never sent. Repeatable; the longest path counts."""
+
+    static_index: _Text | None
+    """The file that stands for its directory, such as index.html. A directory without a slash behind it is redirected to the path with one. Without this option directories are not found."""
+
+    static_expires: _Number | None
+    """How long browsers and caches may keep a file without asking (Cache-Control: max-age). 0 has them ask each time, which an answer without a body confirms; none says nothing, and they guess. The default is 0."""
+
+    static_immutable: _Text | None
+    """Names in which this regular expression is found never get another content: they are kept for a year. The default is those of Django's ManifestStaticFilesStorage. For Vite it is -[A-Za-z0-9_-]{8}\.[a-z0-9]+$ below a path that has nothing else. none is no name. The default is \.[0-9a-f]{12}(\.[^/.]+)?$."""
+
+    static_versioned: bool | None
+    """Treat every file that is asked for with ?v=ANYTHING as one that never changes, as Tornado does. Only for sites whose every such URL is made by static_url: any other ?v= keeps a stale file with its reader for a year."""
+
+    static_precompressed: bool | None
+    """Send app.js.br, app.js.zst or app.js.gz in the place of app.js to clients that take it, unless it is older than app.js. Answers have Vary: Accept-Encoding then."""
+
+    static_symlinks: _Text | None
+    """What becomes of symbolic links below a directory: follow, beneath (only while they stay below it; absolute ones do not count as such) or deny. The default is follow."""
+
+    mime_type: _List | None
+    """Media type of files with this extension, such as ply=model/ply, in front of the built-in ones. Repeatable."""
+
     workers: _Number | None
     """Number of worker processes; auto is one for each usable core, and one where a web server starts Tapster. The default is auto."""
 

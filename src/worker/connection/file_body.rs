@@ -49,7 +49,7 @@ pub struct FileBody {
 
 /// How the sending of a part of a file has ended.
 #[derive(Debug)]
-pub(super) enum Extent {
+pub(super) enum SentPart {
     /// All of it was sent.
     Done,
     /// As much as may be sent at once was.
@@ -110,32 +110,32 @@ impl FileBody {
 
 impl Connection {
     /// Sends a part of a file, at most `batch` bytes of it, and moves `offset` and `left` on.
-    pub(super) fn send_extent(
+    pub(super) fn send_part_of_file(
         &mut self,
         file: BorrowedFd<'_>,
         (offset, left): (&mut u64, &mut u64),
         batch: &mut u64,
         ctx: &ThreadCtx,
-    ) -> Extent {
+    ) -> SentPart {
         while *left > 0 {
             if *batch == 0 {
-                return Extent::Spent;
+                return SentPart::Spent;
             }
             match self.link.stream.send_file(file, *offset, (*left).min(*batch)) {
-                Ok(0) => return Extent::Short,
+                Ok(0) => return SentPart::Short,
                 Ok(sent) => {
                     *offset += sent;
                     *left -= sent;
                     *batch -= sent;
                     self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Extent::Full,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return SentPart::Full,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_gone(&error) => return Extent::Gone,
-                Err(error) => return Extent::Broken(error),
+                Err(error) if is_gone(&error) => return SentPart::Gone,
+                Err(error) => return SentPart::Broken(error),
             }
         }
-        Extent::Done
+        SentPart::Done
     }
 
     /// Sends more of a static file.
@@ -171,13 +171,13 @@ impl Connection {
                 body.rest -= body.piece;
             }
             self.flush_before_file(ctx)?;
-            match self.send_extent(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {
-                Extent::Done => {}
-                Extent::Spent => return Err(Next::Yield),
-                Extent::Full => return Err(Next::Wait),
-                Extent::Gone => return Err(Next::Close(CloseReason::ClientGone)),
-                Extent::Short => return self.cut_file_body(body, "is shorter than it was", ctx),
-                Extent::Broken(error) => return self.cut_file_body(body, &format!("cannot be read: {error}"), ctx),
+            match self.send_part_of_file(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {
+                SentPart::Done => {}
+                SentPart::Spent => return Err(Next::Yield),
+                SentPart::Full => return Err(Next::Wait),
+                SentPart::Gone => return Err(Next::Close(CloseReason::ClientGone)),
+                SentPart::Short => return self.cut_file_body(body, "is shorter than it was", ctx),
+                SentPart::Broken(error) => return self.cut_file_body(body, &format!("cannot be read: {error}"), ctx),
             }
         }
     }

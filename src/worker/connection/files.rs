@@ -3,11 +3,10 @@
 //! A small answer is rendered whole and goes the way of all whole answers. Of a larger one the head is rendered here, and the file
 //! follows in the phase [`Phase::File`].
 
-use crate::files::cache::CachePolicy;
 use crate::files::coding::AcceptedCodings;
 use crate::files::conditions::{Selection, Wishes};
-use crate::files::head::{self, ALLOWED, Delivery, FileFacts, address_of_directory};
-use crate::files::media::MediaTypes;
+use crate::files::head::{self, ALLOWED, FileFacts, ReplyContext, address_of_directory};
+use crate::files::media::MediaType;
 use crate::files::paths::MappedName;
 use crate::http::framing::Length;
 use crate::http::head::{HeadView, Span};
@@ -97,13 +96,13 @@ impl Connection {
         let persistent = ctx.job.framing.persistent && ctx.keeps_alive() && !has_body(ctx);
         let terms = self.wire.terms(Some(head), persistent);
         let date = *ctx.date.at(ctx.clock.wall());
-        let delivery = Delivery { terms, date: &date, now: ctx.clock.wall() };
+        let reply = ReplyContext { terms, date: &date, now: ctx.clock.wall() };
         let out = &mut ctx.out;
         let start = out.len();
         let framing = match asked {
-            Asked::Options => head::options(out, &delivery),
-            Asked::Other => head::page(out, 405, "a file can be read only", &[("Allow", ALLOWED)], &delivery),
-            Asked::Get | Asked::Head => return self.answer_with_file(files, &place, (head, asked), &delivery, ctx),
+            Asked::Options => head::options(out, &reply),
+            Asked::Other => head::page(out, 405, "a file can be read only", &[("Allow", ALLOWED)], &reply),
+            Asked::Get | Asked::Head => return self.answer_with_file(files, &place, (head, asked), &reply, ctx),
         };
         Some(self.end_page(framing, start, head, ctx))
     }
@@ -114,7 +113,7 @@ impl Connection {
         files: &mut FileServer,
         place: &MappedName,
         (head, asked): (HeadView<'_>, Asked),
-        delivery: &Delivery<'_>,
+        reply: &ReplyContext<'_>,
         ctx: &mut ThreadCtx,
     ) -> Option<FileStep> {
         let wishes = Wishes::of(head);
@@ -128,9 +127,8 @@ impl Connection {
             let found = files.find(place, wanted, ctx.clock.ms(), &ctx.log);
             let framing = match found {
                 FoundFile::File(opened) => {
-                    let rules = files.rules();
-                    let name = (files.name(place), query(head));
-                    let Some(step) = self.begin_file(opened, (rules, name), (&wishes, asked, head), delivery, ctx) else {
+                    let marks = files.marks(place, query(head));
+                    let Some(step) = self.begin_file(opened, marks, (&wishes, asked, head), reply, ctx) else {
                         // It has shrunk since it was opened: its state is another one now.
                         ctx.out.truncate(start);
                         continue;
@@ -138,19 +136,19 @@ impl Connection {
                     return Some(step);
                 }
                 FoundFile::Nothing if place.falls_through => return None,
-                FoundFile::Nothing => head::page(&mut ctx.out, 404, "there is no such file", &[], delivery),
+                FoundFile::Nothing => head::page(&mut ctx.out, 404, "there is no such file", &[], reply),
                 FoundFile::Directory => {
                     let address = address_of_directory(files.path(), query(head));
                     let fields = [("Location", address.as_slice())];
-                    head::page(&mut ctx.out, 301, "this is a directory", &fields, delivery)
+                    head::page(&mut ctx.out, 301, "this is a directory", &fields, reply)
                 }
-                FoundFile::Unreadable => head::page(&mut ctx.out, 500, "the file cannot be read", &[], delivery),
+                FoundFile::Unreadable => head::page(&mut ctx.out, 500, "the file cannot be read", &[], reply),
                 FoundFile::Busy => break,
             };
             return Some(self.end_page(framing, start, head, ctx));
         }
         let fields = [("Retry-After", RETRY_AFTER)];
-        let framing = head::page(&mut ctx.out, 503, "the file cannot be opened at present", &fields, delivery);
+        let framing = head::page(&mut ctx.out, 503, "the file cannot be opened at present", &fields, reply);
         Some(self.end_page(framing, start, head, ctx))
     }
 
@@ -158,17 +156,16 @@ impl Connection {
     fn begin_file(
         &mut self,
         OpenedFile { file, state, varies }: OpenedFile,
-        ((types, policy), (name, query)): ((&MediaTypes, &CachePolicy), (&[u8], &[u8])),
+        (media, cache): (MediaType<'_>, &[u8]),
         (wishes, asked, head): (&Wishes<'_>, Asked, HeadView<'_>),
-        delivery: &Delivery<'_>,
+        reply: &ReplyContext<'_>,
         ctx: &mut ThreadCtx,
     ) -> Option<FileStep> {
         let start = ctx.out.len();
         let tag = state.tag();
-        let selection = wishes.judge(&state, &tag, asked == Asked::Get, delivery.now);
-        let facts =
-            FileFacts { state: &state, tag: &tag, media: types.of(name), cache: policy.value(name, query), varies };
-        let mut framing = head::render(&mut ctx.out, selection, &facts, delivery);
+        let selection = wishes.judge(&state, &tag, asked == Asked::Get, reply.now);
+        let facts = FileFacts { state: &state, tag: &tag, media, cache, varies };
+        let mut framing = head::render(&mut ctx.out, selection, &facts, reply);
         let (offset, len) = match selection {
             Selection::Whole => (0, state.size),
             Selection::Part { first, len } => (first, len),
@@ -182,7 +179,7 @@ impl Connection {
         let span = Span::new(start, ctx.out.len());
         if len > COPIED_MAX {
             let response_head = ctx.copy_rendered_head(span);
-            let body = FileBody::new((file, state), framing, (offset, len), response_head, (delivery.terms, ctx.job.began));
+            let body = FileBody::new((file, state), framing, (offset, len), response_head, (reply.terms, ctx.job.began));
             return Some(FileStep::Begun(Box::new(body)));
         }
         let piece = framing.around(&mut ctx.out, len);

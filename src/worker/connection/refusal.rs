@@ -76,7 +76,13 @@ impl Connection {
                 let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
                 self.refuse_unread(Some(upload.view()), ctx);
             }
-            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface
+            | Phase::Head
+            | Phase::Serving(_)
+            | Phase::Streaming(_)
+            | Phase::File(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_) => {
                 return None;
             }
         }
@@ -123,7 +129,13 @@ impl Connection {
                 queued.stop_waiting(ctx.clock.ns());
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
-            Phase::Preface | Phase::Head | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => {
+            Phase::Preface
+            | Phase::Head
+            | Phase::Serving(_)
+            | Phase::Streaming(_)
+            | Phase::File(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_) => {
                 self.refuse(Error::HeadTimeout, None, ctx);
             }
         }

@@ -6,7 +6,7 @@ use crate::worker::send::output;
 use crate::worker::streaming::{Pending, Streaming};
 use crate::worker::work::Work;
 
-use super::file_body::Extent;
+use super::file_body::SentPart;
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
 /// Bytes of a file sent before others proceed.
@@ -79,18 +79,18 @@ impl Connection {
         let Some(file) = answer.stream.file() else {
             return self.cut_file(answer, "was closed", ctx);
         };
-        let extent = self.send_extent(file, (&mut offset, &mut left), &mut batch, ctx);
+        let part = self.send_part_of_file(file, (&mut offset, &mut left), &mut batch, ctx);
         answer.pending = Pending::File { offset, left };
-        match extent {
-            Extent::Done => {
+        match part {
+            SentPart::Done => {
                 answer.pending = Pending::Nothing;
                 Ok(())
             }
-            Extent::Spent => Err(Next::Yield),
-            Extent::Full => Err(Next::Wait),
-            Extent::Gone => Err(Next::Close(CloseReason::ClientGone)),
-            Extent::Short => self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
-            Extent::Broken(error) => self.cut_file(answer, &format!("cannot be read: {error}"), ctx),
+            SentPart::Spent => Err(Next::Yield),
+            SentPart::Full => Err(Next::Wait),
+            SentPart::Gone => Err(Next::Close(CloseReason::ClientGone)),
+            SentPart::Short => self.cut_file(answer, &format!("ended {left} bytes early"), ctx),
+            SentPart::Broken(error) => self.cut_file(answer, &format!("cannot be read: {error}"), ctx),
         }
     }
 
