@@ -508,3 +508,28 @@ fn what_is_malformed_is_refused_and_logged_once() {
     let told = log.text().lines().filter(|line| line.contains("WARNING refused a request of 127.0.0.1: ")).count();
     assert_eq!(told, malformed, "one line for each connection: {}", log.text());
 }
+
+#[test]
+fn static_files_of_all_sizes_come_in_packets() {
+    let server = server();
+    let sizes = [0, 13, 8 * 1024, 16 * 1024, 16 * 1024 + 1, 65_536, 700_000];
+    let content: Vec<u8> = (0..700_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let dir = server.temp().join("static");
+    std::fs::create_dir(&dir).unwrap();
+    for size in sizes {
+        std::fs::write(dir.join(size.to_string()), &content[..size]).unwrap();
+    }
+    let map = format!("/static={}", dir.display());
+    let server = server.options(["--static-map", &map]).start();
+    for address in server.addresses() {
+        let mut client = Client::connect(address);
+        for size in sizes {
+            client.send(request(2, &format!("/static/{size}"), &[], &[]));
+            let whole = answer(&mut client);
+            assert!(whole.status == 200 && whole.body == content[..size], "{size}: {whole:?}");
+        }
+        client.send(request(2, "/static/none", &[], &[]));
+        assert_eq!(answer(&mut client).status, 404);
+    }
+    server.stop();
+}

@@ -263,3 +263,31 @@ fn what_is_no_fastcgi_is_closed_and_logged() {
     let told = log.text().lines().filter(|line| line.contains("WARNING refused a request of 127.0.0.1: ")).count();
     assert_eq!(told, 9, "one line for each connection: {}", log.text());
 }
+
+#[test]
+fn static_files_of_all_sizes_come_in_records() {
+    let server = server();
+    let sizes = [0, 13, 16 * 1024, 16 * 1024 + 1, 65_535, 65_536, 700_000];
+    let content: Vec<u8> = (0..700_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let dir = server.temp().join("static");
+    std::fs::create_dir(&dir).unwrap();
+    for size in sizes {
+        std::fs::write(dir.join(size.to_string()), &content[..size]).unwrap();
+    }
+    let map = format!("/static={}", dir.display());
+    let server = server.options(["--static-map", &map]).start();
+    for address in server.addresses() {
+        let mut client = Client::connect(address);
+        for (id, size) in sizes.into_iter().enumerate().map(|(id, size)| (id as u16 + 1, size)) {
+            let uri = format!("/static/{size}");
+            client.send(request(id, 1, &[("REQUEST_URI", &uri)], b""));
+            let whole = answer(&mut client, id);
+            assert!(whole.status == 200 && whole.body == content[..size], "{size}: {whole:?}");
+            client.send(request(id, 1, &[("REQUEST_URI", &uri), ("HTTP_IF_NONE_MATCH", "*")], b""));
+            assert_eq!(answer(&mut client, id).status, 304, "{size}");
+        }
+        client.send(request(9, 1, &[("REQUEST_URI", "/static/none")], b""));
+        assert_eq!(answer(&mut client, 9).status, 404);
+    }
+    server.stop();
+}

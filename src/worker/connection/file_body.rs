@@ -9,7 +9,7 @@ use nix::sys::stat::fstat;
 
 use crate::files::validator::Validator;
 use crate::http::head::{Head, HeadView};
-use crate::http::response::BodyFraming;
+use crate::http::response::{BodyFraming, Piece};
 use crate::http::terms::Terms;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
@@ -33,6 +33,8 @@ pub struct FileBody {
     offset: u64,
     /// Bytes that are left of the piece whose framing is sent.
     piece: u64,
+    /// The framing behind that piece.
+    after: &'static [u8],
     /// Bytes behind that piece.
     rest: u64,
     /// Bytes in all.
@@ -79,6 +81,7 @@ impl FileBody {
             framing,
             offset,
             piece: 0,
+            after: b"",
             rest: len,
             len,
             is_late: false,
@@ -162,13 +165,15 @@ impl Connection {
         let mut batch = TURN;
         loop {
             if body.piece == 0 {
+                ctx.out.extend_from_slice(std::mem::take(&mut body.after));
                 if body.rest == 0 {
                     // It is as long as was said.
                     let _ = body.framing.end(&mut ctx.out);
                     return self.flush(ctx);
                 }
-                body.piece = body.framing.around(&mut ctx.out, body.rest).take;
-                body.rest -= body.piece;
+                let Piece { take, after, .. } = body.framing.around(&mut ctx.out, body.rest);
+                (body.piece, body.after) = (take, after);
+                body.rest -= take;
             }
             self.flush_before_file(ctx)?;
             match self.send_part_of_file(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {

@@ -15,7 +15,7 @@ use crate::http::target::Target;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::ctx::files::SentFile;
-use crate::worker::files::{FileServer, FoundFile, OpenedFile};
+use crate::worker::files::{FileServer, FoundFile, OpenedFile, read_whole};
 use crate::worker::overload::RETRY_AFTER;
 
 use super::file_body::FileBody;
@@ -182,10 +182,15 @@ impl Connection {
             let body = FileBody::new((file, state), framing, (offset, len), response_head, (reply.terms, ctx.job.began));
             return Some(FileStep::Begun(Box::new(body)));
         }
-        let piece = framing.around(&mut ctx.out, len);
-        debug_assert!(piece.take == len && piece.rest == 0, "a small file is one piece in every dialect");
-        if !crate::worker::files::read_whole(&file, &mut ctx.out, (offset, len)) {
-            return None;
+        let mut done = 0;
+        while done < len {
+            // Some dialects have several pieces.
+            let piece = framing.around(&mut ctx.out, len - done);
+            if !read_whole(&file, &mut ctx.out, (offset + done, piece.take)) {
+                return None;
+            }
+            ctx.out.extend_from_slice(piece.after);
+            done += piece.take;
         }
         drop(file);
         Some(self.end_whole(framing, span, head, ctx))
