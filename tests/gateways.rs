@@ -553,3 +553,18 @@ fn haproxy_is_served() {
     behind("haproxy fastcgi", habits, &[]);
     behind("haproxy fastcgi", habits, &[("option get-values", "option mpxs-conns")]);
 }
+
+#[test]
+fn a_stream_is_closed_whose_client_has_left_haproxy() {
+    let server = Server::source(fastcgi::ENDLESS).binds(["fastcgi:127.0.0.1:0"]).start();
+    let Some(front) = Front::start("haproxy fastcgi", server.address(), &[]) else { return };
+    for closed in 1..4 {
+        let mut client = front.connect();
+        client.send("GET /?1 HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert!(client.fill().expect("an answer begins") > 0);
+        drop(client);
+        wait_for("the close of the stream", SOON, || (front.connect().get("/").text() == closed.to_string()).then_some(()));
+    }
+    drop(front);
+    server.stop();
+}

@@ -306,6 +306,22 @@ impl RecordReader {
     }
 }
 
+/// Whether these bytes, which follow a complete request of this id, abort it. What follows the begin of another request of the same id
+/// is about that one.
+pub fn has_abort(bytes: &[u8], id: u16) -> bool {
+    let mut rest = bytes;
+    while let Some(&[VERSION, kind, id_high, id_low, high, low, padding, _]) = rest.first_chunk::<HEAD>() {
+        match kind {
+            kind::ABORT_REQUEST if u16::from_be_bytes([id_high, id_low]) == id => return true,
+            kind::BEGIN_REQUEST if u16::from_be_bytes([id_high, id_low]) == id => return false,
+            _ => {}
+        }
+        let len = HEAD + usize::from(u16::from_be_bytes([high, low])) + usize::from(padding);
+        rest = rest.get(len..).unwrap_or_default();
+    }
+    false
+}
+
 /// The answer to a question for values: those of the names that are known, each once.
 fn values(asked: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();

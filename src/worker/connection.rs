@@ -31,6 +31,7 @@ use crate::worker::threads::thread_id::ThreadId;
 use crate::worker::wire::Wire;
 use crate::worker::work::Work;
 
+mod abort;
 mod coalesce;
 mod ending;
 mod file_body;
@@ -74,6 +75,8 @@ pub enum Next {
     Yield,
     /// Let the application work, then give the connection the result.
     Work(Work),
+    /// Drop this stream, whose request has ended without it, then drive the connection again.
+    Abandon(Box<Streaming>),
     /// Drop it.
     Close(CloseReason),
 }

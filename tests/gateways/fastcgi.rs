@@ -213,6 +213,90 @@ fn an_abort_ends_its_request_and_not_the_connection() {
     server.stop();
 }
 
+/// An endless stream, which says when it is closed.
+pub const ENDLESS: &str = "import time\n\
+     closed = 0\n\
+     class Endless:\n\
+     \x20   def __init__(self, block):\n\
+     \x20       self.block = block\n\
+     \x20   def __iter__(self):\n\
+     \x20       while True:\n\
+     \x20           time.sleep(0.005)\n\
+     \x20           yield self.block\n\
+     \x20   def close(self):\n\
+     \x20       global closed\n\
+     \x20       closed += 1\n\
+     def application(environ, start_response):\n\
+     \x20   start_response('200 OK', [])\n\
+     \x20   size = environ['QUERY_STRING']\n\
+     \x20   return Endless(b'.' * int(size)) if size else [str(closed).encode()]\n";
+
+#[test]
+fn an_abort_ends_a_streamed_answer_and_not_the_connection() {
+    for threads in ["1", "4"] {
+        let server = Server::source(ENDLESS).binds(["fastcgi:127.0.0.1:0", "fastcgi:unix:{temp}/s"]);
+        let path = server.temp().join("access").display().to_string();
+        let log = ["--threads", threads, "--access-logfile", &path, "--access-logformat", "%(s)s %(U)s"];
+        let server = server.options(log).start();
+        let mut ended = 0;
+        for address in server.addresses() {
+            // Small blocks, blocks of several records, and none at all.
+            for size in ["1", "200000", "0"] {
+                let (mut client, began) = (Client::connect(address), std::time::Instant::now());
+                let stream = |id, flags| {
+                    request(id, flags, &[("REQUEST_URI", "/stream"), ("PATH_INFO", "/stream"), ("QUERY_STRING", size)], b"")
+                };
+                let state = |id| request(id, 1, &[("REQUEST_URI", "/state"), ("PATH_INFO", "/state"), ("QUERY_STRING", "")], b"");
+                let up_to_end = |client: &mut Client, id| loop {
+                    match next(client) {
+                        (STDOUT, of, _) if of == id => assert!(began.elapsed() < crate::SOON, "it has no end"),
+                        other => {
+                            assert_eq!(other, (END, id, vec![0; 8]), "{size}");
+                            break;
+                        }
+                    }
+                };
+                client.send(stream(1, 1));
+                if size != "0" {
+                    assert_eq!(next(&mut client).0, STDOUT);
+                }
+                // Of another request, one that is over, and ours, cut.
+                client.send(record(ABORT, 9, b""));
+                client.send(&record(ABORT, 1, b"")[..5]);
+                std::thread::sleep(Duration::from_millis(5));
+                client.send(&record(ABORT, 1, b"")[5..]);
+                up_to_end(&mut client, 1);
+                // In one send, with the next request behind.
+                client.send([stream(1, 1), record(ABORT, 1, b""), state(1)].concat());
+                up_to_end(&mut client, 1);
+                ended += 2;
+                // A stream of another thread may be closed a moment later.
+                let mut seen = answer(&mut client, 1).text();
+                for _ in 0..100 {
+                    if seen == ended.to_string() {
+                        break;
+                    }
+                    std::thread::sleep(Duration::from_millis(10));
+                    client.send(state(3));
+                    seen = answer(&mut client, 3).text();
+                }
+                assert_eq!(seen, ended.to_string(), "{size}");
+                client.send([stream(5, 0), record(ABORT, 5, b"")].concat());
+                up_to_end(&mut client, 5);
+                ended += 1;
+                assert!(client.is_closed());
+            }
+        }
+        let streams = crate::wait_for("lines of the log", crate::SOON, || {
+            let text = std::fs::read_to_string(&path).ok()?;
+            let streams: Vec<String> = text.lines().filter(|line| line.ends_with("/stream")).map(str::to_owned).collect();
+            (streams.len() >= ended).then_some(streams)
+        });
+        assert!(streams.len() == ended && streams.iter().all(|line| line == "200 /stream"), "{streams:?}");
+        server.stop();
+    }
+}
+
 #[test]
 fn answers_are_whole_or_visibly_cut() {
     let server = server().expect_error("this was to happen").expect_error("this was to happen").start();

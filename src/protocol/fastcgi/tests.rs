@@ -1,4 +1,30 @@
 use super::*;
+
+#[test]
+fn an_abort_behind_a_request_is_found_up_to_the_next_of_its_id() {
+    let record =
+        |kind: u8, id: u16, len: u16| [&records::head(kind, id, len)[..], &vec![kind::ABORT_REQUEST; len.into()]].concat();
+    let (abort, other, next) =
+        (record(kind::ABORT_REQUEST, 7, 0), record(kind::ABORT_REQUEST, 8, 0), record(kind::BEGIN_REQUEST, 7, 8));
+    for (bytes, found) in [
+        (vec![], false),
+        (abort.clone(), true),
+        (abort[..7].to_vec(), false),
+        (other.clone(), false),
+        (
+            [&record(kind::BEGIN_REQUEST, 8, 8), &record(kind::STDIN, 8, 100), &other, &abort]
+                .into_iter()
+                .flatten()
+                .copied()
+                .collect(),
+            true,
+        ),
+        ([&next, &abort].into_iter().flatten().copied().collect(), false),
+        ([&[2][..], &abort[1..]].concat(), false),
+    ] {
+        assert_eq!(has_abort(&bytes, 7), found, "{bytes:?}");
+    }
+}
 use crate::http::records::{self, head, wrap};
 
 /// A record.

@@ -165,7 +165,7 @@ impl Connection {
     /// Sends what answers a front's questions before the request that came with them is served. The answer goes behind what the
     /// socket does not take.
     #[cold]
-    fn send_replies(&mut self, ctx: &mut ThreadCtx) -> Flow {
+    pub(super) fn send_replies(&mut self, ctx: &mut ThreadCtx) -> Flow {
         match self.flush(ctx) {
             Ok(()) | Err(Next::Wait) => Ok(()),
             Err(next) => Err(next),

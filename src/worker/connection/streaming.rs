@@ -22,17 +22,29 @@ impl Connection {
         let sent = match answer.pending {
             // Its blocks are sent before it is asked again (PEP 3333, "Buffering and Streaming").
             Pending::Nothing => match self.flush(ctx) {
-                Ok(()) => return Err(Next::Work(Work::Advance(answer))),
+                Ok(()) => return Err(self.ask(answer, ctx)),
                 stopped => stopped,
             },
             // An empty block sends nothing, so no send shows that the client is gone.
             Pending::Empty if self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
-            Pending::Empty => return Err(Next::Work(Work::Advance(answer))),
+            Pending::Empty => return Err(self.ask(answer, ctx)),
             Pending::Block(at) => self.send_block(&mut answer, at, ctx),
             Pending::File { offset, left } => self.send_file(&mut answer, offset, left, ctx),
         };
         self.phase = Phase::Streaming(answer);
         sent
+    }
+
+    /// Has a stream asked for more, unless nobody wants that any more.
+    fn ask(&mut self, answer: Box<Streaming>, ctx: &mut ThreadCtx) -> Next {
+        match self.is_aborted(ctx) {
+            Ok(false) => Next::Work(Work::Advance(answer)),
+            Ok(true) => self.abort(answer, ctx),
+            Err(reason) => {
+                self.phase = Phase::Streaming(answer);
+                Next::Close(reason)
+            }
+        }
     }
 
     /// Takes back a stream that was asked for a block.

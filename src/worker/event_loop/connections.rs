@@ -149,6 +149,11 @@ impl EventLoop {
                 }
                 Some((token, work))
             }
+            Next::Abandon(answer) => {
+                self.runnable.push_back(token);
+                self.arm(token.key());
+                Some((Token::NONE, Work::Drop(answer)))
+            }
             Next::Close(reason) => self.close(token, reason, ctx),
         }
     }
