@@ -15,7 +15,7 @@ pub mod framing;
 pub mod hash;
 pub mod head;
 pub mod header_cache;
-mod once;
+pub mod once;
 pub mod packets;
 pub mod page;
 mod progress;

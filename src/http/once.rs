@@ -24,6 +24,15 @@ const NAMES: [&str; 13] = [
     "Origin",
 ];
 
+/// The name of the table that this one is, in which underscores may stand for hyphens, as in variables of a gateway.
+pub fn single(name: &[u8]) -> Option<&'static str> {
+    let is_it = |known: &&str| {
+        let same = |(known, byte): (u8, &u8)| known.eq_ignore_ascii_case(byte) || known == b'-' && *byte == b'_';
+        known.len() == name.len() && known.bytes().zip(name).all(same)
+    };
+    NAMES.into_iter().find(is_it)
+}
+
 /// The number of values of the low five bits of a byte, by which a letter has its place.
 const LETTERS: usize = 32;
 
@@ -75,6 +84,15 @@ mod tests {
                 assert_eq!(once.note(other.as_bytes()), Ok(()), "{other} behind {name}");
             }
             assert_eq!(once.note(name.to_ascii_uppercase().as_bytes()), Err(Error::Twice(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn variables_are_known_by_their_names() {
+        assert_eq!(single(b"CONTENT_TYPE"), Some("Content-Type"));
+        assert_eq!(single(b"HOST"), Some("Host"));
+        for other in [&b"COOKIE"[..], b"HOST_", b"HOS", b"", b"IF_NONE_MATCH"] {
+            assert_eq!(single(other), None);
         }
     }
 

@@ -19,6 +19,7 @@ use crate::http::bytes::{bad_value_byte, decimal, is_token};
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{Field, GatewayParts, Head, Limits, MAX_METHOD, Span, Version};
+use crate::http::once;
 use crate::http::target::{percent_decode_in_place, push_encoded};
 use crate::protocol::pairs::Packing;
 
@@ -128,11 +129,11 @@ impl Seen {
             }
             check_value(text)?;
             let start = name.start as usize + FIELD.len();
-            return push(head, Field { name: Span::new(start, name.end as usize), value }, limits);
+            return push(head, Field { name: Span::new(start, name.end as usize), value }, bytes, limits);
         }
         if key == b"CONTENT_TYPE" {
             check_value(text)?;
-            return if text.is_empty() { Ok(()) } else { push(head, Field { name, value }, limits) };
+            return if text.is_empty() { Ok(()) } else { push(head, Field { name, value }, bytes, limits) };
         }
         if memchr::memchr2(b'\r', b'\n', text).is_some() && is_one_line(key) {
             return Err(Error::Malformed("the value of a variable that is one line has a line end"));
@@ -335,8 +336,14 @@ fn check_value(text: &[u8]) -> Result<(), Error> {
     bad_value_byte(text).map_or(Ok(()), |byte| Err(Error::FieldValue(byte)))
 }
 
-/// Adds a field, within the limits of fields.
-fn push(head: &mut Head, field: Field, limits: &Limits) -> Result<(), Error> {
+/// Adds a field, within the limits of fields. One that is no list comes once, or again with the same text, as where the parameters
+/// of a front are included twice.
+fn push(head: &mut Head, field: Field, bytes: &[u8], limits: &Limits) -> Result<(), Error> {
+    if let Some(single) = once::single(field.name.of(bytes))
+        && let Some(first) = head.fields.iter().find(|first| first.name.of(bytes) == field.name.of(bytes))
+    {
+        return if first.value.of(bytes) == field.value.of(bytes) { Ok(()) } else { Err(Error::Twice(single)) };
+    }
     if head.fields.len() >= limits.fields {
         return Err(Error::TooManyFields(limits.fields));
     }

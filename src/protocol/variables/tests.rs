@@ -244,3 +244,16 @@ fn what_an_application_takes_for_one_line_has_no_line_end() {
     let (head, bytes, _) = get(&[("PATH_INFO", "/a\r\nb")]).expect("as /a%0D%0Ab in HTTP");
     assert_eq!((text(head.gateway.path, &bytes), text(head.target, &bytes)), ("/a\r\nb".into(), "/a%0D%0Ab".into()));
 }
+
+#[test]
+fn a_field_that_is_no_list_comes_once_or_with_the_same_text() {
+    let values = |variables: &[(&str, &str)]| {
+        get(&[&[("PATH_INFO", "/")], variables].concat())
+            .map(|(head, bytes, _)| head.fields.iter().map(|field| text(field.value, &bytes)).collect::<Vec<_>>())
+    };
+    let form = "application/x-www-form-urlencoded";
+    assert_eq!(values(&[("CONTENT_TYPE", form), ("HTTP_HOST", "a"), ("CONTENT_TYPE", form)]), Ok(vec![form.into(), "a".into()]));
+    assert_eq!(values(&[("HTTP_HOST", "a"), ("HTTP_HOST", "b")]), Err(Error::Twice("Host")));
+    assert_eq!(values(&[("HTTP_IF_RANGE", "a"), ("HTTP_IF_RANGE", "b")]), Err(Error::Twice("If-Range")));
+    assert_eq!(values(&[("HTTP_X_A", "1"), ("HTTP_X_A", "1")]), Ok(vec!["1".into(), "1".into()]), "a list is joined");
+}
