@@ -94,8 +94,11 @@ pub enum RecordEvent {
     Stdin(Range<usize>),
     /// The body is complete, and with it the request.
     StdinEnd,
-    /// The request in hand is not wanted any more; its end is among the replies.
-    Aborted,
+    /// The request in hand is not wanted any more; its end is among the replies. Those that wait are in the stash.
+    Aborted {
+        /// Whether the connection stays open after it.
+        keep: bool,
+    },
     /// A request was refused that wanted the connection closed after it; its refusal is among the replies.
     Refused,
 }
@@ -120,7 +123,7 @@ impl RecordReader {
         self.have == 0 && self.active.is_none()
     }
 
-    /// The records of other requests, which come before the rest of the input. To be called when a request is complete.
+    /// The records of other requests, which come before the rest of the input. To be called when a request is over.
     pub fn take_stash(&mut self) -> Vec<u8> {
         self.waiting.clear();
         std::mem::take(&mut self.stash)
@@ -223,7 +226,10 @@ impl RecordReader {
         let begins = kind == kind::BEGIN_REQUEST;
         let fits = self.stash.len() + HEAD + self.content + self.padding <= STASH_MAX;
         if !fits || begins && self.waiting.len() >= WAITING_MAX {
-            self.forget(id);
+            // Of one that only begins there is nothing, and a look for it at all that is kept would cost more than its record.
+            if !begins {
+                self.forget(id);
+            }
             put_end(replies, id, RequestEnd::CannotMultiplex);
             return Destination::Nowhere;
         }
@@ -281,8 +287,8 @@ impl RecordReader {
             }
             (kind::ABORT_REQUEST, _) if self.active.is_some_and(|active| active.id == id) => {
                 put_end(replies, id, RequestEnd::Complete);
-                self.active = None;
-                RecordEvent::Aborted
+                let keep = self.active.take().is_some_and(|active| active.keep);
+                RecordEvent::Aborted { keep }
             }
             (kind::ABORT_REQUEST, _) if self.waiting.contains(&id) => {
                 self.forget(id);

@@ -52,7 +52,7 @@ pub enum HeadError {
     Unclear(Error),
     /// There is no memory to keep its beginning.
     NoMemory,
-    /// A request was refused in its own protocol, and the connection ends with that.
+    /// A request was refused or ended in its own protocol, and the connection ends with that.
     Over,
 }
 

@@ -30,7 +30,7 @@ fn read(bytes: &[u8], piece: usize) -> (Found, Vec<u8>) {
             found.used += used;
             match event {
                 RecordEvent::None if used == 0 => break,
-                RecordEvent::None | RecordEvent::ParamsEnd | RecordEvent::Aborted | RecordEvent::Refused => {}
+                RecordEvent::None | RecordEvent::ParamsEnd | RecordEvent::Aborted { .. } | RecordEvent::Refused => {}
                 RecordEvent::Params(part) => found.params.extend_from_slice(&input[part]),
                 RecordEvent::Stdin(part) => found.stdin.extend_from_slice(&input[part]),
                 RecordEvent::StdinEnd => {

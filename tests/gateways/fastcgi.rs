@@ -298,6 +298,72 @@ fn an_abort_ends_a_streamed_answer_and_not_the_connection() {
 }
 
 #[test]
+fn answers_to_questions_are_for_those_who_have_asked() {
+    let server = Server::new("probe").binds(["fastcgi:127.0.0.1:0", "127.0.0.1:0"]).options(["--threads", "1"]).start();
+    let asked = record(GET_VALUES, 0, b"\x0f\x00FCGI_MPXS_CONNS");
+    let slow = [("REQUEST_METHOD", "GET"), ("REQUEST_URI", "/sleep?ms=200"), ("QUERY_STRING", "ms=200")];
+    let post = [("REQUEST_METHOD", "POST"), ("REQUEST_URI", "/echo"), ("CONTENT_LENGTH", "5")];
+    let [front, other] = server.addresses() else { panic!("two addresses") };
+    for request in [request(1, 1, &[("REQUEST_URI", "/")], b""), request(1, 1, &post, b"hello")] {
+        // All threads are in the application, so the request waits.
+        let mut before = Client::connect(front);
+        before.send(self::request(9, 1, &slow, b""));
+        std::thread::sleep(Duration::from_millis(50));
+        let mut client = Client::connect(front);
+        client.send([&asked[..], &request].concat());
+        let beside: Vec<Client> = (0..3)
+            .map(|_| {
+                let mut client = Client::connect(other);
+                client.send("GET /missing HTTP/1.1\r\nHost: test\r\n\r\n");
+                client
+            })
+            .collect();
+        let (kind, id, _) = next(&mut client);
+        assert_eq!((kind, id), (10, 0));
+        assert_eq!(answer(&mut client, 1).status, 200);
+        for mut client in beside {
+            assert!(client.response().status > 0, "it is an answer of HTTP");
+        }
+        answer(&mut before, 9);
+    }
+    server.stop();
+}
+
+#[test]
+fn those_that_wait_are_served_after_an_abort() {
+    let server = server().start();
+    let first = request(5, 1, &[("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")], b"hello");
+    let others: Vec<u8> = [6, 7].into_iter().flat_map(|id| request(id, 1, &[("REQUEST_URI", "/")], b"")).collect();
+    for cut in [16, first.len() - 24] {
+        for pieces in [1, 3] {
+            let mut client = server.connect();
+            let sent = [&first[..cut], &others, &record(ABORT, 5, b"")].concat();
+            for piece in sent.chunks(sent.len().div_ceil(pieces)) {
+                client.send(piece);
+            }
+            assert_eq!(next(&mut client), (END, 5, vec![0; 8]), "after {cut} bytes");
+            for id in [6, 7] {
+                assert_eq!(answer(&mut client, id).text(), "hello\n", "after {cut} bytes in {pieces} pieces");
+            }
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn an_abort_ends_a_connection_that_was_to_end_with_its_request() {
+    let server = server().start();
+    let whole = request(5, 0, &[("REQUEST_METHOD", "POST"), ("CONTENT_LENGTH", "5")], b"hello");
+    for cut in [16, whole.len() - 24, whole.len() - 8] {
+        let mut client = server.connect();
+        client.send([&whole[..cut], &record(ABORT, 5, b"")].concat());
+        assert_eq!(next(&mut client), (END, 5, vec![0; 8]), "after {cut} bytes");
+        assert!(client.is_closed(), "after {cut} bytes");
+    }
+    server.stop();
+}
+
+#[test]
 fn answers_are_whole_or_visibly_cut() {
     let server = server().expect_error("this was to happen").expect_error("this was to happen").start();
     let get = |method, uri| ask(server.address(), &request(1, 1, &[("REQUEST_METHOD", method), ("REQUEST_URI", uri)], b""), 1);

@@ -81,7 +81,7 @@ fn read_in(bytes: &[u8], piece: usize) -> Result<Found, Error> {
                 RecordEvent::Stdin(part) => found.stdin.extend_from_slice(&input[part]),
                 RecordEvent::ParamsEnd => found.events.push("params"),
                 RecordEvent::StdinEnd => found.events.push("end"),
-                RecordEvent::Aborted => found.events.push("aborted"),
+                RecordEvent::Aborted { .. } => found.events.push("aborted"),
                 RecordEvent::Refused => found.events.push("refused"),
             }
             at += used;

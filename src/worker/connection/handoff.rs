@@ -242,7 +242,7 @@ mod tests {
                 RecordEvent::Params(part) => found.0.extend_from_slice(&input[part]),
                 RecordEvent::Stdin(part) => found.1.extend_from_slice(&input[part]),
                 RecordEvent::StdinEnd => break,
-                RecordEvent::None | RecordEvent::ParamsEnd | RecordEvent::Aborted | RecordEvent::Refused => {}
+                RecordEvent::None | RecordEvent::ParamsEnd | RecordEvent::Aborted { .. } | RecordEvent::Refused => {}
             }
         }
         assert_eq!((&found.0[..], &found.1[..], &message.input[at..]), (&pairs[..], &b"hello"[..], &b"the next record"[..]));

@@ -46,10 +46,7 @@ impl Connection {
             HeadError::Bad(error) => self.refuse(error, None, ctx),
             HeadError::Unclear(error) => ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx)),
             HeadError::NoMemory => self.refuse_kept(None, ctx),
-            HeadError::Over => {
-                self.io.unread = true;
-                self.phase = Phase::Closing(Fate::Close);
-            }
+            HeadError::Over => self.close_in_order(),
         }
     }
 
@@ -84,7 +81,7 @@ impl Connection {
                 if let Some(end) = upload.end() {
                     ctx.job.framing.length = end.length;
                     if self.end_records(&end, ctx)? {
-                        return ctx.with_head(|ctx, head| self.abandon(head, ctx));
+                        return ctx.with_head(|ctx, head| self.abandon(head, framing.persistent, ctx));
                     }
                 }
                 match upload.finish() {
@@ -134,7 +131,7 @@ impl Connection {
         if let Some(end) = upload.end() {
             upload.framing.length = end.length;
             if self.end_records(&end, ctx)? {
-                return self.abandon(upload.view(), ctx);
+                return self.abandon(upload.view(), upload.framing.persistent, ctx);
             }
         }
         ctx.job.own = std::mem::take(&mut upload.bytes).into_bytes();
@@ -172,10 +169,21 @@ impl Connection {
         }
     }
 
-    /// Goes on without a request that the front does not want any more.
+    /// Ends the connection after what is rendered.
     #[cold]
-    fn abandon(&mut self, head: HeadView<'_>, ctx: &mut ThreadCtx) -> Flow {
+    fn close_in_order(&mut self) {
+        self.io.unread = true;
+        self.phase = Phase::Closing(Fate::Close);
+    }
+
+    /// Goes on without a request that the front does not want any more, if the connection is to stay open after it.
+    #[cold]
+    fn abandon(&mut self, head: HeadView<'_>, persistent: bool, ctx: &mut ThreadCtx) -> Flow {
         ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, Some(head), 0, 0);
+        if !persistent {
+            self.close_in_order();
+            return Ok(());
+        }
         self.phase = Phase::Head;
         self.await_request(ctx);
         Ok(())

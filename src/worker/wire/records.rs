@@ -48,7 +48,7 @@ impl RecordWire {
             self.id = 0;
             Box::default()
         });
-        let (rest, mut used) = (ctx.input.rest(), 0);
+        let (mut rest, mut used) = (ctx.input.rest(), 0);
         let keep = loop {
             let RecordStep { used: more, event } = reader.step(&rest[used..], &mut ctx.out).map_err(bad)?;
             let from = used;
@@ -64,7 +64,17 @@ impl RecordWire {
                     }
                 }
                 RecordEvent::ParamsEnd => break reader.active().is_some_and(|active| active.keep),
-                RecordEvent::Aborted => params = Leased::default(),
+                RecordEvent::Aborted { keep: false } => {
+                    ctx.input.forget();
+                    return Err(Box::new(HeadError::Over));
+                }
+                RecordEvent::Aborted { keep: true } => {
+                    params = Leased::default();
+                    // Those that have waited for it have their turn.
+                    ctx.input.used(used);
+                    ctx.input.put_first(&reader.take_stash());
+                    (rest, used) = (ctx.input.rest(), 0);
+                }
                 RecordEvent::Refused => {
                     ctx.input.forget();
                     return Err(Box::new(HeadError::Over));
@@ -149,7 +159,7 @@ impl RecordDecoder {
                 Length::Known(length) if self.came < length => return Err(Error::BodyShort),
                 Length::Known(_) | Length::None | Length::Chunked => Decoded { done: true, ..nothing },
             },
-            RecordEvent::Aborted => {
+            RecordEvent::Aborted { .. } => {
                 self.aborted = true;
                 Decoded { done: true, ..nothing }
             }
