@@ -9,7 +9,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -84,6 +84,16 @@ impl Streams {
     pub fn take() -> io::Result<Self> {
         fd::open_streams()?;
         Ok(Self { input: fd::take_input()?.into(), output: Arc::new(fd::take_output()?.into()) })
+    }
+
+    /// What a child that the application forks begins with: the answer is not its own, and the web server does not wait for its end.
+    pub fn renounce(&self) -> impl Fn() + Send + Sync + use<> {
+        let output = Arc::downgrade(&self.output);
+        move || {
+            if let Some(output) = output.upgrade() {
+                fd::silence(output.as_raw_fd());
+            }
+        }
     }
 
     /// Answers that the server cannot serve anything; the log, or standard error, says why.

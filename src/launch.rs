@@ -419,7 +419,7 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
     use crate::config::Level;
     use crate::log::error::Who;
     use crate::log::sink::Sink;
-    use crate::worker::app::WorkerFacts;
+    use crate::worker::app::{Renounce, WorkerFacts};
     use crate::wsgi::{AppStart, ListenerEnviron, Wsgi};
 
     if !cgi::is_environment() {
@@ -451,6 +451,7 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
     }
     // It fails where threads run, such as those of agents that measure; Apache, lighttpd and Python's urllib drop the variable too.
     let _ = process::unset_env(&[cgi::PROXY]);
+    let renounce: Renounce = Arc::new(streams.renounce());
     let start = || {
         settle(settings).and_then(|()| enter(settings))?;
         Wsgi::new(AppStart {
@@ -458,7 +459,7 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
             listeners: vec![ListenerEnviron::unix()],
             workers: 1,
             run_once: true,
-            renounce: &(Arc::new(|| ()) as _),
+            renounce: &renounce,
             facts: &WorkerFacts { age: 1, requests: Arc::new(|| 0) },
             told: None,
             log: log.clone(),

@@ -81,10 +81,11 @@ pub fn identity(number: i32) -> io::Result<FileId> {
     Ok((stat.st_dev, stat.st_ino))
 }
 
-/// Puts /dev/null under `number`, whatever is there, in a process that is about to end: later writes of its owner are discarded.
+/// Puts /dev/null under `number`, whatever is there, in a process that is about to end or has no part in what was there: later
+/// writes of its owner are discarded.
 pub fn silence(number: i32) {
     let Ok(null) = std::fs::OpenOptions::new().write(true).open("/dev/null") else { return };
-    // SAFETY: dup3 takes any numbers. The owner of this one still owns it; the process ends before it could need the old file.
+    // SAFETY: dup3 takes any numbers. The owner of this one still owns it, and does not need the old file in this process.
     unsafe { libc::dup3(null.as_raw_fd(), number, libc::O_CLOEXEC) };
 }
 

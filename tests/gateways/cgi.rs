@@ -199,6 +199,35 @@ def application(environ, start_response):
 }
 
 #[test]
+fn a_child_that_the_application_forks_has_no_part_in_the_answer() {
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    let source = r#"
+import os, time
+
+def application(environ, start_response):
+    start_response("200 OK", [("Content-Type", "text/plain")])
+    if os.fork() == 0:
+        if environ["QUERY_STRING"] == "stay":
+            os.closerange(0, 3)
+            until = time.monotonic() + 20
+            while not os.path.exists("answered") and time.monotonic() < until:
+                time.sleep(0.01)
+        return [b"by the child"]
+    if environ["QUERY_STRING"] != "stay":
+        os.wait()
+    return [b"by the parent"]
+"#;
+    fs::write(dir.path().join("app.py"), source).expect("the temp directory is writable");
+    // The web server waits for the end of its pipe, which a child must not have.
+    for query in ["", "stay"] {
+        let done = Call::start(dir.path(), &["app"], &[("QUERY_STRING", query)]).send(b"", true);
+        let answer = parse(&done.stdout);
+        assert_eq!((answer.status, answer.text().as_str(), done.code), (200, "by the parent", Some(0)), "{}", done.stderr);
+    }
+    fs::write(dir.path().join("answered"), "").expect("the temp directory is writable");
+}
+
+#[test]
 fn what_cannot_be_answered_has_a_status_a_line_on_standard_error_and_an_exit_code() {
     for (words, variables, status, code, line) in [
         (&["missing"][..], &[][..], 500, 4, "No module named `missing`"),
