@@ -208,6 +208,40 @@ fn a_checkout_of_many_files_is_one_change_and_directories_may_vanish() {
 }
 
 #[test]
+fn a_project_whose_directory_is_replaced_is_watched_on() {
+    let temp = tempfile::tempdir().unwrap();
+    let (project, next, last) = (temp.path().join("project"), temp.path().join("next"), temp.path().join("last"));
+    let check_out = |at: &Path, version: &str| {
+        fs::create_dir_all(at.join("shop")).unwrap();
+        fs::write(at.join("app.py"), "from shop.cart import app\n").unwrap();
+        fs::write(at.join("shop/__init__.py"), "").unwrap();
+        fs::write(at.join("shop/cart.py"), source(version)).unwrap();
+    };
+    // The directory itself, and one above it, of which the kernel says nothing.
+    for (parts, by_hand) in [("project", false), ("project/inner", true)] {
+        let at = |root: &Path| root.join(Path::new(parts).strip_prefix("project").unwrap());
+        for left in [&project, &last] {
+            let _ = fs::remove_dir_all(left);
+        }
+        check_out(&at(&project), "v0");
+        let server = Server::new("app").dir(temp.path()).options(["--reload", "--chdir", parts]).start();
+        assert_eq!(server.get("/").text(), "v0");
+        check_out(&at(&next), "v1");
+        fs::rename(&project, &last).unwrap();
+        fs::rename(&next, &project).unwrap();
+        if by_hand {
+            server.signal(Signal::SIGHUP);
+        }
+        answers(&server, "v1");
+        deploy::wait_for_records(&server, "reload done", 1);
+        // What is watched is known to the watcher before that of the file which it names.
+        save(&at(&project).join("shop/cart.py"), &source("v2"));
+        answers(&server, "v2");
+        server.stop();
+    }
+}
+
+#[test]
 fn a_project_behind_a_link_is_watched_where_it_is() {
     let temp = tempfile::tempdir().unwrap();
     let (real, link) = (temp.path().join("real"), temp.path().join("link"));

@@ -11,6 +11,7 @@
 //! It watches directories, not files: editors save by renaming another file, and a module that could not be loaded is nowhere.
 
 mod names;
+mod pending;
 mod place;
 mod process;
 

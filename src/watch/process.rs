@@ -11,24 +11,16 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, InotifyEvent, WatchDescriptor};
 
 use super::names::{Interest, is_package};
+use super::pending::PendingChange;
 use super::place::{Means, WatchedDir, changes, later, look};
 use super::{WatchOrder, WatchReport, hear, tell};
 use crate::config::WatchEngine;
 
 /// Most directories that are watched: workers name them, and each costs memory of the kernel. A large project has some hundred.
 const DIRECTORIES_MAX: usize = 1024;
-
-/// Time without another change after which one is reported: files that are saved together are loaded together.
-const QUIET: Duration = Duration::from_millis(30);
-
-/// The same where files have only gone: they come back in a moment as a rule, since some editors move the old file away first.
-const QUIET_WITHOUT: Duration = Duration::from_millis(250);
-
-/// A change is reported this much later at most, however many follow: a checkout of many files lasts.
-const PENDING_MAX: Duration = Duration::from_secs(1);
 
 /// Time between two looks at the directories of which no events come, and at those that are missing.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -47,33 +39,6 @@ const NEVER: u64 = u64::MAX;
 
 /// The clock of a file system may be behind that of the system by a tick of the kernel (at most 10 ms), in nanoseconds.
 const CLOCK_SLACK: u64 = 10_000_000;
-
-/// A change that was not reported yet.
-#[derive(Debug)]
-struct PendingChange {
-    /// The first file, and how many changes followed.
-    file: PathBuf,
-    others: usize,
-    began: Instant,
-    last: Instant,
-    /// Whether something was written.
-    written: bool,
-}
-
-impl PendingChange {
-    fn due(&self) -> Instant {
-        let quiet = if self.written { QUIET } else { QUIET_WITHOUT };
-        (self.last + quiet).min(self.began + PENDING_MAX)
-    }
-
-    fn report(&self) -> WatchReport {
-        let file = self.file.to_string_lossy().escape_debug().to_string();
-        WatchReport::Changed(match self.others {
-            0 => file,
-            _ => format!("{file} and others"),
-        })
-    }
-}
 
 struct Watcher {
     socket: OwnedFd,
@@ -206,7 +171,7 @@ impl Watcher {
             {
                 *files = look(path, &dir.interest).unwrap_or_default();
             }
-            return;
+            return self.renew(path, since);
         }
         if self.directories.len() >= DIRECTORIES_MAX {
             let shown = path.to_string_lossy().escape_debug().to_string();
@@ -218,10 +183,30 @@ impl Watcher {
             );
         }
         let means = self.begin(path, &interest);
-        let files = look(path, &interest).unwrap_or_default();
+        self.note_missed(path, &interest, since);
+        self.directories.insert(path.to_owned(), WatchedDir { interest, generation, means });
+    }
+
+    /// Watches what has this name now: no event tells when a directory above it is renamed and another one takes its place.
+    fn renew(&mut self, path: &Path, since: u64) {
+        let Some(WatchedDir { interest, means: Means::Events(before), .. }) = self.directories.get(path) else { return };
+        let (interest, before) = (interest.clone(), *before);
+        let means = self.begin(path, &interest);
+        if matches!(means, Means::Events(now) if now == before) {
+            return;
+        }
+        self.note_missed(path, &interest, since);
+        if let Some(dir) = self.directories.get_mut(path) {
+            dir.means = means;
+        }
+        self.release(before);
+    }
+
+    /// What has changed since then, before the directory was watched.
+    fn note_missed(&mut self, path: &Path, interest: &Interest, since: u64) {
+        let files = look(path, interest).unwrap_or_default();
         let missed: Vec<PathBuf> = later(&files, since).map(|name| path.join(name)).collect();
         missed.into_iter().for_each(|file| self.note(file, true));
-        self.directories.insert(path.to_owned(), WatchedDir { interest, generation, means });
     }
 
     /// Begins to watch a directory.
@@ -252,13 +237,19 @@ impl Watcher {
     fn forget(&mut self, which: impl Fn(&WatchedDir) -> bool) {
         let gone: Vec<PathBuf> = self.directories.iter().filter(|(_, dir)| which(dir)).map(|(path, _)| path.clone()).collect();
         for path in gone {
-            let Some(WatchedDir { means: Means::Events(watch), .. }) = self.directories.remove(&path) else { continue };
-            // The same directory may be known by two names.
-            let shared = self.directories.values().any(|dir| matches!(dir.means, Means::Events(other) if other == watch));
-            if let (false, Some(inotify)) = (shared, &self.inotify) {
-                // It fails for a directory that is gone.
-                let _ = inotify.rm_watch(watch);
+            if let Some(WatchedDir { means: Means::Events(watch), .. }) = self.directories.remove(&path) {
+                self.release(watch);
             }
+        }
+    }
+
+    /// Wants no events of a watch any more.
+    fn release(&self, watch: WatchDescriptor) {
+        // The same directory may be known by two names.
+        let shared = self.directories.values().any(|dir| matches!(dir.means, Means::Events(other) if other == watch));
+        if let (false, Some(inotify)) = (shared, &self.inotify) {
+            // It fails for a directory that is gone.
+            let _ = inotify.rm_watch(watch);
         }
     }
 
@@ -311,14 +302,25 @@ impl Watcher {
         self.note(path, written);
     }
 
-    /// A directory is gone, or is another one now.
+    /// A directory is gone, or is another one now, and with it those below, of which no event tells.
     fn lose(&mut self, path: &Path) {
-        let Some(dir) = self.directories.get_mut(path) else { return };
-        if let (Means::Events(watch), Some(inotify)) = (std::mem::replace(&mut dir.means, Means::None), &self.inotify) {
-            // It fails for a directory that is gone, and is for one that was moved.
-            let _ = inotify.rm_watch(watch);
+        let below: Vec<PathBuf> = self
+            .directories
+            .range(path.to_owned()..)
+            .map(|(other, _)| other)
+            .take_while(|other| other.starts_with(path))
+            .cloned()
+            .collect();
+        for lost in &below {
+            let Some(dir) = self.directories.get_mut(lost) else { continue };
+            // The watch is still there for one that was moved.
+            if let Means::Events(watch) = std::mem::replace(&mut dir.means, Means::None) {
+                self.release(watch);
+            }
         }
-        self.note(path.to_owned(), false);
+        if !below.is_empty() {
+            self.note(path.to_owned(), false);
+        }
     }
 
     /// Looks at the directories of which no events come.
@@ -365,14 +367,9 @@ impl Watcher {
 
     /// Remembers a change.
     fn note(&mut self, file: PathBuf, written: bool) {
-        let now = Instant::now();
         match &mut self.pending {
-            Some(pending) => {
-                pending.others += usize::from(pending.file != file);
-                pending.last = now;
-                pending.written |= written;
-            }
-            None => self.pending = Some(PendingChange { file, others: 0, began: now, last: now, written }),
+            Some(pending) => pending.add(&file, written),
+            None => self.pending = Some(PendingChange::new(file, written)),
         }
     }
 
