@@ -63,6 +63,40 @@ fn flushed_blocks_arrive_before_the_next_is_made_and_a_client_that_leaves_is_tol
 }
 
 #[test]
+fn nothing_of_a_call_is_left_on_the_loop_of_its_thread() {
+    let (mut server, notes) = tornado(1);
+    server.expect_error("is not a token");
+    let own = server.get("/tasks").text();
+    assert_eq!(server.get("/no-head").status, 500);
+    wait_for_note(&notes, "the flush has ended");
+    assert_eq!(server.get("/tasks").text(), own);
+    let body = vec![b'x'; 300_000];
+    let early = server.exchange([b"PUT /enough HTTP/1.1\r\nHost: test\r\nContent-Length: 300000\r\n\r\n", &body[..]].concat());
+    assert_eq!((early.status, early.text().as_str()), (200, "enough"));
+    assert_eq!(server.get("/chain").text(), "answered");
+    wait_for_note(&notes, "the chain goes on");
+    server.log().wait(&["GET /chain", "link still ran"]);
+    assert!(!server.log().text().contains("PUT /enough"), "{}", server.log().text());
+    assert_eq!(server.get("/tasks").text(), own);
+    server.stop();
+}
+
+#[test]
+fn a_handler_that_ends_without_an_answer_is_an_error_and_one_that_stops_the_loop_goes_on() {
+    let (mut server, _) = tornado(1);
+    server.expect_error("no ordinary exception");
+    server.expect_error("no ordinary exception");
+    assert_eq!(server.get("/stopping").text(), "one two three");
+    assert_eq!((server.get("/gone/at-once").status, server.get("/gone/detached").status), (500, 501));
+    let mut client = server.connect();
+    client.send("GET /gone/late HTTP/1.1\r\nHost: test\r\n\r\n");
+    let cut = client.rest();
+    assert!(find(&cut, b"begun").is_some() && !cut.ends_with(b"0\r\n\r\n"), "{:?}", cut.escape_ascii().to_string());
+    assert_eq!(server.get("/hello/you").text(), "hello you /hello/you []");
+    server.stop();
+}
+
+#[test]
 fn what_wsgi_cannot_carry_is_said() {
     let (server, _) = tornado(1);
     let asked = "GET /socket HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\

@@ -92,6 +92,18 @@ class Deny(tornado.web.RequestHandler):
         raise AssertionError("nobody wants it")
 
 
+@tornado.web.stream_request_body
+class Enough(tornado.web.RequestHandler):
+    """Answers before the body is there."""
+
+    def data_received(self, chunk):
+        if not self._finished:
+            self.finish("enough")
+
+    def put(self):
+        raise AssertionError("it has answered")
+
+
 class Fail(tornado.web.RequestHandler):
     async def get(self, how):
         if how == "late":
@@ -116,6 +128,64 @@ class Behind(tornado.web.RequestHandler):
         for seconds, text in ((0.01, "done behind the answer"), (1000, "never")):
             loop.create_task(later(seconds, text))
         self.finish("answered")
+
+
+class Chain(tornado.web.RequestHandler):
+    """Begins a task that begins the next one, without end."""
+
+    async def get(self):
+        async def link(number):
+            await asyncio.sleep(0.02)
+            if number == 3:
+                note("the chain goes on")
+            asyncio.get_running_loop().create_task(link(number + 1))
+
+        asyncio.get_running_loop().create_task(link(0))
+        self.finish("answered")
+
+
+class Tasks(tornado.web.RequestHandler):
+    """Says what runs beside it."""
+
+    async def get(self):
+        names = {task.get_coro().__qualname__ for task in asyncio.all_tasks() - {asyncio.current_task()}}
+        self.write(" ".join(sorted(names)))
+
+
+class NoHead(tornado.web.RequestHandler):
+    """Its answer has a head that HTTP cannot have."""
+
+    async def get(self):
+        self.set_header("X Y", "z")
+        self.write("begun")
+        try:
+            await self.flush()
+        finally:
+            note("the flush has ended")
+
+
+class Gone(tornado.web.RequestHandler):
+    """Ends in a way that Tornado makes no answer of."""
+
+    async def get(self, how):
+        if how == "detached":
+            self.detach()
+        if how == "late":
+            self.write("begun")
+            await self.flush()
+        raise BaseException("no ordinary exception")
+
+
+class Stopping(tornado.web.RequestHandler):
+    """Stops a loop that is not its own."""
+
+    async def get(self):
+        for text in ("one ", "two "):
+            self.write(text)
+            await self.flush()
+            asyncio.get_running_loop().stop()
+            await asyncio.sleep(0.01)
+        self.write("three")
 
 
 class Together(tornado.web.RequestHandler):
@@ -152,9 +222,15 @@ def make():
             (r"/stream", Stream),
             (r"/upload", Upload),
             (r"/deny", Deny),
+            (r"/enough", Enough),
             (r"/fail/(.*)", Fail),
             (r"/behind", Behind),
             (r"/together", Together),
+            (r"/chain", Chain),
+            (r"/tasks", Tasks),
+            (r"/no-head", NoHead),
+            (r"/gone/(.*)", Gone),
+            (r"/stopping", Stopping),
             (r"/sleep", Sleep),
             (r"/socket", Echo),
             (r"/files/(.*)", tornado.web.StaticFileHandler, {"path": HERE}),

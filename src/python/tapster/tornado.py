@@ -77,12 +77,12 @@ class WSGIAdapter:
             call.drive(lambda: call.head is not None or call.finished)
             if call.head is None:
                 raise RuntimeError("the handler has finished without an answer")
+            line, fields = call.head
+            start_response(f"{line.code} {line.reason}", fields)
         except BaseException:
-            # Also the server's, for a request that takes too long.
+            # Also the server's, for a request that takes too long, and for a head that HTTP cannot have.
             call.abandon(linger=0)
             raise
-        line, fields = call.head
-        start_response(f"{line.code} {line.reason}", fields)
         return _Blocks(call, self.linger)
 
 
@@ -106,6 +106,7 @@ def _task(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> async
     call = _current.get()
     if call is not None:
         call.tasks.add(task)
+        task.add_done_callback(call.ended)
     return task
 
 
@@ -168,7 +169,8 @@ class _Call(httputil.HTTPConnection):
         """Runs the loop until something is so, or the request has failed."""
         self._awaited = awaited
         try:
-            if not awaited() and self._failure is None:
+            # A handler may have stopped the loop, which is not its own.
+            while not awaited() and self._failure is None:
                 self._loop.run_forever()
         finally:
             self._awaited = None
@@ -193,6 +195,16 @@ class _Call(httputil.HTTPConnection):
         if self._failure is not None:
             _log.error("%s: an error after the answer", self._words(), exc_info=self._failure)
 
+    def ended(self, task: asyncio.Task[Any]) -> None:
+        """A task of the call has ended. If it was the last one, and not in order, nobody answers any more."""
+        if self.finished or self._failure is not None or not all(other.done() for other in self.tasks):
+            return
+        if task.cancelled():
+            self._failure = RuntimeError("the handler was cancelled before its answer was complete")
+        else:
+            self._failure = task.exception()
+        self._look()
+
     async def _run(self) -> None:
         try:
             delegate = self._application.start_request(self, self)
@@ -200,7 +212,8 @@ class _Call(httputil.HTTPConnection):
             await _done(delegate.headers_received(line, headers))
             for chunk in _chunks(self._environ):
                 if self.finished:
-                    # It has answered without the rest.
+                    # It has answered without the rest, which nobody is to wait for.
+                    delegate.on_connection_close()
                     break
                 await _done(delegate.data_received(chunk))
             else:
@@ -212,25 +225,39 @@ class _Call(httputil.HTTPConnection):
             self._look()
 
     async def _settle(self, linger: float) -> None:
-        # What was called for later in this round becomes a task.
-        await asyncio.sleep(0)
-        left = {task for task in self.tasks if not task.done()}
-        if not left:
+        late = await self._rest(linger)
+        if not late:
             return
-        late = left
-        if linger > 0:
-            _, late = await asyncio.wait(left, timeout=linger)
+        _log.warning(
+            "%s: %s still ran %g s after the answer and was cancelled: under WSGI nothing runs between requests",
+            self._words(),
+            _names(late),
+            linger,
+        )
         for task in late:
             task.cancel()
-        if late:
-            names = ", ".join(sorted(getattr(task.get_coro(), "__qualname__", "a task") for task in late))
-            _log.warning(
-                "%s: %s still ran %g s after the answer and was cancelled: under WSGI nothing runs between requests",
-                self._words(),
-                names,
-                linger,
+        stubborn = await self._rest(_CANCEL, cancel=True)
+        if stubborn:
+            _log.error(
+                "%s: %s has not ended though it was cancelled, and takes time of later requests", self._words(), _names(stubborn)
             )
-            await asyncio.wait(late, timeout=_CANCEL)
+
+    async def _rest(self, seconds: float, *, cancel: bool = False) -> set[asyncio.Task[Any]]:
+        """The tasks that have not ended after so many seconds, nor those that they have begun meanwhile."""
+        until = self._loop.time() + seconds
+        known = {task for task in self.tasks if not task.done()}
+        while True:
+            # What was called for later in this round becomes a task.
+            await asyncio.sleep(0)
+            running = {task for task in self.tasks if not task.done()}
+            rest = until - self._loop.time()
+            if not running or rest <= 0:
+                return running
+            if cancel:
+                for task in running - known:
+                    task.cancel()
+                known |= running
+            await asyncio.wait(running, timeout=rest)
 
     def _words(self) -> str:
         return f"{self._environ['REQUEST_METHOD']} {self._environ.get('PATH_INFO', '')}"
@@ -291,6 +318,8 @@ class _Call(httputil.HTTPConnection):
         """The server's own: `--max-body`."""
 
     def detach(self) -> NoReturn:
+        # To Tornado the handler has finished with this, so it answers nothing itself.
+        self._refuse(501, "Not Implemented", _NO_CONNECTION)
         raise web.HTTPError(501, _NO_CONNECTION)
 
 
@@ -299,6 +328,10 @@ def _fail(future: asyncio.Future[None]) -> None:
         future.set_exception(StreamClosedError())
         # Nobody has to look at it.
         future.exception()
+
+
+def _names(tasks: set[asyncio.Task[Any]]) -> str:
+    return ", ".join(sorted(getattr(task.get_coro(), "__qualname__", "a task") for task in tasks))
 
 
 async def _done(result: Any) -> None:
