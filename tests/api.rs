@@ -298,6 +298,10 @@ for kind, part, options in [
     (TypeError, "did you mean workers?", {"wrokers": 1}),
     (ValueError, "must be a whole number", {"workers": "many"}),
     (TypeError, "has no place here", {"daemon": True}),
+    (TypeError, "host: a bytes is no name", {"host": b"localhost"}),
+    (TypeError, "write bind='unix:/run/s'", {"host": "unix:/run/s"}),
+    (ValueError, "error_logfile: '/tmp/\\udcff' is not Unicode", {"error_logfile": os.fsdecode(b"/tmp/\xff")}),
+    (TypeError, "access_logformat: a object cannot be", {"access_logformat": {"a": object()}}),
 ]:
     try:
         tapster.start(app, **options)
@@ -311,6 +315,12 @@ except RuntimeError as error:
     assert "exit code 4: the application cannot be loaded" in str(error), error
 else:
     raise AssertionError
+if os.fork() == 0:
+    # As a daemon may be, whose next files have the numbers of its streams.
+    os.closerange(0, 3)
+    with tapster.start(app) as server:
+        os._exit(0 if ask(server)["loaded_in"] == os.getpid() else 9)
+assert os.wait()[1] == 0
 # Left to the end of the program, in both ways in which that comes.
 print(tapster.start(app).pid, tapster.start(app, port=0).pid, flush=True)
 if "kill" in sys.argv:
@@ -330,6 +340,74 @@ if "kill" in sys.argv:
             common::wait_for("the end of a server", SOON, || (!procfs::alive(pid)).then_some(()));
         }
     }
+}
+
+#[test]
+fn servers_may_be_started_at_once_and_beside_forks_of_the_program() {
+    let source = HEAD.to_owned()
+        + r#"
+started = threading.Barrier(4, timeout=20)
+sleepers, failed = [], []
+
+def beside():
+    # Whatever such a process has of a server that is just being started, it keeps.
+    for _ in range(40):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(60)
+            os._exit(0)
+        sleepers.append(pid)
+        time.sleep(0.002)
+
+def keep():
+    try:
+        with tapster.start(app):
+            # No server waits for the end of another one.
+            started.wait()
+    except BaseException as error:
+        failed.append(error)
+
+threads = [threading.Thread(target=beside), *(threading.Thread(target=keep) for _ in range(4))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for pid in sleepers:
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+assert not failed, failed
+"#;
+    run(&source).succeeded();
+}
+
+#[test]
+fn a_start_that_is_interrupted_leaves_nothing() {
+    let source = HEAD.to_owned()
+        + r#"
+class Interrupted(Exception):
+    pass
+
+def interrupt(*_):
+    raise Interrupted
+
+signal.signal(signal.SIGALRM, interrupt)
+for _ in range(3):
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    try:
+        # It does not become ready.
+        tapster.start("never:app", log_level="critical")
+    except Interrupted:
+        pass
+    else:
+        raise AssertionError
+    try:
+        os.waitpid(-1, os.WNOHANG)
+    except ChildProcessError:
+        continue
+    raise AssertionError("a process is left")
+"#;
+    let directory = written(&[("run.py", &source), ("never.py", "import time\ntime.sleep(600)\n")]);
+    tools::run(Command::new(python()).arg("run.py").current_dir(directory.path()), 3 * SOON).succeeded();
 }
 
 /// A file in a fresh directory, and the directory.

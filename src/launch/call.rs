@@ -15,8 +15,8 @@ use crate::config::gunicorn::{Source, Value};
 use crate::config::{self, AppSpec, Notice, Settings};
 use crate::master::event::Generation;
 use crate::master::{self, Outcome, Past, Program, Reread};
-use crate::sys::process;
 use crate::sys::signals::Actions;
+use crate::sys::{fd, process};
 use crate::worker;
 
 use super::{access, answer_check, execute, load};
@@ -94,6 +94,8 @@ pub fn serve(call: ServerCall) -> Result<i32, CallError> {
         in_child: crate::wsgi::host::after_fork_in_child,
         idle: crate::wsgi::host::idle,
     });
+    // A program may have closed them, as daemons do. If it fails, the next file fails too.
+    let _ = fd::open_streams();
     let on_trial = master::is_on_trial();
     let ServerCall { script, words, app, options, warnings } = call;
     let options = arguments(&options)?;

@@ -64,6 +64,10 @@ def with_address(host: str | None, port: int | str | None, options: dict[str, An
     if options.get("bind") is not None:
         raise TypeError("bind is given, and host or port too; leave one out")
     host = "127.0.0.1" if host is None else host
+    if not isinstance(host, str):
+        raise TypeError(f"host: a {type(host).__name__} is no name or address of a host; write a string")
+    if host.startswith("unix:"):
+        raise TypeError(f"host: a unix socket has no port; write bind={host!r}")
     if ":" in host and not host.startswith("["):
         host = f"[{host}]"
     return {**options, "bind": host if port is None else f"{host}:{port}"}
@@ -117,18 +121,24 @@ def is_worker() -> bool:
 
 def _plain(name: str, value: Any) -> Any:
     """A value of an option as JSON knows it."""
-    if value is None or isinstance(value, (bool, int, str)):
+    if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError(f"{name}: {value!r} is not Unicode, which options have to be") from None
+        return value
+    if value is None or isinstance(value, (bool, int)):
         return value
     if isinstance(value, float):
         return value if math.isfinite(value) else str(value)
     if isinstance(value, os.PathLike):
-        return os.fsdecode(value)
+        return _plain(name, os.fsdecode(value))
     if isinstance(value, timedelta):
         return value.total_seconds()
     if isinstance(value, Mapping):
         if name == "env":
-            return [f"{key}={text}" for key, text in value.items()]
-        return dict(value)
+            return [_plain(name, f"{key}={text}") for key, text in value.items()]
+        return {str(key): _plain(name, item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
         return [_plain(name, item) for item in value]
     if callable(value):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import fcntl
 import os
+import selectors
 import signal
 import sys
 import threading
@@ -40,6 +42,27 @@ _OWN_END = 10.0
 # Pause between two looks at a process that is to end, in seconds.
 _LOOK_EVERY = 0.005
 
+# The same at a process that is to become ready, which says so itself as a rule.
+_END_EVERY = 0.1
+
+# The number of the last standard stream.
+_STDERR = 2
+
+# Bytes that are read at once of what it says.
+_LINE = 4096
+
+# Held from the pipe to a new process until its writing end is that one's alone: a fork by another thread would have it too.
+_forking = threading.Lock()
+
+
+def _renew_lock() -> None:
+    global _forking
+    _forking = threading.Lock()
+
+
+# The thread that holds it is not in a fork.
+os.register_at_fork(after_in_child=_renew_lock)
+
 
 class Server:
     """A running server: a process, which ends with `stop()`, with the block of `with`, or with the program."""
@@ -63,7 +86,8 @@ class Server:
         self.url = addresses[0]
         self.exit_code = None
         self._owner = os.getpid()
-        self._lock = threading.Lock()
+        # A handler of a signal may stop the server while its thread waits for it.
+        self._lock = threading.RLock()
 
     def __repr__(self) -> str:
         state = "running" if self.exit_code is None else f"ended with {self.exit_code}"
@@ -89,7 +113,8 @@ class Server:
         while True:
             with self._lock:
                 if self.exit_code is None:
-                    self.exit_code = _reap(self.pid)
+                    code = _reap(self.pid)
+                    self.exit_code = code if self.exit_code is None else self.exit_code
                 if self.exit_code is not None:
                     return self.exit_code
             if until is not None and time.monotonic() >= until:
@@ -144,17 +169,34 @@ def start(
     for name in ("daemon", "ready_fd"):
         if given.pop(name, None):
             raise TypeError(f"{name} has no place here: tapster.start waits itself")
-    reader, writer = os.pipe()
     parent = os.getpid()
     is_main = threading.current_thread() is threading.main_thread()
-    pid = _fork()
-    if pid == 0:
-        os.close(reader)
-        _child(app, {**given, "ready_fd": writer}, parent if is_main else None)
-    os.close(writer)
-    with open(reader, encoding="utf-8", errors="surrogateescape") as file:
-        words = file.read().split("\n")[0].split(" ")
-    server = Server(pid, words[1:] or ["nowhere"])
+    server: Server | None = None
+    ends: list[int] = []
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        with _forking:
+            ends += map(_above_streams, os.pipe())
+            # What a handler raises must not come between the process and the one that knows of it.
+            signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            pid = _fork()
+            if pid == 0:
+                os.close(ends[0])
+                _child(app, {**given, "ready_fd": ends[1]}, parent if is_main else None, mask)
+            server = Server(pid, ["nowhere"])
+            os.close(ends.pop())
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        words = _first_line(ends[0], pid).split(" ")
+    except BaseException:
+        if server is not None:
+            server.stop(_OWN_END)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        for end in ends:
+            os.close(end)
+    server.addresses = words[1:] or server.addresses
+    server.url = server.addresses[0]
     if words[0] != "READY":
         # A server that cannot start ends by itself, with the exit code that says why; a signal now would take its place.
         server.wait(_OWN_END)
@@ -172,6 +214,42 @@ def _failure(text: str, code: int) -> Exception:
     return RuntimeError(f"the server did not start ({meaning}); its error log, which is standard error by default, says why")
 
 
+def _above_streams(number: int) -> int:
+    """The file under a number that is none of a standard stream, which the server opens for itself where they are closed."""
+    if number > _STDERR:
+        return number
+    above = fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, _STDERR + 1)
+    os.close(number)
+    return above
+
+
+def _first_line(reader: int, pid: int) -> str:
+    """What the process writes up to the end of a line, or of the process. The end of the pipe proves nothing: another thread may
+    have forked while this one had the writing end.
+    """
+    text = b""
+    with selectors.DefaultSelector() as selector:
+        selector.register(reader, selectors.EVENT_READ)
+        while b"\n" not in text:
+            has_ended = _has_ended(pid)
+            if selector.select(0 if has_ended else _END_EVERY):
+                piece = os.read(reader, _LINE)
+                if not piece:
+                    break
+                text += piece
+            elif has_ended:
+                break
+    return text.partition(b"\n")[0].decode("utf-8", "surrogateescape")
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        # Somebody else has waited for it.
+        return True
+
+
 def _fork() -> int:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):
@@ -182,13 +260,14 @@ def _fork() -> int:
         return os.fork()
 
 
-def _child(app: WSGIApplication | str, options: dict[str, Any], parent: int | None) -> NoReturn:
+def _child(app: WSGIApplication | str, options: dict[str, Any], parent: int | None, mask: set[int]) -> NoReturn:
     """The process of the server, which ends here. It follows its parent, if that one's main thread has forked it."""
     from . import _tapster
 
     code = 1
     writer = options["ready_fd"]
     try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.set_inheritable(writer, True)
         if parent is not None:
             _tapster.follow_parent(parent)
