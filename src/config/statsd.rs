@@ -1,6 +1,7 @@
 //! Where metrics are sent to, and what they are called: `--statsd-host`, `--statsd-prefix`, `--dogstatsd-tags`, as gunicorn has them.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ impl StatsdTarget {
         {
             let Endpoint::Unix(path) = Endpoint::parse(&format!("unix:{path}"))? else { return Err(wrong()) };
             return Ok(Self::Unix(path));
+        }
+        if text.parse::<Ipv6Addr>().is_ok() {
+            return Ok(Self::Udp { host: text.to_owned(), port: DEFAULT_PORT });
         }
         let has_port = text.rsplit_once(':').is_some_and(|(host, _)| !host.contains(':') || host.ends_with(']'));
         let address = if has_port { text.to_owned() } else { format!("{text}:{DEFAULT_PORT}") };
@@ -89,7 +93,7 @@ mod tests {
         assert_eq!(StatsdTarget::parse("localhost:9125"), udp("localhost", 9125));
         assert_eq!(StatsdTarget::parse("stats"), udp("stats", 8125));
         assert_eq!(StatsdTarget::parse("[::1]:1"), udp("::1", 1));
-        assert_eq!(StatsdTarget::parse("[::1]"), udp("::1", 8125));
+        assert_eq!((StatsdTarget::parse("[::1]"), StatsdTarget::parse("::1")), (udp("::1", 8125), udp("::1", 8125)));
         assert_eq!(StatsdTarget::parse("unix:///run/dd.sock"), Ok(StatsdTarget::Unix("/run/dd.sock".into())));
         for wrong in ["", "unix:8125", ":8125", "host:0", "host:x", "unix://", "a b:1", "http://host:1"] {
             assert!(StatsdTarget::parse(wrong).is_err(), "{wrong}");

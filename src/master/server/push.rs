@@ -1,5 +1,6 @@
 //! The figures that are sent to statsd: what has come since the last time, every few seconds, before an upgrade and at the end.
 
+use std::io;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -69,7 +70,11 @@ impl Server {
             Some(error) if !self.pushing.failing => {
                 self.pushing.failing = true;
                 let what = if sent.count == 0 { "they are sent together later" } else { "some are lost" };
-                self.log().warning(format_args!("metrics cannot be sent to {target}: {}; {what}", reason(&error)));
+                let why = match error.kind() {
+                    io::ErrorKind::WouldBlock => "nobody reads there what was sent before".to_owned(),
+                    _ => reason(&error),
+                };
+                self.log().warning(format_args!("metrics cannot be sent to {target}: {why}; {what}"));
             }
             Some(_) => {}
             None => {
