@@ -2,13 +2,12 @@
 
 mod common;
 
-use std::fs;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
+use common::cgroup::MemoryGroup;
 use common::client::{Address, Client};
 use common::server::{Running, Server, signal_to};
 use common::{SOON, wait_for};
@@ -344,43 +343,13 @@ fn every_end_of_a_worker_has_its_cause_and_its_request() {
     server.stop();
 }
 
-/// A control group with a limit of memory, removed at the end.
-struct MemoryGroup(PathBuf);
-
-impl MemoryGroup {
-    fn of(bytes: u64) -> Option<Self> {
-        let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let v1 = own.lines().find_map(|line| line.split(':').nth(1)?.split(',').any(|name| name == "memory").then_some(line));
-        let (line, mount, limit) = match v1 {
-            Some(line) => (line, "/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-            None => (own.lines().find(|line| line.starts_with("0::"))?, "/sys/fs/cgroup", "memory.max"),
-        };
-        let parent = line.rsplit(':').next()?.trim_start_matches('/');
-        let path = PathBuf::from(mount).join(parent).join(format!("tapster-test-{}", std::process::id()));
-        fs::create_dir(&path).ok()?;
-        let group = Self(path);
-        fs::write(group.0.join(limit), bytes.to_string()).ok()?;
-        Some(group)
-    }
-}
-
-impl Drop for MemoryGroup {
-    fn drop(&mut self) {
-        let began = Instant::now();
-        while fs::remove_dir(&self.0).is_err() && began.elapsed() < SOON {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-}
-
 #[test]
 fn a_worker_that_the_kernel_kills_for_its_memory_is_known() {
     let Some(group) = MemoryGroup::of(300 << 20) else {
         println!("skipped: no control group with a limit of memory can be made here");
         return;
     };
-    let script = format!("echo $$ > {}/cgroup.procs; exec \"$@\"", group.0.display());
-    let server = server(&[]).workers(1).launcher(["/bin/sh", "-c", &script, "sh"]).expect_error("was killed by SIGKILL").start();
+    let server = server(&[]).workers(1).launcher(group.launcher()).expect_error("was killed by SIGKILL").start();
     let mut client = server.connect();
     client.send("GET /eat HTTP/1.1\r\nHost: test\r\n\r\n");
     assert!(client.try_response_to("GET").is_err());

@@ -118,11 +118,17 @@ fn a_receiver_that_comes_later_gets_what_was_counted_before() {
     for _ in 0..30 {
         ask(&server, "/", 200);
     }
+    // The next program tries at once, and what could not be sent stays to be sent.
+    server.signal(Signal::SIGUSR2);
+    let failures = || server.log().records().iter().filter(|record| record.text.contains("metrics cannot be sent")).count();
+    wait_for("the second failure", SOON, || (failures() == 2).then_some(()));
     let receiver = UnixDatagram::bind(&path).expect("a socket");
     receiver.set_read_timeout(Some(3 * SOON)).expect("a socket");
     // Every 10 s, without anything else that would wake the master.
     let (mut sums, mut buffer) = (Sums::default(), [0; 65536]);
+    let began = std::time::Instant::now();
     while sums.counter("gunicorn.requests") < 30.0 {
+        assert!(began.elapsed() < SOON, "what was counted before does not come: {sums:#?}");
         let count = receiver.recv(&mut buffer).expect("a datagram comes in time");
         sums.take(&buffer[..count], "", "");
     }
