@@ -36,12 +36,13 @@ use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use serde::{Deserialize, Serialize};
 
-use crate::channel::{self, WorkerEnd};
+use crate::channel::{self, MASTER_DIED, MASTER_OF_MOLD_DIED, WorkerEnd};
 use crate::config::{Protocol, Settings};
 use crate::handoff::{self, Queue};
 use crate::log::access::Format;
 use crate::log::error::{Log, Who};
 use crate::log::sink::Sink;
+use crate::mold::BirthEnd;
 use crate::net::listener::{Address, Listener};
 use crate::scoreboard::{self, Scoreboard};
 use crate::sys::exec::exec;
@@ -50,18 +51,14 @@ use crate::sys::memory;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 use crate::sys::title::Title;
-use crate::worker::Boot;
+use crate::worker::{Boot, MoldBirth};
 
 /// Names the descriptor of the state to the program of the worker, which removes it from its environment.
 pub const VARIABLE: &str = "TAPSTER_WORKER_FD";
 
-/// The signal that a worker gets from the kernel when the master dies, besides the end of its channel. It takes it for an order to
-/// leave.
-pub const MASTER_DIED: Signal = Signal::SIGTERM;
-
 /// Version of [`BirthState`]. It changes when a field is added that must be known, or gets another meaning. Settings are part of
 /// it.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Largest state read, in bytes: settings are some KiB, and a socket is a line.
 const SIZE_MAX: u64 = 4 * 1024 * 1024;
@@ -134,6 +131,8 @@ struct BirthState {
     stacks: i32,
     error_log: LogState,
     access_log: Option<LogState>,
+    /// Where the orders for a mold come from, if it is one.
+    births: Option<i32>,
 }
 
 /// A listening socket.
@@ -204,14 +203,17 @@ impl BirthState {
             stacks: boot.stacks.as_raw_fd(),
             error_log: LogState::of(&boot.log.sink()),
             access_log: boot.access.as_ref().map(|(sink, _)| LogState::of(sink)),
+            births: boot.mold.as_ref().map(|mold| mold.births.as_fd().as_raw_fd()),
         }
     }
 
     /// Takes the descriptors over. The signals of the master's table are blocked since before exec.
-    fn adopt(self) -> io::Result<Boot> {
+    fn adopt(self, title: Option<Title>) -> io::Result<Boot> {
+        let mold = self.births.map(|fd| Ok::<_, io::Error>(MoldBirth { births: BirthEnd::adopt(inherited(fd)?), title }));
         let [queue_in, queue_out] = self.queue.map(inherited);
         let [slots, calls] = self.scoreboard.map(inherited);
-        let log = Log::new(self.error_log.adopt()?, self.settings.log_level, Who::Worker(self.slot));
+        let who = if self.births.is_some() { Who::Mold } else { Who::Worker(self.slot) };
+        let log = Log::new(self.error_log.adopt()?, self.settings.log_level, who);
         let access = match self.access_log {
             Some(state) => {
                 let format = Format::compile(&self.settings.access_format).map_err(|error| io::Error::other(error.0))?;
@@ -234,6 +236,7 @@ impl BirthState {
             access,
             stacks: inherited(self.stacks)?.into(),
             settings: Arc::new(self.settings),
+            mold: mold.transpose()?,
         })
     }
 }
@@ -261,6 +264,7 @@ fn descriptors<'a>(boot: &'a Boot, sinks: &'a [Arc<Sink>]) -> Vec<BorrowedFd<'a>
     fds.extend(boot.queue.ends());
     fds.extend(boot.scoreboard.memory());
     fds.extend([boot.channel.as_fd(), boot.stacks.as_fd()]);
+    fds.extend(boot.mold.as_ref().map(|mold| mold.births.as_fd()));
     fds.extend(sinks.iter().map(|sink| sink.as_fd()));
     fds
 }
@@ -297,15 +301,17 @@ pub fn adopt(number: i32) -> Result<Boot, String> {
     let text = memory::read_constant(&file, SIZE_MAX).map_err(failed)?;
     let (header, state) = read(&text, process::id())?;
     // The kernel forgets it at exec of a program with capabilities (prctl(2), PR_SET_PDEATHSIG).
-    prctl::set_pdeathsig(MASTER_DIED).map_err(|errno| failed(errno.into()))?;
+    let death: Signal = if state.births.is_some() { MASTER_OF_MOLD_DIED } else { MASTER_DIED };
+    prctl::set_pdeathsig(death).map_err(|errno| failed(errno.into()))?;
     if getppid().as_raw() != header.master {
         // The master has died meanwhile: nobody waits for this process, and it is no error of anybody here.
         exit_now(0);
     }
-    if let Some(mut title) = Title::take() {
+    let mut title = Title::take();
+    if let Some(title) = &mut title {
         title.set(&state.title);
     }
-    state.adopt().map_err(|error| format!("the worker cannot take over what it is born with: {error}"))
+    state.adopt(title).map_err(|error| format!("the worker cannot take over what it is born with: {error}"))
 }
 
 #[cfg(test)]
@@ -362,6 +368,7 @@ mod tests {
             stacks: 12,
             error_log: LogState { fd: 13, system_log: None },
             access_log: Some(LogState { fd: 14, system_log: Some("/dev/log".into()) }),
+            births: Some(15),
         }
     }
 

@@ -9,6 +9,8 @@
 use std::io;
 use std::os::fd::OwnedFd;
 
+use nix::sys::signal::Signal;
+
 mod breakage;
 mod conduct;
 mod ends;
@@ -16,6 +18,13 @@ mod ends;
 pub use breakage::Breakage;
 pub use conduct::{Breach, Conduct, DISMISSALS_MAX, REPORTS_MAX, SOURCES_MAX};
 pub use ends::{Heard, MasterEnd, WorkerEnd, pair};
+
+/// The signal that a worker gets from the kernel when the master dies, besides the end of its channel. It takes it for an order to
+/// leave.
+pub const MASTER_DIED: Signal = Signal::SIGTERM;
+
+/// The same for a mold, which has nothing to finish.
+pub const MASTER_OF_MOLD_DIED: Signal = Signal::SIGKILL;
 
 /// From a worker to the master.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -20,7 +20,13 @@ use crate::master::{self, Alone, Outcome, Past, Program, Reread, code};
 use crate::net::activation;
 use crate::operator::{self, Operation};
 use crate::sys::{fd, process};
-use crate::worker::{self, LoadContext, Loaded};
+use crate::worker::{self, Boot, LoadContext, Loaded};
+#[cfg(feature = "python")]
+use crate::{
+    sys,
+    worker::mold::{self, MoldOutcome},
+    wsgi::MoldedWsgi,
+};
 
 mod access;
 mod call;
@@ -97,13 +103,48 @@ pub fn run_bare(words: Vec<OsString>, own: Vec<OsString>) -> i32 {
 /// process ends here.
 pub fn run_worker(number: i32) -> ! {
     match birth::adopt(number) {
-        Ok(boot) => process::exit_now(worker::run(boot, load)),
+        Ok(boot) => born(boot),
         Err(why) => {
             complain(&why);
             process::exit_now(code::BOOT)
         }
     }
 }
+
+/// The life of a process that the master has made for the application, which ends here.
+fn born(boot: Boot) -> ! {
+    process::exit_now(if boot.mold.is_some() { live_as_mold(boot) } else { worker::run(boot, load) })
+}
+
+/// The life of a mold, and of the workers that are forked from it.
+#[cfg(feature = "python")]
+fn live_as_mold(boot: Boot) -> i32 {
+    sys::host::live_in(HOST);
+    let load = |place: &LoadContext<'_>| {
+        let molded = MoldedWsgi::load(app_start(place)).map_err(|error| access::explain(error, place.settings))?;
+        Ok((molded, crate::wsgi::version()))
+    };
+    match mold::run(boot, load) {
+        MoldOutcome::Born(boot, molded) => {
+            worker::run_molded(*boot, |place| Ok((molded.serve(app_start(place))?, crate::wsgi::version())))
+        }
+        MoldOutcome::Exit(code) => code,
+    }
+}
+
+#[cfg(not(feature = "python"))]
+fn live_as_mold(boot: Boot) -> i32 {
+    worker::run(boot, load)
+}
+
+/// The interpreter as the host of a process that forks others, and is to go on in them.
+#[cfg(feature = "python")]
+const HOST: sys::host::Host = sys::host::Host {
+    before_fork: crate::wsgi::host::before_fork,
+    in_parent: crate::wsgi::host::after_fork_in_parent,
+    in_child: crate::wsgi::host::after_fork_in_child,
+    idle: crate::wsgi::host::idle,
+};
 
 /// The server's own arguments with the name of the program in front: the script or module that the interpreter runs.
 fn named(words: &[OsString], own: Vec<OsString>) -> Vec<OsString> {
@@ -164,7 +205,7 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
             match master::run(*settings, &notices, reread, past) {
                 Outcome::Exit(code) => code,
                 // The process does not end by returning: the caller's exit handlers belong to the master.
-                Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
+                Outcome::Worker(boot) => born(*boot),
             }
         }
         (Ok(CliCommand::Serve(..)), _) => unreachable!("a server is made by those that have a past, or runs alone"),
@@ -379,8 +420,14 @@ fn enter(settings: &Settings) -> Result<(), BootError> {
 
 #[cfg(feature = "python")]
 fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
+    let app = crate::wsgi::Wsgi::new(app_start(place)).map_err(|error| access::explain(error, place.settings))?;
+    Ok((app, crate::wsgi::version()))
+}
+
+#[cfg(feature = "python")]
+fn app_start<'a>(place: &'a LoadContext<'_>) -> crate::wsgi::AppStart<'a> {
     use crate::net::listener::Address;
-    use crate::wsgi::{self, AppStart, ListenerEnviron, Wsgi};
+    use crate::wsgi::{AppStart, ListenerEnviron};
 
     let listeners = place
         .addresses
@@ -390,7 +437,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
             Address::Unix(_) => ListenerEnviron::unix(),
         })
         .collect();
-    let app = Wsgi::new(AppStart {
+    AppStart {
         settings: place.settings,
         listeners,
         workers: place.workers,
@@ -401,9 +448,7 @@ fn load(place: &LoadContext<'_>) -> Result<Loaded, BootError> {
         log: place.log.clone(),
         environ_names: place.environ_names.clone(),
         stacks: Some(place.stacks),
-    })
-    .map_err(|error| access::explain(error, place.settings))?;
-    Ok((app, wsgi::version()))
+    }
 }
 
 #[cfg(not(feature = "python"))]

@@ -16,6 +16,7 @@ pub mod http;
 mod launch;
 pub mod log;
 pub mod master;
+pub mod mold;
 pub mod net;
 pub mod operator;
 pub mod protocol;

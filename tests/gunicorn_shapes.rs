@@ -22,7 +22,6 @@ enum Expected {
 
 use Expected::{Refused, Served};
 
-const PRELOAD: &str = "each worker loads the application for itself";
 const THREADS: &str = "every worker has threads";
 
 /// Configuration files; `{dir}` is the directory of the application.
@@ -37,7 +36,7 @@ const FILES: [(&str, Expected); 18] = [
         "import os\n\nbind = f\"0.0.0.0:{os.environ.get('PORT', '8000')}\"\nworkers = int(os.environ.get('WEB_CONCURRENCY', 2))\n\
          threads = int(os.getenv('PYTHON_MAX_THREADS', 4))\nworker_class = 'gthread'\ntimeout = 120\naccesslog = '-'\nerrorlog = '-'\n\
          max_requests = 1000\nmax_requests_jitter = 50\npreload_app = True\n",
-        Served(&[THREADS, PRELOAD]),
+        Served(&[THREADS]),
     ),
     ("bind = 'unix:{dir}/app.sock'\nworkers = 3\ntimeout = 60\nproc_name = 'shop'\nloglevel = 'error'\n", Served(&[])),
     (
@@ -61,7 +60,7 @@ const FILES: [(&str, Expected); 18] = [
     (
         "import os\nfrom pathlib import Path\n\nBASE = Path(__file__).parent\nchdir = str(BASE)\nbind = '127.0.0.1:0'\nworkers = 2\n\
          raw_env = ['SETTINGS=production']\npreload_app = True\ngraceful_timeout = 30\nreload = os.environ.get('DEBUG') == '1'\n",
-        Served(&[PRELOAD]),
+        Served(&[]),
     ),
     (
         "wsgi_app = 'app:app'\nbind = '127.0.0.1:0'\nworkers = 2\nforwarded_allow_ips = '*'\n\
@@ -99,7 +98,7 @@ const FILES: [(&str, Expected); 18] = [
     (
         "bind = '127.0.0.1:0'\nworkers = 2\ndaemon = 'false'\nreuse_port = True\nsendfile = True\npreload_app = True\nreload = False\n\
          statsd_host = None\ncertfile = None\nkeyfile = None\n",
-        Served(&[PRELOAD, "reuse_port = True"]),
+        Served(&["reuse_port = True"]),
     ),
     (
         "bind = '127.0.0.1:0'\nworkers = 2\nworker_class = 'gthread'\nthreads = 2\nworker_connections = 1000\n\n\
@@ -134,9 +133,9 @@ const LINES: [(&str, Expected); 33] = [
     ("gunicorn --workers 3 --bind unix:{dir}/app.sock -m 007 app:app", Served(&[])),
     ("gunicorn --bind=127.0.0.1:$PORT --workers=2 --worker-class=sync app:app", Served(&["how workers are here"])),
     ("gunicorn -k gthread --threads 4 -w 2 -b :$PORT app:app", Served(&[THREADS])),
-    ("gunicorn --preload --bind 0.0.0.0:$PORT --workers 2 app:app", Served(&[PRELOAD])),
-    ("gunicorn app:app -b 0.0.0.0:$PORT -w 4 --preload --max-requests 1000 --max-requests-jitter 50", Served(&[PRELOAD])),
-    ("gunicorn app:app --preload --workers 2 --timeout 300 --access-logfile -", Served(&[PRELOAD])),
+    ("gunicorn --preload --bind 0.0.0.0:$PORT --workers 2 app:app", Served(&[])),
+    ("gunicorn app:app -b 0.0.0.0:$PORT -w 4 --preload --max-requests 1000 --max-requests-jitter 50", Served(&[])),
+    ("gunicorn app:app --preload --workers 2 --timeout 300 --access-logfile -", Served(&[])),
     (
         "gunicorn --worker-tmp-dir /dev/shm --workers 2 --thread=4 --worker-class gthread --bind 0.0.0.0:$PORT --log-file=- app:app",
         Served(&[THREADS]),
@@ -148,7 +147,7 @@ const LINES: [(&str, Expected); 33] = [
     ("gunicorn --config {dir}/gunicorn.conf.py --pid {dir}/app.pid app:app", Served(&["configuration of gunicorn"])),
     ("gunicorn --config python:gunicorn_settings app:app", Served(&["configuration of gunicorn: python:gunicorn_settings"])),
     ("GUNICORN_CMD_ARGS='--bind=0.0.0.0:0 --workers=3 --access-logfile=-' gunicorn app:app", Served(&[])),
-    ("GUNICORN_CMD_ARGS='--bind=0.0.0.0:0 --preload' gunicorn app:app --workers 2", Served(&[PRELOAD])),
+    ("GUNICORN_CMD_ARGS='--bind=0.0.0.0:0 --preload' gunicorn app:app --workers 2", Served(&[])),
     ("gunicorn app:app --bind 0.0.0.0:$PORT --workers 2 --log-config {dir}/logging.ini", Served(&[])),
     ("gunicorn --log-config={dir}/logging.ini --bind 0.0.0.0:$PORT --graceful-timeout 60 --keep-alive 5 app:app", Served(&[])),
     ("gunicorn --reload --bind 0.0.0.0:$PORT app:app", Served(&["1 worker x 1 thread"])),

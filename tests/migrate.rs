@@ -96,7 +96,7 @@ fn a_command_line_is_translated_and_strict_counts_what_is_lost() {
             "backlog = 7",
             "name = \"shop:app\"",
             "workers = 1  # its default",
-            "#   --preload (command line): ",
+            "preload = true",
             "#   --worker-class gevent (command line): there are no greenlets",
         ],
     );

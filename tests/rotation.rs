@@ -205,10 +205,13 @@ def application(environ, start_response):
 fn captured_output_becomes_records_of_its_worker() {
     let server = Server::source(PRINTS).workers(1).options(["--capture-output", "--log-level", "error"]).start();
     let worker = server.workers()[0];
+    // The process that has loaded the application.
+    let loader = server.molds().first().map_or(format!("[{worker}] [worker 0]"), |mold| format!("[{mold}] [mold]"));
     server.get("/");
-    for text in ["at import", "one line", "to standard error", "from a program"] {
+    let own = format!("[{worker}] [worker 0]");
+    for (who, text) in [(&loader, "at import"), (&own, "one line"), (&own, "to standard error"), (&own, "from a program")] {
         let record = server.log().wait(&[text]);
-        assert!(record.text.ends_with(&format!(" [{worker}] [worker 0] INFO {text}")), "{record:?}");
+        assert!(record.text.ends_with(&format!(" {who} INFO {text}")), "{record:?}");
     }
     let forged = server.log().wait(&["forged"]);
     assert!(forged.text.contains(&format!("[{worker}] [worker 0] INFO raw, 2026")), "{forged:?}");

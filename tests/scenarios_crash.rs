@@ -37,7 +37,7 @@ fn an_application_that_crashes_at_boot_after_a_good_start_is_tried_slowly_until_
     set(&server, "mode", "segfault");
     let before = deploy::boots(&server);
     let began = Instant::now();
-    for pid in server.workers() {
+    for pid in server.molds().into_iter().chain(server.workers()) {
         signal_to(pid, Signal::SIGKILL);
     }
     thread::sleep(WATCHED);
@@ -119,7 +119,7 @@ def app(environ, start_response):
         assert_eq!(server.get("/").status, 200);
     }
     let zombies = || procfs::all().iter().filter(|p| p.parent == server.pid() && p.state == 'Z').count();
-    let orphans = || procfs::children(server.pid()).len() > workers.len();
+    let orphans = || server.workers().len() > workers.len();
     wait_for("the orphans' end", SOON, || (!orphans() && zombies() == 0).then_some(()));
     assert_eq!(server.workers(), workers);
     let log = server.stop();

@@ -136,8 +136,9 @@ fn a_version_that_fails_its_warm_up_does_not_serve() {
 fn a_stop_in_the_middle_of_a_reload_is_obeyed() {
     let mut server = deploy::server().start();
     set(&server, "mode", "hang");
+    let before = deploy::boots(&server);
     reload(&server, "reload: generation 2 is loaded", 1);
-    wait_for("the canary", common::SOON, || (deploy::boots(&server) > WORKERS).then_some(()));
+    wait_for("the canary", common::SOON, || (deploy::boots(&server) > before).then_some(()));
     let began = Instant::now();
     server.signal(Signal::SIGTERM);
     assert_eq!(server.wait(common::SOON).code(), Some(0));

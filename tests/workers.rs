@@ -187,6 +187,7 @@ fn a_worker_that_cannot_boot_again_is_retried_slowly_until_it_can() {
     fs::write(server.temp().join("broken"), "").expect("the temp directory is writable");
     let before = boots();
     let began = Instant::now();
+    server.molds().into_iter().for_each(|mold| signal_to(mold, Signal::SIGKILL));
     signal_to(server.workers()[0], Signal::SIGKILL);
     server.log().wait(&["RuntimeError: broken after a good start"]);
     std::thread::sleep(WATCHED.saturating_sub(began.elapsed()));

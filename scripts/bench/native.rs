@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         signals: Blocked::all().expect("a signal mask"),
         log: Log::new(Arc::new(sink), Level::Warning, Who::Worker(0)),
         access: None,
+        mold: None,
     };
     std::thread::spawn(move || end_when_told(&master));
     let code = worker::run(boot, |_| Ok((Box::new(Hello) as Box<dyn App>, "native".to_owned())));

@@ -318,6 +318,8 @@ mod tests {
             ("reload-engine", "auto", "off"),
             ("reload-extra-file", "a.toml", ""),
             ("warmup", "GET /", "/"),
+            ("warmup-requests", "100000", "0"),
+            ("preload", "true", "maybe"),
             ("backlog", "65535", "0"),
             ("worker-connections", "1", "0"),
             ("defer-accept", "0", "1.5"),

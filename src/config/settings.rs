@@ -127,8 +127,12 @@ settings! {
         pub reload_extra_files: Vec<PathBuf>,
         /// `--reload-surge`: workers beyond the number of workers while a new generation takes over; default 1.
         pub reload_surge: usize,
+        /// `--preload`: whether the application is loaded once, for all workers; default off. See [`Settings::uses_mold`].
+        pub preload: bool,
         /// `--warmup`: request that a worker answers to itself before it is ready.
         pub warmup: Option<Warmup>,
+        /// `--warmup-requests`: how often; default 1.
+        pub warmup_requests: u64,
         /// `-t/--timeout`: how long the application may take for one step of an answer; 0 = no limit; default 30 s.
         pub timeout: Duration,
         /// `--timeout-grace`: how much longer it may take once an exception is raised in it; 0 = none is raised; default 1 s.
@@ -243,6 +247,12 @@ impl Settings {
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.
     pub fn all_threads(&self) -> usize {
         self.threads + 1
+    }
+
+    /// Whether the workers are forks of a process that has loaded the application (`--preload`). Not with `--reload`, where each
+    /// worker says what it has loaded, nor with `--debug`, where there are no forks, and not for an object, of whose process the workers are forks anyway.
+    pub fn uses_mold(&self) -> bool {
+        self.preload && !self.debug && self.watch().is_none() && !matches!(self.app, AppSpec::Object { .. })
     }
 
     /// How changes of the sources are noticed; `None`: they are not.

@@ -17,9 +17,8 @@ use crate::master::event::Generation;
 use crate::master::{self, Outcome, Past, Program, Reread};
 use crate::sys::signals::Actions;
 use crate::sys::{fd, process};
-use crate::worker;
 
-use super::{access, answer_check, execute, load};
+use super::{access, answer_check, born, execute};
 
 /// Why `reload` is refused with an object.
 const NOT_WATCHED: &str = "reload: the code of an object is this program's own, and no worker can load it again; give the \
@@ -88,12 +87,7 @@ static HANDLERS: Mutex<Option<Actions>> = Mutex::new(None);
 /// thread is the main one, holds the lock of the interpreter, and nothing but Python's defaults handle the server's signals.
 pub fn serve(call: ServerCall) -> Result<i32, CallError> {
     #[cfg(feature = "python")]
-    crate::sys::host::live_in(crate::sys::host::Host {
-        before_fork: crate::wsgi::host::before_fork,
-        in_parent: crate::wsgi::host::after_fork_in_parent,
-        in_child: crate::wsgi::host::after_fork_in_child,
-        idle: crate::wsgi::host::idle,
-    });
+    crate::sys::host::live_in(super::HOST);
     // A program may have closed them, as daemons do. If it fails, the next file fails too.
     let _ = fd::open_streams();
     let on_trial = master::is_on_trial();
@@ -129,7 +123,7 @@ pub fn serve(call: ServerCall) -> Result<i32, CallError> {
             Ok(code)
         }
         // The process does not end by returning: all that the caller does next is for the master.
-        Outcome::Worker(boot) => process::exit_now(worker::run(*boot, load)),
+        Outcome::Worker(boot) => born(*boot),
     }
 }
 

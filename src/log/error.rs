@@ -35,6 +35,8 @@ pub enum Who {
     Master,
     /// The worker in this slot.
     Worker(usize),
+    /// The process that workers are forked from (`--preload`).
+    Mold,
     /// The hook process.
     Hooks,
     /// The process of one request (CGI).
@@ -46,6 +48,7 @@ impl fmt::Display for Who {
         match self {
             Self::Master => f.write_str("master"),
             Self::Worker(slot) => write!(f, "worker {slot}"),
+            Self::Mold => f.write_str("mold"),
             Self::Hooks => f.write_str("hooks"),
             Self::Cgi => f.write_str("cgi"),
         }

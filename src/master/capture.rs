@@ -20,14 +20,14 @@ const LINE_MAX: usize = 8 * 1024;
 /// duties: what a pipe holds.
 const TURN_MAX: usize = 64 * 1024;
 
-/// Most pipes of the workers of one slot: the last one's, and those of workers that ended before it and whose programs still run.
-const PIPES_OF_SLOT: usize = 8;
+/// Most pipes of the workers of one slot, and of molds: the last one's, and those of processes that ended before it and whose programs
+/// still run.
+const PIPES_OF_ONE: usize = 8;
 
 /// The pipes of all workers whose output may still come.
 #[derive(Debug, Default)]
 pub struct Captures {
-    /// With the worker's slot.
-    pipes: Vec<(usize, CapturePipe)>,
+    pipes: Vec<CapturePipe>,
 }
 
 /// The master's end of the pipe of one process.
@@ -48,31 +48,31 @@ pub fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 impl Captures {
-    /// Reads the pipe of this worker from now on.
-    pub fn add(&mut self, slot: usize, pid: Pid, reader: OwnedFd) {
+    /// Reads the pipe of this process from now on, a worker or a mold.
+    pub fn add(&mut self, who: Who, pid: Pid, reader: OwnedFd) {
         // What a worker has started may print after its end. It cannot have all the descriptors that the master may open.
-        let earlier = self.pipes.iter().filter(|(of, _)| *of == slot).count();
-        if earlier >= PIPES_OF_SLOT
-            && let Some(oldest) = self.pipes.iter().position(|(of, _)| *of == slot)
+        let earlier = self.pipes.iter().filter(|pipe| pipe.who == who).count();
+        if earlier >= PIPES_OF_ONE
+            && let Some(oldest) = self.pipes.iter().position(|pipe| pipe.who == who)
         {
             self.pipes.remove(oldest);
         }
-        self.pipes.push((slot, CapturePipe::new(Who::Worker(slot), pid, reader)));
+        self.pipes.push(CapturePipe::new(who, pid, reader));
     }
 
-    /// The worker's slot, its process id and the master's end of its pipe, for each.
-    pub fn pipes(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
-        self.pipes.iter().map(|(slot, pipe)| (*slot, pipe.pid, pipe.as_fd()))
+    /// Who writes to the pipe, its process id and the master's end, for each.
+    pub fn pipes(&self) -> impl Iterator<Item = (Who, Pid, BorrowedFd<'_>)> {
+        self.pipes.iter().map(|pipe| (pipe.who, pipe.pid, pipe.as_fd()))
     }
 
     /// What to wait for.
     pub fn descriptors(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.pipes.iter().map(|(_, pipe)| pipe.as_fd())
+        self.pipes.iter().map(AsFd::as_fd)
     }
 
     /// Writes what has come to the log, and forgets pipes that nobody writes to any more.
     pub fn read(&mut self, log: &Log) {
-        self.pipes.retain_mut(|(_, pipe)| pipe.read(log));
+        self.pipes.retain_mut(|pipe| pipe.read(log));
     }
 }
 
@@ -146,7 +146,7 @@ mod tests {
         let log = Log::new(Arc::new(sink), Level::Critical, Who::Master);
         let mut captures = Captures::default();
         let (reader, writer) = pipe().unwrap();
-        captures.add(3, Pid::from_raw(77), reader);
+        captures.add(Who::Worker(3), Pid::from_raw(77), reader);
         let mut writer = File::from(writer);
         writer.write_all(b"one\n\ntwo\r\nthr").unwrap();
         captures.read(&log);

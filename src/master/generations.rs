@@ -46,15 +46,28 @@ impl Kit {
         let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
         let log = Log::new(logs.own().clone(), settings.log_level, Who::Master);
         let access = settings.access_log.is_some().then(|| Arc::new(format));
+        if settings.preload && !settings.uses_mold() {
+            let why = match settings.watch() {
+                _ if settings.debug => "with --debug there is one process",
+                Some(_) => "with --reload each worker loads it",
+                None => "the program has loaded it",
+            };
+            log.info(format_args!("--preload: no process of its own loads the application: {why}"));
+        }
         Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
     }
 
     /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its
     /// format.
     pub fn logs_of_worker(&self, slot: usize) -> WorkerLogs {
+        self.logs_of(Who::Worker(slot))
+    }
+
+    /// The same for another process.
+    pub fn logs_of(&self, who: Who) -> WorkerLogs {
         let error = self.logs.for_worker(LogName::Error).unwrap_or_else(|| self.log.sink());
         let access = self.logs.for_worker(LogName::Access);
-        (Log::new(error, self.log.level(), Who::Worker(slot)), access.zip(self.access.clone()))
+        (Log::new(error, self.log.level(), who), access.zip(self.access.clone()))
     }
 
     /// Workers wanted.
@@ -101,6 +114,11 @@ impl Generations {
     /// Whether this one serves, or is to from the start.
     pub fn is_current(&self, generation: Generation) -> bool {
         generation == self.current
+    }
+
+    /// Whether workers of this one may still be made.
+    pub fn has(&self, generation: Generation) -> bool {
+        self.kits.contains_key(&generation)
     }
 
     /// One of them; the one that serves instead of one that is gone.

@@ -15,6 +15,20 @@ pub fn resident(pid: Pid) -> Option<u64> {
     pages.checked_mul(page)
 }
 
+/// Memory in bytes that a process shares with no other (proc(5), smaps_rollup). Where that must not be read, as by root without
+/// CAP_SYS_PTRACE, what it has more than the process that it was forked from; `None` when it is gone.
+pub fn own(pid: Pid, origin: Pid) -> Option<u64> {
+    let shared = || Some(resident(pid)?.saturating_sub(resident(origin).unwrap_or(0)));
+    fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok().and_then(|text| private(&text)).or_else(shared)
+}
+
+fn private(text: &str) -> Option<u64> {
+    let sizes = text.lines().filter_map(|line| line.strip_prefix("Private_"));
+    let sizes = sizes.filter_map(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok());
+    let sum = sizes.reduce(|sum, size| sum.saturating_add(size))?;
+    sum.checked_mul(1024)
+}
+
 /// The count of processes that the kernel has killed in the control group of this process because memory ran out, whether that of
 /// the group or of the machine (memory.events of cgroup v2, memory.oom_control of v1).
 #[derive(Debug)]
@@ -71,6 +85,17 @@ mod tests {
         let size = resident(nix::unistd::getpid()).expect("it lives");
         assert!(size > 1 << 20 && size < 1 << 40, "{size}");
         assert_eq!(resident(Pid::from_raw(i32::MAX)), None);
+    }
+
+    #[test]
+    fn only_private_memory_is_a_process_s_own() {
+        let text = "00400000-7fff0000 ---p 00000000 00:00 0  [rollup]\nRss:  9000 kB\nPss:  500 kB\nPrivate_Clean:  3 kB\n\
+                    Private_Dirty:  40 kB\nPrivate_Hugetlb:  0 kB\n";
+        assert_eq!(private(text), Some(43 * 1024));
+        assert_eq!(private("Rss: 1 kB\n"), None);
+        let size = own(nix::unistd::getpid(), nix::unistd::getpid()).expect("it lives");
+        assert!(size <= resident(nix::unistd::getpid()).unwrap() + (64 << 20), "{size}");
+        assert_eq!(own(Pid::from_raw(i32::MAX), Pid::from_raw(1)), None);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod ledger;
 mod logs;
 mod looks;
 mod memory;
+mod molds;
 mod notes;
 pub mod notify;
 mod outcome;

@@ -73,7 +73,7 @@ impl Patrol {
             }
             if child.max_memory > 0 {
                 self.due = self.due.min(self.memory_due);
-                let size = weigh.then(|| memory::resident(child.pid)).flatten().filter(|size| *size > child.max_memory);
+                let size = weigh.then(|| weight(child)).flatten().filter(|size| *size > child.max_memory);
                 found.extend(size.map(|size| Event::Worn { slot, wear: Wear::Memory(size) }));
             }
         }
@@ -110,5 +110,13 @@ impl Patrol {
             }
         }
         None
+    }
+}
+
+/// What counts of the memory of a worker.
+fn weight(child: &Child) -> Option<u64> {
+    match child.mold {
+        Some(mold) => memory::own(child.pid, mold),
+        None => memory::resident(child.pid),
     }
 }

@@ -6,6 +6,7 @@ mod birth;
 mod doors;
 mod figures;
 mod listening;
+mod mold;
 mod push;
 mod reopen;
 mod repeats;
@@ -42,6 +43,7 @@ use super::generations::Generations;
 use super::hooks::HookKeeper;
 use super::ledger::{CutRequest, Ledger, WorkerExit, millis};
 use super::looks::Looks;
+use super::molds::MoldKeeper;
 use super::outcome::Outcome;
 use super::patrol::Patrol;
 use super::reading::{Reading, SettingsRead};
@@ -99,6 +101,8 @@ pub struct Server {
     pub(super) hooks: HookKeeper,
     /// The watcher of the sources.
     pub(super) watch: WatchKeeper,
+    /// The processes that workers are forked from (`--preload`).
+    pub(super) molds: MoldKeeper,
     /// How many workers it has started.
     pub(super) births: u64,
     /// What it counts and remembers.
@@ -181,7 +185,13 @@ impl Server {
                     Woken::Signal => self.obey()?,
                     Woken::Door(knock) => knocks.push(knock),
                     // They are looked at in each turn.
-                    Woken::Trial | Woken::Reading | Woken::Listener | Woken::Hooks | Woken::Reader | Woken::Watcher => {}
+                    Woken::Trial
+                    | Woken::Reading
+                    | Woken::Listener
+                    | Woken::Hooks
+                    | Woken::Reader
+                    | Woken::Watcher
+                    | Woken::Mold => {}
                 }
             }
             if self.orphans && !woken.contains(&Woken::Signal) {
@@ -193,6 +203,7 @@ impl Server {
                 None => self.hooks.tick(self.generations.current(), &title),
             }
             self.mend_listeners(woken.contains(&Woken::Listener))?;
+            self.tend_molds()?;
             self.watch_sources()?;
             if let Some(tried) = self.trial_outcome() {
                 self.feed(tried)?;
@@ -362,11 +373,7 @@ impl Server {
     }
 
     fn bury_orphans(&mut self) {
-        let (table, hooks, watch) = (&self.table, &self.hooks, &self.watch);
-        let on_trial = |pid| self.trial.as_ref().is_some_and(|trial| trial.is(pid));
-        let reads = |pid| self.reading.as_ref().is_some_and(|(_, reading)| reading.is(pid));
-        self.orphans =
-            process::reap_orphans(|pid| table.is_own(pid) || hooks.owns(pid) || watch.owns(pid) || on_trial(pid) || reads(pid));
+        self.orphans = process::reap_orphans(|pid| self.is_known(pid));
     }
 
     /// Hands one event to the supervisor and does what it says.
@@ -385,6 +392,12 @@ impl Server {
     /// Performs one action; returns the event that it leads to at once.
     fn perform(&mut self, action: Action) -> ControlFlow<Ending, Option<Event>> {
         match action {
+            Action::Order(slot, _) if self.molds.has_unborn(slot) => return Continue(self.end_unborn(slot, Exit::Code(0))),
+            // The mold says where it is, and its end is that of the worker.
+            Action::Abort(slot) if self.molds.abort(slot) => {}
+            Action::Abort(slot) | Action::Kill(slot) if self.molds.has_unborn(slot) => {
+                return Continue(self.end_unborn(slot, Exit::KILLED));
+            }
             Action::Fork(slot, generation) => match self.fork(slot, generation) {
                 Ok(None) => {}
                 Ok(Some(birth)) => return Break(Ending::Born(Box::new(birth))),
@@ -410,6 +423,7 @@ impl Server {
                 if !Arc::ptr_eq(&old, self.generations.current().logs.own()) {
                     self.ledger.lost_before += old.lost_ever();
                 }
+                self.molds.adopt_unborn(generation);
                 self.watch.adopt(generation, &self.generations.current().settings);
                 self.hooks.reload(self.generations.current());
             }
@@ -435,6 +449,7 @@ impl Server {
             Action::Exit(code) => {
                 self.push_now();
                 self.watch.end();
+                self.molds.end();
                 self.hooks.end(&self.generations.current().log);
                 self.service.end(code, &self.generations.current().log);
                 self.log().info(format_args!("stopped"));

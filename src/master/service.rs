@@ -11,7 +11,7 @@ use nix::unistd::getpid;
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
 use crate::log::count;
-use crate::log::error::Log;
+use crate::log::error::{Log, Who};
 use crate::sys::privileges::{Gid, Uid};
 use crate::sys::process::{self, Pid};
 use crate::sys::title::Title;
@@ -94,14 +94,14 @@ impl Service {
         identity: Option<Identity>,
         pidfile: Option<Pidfile>,
         notifier: Notifier,
-        outputs: Vec<(usize, Pid, OwnedFd)>,
+        outputs: Vec<(Who, Pid, OwnedFd)>,
     ) -> Self {
         let mut service = Self::new(settings, identity, pidfile, notifier);
         service.is_daemon = settings.daemon;
         service.extend_at = None;
         if !outputs.is_empty() {
             let captures = service.captures.get_or_insert_default();
-            outputs.into_iter().for_each(|(slot, pid, reader)| captures.add(slot, pid, reader));
+            outputs.into_iter().for_each(|(who, pid, reader)| captures.add(who, pid, reader));
         }
         service
     }
@@ -125,8 +125,8 @@ impl Service {
         (std::mem::replace(&mut self.notifier, Notifier::nobody()), self.pidfile.take())
     }
 
-    /// The pipes of captured output: slot and process id of the worker, and the master's end.
-    pub fn outputs(&self) -> impl Iterator<Item = (usize, Pid, BorrowedFd<'_>)> {
+    /// The pipes of captured output: who writes there, its process id, and the master's end.
+    pub fn outputs(&self) -> impl Iterator<Item = (Who, Pid, BorrowedFd<'_>)> {
         self.captures.iter().flat_map(Captures::pipes)
     }
 
@@ -230,15 +230,22 @@ impl Service {
         }
     }
 
-    /// Makes the pipe for the output of the next worker, if it is captured: the master's end and the worker's.
+    /// Makes the pipe for the output of the next worker or mold, if it is captured: the master's end and the worker's.
     pub fn output(&self) -> io::Result<Option<(OwnedFd, OwnedFd)>> {
         self.captures.is_some().then(capture::pipe).transpose()
     }
 
-    /// The worker that writes to the pipe has been forked.
-    pub fn add_output(&mut self, slot: usize, pid: Pid, reader: OwnedFd) {
+    /// Gives a worker's end of such a pipe to the user of the workers: /dev/stdout and /dev/stderr are opened by the owner of the pipe
+    /// (proc_pid_fd(5)).
+    pub fn give_output(&self, output: &OwnedFd) -> io::Result<()> {
+        let Some(identity) = &self.identity else { return Ok(()) };
+        identity.own(output)
+    }
+
+    /// The process that writes to the pipe has been forked.
+    pub fn add_output(&mut self, who: Who, pid: Pid, reader: OwnedFd) {
         if let Some(captures) = &mut self.captures {
-            captures.add(slot, pid, reader);
+            captures.add(who, pid, reader);
         }
     }
 
@@ -250,6 +257,16 @@ impl Service {
     /// The title of the worker in this slot.
     pub fn worker_title(&self, slot: usize) -> String {
         format!("tapster: worker {slot} [{}]", self.site)
+    }
+
+    /// The title of a mold.
+    pub fn mold_title(&self) -> String {
+        format!("tapster: mold [{}]", self.site)
+    }
+
+    /// What shows the title of this process, for a fork that has no service.
+    pub fn take_title(&mut self) -> Option<Title> {
+        self.title.take()
     }
 
     /// The title of the hook process.
@@ -268,22 +285,21 @@ impl Service {
         identity.assume_in_worker(death, self.master).map_err(|error| io::Error::other(error.text))
     }
 
-    /// Makes this process, just forked, what a worker of the service is. `death` is the signal for the master's death.
-    pub fn enter_worker(&mut self, slot: usize, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
+    /// Makes this process, just forked, what a worker of the service is, under this title. `death` is the signal for the master's death.
+    pub fn enter_worker(&mut self, text: &str, output: Option<OwnedFd>, death: Signal) -> Result<(), BootError> {
         let failed = |what: &str, error: io::Error| BootError { app: false, text: format!("{what}: {error}") };
-        let text = self.worker_title(slot);
         if let Some(title) = &mut self.title {
-            title.set(&text);
+            title.set(text);
         }
         process::unset_env(&notify::VARIABLES).map_err(|error| failed("cannot clean the environment", error))?;
         if self.is_daemon {
             daemon::leave_streams().map_err(|error| failed("cannot leave the caller's streams", error))?;
         }
-        if let Some(identity) = &self.identity {
+        if self.identity.is_some() {
             terminal::leave().map_err(|error| failed("cannot leave the terminal", error))?;
-            if let Some(output) = &output {
-                identity.own(output).map_err(|error| failed("cannot give the captured output to its user", error))?;
-            }
+        }
+        if let Some(output) = &output {
+            self.give_output(output).map_err(|error| failed("cannot give the captured output to its user", error))?;
         }
         if let Some(output) = output {
             let redirected = nix::unistd::dup2_stdout(&output).and_then(|()| nix::unistd::dup2_stderr(&output));

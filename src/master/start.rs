@@ -20,6 +20,7 @@ use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
 use super::ledger::Ledger;
 use super::looks::Looks;
+use super::molds::MoldKeeper;
 use super::notify::{self, Notifier};
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -116,6 +117,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         python: String::new(),
         hooks: HookKeeper::new(helper),
         watch: WatchKeeper::new(&settings),
+        molds: MoldKeeper::default(),
         command,
         afresh,
         reading: None,

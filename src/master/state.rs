@@ -72,6 +72,9 @@ pub struct SavedState {
     pub queue: QueueState,
     /// The workers.
     pub children: Vec<ChildState>,
+    /// Their molds. A program that knows none leaves none.
+    #[serde(default)]
+    pub molds: Vec<MoldState>,
     /// Descriptors of the scoreboard: slots and calls.
     pub scoreboard: [i32; 2],
     /// Slots of the scoreboard.
@@ -165,6 +168,22 @@ pub struct ChildState {
     /// How many workers the server had started with it; 0: a program has forked it that does not count them.
     #[serde(default)]
     pub age: u64,
+    /// Process id of the mold that has forked it. A program that knows no molds leaves none.
+    #[serde(default)]
+    pub mold: Option<i32>,
+}
+
+/// A mold.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MoldState {
+    /// Whose application it has.
+    pub generation: Generation,
+    /// Process id.
+    pub pid: i32,
+    /// Descriptor of the master's end of its channel.
+    pub channel: i32,
+    /// Descriptor of the file for the stacks of its threads.
+    pub stacks: i32,
 }
 
 /// What a worker prints.
@@ -172,6 +191,9 @@ pub struct ChildState {
 pub struct OutputState {
     /// The worker's place.
     pub slot: usize,
+    /// Whether it is a mold instead of a worker.
+    #[serde(default)]
+    pub mold: bool,
     /// Its process id.
     pub pid: i32,
     /// Descriptor of the master's end of the pipe.
@@ -251,8 +273,15 @@ mod tests {
             worn: false,
             why: None,
         };
-        let child =
-            |slot, channel| ChildState { life: life(slot), pid: 100 + slot as i32, channel, stacks: 12, born: u64::MAX, age: 7 };
+        let child = |slot, channel| ChildState {
+            life: life(slot),
+            pid: 100 + slot as i32,
+            channel,
+            stacks: 12,
+            born: u64::MAX,
+            age: 7,
+            mold: Some(99),
+        };
         SavedState {
             command: Command::of_this_process(&[OsString::from_vec(b"not utf-8 \xff".to_vec())]),
             current: Generation(3),
@@ -270,10 +299,11 @@ mod tests {
             ],
             queue: QueueState { version: 1, ends: [14, 15] },
             children: vec![child(0, Some(8)), child(1, None)],
+            molds: vec![MoldState { generation: Generation(3), pid: 99, channel: 18, stacks: 19 }],
             scoreboard: [4, 13],
             slots: 2,
             threads: 1,
-            outputs: vec![OutputState { slot: 1, pid: 101, fd: 9 }],
+            outputs: vec![OutputState { slot: 1, mold: false, pid: 101, fd: 9 }],
             pid_file: Some("/run/x.pid".into()),
             pid_lock: Some(16),
             doors: vec![DoorState { socket: Listening { fd: 17, own: true, file: None }, control: true }],

@@ -27,12 +27,14 @@ pub struct Child {
     pub channel: Option<MasterEnd>,
     /// How long the application may run for one step; 0: no limit.
     pub timeout: Duration,
-    /// Resident memory in bytes above which it is replaced; 0: no limit.
+    /// Memory in bytes above which it is replaced, resident, or its own if it has a mold; 0: no limit.
     pub max_memory: u64,
     /// What its interpreter writes when a signal ends it.
     pub stacks: File,
     /// The logs of its generation.
     pub logs: Option<Arc<Logs>>,
+    /// The mold that has forked it; `None`: the master.
+    pub mold: Option<Pid>,
     /// Whether it hands its connections over through another queue than the server's.
     pub other_queue: bool,
     /// What it has said.
@@ -51,7 +53,7 @@ pub struct Child {
 const REPORTS_PER_TURN: usize = 4;
 
 /// Room for stacks in bytes: a hundred threads.
-const STACKS_MAX: usize = 40 * 1024;
+pub const STACKS_MAX: usize = 40 * 1024;
 
 /// The file for the stacks of a new worker. It cannot grow, for it lives as long as the master remembers the worker.
 pub fn stacks_file() -> io::Result<File> {
@@ -77,6 +79,7 @@ impl Child {
             max_memory,
             stacks,
             logs: None,
+            mold: None,
             other_queue: false,
             conduct,
             ready: false,

@@ -30,7 +30,7 @@ use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Notice, Settings};
 use crate::handoff::{self, Queue};
 use crate::log::count;
-use crate::log::error::Log;
+use crate::log::error::{Log, Who};
 use crate::net::bind;
 use crate::net::listener::Listener;
 use crate::scoreboard::Scoreboard;
@@ -45,6 +45,7 @@ use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
 use super::looks::Looks;
+use super::molds::{Mold, MoldKeeper};
 use super::notify::Notifier;
 use super::patrol::Patrol;
 use super::pidfile::Pidfile;
@@ -105,7 +106,8 @@ struct Estate {
     queue: Queue,
     same_queue: bool,
     children: Vec<Child>,
-    outputs: Vec<(usize, Pid, OwnedFd)>,
+    outputs: Vec<(Who, Pid, OwnedFd)>,
+    molds: Vec<Mold>,
 }
 
 /// Takes over the descriptors of a state, without using any of them.
@@ -125,9 +127,11 @@ fn claim(state: &SavedState, kit: &Kit) -> Result<Estate, StartError> {
         Ok(adopted)
     });
     let children = children.collect::<io::Result<_>>().map_err(|error| failed("a worker", error))?;
-    let outputs = state.outputs.iter().map(|output| Ok((output.slot, Pid::from_raw(output.pid), inherited(output.fd)?)));
+    let who = |output: &state::OutputState| if output.mold { Who::Mold } else { Who::Worker(output.slot) };
+    let outputs = state.outputs.iter().map(|output| Ok((who(output), Pid::from_raw(output.pid), inherited(output.fd)?)));
     let outputs = outputs.collect::<io::Result<_>>().map_err(|error| failed("the output of a worker", error))?;
-    Ok(Estate { scoreboard, queue, same_queue, children, outputs })
+    let molds = state.molds.iter().map(adopt_mold).collect::<io::Result<_>>().map_err(|error| failed("a mold", error))?;
+    Ok(Estate { scoreboard, queue, same_queue, children, outputs, molds })
 }
 
 /// Continues a server whose state was inherited.
@@ -196,6 +200,7 @@ pub fn adopt(
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
         watch: WatchKeeper::new(&settings),
+        molds: MoldKeeper::adopt(estate.molds),
         service: Service::adopt(&settings, identity, pidfile, notifier, estate.outputs),
         hooks: HookKeeper::adopt(program.helper.unwrap_or_else(|| state.command.clone()), &kit),
         generations: Generations::new(state.current, kit),
@@ -264,6 +269,11 @@ fn adopt_child(child: &state::ChildState, settings: &Settings) -> io::Result<Chi
     let born = now.checked_sub(age).unwrap_or(now);
     let mut adopted = Child::adopted(Pid::from_raw(child.pid), born, channel, stacks);
     (adopted.timeout, adopted.max_memory) = (settings.timeout, settings.max_worker_rss);
-    adopted.age = child.age;
+    (adopted.age, adopted.mold) = (child.age, child.mold.map(Pid::from_raw));
     Ok(adopted)
+}
+
+fn adopt_mold(mold: &state::MoldState) -> io::Result<Mold> {
+    let (channel, stacks) = (MasterEnd::adopt(inherited(mold.channel)?), inherited(mold.stacks)?.into());
+    Ok(Mold::adopted(mold.generation, Pid::from_raw(mold.pid), channel, stacks))
 }

@@ -79,7 +79,7 @@ impl Inheritance {
     }
 }
 
-fn is_stream_socket(number: RawFd) -> bool {
+pub(super) fn is_stream_socket(number: RawFd) -> bool {
     let mut kind: libc::c_int = 0;
     let mut len = size_of::<libc::c_int>() as libc::socklen_t;
     // SAFETY: the call fails for a number that is no socket; it writes one int, and its length, to places of their sizes.

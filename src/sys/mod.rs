@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod bound;
+pub mod connected;
 pub mod creation;
 pub mod entry;
 pub mod epoll;

@@ -87,6 +87,70 @@ fn split_for_a_moment() -> io::Result<Option<Pid>> {
     }
 }
 
+/// Forks a process whose parent is this one's parent, which has to be a subreaper ([`adopt_orphans`]). The child alone gets `Some`;
+/// `death` is sent to it when that parent dies. Its signals are blocked as by [`fork`], but their actions stay what they are here: it
+/// is to go on with what this process has prepared. Other threads are the business of the runtime ([`host::live_in`]).
+///
+/// fork(2) twice, and not clone(2) with CLONE_PARENT: the C library and others (pthread_atfork(3)) have locks and threads to mend
+/// in the child.
+pub fn fork_sibling(death: Signal) -> io::Result<Option<Blocked>> {
+    refuse_threads()?;
+    let parent = getppid();
+    let blocked = Blocked::all()?;
+    let (mut reader, writer) = io::pipe()?;
+    // SAFETY: as in `split`.
+    match unsafe { host::fork() }? {
+        ForkResult::Parent { child: middle } => {
+            let ended = loop {
+                match nix::sys::wait::waitpid(middle, None) {
+                    Err(Errno::EINTR) => {}
+                    ended => break ended,
+                }
+            };
+            // From now on the grandchild has another parent: the end of the pipe tells it so.
+            drop(writer);
+            match ended {
+                Ok(nix::sys::wait::WaitStatus::Exited(_, 0)) => Ok(None),
+                Ok(nix::sys::wait::WaitStatus::Exited(_, errno)) => Err(io::Error::from_raw_os_error(errno)),
+                Ok(_) => Err(io::Error::other("the process that was to fork was killed")),
+                Err(errno) => Err(errno.into()),
+            }
+        }
+        // SAFETY: this process has one thread, and uses nothing of a runtime until it ends.
+        ForkResult::Child => match unsafe { nix::unistd::fork() } {
+            Ok(ForkResult::Parent { .. }) => exit_now(0),
+            Err(errno) => exit_now(errno as i32),
+            Ok(ForkResult::Child) => {
+                drop(writer);
+                let _ = reader.read(&mut [0]);
+                // The parent may have died before the signal was requested; then nobody waits for this process.
+                if prctl::set_pdeathsig(death).is_err() || getppid() != parent {
+                    exit_now(1);
+                }
+                host::tell_child();
+                Ok(Some(blocked))
+            }
+        },
+    }
+}
+
+/// Makes this process the parent of descendants whose own parent has died (prctl(2), PR_SET_CHILD_SUBREAPER), or not any more; returns
+/// whether that is new. It stays so across exec.
+pub fn adopt_orphans(adopts: bool) -> io::Result<bool> {
+    let is_new = prctl::get_child_subreaper()? != adopts;
+    prctl::set_child_subreaper(adopts)?;
+    Ok(is_new)
+}
+
+/// Whether this is a child of this process that was not waited for, dead or alive.
+pub fn is_child(pid: Pid) -> bool {
+    let mut info = std::mem::MaybeUninit::<libc::siginfo_t>::zeroed();
+    let flags = libc::WEXITED | libc::WNOHANG | libc::WNOWAIT;
+    let Ok(number) = libc::id_t::try_from(pid.as_raw()) else { return false };
+    // SAFETY: `info` is a valid place for the answer; nothing is collected.
+    unsafe { libc::waitid(libc::P_PID, number, info.as_mut_ptr(), flags) == 0 }
+}
+
 /// Has this process, a child of `parent`, get SIGTERM when the thread ends that has forked it. The error is that the parent has ended
 /// already.
 pub fn follow_parent(parent: i32) -> io::Result<()> {
@@ -187,6 +251,9 @@ pub enum Exit {
 }
 
 impl Exit {
+    /// By SIGKILL.
+    pub const KILLED: Self = Self::Signal { number: libc::SIGKILL, core: false };
+
     /// Whether SIGKILL ended it.
     pub fn is_kill(self) -> bool {
         matches!(self, Self::Signal { number: libc::SIGKILL, .. })
@@ -358,6 +425,37 @@ mod tests {
             }
             Fork::Parent(pid) => assert_eq!(wait_in_test(pid), Exit::Code(0)),
         }
+    }
+
+    #[test]
+    fn a_sibling_is_a_child_of_the_parent_that_adopts_orphans() {
+        let alone = alone_in_test();
+        let before = prctl::get_child_subreaper().unwrap();
+        adopt_orphans(true).unwrap();
+        let (mut reader, writer) = io::pipe().unwrap();
+        let told = |text: &str| nix::unistd::write(&writer, text.as_bytes()).is_ok_and(|len| len == text.len());
+        let parent = getpid();
+        let elder = fork_in_test(&alone, |_| match fork_sibling(Signal::SIGKILL) {
+            // Tests have threads, which this process has not.
+            Ok(Some(_blocked)) => {
+                let right = getppid() == parent && prctl::get_pdeathsig() == Ok(Some(Signal::SIGKILL));
+                told(&format!("{} {right}", getpid()));
+                5
+            }
+            Ok(None) => 0,
+            Err(_) => 1,
+        });
+        assert_eq!(wait_in_test(elder), Exit::Code(0));
+        drop(writer);
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        let (pid, right) = text.split_once(' ').expect("the sibling has spoken");
+        assert_eq!(right, "true");
+        let pid = Pid::from_raw(pid.parse().unwrap());
+        assert!(is_child(pid) && !is_child(Pid::from_raw(1)) && !is_child(Pid::from_raw(0)));
+        assert_eq!(wait_in_test(pid), Exit::Code(5));
+        assert!(!is_child(pid));
+        adopt_orphans(before).unwrap();
     }
 
     #[test]

@@ -4,7 +4,8 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, recv, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, recv, recvmsg, sendmsg, setsockopt, sockopt};
+use nix::unistd::Pid;
 
 /// Most descriptors in one message.
 pub const DESCRIPTORS_MAX: usize = 8;
@@ -84,6 +85,41 @@ pub fn peek(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<Peeked> {
     let message = recvmsg::<()>(socket.as_fd().as_raw_fd(), &mut slices, None, flags)?;
     // There is no room for control messages, so one that is there was cut.
     Ok(Peeked { len: message.bytes, descriptors: message.flags.contains(MsgFlags::MSG_CTRUNC) })
+}
+
+/// As [`peek`], for a socket that was told to [`name_senders`]: also the process id of the sender, which the kernel states and a
+/// process cannot choose unless it has the rights of root.
+pub fn peek_sender(socket: &impl AsFd, buffer: &mut [u8]) -> io::Result<(Peeked, Option<Pid>)> {
+    /// Size of the control message with the sender, and of nothing else: descriptors behind it are cut off, and that is seen.
+    // SAFETY: the macro computes a size and touches nothing.
+    const ROOM: usize = unsafe { libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize;
+    #[repr(C, align(8))]
+    struct Room([u8; ROOM]);
+    let mut room = Room([0; ROOM]);
+    let mut slice = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    // SAFETY: zeros are a valid msghdr.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    (message.msg_iov, message.msg_iovlen) = (&raw mut slice, 1);
+    (message.msg_control, message.msg_controllen) = (room.0.as_mut_ptr().cast(), ROOM as _);
+    let flags = libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_DONTWAIT | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: the message names one buffer and room for control messages with their sizes, which outlive the call.
+    let len = Errno::result(unsafe { libc::recvmsg(socket.as_fd().as_raw_fd(), &raw mut message, flags) })? as usize;
+    let mut sender = None;
+    // SAFETY: the kernel has filled the room as the message says now; the macro gives a header within it, or none.
+    if let Some(header) = unsafe { libc::CMSG_FIRSTHDR(&raw const message).as_ref() }
+        && (header.cmsg_level, header.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS)
+    {
+        // SAFETY: a message of this type holds one ucred, for which the room was made.
+        let credentials = unsafe { libc::CMSG_DATA(header).cast::<libc::ucred>().read_unaligned() };
+        sender = Some(Pid::from_raw(credentials.pid)).filter(|pid| pid.as_raw() > 0);
+    }
+    let descriptors = message.msg_flags & libc::MSG_CTRUNC != 0;
+    Ok((Peeked { len, descriptors }, sender))
+}
+
+/// Has the kernel state the sender of each packet that comes to this socket (SO_PASSCRED, unix(7)).
+pub fn name_senders(socket: &impl AsFd) -> io::Result<()> {
+    Ok(setsockopt(socket, sockopt::PassCred, &true)?)
 }
 
 /// Throws the next packet away, without waiting; its descriptors are closed by this process.

@@ -32,6 +32,9 @@ pub struct Title {
     len: usize,
 }
 
+// SAFETY: the memory belongs to this value alone, whichever thread has it.
+unsafe impl Send for Title {}
+
 /// Addresses of the data that the kernel has put on the stack.
 #[derive(Clone, Copy, Debug)]
 struct Area {

@@ -10,6 +10,7 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
+use crate::channel::BootError;
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Span};
 use crate::http::header_cache::BlockId;
@@ -302,6 +303,38 @@ pub trait Outlet {
 
     /// The head of the answer, which is among the bytes that are pushed next.
     fn show_head(&mut self, _head: &[u8]) {}
+}
+
+/// An application that was loaded once, to be served by forks of its process (`--preload`). All functions are for the thread that
+/// has loaded it, which is the one that forks.
+pub trait MoldedApp {
+    /// The application as a worker would call it.
+    fn probe(&mut self) -> Result<Box<dyn App>, BootError>;
+
+    /// Nothing more is loaded or asked: makes what is there cheap to share.
+    fn settle(&mut self) -> MoldFacts;
+
+    /// Lets the application's other threads run until [`Self::enter`].
+    fn release(&mut self);
+
+    /// Undoes [`Self::release`].
+    fn enter(&mut self);
+
+    /// A worker is about to be forked, which is no child of the application; `false`: it was, or could not be. Called in both
+    /// processes.
+    fn bears(&mut self, begins: bool);
+
+    /// Runs the exit handlers; the process ends.
+    fn finish(&mut self);
+}
+
+/// What forks of an application have in common, and should not.
+#[derive(Debug, Default)]
+pub struct MoldFacts {
+    /// Names of the threads that it has started.
+    pub threads: Vec<String>,
+    /// Random numbers that each worker seeds anew.
+    pub seeded: Vec<String>,
 }
 
 /// An application as one thread of a worker sees it.

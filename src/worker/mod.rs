@@ -18,6 +18,7 @@ mod job;
 mod kept;
 mod life;
 mod link;
+pub mod mold;
 mod overload;
 mod preface;
 mod read_buffer;
@@ -46,12 +47,14 @@ use crate::handoff::Queue;
 use crate::log::access::Format;
 use crate::log::error::Log;
 use crate::log::sink::Sink;
+use crate::mold::BirthEnd;
 use crate::net::listener::{Address, Listener};
 use crate::scoreboard::Scoreboard;
 use crate::sys::forked::Inheritance;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 use crate::sys::time::wall;
+use crate::sys::title::Title;
 
 use accept::share::Share;
 use app::{App, Outlet, Renounce, Reply, Request, ToldSources, WorkerFacts};
@@ -122,6 +125,16 @@ pub struct Boot {
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
     /// Where the interpreter writes the stacks of all threads when a signal ends the worker; the master reads it.
     pub stacks: File,
+    /// What makes this process a mold, which forks workers instead of being one; its slot and age mean nothing then.
+    pub mold: Option<MoldBirth>,
+}
+
+/// What a mold has besides what it passes on to its workers.
+pub struct MoldBirth {
+    /// Where orders come from.
+    pub births: BirthEnd,
+    /// What shows the title of its process, and of those that it forks.
+    pub title: Option<Title>,
 }
 
 /// The data for loading an application.
@@ -151,8 +164,17 @@ pub type Loaded = (Box<dyn App>, String);
 
 /// Runs the worker with the application that `load` makes; returns the exit code of its process.
 pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
+    run_as(boot, false, load)
+}
+
+/// As [`run`], for a worker that a mold has forked, which has been warmed up.
+pub fn run_molded(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
+    run_as(boot, true, load)
+}
+
+fn run_as(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
     let (log, access) = (boot.log.clone(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
-    let code = live(boot, load).unwrap_or_else(|error| {
+    let code = live(boot, is_molded, load).unwrap_or_else(|error| {
         log.critical(format_args!("worker failed: {error}"));
         EXIT_FAILED
     });
@@ -161,7 +183,7 @@ pub fn run(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, Boo
     code
 }
 
-fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
+fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {
     // This comes before the application is loaded: its import may take long, and an order to leave must not kill the worker in
     // the middle of it.
     let logs = (boot.log.sink(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
@@ -193,8 +215,8 @@ fn live(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootEr
     let (files, unopened) = files.map_or_else(|error| (None, Some(error)), |files| (files, None));
     let loaded = unopened.map_or_else(|| load(&place), Err).and_then(|(mut app, description)| {
         let loading = began.elapsed();
-        if let Some(warmup) = &boot.settings.warmup {
-            warmup::run(warmup, &mut *app, &boot.settings)?;
+        if !is_molded {
+            warmup::run_all(&boot.settings, &mut *app)?;
         }
         tell_slow_boot(&boot.settings, &boot.log, began.elapsed(), loading);
         Ok((app, description))

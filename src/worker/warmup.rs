@@ -32,8 +32,13 @@ impl Client for Nowhere {
     }
 }
 
-/// Asks the application; an error describes its answer.
-pub fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), BootError> {
+/// Asks the application as often as the settings say; an error describes its answer.
+pub fn run_all(settings: &Settings, app: &mut dyn App) -> Result<(), BootError> {
+    let Some(warmup) = &settings.warmup else { return Ok(()) };
+    (0..settings.warmup_requests).try_for_each(|_| run(warmup, app, settings))
+}
+
+fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), BootError> {
     let failed = |why: String| BootError { app: false, text: format!("--warmup {warmup}: {why}") };
     let bytes = format!("{warmup} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: tapster-warmup\r\nConnection: close\r\n\r\n");
     let bytes = bytes.as_bytes();

@@ -24,7 +24,7 @@ use super::hooks::WorkerHooks;
 use super::input::Input;
 use super::signals;
 use super::sources::LoadedSources;
-use super::start::{LoadedApp, WorkerStart, load_app};
+use super::start::{WorkerStart, load_app};
 use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
@@ -79,6 +79,39 @@ pub struct Plan {
     pub sources: Option<Arc<LoadedSources>>,
 }
 
+impl Plan {
+    /// For one of so many workers of a server.
+    pub fn new(
+        settings: &Settings,
+        listeners: Vec<ListenerEnviron>,
+        workers: usize,
+        log: Log,
+        environ_names: Vec<String>,
+    ) -> Self {
+        Self {
+            listeners,
+            multithread: settings.threads > 1,
+            multiprocess: workers > 1,
+            run_once: false,
+            log,
+            environ_names,
+            root_path: settings.root_path.clone(),
+            hooks: None,
+            sources: None,
+        }
+    }
+
+    /// For a process that serves one request, beside others.
+    fn for_one_request(self) -> Self {
+        Self { multithread: false, multiprocess: true, run_once: true, ..self }
+    }
+
+    /// With these hooks and sources.
+    pub fn with(self, hooks: Option<Arc<WorkerHooks>>, sources: Option<Arc<LoadedSources>>) -> Arc<Self> {
+        Arc::new(Self { hooks, sources, ..self })
+    }
+}
+
 /// All that an application is started with.
 pub struct AppStart<'a> {
     /// Settings of this generation.
@@ -110,21 +143,15 @@ impl Wsgi {
     pub fn new(start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
         let AppStart { settings, listeners, workers, run_once, renounce, facts, told, log, environ_names, stacks } = start;
         let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts, told }), stacks)?;
-        let (multithread, multiprocess) = (settings.threads > 1 && !run_once, workers > 1 || run_once);
+        let plan = Plan::new(settings, listeners, workers, log, environ_names);
+        let plan = if run_once { plan.for_one_request() } else { plan };
+        Self::assemble(plan.with(loaded.hooks, loaded.sources), loaded.callable)
+    }
+
+    /// The application as the calling thread serves it.
+    pub(super) fn assemble(plan: Arc<Plan>, callable: Py<PyAny>) -> Result<Box<dyn App>, BootError> {
         Python::attach(|py| {
-            let LoadedApp { callable, hooks, sources } = loaded;
-            let plan = Plan {
-                listeners,
-                multithread,
-                multiprocess,
-                run_once,
-                log,
-                environ_names,
-                root_path: settings.root_path.clone(),
-                hooks,
-                sources,
-            };
-            Self::prepare(py, callable, Arc::new(plan))
+            Self::prepare(py, callable, plan)
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })

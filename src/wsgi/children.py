@@ -37,9 +37,15 @@ def release_signals():
 # Whether this process is a child that the application has forked.
 is_child = False
 
+# The thread that is forking a worker, which has nothing to forget; 0: none does.
+bearing = 0
+
 
 def forget_the_worker():
     global is_child
+    if bearing == get_ident():
+        release_signals()
+        return
     is_child = True
     for number in OURS:
         # Not the application's handler: one that is not Python's (None), or that an interpreter has not seen being set.

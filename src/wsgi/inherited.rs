@@ -14,6 +14,11 @@ const CODE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("inheri
     Err(_) => panic!("the source has no NUL byte"),
 };
 
+/// Seeds random numbers anew that each fork of this interpreter would have alike; returns what they are.
+pub fn reseed(py: Python<'_>) -> PyResult<Vec<String>> {
+    PyModule::from_code(py, CODE, c"<tapster inherited>", c"tapster_inherited")?.call_method0("reseed")?.extract()
+}
+
 /// Makes the interpreter, which runs, that of a worker. Call it before anything else of the interpreter is used.
 pub fn begin(log: &Log) -> Result<(), BootError> {
     let seeded: Vec<String> = Python::attach(|py| {

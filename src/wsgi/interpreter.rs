@@ -276,6 +276,11 @@ fn prepare(py: Python<'_>, settings: &PythonSettings, place: FirstPlace, stacks:
             stream.call_method("reconfigure", (), Some(&options))?;
         }
     }
+    write_stacks_to(py, stacks)
+}
+
+/// When a signal ends the process, the stacks of all Python threads are written to this descriptor, or to standard error.
+pub fn write_stacks_to(py: Python<'_>, stacks: Option<i32>) -> PyResult<()> {
     let faulthandler = py.import("faulthandler")?;
     match stacks {
         Some(fd) => _ = faulthandler.call_method1("enable", (fd,))?,

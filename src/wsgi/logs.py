@@ -60,8 +60,19 @@ class Loader:
         self.then(module)
 
 
-def install(write, level):
-    """Gives the loggers a handler that calls write(level, text), as soon as there is `logging`."""
+# Writes a record: write(level, text).
+write = None
+
+
+def renew(function):
+    """Has another function write the records from now on."""
+    global write
+    write = function
+
+
+def install(function, level):
+    """Gives the loggers a handler that calls function(level, text), as soon as there is `logging`."""
+    renew(function)
 
     def attach(logging):
         if not hasattr(logging, "Handler") or not hasattr(logging, "getLogger"):

@@ -38,13 +38,21 @@ pub fn install(py: Python<'_>, settings: &Settings, log: &Log) -> Result<(), Boo
 
 fn connect(py: Python<'_>, level: Level, log: &Log) -> PyResult<()> {
     let module = PyModule::from_code(py, SOURCE, c"<tapster logs>", MODULE)?;
+    module.call_method1("install", (writer(py, log)?, number_of(level))).map(drop)
+}
+
+/// Has the loggers write to this log from now on.
+pub fn renew(py: Python<'_>, log: &Log) -> PyResult<()> {
+    py.import("tapster_logs")?.call_method1("renew", (writer(py, log)?,)).map(drop)
+}
+
+fn writer<'py>(py: Python<'py>, log: &Log) -> PyResult<Bound<'py, PyCFunction>> {
     let log = log.clone();
-    let write = PyCFunction::new_closure(py, Some(c"write"), None, move |args: &Bound<'_, PyTuple>, _| -> PyResult<()> {
+    PyCFunction::new_closure(py, Some(c"write"), None, move |args: &Bound<'_, PyTuple>, _| -> PyResult<()> {
         let (level, text): (i64, Bound<'_, PyString>) = args.extract()?;
         log.pass(level_of(level), format_args!("{}", text.to_string_lossy()));
         Ok(())
-    })?;
-    module.call_method1("install", (write, number_of(level))).map(drop)
+    })
 }
 
 fn configure(py: Python<'_>, config: &LogConfig) -> PyResult<()> {

@@ -30,6 +30,7 @@ mod literals;
 mod load;
 mod logs;
 mod memo;
+mod mold;
 mod names;
 mod offers;
 mod package;
@@ -51,6 +52,7 @@ pub use app::{AppStart, Wsgi};
 pub use environ::ListenerEnviron;
 pub use gunicorn_file::execute as execute_gunicorn_file;
 pub use hook_process::MasterHooks;
+pub use mold::MoldedWsgi;
 
 use crate::channel::BootError;
 use crate::config::Settings;

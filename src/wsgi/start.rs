@@ -78,13 +78,68 @@ pub fn load_app(
                 sources.forget(&list);
             }
         }
-        let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None, sources }) };
-        let loaded = loaded.and_then(|callable| hooks.loaded(py, &callable));
-        if loaded.is_err() {
-            hooks.exit(py);
-        }
-        Ok(LoadedApp { callable: loaded?, hooks: Some(hooks), sources })
+        hooked(py, loaded, hooks, sources)
     })
+}
+
+/// Calls the hook that follows the load.
+fn hooked(
+    py: Python<'_>,
+    loaded: Result<Py<PyAny>, BootError>,
+    hooks: Option<Arc<WorkerHooks>>,
+    sources: Option<Arc<LoadedSources>>,
+) -> Result<LoadedApp, BootError> {
+    let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None, sources }) };
+    let loaded = loaded.and_then(|callable| hooks.loaded(py, &callable));
+    if loaded.is_err() {
+        hooks.exit(py);
+    }
+    Ok(LoadedApp { callable: loaded?, hooks: Some(hooks), sources })
+}
+
+/// As [`load_app`], for forks of this process: they call [`continue_in_fork`].
+pub fn load_for_forks(
+    settings: &Settings,
+    workers: usize,
+    log: &Log,
+    renounce: &Renounce,
+    stacks: Option<i32>,
+) -> Result<Py<PyAny>, BootError> {
+    let began = Instant::now();
+    let interpreter = interpreter::start(&settings.python, FirstPlace::WorkingDirectory, stacks)?;
+    let started = began.elapsed();
+    if let Some(note) = &interpreter.note {
+        log.info(format_args!("{note}"));
+    }
+    Python::attach(|py| {
+        forks::renounce_in_children(py, renounce.clone()).map_err(|error| failed(py, &error))?;
+        logs::install(py, settings, log)?;
+        load(py, settings, workers, log, started)
+    })
+}
+
+/// Makes the application that this process was forked with that of a worker.
+pub fn continue_in_fork(
+    callable: Py<PyAny>,
+    settings: &Settings,
+    workers: usize,
+    log: &Log,
+    worker: &WorkerStart<'_>,
+    stacks: Option<i32>,
+) -> Result<LoadedApp, BootError> {
+    Python::attach(|py| {
+        let begun = interpreter::write_stacks_to(py, stacks)
+            .and_then(|()| forks::renounce_in_children(py, worker.renounce.clone()))
+            .and_then(|()| logs::renew(py, log))
+            .and_then(|()| inherited::reseed(py));
+        begun.map_err(|error| failed(py, &error))?;
+        let hooks = WorkerHooks::begin(py, settings, workers, worker.facts, log)?;
+        hooked(py, Ok(callable), hooks, None)
+    })
+}
+
+fn failed(py: Python<'_>, error: &PyErr) -> BootError {
+    BootError { app: false, text: failure::traceback(py, error) }
 }
 
 /// Loads the application. The interpreter took `started` to start.

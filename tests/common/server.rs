@@ -32,6 +32,13 @@ const LOG_TAIL: usize = 200;
 /// Gives every server that does not say `--threads` itself so many, so that what holds with one thread is seen to hold with more.
 const THREADS_VARIABLE: &str = "TAPSTER_TEST_THREADS";
 
+/// Starts every server with `--preload`, likewise.
+const PRELOAD_VARIABLE: &str = "TAPSTER_TEST_PRELOAD";
+
+/// How the titles of a mold and of a master begin.
+const MOLD: &str = "tapster: mold";
+const MASTER: &str = "tapster: master";
+
 /// Variables that would change what a test asks for.
 const FOREIGN_VARIABLES: [&str; 10] = [
     "VIRTUAL_ENV",
@@ -208,6 +215,9 @@ impl Server {
         if let Some(threads) = std::env::var_os(THREADS_VARIABLE).filter(|_| !file) {
             command.env("TAPSTER_THREADS", threads);
         }
+        if std::env::var_os(PRELOAD_VARIABLE).is_some() && !file {
+            command.env("TAPSTER_PRELOAD", "true");
+        }
         // The place of its control socket.
         command.env("RUNTIME_DIRECTORY", self.temp.path());
         command.env("PYTHONDONTWRITEBYTECODE", "1").env("STDOUT_FILE", self.temp.path().join("stdout"));
@@ -333,9 +343,19 @@ impl Running {
         self.child.id() as i32
     }
 
-    /// The workers' process ids.
+    /// The workers' process ids. What the master has just forked is none yet: it may become a mold. One that is about to end shows no
+    /// title, and may have been one.
     pub fn workers(&self) -> Vec<i32> {
-        procfs::children(self.pid())
+        let is_worker = |pid: &i32| {
+            let title = procfs::command_line(*pid);
+            !title.is_empty() && ![MOLD, MASTER].iter().any(|other| title.starts_with(other))
+        };
+        procfs::children(self.pid()).into_iter().filter(is_worker).collect()
+    }
+
+    /// The process ids of the molds (`--preload`).
+    pub fn molds(&self) -> Vec<i32> {
+        procfs::children(self.pid()).into_iter().filter(|pid| procfs::command_line(*pid).starts_with(MOLD)).collect()
     }
 
     /// Makes the file in its directory that a call of the test application waits for (tests/apps/notes.py).

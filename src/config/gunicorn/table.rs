@@ -32,9 +32,6 @@ const fn judge(about: &'static str, judge: fn(&str) -> Ruling) -> Treatment {
     Treatment::Judged { about, judge }
 }
 
-const PRELOAD: Treatment = Treatment::Told(
-    "each worker loads the application for itself, and their memory is not shared; nothing else changes for the application",
-);
 const NO_GREENLETS: Treatment = Treatment::Told("only worker classes for ASGI use it, and this server runs WSGI applications");
 const TLS: Treatment = Treatment::Refused(
     "there is no TLS here; let nginx, haproxy or the load balancer in front have the certificate, and trust it with \
@@ -99,6 +96,7 @@ pub static SETTINGS: &[Setting] = &[
     option("logconfig_json", "log-config"),
     option("loglevel", "log-level"),
     option("pidfile", "pid"),
+    option("preload_app", "preload"),
     option("proc_name", "name"),
     option("proxy_allow_ips", "proxy-allow-from"),
     option("raw_env", "env"),
@@ -167,7 +165,6 @@ pub static SETTINGS: &[Setting] = &[
         &["no-control-socket"],
         Treatment::Missed("the control socket is there where it has a place; --control-socket none turns it off"),
     ),
-    switch("preload_app", &["preload"], PRELOAD),
     valued("asgi_loop", &["asgi-loop"], "auto", NO_GREENLETS),
     valued("asgi_lifespan", &["asgi-lifespan"], "auto", NO_GREENLETS),
     valued("asgi_disconnect_grace_period", &["asgi-disconnect-grace-period"], "3", NO_GREENLETS),

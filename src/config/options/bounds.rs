@@ -10,6 +10,8 @@ pub(super) const CALL_TIMEOUT_MIN: Duration = Duration::from_millis(500);
 pub(super) const AGE_MIN: Duration = Duration::from_secs(1);
 /// Most requests of a worker's life; more is as good as no limit.
 pub(super) const REQUESTS_MAX: u64 = 1 << 40;
+/// Most requests of a warm-up: a boot that asks more is no boot any more.
+pub(super) const WARMUP_REQUESTS_MAX: u64 = 100_000;
 /// Smallest limit of a worker's memory in bytes: below it no interpreter fits.
 pub(super) const RSS_MIN: u64 = 16 << 20;
 /// Longest accept queue; the kernel cuts at net.core.somaxconn, which is below it everywhere.

@@ -117,7 +117,7 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         "vacuum" => Moot("sockets and the pid file are always removed"),
         "die-on-term" => Moot("TERM always stops"),
         "enable-threads" | "T" => Moot("threads of the application always run"),
-        "lazy-apps" | "lazy" => Moot("each worker always loads the application for itself"),
+        "lazy-apps" | "lazy" => Moot("each worker loads the application for itself, unless --preload is given"),
         "need-app" => Moot("without the application the start always fails"),
         "single-interpreter" | "i" => Moot("a worker has one interpreter"),
         "thunder-lock" => Moot("the kernel wakes one worker for each connection"),

@@ -115,6 +115,7 @@ impl Server {
             channel: worker,
             signals,
             stacks,
+            mold: None,
         };
         Ok(Alone { boot, attendant, done })
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::config::Level;
 use crate::master::event::{Event, Generation, Note, OperatorRequest};
+use crate::master::molds::Mold;
 use crate::master::status::reply::DoorReply;
 use crate::master::status::request::{Ask, DoorKind, FigureForm};
 use crate::master::status::{Doors, Knock, VisitorId};
@@ -167,6 +168,8 @@ impl Server {
                 self.log().warning(format_args!("worker {} keeps its log level: {error}", slot.0));
             }
         }
+        // What a mold has to say is little, and it says so at its start.
+        self.molds.all().filter_map(Mold::channel).for_each(|channel| _ = channel.send_log_level(level as u8));
         DoorReply::done(200, words, None)
     }
 

@@ -75,6 +75,7 @@ impl Server {
                         "{address} was shut down, by the application as a rule; another socket listens there, and the workers are \
                          replaced"
                     ));
+                    self.molds.renew();
                     Event::NewSocket
                 }
                 Err(error) => {

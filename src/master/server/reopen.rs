@@ -82,7 +82,7 @@ impl Server {
     pub(super) fn reopen_logs(&self) {
         let mut all: Vec<Arc<Logs>> = self.generations.logs().cloned().collect();
         let of_workers = self.table.living_ones().filter_map(|(_, child)| child.logs.clone());
-        all.extend(of_workers);
+        all.extend(of_workers.chain(self.molds.all().filter_map(|mold| mold.logs.clone())));
         for index in 0..all.len() {
             let logs = &all[index];
             if all[..index].iter().any(|other| Arc::ptr_eq(other, logs)) {
@@ -91,6 +91,14 @@ impl Server {
             let reopened = logs.reopen();
             for why in &reopened.failures {
                 self.log().error(format_args!("{why}"));
+            }
+            for mold in self.molds.all() {
+                let same = mold.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));
+                if let (true, Some(channel)) = (same, mold.channel())
+                    && let Err(error) = reopened.send(channel)
+                {
+                    self.log().error(format_args!("the mold (pid {}) writes its old log files on: {error}", mold.pid));
+                }
             }
             for (slot, child) in self.table.living_ones() {
                 let same = child.logs.as_ref().is_some_and(|other| Arc::ptr_eq(other, logs));

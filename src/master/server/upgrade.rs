@@ -11,7 +11,9 @@ use nix::unistd::fchdir;
 
 use crate::config::Settings;
 use crate::handoff;
+use crate::log::error::Who;
 use crate::master::event::{Event, SlotIndex};
+use crate::master::molds::Mold;
 use crate::master::state::{self, SavedState};
 use crate::master::status::Door;
 use crate::master::table::Child;
@@ -104,6 +106,9 @@ impl Server {
             fds.extend(child.channel.as_ref().map(AsFd::as_fd));
             fds.push(child.stacks.as_fd());
         }
+        for (channel, stacks) in self.molds.all().filter_map(Mold::descriptors) {
+            fds.extend([channel, stacks]);
+        }
         fds.extend(self.service.outputs().map(|(.., reader)| reader));
         fds.extend(self.service.pidfile().map(AsFd::as_fd));
         fds
@@ -125,6 +130,7 @@ impl Server {
             listeners: self.listeners.iter().map(listening).collect(),
             queue: state::QueueState { version: handoff::VERSION, ends: self.queue.ends().map(|end| end.as_raw_fd()) },
             children: self.table.living_ones().filter_map(|(slot, child)| self.saved(slot, child)).collect(),
+            molds: self.molds.all().filter_map(mold).collect(),
             scoreboard: self.scoreboard.memory().map(|memory| memory.as_raw_fd()),
             slots: self.scoreboard.slots(),
             threads: self.generations.current().settings.threads,
@@ -146,6 +152,7 @@ impl Server {
             channel: child.channel.as_ref().map(|channel| channel.as_fd().as_raw_fd()),
             stacks: child.stacks.as_raw_fd(),
             age: child.age,
+            mold: child.mold.map(Pid::as_raw),
             born: time::monotonic().saturating_sub(age),
         })
     }
@@ -163,6 +170,13 @@ fn door(door: &Door) -> state::DoorState {
     state::DoorState { socket: listening(&door.listener), control: door.is_control() }
 }
 
-fn output((slot, pid, reader): (usize, Pid, BorrowedFd<'_>)) -> state::OutputState {
-    state::OutputState { slot, pid: pid.as_raw(), fd: reader.as_raw_fd() }
+fn output((who, pid, reader): (Who, Pid, BorrowedFd<'_>)) -> state::OutputState {
+    let slot = if let Who::Worker(slot) = who { slot } else { 0 };
+    state::OutputState { slot, mold: who == Who::Mold, pid: pid.as_raw(), fd: reader.as_raw_fd() }
+}
+
+fn mold(mold: &Mold) -> Option<state::MoldState> {
+    let (channel, stacks) = mold.descriptors()?;
+    let (channel, stacks) = (channel.as_raw_fd(), stacks.as_raw_fd());
+    Some(state::MoldState { generation: mold.generation, pid: mold.pid.as_raw(), channel, stacks })
 }

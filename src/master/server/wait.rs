@@ -34,6 +34,8 @@ pub(super) enum Woken {
     Reading,
     /// The hook process has said something.
     Hooks,
+    /// A mold has said something.
+    Mold,
     /// The watcher of the sources has said something.
     Watcher,
     /// A listening socket was shut down.
@@ -77,7 +79,8 @@ impl Server {
         let hooks = self.hooks.descriptors().map(|fd| (Woken::Hooks, fd));
         let reading = self.reading.as_ref().map(|(_, reading)| (Woken::Reading, reading.answer()));
         let watcher = self.watch.socket().map(|socket| (Woken::Watcher, socket));
-        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks).chain(watcher);
+        let molds = self.molds.channels().map(|channel| (Woken::Mold, channel));
+        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks).chain(watcher).chain(molds);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
         let doors = self.doors.descriptors().map(|(knock, fd, flags)| (Woken::Door(knock), PollFd::new(fd, flags)));
         let late = self.generations.logs().filter(|logs| logs.own().is_waiting()).map(|logs| logs.own().as_fd());
@@ -112,6 +115,7 @@ impl Server {
         let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));
         let watcher = self.watch.next_deadline(self.supervisor.is_booting());
         let watcher = watcher.map(|at| at.saturating_duration_since(Instant::now()));
+        let molds = self.next_of_molds().map(|at| at.saturating_duration_since(Instant::now()));
         let orphans = self.orphans.then_some(Duration::ZERO);
         // What the log has lost for another reason than a full pipe.
         let lost =
@@ -126,6 +130,7 @@ impl Server {
             .chain(reading)
             .chain(pushing)
             .chain(watcher)
+            .chain(molds)
             .chain(self.until_listening())
             .chain(self.next_listener_look())
             .chain(self.patrol.wait(time::monotonic()))

@@ -55,6 +55,12 @@ impl Server {
     }
 
     fn about(&self, slot: SlotIndex) -> Option<About> {
+        match &self.molds.ghost {
+            Some((ghost, about)) if *ghost == slot => return Some(about.clone()),
+            // What is known of the slot is another worker's.
+            _ if self.molds.has_unborn(slot) => return None,
+            Some(_) | None => {}
+        }
         let child = self.table.child(slot)?;
         let oom = child.oom;
         let stacks = if self.table.living(slot).is_none() { child.stacks() } else { String::new() };

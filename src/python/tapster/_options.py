@@ -108,7 +108,7 @@ class Options(TypedDict, total=False):
     """Add a random number of requests up to this to --max-requests, for each worker its own. The default is 0."""
 
     max_worker_rss: _Number | None
-    """Replace a worker whose resident memory is above this; 0 never does. The default is 0."""
+    """Replace a worker whose resident memory is above this; 0 never does. With --preload only memory counts that it does not share. The default is 0."""
 
     max_worker_age: _Number | None
     """Replace a worker that has served for this long; 0 never does. The default is 0."""
@@ -128,11 +128,17 @@ class Options(TypedDict, total=False):
     reload_surge: _Number | None
     """Most workers beyond --workers while a reload replaces them: more is faster and takes more memory. The default is 1."""
 
+    preload: bool | None
+    """Load the application once, in a process of its own, the mold, of which the workers are forks: they share its memory, and a worker that has died is back in some milliseconds. Threads and connections that the application has when it is loaded are named in a warning, for they are no worker's own. A reload makes a new mold first. Without effect with --reload and --debug, and for an object that a program serves."""
+
     boot_profile: bool | None
     """Tell in the error log how long each worker took to boot and which imports took longest; with --check-config, tell it at once."""
 
     warmup: _Text | None
-    """Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an answer of 400 or above is a failed boot."""
+    """Request that each worker, or with --preload the mold, sends to its own application before it says that it is ready, such as 'GET /healthz'; an answer of 400 or above is a failed boot."""
+
+    warmup_requests: _Number | None
+    """How often --warmup is asked. With --preload the mold is asked, and what it has made of the answers, such as compiled templates and regular expressions, is shared by all workers; 200 leave little to be made. The default is 1."""
 
     timeout: _Number | None
     """How long the application may run for one request, or for one block of a streamed answer; beyond it the request is interrupted (--timeout-grace). 0 is no limit. The default is 30s."""

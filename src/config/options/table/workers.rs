@@ -1,7 +1,9 @@
 //! Rows: the processes.
 
 use super::row::{ROW, keep, time_or_none};
-use crate::config::options::bounds::{AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WORKERS_MAX};
+use crate::config::options::bounds::{
+    AGE_MIN, BODY_MAX, CONNECTIONS_MAX, REQUESTS_MAX, RSS_MIN, THREADS_MAX, WARMUP_REQUESTS_MAX, WORKERS_MAX,
+};
 use crate::config::options::option::{Opt, Section, ValueKind};
 use crate::config::warmup::Warmup;
 use crate::config::{reload, value};
@@ -96,7 +98,7 @@ pub(super) const ROWS: &[Opt] = &[
         value: "SIZE",
         kind: ValueKind::Number,
         default: Some("0"),
-        help: "Replace a worker whose resident memory is above this; 0 never does.",
+        help: "Replace a worker whose resident memory is above this; 0 never does. With --preload only memory counts that it does not share.",
         section: Section::Workers,
         set: Some(|s, v| {
             let size = value::size(v, 0, BODY_MAX)?;
@@ -179,6 +181,18 @@ pub(super) const ROWS: &[Opt] = &[
         ..ROW
     },
     Opt {
+        name: "preload",
+        kind: ValueKind::Flag,
+        default: Some("false"),
+        help: "Load the application once, in a process of its own, the mold, of which the workers are forks: they share its memory, and a \
+               worker that has died is back in some milliseconds. Threads and connections that the application has when it is loaded \
+               are named in a warning, for they are no worker's own. A reload makes a new mold first. Without effect with --reload and --debug, \
+               and for an object that a program serves.",
+        section: Section::Workers,
+        set: Some(|s, v| value::flag(v).map(|flag| s.preload = flag)),
+        ..ROW
+    },
+    Opt {
         name: "boot-profile",
         kind: ValueKind::Flag,
         default: Some("false"),
@@ -191,10 +205,21 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "warmup",
         value: "REQUEST",
-        help: "Request that each worker sends to its own application before it says that it is ready, such as 'GET /healthz'; an \
+        help: "Request that each worker, or with --preload the mold, sends to its own application before it says that it is ready, such as 'GET /healthz'; an \
                answer of 400 or above is a failed boot.",
         section: Section::Workers,
         set: Some(|s, v| Warmup::parse(v).map(|warmup| s.warmup = Some(warmup))),
+        ..ROW
+    },
+    Opt {
+        name: "warmup-requests",
+        value: "N",
+        kind: ValueKind::Number,
+        default: Some("1"),
+        help: "How often --warmup is asked. With --preload the mold is asked, and what it has made of the answers, such as compiled \
+               templates and regular expressions, is shared by all workers; 200 leave little to be made.",
+        section: Section::Workers,
+        set: Some(|s, v| value::number(v, 1, WARMUP_REQUESTS_MAX).map(|n| s.warmup_requests = n)),
         ..ROW
     },
 ];
