@@ -119,6 +119,9 @@ fn a_reload_makes_a_new_mold_first_and_twenty_of_them_lose_nothing() {
             let now = server.molds();
             (now.len() == 1 && !now.contains(&before)).then_some(())
         });
+        wait_for("the last of what has ended to be waited for", SOON, || {
+            procfs::all().iter().all(|other| other.parent != server.pid() || other.state != 'Z').then_some(())
+        });
         assert_eq!(answers(&server, "/", 4), vec![format!("v{count}"); 4]);
     }
     load.assert_flawless(GAP);

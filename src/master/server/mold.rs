@@ -164,7 +164,11 @@ impl Server {
                     self.log().debug(format_args!("the mold of {generation} is ready"));
                     self.bear(generation)?;
                 }
-                MoldEvent::Ended(mold, exit) => self.mold_ended(&mold, exit)?,
+                MoldEvent::Ended(mold, exit) => {
+                    // While it was not waited for, those that ended after it were not either.
+                    self.orphans = true;
+                    self.mold_ended(&mold, exit)?;
+                }
             }
         }
         let (generations, table) = (&self.generations, &self.table);
