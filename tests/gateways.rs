@@ -555,16 +555,31 @@ fn haproxy_is_served() {
 }
 
 #[test]
-fn a_stream_is_closed_whose_client_has_left_haproxy() {
-    let server = Server::source(fastcgi::ENDLESS).binds(["fastcgi:127.0.0.1:0"]).start();
-    let Some(front) = Front::start("haproxy fastcgi", server.address(), &[]) else { return };
-    for closed in 1..4 {
+fn the_example_for_users_of_flup_serves_behind_each_protocol() {
+    let source = common::manual::example("# hello.py, by: tapster \\-b fastcgi:127.0.0.1:9000 hello");
+    let server = Server::source(&source).binds(["fastcgi:127.0.0.1:0", "scgi:127.0.0.1:0", "ajp:127.0.0.1:0"]).start();
+    let blocks = ["nginx fastcgi", "nginx scgi", "apache ajp"];
+    for (block, address) in blocks.into_iter().zip(server.addresses()) {
+        let Some(front) = Front::start(block, address, &[]) else { continue };
         let mut client = front.connect();
-        client.send("GET /?1 HTTP/1.1\r\nHost: test\r\n\r\n");
-        assert!(client.fill().expect("an answer begins") > 0);
-        drop(client);
-        wait_for("the close of the stream", SOON, || (front.connect().get("/").text() == closed.to_string()).then_some(()));
+        assert_eq!(client.get("/").text(), "Hello world!\n", "{block}");
+        assert_eq!(client.get("/?name=J%C3%B6rg").text(), "Hello J\u{f6}rg!\n", "{block}");
+        client.send("POST /?name=x HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\nname=you");
+        assert_eq!(client.response().text(), "Hello you!\n", "{block}");
     }
-    drop(front);
     server.stop();
+}
+
+#[test]
+fn arguments_in_the_wrong_order_are_told_when_the_application_is_loaded() {
+    let source = "def application(start_response, environ):\n\
+                  \x20   start_response('200 OK', [('Content-Type', 'text/plain')])\n\
+                  \x20   return [b'Hello World!']\n";
+    let server =
+        Server::source(source).binds(["fastcgi:127.0.0.1:0"]).expect_error("are its arguments in the wrong order?").start();
+    let Some(front) = Front::start("nginx fastcgi", server.address(), &[]) else { return };
+    assert_eq!(front.connect().get("/").status, 500);
+    drop(front);
+    let log = server.stop();
+    assert!(log.text().contains("takes its arguments in the wrong order (start_response, environ)"), "{}", log.text());
 }

@@ -111,5 +111,6 @@ fn _tapster(module: &Bound<'_, PyModule>) -> PyResult<()> {
         };
         module.add(*name, function)?;
     }
+    tapster::wsgi::described::install(module)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))
 }

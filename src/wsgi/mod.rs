@@ -8,6 +8,7 @@
 mod answer;
 mod app;
 mod boot_profile;
+pub mod described;
 mod draft;
 mod environ;
 mod environ_cache;

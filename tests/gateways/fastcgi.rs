@@ -214,7 +214,7 @@ fn an_abort_ends_its_request_and_not_the_connection() {
 }
 
 /// An endless stream, which says when it is closed.
-pub const ENDLESS: &str = "import time\n\
+const ENDLESS: &str = "import time\n\
      closed = 0\n\
      class Endless:\n\
      \x20   def __init__(self, block):\n\
