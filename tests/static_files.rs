@@ -366,6 +366,10 @@ fn files_beyond_four_gibibytes_have_their_lengths_and_parts() {
     let response = client.response();
     assert_eq!(response.body.len(), 100_001);
     assert_eq!(&response.body[67_306..67_312], b"beyond");
+    // Beyond it.
+    client.send("GET /static/huge.bin HTTP/1.1\r\nHost: t\r\nRange: bytes=4294967301-4295067400\r\n\r\n");
+    let response = client.response();
+    assert_eq!((response.body.len(), &response.body[5..11]), (100_100, &b"beyond"[..]));
     server.stop();
 }
 
