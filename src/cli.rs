@@ -412,6 +412,9 @@ fn refuse_missing_directories(configuration: &Configuration) -> Result<(), confi
     Ok(())
 }
 
+/// What other servers call the halves of an address.
+const ADDRESS: [&str; 2] = ["host", "port"];
+
 /// clap's error as one line: what, where, why, what to do.
 fn one_line(error: &clap::Error, origin: &Origin) -> String {
     // clap names an argument with its value's name: `--workers <N>`.
@@ -427,6 +430,9 @@ fn one_line(error: &clap::Error, origin: &Origin) -> String {
             let (name, longer) = (invalid.trim_start_matches('-'), longer(invalid));
             let similar = gunicorn::flag(name).or_else(|| options::similar(name, named).map(|option| option.name));
             match similar {
+                _ if ADDRESS.contains(&name) => {
+                    format!("{} ({origin}): no such option; write --bind HOST:PORT", shown(invalid))
+                }
                 _ if longer.len() > 1 => {
                     format!("{} ({origin}): is short for more than one option; write {}", shown(invalid), longer.join(" or "))
                 }

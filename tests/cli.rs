@@ -42,6 +42,8 @@ fn usage_errors_say_what_where_and_why_on_one_line() {
         ),
         (&["--wrokers", "3"], "--wrokers (command line): no such option; did you mean --workers?"),
         (&["--time", "3"], "--time (command line): is short for more than one option; write --timeout or --timeout-grace"),
+        (&["--host", "0.0.0.0"], "--host (command line): no such option; write --bind HOST:PORT"),
+        (&["--port=8000"], "--port (command line): no such option; write --bind HOST:PORT"),
         (&["--no-such-thing"], "--no-such-thing (command line): no such option; 'tapster --help' lists them all"),
         (&["-x"], "-x (command line): no such option; 'tapster --help' lists them all"),
         (&["--workers", "-1"], "--workers -1 (command line): must be a whole number from 1 to 4096, or auto"),

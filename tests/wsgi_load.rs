@@ -180,6 +180,21 @@ fn a_missing_callable_is_answered_with_what_is_there() {
         &["neither `application` nor `app`", "found `create`", "call_c:create() if it is a factory"],
         &[],
     );
+    // As Django makes it. The interpreter of the test knows each name once.
+    for (package, app) in
+        [("shop_a", "shop_a"), ("shop_b", "shop_b.settings"), ("shop_c", "manage_c"), ("shop_d", "DIR/manage_d.py")]
+    {
+        let [init, settings, wsgi] = ["__init__", "settings", "wsgi"].map(|name| format!("{package}/{name}.py"));
+        let manage = "def main():\n    pass\n";
+        let files = [
+            (&init[..], ""),
+            (&settings, ""),
+            (&wsgi, "raise RuntimeError('nobody imports it')"),
+            ("manage_c.py", manage),
+            ("manage_d.py", manage),
+        ];
+        fails(&files, app, &[&format!("neither `application` nor `app`; did you mean {package}.wsgi?")], &["main"]);
+    }
     fails(&[("call_d.py", "")], "call_d", &["neither `application` nor `app`", "nor anything else that can be called"], &[]);
     fails(&[("call_e.py", "class box: pass\n")], "call_e:box.app", &["there is no `app` in `box`"], &[]);
 }

@@ -220,7 +220,9 @@ fn find<'py>(
         }
         let names = callables(module);
         let mut message = format!("cannot load {text}: it has neither `application` nor `app`");
-        if names.is_empty() {
+        if let Some(better) = wsgi_beside(module) {
+            message.push_str(&format!("; did you mean {better}?"));
+        } else if names.is_empty() {
             message.push_str(", nor anything else that can be called");
         } else {
             message.push_str(&format!("; found {}", listed(&names)));
@@ -281,6 +283,23 @@ fn callables(object: &Bound<'_, PyAny>) -> Vec<String> {
         .filter(|name| !name.starts_with('_'))
         .filter(|name| object.getattr(name.as_str()).is_ok_and(|value| value.is_callable() && is_own(&value)))
         .collect()
+}
+
+/// The module `wsgi`, where projects of Django have their application, in this package, beside this module, or in the one directory
+/// beside it that has such a module.
+fn wsgi_beside(module: &Bound<'_, PyAny>) -> Option<String> {
+    let file: PathBuf = module.getattr("__file__").ok()?.extract().ok()?;
+    let package: String = module.getattr("__package__").ok()?.extract().ok()?;
+    let has = |directory: &Path| directory.join("wsgi.py").is_file();
+    let directory = file.parent()?;
+    if !package.is_empty() {
+        return has(directory).then(|| format!("{package}.wsgi"));
+    }
+    let mut found = std::fs::read_dir(directory).ok()?.flatten().map(|entry| entry.path()).filter(|path| has(path));
+    match (found.next(), found.next()) {
+        (Some(only), None) => Some(format!("{}.wsgi", only.file_name()?.to_str()?)),
+        (_, _) => None,
+    }
 }
 
 fn call_factory<'py>(
