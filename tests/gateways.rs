@@ -74,6 +74,32 @@ fn ask(address: &Address, request: &[u8]) -> Response {
 }
 
 #[test]
+fn bytes_behind_a_request_whose_front_leaves_are_no_requests_in_the_log() {
+    for (protocol, encode) in PROTOCOLS {
+        let server = server(protocol);
+        let path = server.temp().join("access").display().to_string();
+        let options = ["--threads", "1", "--access-logfile", &path, "--access-logformat", "%(U)s %(s)s"];
+        let server = server.options(options).start();
+        let slow = encode(&with(&[("REQUEST_URI", "/sleep?ms=300"), ("QUERY_STRING", "ms=300")]));
+        let mut first = server.connect();
+        first.send(&slow);
+        std::thread::sleep(Duration::from_millis(50));
+        // It waits for the thread, and is left there.
+        let mut second = server.connect();
+        second.send([&slow[..], b"GET /forged HTTP/1.1\r\nHost: test\r\n\r\n"].concat());
+        std::thread::sleep(Duration::from_millis(50));
+        second.reset();
+        assert_eq!(answer(first).status, 200);
+        assert_eq!(ask(server.address(), &encode(&with(&[("REQUEST_URI", "/")]))).status, 200);
+        let lines = wait_for("the last line", SOON, || {
+            std::fs::read_to_string(&path).ok().filter(|text| text.contains("/ 200") && text.contains("499"))
+        });
+        assert!(!lines.contains("/forged"), "{lines}");
+        server.stop();
+    }
+}
+
+#[test]
 fn a_request_is_served_whole_byte_by_byte_and_with_trailing_bytes() {
     for (protocol, encode) in PROTOCOLS {
         let server = server(protocol).start();

@@ -176,7 +176,10 @@ impl Connection {
             | Phase::Closing(_)
             | Phase::Linger(_)) => self.phase = phase,
         }
-        if let Some(Kept::Rest(bytes)) = self.kept.take().map(|kept| *kept) {
+        // Only requests of HTTP are told apart without the state of their protocol: what a front sends may look like one.
+        if let Some(Kept::Rest(bytes)) = self.kept.take().map(|kept| *kept)
+            && !self.wire.is_gateway()
+        {
             ctx.forget_pipelined(&self.link.peer, &bytes);
         }
     }

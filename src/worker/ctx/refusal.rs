@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::http::framing::{self, Length};
 use crate::http::head::{Head, HeadView, Parsed};
+use crate::http::terms::Dialect;
 use crate::log::access::Record;
 use crate::worker::app::Peer;
 use crate::worker::connection::CLIENT_CLOSED_REQUEST;
@@ -36,7 +37,7 @@ impl ThreadCtx {
         self.record(record, None);
     }
 
-    /// Logs the requests that came whole and were not served; after one whose body is not complete the rest cannot be divided.
+    /// Logs the requests of HTTP that came whole and were not served; after one whose body is not complete the rest cannot be divided.
     pub(in crate::worker) fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
         let mut head = Head::default();
         while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
@@ -82,7 +83,9 @@ impl ThreadCtx {
     }
 
     fn forget_rest(&mut self, peer: &Peer) {
-        self.with_rest(|ctx, rest| ctx.forget_pipelined(peer, rest));
+        if self.job.terms.dialect == Dialect::Http {
+            self.with_rest(|ctx, rest| ctx.forget_pipelined(peer, rest));
+        }
         self.input.forget();
     }
 }
