@@ -24,7 +24,7 @@ pub use call::{CLIENT_MAX, Call, ID_MAX, InFlight, LINE_MAX, RequestFacts};
 pub use classes::{BOUNDS_NS, CLASSES, Histogram};
 pub use counters::{CounterSums, Counters};
 pub use refusals::{REASONS, RefusalReason};
-pub use slot::Slot;
+pub use slot::{SEVERITIES, Slot};
 pub use snapshot::{SlotFigures, Snapshot};
 pub use statuses::{STATUSES, StatusKey};
 

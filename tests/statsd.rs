@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use common::server::{Running, Server};
+use common::server::{Running, Server, signal_to};
 use common::{SOON, wait_for};
 
 /// Sums of what was received: counters by name, and how many times each distribution stands for.
@@ -75,7 +75,7 @@ def application(environ, start_response):\n    \
 fn what_clients_did_arrives_once_over_a_reload_and_an_upgrade() {
     let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port");
     let host = receiver.local_addr().expect("an address").to_string();
-    let server = Server::source(APP).workers(2).expect_error("RuntimeError: as asked");
+    let server = Server::source(APP).workers(2).expect_error("RuntimeError: as asked").expect_error("was killed by SIGKILL");
     let options = ["--statsd-host", &host, "--statsd-prefix", "shop", "--dogstatsd-tags", "env:test", "--enable-backlog-metric"];
     let server = server.options(options).start();
     let round = || {
@@ -95,6 +95,9 @@ fn what_clients_did_arrives_once_over_a_reload_and_an_upgrade() {
     server.signal(Signal::SIGUSR2);
     server.log().wait(&["upgrade: this is tapster"]);
     round();
+    server.log().wait(&["reload done: all workers are of generation 3"]);
+    signal_to(server.workers()[0], Signal::SIGKILL);
+    server.log().wait(&["was killed by SIGKILL"]);
     server.stop();
     let sums = receive_all(&receiver, "shop.", "|#env:test");
     assert_eq!(sums.counter("gunicorn.requests"), 81.0, "{sums:#?}");
@@ -103,6 +106,8 @@ fn what_clients_did_arrives_once_over_a_reload_and_an_upgrade() {
     assert_eq!(sums.counter("gunicorn.request.status.500"), 3.0, "{sums:#?}");
     assert_eq!(sums.counter("gunicorn.log.exception"), 3.0, "{sums:#?}");
     assert_eq!(sums.counter("tapster.worker.exits.reload"), 2.0, "{sums:#?}");
+    // Of the workers one for each exception, and of the master one for the worker that is killed.
+    assert_eq!((sums.counter("gunicorn.log.error"), sums.counter("gunicorn.log.critical")), (4.0, 0.0), "{sums:#?}");
     let (count, sum) = sums.times["gunicorn.request.duration"];
     assert_eq!(count.round(), 81.0, "{sums:#?}");
     assert!(sum > 15.0 * 50.0 * 0.95, "15 requests of 50 ms: {sum}");

@@ -3,8 +3,8 @@
 use std::fmt::{self, Write as _};
 use std::process;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use crate::config::Level;
 use crate::sys::time;
@@ -55,6 +55,32 @@ impl fmt::Display for Who {
     }
 }
 
+/// Severities that are counted: those from [`Level::Warning`] on.
+pub const COUNTED_LEVELS: usize = 3;
+
+/// Counts the records that somebody should look at.
+pub trait RecordCounter: fmt::Debug + Send + Sync {
+    /// One more, of this severity; 0 is [`Level::Warning`].
+    fn count(&self, severity: usize);
+}
+
+/// The records of a process by severity.
+#[derive(Debug, Default)]
+pub struct RecordCounts([AtomicU64; COUNTED_LEVELS]);
+
+impl RecordCounts {
+    /// How many there were.
+    pub fn get(&self) -> [u64; COUNTED_LEVELS] {
+        std::array::from_fn(|severity| self.0[severity].load(Relaxed))
+    }
+}
+
+impl RecordCounter for RecordCounts {
+    fn count(&self, severity: usize) {
+        self.0[severity].fetch_add(1, Relaxed);
+    }
+}
+
 /// A handle to the error log; cheap to clone, usable from any thread.
 #[derive(Clone, Debug)]
 pub struct Log {
@@ -62,12 +88,18 @@ pub struct Log {
     /// The least level that is written, of all clones together.
     level: Arc<AtomicU8>,
     who: Who,
+    counter: Option<Arc<dyn RecordCounter>>,
 }
 
 impl Log {
     /// A log of `who` into `sink`; records below `level` are dropped.
     pub fn new(sink: Arc<Sink>, level: Level, who: Who) -> Self {
-        Self { sink, level: Arc::new(AtomicU8::new(level as u8)), who }
+        Self { sink, level: Arc::new(AtomicU8::new(level as u8)), who, counter: None }
+    }
+
+    /// The same log, whose records are counted.
+    pub fn counting(self, counter: Arc<dyn RecordCounter>) -> Self {
+        Self { counter: Some(counter), ..self }
     }
 
     /// The same log for another writer (a worker after the fork).
@@ -137,6 +169,9 @@ impl Log {
     }
 
     fn record(&self, level: Level, who: Who, pid: u32, message: fmt::Arguments<'_>) {
+        if let (Some(counter), Some(severity)) = (&self.counter, (level as usize).checked_sub(Level::Warning as usize)) {
+            counter.count(severity);
+        }
         let mut record = Vec::with_capacity(256);
         let mut line = String::new();
         let syslog = self.sink.syslog();

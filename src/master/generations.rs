@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::channel::LogName;
 use crate::config::{AppSpec, Code, LogConfig, Settings};
 use crate::log::access::Format;
-use crate::log::error::{Log, Who};
+use crate::log::error::{Log, RecordCounts, Who};
 use crate::log::sink::Sink;
 use crate::sys::process;
 
@@ -29,6 +29,8 @@ pub struct Kit {
     pub log: Log,
     /// The logs' files.
     pub logs: Arc<Logs>,
+    /// Records of the master since it became this program, of all generations together.
+    pub records: Arc<RecordCounts>,
     /// The compiled format of the access log, if that is written.
     access: Option<Arc<Format>>,
     /// Where its workers load the application.
@@ -44,7 +46,8 @@ impl Kit {
         check_paths(&settings)?;
         let directories = Directories::open(start, settings.chdir.as_deref()).or_else(|why| refuse(code::USAGE, why))?;
         let logs = Logs::open(&settings, old.map(|old| &*old.logs)).or_else(|why| refuse(code::FAILED, why))?;
-        let log = Log::new(logs.own().clone(), settings.log_level, Who::Master);
+        let records = old.map_or_else(Default::default, |old| old.records.clone());
+        let log = Log::new(logs.own().clone(), settings.log_level, Who::Master).counting(records.clone());
         let access = settings.access_log.is_some().then(|| Arc::new(format));
         if settings.preload && !settings.uses_mold() {
             let why = match settings.watch() {
@@ -54,7 +57,7 @@ impl Kit {
             };
             log.info(format_args!("--preload: no process of its own loads the application: {why}"));
         }
-        Ok(Self { settings, log, logs: Arc::new(logs), access, directories: Arc::new(directories) })
+        Ok(Self { settings, log, logs: Arc::new(logs), records, access, directories: Arc::new(directories) })
     }
 
     /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its

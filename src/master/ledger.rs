@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::config::StatsdTarget;
+use crate::log::error::COUNTED_LEVELS;
 use crate::scoreboard::InFlight;
 use crate::status::ExitCause;
 use crate::status::statsd::SentSums;
@@ -86,6 +87,8 @@ pub struct Ledger {
     pub last_exits: VecDeque<WorkerExit>,
     /// Lines that error logs before the present one have lost.
     pub lost_before: u64,
+    /// Records of the error log that the programs before this one have written as the master, by their severity.
+    pub records_before: [u64; COUNTED_LEVELS],
     /// What statsd was told; `None`: nothing yet.
     pub sent: Option<SentSums>,
     /// The host that was told, with its address, so that an upgrade need not wait for a name server.
@@ -109,9 +112,9 @@ impl Ledger {
         self.last_exits.push_back(exit);
     }
 
-    /// What the next program begins with, when the error logs have lost so many lines so far.
-    pub fn for_next(&self, lost: u64) -> Self {
-        Self { lost_before: lost, ..self.clone() }
+    /// What the next program begins with, when the error logs have lost so many lines and had so many records so far.
+    pub fn for_next(&self, lost: u64, records: [u64; COUNTED_LEVELS]) -> Self {
+        Self { lost_before: lost, records_before: records, ..self.clone() }
     }
 
     /// Processor time of all workers of a slot, and their wait for a processor, in nanoseconds, when the one that lives has used

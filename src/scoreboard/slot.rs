@@ -7,6 +7,9 @@ use crate::sys::memory::shared_struct;
 
 use super::refusals::{REASONS, RefusalReason};
 
+/// Severities of the records that are counted.
+pub const SEVERITIES: usize = 3;
+
 shared_struct! {
     /// The published state of one worker.
     #[derive(Debug)]
@@ -39,6 +42,8 @@ shared_struct! {
         lost_lines: AtomicU64,
         /// Requests that the server has answered itself, by the reason.
         refused: [AtomicU64; REASONS],
+        /// Records of the error log by their severity. At the end, where there was room: a program that does not count them leaves 0.
+        records: [AtomicU64; SEVERITIES],
     }
 }
 
@@ -119,6 +124,17 @@ impl Slot {
     /// Adds the requests of this slot that the server has answered itself, by the reason.
     pub(super) fn add_refused(&self, sums: &mut [u64; REASONS]) {
         sums.iter_mut().zip(&self.refused).for_each(|(sum, count)| *sum = sum.wrapping_add(count.load(Relaxed)));
+    }
+
+    /// Counts a record of the error log. Any thread of the worker may call it.
+    #[cold]
+    pub fn count_record(&self, severity: usize) {
+        self.records[severity].fetch_add(1, Relaxed);
+    }
+
+    /// Adds the records of the error log that workers of this slot have written, by their severity.
+    pub(super) fn add_records(&self, sums: &mut [u64; SEVERITIES]) {
+        sums.iter_mut().zip(&self.records).for_each(|(sum, count)| *sum = sum.wrapping_add(count.load(Relaxed)));
     }
 
     /// Counts an exception that came out of the application.

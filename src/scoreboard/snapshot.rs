@@ -8,6 +8,7 @@ use super::Scoreboard;
 use super::call::Activity;
 use super::counters::CounterSums;
 use super::refusals::{REASONS, RefusalReason};
+use super::slot::SEVERITIES;
 
 /// Figures of a server's workers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,6 +25,8 @@ pub struct Snapshot {
     pub given_up: u64,
     /// Lines that the logs of the workers have lost.
     pub lost_lines: u64,
+    /// Records of the error log that the workers have written, by their severity.
+    pub records: [u64; SEVERITIES],
     /// Connections that were accepted.
     pub accepted: u64,
     /// Connections that were handed over to other workers.
@@ -112,6 +115,7 @@ impl Scoreboard {
                 worker.oldest = Some(worker.oldest.map_or(since, |other| other.min(since)).min(now));
             }
             slot.add_refused(&mut all.refused);
+            slot.add_records(&mut all.records);
             for (sum, count) in [
                 (&mut all.exceptions, slot.exceptions()),
                 (&mut all.interrupted, slot.interrupted()),
@@ -149,6 +153,7 @@ mod tests {
             board.slot(1).count_refusal(RefusalReason::QueueFull);
             board.slot(1).count_exception();
             board.slot(1).count_accepted();
+            board.slot(1).count_record(1);
         }
         board.call(1, 1).begin(&facts, 40_000);
         board.call(1, 1).lift_deadline();
@@ -160,6 +165,7 @@ mod tests {
             seen.sums.statuses.iter().enumerate().filter(|(_, n)| **n > 0).map(|(i, n)| (StatusKey::of(i), *n)).collect();
         assert_eq!(statuses, [(StatusKey::Exact(404), 2)]);
         assert_eq!((seen.refused_for(RefusalReason::QueueFull), seen.exceptions, seen.accepted), (2, 2, 2));
+        assert_eq!(seen.records, [0, 2, 0]);
         let [worker] = &seen.workers[..] else { panic!("slots without a worker: {seen:?}") };
         assert_eq!((worker.slot, worker.pid, worker.busy, worker.held, worker.requests), (1, 6, 1, 1, 2));
         assert_eq!((worker.busy_ns, worker.oldest), (50_000 + 20_000 + 10_000, Some(40_000)));

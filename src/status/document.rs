@@ -45,6 +45,8 @@ pub struct Document {
     pub reloads: ReloadCounts,
     /// The last reload or upgrade that came to its end.
     pub last_change: Option<Change>,
+    /// Records of the error log.
+    pub log_records: LogRecords,
     /// The master's own process.
     pub master: MasterFigures,
 }
@@ -387,6 +389,25 @@ pub enum ChangeKind {
     Reload,
     /// The program.
     Upgrade,
+}
+
+/// Records of the error log, of master and workers, by their severity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct LogRecords {
+    /// What an operator should look at.
+    pub warning: u64,
+    /// What failed.
+    pub error: u64,
+    /// What stops the service.
+    pub critical: u64,
+}
+
+impl LogRecords {
+    /// Each severity with its name.
+    pub fn each(&self) -> [(&'static str, u64); 3] {
+        [("warning", self.warning), ("error", self.error), ("critical", self.critical)]
+    }
 }
 
 /// The master's own process.

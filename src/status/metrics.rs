@@ -197,6 +197,10 @@ fn workers(page: &mut Exposition, document: &Document) {
 
 fn master(page: &mut Exposition, document: &Document) {
     let (server, master) = (&document.server, &document.master);
+    page.family("tapster_log_records_total", MetricKind::Counter, "Records of the error log, by severity.");
+    for (severity, count) in document.log_records.each() {
+        page.sample("tapster_log_records_total", &[("severity", severity)], count);
+    }
     let help = "Records of the master's log that were lost because nobody took them.";
     page.one("tapster_log_records_lost_total", MetricKind::Counter, help, master.log_records_lost);
     page.one("process_cpu_seconds_total", MetricKind::Counter, "Processor time of the master.", master.cpu_s);

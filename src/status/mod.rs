@@ -12,7 +12,7 @@ pub mod statsd;
 mod times;
 
 pub use document::{
-    Capacity, Change, ChangeKind, ConnectionFigures, Document, ExitCause, ExitRecord, ListenerFigures, MasterFigures,
+    Capacity, Change, ChangeKind, ConnectionFigures, Document, ExitCause, ExitRecord, ListenerFigures, LogRecords, MasterFigures,
     QueueFigures, Refusals, ReloadCounts, RequestFigures, RunningRequest, SCHEMA, ServerFigures, ServerState, TimeoutCounts,
     WorkerFigures, WorkerState,
 };

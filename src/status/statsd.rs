@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use super::document::{Document, ExitCause};
+use super::document::{Document, ExitCause, LogRecords};
 
 /// Most bytes of a datagram, which a frame of Ethernet takes whole: statsd's own advice for networks within a site.
 const DATAGRAM_MAX: usize = 1432;
@@ -19,6 +19,8 @@ pub struct SentSums {
     requests: u64,
     statuses: BTreeMap<String, u64>,
     exceptions: u64,
+    #[serde(default)]
+    records: LogRecords,
     exits: BTreeMap<ExitCause, u64>,
     times: Vec<u64>,
 }
@@ -30,6 +32,7 @@ impl SentSums {
             requests: document.requests.total,
             statuses: document.requests.by_status.clone(),
             exceptions: document.requests.app_exceptions,
+            records: document.log_records,
             exits: document.worker_exits.clone(),
             times: document.requests.duration.buckets.clone(),
         }
@@ -75,6 +78,9 @@ pub fn datagrams(document: &Document, before: &SentSums, naming: Naming<'_>) -> 
         count(&mut put, &format!("gunicorn.request.status.{status}"), *now, before.statuses.get(status).copied().unwrap_or(0));
     }
     count(&mut put, "gunicorn.log.exception", requests.app_exceptions, before.exceptions);
+    for ((severity, now), (_, then)) in document.log_records.each().into_iter().zip(before.records.each()) {
+        count(&mut put, &format!("gunicorn.log.{severity}"), now, then);
+    }
     for (cause, now) in &document.worker_exits {
         let then = before.exits.get(cause).copied().unwrap_or(0);
         count(&mut put, &format!("tapster.worker.exits.{}", cause.name()), *now, then);
@@ -121,6 +127,7 @@ mod tests {
         Document {
             requests: RequestFigures { total, by_status, duration, ..Default::default() },
             worker_exits: BTreeMap::from([(ExitCause::Crashed, 2)]),
+            log_records: LogRecords { warning: 0, error: total, critical: 1 },
             ..Default::default()
         }
     }
@@ -132,6 +139,8 @@ mod tests {
         let expected = "shop.gunicorn.requests:4|c|#env:live\n\
                         shop.gunicorn.request.status.200:4|c|#env:live\n\
                         shop.gunicorn.request.status.5xx:1|c|#env:live\n\
+                        shop.gunicorn.log.error:4|c|#env:live\n\
+                        shop.gunicorn.log.critical:1|c|#env:live\n\
                         shop.tapster.worker.exits.crashed:2|c|#env:live\n\
                         shop.gunicorn.workers:0|g|#env:live\n\
                         shop.tapster.threads.busy:0|g|#env:live\n\
@@ -142,7 +151,7 @@ mod tests {
         assert_eq!(first, [expected]);
         let naming = Naming { prefix: "", tags: "", backlog: false };
         let later = datagrams(&figures(5, &[1, 3, 1]), &SentSums::of(&figures(4, &[1, 3, 0])), naming);
-        let expected = "gunicorn.requests:1|c\ngunicorn.request.status.200:1|c\ngunicorn.workers:0|g\ntapster.threads.busy:0|g\n\
+        let expected = "gunicorn.requests:1|c\ngunicorn.request.status.200:1|c\ngunicorn.log.error:1|c\ngunicorn.workers:0|g\ntapster.threads.busy:0|g\n\
                         tapster.requests.waiting:0|g\ngunicorn.request.duration:3.000|ms";
         assert_eq!(later, [expected]);
     }

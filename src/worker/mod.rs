@@ -45,7 +45,7 @@ use crate::channel::{BootError, Breakage, Report, WorkerEnd};
 use crate::config::Settings;
 use crate::handoff::Queue;
 use crate::log::access::Format;
-use crate::log::error::Log;
+use crate::log::error::{Log, RecordCounter};
 use crate::log::sink::Sink;
 use crate::mold::BirthEnd;
 use crate::net::listener::{Address, Listener};
@@ -172,7 +172,8 @@ pub fn run_molded(boot: Boot, load: impl FnOnce(&LoadContext<'_>) -> Result<Load
     run_as(boot, true, load)
 }
 
-fn run_as(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
+fn run_as(mut boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> i32 {
+    boot.log = boot.log.counting(Arc::new(SlotRecords { board: boot.scoreboard.clone(), slot: boot.slot }));
     let (log, access) = (boot.log.clone(), boot.access.as_ref().map(|(sink, _)| sink.clone()));
     let code = live(boot, is_molded, load).unwrap_or_else(|error| {
         log.critical(format_args!("worker failed: {error}"));
@@ -181,6 +182,19 @@ fn run_as(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Re
     access.inspect(|sink| sink.finish());
     log.finish();
     code
+}
+
+/// Counts the records of a worker in its slot.
+#[derive(Debug)]
+struct SlotRecords {
+    board: Arc<Scoreboard>,
+    slot: usize,
+}
+
+impl RecordCounter for SlotRecords {
+    fn count(&self, severity: usize) {
+        self.board.slot(self.slot).count_record(severity);
+    }
 }
 
 fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Result<Loaded, BootError>) -> io::Result<i32> {

@@ -2,14 +2,16 @@
 
 use std::time::{Duration, Instant};
 
+use crate::log::error::COUNTED_LEVELS;
 use crate::master::event::{Life, SlotIndex};
 use crate::master::ledger::{CutRequest, WorkerExit};
 use crate::master::table::Child;
 use crate::net::listener::Listener;
 use crate::scoreboard::{BOUNDS_NS, Call, Histogram, InFlight, RefusalReason, Snapshot, StatusKey};
 use crate::status::{
-    Capacity, Change, ConnectionFigures, Detail, Document, ExitCause, ExitRecord, LineParts, ListenerFigures, MasterFigures,
-    QueueFigures, RequestFigures, RunningRequest, SCHEMA, ServerFigures, TimeoutCounts, Times, WorkerFigures, WorkerState,
+    Capacity, Change, ConnectionFigures, Detail, Document, ExitCause, ExitRecord, LineParts, ListenerFigures, LogRecords,
+    MasterFigures, QueueFigures, RequestFigures, RunningRequest, SCHEMA, ServerFigures, TimeoutCounts, Times, WorkerFigures,
+    WorkerState,
 };
 use crate::sys::listen_queue::ListenQueue;
 use crate::sys::process::Pid;
@@ -69,6 +71,7 @@ impl Server {
             worker_exits: ExitCause::ALL.into_iter().zip(self.ledger.exits).collect(),
             reloads: self.changes.counts(),
             last_change: self.changes.last().map(|change| self.change_shown(change, detail)),
+            log_records: self.records(&board),
             master: MasterFigures { log_records_lost: self.lost_records() + board.lost_lines, ..self.looks.master().clone() },
         }
     }
@@ -76,6 +79,19 @@ impl Server {
     /// Lines that the master's error logs have lost.
     pub(super) fn lost_records(&self) -> u64 {
         self.ledger.lost_before + self.generations.current().logs.own().lost_ever()
+    }
+
+    /// Records of the master's error log by their severity.
+    pub(super) fn own_records(&self) -> [u64; COUNTED_LEVELS] {
+        let (before, now) = (self.ledger.records_before, self.generations.current().records.get());
+        std::array::from_fn(|severity| before[severity] + now[severity])
+    }
+
+    /// The same with those of the workers.
+    fn records(&self, board: &Snapshot) -> LogRecords {
+        let own = self.own_records();
+        let [warning, error, critical] = std::array::from_fn(|severity| own[severity].wrapping_add(board.records[severity]));
+        LogRecords { warning, error, critical }
     }
 
     /// A reason may be a traceback, with values of the application.

@@ -124,7 +124,7 @@ impl Server {
             stopped,
             python: self.python.clone(),
             births: self.births,
-            ledger: self.ledger.for_next(self.lost_records()),
+            ledger: self.ledger.for_next(self.lost_records(), self.own_records()),
             lost_lines: self.log().sink().unwritten(),
             binds: binds(&self.generations.current().settings),
             listeners: self.listeners.iter().map(listening).collect(),

@@ -228,7 +228,7 @@ class Options(TypedDict, total=False):
     """Show figures here over HTTP, in the forms of --bind: a page at /, /status.json, /metrics for Prometheus, /health/live and /health/ready for probes. The master answers, whatever the workers do. It shows the paths of requests to whoever reaches the address, and takes no commands. Repeatable."""
 
     statsd_host: _Text | None
-    """Send metrics here by UDP, or to a unix datagram socket as unix://PATH, for statsd or DogStatsD: gunicorn's names (gunicorn.requests, .request.status.N, .request.duration, .workers, .log.exception), and tapster.threads.busy, .requests.waiting and .worker.exits.CAUSE. The master sends them every 10 s, and never waits. A name is looked up at the start and at a reload."""
+    """Send metrics here by UDP, or to a unix datagram socket as unix://PATH, for statsd or DogStatsD: gunicorn's names (gunicorn.requests, .request.status.N, .request.duration, .workers, .log.exception, .log.warning, .log.error, .log.critical), and tapster.threads.busy, .requests.waiting and .worker.exits.CAUSE. The master sends them every 10 s, and never waits. A name is looked up at the start and at a reload."""
 
     statsd_prefix: _Text | None
     """Put this and a point in front of the names of metrics for statsd. The default is ."""

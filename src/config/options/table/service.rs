@@ -156,7 +156,7 @@ pub(super) const ROWS: &[Opt] = &[
         name: "statsd-host",
         value: "HOST:PORT",
         help: "Send metrics here by UDP, or to a unix datagram socket as unix://PATH, for statsd or DogStatsD: gunicorn's names \
-               (gunicorn.requests, .request.status.N, .request.duration, .workers, .log.exception), and tapster.threads.busy, \
+               (gunicorn.requests, .request.status.N, .request.duration, .workers, .log.exception, .log.warning, .log.error, .log.critical), and tapster.threads.busy, \
                .requests.waiting and .worker.exits.CAUSE. The master sends them every 10 s, and never waits. A name is looked up at the \
                start and at a reload.",
         section: Section::Operations,
