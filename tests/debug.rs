@@ -90,6 +90,43 @@ fn breakpoint_has_the_terminal() {
     server.stop();
 }
 
+/// Runs the server on a terminal, which goes away at SIGTERM; ends as the server does, and with 99 if that stays.
+const VANISHING: &str = r#"
+import os, pty, signal, sys, time
+child, terminal = pty.fork()
+if not child:
+    os.execv(sys.argv[1], sys.argv[1:])
+def vanish(*_):
+    os.close(terminal)
+    for _ in range(1000):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            os._exit(status >> 8 or status)
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os._exit(99)
+signal.signal(signal.SIGTERM, vanish)
+while True:
+    os.write(1, os.read(terminal, 4096))
+"#;
+
+#[test]
+fn a_terminal_that_hangs_up_takes_it_along() {
+    let server = Server::source(APPLICATION);
+    let terminal = server.temp().join("terminal.py");
+    fs::write(&terminal, VANISHING).expect("the temp directory is writable");
+    let pid_file = server.temp().join("pid");
+    let server = server.launcher(["python3", &terminal.display().to_string()]);
+    let mut server = server.options(["--debug", "--pid", &pid_file.display().to_string()]).start();
+    assert_eq!(server.get("/").status, 200);
+    assert!(pid_file.exists());
+    server.signal(Signal::SIGTERM);
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    server.finish();
+    assert!(!pid_file.exists(), "the pid file is left");
+}
+
 #[test]
 fn an_interrupt_finishes_what_runs_and_a_second_one_does_not() {
     for signals in [1, 2] {

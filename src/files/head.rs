@@ -135,9 +135,14 @@ pub fn options(out: &mut Vec<u8>, reply: &ReplyContext<'_>) -> BodyFraming {
 }
 
 /// The address of a directory, whose decoded path has no slash at its end, with the query as it was sent. It is relative to the
-/// host, and the path has no empty segment at its begin, so that it never names another host.
+/// host.
 pub fn address_of_directory(path: &[u8], query: &[u8]) -> Vec<u8> {
-    let mut address = Vec::with_capacity(path.len() + query.len() + 2);
+    let mut address = Vec::with_capacity(path.len() + query.len() + 4);
+    if path.starts_with(b"//") {
+        // A front may put such a path into SCRIPT_NAME. Without the dot, which clients drop, its first part would be a host (RFC
+        // 3986 section 4.2).
+        address.extend_from_slice(b"/.");
+    }
     path.iter().for_each(|&byte| push_encoded(byte, &mut address));
     address.push(b'/');
     if !query.is_empty() {
@@ -238,6 +243,8 @@ mod tests {
     fn the_address_of_a_directory_never_names_a_host() {
         assert_eq!(address_of_directory(b"/docs", b"a=1&b=%20"), b"/docs/?a=1&b=%20");
         assert_eq!(address_of_directory(b"/\\evil", b""), b"/%5Cevil/");
+        assert_eq!(address_of_directory(b"//evil/docs", b"a"), b"/.//evil/docs/?a");
+        assert_eq!(address_of_directory(b"///evil", b""), b"/.///evil/");
         assert_eq!(address_of_directory(b"/a b\xe9\r\n", b""), b"/a%20b%E9%0D%0A/");
     }
 }

@@ -15,6 +15,11 @@ pub fn size(fd: &impl AsFd) -> Option<(u16, u16)> {
     (size.ws_col > 0 && size.ws_row > 0).then_some((size.ws_col, size.ws_row))
 }
 
+/// Whether this descriptor is a terminal whose other end is gone: every call for it fails then (tty_ioctl(4), EIO).
+pub fn has_hung_up(fd: &impl AsFd) -> bool {
+    tcgetattr(fd).is_err_and(|errno| errno == Errno::EIO)
+}
+
 /// The terminal gives each key at once, shows none of them, and makes no signals of them, until this is dropped.
 #[derive(Debug)]
 pub struct RawMode {

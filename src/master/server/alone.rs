@@ -27,6 +27,7 @@ use crate::master::signals::{SignalMeaning, Signals};
 use crate::master::table;
 use crate::sys::process;
 use crate::sys::signals::Blocked;
+use crate::sys::terminal::has_hung_up;
 use crate::worker::Boot;
 
 use super::Server;
@@ -162,11 +163,9 @@ impl Attendant {
 
     fn obey(&mut self, request: OperatorRequest) {
         match request {
-            OperatorRequest::Stop => {
-                self.log.info(format_args!("stopping: requests are answered"));
-                self.end_at.get_or_insert(Instant::now() + self.graceful_timeout);
-                self.order(Order::Drain);
-            }
+            OperatorRequest::Stop => self.stop("requests are answered"),
+            // With the terminal nobody is left who could end it.
+            OperatorRequest::Reload if is_terminal_gone() => self.stop("the terminal is gone; requests are answered"),
             OperatorRequest::QuickStop if self.hurried => self.end_now(),
             OperatorRequest::QuickStop => {
                 self.hurried = true;
@@ -179,6 +178,12 @@ impl Attendant {
                 self.log.warning(format_args!("{name} needs a master, which a server with --debug does not have: start it anew"));
             }
         }
+    }
+
+    fn stop(&mut self, what: &str) {
+        self.log.info(format_args!("stopping: {what}"));
+        self.end_at.get_or_insert(Instant::now() + self.graceful_timeout);
+        self.order(Order::Drain);
     }
 
     fn order(&mut self, order: Order) {
@@ -233,4 +238,9 @@ impl Attendant {
         drop(self.pidfile.take());
         process::exit_now(code::OK)
     }
+}
+
+/// Whether a standard stream was a terminal that has hung up.
+fn is_terminal_gone() -> bool {
+    has_hung_up(&io::stdin()) || has_hung_up(&io::stdout()) || has_hung_up(&io::stderr())
 }
