@@ -394,7 +394,7 @@ fn vast(server: &Running) -> (PathBuf, Vec<u8>) {
 #[test]
 fn a_file_that_shrinks_or_changes_while_it_is_sent_is_cut() {
     for version in ["HTTP/1.1", "HTTP/1.0"] {
-        for what in ["shrinks", "is emptied", "is written anew"] {
+        for what in ["shrinks", "is emptied", "is written anew", "gives way to a longer one"] {
             let server = server().start();
             let (path, content) = vast(&server);
             let mut client = stalled(&server, "vast.bin", version);
@@ -402,6 +402,8 @@ fn a_file_that_shrinks_or_changes_while_it_is_sent_is_cut() {
                 // Whole pages: the bytes that are on their way stay.
                 "shrinks" => File::options().write(true).open(&path).unwrap().set_len(12 * 1024 * 1024).unwrap(),
                 "is emptied" => drop(File::create(&path).unwrap()),
+                // As cp(1) does it: more bytes than before, and others.
+                "gives way to a longer one" => fs::write(&path, vec![b'x'; content.len() + 1000]).unwrap(),
                 _ => File::options().write(true).open(&path).unwrap().write_all_at(b"x", 15 * 1024 * 1024).unwrap(),
             }
             let mut bytes = client.rest();

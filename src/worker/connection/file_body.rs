@@ -14,7 +14,7 @@ use crate::http::terms::Terms;
 use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::ctx::files::SentFile;
-use crate::worker::files::state;
+use crate::worker::files::{read_whole, state};
 use crate::worker::send::output::{deliver_by, send_last};
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
@@ -31,6 +31,9 @@ const TURN: u64 = 1024 * 1024;
 /// A call that took longer has read from the disk, or had no processor: others proceed, in nanoseconds. From memory so many bytes
 /// take a fifth of it.
 const QUICK_NS: u64 = 250_000;
+
+/// Bytes at the end of a file that are remembered while it is sent.
+const TAIL: u64 = 64;
 
 /// The rest of an answer with a static file.
 #[derive(Debug)]
@@ -51,6 +54,8 @@ pub struct FileBody {
     len: u64,
     /// Whether a turn has passed since the file was looked at.
     is_late: bool,
+    /// The bytes that the file ended with; empty: they cannot be read.
+    tail: Vec<u8>,
     terms: Terms,
     began: u64,
     response_head: Vec<u8>,
@@ -85,7 +90,7 @@ impl FileBody {
         response_head: Vec<u8>,
         (terms, began): (Terms, u64),
     ) -> Self {
-        Self {
+        let mut body = Self {
             file,
             state,
             framing,
@@ -95,12 +100,15 @@ impl FileBody {
             rest: len,
             len,
             is_late: false,
+            tail: Vec::new(),
             terms,
             began,
             response_head,
             head: Head::default(),
             bytes: Vec::new(),
-        }
+        };
+        body.tail = body.read_tail().unwrap_or_default();
+        body
     }
 
     /// Whether a cut may look like the end.
@@ -112,12 +120,24 @@ impl FileBody {
         HeadView { head: &self.head, bytes: &self.bytes }
     }
 
-    /// Whether the file still has the content that the head has named, as far as its state shows that. One that has only grown has.
+    /// Whether the file still has the content that the head has named, as far as that can be seen without reading all of it.
     fn is_unchanged(&self) -> bool {
         fstat(&self.file).is_ok_and(|stat| {
             let now = state(&stat, self.state.coding);
-            now == self.state || now.size > self.state.size
+            now == self.state || (now.size > self.state.size && self.has_only_grown())
         })
+    }
+
+    /// Whether a file that is longer now was appended to (a log, an upload), and not written anew: what was its end is in its place.
+    fn has_only_grown(&self) -> bool {
+        !self.tail.is_empty() && self.read_tail().is_some_and(|tail| tail == self.tail)
+    }
+
+    /// The bytes that the file ends with in the state that the head has named.
+    fn read_tail(&self) -> Option<Vec<u8>> {
+        let len = self.state.size.min(TAIL);
+        let mut tail = Vec::new();
+        read_whole(&self.file, &mut tail, (self.state.size - len, len)).then_some(tail)
     }
 }
 
