@@ -116,12 +116,18 @@ pub fn render(out: &mut Vec<u8>, verdict: Selection, file: &FileFacts<'_>, reply
     encoder.finish(Some(len))
 }
 
-/// Appends a short answer that is no file, with one line of text, after which the connection may stay open.
+/// Appends a short answer that is no file, with one line of text, after which the connection may stay open. Fields that have no room
+/// in the head that the protocol has, as a query that comes back in a redirection, make it 414.
 pub fn page(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[(&str, &[u8])], reply: &ReplyContext<'_>) -> BodyFraming {
     let text = format!("{status} {}\n{detail}\n", reason(status));
+    let start = out.len();
     let mut encoder = begin(out, reply, status);
     put(&mut encoder, "Content-Type", b"text/plain; charset=utf-8");
     fields.iter().for_each(|(name, value)| put(&mut encoder, name, value));
+    if !fields.is_empty() && encoder.check_size().is_err() {
+        out.truncate(start);
+        return page(out, 414, "the answer has no room for it", &[], reply);
+    }
     let mut body = encoder.finish(Some(text.len() as u64));
     body.block(out, text.as_bytes());
     body
@@ -155,6 +161,7 @@ pub fn address_of_directory(path: &[u8], query: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::packets::{HEAD, PACKET_MAX, is_head};
     use crate::files::coding::ContentCoding;
     use crate::http::terms::Dialect;
 
@@ -237,6 +244,23 @@ mod tests {
         assert!(rendered(Selection::Whole, STATE, terms).contains("Content-Length: 1000\r\n"));
         let empty = rendered(Selection::Whole, Validator { size: 0, ..STATE }, terms);
         assert_eq!(empty.matches("Content-Length: 0\r\n").count(), 1, "{empty}");
+    }
+
+    #[test]
+    fn a_redirection_that_fits_into_no_packet_says_so() {
+        let reply = reply(KEPT.in_dialect(Dialect::Ajp));
+        for (len, status) in [(10, 301), (7_900, 301), (8_150, 414), (70_000, 414)] {
+            let address = address_of_directory(b"/docs", &vec![b'a'; len]);
+            let mut out = b"before".to_vec();
+            page(&mut out, 301, "this is a directory", &[("Location", &address)], &reply);
+            let packet = out.strip_prefix(b"before").unwrap();
+            let size = HEAD + usize::from(u16::from_be_bytes([packet[2], packet[3]]));
+            assert!(is_head(packet) && size <= PACKET_MAX, "{len}");
+            assert_eq!(u16::from_be_bytes([packet[5], packet[6]]), status, "{len}");
+            // The only packet behind it is that of the text.
+            let text = &packet[size..];
+            assert_eq!(HEAD + usize::from(u16::from_be_bytes([text[2], text[3]])), text.len(), "{len}");
+        }
     }
 
     #[test]
