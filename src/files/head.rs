@@ -161,8 +161,8 @@ pub fn address_of_directory(path: &[u8], query: &[u8]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::packets::{HEAD, PACKET_MAX, is_head};
     use crate::files::coding::ContentCoding;
+    use crate::http::packets::{HEAD, PACKET_MAX, is_head};
     use crate::http::terms::Dialect;
 
     const STATE: Validator = Validator { seconds: 784_111_777, nanos: 0, size: 1000, coding: None };

@@ -117,7 +117,7 @@ class Options(TypedDict, total=False):
     """For development: load the application again when its modules, its templates, a --reload-extra-file or the configuration file change. Broken code leaves the old one serving, and browsers are shown its traceback until it is mended. auto and inotify learn of changes from the kernel; poll looks at the files each second, for file systems that the kernel hears nothing of. With it the defaults are --workers 1, --timeout 0 and --boot-timeout 0; with a --boot-timeout a load that hangs has failed, too. Refused under a service manager. The default is off."""
 
     debug: bool | None
-    """For development: serve from this very process, which has the terminal, so that breakpoint() and the debuggers of editors work. There is no master: nothing is reloaded, nobody replaces the process when it dies, and options that need a master are refused. With it the defaults are --workers 1, --timeout 0, --boot-timeout 0 and --control-socket none."""
+    """For development: serve from this very process, which has the terminal, so that breakpoint() and the debuggers of editors work. There is no master: nothing is reloaded, nobody replaces the process when it dies, and options that need a master are refused. It stops when its terminal hangs up. With it the defaults are --workers 1, --timeout 0, --boot-timeout 0 and --control-socket none."""
 
     reload_engine: _Text | None
     """How --reload without a value notices changes: auto, inotify or poll. The default is auto."""

@@ -142,7 +142,8 @@ pub(super) const ROWS: &[Opt] = &[
         default: Some("false"),
         help: "For development: serve from this very process, which has the terminal, so that breakpoint() and the debuggers of editors \
                work. There is no master: nothing is reloaded, nobody replaces the process when it dies, and options that need a master \
-               are refused. With it the defaults are --workers 1, --timeout 0, --boot-timeout 0 and --control-socket none.",
+               are refused. It stops when its terminal hangs up. With it the defaults are --workers 1, --timeout 0, --boot-timeout 0 \
+               and --control-socket none.",
         section: Section::Workers,
         set: Some(|s, v| value::flag(v).map(|flag| s.debug = flag)),
         fixed: Some(|new, old| keep(&mut new.debug, &old.debug)),
