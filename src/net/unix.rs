@@ -36,6 +36,10 @@ const UNIX_PATH_MAX: usize = 107;
 /// How long a process may take between bind(2) and listen(2), where nobody can be asked whether a socket is bound.
 const SETTLE_TIME: Duration = Duration::from_millis(50);
 
+/// How long a server waits for others that begin in the same directory: each takes some milliseconds. Whoever may read the directory
+/// can keep the lock; then the start goes on without it.
+const LOCK_TIME: Duration = Duration::from_secs(1);
+
 /// Binds and listens. The file belongs to `owner`, or to the user of this process.
 pub(super) fn bind(path: &Path, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Listener, String> {
     let length = path.as_os_str().len();
@@ -44,6 +48,8 @@ pub(super) fn bind(path: &Path, settings: &Settings, owner: Option<(Uid, Gid)>) 
     }
     let place = UnixAddr::new(path).map_err(|errno| explain(errno, 0))?;
     let entry = Entry::of(path).map_err(|error| lower(&error))?;
+    // Who puts a file back that it has moved aside by mistake leaves the name free for a moment, for a third server.
+    let _alone = entry.lock(LOCK_TIME);
     remove_stale(path, &entry)?;
     let socket = unix_socket().map_err(|errno| explain(errno, 0))?;
     let bound = create_as(owner, settings.umask.unwrap_or(0), || socket::bind(socket.as_raw_fd(), &place));

@@ -8,11 +8,15 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, open, openat, renameat};
+use nix::fcntl::{AtFlags, Flock, FlockArg, OFlag, open, openat, renameat};
 use nix::sys::stat::{FileStat, Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, linkat, unlinkat};
+
+/// Time between two tries to get a lock.
+const LOCK_EVERY: Duration = Duration::from_millis(1);
 
 /// Identifies a file, wherever it is: device and number there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +100,22 @@ impl Entry {
             // Somebody else has removed it.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Keeps other programs that do the same from the directory until the lock is dropped, after a wait of `time` at most. `None`: the
+    /// directory cannot be read, or somebody keeps the lock; nobody has to respect it.
+    pub fn lock(&self, time: Duration) -> Option<Flock<File>> {
+        let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let mut dir: File = openat(&self.dir, ".", flags, Mode::empty()).ok()?.into();
+        let until = Instant::now() + time;
+        loop {
+            match Flock::lock(dir, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => return Some(lock),
+                Err((back, Errno::EWOULDBLOCK)) if Instant::now() < until => dir = back,
+                Err(_) => return None,
+            }
+            std::thread::sleep(LOCK_EVERY);
         }
     }
 
