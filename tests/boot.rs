@@ -49,7 +49,9 @@ fn a_small_application_is_loaded_with_little_more_than_python_itself() {
             "tapster",
             "tapster._tapster",
             "tapster.__main__",
+            // Empty until somebody asks for what is in them.
             "tapster.tornado",
+            "tapster.wsgi",
             "tapster_children",
             "tapster_logs",
             "tapster_wakeup",
