@@ -20,6 +20,13 @@ def application(environ, start_response):
         open("waits", "w").close()
         while not os.path.exists("gate"):
             time.sleep(0.01)
+    if path == "/close":
+        # The descriptors of what attends to signals come after the file for stacks.
+        numbers = [int(name) for name in os.listdir("/proc/self/fd") if os.path.exists("/proc/self/fd/" + name)]
+        links = {number: os.readlink("/proc/self/fd/%d" % number) for number in numbers}
+        stacks = max(number for number, link in links.items() if "memfd:stacks" in link)
+        assert links[stacks + 2].startswith("socket:"), links
+        os.close(stacks + 2)
     if path == "/debug":
         answer = 0
         breakpoint()
@@ -148,6 +155,17 @@ fn an_interrupt_finishes_what_runs_and_a_second_one_does_not() {
         server.finish();
         assert!(!pid_file.exists(), "the pid file is left");
     }
+}
+
+#[test]
+fn an_application_that_closes_what_is_not_its_own_ends_with_the_process() {
+    let server = Server::source(APPLICATION).options(["--debug"]).expect_error("descriptors of the server are closed");
+    let mut server = server.start();
+    assert_eq!(server.get("/close").status, 200);
+    // Who waits for descriptors does not notice until the next one.
+    server.signal(Signal::SIGHUP);
+    assert_eq!(server.wait(SOON).code(), Some(1));
+    server.finish();
 }
 
 #[test]

@@ -140,7 +140,7 @@ impl Attendant {
             }
             if self.end_at.is_some_and(|at| at <= Instant::now()) {
                 self.log.warning(format_args!("requests do not end within --graceful-timeout; the process ends"));
-                self.end_now();
+                self.end_now(code::OK);
             }
         }
     }
@@ -151,12 +151,21 @@ impl Attendant {
         let timeout = left.map_or(PollTimeout::NONE, |left| PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         let fds = [self.done.as_fd(), self.signals.as_fd()].into_iter().chain(self.channel.as_ref().map(AsFd::as_fd));
         let mut fds: Vec<_> = fds.map(|fd| PollFd::new(fd, PollFlags::POLLIN)).collect();
-        match poll(&mut fds, timeout) {
+        let polled = poll(&mut fds, timeout);
+        let is_closed = |fd: &PollFd<'_>| fd.revents().is_some_and(|events| events.contains(PollFlags::POLLNVAL));
+        match polled {
+            Ok(_) if fds.iter().any(is_closed) => {
+                self.log.critical(format_args!(
+                    "descriptors of the server are closed, which the application must have done (os.closerange?), and nobody could \
+                     stop it any more; the process ends"
+                ));
+                self.end_now(code::FAILED);
+            }
             Ok(_) if fds[0].any() == Some(true) => self.done.read(&mut [0]).is_ok(),
             Ok(_) | Err(Errno::EINTR) => false,
             Err(errno) => {
                 self.log.critical(format_args!("cannot wait for signals: {errno}; the process ends"));
-                self.end_now();
+                self.end_now(code::FAILED);
             }
         }
     }
@@ -166,7 +175,7 @@ impl Attendant {
             OperatorRequest::Stop => self.stop("requests are answered"),
             // With the terminal nobody is left who could end it.
             OperatorRequest::Reload if is_terminal_gone() => self.stop("the terminal is gone; requests are answered"),
-            OperatorRequest::QuickStop if self.hurried => self.end_now(),
+            OperatorRequest::QuickStop if self.hurried => self.end_now(code::OK),
             OperatorRequest::QuickStop => {
                 self.hurried = true;
                 self.log.info(format_args!("stopping: the requests that run are finished; once more ends them"));
@@ -190,7 +199,7 @@ impl Attendant {
         // Without one it is about to leave.
         if let Some(Err(error)) = self.channel.as_ref().map(|channel| channel.send(order)) {
             self.log.critical(format_args!("the order to stop is not taken: {error}; the process ends"));
-            self.end_now();
+            self.end_now(code::FAILED);
         }
     }
 
@@ -233,10 +242,10 @@ impl Attendant {
     }
 
     /// Ends the process without its requests.
-    fn end_now(&mut self) -> ! {
+    fn end_now(&mut self, code: i32) -> ! {
         self.log.finish();
         drop(self.pidfile.take());
-        process::exit_now(code::OK)
+        process::exit_now(code)
     }
 }
 
