@@ -97,7 +97,7 @@ fn named(bytes: &[u8]) -> Vec<u8> {
     let mut request = b"GET /static/a.txt HTTP/1.1\r\nHost: t\r\n".to_vec();
     let mut once = Vec::new();
     for (value, number) in bytes.split(|&b| b == b'\n').zip(0..) {
-        let field = FIELDS[usize::from(value.first().copied().unwrap_or(number)) % FIELDS.len()];
+        let field = FIELDS[value.first().map_or(number, |&first| usize::from(first)) % FIELDS.len()];
         let is_list = matches!(field, "If-Match" | "If-None-Match" | "Accept-Encoding");
         if is_list || !once.contains(&field) {
             once.push(field);
