@@ -201,14 +201,14 @@ fn run_parsed(parsed: Result<CliCommand, UsageError>, server: Option<(Past, Rere
         (Ok(CliCommand::Cgi(settings, notices)), _) => run_cgi(&settings, &notices),
         (Ok(CliCommand::CheckConfig(settings, notices)), _) => check(&settings, &notices),
         (Ok(CliCommand::CheckState(settings)), _) => answer_check(&settings),
-        (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) if !settings.debug => {
+        (Ok(CliCommand::Serve(settings, notices)), Some((past, reread))) => {
             match master::run(*settings, &notices, reread, past) {
                 Outcome::Exit(code) => code,
                 // The process does not end by returning: the caller's exit handlers belong to the master.
                 Outcome::Worker(boot) => born(*boot),
             }
         }
-        (Ok(CliCommand::Serve(..)), _) => unreachable!("a server is made by those that have a past, or runs alone"),
+        (Ok(CliCommand::Serve(..)), None) => unreachable!("a server is made by those that have a past, or runs alone"),
         (Err(error), _) => {
             complain(&error.to_string());
             if cgi::is_environment() && !activation::is_input_listening() {

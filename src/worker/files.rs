@@ -28,6 +28,7 @@ use crate::http::head::HeadView;
 use crate::http::target::{Target, below};
 use crate::log::count;
 use crate::log::error::Log;
+use crate::sys::entry;
 use crate::sys::fd::{FileId, forget, identity};
 use crate::sys::open::{Links, Opening};
 use crate::sys::read::read_at_behind;
@@ -196,12 +197,12 @@ impl FileServer {
             Ok(opened) => opened,
             Err(found) => return found,
         };
-        if is_directory(&stat) && !place.is_directory {
+        if entry::is(&stat, SFlag::S_IFDIR) && !place.is_directory {
             drop(file);
             self.path.truncate(whole);
             return self.find_index(&site, place, start, (now, log));
         }
-        if !is_regular(&stat) {
+        if !entry::is(&stat, SFlag::S_IFREG) {
             return FoundFile::Nothing;
         }
         let plain = OpenedFile { file, state: state(&stat, None), varies: false };
@@ -231,7 +232,7 @@ impl FileServer {
         let opened = self.open_name(site, place, start, told);
         self.path.truncate(whole);
         match opened {
-            Ok((_, stat)) if is_regular(&stat) => FoundFile::Directory,
+            Ok((_, stat)) if entry::is(&stat, SFlag::S_IFREG) => FoundFile::Directory,
             Ok(_) => FoundFile::Nothing,
             Err(found) => found,
         }
@@ -301,7 +302,7 @@ impl FileServer {
         let directories = site.directories.lock().unwrap_or_else(PoisonError::into_inner);
         let (file, stat) = self.open_at(site, &directories[place.directory], start).ok()?;
         let is_new = (stat.st_mtime, stat.st_mtime_nsec) >= (plain.st_mtime, plain.st_mtime_nsec);
-        let fits = is_regular(&stat) && is_new && stat.st_size <= plain.st_size;
+        let fits = entry::is(&stat, SFlag::S_IFREG) && is_new && stat.st_size <= plain.st_size;
         fits.then(|| OpenedFile { file, state: state(&stat, Some(coding)), varies: true })
     }
 
@@ -369,18 +370,6 @@ fn meaning(error: &io::Error) -> FoundFile {
         Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM | Errno::EAGAIN => FoundFile::Busy,
         _ => FoundFile::Unreadable,
     }
-}
-
-fn kind(stat: &FileStat) -> SFlag {
-    SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT
-}
-
-fn is_regular(stat: &FileStat) -> bool {
-    kind(stat) == SFlag::S_IFREG
-}
-
-fn is_directory(stat: &FileStat) -> bool {
-    kind(stat) == SFlag::S_IFDIR
 }
 
 /// The state of a file.
