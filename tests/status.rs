@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use common::client::{Address, Client, Response};
 use common::server::{Running, Server, signal_to};
+use common::status::door;
 use common::tools::{self, skip, tool};
 use common::{SOON, procfs, venv, wait_for};
 
@@ -28,13 +29,7 @@ const APP: &str = "import time\n\
                    return [b'hello']\n";
 
 fn server() -> Server {
-    let server = Server::source(APP);
-    let door = server.temp().join("status");
-    server.options(["--status-bind", &format!("unix:{}", door.display())])
-}
-
-fn door(server: &Running) -> Address {
-    Address::Unix(server.temp().join("status"))
+    common::status::server(APP)
 }
 
 /// The door on a port that the kernel has chosen.

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use common::client::{Address, Client};
 use common::server::{Running, Server, signal_to};
+use common::status::door;
 use common::{SOON, procfs, wait_for};
 
 /// Longest time for an answer, whatever the server does.
@@ -27,13 +28,7 @@ const APP: &str = "def application(environ, start_response):\n    \
                    return [b'hello']\n";
 
 fn server() -> Server {
-    let server = Server::source(APP);
-    let door = server.temp().join("status");
-    server.options(["--status-bind", &format!("unix:{}", door.display())])
-}
-
-fn door(server: &Running) -> Address {
-    Address::Unix(server.temp().join("status"))
+    common::status::server(APP)
 }
 
 fn wall() -> f64 {

@@ -14,6 +14,7 @@ pub mod load;
 pub mod manual;
 pub mod procfs;
 pub mod server;
+pub mod status;
 pub mod tools;
 pub mod user;
 pub mod venv;
