@@ -553,8 +553,13 @@ fn without_a_descriptor_the_answer_is_503() {
     let response = client.get("/static/a.txt");
     assert_eq!((response.status, response.field("retry-after")), (503, Some("5")), "{response:?}");
     assert!(!response.closes());
+    // A connection that cannot be accepted waits, and nothing of it is lost.
+    let mut waiting = server.connect();
+    waiting.send("GET /static/a.txt HTTP/1.1\r\nHost: t\r\n\r\n");
+    server.log().wait(&["ERROR", "cannot accept"]);
     assert_eq!(client.get("/free").text(), "/free");
     assert_eq!(client.get("/static/a.txt").text(), "hello, world!");
+    assert_eq!(waiting.response().text(), "hello, world!");
     server.stop();
 }
 
