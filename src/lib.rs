@@ -23,6 +23,7 @@ pub mod protocol;
 pub mod scoreboard;
 pub mod status;
 pub mod sys;
+pub mod tls;
 mod watch;
 pub mod worker;
 #[cfg(feature = "python")]

@@ -83,6 +83,13 @@ const RULES: &[Rule] = &[
         why: "names, sizes and times in, heads of answers out: no files, no sockets, no clocks",
     },
     Rule {
+        part: "tls",
+        modules: &[],
+        crates: &["rustls", "serde"],
+        not_std: &["std::env", "std::fs", "std::net", "std::os", "std::process", "std::thread", "std::time::Instant::now"],
+        why: "certificates and records in, records and facts out: no files, no sockets",
+    },
+    Rule {
         part: "config",
         modules: &["protocol"],
         crates: &["regex_lite", "serde", "strsim", "toml"],

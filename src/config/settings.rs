@@ -17,6 +17,7 @@ use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::reload::{ReloadMode, WatchEngine};
 use super::static_files::StaticFiles;
 use super::statsd::StatsdTarget;
+use super::tls::TlsSettings;
 use super::trusted::Trusted;
 use super::warmup::Warmup;
 
@@ -54,15 +55,15 @@ macro_rules! settings {
         pub struct Settings { $($(#[$doc])* pub $field: $type,)* }
 
         impl Settings {
-    /// Whether AJP is spoken at this address and no secret asked for: then only this machine may connect.
-    pub fn lacks_secret(&self, bind: &Bind) -> bool {
-        self.protocol_at(bind) == Protocol::Ajp && self.ajp_secret.is_none()
-    }
+            /// Whether AJP is spoken at this address and no secret asked for: then only this machine may connect.
+            pub fn lacks_secret(&self, bind: &Bind) -> bool {
+                self.protocol_at(bind) == Protocol::Ajp && self.ajp_secret.is_none()
+            }
 
-    /// The protocol that is spoken at this address.
-    pub fn protocol_at(&self, bind: &Bind) -> Protocol {
-        bind.protocol.unwrap_or(self.protocol)
-    }
+            /// The protocol that is spoken at this address.
+            pub fn protocol_at(&self, bind: &Bind) -> Protocol {
+                bind.protocol.unwrap_or(self.protocol)
+            }
 
             /// What the rows of the table start from: not set, or empty until the row's default is put in.
             pub(super) fn blank() -> Self {
@@ -92,6 +93,8 @@ settings! {
         pub root_path: String,
         /// `--static-map` and what belongs to it; default: no files are sent.
         pub static_files: StaticFiles,
+        /// `--certfile` and what belongs to it; `None`: no address is encrypted.
+        pub tls: Option<TlsSettings>,
         /// `--backlog`: length of each accept queue; default 2048.
         pub backlog: u32,
         /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.

@@ -1,0 +1,15 @@
+//! TLS without I/O: certificates and keys in, records in and out. The library is rustls; what else of a server needs it asks here.
+
+pub mod material;
+
+use std::sync::Arc;
+
+use rustls::crypto::CryptoProvider;
+
+/// The cryptography of every process: ring, or AWS's with the cargo feature `aws-lc-rs`.
+pub fn provider() -> Arc<CryptoProvider> {
+    #[cfg(feature = "aws-lc-rs")]
+    return Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    #[cfg(not(feature = "aws-lc-rs"))]
+    Arc::new(rustls::crypto::ring::default_provider())
+}
