@@ -141,6 +141,16 @@ pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+/// Reads the path of a pid file. A number is what somebody gives who takes `-p` for the port, as it is for other servers.
+pub(super) fn pid_file(text: &str) -> Result<PathBuf, String> {
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!(
+            "is to be the path of a pid file; a port is given by --bind :{text}, a file of that name by ./{text}"
+        ));
+    }
+    path(text)
+}
+
 /// Splits directories at commas (gunicorn's `--pythonpath`) and colons (PYTHONPATH).
 pub(super) fn directories(text: &str) -> Result<Vec<PathBuf>, String> {
     text.split([',', ':'])
@@ -284,6 +294,13 @@ mod tests {
             let error = socket_mode(text).expect_err(text);
             assert!(error.contains("600"), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn a_number_is_no_pid_file() {
+        assert!(pid_file("8000").unwrap_err().contains("--bind :8000"));
+        assert_eq!([pid_file("./8000"), pid_file("8000.pid")], ["./8000", "8000.pid"].map(|path| Ok(path.into())));
+        assert_eq!(pid_file(""), path(""));
     }
 
     #[test]

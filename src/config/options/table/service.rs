@@ -102,7 +102,7 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Write the process id of the master to this file, and remove it at the end. If a running server has it, the start \
                is refused.",
         section: Section::Service,
-        set: Some(|s, v| value::path(v).map(|path| s.pid_file = Some(path))),
+        set: Some(|s, v| value::pid_file(v).map(|path| s.pid_file = Some(path))),
         fixed: Some(|new, old| keep(&mut new.pid_file, &old.pid_file)),
         ..ROW
     },
