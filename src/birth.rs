@@ -51,6 +51,7 @@ use crate::sys::memory;
 use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 use crate::sys::title::Title;
+use crate::tls::material::Material;
 use crate::worker::{Boot, MoldBirth};
 
 /// Names the descriptor of the state to the program of the worker, which removes it from its environment.
@@ -58,10 +59,10 @@ pub const VARIABLE: &str = "TAPSTER_WORKER_FD";
 
 /// Version of [`BirthState`]. It changes when a field is added that must be known, or gets another meaning. Settings are part of
 /// it.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
-/// Largest state read, in bytes: settings are some KiB, and a socket is a line.
-const SIZE_MAX: u64 = 4 * 1024 * 1024;
+/// Largest state read, in bytes: settings are some KiB, a socket is a line, and certificates have a bound of their own.
+const SIZE_MAX: u64 = 16 * 1024 * 1024;
 
 /// The first line.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +130,7 @@ struct BirthState {
     slots: usize,
     channel: i32,
     stacks: i32,
+    tls: Option<Material>,
     error_log: LogState,
     access_log: Option<LogState>,
     /// Where the orders for a mold come from, if it is one.
@@ -141,6 +143,7 @@ struct ListenerState {
     fd: i32,
     own: bool,
     protocol: Protocol,
+    is_encrypted: bool,
     address: AddressState,
 }
 
@@ -174,7 +177,8 @@ impl ListenerState {
             Address::Tcp(address) => AddressState::Tcp(*address),
             Address::Unix(path) => AddressState::Unix(path.into()),
         };
-        Self { fd: listener.as_raw_fd(), own: listener.is_own(), protocol: listener.protocol(), address }
+        let (protocol, is_encrypted) = (listener.protocol(), listener.is_encrypted());
+        Self { fd: listener.as_raw_fd(), own: listener.is_own(), protocol, is_encrypted, address }
     }
 
     fn adopt(self) -> io::Result<Listener> {
@@ -182,7 +186,7 @@ impl ListenerState {
             AddressState::Tcp(address) => Address::Tcp(address),
             AddressState::Unix(path) => Address::Unix(path.into()),
         };
-        Ok(Listener::shared(inherited(self.fd)?, address).owned(self.own).speaking(self.protocol))
+        Ok(Listener::shared(inherited(self.fd)?, address).owned(self.own).speaking(self.protocol).encrypted(self.is_encrypted))
     }
 }
 
@@ -201,6 +205,7 @@ impl BirthState {
             slots: boot.scoreboard.slots(),
             channel: boot.channel.as_fd().as_raw_fd(),
             stacks: boot.stacks.as_raw_fd(),
+            tls: boot.tls.clone(),
             error_log: LogState::of(&boot.log.sink()),
             access_log: boot.access.as_ref().map(|(sink, _)| LogState::of(sink)),
             births: boot.mold.as_ref().map(|mold| mold.births.as_fd().as_raw_fd()),
@@ -235,6 +240,7 @@ impl BirthState {
             log,
             access,
             stacks: inherited(self.stacks)?.into(),
+            tls: self.tls,
             settings: Arc::new(self.settings),
             mold: mold.transpose()?,
         })
@@ -348,12 +354,14 @@ mod tests {
                     fd: 5,
                     own: true,
                     protocol: Protocol::Http,
+                    is_encrypted: true,
                     address: AddressState::Tcp("[::1]:80".parse().unwrap()),
                 },
                 ListenerState {
                     fd: 6,
                     own: false,
                     protocol: Protocol::Http,
+                    is_encrypted: true,
                     address: AddressState::Unix(OsString::from_vec(b"/run/\xfe".to_vec())),
                 },
             ],
@@ -366,6 +374,7 @@ mod tests {
             slots: 72,
             channel: 11,
             stacks: 12,
+            tls: Some(Material { client_roots: "x\n".into(), ..Material::default() }),
             error_log: LogState { fd: 13, system_log: None },
             access_log: Some(LogState { fd: 14, system_log: Some("/dev/log".into()) }),
             births: Some(15),

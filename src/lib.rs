@@ -4,6 +4,7 @@
 //! ARCHITECTURE.md; `tests/architecture.rs` enforces who may import whom.
 
 pub mod birth;
+pub mod certificates;
 pub mod cgi;
 pub mod channel;
 pub mod cli;

@@ -175,7 +175,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "worker",
-        modules: &["channel", "config", "files", "http", "handoff", "log", "mold", "net", "protocol", "scoreboard", "sys"],
+        modules: &["channel", "config", "files", "http", "handoff", "log", "mold", "net", "protocol", "scoreboard", "sys", "tls"],
         crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",
@@ -193,10 +193,18 @@ const RULES: &[Rule] = &[
             "sys",
             "worker::Boot",
             "worker::MoldBirth",
+            "tls",
         ],
         crates: &["nix", "serde", "serde_json"],
         not_std: &["std::thread"],
         why: "a birth carries what a worker starts with into a new program: it runs neither master nor worker",
+    },
+    Rule {
+        part: "certificates",
+        modules: &["config", "tls"],
+        crates: &["nix", "serde"],
+        not_std: &["std::env", "std::net", "std::process", "std::thread"],
+        why: "files are read and checked for whoever asks: it runs neither master nor worker",
     },
     Rule {
         part: "cgi",
@@ -209,6 +217,7 @@ const RULES: &[Rule] = &[
         part: "master",
         modules: &[
             "birth",
+            "certificates",
             "channel",
             "config",
             "handoff",
@@ -222,6 +231,7 @@ const RULES: &[Rule] = &[
             "watch",
             "worker::Boot",
             "worker::MoldBirth",
+            "tls",
         ],
         // serde for the state that survives an upgrade.
         crates: &["libc", "nix", "serde", "serde_json", "signal_hook"],

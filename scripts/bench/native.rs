@@ -93,6 +93,7 @@ fn main() -> ExitCode {
         signals: Blocked::all().expect("a signal mask"),
         log: Log::new(Arc::new(sink), Level::Warning, Who::Worker(0)),
         access: None,
+        tls: None,
         mold: None,
     };
     std::thread::spawn(move || end_when_told(&master));

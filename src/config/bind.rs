@@ -18,8 +18,8 @@ const UNIX_PATH_MAX: usize = 107;
 /// Longest host name in bytes (RFC 1035 section 2.3.4).
 const HOST_MAX: usize = 255;
 
-/// Names of protocols that somebody may expect here.
-const OTHERS: [&str; 1] = ["https"];
+/// What stands in front of an address where HTTP is spoken over TLS.
+const HTTPS: &str = "https";
 
 /// One address to listen on, and the protocol that is spoken there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,8 @@ pub struct Bind {
     pub endpoint: Endpoint,
     /// The protocol; `None`: that of `--protocol`.
     pub protocol: Option<Protocol>,
+    /// Whether `https` stands in front of it; else [`Settings::encrypts`](super::Settings::encrypts) decides.
+    pub https: bool,
 }
 
 /// An address to listen on.
@@ -49,19 +51,21 @@ pub enum Endpoint {
 impl Bind {
     /// This address, for the protocol of `--protocol`.
     pub fn plain(endpoint: Endpoint) -> Self {
-        Self { endpoint, protocol: None }
+        Self { endpoint, protocol: None, https: false }
     }
 
     /// Reads an address as [`Endpoint::parse`] does, after the prefix of its protocol (`scgi:127.0.0.1:4000`).
     pub fn parse(text: &str) -> Result<Self, String> {
-        let (protocol, address) = Protocol::split(text);
+        let (protocol, address) = match text.strip_prefix(HTTPS).and_then(|rest| rest.strip_prefix(':')) {
+            Some(address) => (Some(Protocol::Http), address),
+            None => Protocol::split(text),
+        };
+        let https = protocol == Some(Protocol::Http) && text.starts_with(HTTPS);
         if let Some(protocol) = protocol
             && let Some(rest) = address.strip_prefix("//")
         {
-            return Err(format!("an address has no scheme; write {}:{}", protocol.name(), rest.trim_end_matches('/')));
-        }
-        if let Some(name) = OTHERS.into_iter().find(|name| text.split(':').next() == Some(name)) {
-            return Err(format!("{name} is not spoken here; write one of {} in front of the address", Protocol::names()));
+            let name = if https { HTTPS } else { protocol.name() };
+            return Err(format!("an address has no scheme; write {name}:{}", rest.trim_end_matches('/')));
         }
         if protocol.is_none()
             && let Some((name, rest)) = text.split_once(':')
@@ -70,7 +74,7 @@ impl Bind {
             let hint = similar_protocol(name);
             return Err(format!("{name} is no protocol here; write one of {} in front of the address{hint}", Protocol::names()));
         }
-        Ok(Self { endpoint: Endpoint::parse(address)?, protocol })
+        Ok(Self { endpoint: Endpoint::parse(address)?, protocol, https })
     }
 }
 
@@ -89,8 +93,10 @@ fn is_address(text: &str) -> bool {
 impl fmt::Display for Bind {
     /// The shortest spelling that [`Bind::parse`] reads back, always with the port.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(protocol) = self.protocol {
-            write!(f, "{}:", protocol.name())?;
+        match self.protocol {
+            _ if self.https => write!(f, "{HTTPS}:")?,
+            Some(protocol) => write!(f, "{}:", protocol.name())?,
+            None => {}
         }
         self.endpoint.fmt(f)
     }
@@ -260,6 +266,9 @@ mod tests {
                 assert_eq!(Bind::parse(&format!("{}:{text}", protocol.name())).as_ref(), Ok(&bind), "{text}");
                 assert_eq!(Bind::parse(&bind.to_string()), Ok(bind), "the display of {text}");
             }
+            let https = Bind { protocol: Some(Protocol::Http), https: true, ..bind };
+            assert_eq!(Bind::parse(&format!("https:{text}")).as_ref(), Ok(&https), "{text}");
+            assert_eq!(Bind::parse(&https.to_string()), Ok(https), "the display of {text}");
         }
     }
 
@@ -286,7 +295,8 @@ mod tests {
             ("ftp://localhost:80/", "write localhost:80"),
             ("scgi:", "empty"),
             ("scgi:4000", "write 127.0.0.1:4000"),
-            ("https:127.0.0.1:443", "https is not spoken here; write one of http, fastcgi, scgi, uwsgi, ajp in front"),
+            ("https://localhost:443/", "write https:localhost:443"),
+            ("https:443", "write 127.0.0.1:443"),
             ("ajp13:127.0.0.1:8009", "did you mean ajp?"),
             (
                 "fcgi:127.0.0.1:9000",

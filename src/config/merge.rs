@@ -2,6 +2,7 @@
 //! layer is checked, and what contradicts itself is refused.
 
 use super::bind::Endpoint;
+use super::encryption;
 use super::error::Error;
 use super::options::{self, TABLE};
 use super::origin::{Given, Origin};
@@ -67,6 +68,7 @@ pub fn merge(layers: impl IntoIterator<Item = Given>) -> Result<Configuration, E
     }
     let row = |given: &Given| TABLE.iter().position(|option| option == given.option);
     effective.sort_by_key(row);
+    encryption::settle(&mut settings, &effective)?;
     let configuration = Configuration { settings, effective };
     configuration.refuse_contradictions()?;
     Ok(configuration)

@@ -5,6 +5,7 @@ mod app_spec;
 mod bind;
 pub mod call;
 pub mod control;
+mod encryption;
 pub mod environment;
 mod error;
 pub mod file;

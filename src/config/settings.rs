@@ -65,6 +65,13 @@ macro_rules! settings {
                 bind.protocol.unwrap_or(self.protocol)
             }
 
+            /// Whether TLS is spoken at this address: where `https` says so, and at each of TCP that names no protocol, once there is a
+            /// certificate. `is_unix`: it is a unix socket, which an inherited one shows only when it is taken over.
+            pub fn encrypts(&self, bind: &Bind, is_unix: bool) -> bool {
+                let by_default = bind.protocol.is_none() && self.protocol == Protocol::Http && !is_unix;
+                bind.https || self.tls.is_some() && by_default
+            }
+
             /// What the rows of the table start from: not set, or empty until the row's default is put in.
             pub(super) fn blank() -> Self {
                 Self { $($field: Default::default(),)* }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::certificates::Certificates;
 use crate::channel::LogName;
 use crate::config::{AppSpec, Code, LogConfig, Settings};
 use crate::log::access::Format;
@@ -35,12 +36,19 @@ pub struct Kit {
     access: Option<Arc<Format>>,
     /// Where its workers load the application.
     pub directories: Arc<Directories>,
+    /// Certificates and keys, if TLS is spoken.
+    pub certificates: Option<Arc<Certificates>>,
 }
 
 impl Kit {
     /// Opens what the settings name, in the working directory, which is known as `start`. A log that is where the `old`
     /// generation has it is the same log.
-    pub fn open(settings: Arc<Settings>, old: Option<&Self>, start: &Path) -> Result<Self, StartError> {
+    pub fn open(
+        settings: Arc<Settings>,
+        certificates: Option<Arc<Certificates>>,
+        old: Option<&Self>,
+        start: &Path,
+    ) -> Result<Self, StartError> {
         let format = Format::compile(&settings.access_format);
         let format = format.or_else(|error| refuse(code::USAGE, format!("--access-logformat: {}", error.0)))?;
         check_paths(&settings)?;
@@ -57,7 +65,7 @@ impl Kit {
             };
             log.info(format_args!("--preload: no process of its own loads the application: {why}"));
         }
-        Ok(Self { settings, log, logs: Arc::new(logs), records, access, directories: Arc::new(directories) })
+        Ok(Self { settings, log, logs: Arc::new(logs), records, access, directories: Arc::new(directories), certificates })
     }
 
     /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its

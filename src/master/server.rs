@@ -33,6 +33,7 @@ use crate::scoreboard::Scoreboard;
 use crate::status::ExitCause;
 use crate::sys::time::Wall;
 use crate::sys::{process, time};
+use crate::tls::material::TicketSecrets;
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
@@ -103,6 +104,8 @@ pub struct Server {
     pub(super) watch: WatchKeeper,
     /// The processes that workers are forked from (`--preload`).
     pub(super) molds: MoldKeeper,
+    /// The secrets of the session tickets of TLS.
+    pub(super) tickets: TicketSecrets,
     /// How many workers it has started.
     pub(super) births: u64,
     /// What it counts and remembers.

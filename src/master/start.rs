@@ -5,11 +5,13 @@
 use std::io;
 use std::sync::Arc;
 
+use crate::certificates::Certificates;
 use crate::config::{Bind, Endpoint, Notice, Protocol, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks, time};
+use crate::tls::material::TicketSecrets;
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
@@ -49,9 +51,11 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         process::set_umask(mask);
     }
     masks::ignore_write_errors();
+    let tickets = new_tickets(&settings).map_err(|why| StartError { code: code::FAILED, why })?;
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let terminal = identity.as_ref().map_or(Ok(()), |_| terminal::keep_for_writing());
-    let kit = Kit::open(settings.clone(), None, command.dir())?;
+    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
+    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, command.dir())?;
     let log = &kit.log;
     let refusal = |why: String| {
         // The readers of the log want to know it as well as those of standard error.
@@ -124,6 +128,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         trial: None,
         becoming: false,
         orphans: false,
+        tickets,
         births: 0,
         looks: Looks::default(),
         ledger: Ledger::default(),
@@ -136,6 +141,11 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         changes: Changes::default(),
         started: time::wall(),
     })
+}
+
+/// Secrets for the session tickets of TLS; empty without TLS.
+pub(super) fn new_tickets(settings: &Settings) -> Result<TicketSecrets, String> {
+    if settings.tls.is_some() { TicketSecrets::random() } else { Ok(TicketSecrets::default()) }
 }
 
 /// How many workers there can be at once: for each a successor, and some more.
@@ -176,7 +186,7 @@ fn use_input(settings: &mut Settings, notices: &mut Vec<Notice>) {
             protocol.name()
         );
         notices.push(Notice::info(text));
-        settings.binds = vec![Bind { endpoint: input, protocol: Some(protocol) }];
+        settings.binds = vec![Bind { endpoint: input, protocol: Some(protocol), https: false }];
     } else if settings.binds.iter().all(|bind| bind.endpoint != input) {
         let text = "standard input is a listening socket, and is not used, because --bind is given (fastcgi:fd://0)";
         notices.push(Notice::warning(text.to_owned()));

@@ -26,6 +26,7 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::certificates::Certificates;
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Notice, Settings};
 use crate::handoff::{self, Queue};
@@ -87,7 +88,8 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), StartErro
     let mut settings = settings.clone();
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
-    let kit = Kit::open(settings.clone(), None, state.command.dir())?;
+    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
+    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, state.command.dir())?;
     for socket in state.listeners.iter().chain(state.doors.iter().map(|door| &door.socket)) {
         bind::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
     }
@@ -152,7 +154,8 @@ pub fn adopt(
         let _ = terminal::keep_for_writing();
     }
     // The logs are opened and not inherited: they may be others now.
-    let kit = Kit::open(settings.clone(), None, state.command.dir())?;
+    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
+    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, state.command.dir())?;
     kit.logs.own().owe(state.lost_lines);
     for notice in notices {
         kit.log.write(notice.level, format_args!("{notice}"));
@@ -196,6 +199,7 @@ pub fn adopt(
         count(state.children.len() as u64, "worker")
     ));
     let lives: Vec<WorkerLife> = state.children.iter().map(|child| child.life).collect();
+    let tickets = start::new_tickets(&settings).map_err(|why| StartError { code: code::FAILED, why })?;
     let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
@@ -222,6 +226,7 @@ pub fn adopt(
         becoming: false,
         // Some may have ended unheard while the programs changed.
         orphans: true,
+        tickets,
         births: state.births,
         looks: Looks::default(),
         ledger: state.ledger,
@@ -237,8 +242,11 @@ pub fn adopt(
 }
 
 fn adopt_listener(index: usize, socket: state::Listening, settings: &Settings) -> Result<Listener, bind::BindError> {
-    let protocol = settings.binds.get(index).map_or(settings.protocol, |bind| settings.protocol_at(bind));
-    Ok(bind::adopt(socket.fd, socket.own, socket.file.map(state::File::mark), settings)?.speaking(protocol))
+    let listener = bind::adopt(socket.fd, socket.own, socket.file.map(state::File::mark), settings)?;
+    Ok(match settings.binds.get(index) {
+        Some(bind) => bind::speaking(listener, bind, settings),
+        None => listener.speaking(settings.protocol),
+    })
 }
 
 /// A door that cannot be kept is lost: the application is served without it.

@@ -74,7 +74,13 @@ fn bind_one(wanted: &Bind, settings: &Settings, owner: Option<(Uid, Gid)>) -> Re
     {
         require_loopback(*address)?;
     }
-    Ok(bound.speaking(settings.protocol_at(wanted)))
+    Ok(speaking(bound, wanted, settings))
+}
+
+/// The socket of this address, with what is spoken there.
+pub fn speaking(listener: Listener, wanted: &Bind, settings: &Settings) -> Listener {
+    let is_encrypted = settings.encrypts(wanted, matches!(listener.address(), Address::Unix(_)));
+    listener.speaking(settings.protocol_at(wanted)).encrypted(is_encrypted)
 }
 
 /// Looks up the addresses of a host, those of IPv4 first. It may wait for a name server. The error is one clause.

@@ -24,6 +24,7 @@ pub struct Listener {
     /// Whether this server made it: an inherited socket may be somebody else's as well.
     own: bool,
     protocol: Protocol,
+    is_encrypted: bool,
 }
 
 /// The mio types, because their `accept` is one accept4 with the flags and the address.
@@ -56,14 +57,17 @@ impl fmt::Display for Address {
 #[derive(Clone, Debug)]
 pub struct BoundAddress {
     protocol: Protocol,
+    is_encrypted: bool,
     address: Address,
 }
 
 impl fmt::Display for BoundAddress {
-    /// `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi:127.0.0.1:4000`, `scgi:unix:/run/x.sock`.
+    /// `http://127.0.0.1:8000`, `https://127.0.0.1:443`, `unix:/run/x.sock`, `https:unix:/run/x.sock`, `scgi:127.0.0.1:4000`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.protocol, &self.address) {
+            (Protocol::Http, Address::Tcp(addr)) if self.is_encrypted => write!(f, "https://{addr}"),
             (Protocol::Http, Address::Tcp(addr)) => write!(f, "http://{addr}"),
+            (Protocol::Http, Address::Unix(_)) if self.is_encrypted => write!(f, "https:{}", self.address),
             (Protocol::Http, Address::Unix(_)) => self.address.fmt(f),
             (protocol, address) => write!(f, "{}:{address}", protocol.name()),
         }
@@ -72,12 +76,23 @@ impl fmt::Display for BoundAddress {
 
 impl Listener {
     pub(super) fn new(socket: Socket, address: Address, file: Option<UnixFile>) -> Self {
-        Self { socket, address, own: true, protocol: Protocol::Http, file }
+        Self { socket, address, own: true, protocol: Protocol::Http, is_encrypted: false, file }
     }
 
     /// The same, for another protocol.
     pub fn speaking(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
+    }
+
+    /// The same, with TLS on its connections or without.
+    pub fn encrypted(self, is_encrypted: bool) -> Self {
+        Self { is_encrypted, ..self }
+    }
+
+    /// Whether TLS is spoken on its connections.
+    #[inline]
+    pub fn is_encrypted(&self) -> bool {
+        self.is_encrypted
     }
 
     /// The protocol of the requests on its connections.
@@ -128,7 +143,7 @@ impl Listener {
 
     /// The same with its protocol, for people and for `--ready-fd`.
     pub fn place(&self) -> BoundAddress {
-        BoundAddress { protocol: self.protocol, address: self.address.clone() }
+        BoundAddress { protocol: self.protocol, is_encrypted: self.is_encrypted, address: self.address.clone() }
     }
 
     /// The file that was made for it and is removed with it.

@@ -50,8 +50,9 @@ pub fn is_shut_down(listener: &Listener) -> bool {
 /// Listens again at the address of the socket, which was shut down. The file of a unix socket belongs to `owner`, or to the user
 /// of this process.
 pub fn mend(listener: Listener, settings: &Settings, owner: Option<(Uid, Gid)>) -> Result<Mended, BindError> {
-    let (address, place, protocol) = (listener.address().clone(), listener.place(), listener.protocol());
-    let anew = |listener: Listener| Mended::Anew(listener.speaking(protocol));
+    let (address, place) = (listener.address().clone(), listener.place());
+    let (protocol, is_encrypted) = (listener.protocol(), listener.is_encrypted());
+    let anew = |listener: Listener| Mended::Anew(listener.speaking(protocol).encrypted(is_encrypted));
     let failed = |why: String| BindError(format!("cannot listen on {place} any more, where the socket was shut down: {why}"));
     match &address {
         Address::Tcp(addr) => match listen_in_the_end(&listener, settings) {

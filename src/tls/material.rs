@@ -5,6 +5,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::provider;
+
 /// Certificates, keys and secrets of tickets.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Material {
@@ -41,6 +43,30 @@ pub struct TicketSecret {
     pub name: [u8; 16],
     /// The key of the cipher.
     pub key: [u8; 32],
+}
+
+impl TicketSecrets {
+    /// New ones. The error is one clause.
+    pub fn random() -> Result<Self, String> {
+        Ok(Self { current: TicketSecret::random()?, previous: None })
+    }
+
+    /// A new secret for new tickets; those from before are still taken for as long as this holds.
+    pub fn rotated(&self) -> Result<Self, String> {
+        Ok(Self { current: TicketSecret::random()?, previous: Some(self.current.clone()) })
+    }
+}
+
+impl TicketSecret {
+    fn random() -> Result<Self, String> {
+        let mut secret = Self::default();
+        let source = provider().secure_random;
+        source
+            .fill(&mut secret.name)
+            .and_then(|()| source.fill(&mut secret.key))
+            .map_err(|_| "the kernel gives no random numbers (getrandom)".to_owned())?;
+        Ok(secret)
+    }
 }
 
 // Secrets are in no log.

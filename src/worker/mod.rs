@@ -55,6 +55,7 @@ use crate::sys::process::exit_now;
 use crate::sys::signals::Blocked;
 use crate::sys::time::wall;
 use crate::sys::title::Title;
+use crate::tls::material::Material;
 
 use accept::share::Share;
 use app::{App, Outlet, Renounce, Reply, Request, ToldSources, WorkerFacts};
@@ -125,6 +126,8 @@ pub struct Boot {
     pub access: Option<(Arc<Sink>, Arc<Format>)>,
     /// Where the interpreter writes the stacks of all threads when a signal ends the worker; the master reads it.
     pub stacks: File,
+    /// Certificates, keys and secrets for the listeners that are encrypted ([`Listener::is_encrypted`]).
+    pub tls: Option<Material>,
     /// What makes this process a mold, which forks workers instead of being one; its slot and age mean nothing then.
     pub mold: Option<MoldBirth>,
 }

@@ -30,6 +30,7 @@ use crate::sys::forked::Inheritance;
 use crate::sys::process::{exit_now, fork_sibling};
 use crate::sys::signals::{Blocked, named};
 use crate::sys::title::Title;
+use crate::tls::material::Material;
 
 use super::app::{MoldFacts, MoldedApp, Renounce, WorkerFacts};
 use super::{Boot, EXIT_APP, EXIT_BOOT, EXIT_FAILED, EXIT_OK, LoadContext, MoldBirth, Settings, tell_slow_boot, warmup};
@@ -56,6 +57,8 @@ struct Frame {
     format: Option<Arc<Format>>,
     /// Open for as long as the interpreter may write there.
     stacks: File,
+    /// For workers.
+    tls: Option<Material>,
     births: BirthEnd,
     title: Option<Title>,
     /// Whether a fork that happens is a worker.
@@ -79,13 +82,15 @@ fn live<M: MoldedApp>(
     boot: Boot,
     load: impl FnOnce(&LoadContext<'_>) -> Result<(M, String), BootError>,
 ) -> io::Result<MoldOutcome<M>> {
-    let Boot { settings, listeners, queue, workers, scoreboard, channel, signals: blocked, log, access, stacks, mold, .. } = boot;
+    let Boot {
+        settings, listeners, queue, workers, scoreboard, channel, signals: blocked, log, access, stacks, tls, mold, ..
+    } = boot;
     let Some(MoldBirth { births, title }) = mold else { return Err(io::Error::other("it was born as a worker")) };
     forget_signals()?;
     drop(blocked);
     let format = access.map(|(_, format)| format);
     let frame =
-        Frame { settings, listeners, queue, scoreboard, channel, log, format, stacks, births, title, bears: Arc::default() };
+        Frame { settings, listeners, queue, scoreboard, channel, log, format, stacks, tls, births, title, bears: Arc::default() };
     let began = Instant::now();
     let loaded = load(&LoadContext {
         settings: &frame.settings,
@@ -275,6 +280,7 @@ impl Frame {
                     log,
                     access,
                     stacks,
+                    tls: self.tls,
                     mold: None,
                 })
             }

@@ -70,6 +70,7 @@ impl Worker {
             log: Log::new(Arc::new(Sink::open(&LogTarget::Stderr).unwrap()), Level::Debug, Who::Worker(0)),
             access: None,
             stacks: tempfile::tempfile().unwrap(),
+            tls: None,
             mold: None,
         };
         let thread = std::thread::spawn(move || worker::run(boot, |_| Ok((Box::new(app) as Box<dyn App>, NAME.to_owned()))));

@@ -65,10 +65,6 @@ pub(super) fn forwarder_headers(_: &str) -> Ruling {
     )
 }
 
-pub(super) fn cert_reqs(_: &str) -> Ruling {
-    Ruling::Refused("there is no TLS here; let the server in front ask for the client's certificate".into())
-}
-
 pub(super) fn logger_class(class: &str) -> Ruling {
     match class {
         "gunicorn.glogging.Logger" | "gunicorn.instrument.statsd.Statsd" => Ruling::Nothing,

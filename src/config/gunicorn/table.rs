@@ -33,11 +33,6 @@ const fn judge(about: &'static str, judge: fn(&str) -> Ruling) -> Treatment {
 }
 
 const NO_GREENLETS: Treatment = Treatment::Told("only worker classes for ASGI use it, and this server runs WSGI applications");
-const TLS: Treatment = Treatment::Refused(
-    "there is no TLS here; let nginx, haproxy or the load balancer in front have the certificate, and trust it with \
-     --forwarded-allow-ips",
-);
-const TLS_DETAIL: Treatment = Treatment::Told("belongs to TLS, which the server in front has");
 const HTTP2: Treatment = Treatment::Refused(
     "there is no HTTP/2 here; let nginx or another server in front speak it, and pass requests on with HTTP/1.1",
 );
@@ -58,7 +53,9 @@ pub static SETTINGS: &[Setting] = &[
     // The same under the same name.
     option("backlog", "backlog"),
     option("bind", "bind"),
+    option("ca_certs", "ca-certs"),
     option("capture_output", "capture-output"),
+    option("certfile", "certfile"),
     option("chdir", "chdir"),
     option("check_config", "check-config"),
     option("config", "config"),
@@ -68,6 +65,7 @@ pub static SETTINGS: &[Setting] = &[
     option("forwarded_allow_ips", "forwarded-allow-ips"),
     option("graceful_timeout", "graceful-timeout"),
     option("group", "group"),
+    option("keyfile", "keyfile"),
     option("limit_request_field_size", "limit-request-field_size"),
     option("limit_request_fields", "limit-request-fields"),
     option("limit_request_line", "limit-request-line"),
@@ -199,11 +197,33 @@ pub static SETTINGS: &[Setting] = &[
         "SCRIPT_NAME,PATH_INFO",
         judge("refused unless it is gunicorn's default", judged::forwarder_headers),
     ),
-    switch("suppress_ragged_eofs", &["suppress-ragged-eofs"], TLS_DETAIL).unless("True"),
-    switch("do_handshake_on_connect", &["do-handshake-on-connect"], TLS_DETAIL),
-    valued("ssl_version", &["ssl-version"], "2", TLS_DETAIL),
-    valued("cert_reqs", &["cert-reqs"], "0", judge("refused unless no certificate is asked for", judged::cert_reqs)),
-    valued("ciphers", &["ciphers"], "", TLS_DETAIL),
+    switch(
+        "suppress_ragged_eofs",
+        &["suppress-ragged-eofs"],
+        Treatment::Told("a connection of TLS that ends without a word of its end is cut, and no exception of the application's"),
+    )
+    .unless("True"),
+    switch(
+        "do_handshake_on_connect",
+        &["do-handshake-on-connect"],
+        Treatment::Told("handshakes of TLS wait for nobody and nobody for them; --header-timeout bounds them"),
+    ),
+    valued(
+        "ssl_version",
+        &["ssl-version"],
+        "2",
+        Treatment::Missed("TLS 1.2 and 1.3 are spoken; --tls-min 1.3 leaves out the older one"),
+    ),
+    option("cert_reqs", "cert-reqs"),
+    valued(
+        "ciphers",
+        &["ciphers"],
+        "",
+        Treatment::Refused(
+            "ciphers are not chosen by hand: of TLS 1.2 and 1.3 only those are there that keep earlier connections secret and have no \
+             known weakness; leave it out, or give --tls-min 1.3",
+        ),
+    ),
     valued("http2_cleartext", &["http2-cleartext"], "off", HTTP2),
     valued("http2_max_concurrent_streams", &["http2-max-concurrent-streams"], "100", HTTP2_DETAIL),
     valued("http2_initial_window_size", &["http2-initial-window-size"], "65535", HTTP2_DETAIL),
@@ -235,10 +255,15 @@ pub static SETTINGS: &[Setting] = &[
     option("enable_backlog_metric", "enable-backlog-metric"),
     valued("paste", &["paste", "paster"], "", PASTE),
     valued("raw_paste_global_conf", &["paste-global"], "", PASTE),
-    valued("certfile", &["certfile"], "", TLS),
-    valued("keyfile", &["keyfile"], "", TLS),
-    valued("ca_certs", &["ca-certs"], "", TLS),
-    valued("ssl_context", &[], "", TLS),
+    valued(
+        "ssl_context",
+        &[],
+        "",
+        Treatment::Refused(
+            "no Python code has a part in TLS; leave it out, and give --certfile and --keyfile, once for each name, --ca-certs, --cert-reqs \
+             and --tls-min",
+        ),
+    ),
     valued("http_protocols", &["http-protocols"], "h1", HTTP2),
     valued("dirty_apps", &["dirty-app"], "", DIRTY),
     switch(

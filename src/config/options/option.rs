@@ -106,6 +106,8 @@ pub enum Section {
     Files,
     /// Where it listens.
     Sockets,
+    /// Encryption.
+    Tls,
     /// Processes.
     Workers,
     /// Timeouts.
@@ -124,10 +126,11 @@ pub enum Section {
 
 impl Section {
     /// All sections in order.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Application,
         Self::Files,
         Self::Sockets,
+        Self::Tls,
         Self::Workers,
         Self::Timeouts,
         Self::Limits,
@@ -143,6 +146,7 @@ impl Section {
             Self::Application => "Application",
             Self::Files => "Static files",
             Self::Sockets => "Sockets",
+            Self::Tls => "TLS",
             Self::Workers => "Workers",
             Self::Timeouts => "Timeouts",
             Self::Limits => "Request limits",

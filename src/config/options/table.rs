@@ -5,13 +5,14 @@ mod files;
 mod requests;
 mod row;
 mod service;
+mod tls;
 mod workers;
 
 use super::option::Opt;
 use row::ROW;
 
 /// The groups, in the order of `--help`.
-const GROUPS: [&[Opt]; 5] = [application::ROWS, files::ROWS, workers::ROWS, requests::ROWS, service::ROWS];
+const GROUPS: [&[Opt]; 6] = [application::ROWS, tls::ROWS, files::ROWS, workers::ROWS, requests::ROWS, service::ROWS];
 
 /// Every option, in the order of `--help`.
 pub static TABLE: &[Opt] = &joined();

@@ -123,6 +123,26 @@ mod tests {
     }
 
     #[test]
+    fn addresses_with_certificates_are_those_of_tls() {
+        for line in [
+            "https = 0.0.0.0:443,/etc/c.pem,/etc/k.pem,HIGH,!/etc/ca.pem",
+            "https-socket = addr=0.0.0.0:443,cert=/etc/c.pem,key=/etc/k.pem,clientca=!/etc/ca.pem",
+        ] {
+            let translation = translated(&format!("{line}\nhttp = :80\nprocesses = 1\nharakiri = 1\nlogto = x\n"));
+            let values = values(&translation);
+            let expected = [
+                ("bind", "https:0.0.0.0:443 http::80".into()),
+                ("certfile", "/etc/c.pem".into()),
+                ("keyfile", "/etc/k.pem".into()),
+                ("ca-certs", "/etc/ca.pem".into()),
+                ("cert-reqs", "required".into()),
+            ];
+            assert_eq!(values[..5], expected, "{line}");
+            assert!(merge(translation.given).is_ok());
+        }
+    }
+
+    #[test]
     fn what_has_no_counterpart_is_lost_with_a_reason() {
         let translation =
             translated("cheaper = 2\nstats = :9191\nmount = /a=b.py\ntouch-reload = x\ngevent = 100\nzzz = 1\nhttps = :443\n");

@@ -176,7 +176,8 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         "gevent" | "async" | "ugreen" | "asyncio" | "gevent-monkey-patch" => {
             lost("there are no greenlets; use threads = N for the requests that wait at once")
         }
-        "https" | "http2" | "https2" | "ssl" => lost("there is no TLS; nginx has the certificate"),
+        "https" | "https-socket" | "hss" | "https2" => https(&value),
+        "http2" | "ssl" => lost("there is no HTTP/2; nginx speaks it"),
         "ini" | "include" | "inherit" | "yaml" | "json" | "xml" => lost("only one file is read; translate that one as well"),
         key if key.starts_with("cheaper") => lost("the number of workers is fixed; TTIN and TTOU change it by hand"),
         key if key.starts_with("route") || key.starts_with("final-route") || key.starts_with("error-route") => {
@@ -200,6 +201,33 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         }
         _ => Unknown,
     }
+}
+
+/// `ADDRESS,CERTIFICATE,KEY[,CIPHERS[,CLIENT-CA]]`, each also behind its name; an exclamation mark in front of the last one means that
+/// a client has to show a certificate.
+fn https(value: &str) -> Counterpart {
+    const NAMES: [&[&str]; 5] = [&["addr"], &["cert", "crt"], &["key"], &["ciphers"], &["clientca", "client_ca"]];
+    let mut parts: [&str; 5] = [""; 5];
+    for (index, part) in value.split(',').enumerate() {
+        let named =
+            part.split_once('=').and_then(|(name, part)| Some((NAMES.iter().position(|names| names.contains(&name))?, part)));
+        let (place, part) = named.unwrap_or((index, part));
+        if let Some(place) = parts.get_mut(place) {
+            *place = part;
+        }
+    }
+    let [socket, chain, key, _, roots] = parts;
+    if socket.is_empty() || chain.is_empty() || key.is_empty() {
+        return Counterpart::Lost("has no certificate or no key; write bind, certfile and keyfile by hand".into());
+    }
+    let pair = [("certfile", chain.to_owned()), ("keyfile", key.to_owned())];
+    let mut options = vec![("bind", format!("https:{}", address(socket)))];
+    options.extend(pair);
+    if !roots.is_empty() {
+        let asked = if roots.starts_with('!') { "required" } else { "optional" };
+        options.extend([("ca-certs", roots.trim_start_matches('!').to_owned()), ("cert-reqs", asked.to_owned())]);
+    }
+    Counterpart::Options(options)
 }
 
 /// An address as `--bind` has it.

@@ -116,6 +116,7 @@ impl Server {
             channel: worker,
             signals,
             stacks,
+            tls: kit.certificates.map(|certificates| certificates.with(&self.tickets)),
             mold: None,
         };
         Ok(Alone { boot, attendant, done })

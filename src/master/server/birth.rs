@@ -218,6 +218,7 @@ impl Server {
             channel: birth.channel,
             signals: birth.signals,
             stacks: birth.stacks,
+            tls: kit.certificates.map(|certificates| certificates.with(&self.tickets)),
             mold,
         }
     }

@@ -65,7 +65,8 @@ impl Server {
             settings.binds.clone_from(&current.settings.binds);
         }
         let fixed = keep_fixed(&mut settings, &current.settings);
-        let kit = Kit::open(Arc::new(settings), Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
+        let kit = Kit::open(Arc::new(settings), current.certificates.clone(), Some(current), self.command.dir())
+            .map_err(|refusal| refusal.why)?;
         for notice in &notices {
             kit.log.write(notice.level, format_args!("{notice}"));
         }

@@ -30,7 +30,7 @@ class Options(TypedDict, total=False):
     """Set a variable in the environment of the application. Repeatable."""
 
     bind: _List | None
-    """Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable. The default is 127.0.0.1:8000."""
+    """Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in scgi:127.0.0.1:4000, uwsgi:unix:PATH or https::443. Repeatable. The default is 127.0.0.1:8000."""
 
     protocol: _Text | None
     """What is spoken at addresses that name no protocol: http, or what a front server speaks to a gateway: fastcgi, scgi, uwsgi or ajp. The default is http."""
@@ -61,6 +61,21 @@ class Options(TypedDict, total=False):
 
     proxy_allow_from: _Text | None
     """Proxies that may connect while --proxy-protocol is on: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets always may. The default is 127.0.0.1,::1."""
+
+    certfile: _List | None
+    """Speak TLS, with the certificates in this file in PEM: the server's own, then those that sign it. Then every address of TCP is encrypted unless a protocol stands in front of it (http:127.0.0.1:8000); a unix socket is where https: does. The file is read again when it changes. Repeatable: a client gets the certificate for the name that it asks for, else the first."""
+
+    keyfile: _List | None
+    """The private key of the certificate in PEM, not encrypted; without it the key is in the file of --certfile. Repeatable: the first is for the first certificate. Only the master reads it, as the user that starts the server."""
+
+    ca_certs: _Text | None
+    """The certificates in PEM that sign those of clients, for --cert-reqs."""
+
+    cert_reqs: _Number | None
+    """Which certificate a client has to show: none, optional (one that is shown must be valid) or required; or gunicorn's 0, 1, 2. The default is none."""
+
+    tls_min: _Number | None
+    """Oldest version of TLS that is spoken: 1.2 or 1.3. The default is 1.2."""
 
     static_map: _List | None
     """Send the files of this directory for paths that begin with PATH, without the application: also while all its threads are busy. What is not there is answered 404. /=DIR tries the file and leaves the rest to the application (robots.txt, favicon.ico). A relative DIR starts at --chdir. Names that begin with a dot are never sent. Repeatable; the longest path counts."""

@@ -69,7 +69,7 @@ pub(super) const ROWS: &[Opt] = &[
         default: Some("127.0.0.1:8000"),
         help: "Listen here: HOST:PORT, :PORT (all IPv4 addresses), [IPV6]:PORT, unix:PATH or fd://N (an inherited socket). The \
                port is 8000 when there is none; port 0 lets the kernel choose. A protocol may stand in front, as in \
-               scgi:127.0.0.1:4000 or uwsgi:unix:PATH. Repeatable.",
+               scgi:127.0.0.1:4000, uwsgi:unix:PATH or https::443. Repeatable.",
         section: Section::Sockets,
         foreign: Some("PORT"),
         foreign_before: "0.0.0.0:",
