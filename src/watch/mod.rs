@@ -92,3 +92,56 @@ pub fn hear<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<T> {
     }
     serde_json::from_slice(&packet[..count]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::thread;
+    use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+    use super::*;
+    use crate::config::WatchEngine;
+
+    /// The next report; `None`: there is none for so long.
+    fn report(socket: &OwnedFd, patience: Duration) -> Option<WatchReport> {
+        let end = Instant::now() + patience;
+        while Instant::now() < end {
+            match hear(socket) {
+                Ok(report) => return Some(report),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => thread::sleep(Duration::from_millis(5)),
+                Err(error) => panic!("{error}"),
+            }
+        }
+        None
+    }
+
+    #[test]
+    fn a_change_between_the_begin_of_a_load_and_the_first_look_is_told_once() {
+        for engine in [WatchEngine::Events, WatchEngine::Poll] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().to_str().unwrap();
+            fs::write(dir.path().join("old.py"), "1").unwrap();
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos() as u64 + 20_000_000;
+            thread::sleep(Duration::from_millis(40));
+            fs::write(dir.path().join("app.py"), "1").unwrap();
+            // The clock of files goes in ticks.
+            thread::sleep(Duration::from_millis(20));
+            let (master, watcher) = pair().unwrap();
+            tell(&master, &WatchOrder::Named { files: Vec::new(), code: vec![path.into()] }).unwrap();
+            let sources = WatchOrder::Sources { generation: 1, since, list: format!("c{path}") };
+            tell(&master, &sources).unwrap();
+            let running = thread::spawn(move || run(watcher, engine));
+            let Some(WatchReport::Changed(what)) = report(&master, Duration::from_secs(20)) else { panic!("nothing is told") };
+            assert!(what.contains("app.py") && !what.contains("other"), "{what}");
+            tell(&master, &sources).unwrap();
+            // More of the directory matters, and a file has changed unseen.
+            fs::write(dir.path().join("page.html"), "1").unwrap();
+            tell(&master, &WatchOrder::Sources { generation: 1, since, list: format!("t{path}") }).unwrap();
+            let Some(WatchReport::Changed(what)) = report(&master, Duration::from_secs(20)) else { panic!("nothing is told") };
+            assert!(what.contains("page.html") && !what.contains("other"), "{what}");
+            assert_eq!(report(&master, Duration::from_millis(300)), None, "{engine:?}");
+            drop(master);
+            running.join().unwrap().unwrap();
+        }
+    }
+}

@@ -1,11 +1,11 @@
 //! A directory that is watched, and what is in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::inotify::WatchDescriptor;
 
@@ -21,8 +21,42 @@ pub struct WatchedDir {
     pub interest: Interest,
     /// The last generation that has named it.
     pub generation: u64,
+    /// Since when its changes are known, in nanoseconds since 1970.
+    pub from: u64,
     /// How it is watched.
     pub means: Means,
+}
+
+impl WatchedDir {
+    /// More of its files matter. Returns those that have changed: since then, or, of the files that mattered before, since the last
+    /// look; and whether each is there.
+    pub fn widen(&mut self, path: &Path, interest: Interest, since: u64) -> Vec<(PathBuf, bool)> {
+        let before = self.interest.clone();
+        if !self.interest.add(interest) {
+            return Vec::new();
+        }
+        let now = look(path, &self.interest).unwrap_or_default();
+        let new = later(&now, since).filter(|name| !before.has(name)).map(|name| (path.join(name), true));
+        let mut changed: Vec<_> = new.collect();
+        if let Means::Looks(files) = &mut self.means {
+            let old = changes(files, &now).filter(|name| before.has(name));
+            changed.extend(old.map(|name| (path.join(name), now.contains_key(name))));
+            *files = now;
+        }
+        changed
+    }
+
+    /// Its changes matter since then. Returns the files that have changed between then and the time since when changes are known: a
+    /// load may have begun before the directory was watched for the operator.
+    pub fn begin_earlier(&mut self, path: &Path, since: u64) -> Vec<(PathBuf, bool)> {
+        if since >= self.from {
+            return Vec::new();
+        }
+        let now = look(path, &self.interest).unwrap_or_default();
+        let known: BTreeSet<_> = later(&now, self.from).collect();
+        self.from = since;
+        later(&now, since).filter(|name| !known.contains(name)).map(|name| (path.join(name), true)).collect()
+    }
 }
 
 /// How a directory is watched.

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -166,11 +166,9 @@ impl Watcher {
     fn add(&mut self, path: &Path, interest: Interest, generation: u64, since: u64) {
         if let Some(dir) = self.directories.get_mut(path) {
             dir.generation = dir.generation.max(generation);
-            if dir.interest.add(interest)
-                && let Means::Looks(files) = &mut dir.means
-            {
-                *files = look(path, &dir.interest).unwrap_or_default();
-            }
+            let missed = dir.widen(path, interest, since);
+            let missed: Vec<_> = missed.into_iter().chain(dir.begin_earlier(path, since)).collect();
+            missed.into_iter().for_each(|(file, written)| self.note(file, written));
             return self.renew(path, since);
         }
         if self.directories.len() >= DIRECTORIES_MAX {
@@ -183,8 +181,9 @@ impl Watcher {
             );
         }
         let means = self.begin(path, &interest);
+        let from = since.min(now());
         self.note_missed(path, &interest, since);
-        self.directories.insert(path.to_owned(), WatchedDir { interest, generation, means });
+        self.directories.insert(path.to_owned(), WatchedDir { interest, generation, from, means });
     }
 
     /// Watches what has this name now: no event tells when a directory above it is renamed and another one takes its place.
@@ -409,6 +408,12 @@ impl Watcher {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The clock of the system, in nanoseconds since 1970.
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// What of a directory the kernel is asked to tell.
