@@ -156,7 +156,8 @@ impl Incoming {
         let mut bytes = pack(env::vars_os());
         let (mut head, pairs) = (Head::default(), 0..bytes.len());
         let framing = variables::read(&mut head, &mut bytes, (Packing::Long, pairs), &limits).map_err(NotTaken::Request)?;
-        let chunked = env::var_os("HTTP_TRANSFER_ENCODING").is_some_and(|coding| coding.eq_ignore_ascii_case("chunked"));
+        let coding = env::var_os("HTTP_TRANSFER_ENCODING");
+        let chunked = coding.is_some_and(|coding| variables::is_chunked(coding.as_bytes()));
         let length = match framing.length {
             // The web server has removed the chunks, and the body is all that comes.
             Length::None if chunked => Length::Chunked,

@@ -97,6 +97,31 @@ fn a_handler_that_ends_without_an_answer_is_an_error_and_one_that_stops_the_loop
 }
 
 #[test]
+fn an_answer_whose_handler_fails_after_a_flush_is_cut() {
+    let (mut server, _) = tornado(2);
+    let rest = |target: &str| {
+        let mut client = server.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
+        client.try_response_to("GET").expect("it has a head")
+    };
+    let failing = ["/fail/late", "/fail/late-more", "/fail/late-http", "/fail/late-length"];
+    for target in failing {
+        let cut = rest(target);
+        assert_eq!((cut.status, cut.complete), (200, false), "{target}: {cut:?}");
+        assert!(cut.text().starts_with("begun"), "{target}: {cut:?}");
+    }
+    for target in ["/fail/late-caught", "/fail/late-finish"] {
+        let whole = server.get(target);
+        assert_eq!((whole.status, whole.complete), (200, true), "{target}: {whole:?}");
+    }
+    server.log().wait(&["RuntimeError: failed: late-more"]);
+    for _ in failing {
+        server.expect_error("a handler has failed behind its first flush");
+    }
+    server.stop();
+}
+
+#[test]
 fn what_wsgi_cannot_carry_is_said() {
     let (server, _) = tornado(1);
     let asked = "GET /socket HTTP/1.1\r\nHost: test\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\

@@ -120,10 +120,7 @@ impl Seen {
         {
             match field {
                 b"CONTENT_LENGTH" | b"CONTENT_TYPE" | b"PROXY" => return Ok(()),
-                b"TRANSFER_ENCODING" => {
-                    self.chunked = true;
-                    return Ok(());
-                }
+                b"TRANSFER_ENCODING" => return self.take_coding(text),
                 b"X_REQUEST_ID" if head.request_id.is_none() => head.request_id = Some(head.fields.len()),
                 _ => {}
             }
@@ -166,6 +163,19 @@ impl Seen {
         *known = Some(value);
         head.variables.push(Field { name, value });
         Ok(())
+    }
+
+    /// How the body came to the front, which has removed the chunks and nothing else. The application would take a body with another
+    /// coding for the plain one.
+    fn take_coding(&mut self, text: &[u8]) -> Result<(), Error> {
+        match text.trim_ascii() {
+            b"" => Ok(()),
+            coding if is_chunked(coding) => {
+                self.chunked = true;
+                Ok(())
+            }
+            _ => Err(Error::CodingUnknown),
+        }
     }
 
     /// Puts the request together.
@@ -323,6 +333,11 @@ impl Seen {
         bytes.extend_from_slice(protocol);
         head.line = Span::new(start, bytes.len());
     }
+}
+
+/// Whether a Transfer-Encoding says that the body came in chunks, and in no other coding.
+pub fn is_chunked(coding: &[u8]) -> bool {
+    coding.trim_ascii().eq_ignore_ascii_case(b"chunked")
 }
 
 /// Whether a variable's value is one line for applications.

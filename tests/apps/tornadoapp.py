@@ -106,9 +106,25 @@ class Enough(tornado.web.RequestHandler):
 
 class Fail(tornado.web.RequestHandler):
     async def get(self, how):
-        if how == "late":
+        if how.startswith("late"):
+            if "length" in how:
+                self.set_header("Content-Length", "100")
             self.write("begun")
             await self.flush()
+            if "more" in how:
+                self.write(" and more")
+            if "caught" in how:
+                # By the handler itself, which ends its answer.
+                try:
+                    raise RuntimeError("no matter")
+                except RuntimeError:
+                    self.finish(" and ended")
+                    self.send_error(500)
+                    return
+            if "http" in how:
+                raise tornado.web.HTTPError(404)
+            if "finish" in how:
+                raise tornado.web.Finish("enough")
         if how == "http":
             raise tornado.web.HTTPError(418, reason="I am a teapot")
         if how == "finish":

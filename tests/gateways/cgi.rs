@@ -14,7 +14,7 @@ use crate::common::client::Response;
 use crate::common::server::{START_LIMIT, binary};
 use crate::common::{apps, wait_for};
 use crate::front::Front;
-use crate::{Habits, LARGE, Slash, assert_serves_through, assert_streams_through, parse};
+use crate::{Cuts, Habits, LARGE, Slash, assert_serves_through, assert_streams_through, parse};
 
 /// The variables of a plain request, and what a process needs.
 const PLAIN: [(&str, &str); 9] = [
@@ -236,6 +236,7 @@ fn what_cannot_be_answered_has_a_status_a_line_on_standard_error_and_an_exit_cod
         (&["probe"], &[("REQUEST_METHOD", "G T")], 400, 0, "REQUEST_METHOD is not a token"),
         (&["--limit-request-body", "4", "probe"], &[("CONTENT_LENGTH", "5")], 413, 0, "the body is longer than"),
         (&["probe"], &[("CONTENT_LENGTH", "5")], 400, 0, "the body ended before it was complete"),
+        (&["probe"], &[("HTTP_TRANSFER_ENCODING", "gzip, chunked")], 501, 0, "the only transfer coding known here is chunked"),
         (&["probe"], &[("PATH_INFO", "/failing")], 500, 0, "RuntimeError: this was to happen"),
         (&["probe"], &[("PATH_INFO", "/broken")], 200, 1, "RuntimeError: this was to happen"),
     ] {
@@ -295,7 +296,7 @@ def application(environ, start_response):
 
 #[test]
 fn apache_starts_it_for_each_request() {
-    let habits = Habits { slash: Slash::Kept, hides_cuts: true, single_use: true, ..Habits::default() };
+    let habits = Habits { slash: Slash::Kept, cuts: Cuts::None, single_use: true, ..Habits::default() };
     let Some(front) = Front::spawning("apache cgi", &[("", "ScriptSock {temp}/cgisock\n")]) else { return };
     assert_serves_through(&front, habits);
     assert_streams_through(&front);
@@ -303,7 +304,7 @@ fn apache_starts_it_for_each_request() {
 
 #[test]
 fn lighttpd_starts_it_for_each_request() {
-    let habits = Habits { hides_cuts: true, single_use: true, ..Habits::default() };
+    let habits = Habits { cuts: Cuts::WithLength, single_use: true, ..Habits::default() };
     let Some(front) = Front::spawning("lighttpd cgi", &[("", "server.stream-response-body = 1\n")]) else { return };
     assert_serves_through(&front, habits);
     assert_streams_through(&front);

@@ -122,7 +122,8 @@ impl Front {
                      LoadModule authz_core_module modules/mod_authz_core.so\nStartServers 1\nServerLimit 1\nThreadsPerChild 16\n\
                      MaxRequestWorkers 16\nMinSpareThreads 1\nMaxSpareThreads 16\nDocumentRoot {path}\n{config}\n"
                 ));
-                command.arg("-X").arg("-f").arg(file);
+                // As services run it: with `-X`, mod_fcgid does not end all that it has started.
+                command.args(["-D", "FOREGROUND", "-f"]).arg(file);
                 command
             }
             Some("lighttpd") => {
@@ -142,6 +143,17 @@ impl Front {
                      default_backend app\n{config}\n"
                 ));
                 command.arg("-q").arg("-db").arg("-f").arg(file);
+                command
+            }
+            Some("caddy") => {
+                let mut command = Command::new(tools::tool("caddy")?);
+                // It keeps certificates and its last configuration at home.
+                command.env("HOME", dir.path()).env_remove("XDG_DATA_HOME").env_remove("XDG_CONFIG_HOME");
+                let file = write(format!(
+                    "{{\n    admin off\n    auto_https off\n}}\n\
+                     http://:{port} {{\n    bind 127.0.0.1\n{config}\n}}\n"
+                ));
+                command.args(["run", "--adapter", "caddyfile", "--config"]).arg(file);
                 command
             }
             other => panic!("no front is named {other:?}"),

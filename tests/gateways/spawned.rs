@@ -16,7 +16,7 @@ use crate::common::server::{START_LIMIT, STOP_LIMIT, binary};
 use crate::common::{apps, procfs, tools, wait_for};
 use crate::fastcgi::{self, request};
 use crate::front::{Front, block_of};
-use crate::{Habits, Slash, assert_serves_through, assert_streams_through};
+use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through};
 
 /// Says who it is, and what its standard streams are.
 const STREAMS: &str = r#"
@@ -202,12 +202,12 @@ fn lighttpd_starts_it() {
 #[test]
 fn mod_fcgid_starts_it() {
     // Its answer to a broken answer is an error page behind it.
-    let habits = Habits { slash: Slash::Kept, hides_cuts: true, ..Habits::default() };
+    let habits = Habits { slash: Slash::Kept, cuts: Cuts::WithLength, ..Habits::default() };
     let more = [("", "FcgidIPCDir {temp}/ipc\nFcgidProcessTableFile {temp}/table\n")];
     let Some(front) = Front::spawning("apache fcgid", &more) else { return };
     assert_serves_through(&front, habits);
-    // It is not stopped in order: mod_fcgid does not end all that it has started when the one process of `-X` ends.
     assert_streams_through(&front);
+    front.stop();
 }
 
 #[test]

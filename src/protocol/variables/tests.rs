@@ -166,6 +166,12 @@ fn a_length_is_a_number_or_none() {
     assert_eq!(of("-1"), Err(Error::LengthMissing));
     assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", "chunked")]), Err(Error::LengthMissing));
     assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", "chunked"), ("CONTENT_LENGTH", "3")]), Ok(Length::Known(3)));
+    assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", "Chunked "), ("CONTENT_LENGTH", "3")]), Ok(Length::Known(3)));
+    assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", "")]), Ok(Length::None));
+    for coding in ["gzip, chunked", "gzip", "identity", "chunked, chunked"] {
+        assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", coding)]), Err(Error::CodingUnknown), "{coding}");
+        assert_eq!(length(&[("HTTP_TRANSFER_ENCODING", coding), ("CONTENT_LENGTH", "3")]), Err(Error::CodingUnknown), "{coding}");
+    }
     assert_eq!(length(&[("CONTENT_LENGTH", "3"), ("CONTENT_LENGTH", "3")]), Ok(Length::Known(3)));
     assert_eq!(length(&[("CONTENT_LENGTH", "3"), ("CONTENT_LENGTH", "4")]), Err(Error::Twice("CONTENT_LENGTH")));
 }

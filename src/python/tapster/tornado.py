@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextvars
+import functools
 import logging
 import threading
 import types
@@ -125,6 +126,8 @@ class _Blocks:
         if not call.blocks and not call.finished:
             call.drive(lambda: call.blocks or call.finished)
         if not call.blocks:
+            if call.broken:
+                raise RuntimeError("a handler has failed behind its first flush, so that its answer is cut; Tornado has logged why")
             raise StopIteration
         block, taken = call.blocks.popleft()
         if not taken.done():
@@ -148,6 +151,8 @@ class _Call(httputil.HTTPConnection):
         self.tasks: weakref.WeakSet[asyncio.Task[Any]] = weakref.WeakSet()
         self.blocks: collections.deque[tuple[bytes, asyncio.Future[None]]] = collections.deque()
         self.finished = False
+        # Whether the answer ends without being whole.
+        self.broken = False
         # Tornado asks for these.
         self.context = types.SimpleNamespace(
             remote_ip=environ.get("REMOTE_ADDR"), protocol=environ["wsgi.url_scheme"], address_family=None
@@ -321,6 +326,25 @@ class _Call(httputil.HTTPConnection):
         # To Tornado the handler has finished with this, so it answers nothing itself.
         self._refuse(501, "Not Implemented", _NO_CONNECTION)
         raise web.HTTPError(501, _NO_CONNECTION)
+
+
+def _telling(send_error: Callable[..., None]) -> Callable[..., None]:
+    """The same `RequestHandler.send_error`, which tells the call when the error comes too late to be an answer.
+
+    Tornado logs such an error, and ends the answer as if it were whole. This is the one place that all of them pass.
+    """
+
+    @functools.wraps(send_error)
+    def told(handler: web.RequestHandler, *args: Any, **more: Any) -> None:
+        call = handler.request.connection
+        if isinstance(call, _Call) and call.head is not None and not call.finished:
+            call.broken = True
+        send_error(handler, *args, **more)
+
+    return told
+
+
+web.RequestHandler.send_error = _telling(web.RequestHandler.send_error)  # type: ignore[method-assign]
 
 
 def _fail(future: asyncio.Future[None]) -> None:

@@ -39,7 +39,6 @@ REQUESTS = [
     ("OPTIONS", "/", {}, None),
     ("GET", "/nowhere", {}, None),
     ("GET", "/fail/once", {}, None),
-    ("GET", "/fail/late", {}, None),
     ("GET", "/fail/http", {}, None),
     ("GET", "/fail/finish", {}, None),
     ("GET", "/behind", {}, None),
