@@ -389,12 +389,27 @@ fn reason(error: &std::io::Error) -> String {
 /// decides the settings that depend on origins.
 fn checked(configuration: Configuration) -> Result<Settings, config::Error> {
     refuse_missing_directories(&configuration)?;
+    refuse_unreachable_app(&configuration)?;
     let given = configuration.given("bind").map(|given| &given.origin);
     let binds_given = matches!(given, Some(Origin::CommandLine | Origin::Call | Origin::GunicornArguments | Origin::File { .. }));
     let mut settings = Settings { binds_given, ..configuration.settings };
     let base = settings.chdir.clone().unwrap_or_default();
-    settings.app = settings.app.prefer_file(|path: &Path| base.join(path).is_file());
+    let is_file = |path: &Path| base.join(path).is_file();
+    settings.app = settings.app.prefer_file(is_file);
+    for mount in &mut settings.mounts {
+        mount.app = std::mem::take(&mut mount.app).prefer_file(is_file);
+    }
     Ok(settings)
+}
+
+/// Refuses an application that no request could reach, since a mount has every path.
+fn refuse_unreachable_app(configuration: &Configuration) -> Result<(), config::Error> {
+    let Configuration { settings, .. } = configuration;
+    let Some(given) = configuration.given("mount").filter(|_| settings.app != AppSpec::Welcome) else { return Ok(()) };
+    let mut mounts = settings.mounts.iter().zip(&given.values);
+    let Some((_, value)) = mounts.find(|(mount, _)| mount.is_everything()) else { return Ok(()) };
+    let why = "has every path, so that APP would never be called; leave one of the two out".into();
+    Err(config::Error::Value { option: given.option, value: value.clone(), origin: given.origin.clone(), why })
 }
 
 /// Refuses directories of static files that are none, before anything is bound.

@@ -65,9 +65,9 @@ fn a_file_of_gunicorn_becomes_one_of_toml() {
 }
 
 #[test]
-fn a_file_of_uwsgi_becomes_one_of_toml_and_lines_for_nginx() {
+fn a_file_of_uwsgi_becomes_one_of_toml() {
     let content = "[uwsgi]\nmodule = app:application\nhttp-socket = 127.0.0.1:0\nmaster = true\nprocesses = 2\nenv = WHO=uwsgi\n\
-                   cheaper = 1\nstatic-map = /static=/srv/static\n";
+                   cheaper = 1\nstatic-map = /static=.\nmount = h.test/=app\n";
     let (toml, answer) = served("shop.ini", content);
     assert_eq!(answer, "uwsgi");
     has(
@@ -76,7 +76,8 @@ fn a_file_of_uwsgi_becomes_one_of_toml_and_lines_for_nginx() {
             "timeout = 0  # its default",
             "#   master = true (line 4): there is always a master",
             "#   cheaper = 1 (line 7): the number of workers is fixed",
-            "#   location /static {",
+            "static_map = [\"/static=.\"]",
+            "mount = [\"h.test:/=app\"]",
             "bind = [\"http:127.0.0.1:0\"]",
         ],
     );

@@ -63,12 +63,11 @@ struct Collected {
     given: Vec<Given>,
     moot: Vec<String>,
     lost: Vec<String>,
-    nginx: Vec<String>,
 }
 
 impl Collected {
     fn of(server: &str, source: &str) -> Self {
-        Self { from: format!("{} of {server}", shown(source)), given: vec![], moot: vec![], lost: vec![], nginx: vec![] }
+        Self { from: format!("{} of {server}", shown(source)), given: vec![], moot: vec![], lost: vec![] }
     }
 
     fn add_file(&mut self, source: &Source, execute: Execute<'_>) -> Result<(), UsageError> {
@@ -122,8 +121,7 @@ impl Collected {
                 writeln!(out, "{}{note}", config::line_of(given)).expect("a String takes all");
             }
         }
-        for (heading, lines) in [("Needs nothing here", &self.moot), ("Not carried over", &self.lost), ("For nginx", &self.nginx)]
-        {
+        for (heading, lines) in [("Needs nothing here", &self.moot), ("Not carried over", &self.lost)] {
             if !lines.is_empty() {
                 writeln!(out, "\n# {heading}:").expect("a String takes all");
             }
@@ -170,6 +168,6 @@ fn of_uwsgi(file: &str, cores: usize) -> Result<Collected, UsageError> {
     let path = absolute(PathBuf::from(file)).map_err(|error| failed(&error))?;
     let world = World { variable: &|name| std::env::var(name).ok(), cores };
     let translation = uwsgi::translate(&String::from_utf8_lossy(&bytes), &path, Path::new(file), &world);
-    let uwsgi::Translation { given, moot, lost, nginx } = translation;
-    Ok(Collected { given, moot, lost, nginx, ..Collected::of("uWSGI", file) })
+    let uwsgi::Translation { given, moot, lost } = translation;
+    Ok(Collected { given, moot, lost, ..Collected::of("uWSGI", file) })
 }

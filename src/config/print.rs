@@ -84,6 +84,7 @@ mod tests {
     fn every_option_comes_back() {
         let layers = vec![
             given("app", &["m:make(\"x\\n'\", k=1)"]),
+            given("mount", &["/a=m:make(\"x, y\")", "h.example:/=a b/c.py"]),
             given("chdir", &["/srv/a b#c"]),
             given("pythonpath", &["a:b", "c,d"]),
             given("venv", &["v\"env\\"]),

@@ -14,6 +14,7 @@ use super::bind::{Bind, Endpoint};
 use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
+use super::mounts::Mount;
 use super::reload::{ReloadMode, WatchEngine};
 use super::static_files::StaticFiles;
 use super::statsd::StatsdTarget;
@@ -88,6 +89,8 @@ settings! {
     pub struct Settings {
         /// What to serve.
         pub app: AppSpec,
+        /// `--mount`, in order; none has host and path of another one.
+        pub mounts: Vec<Mount>,
         /// `-b/--bind`, at least one; default 127.0.0.1:8000.
         pub binds: Vec<Bind>,
         /// `--protocol`: of addresses that name none; default HTTP.
@@ -252,6 +255,22 @@ impl Settings {
     /// is seen by the addresses, which outlive reloads and upgrades.
     pub fn is_spawned(&self) -> bool {
         !self.binds_given && self.binds.iter().any(|bind| bind.endpoint == Endpoint::Fd(0))
+    }
+
+    /// Whether requests of no mount have an application. Where there are mounts and no APP they have none: a welcome page would stand
+    /// in for what the operator has left out.
+    pub fn serves_unmounted(&self) -> bool {
+        self.mounts.is_empty() || self.app != AppSpec::Welcome
+    }
+
+    /// All applications: that of requests of no mount, if there is one, and those of the mounts.
+    pub fn apps(&self) -> impl Iterator<Item = &AppSpec> {
+        self.serves_unmounted().then_some(&self.app).into_iter().chain(self.mounts.iter().map(|mount| &mount.app))
+    }
+
+    /// The application that the server is named after.
+    pub fn first_app(&self) -> &AppSpec {
+        self.apps().next().unwrap_or(&self.app)
     }
 
     /// Threads of one worker that serve: one more than requests in the application, so that one is always free for the sockets.

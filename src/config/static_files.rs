@@ -95,13 +95,7 @@ impl StaticMap {
     pub fn parse(text: &str) -> Result<Self, String> {
         let form = "must be a path, = and a directory, such as /static=/srv/site/static";
         let (prefix, directory) = text.split_once('=').ok_or(form)?;
-        let prefix = value::root_path(prefix)?;
-        if !prefix.is_empty() && prefix[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
-            return Err("has an empty part, . or .. in its path, which no request can have".into());
-        }
-        if prefix.contains('%') {
-            return Err("has a % in its path; write it decoded".into());
-        }
+        let prefix = value::decoded_path(prefix)?;
         if directory.is_empty() {
             return Err(form.into());
         }

@@ -118,6 +118,18 @@ pub(super) fn root_path(text: &str) -> Result<String, String> {
     Ok(path.into())
 }
 
+/// Reads a path that requests are matched with, as [`root_path`]: decoded, and one that an honest client can ask for.
+pub(super) fn decoded_path(text: &str) -> Result<String, String> {
+    let path = root_path(text)?;
+    if !path.is_empty() && path[1..].split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return Err("has an empty part, . or .. in its path, which no request can have".into());
+    }
+    if path.contains('%') {
+        return Err("has a % in its path; write it decoded".into());
+    }
+    Ok(path)
+}
+
 /// Reads the mode of a socket's file in octal: its owner at least must be able to connect, or nobody but root could.
 pub(super) fn socket_mode(text: &str) -> Result<u32, String> {
     let wrong = || "must be an octal number from 600 to 777 that lets the owner read and write, such as 600 or 660";

@@ -1,7 +1,7 @@
 //! The short text page that Tapster makes itself when there is no answer of the application.
 
 use super::head::Span;
-use super::response::{Context, Encoder};
+use super::response::{Context, Encoder, End};
 use super::terms::Terms;
 
 /// The standard reason phrase of a status (IANA registry), or an empty string.
@@ -92,10 +92,19 @@ pub type FieldPair<'a> = (&'a [u8], &'a [u8]);
 
 /// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out.
 pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], terms: Terms, date: &[u8]) -> Page {
+    write(out, status, detail, fields, terms.closing(), date).0
+}
+
+/// As [`render`] for a connection that stays open, if the terms say so.
+pub fn render_open(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> (Page, End) {
+    write(out, status, detail, &[], terms, date)
+}
+
+fn write(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], terms: Terms, date: &[u8]) -> (Page, End) {
     let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
     let title = format!("{status} {}", reason(status));
     let text = format!("{}\n{detail}\n", title.trim_end());
-    let context = Context { terms: terms.closing(), date };
+    let context = Context { terms, date };
     let from = out.len();
     let mut encoder =
         Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
@@ -108,8 +117,8 @@ pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[Field
     let head = Span::new(from, out.len());
     body.block(out, text.as_bytes());
     // It is as long as was said.
-    let _ = body.end(out);
-    Page { head, sent: body.sent() }
+    let end = body.end(out);
+    (Page { head, sent: body.sent() }, end)
 }
 
 #[cfg(test)]

@@ -101,8 +101,10 @@ impl Directories {
         let mut settings = settings.clone();
         settings.python.pythonpath.iter_mut().chain(&mut settings.python.venv).for_each(pin);
         settings.static_files.maps.iter_mut().for_each(|map| pin(&mut map.directory));
-        if let AppSpec::Target { code: Code::File(file), .. } = &mut settings.app {
-            pin(file);
+        for app in settings.mounts.iter_mut().map(|mount| &mut mount.app).chain([&mut settings.app]) {
+            if let AppSpec::Target { code: Code::File(file), .. } = app {
+                pin(file);
+            }
         }
         if let Some(hooks) = &mut settings.hooks {
             pin(&mut hooks.start);

@@ -1,7 +1,7 @@
 //! What belongs to a generation: its settings, its logs and its directories. The sockets belong to all.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -189,17 +189,19 @@ fn check_paths(settings: &Settings) -> Result<(), StartError> {
             return refuse(code::USAGE, format!("--reload-extra-file {}: {}", file.display(), reason(&error)));
         }
     }
-    let Some(file) = app_file(settings) else { return Ok(()) };
-    match file.metadata() {
-        Ok(meta) if meta.is_file() => Ok(()),
-        Ok(_) => refuse(code::APP, format!("cannot load {}: it is not a file", file.display())),
-        Err(error) => refuse(code::APP, format!("cannot load {}: {}", file.display(), reason(&error))),
-    }
+    check_app_file(settings, &settings.app, "")?;
+    settings.mounts.iter().try_for_each(|mount| check_app_file(settings, &mount.app, &mount.in_messages()))
 }
 
-fn app_file(settings: &Settings) -> Option<PathBuf> {
-    match &settings.app {
-        AppSpec::Target { code: Code::File(path), .. } => Some(settings.chdir.as_deref().unwrap_or(Path::new("")).join(path)),
-        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Object { .. } | AppSpec::Welcome => None,
+/// `before` stands in front of a message.
+fn check_app_file(settings: &Settings, app: &AppSpec, before: &str) -> Result<(), StartError> {
+    let file = match app {
+        AppSpec::Target { code: Code::File(path), .. } => settings.chdir.as_deref().unwrap_or(Path::new("")).join(path),
+        AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Object { .. } | AppSpec::Welcome => return Ok(()),
+    };
+    match file.metadata() {
+        Ok(meta) if meta.is_file() => Ok(()),
+        Ok(_) => refuse(code::APP, format!("{before}cannot load {}: it is not a file", file.display())),
+        Err(error) => refuse(code::APP, format!("{before}cannot load {}: {}", file.display(), reason(&error))),
     }
 }

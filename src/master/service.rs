@@ -62,7 +62,7 @@ impl Service {
     /// The service of this process, which is the master.
     pub fn new(settings: &Settings, identity: Option<Identity>, pidfile: Option<Pidfile>, notifier: Notifier) -> Self {
         let now = Instant::now();
-        let site = match (&settings.name, &settings.app) {
+        let site = match (&settings.name, settings.first_app()) {
             (Some(name), _) => name.clone(),
             (None, AppSpec::Target { text, .. } | AppSpec::Object { text }) => text.clone(),
             (None, AppSpec::Welcome) => "welcome page".to_owned(),

@@ -197,11 +197,12 @@ fn named(settings: &Settings) -> WatchOrder {
     // The watcher has another directory.
     let absolute = |file: &Path| std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let base = absolute(settings.chdir.as_deref().unwrap_or(Path::new(".")));
-    let app = match &settings.app {
+    let directory = |app: &AppSpec| match app {
         AppSpec::Target { code: Code::File(path), .. } => base.join(path).parent().map(Path::to_owned),
         AppSpec::Target { code: Code::Module(_), .. } | AppSpec::Object { .. } | AppSpec::Welcome => None,
     };
-    let code = settings.python.pythonpath.iter().map(|dir| base.join(dir)).chain(app).chain([base.clone()]);
+    let apps = settings.apps().filter_map(directory);
+    let code = settings.python.pythonpath.iter().map(|dir| base.join(dir)).chain(apps).chain([base.clone()]);
     WatchOrder::Named {
         files: settings.reload_extra_files.iter().chain(&settings.config_file).map(|file| absolute(file).into()).collect(),
         code: code.map(Into::into).collect(),

@@ -386,6 +386,12 @@ pub fn refuse(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
     render(out, 500, "The application failed; the error log of the server says why.", terms, date)
 }
 
+/// Answers 404 where no application has the path, and keeps the connection.
+pub fn not_found(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
+    let (page, end) = page::render_open(out, 404, "no application is mounted at this path", terms, date);
+    Summary { status: 404, sent: page.sent, head: page.head, fate: fate(end, false), failed: false }
+}
+
 /// Answers 504 in the application's place.
 fn time_out(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
     render(out, 504, "the application did not answer in time", terms, date)

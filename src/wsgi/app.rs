@@ -22,6 +22,7 @@ use super::finish;
 use super::hijack::{OfferedSocket, Upgrades};
 use super::hooks::WorkerHooks;
 use super::input::Input;
+use super::mounts::{AppPlace, Callables, Mounts};
 use super::signals;
 use super::sources::LoadedSources;
 use super::start::{WorkerStart, load_app};
@@ -29,7 +30,7 @@ use super::start_response::{Factory, StartResponse};
 use super::thread::{self, Detached};
 use super::timeout::Interrupt;
 use crate::channel::BootError;
-use crate::config::Settings;
+use crate::config::{Mount, Settings};
 use crate::http::response::{End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
@@ -40,7 +41,8 @@ use crate::worker::app::{
 /// A WSGI application on the thread that loaded it.
 pub struct Wsgi {
     plan: Arc<Plan>,
-    callable: Py<PyAny>,
+    callables: Callables,
+    mounts: Mounts,
     environ: Builder,
     factory: Factory,
     /// The `start_response` of the last request, if the application let go of it.
@@ -73,6 +75,8 @@ pub struct Plan {
     pub environ_names: Vec<String>,
     /// `--root-path`.
     pub root_path: String,
+    /// `--mount`.
+    pub mounts: Vec<Mount>,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
     /// Where the application was loaded from, if somebody asks.
@@ -96,6 +100,7 @@ impl Plan {
             log,
             environ_names,
             root_path: settings.root_path.clone(),
+            mounts: settings.mounts.clone(),
             hooks: None,
             sources: None,
         }
@@ -145,20 +150,21 @@ impl Wsgi {
         let loaded = load_app(settings, workers, &log, Some(&WorkerStart { renounce, facts, told }), stacks)?;
         let plan = Plan::new(settings, listeners, workers, log, environ_names);
         let plan = if run_once { plan.for_one_request() } else { plan };
-        Self::assemble(plan.with(loaded.hooks, loaded.sources), loaded.callable)
+        Self::assemble(plan.with(loaded.hooks, loaded.sources), loaded.callables)
     }
 
-    /// The application as the calling thread serves it.
-    pub(super) fn assemble(plan: Arc<Plan>, callable: Py<PyAny>) -> Result<Box<dyn App>, BootError> {
+    /// The applications as the calling thread serves them.
+    pub(super) fn assemble(plan: Arc<Plan>, callables: Callables) -> Result<Box<dyn App>, BootError> {
         Python::attach(|py| {
-            Self::prepare(py, callable, plan)
+            Self::prepare(py, callables, plan)
                 .map(|wsgi| Box::new(wsgi) as Box<dyn App>)
                 .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })
         })
     }
 
     /// Prepares all that requests of the calling thread share.
-    pub fn prepare(py: Python<'_>, callable: Py<PyAny>, plan: Arc<Plan>) -> PyResult<Self> {
+    pub fn prepare(py: Python<'_>, callables: Callables, plan: Arc<Plan>) -> PyResult<Self> {
+        let mounts = Mounts::new(&plan.mounts, &plan.root_path);
         let errors = Lines::new(plan.log.clone());
         let shared = SharedObjects {
             empty_input: Bound::new(py, Input::new(RequestBody::Empty))?.into_any(),
@@ -170,8 +176,9 @@ impl Wsgi {
             root_path: plan.root_path.clone().into_bytes(),
         };
         Ok(Self {
-            callable,
-            environ: Builder::new(py, &plan.listeners, &shared)?,
+            environ: Builder::new(py, &plan.listeners, &shared, mounts.points())?,
+            callables,
+            mounts,
             factory: Factory::new(py)?,
             spare: None,
             upgrades: Upgrades::default(),
@@ -189,6 +196,21 @@ impl Wsgi {
     fn serve(&mut self, py: Python<'_>, request: &mut Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mark = out.len();
         let terms = request.terms;
+        // An answer without a call has no environ, nor what an earlier one had.
+        self.logged.clear();
+        let place = match self.callables.is_one() {
+            true => AppPlace::UNMOUNTED,
+            false => match self.mounts.place(request) {
+                Ok(place) => place,
+                Err(error) => {
+                    self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
+                    return Reply::Complete(answer::refuse(out, terms, request.date));
+                }
+            },
+        };
+        if self.callables.at(place).is_none() {
+            return Reply::Complete(answer::not_found(out, terms, request.date));
+        }
         let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
             Ok(start_response) => start_response,
             Err(error) => {
@@ -198,8 +220,7 @@ impl Wsgi {
         };
         start_response.exchange(py).borrow_mut().open(terms, request.date, request.client.clone());
 
-        let body = std::mem::take(&mut request.body);
-        let result = self.call_app(py, request, body, &start_response, out, outlet);
+        let result = self.call_app(py, request, place, &start_response, out, outlet);
         self.errors.flush();
         let result = match self.offer.take() {
             Some(offer) => match offer.end(py, result, &line(request), &self.log) {
@@ -237,21 +258,22 @@ impl Wsgi {
     fn call_app<'py>(
         &mut self,
         py: Python<'py>,
-        request: &Request<'_>,
-        body: RequestBody,
+        request: &mut Request<'_>,
+        place: AppPlace,
         start_response: &StartResponse,
         out: &mut Vec<u8>,
         outlet: &mut dyn Outlet,
     ) -> Result<Bound<'py, PyAny>, Failure> {
+        let body = std::mem::take(&mut request.body);
         let body_len = body.len();
         let input = if body_len == 0 { None } else { Some(Bound::new(py, Input::new(body))?.into_any()) };
-        let environ = self.environ.build(py, request, body_len, input.as_ref(), start_response.offers())?;
+        let environ = self.environ.build(py, request, place, body_len, input.as_ref(), start_response.offers())?;
         if let Some(takeover) = &request.upgrade
             && self.plan.multithread
         {
             self.offer = Some(self.upgrades.offer(&environ, takeover)?);
         }
-        let callable = self.callable.bind(py);
+        let callable = self.callables.at(place).expect("requests of no application are answered").bind(py);
         let result = start_response.lend(py, out, outlet, || callable.call1((&environ, start_response.callable(py))));
         if !self.names.is_empty() {
             self.logged = self.names.iter().map(|name| logged(&environ, name)).collect();
@@ -378,10 +400,10 @@ impl App for Wsgi {
 
     fn spawn(&self, name: &str, body: Box<dyn FnOnce(Box<dyn App>) + Send>) -> io::Result<()> {
         Python::attach(|py| {
-            let (callable, plan) = (self.callable.clone_ref(py), self.plan.clone());
+            let (callables, plan) = (self.callables.clone_ref(py), self.plan.clone());
             thread::start(py, name, move || {
                 let log = plan.log.clone();
-                match Python::attach(|py| Self::prepare(py, callable, plan).map_err(|error| failure::traceback(py, &error))) {
+                match Python::attach(|py| Self::prepare(py, callables, plan).map_err(|error| failure::traceback(py, &error))) {
                     Ok(wsgi) => body(Box::new(wsgi)),
                     Err(error) => log.critical(format_args!("a thread cannot prepare the application: {error}")),
                 }

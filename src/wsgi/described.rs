@@ -9,6 +9,7 @@ use pyo3::types::{PyCFunction, PyDict, PyTuple};
 use super::environ::{Builder, ListenerEnviron, SharedObjects};
 use super::file_wrapper::FileWrapper;
 use super::input::Input;
+use super::mounts::{AppPlace, MountPoint};
 use super::start_response::Factory;
 use crate::config::Settings;
 use crate::http::framing::{self, Length};
@@ -78,7 +79,8 @@ fn environ<'py>(py: Python<'py>, arguments: Description<'py>) -> PyResult<Bound<
         run_once: false,
         root_path,
     };
-    let mut builder = Builder::new(py, &[ListenerEnviron { name: server.0, port: server.1 }], &shared)?;
+    let listener = ListenerEnviron { name: server.0, port: server.1 };
+    let mut builder = Builder::new(py, &[listener], &shared, [MountPoint::default()])?;
     let peer = Peer { addr: client.0.as_str().into(), port: client.1.as_str().into(), trusted: true };
     let request = Request {
         bytes: &bytes,
@@ -95,5 +97,5 @@ fn environ<'py>(py: Python<'py>, arguments: Description<'py>) -> PyResult<Bound<
     };
     let input = if body.is_empty() { None } else { Some(Bound::new(py, Input::new(RequestBody::Memory(body)))?.into_any()) };
     let start_response = Factory::new(py)?.make(py)?;
-    builder.build(py, &request, body_len, input.as_ref(), start_response.offers())
+    builder.build(py, &request, AppPlace::UNMOUNTED, body_len, input.as_ref(), start_response.offers())
 }

@@ -16,6 +16,7 @@ use pyo3::types::{PyDict, PyString};
 
 use super::environ_cache::{CachedEnviron, ClientObjects, Template};
 use super::keys::{CLIENT_DISCONNECTED, EARLY_HINTS, Keys};
+use super::mounts::{AppPlace, MountPoint};
 use super::names::{self, Meaning};
 use super::offers::Offers;
 use super::target::Targets;
@@ -63,7 +64,7 @@ pub struct SharedObjects<'py> {
     pub multiprocess: bool,
     /// `wsgi.run_once`.
     pub run_once: bool,
-    /// `--root-path` in the bytes of PATH_INFO; SCRIPT_NAME where a gateway says no other.
+    /// `--root-path` in the bytes of PATH_INFO; begin of SCRIPT_NAME where a gateway says no other.
     pub root_path: Vec<u8>,
 }
 
@@ -101,74 +102,98 @@ fn is_same(a: &[u8], b: &[u8]) -> bool {
     }
 }
 
+/// What is kept for the requests of one application, and for no other one: all that holds SCRIPT_NAME or PATH_INFO.
+struct AppEnvirons {
+    /// Where it is mounted.
+    point: MountPoint,
+    /// By listener.
+    bases: Vec<Py<PyDict>>,
+    /// By the block's place.
+    templates: [Option<Template>; PLACES],
+    targets: Targets,
+}
+
 /// Makes environs.
 pub struct Builder {
-    bases: Vec<Py<PyDict>>,
+    /// By [`AppPlace`].
+    apps: Vec<AppEnvirons>,
     /// `--root-path`.
     root_path: Vec<u8>,
     variables: names::NameTable,
-    /// By the block's place.
-    templates: [Option<Template>; PLACES],
     keys: Keys,
     methods: Vec<Py<PyString>>,
     names: names::NameTable,
-    targets: Targets,
     addr: Last,
     port: Last,
-    /// Place of the block whose environ the application has.
-    lent: Option<usize>,
+    /// The application whose environ was given out, and the place of the block that it belongs to.
+    lent: Option<(AppPlace, usize)>,
 }
 
 impl Builder {
-    /// A builder for these listeners.
-    pub fn new(py: Python<'_>, listeners: &[ListenerEnviron], shared: &SharedObjects<'_>) -> PyResult<Self> {
+    /// A builder for these listeners, and for applications that are mounted there, by [`AppPlace`].
+    pub fn new(
+        py: Python<'_>,
+        listeners: &[ListenerEnviron],
+        shared: &SharedObjects<'_>,
+        points: impl IntoIterator<Item = MountPoint>,
+    ) -> PyResult<Self> {
+        let app = |point: MountPoint| {
+            let base = |listener| base(py, listener, shared, &point).map(Bound::unbind);
+            Ok(AppEnvirons {
+                bases: listeners.iter().map(base).collect::<PyResult<_>>()?,
+                templates: [const { None }; PLACES],
+                targets: Targets::new(py, &shared.root_path, &point)?,
+                point,
+            })
+        };
         Ok(Self {
-            bases: listeners.iter().map(|listener| base(py, listener, shared).map(Bound::unbind)).collect::<PyResult<_>>()?,
+            apps: points.into_iter().map(app).collect::<PyResult<_>>()?,
             keys: Keys::new(py)?,
             methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
             root_path: shared.root_path.clone(),
             variables: names::NameTable::of_variables(py)?,
             names: names::NameTable::of_fields(py)?,
-            templates: [const { None }; PLACES],
-            targets: Targets::new(py, &shared.root_path)?,
             addr: Last::new(py),
             port: Last::new(py),
             lent: None,
         })
     }
 
-    /// The environ of a request; `input` is its body's stream, `None` for the shared empty one. `body_len` is the length of
+    /// The environ of a request of the application at this place; `input` is its body's stream, `None` for the shared empty one. `body_len` is the length of
     /// the decoded body. `offers` are the callables that belong to the request beyond PEP 3333.
     pub fn build<'py>(
         &mut self,
         py: Python<'py>,
         request: &Request<'_>,
+        place: AppPlace,
         body_len: u64,
         input: Option<&Bound<'py, PyAny>>,
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        if let Some(place) = self.lent.take() {
-            self.drop_spare(place);
+        if let Some(lent) = self.lent.take() {
+            self.drop_spare(lent);
         }
         let Peer { addr, port, trusted } = request.peer;
         let method = self.method(py, request.head.method.of(request.bytes))?;
         let dict = if let Some(block) = request.block {
-            if !self.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request.listener, *trusted)) {
-                let template = self.template(py, request, block)?;
-                self.templates[block.place()] = Some(template);
+            let known = self.apps[place.index()].templates[block.place()].as_ref();
+            if !known.is_some_and(|template| template.fits(block, request.listener, *trusted)) {
+                let template = self.template(py, request, place, block)?;
+                self.apps[place.index()].templates[block.place()] = Some(template);
             }
-            self.lent = Some(block.place());
-            let uri = self.targets.uri(py, request.head, request.bytes)?;
+            self.lent = Some((place, block.place()));
+            let app = &mut self.apps[place.index()];
+            let uri = app.targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-            let template = self.templates[block.place()].as_mut().expect("it was just made");
+            let template = app.templates[block.place()].as_mut().expect("it was just made");
             let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
             cached.hand_out(py, &self.keys, uri)?
         } else if request.head.is_from_gateway() {
-            self.of_gateway(py, request, method.as_ref(), offers)?
+            self.of_gateway(py, request, place, method.as_ref(), offers)?
         } else {
-            let mut cached = CachedEnviron::new(self.of_fields(py, request)?);
-            let uri = self.targets.uri(py, request.head, request.bytes)?;
+            let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
+            let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
             cached.settle(py, &self.keys, &ClientObjects { remote, offers })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
@@ -187,21 +212,26 @@ impl Builder {
 
     /// Takes back the environ of the latest request, which is over.
     pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
-        if let Some(template) = self.lent.take().and_then(|place| self.templates[place].as_mut()) {
+        if let Some(template) = self.lent.take().and_then(|lent| self.lent_template(lent)) {
             template.take_back(environ);
         }
     }
 
+    fn lent_template(&mut self, (place, block): (AppPlace, usize)) -> Option<&mut Template> {
+        self.apps[place.index()].templates[block].as_mut()
+    }
+
     #[cold]
-    fn drop_spare(&mut self, place: usize) {
-        if let Some(template) = &mut self.templates[place] {
+    fn drop_spare(&mut self, lent: (AppPlace, usize)) {
+        if let Some(template) = self.lent_template(lent) {
             template.drop_spare();
         }
     }
 
     /// Sets the listener's part, and what follows from version and fields.
-    fn of_fields<'py>(&mut self, py: Python<'py>, request: &Request<'_>) -> PyResult<Bound<'py, PyDict>> {
-        let base = self.bases.get(request.listener).or(self.bases.last()).expect("a server has a listener");
+    fn of_fields<'py>(&mut self, py: Python<'py>, request: &Request<'_>, place: AppPlace) -> PyResult<Bound<'py, PyDict>> {
+        let bases = &self.apps[place.index()].bases;
+        let base = bases.get(request.listener).or(bases.last()).expect("a server has a listener");
         let dict = base.bind(py).copy()?;
         if request.head.version == Version::Http10 {
             dict.set_item(&self.keys.protocol, &self.keys.http10)?;
@@ -211,8 +241,8 @@ impl Builder {
     }
 
     #[cold]
-    fn template(&mut self, py: Python<'_>, request: &Request<'_>, block: BlockId) -> PyResult<Template> {
-        let dict = self.of_fields(py, request)?;
+    fn template(&mut self, py: Python<'_>, request: &Request<'_>, place: AppPlace, block: BlockId) -> PyResult<Template> {
+        let dict = self.of_fields(py, request, place)?;
         let mut loose = Vec::new();
         for place in block.loose.places() {
             let key = self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py);
@@ -301,12 +331,17 @@ fn decimal(py: Python<'_>, number: u64) -> PyResult<Bound<'_, PyString>> {
 
 /// The dict that is copied for each request: constants, and placeholders for the rest, so that setting a value replaces one and
 /// the copy never grows.
-fn base<'py>(py: Python<'py>, listener: &ListenerEnviron, shared: &SharedObjects<'py>) -> PyResult<Bound<'py, PyDict>> {
+fn base<'py>(
+    py: Python<'py>,
+    listener: &ListenerEnviron,
+    shared: &SharedObjects<'py>,
+    point: &MountPoint,
+) -> PyResult<Bound<'py, PyDict>> {
     let dict = PyDict::new(py);
     let set = |name: &str, value: Bound<'py, PyAny>| dict.set_item(text::key(py, name)?, value);
     let string = |value: &str| text::key(py, value).map(|value| value.into_bound(py).into_any());
     set("REQUEST_METHOD", string("GET")?)?;
-    set("SCRIPT_NAME", text::from_latin1(py, &shared.root_path)?.into_any())?;
+    set("SCRIPT_NAME", text::from_latin1(py, &[&*shared.root_path, &point.path].concat())?.into_any())?;
     set("PATH_INFO", string("/")?)?;
     set("QUERY_STRING", string("")?)?;
     set("RAW_URI", string("/")?)?;

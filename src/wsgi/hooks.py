@@ -225,6 +225,8 @@ class Worker:
         self._requests = int
         # Where requests have hooks: those that have begun, which includes the one that is served.
         self._begun = None
+        # Threads and applications share it.
+        self._count = itertools.count(1)
 
     @property
     def nr(self):
@@ -402,8 +404,7 @@ class Body:
 def around(application, worker, pre, post, file_wrapper):
     """The application with pre_request before each request and post_request after its answer; one of the two may be None."""
 
-    # Threads share it.
-    count = itertools.count(1)
+    count = worker._count
     worker._begun = 0
 
     def finish(request, environ, response):

@@ -10,6 +10,7 @@ use pyo3::types::{PyBool, PyCFunction, PyDict, PyFloat, PyInt, PyList, PyModule,
 
 use super::file_wrapper::FileWrapper;
 use super::logs::level_of;
+use super::mounts::Callables;
 use super::{failure, gunicorn_file, stdlib};
 use crate::channel::BootError;
 use crate::config::gunicorn::Source;
@@ -65,15 +66,18 @@ impl WorkerHooks {
         Ok(Some(Arc::new(hooks)))
     }
 
-    /// The application was loaded: calls `post_worker_init`, and returns what is to be served.
-    pub fn loaded(&self, py: Python<'_>, application: &Py<PyAny>) -> Result<Py<PyAny>, BootError> {
+    /// The applications were loaded: calls `post_worker_init`, and returns what is to be served. `worker.wsgi` is the first of them,
+    /// which the function may replace; all of them have the hooks of requests.
+    pub fn loaded(&self, py: Python<'_>, mut applications: Callables) -> Result<Callables, BootError> {
         let object = self.0.object.bind(py);
-        let loaded = object.call_method1("loaded", (application,));
-        let loaded = loaded.map_err(|error| self.0.failed(py, "post_worker_init raised an exception", &error))?;
-        let served = match loaded.is_callable() {
-            true => object.call_method1("around", (loaded, py.get_type::<FileWrapper>())).map(Bound::unbind),
+        if let Some(first) = applications.first_mut() {
+            let loaded = object.call_method1("loaded", (&*first,));
+            *first = loaded.map_err(|error| self.0.failed(py, "post_worker_init raised an exception", &error))?.unbind();
+        }
+        let served = applications.try_map(|application| match application.bind(py).is_callable() {
+            true => object.call_method1("around", (application, py.get_type::<FileWrapper>())).map(Bound::unbind),
             false => Err(PyTypeError::new_err("worker.wsgi is set to what cannot be called")),
-        };
+        });
         served.map_err(|error| self.0.failed(py, "post_worker_init is at fault", &error))
     }
 

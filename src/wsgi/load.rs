@@ -35,29 +35,53 @@ pub struct FoundApp {
     pub warning: Option<String>,
 }
 
-/// Loads the application. `workers` is shown by the welcome page.
-pub fn load(py: Python<'_>, spec: &AppSpec, workers: usize) -> Result<FoundApp, BootError> {
-    match spec {
-        AppSpec::Welcome => welcome::load(py, workers)
-            .map(|callable| FoundApp { callable, warning: None })
-            .map_err(|error| failed(format!("cannot load the welcome page\n{}", failure::traceback(py, &error)))),
-        AppSpec::Object { text } => {
-            let object = py.import(CALLER).and_then(|module| module.getattr("application"));
-            let object = object.map_err(|error| failed(format!("cannot load {text}\n{}", failure::traceback(py, &error))))?;
-            check(&object, None, text)
+/// Loads the applications of a process, one after the other.
+pub struct Loader {
+    /// Shown by the welcome page.
+    workers: usize,
+    /// Files that were executed, and their modules: a file of two applications is executed once, as a module is.
+    files: Vec<(PathBuf, Py<PyAny>)>,
+}
+
+impl Loader {
+    /// For one of so many workers.
+    pub fn new(workers: usize) -> Self {
+        Self { workers, files: Vec::new() }
+    }
+
+    /// Loads an application.
+    pub fn load(&mut self, py: Python<'_>, spec: &AppSpec) -> Result<FoundApp, BootError> {
+        match spec {
+            AppSpec::Welcome => welcome::load(py, self.workers)
+                .map(|callable| FoundApp { callable, warning: None })
+                .map_err(|error| failed(format!("cannot load the welcome page\n{}", failure::traceback(py, &error)))),
+            AppSpec::Object { text } => {
+                let object = py.import(CALLER).and_then(|module| module.getattr("application"));
+                let object = object.map_err(|error| failed(format!("cannot load {text}\n{}", failure::traceback(py, &error))))?;
+                check(&object, None, text)
+            }
+            AppSpec::Target { code, callable, text } => {
+                let module = match code {
+                    Code::Module(name) => import_module(py, name, text)?,
+                    Code::File(path) => self.file(py, path, text)?,
+                };
+                let found = find(py, &module, callable.as_ref(), text)?;
+                let object = match callable.as_ref().and_then(|callable| callable.call.as_deref()) {
+                    Some(arguments) => call_factory(py, &found, arguments, text)?,
+                    None => found,
+                };
+                check(&object, callable.as_ref(), text)
+            }
         }
-        AppSpec::Target { code, callable, text } => {
-            let module = match code {
-                Code::Module(name) => import_module(py, name, text)?,
-                Code::File(path) => import_file(py, path, text)?,
-            };
-            let found = find(py, &module, callable.as_ref(), text)?;
-            let object = match callable.as_ref().and_then(|callable| callable.call.as_deref()) {
-                Some(arguments) => call_factory(py, &found, arguments, text)?,
-                None => found,
-            };
-            check(&object, callable.as_ref(), text)
+    }
+
+    fn file<'py>(&mut self, py: Python<'py>, path: &Path, text: &str) -> Result<Bound<'py, PyAny>, BootError> {
+        if let Some((_, module)) = self.files.iter().find(|(known, _)| known == path) {
+            return Ok(module.bind(py).clone());
         }
+        let module = import_file(py, path, text)?;
+        self.files.push((path.to_owned(), module.clone().unbind()));
+        Ok(module)
     }
 }
 
@@ -188,7 +212,7 @@ fn import_file<'py>(py: Python<'py>, path: &Path, text: &str) -> Result<Bound<'p
         let modules = sys.getattr("modules")?.cast_into::<PyDict>()?;
         let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
         // A file may have the name of a module that is imported already (code.py, signal.py), which must not be replaced.
-        let name = if modules.contains(&stem)? { format!("tapster_app_{stem}") } else { stem };
+        let name = free_name(&modules, stem)?;
         let loader = stdlib::import(py, "importlib.machinery")?.getattr("SourceFileLoader")?.call1((&name, path.as_os_str()))?;
         let util = stdlib::import(py, "importlib.util")?;
         let spec = util.call_method1("spec_from_loader", (&name, &loader))?;
@@ -204,6 +228,20 @@ fn import_file<'py>(py: Python<'py>, path: &Path, text: &str) -> Result<Bound<'p
     };
     let outcome = import().map_err(|error| failed(format!("cannot load {text}\n{}", failure::traceback(py, &error))))?;
     outcome.map_err(|error| app_failed(py, text, &format!("importing {}", path.display()), &error))
+}
+
+/// The name, or one made of it, under which there is no module yet.
+fn free_name(modules: &Bound<'_, PyDict>, stem: String) -> PyResult<String> {
+    if !modules.contains(&stem)? {
+        return Ok(stem);
+    }
+    let mut name = format!("tapster_app_{stem}");
+    let mut number = 1;
+    while modules.contains(&name)? {
+        number += 1;
+        name = format!("tapster_app_{stem}_{number}");
+    }
+    Ok(name)
 }
 
 fn find<'py>(

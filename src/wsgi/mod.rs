@@ -32,6 +32,7 @@ mod load;
 mod logs;
 mod memo;
 mod mold;
+mod mounts;
 mod names;
 mod offers;
 mod package;

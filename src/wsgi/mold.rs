@@ -6,6 +6,7 @@ use std::sync::Arc;
 use pyo3::prelude::*;
 
 use super::app::{AppStart, Plan, Wsgi};
+use super::mounts::Callables;
 use super::start::{self, WorkerStart};
 use super::thread::Detached;
 use super::{failure, finish, inherited};
@@ -20,7 +21,7 @@ const CODE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("mold.p
 
 /// A WSGI application on the thread that has loaded it.
 pub struct MoldedWsgi {
-    callable: Py<PyAny>,
+    callables: Callables,
     plan: Arc<Plan>,
     log: Log,
     /// Set while the thread does not have the GIL.
@@ -31,24 +32,24 @@ impl MoldedWsgi {
     /// Starts the interpreter on this thread and loads the application.
     pub fn load(start: AppStart<'_>) -> Result<Self, BootError> {
         let AppStart { settings, listeners, workers, renounce, log, environ_names, stacks, .. } = start;
-        let callable = start::load_for_forks(settings, workers, &log, renounce, stacks)?;
+        let callables = start::load_for_forks(settings, workers, &log, renounce, stacks)?;
         let plan = Plan::new(settings, listeners, workers, log.clone(), environ_names).with(None, None);
-        Ok(Self { callable, plan, log, detached: None })
+        Ok(Self { callables, plan, log, detached: None })
     }
 
     /// Continues as a worker, in a process that was forked from the one which has loaded it.
     pub fn serve(self, start: AppStart<'_>) -> Result<Box<dyn App>, BootError> {
         let AppStart { settings, listeners, workers, renounce, facts, log, environ_names, stacks, .. } = start;
         let worker = WorkerStart { renounce, facts, told: None };
-        let loaded = start::continue_in_fork(self.callable, settings, workers, &log, &worker, stacks)?;
+        let loaded = start::continue_in_fork(self.callables, settings, workers, &log, &worker, stacks)?;
         let plan = Plan::new(settings, listeners, workers, log, environ_names).with(loaded.hooks, None);
-        Wsgi::assemble(plan, loaded.callable)
+        Wsgi::assemble(plan, loaded.callables)
     }
 }
 
 impl MoldedApp for MoldedWsgi {
     fn probe(&mut self) -> Result<Box<dyn App>, BootError> {
-        Wsgi::assemble(self.plan.clone(), Python::attach(|py| self.callable.clone_ref(py)))
+        Wsgi::assemble(self.plan.clone(), Python::attach(|py| self.callables.clone_ref(py)))
     }
 
     fn settle(&mut self) -> MoldFacts {

@@ -14,7 +14,7 @@ FOLDERS_MAX = 200
 
 told = set()
 modules = 0
-application = None
+applications = ()
 
 
 def is_own(path):
@@ -53,9 +53,10 @@ def code():
 
 def template_roots(directories):
     roots = [os.path.join(directory, folder) for directory in directories for folder in FOLDERS]
-    blueprints = getattr(application, "blueprints", None)
-    for owner in (application, *(blueprints.values() if isinstance(blueprints, dict) else ())):
-        roots += getattr(getattr(owner, "jinja_loader", None), "searchpath", ())
+    for application in applications:
+        blueprints = getattr(application, "blueprints", None)
+        for owner in (application, *(blueprints.values() if isinstance(blueprints, dict) else ())):
+            roots += getattr(getattr(owner, "jinja_loader", None), "searchpath", ())
     settings = getattr(sys.modules.get("django.conf"), "settings", None)
     if getattr(settings, "configured", False):
         for engine in settings.TEMPLATES:
@@ -99,10 +100,10 @@ def is_text(entry):
     return True
 
 
-def loaded(app):
-    """After the application was loaded."""
-    global application, modules
-    application = app
+def loaded(apps):
+    """After the applications were loaded."""
+    global applications, modules
+    applications = apps
     modules = len(sys.modules)
     return news()
 

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pyo3::prelude::*;
 
 use super::failure;
+use super::mounts::Callables;
 use crate::log::error::Log;
 use crate::worker::app::ModuleSources;
 
@@ -28,9 +29,10 @@ impl LoadedSources {
         Ok(Self { module: module.unbind(), log: log.clone() })
     }
 
-    /// The application was loaded.
-    pub fn loaded(&self, py: Python<'_>, app: &Py<PyAny>) -> Vec<String> {
-        self.or_nothing(py, self.module.call_method1(py, "loaded", (app,)).and_then(|list| list.extract(py)))
+    /// The applications were loaded.
+    pub fn loaded(&self, py: Python<'_>, apps: &Callables) -> Vec<String> {
+        let apps: Vec<&Py<PyAny>> = apps.iter().collect();
+        self.or_nothing(py, self.module.call_method1(py, "loaded", (apps,)).and_then(|list| list.extract(py)))
     }
 
     /// It could not be loaded; with the traceback.

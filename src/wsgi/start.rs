@@ -8,8 +8,10 @@ use pyo3::prelude::*;
 use super::boot_profile::BootProfile;
 use super::hooks::WorkerHooks;
 use super::interpreter::{self, FirstPlace};
+use super::load::Loader;
+use super::mounts::Callables;
 use super::sources::LoadedSources;
-use super::{failure, forks, inherited, load, logs};
+use super::{failure, forks, inherited, logs};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
 use crate::log::error::Log;
@@ -25,10 +27,10 @@ pub struct WorkerStart<'a> {
     pub told: Option<&'a ToldSources>,
 }
 
-/// An application that was loaded.
+/// Applications that were loaded.
 pub struct LoadedApp {
-    /// The WSGI callable.
-    pub callable: Py<PyAny>,
+    /// The WSGI callables.
+    pub callables: Callables,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
     /// Where it was loaded from, if somebody asks.
@@ -59,8 +61,8 @@ pub fn load_app(
     Python::attach(|py| {
         let Some(worker) = worker else {
             logs::install(py, settings, log)?;
-            let callable = load(py, settings, workers, log, started)?;
-            return Ok(LoadedApp { callable, hooks: None, sources: None });
+            let callables = load(py, settings, workers, log, started)?;
+            return Ok(LoadedApp { callables, hooks: None, sources: None });
         };
         forks::renounce_in_children(py, worker.renounce.clone())
             .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
@@ -71,7 +73,7 @@ pub fn load_app(
         let loaded = load(py, settings, workers, log, started);
         if let (Some(sources), Some(told)) = (&sources, worker.told) {
             let list = match &loaded {
-                Ok(callable) => sources.loaded(py, callable),
+                Ok(callables) => sources.loaded(py, callables),
                 Err(error) => sources.failed(py, &error.text),
             };
             if !told(&list) {
@@ -85,16 +87,16 @@ pub fn load_app(
 /// Calls the hook that follows the load.
 fn hooked(
     py: Python<'_>,
-    loaded: Result<Py<PyAny>, BootError>,
+    loaded: Result<Callables, BootError>,
     hooks: Option<Arc<WorkerHooks>>,
     sources: Option<Arc<LoadedSources>>,
 ) -> Result<LoadedApp, BootError> {
-    let Some(hooks) = hooks else { return Ok(LoadedApp { callable: loaded?, hooks: None, sources }) };
-    let loaded = loaded.and_then(|callable| hooks.loaded(py, &callable));
+    let Some(hooks) = hooks else { return Ok(LoadedApp { callables: loaded?, hooks: None, sources }) };
+    let loaded = loaded.and_then(|callables| hooks.loaded(py, callables));
     if loaded.is_err() {
         hooks.exit(py);
     }
-    Ok(LoadedApp { callable: loaded?, hooks: Some(hooks), sources })
+    Ok(LoadedApp { callables: loaded?, hooks: Some(hooks), sources })
 }
 
 /// As [`load_app`], for forks of this process: they call [`continue_in_fork`].
@@ -104,7 +106,7 @@ pub fn load_for_forks(
     log: &Log,
     renounce: &Renounce,
     stacks: Option<i32>,
-) -> Result<Py<PyAny>, BootError> {
+) -> Result<Callables, BootError> {
     let began = Instant::now();
     let interpreter = interpreter::start(&settings.python, FirstPlace::WorkingDirectory, stacks)?;
     let started = began.elapsed();
@@ -120,7 +122,7 @@ pub fn load_for_forks(
 
 /// Makes the application that this process was forked with that of a worker.
 pub fn continue_in_fork(
-    callable: Py<PyAny>,
+    callables: Callables,
     settings: &Settings,
     workers: usize,
     log: &Log,
@@ -134,7 +136,7 @@ pub fn continue_in_fork(
             .and_then(|()| inherited::reseed(py));
         begun.map_err(|error| failed(py, &error))?;
         let hooks = WorkerHooks::begin(py, settings, workers, worker.facts, log)?;
-        hooked(py, Ok(callable), hooks, None)
+        hooked(py, Ok(callables), hooks, None)
     })
 }
 
@@ -142,19 +144,30 @@ fn failed(py: Python<'_>, error: &PyErr) -> BootError {
     BootError { app: false, text: failure::traceback(py, error) }
 }
 
-/// Loads the application. The interpreter took `started` to start.
-fn load(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, started: Duration) -> Result<Py<PyAny>, BootError> {
+/// Loads the applications. The interpreter took `started` to start.
+fn load(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, started: Duration) -> Result<Callables, BootError> {
     // The worker serves even if no profile can be taken.
     let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
-    let loaded = load::load(py, &settings.app, workers);
+    let loaded = load_all(py, settings, workers, log);
     match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
         Some(Ok(report)) => log.info(format_args!("{report}")),
         Some(Err(error)) => log.error(format_args!("no boot profile: {}", failure::traceback(py, &error))),
         None => {}
     }
-    let loaded = loaded?;
-    if let Some(warning) = &loaded.warning {
-        log.warning(format_args!("{warning}"));
-    }
-    Ok(loaded.callable)
+    loaded
+}
+
+/// Loads the application of requests of no mount, if there is one, and those of the mounts.
+fn load_all(py: Python<'_>, settings: &Settings, workers: usize, log: &Log) -> Result<Callables, BootError> {
+    let mut loader = Loader::new(workers);
+    let mut load = |app: &AppSpec, before: &str| {
+        let found = loader.load(py, app).map_err(|error| BootError { text: format!("{before}{}", error.text), ..error })?;
+        if let Some(warning) = &found.warning {
+            log.warning(format_args!("{before}{warning}"));
+        }
+        Ok(found.callable)
+    };
+    let unmounted = settings.serves_unmounted().then(|| load(&settings.app, "")).transpose()?;
+    let mounted = settings.mounts.iter().map(|mount| load(&mount.app, &mount.in_messages()));
+    Ok(Callables::new(unmounted, mounted.collect::<Result<_, _>>()?))
 }

@@ -7,6 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
 use super::keys::Keys;
+use super::mounts::MountPoint;
 use super::text;
 use crate::http::hash::mix_bytes;
 use crate::http::head::Head;
@@ -56,7 +57,7 @@ impl Uri {
         })
     }
 
-    fn new(py: Python<'_>, head: &Head, bytes: &[u8], root: &[u8], serial: u64) -> PyResult<Self> {
+    fn new(py: Python<'_>, head: &Head, bytes: &[u8], root: &[u8], point: &MountPoint, serial: u64) -> PyResult<Self> {
         let target = head.target.of(bytes);
         let uri = text::from_latin1(py, target)?;
         let string = |bytes| text::from_latin1(py, bytes).map(Bound::unbind);
@@ -69,7 +70,7 @@ impl Uri {
         let mut path = Vec::new();
         path.try_reserve_exact(target.len()).map_err(|_| PyMemoryError::new_err(()))?;
         percent_decode(parts.path(bytes), &mut path);
-        let path = below(&path, root);
+        let path = point.below(below(&path, root));
         let path = if path == target { uri.clone().unbind() } else { string(path)? };
         let query = string(parts.query.of(bytes))?;
         let host = match parts.form {
@@ -99,8 +100,10 @@ impl Uri {
     }
 }
 
-/// The targets of one thread.
+/// The targets of one application on one thread.
 pub struct Targets {
+    /// Where it is mounted.
+    point: MountPoint,
     /// `--root-path`.
     root_path: Vec<u8>,
     root: Uri,
@@ -113,9 +116,16 @@ pub struct Targets {
 
 impl Targets {
     /// No targets but `/`.
-    pub fn new(py: Python<'_>, root_path: &[u8]) -> PyResult<Self> {
-        let root_path = root_path.to_vec();
-        Ok(Self { root_path, root: Uri::root(py)?, slots: (0..SLOTS).map(|_| None).collect(), long: None, serial: Uri::ROOT })
+    pub fn new(py: Python<'_>, root_path: &[u8], point: &MountPoint) -> PyResult<Self> {
+        let (root_path, point) = (root_path.to_vec(), point.clone());
+        Ok(Self {
+            point,
+            root_path,
+            root: Uri::root(py)?,
+            slots: (0..SLOTS).map(|_| None).collect(),
+            long: None,
+            serial: Uri::ROOT,
+        })
     }
 
     /// The strings of a request's target.
@@ -127,7 +137,7 @@ impl Targets {
         let slot = if target.len() > LONGEST { &mut self.long } else { &mut self.slots[index(target)] };
         if slot.as_ref().is_none_or(|uri| uri.target != target || uri.by_method) {
             self.serial += 1;
-            *slot = Some(Uri::new(py, head, bytes, &self.root_path, self.serial)?);
+            *slot = Some(Uri::new(py, head, bytes, &self.root_path, &self.point, self.serial)?);
         }
         Ok(slot.as_ref().expect("it was just filled"))
     }

@@ -20,8 +20,6 @@ pub struct Translation {
     pub moot: Vec<String>,
     /// What is lost, with the reason and what to do.
     pub lost: Vec<String>,
-    /// Lines for nginx.
-    pub nginx: Vec<String>,
 }
 
 /// Translates the text of the ini file at this absolute path; `named` is the path as it was given.
@@ -39,10 +37,6 @@ pub fn translate(text: &str, path: &Path, named: &Path, world: &World<'_>) -> Tr
                 }
             }
             table::Counterpart::Moot(why) => translation.moot.push(sentence(why)),
-            table::Counterpart::Nginx(why, nginx) => {
-                translation.moot.push(sentence(why));
-                translation.nginx.extend(nginx);
-            }
             table::Counterpart::Lost(why) => translation.lost.push(sentence(&why)),
             // A variable of the file's own has done its work by now.
             table::Counterpart::Unknown if used(&line.key) || text.contains(&format!("%({})", line.key)) => {}
@@ -85,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_common_file_becomes_options_and_lines_for_nginx() {
+    fn a_common_file_becomes_options() {
         let translation = translated(
             "[uwsgi]\nproject = shop\nbase = /srv\nchdir = %(base)/%(project)\nhome = %(base)/venv\nmodule = %(project).wsgi\n\
              callable = app\nmaster = true\nprocesses = 5\nthreads = 2\nsocket = %(base)/%(project).sock\nchmod-socket = 660\n\
@@ -110,15 +104,51 @@ mod tests {
                 ("error-logfile", "/var/log/shop.log".into()),
                 ("limit-request-field_size", "32768".into()),
                 ("limit-request-line", "32768".into()),
+                ("static-map", "/static=/srv/static".into()),
                 ("access-logfile", "-".into()),
             ]
         );
         assert!(merge(translation.given.clone()).is_ok());
         assert_eq!(translation.lost, [] as [&str; 0]);
-        assert_eq!(translation.moot.len(), 4, "{:?}", translation.moot);
-        let nginx = translation.nginx.join("\n");
-        for part in ["location /static {", "alias /srv/static;"] {
-            assert!(nginx.contains(part), "{nginx}");
+        assert_eq!(translation.moot.len(), 3, "{:?}", translation.moot);
+    }
+
+    /// Names and values, but for those of defaults.
+    fn asked(text: &str) -> Vec<(&'static str, Vec<String>)> {
+        let given = translated(text).given.into_iter().filter(|given| given.origin != Origin::Default);
+        given.map(|given| (given.option.name, given.values)).collect()
+    }
+
+    #[test]
+    fn static_files_and_mounts_stay_what_they_are() {
+        let own = |pairs: &[(&'static str, &[&str])]| -> Vec<(&'static str, Vec<String>)> {
+            pairs.iter().map(|(name, values)| (*name, values.iter().map(|value| value.to_string()).collect())).collect()
+        };
+        for (text, expected) in [
+            (
+                "check-static = /srv/public\nstatic-map = /s=/srv/s\nstatic-map2 = /m=/srv/\nstatic-index = index.html\n",
+                &[("static-map", &["/=/srv/public", "/s=/srv/s", "/m=/srv/m"][..]), ("static-index", &["index.html"])][..],
+            ),
+            ("static-gzip-all = true\n", &[("static-precompressed", &["true"])]),
+            ("module = m\nmount = /a=b.py\n", &[("app", &["m"]), ("mount", &["/a=b.py"])]),
+            ("mount = /a=b:c\nmount = /d=e\n", &[("app", &["b:c"]), ("mount", &["/a=b:c", "/d=e"])]),
+            ("mount = /a=b\nno-default-app = true\nmanage-script-name = true\n", &[("mount", &["/a=b"])]),
+            ("callable = app\nmodule = m\nmount = /a=b.py\n", &[("app", &["m:app"]), ("mount", &["/a=b.py:app"])]),
+            ("mount = /a=b\nmount = /=m\n", &[("app", &["m"]), ("mount", &["/a=b"])]),
+            (
+                "module = m\nmount = h.test/=b\nmount = h.test/c=d\n",
+                &[("app", &["m"]), ("mount", &["h.test:/=b", "h.test:/c=d"])],
+            ),
+        ] {
+            assert_eq!(asked(text), own(expected), "{text}");
+            let translation = translated(text);
+            assert_eq!(translation.lost, [] as [&str; 0], "{text}");
+            assert!(merge(translation.given).is_ok(), "{text}");
+        }
+        for text in
+            ["mount = b.py\n", "mount = h.test:80/a=b\n", "mount = h.test=b\n", "module = m\nmount = /=b\n", "static-map2 = x\n"]
+        {
+            assert_eq!(translated(text).lost.len(), 1, "{text}");
         }
     }
 
@@ -144,8 +174,9 @@ mod tests {
 
     #[test]
     fn what_has_no_counterpart_is_lost_with_a_reason() {
-        let translation =
-            translated("cheaper = 2\nstats = :9191\nmount = /a=b.py\ntouch-reload = x\ngevent = 100\nzzz = 1\nhttps = :443\n");
+        let translation = translated(
+            "cheaper = 2\nstats = :9191\nstatic-expires = /.* 60\ntouch-reload = x\ngevent = 100\nzzz = 1\nhttps = :443\n",
+        );
         assert_eq!(translation.lost.len(), 7, "{:?}", translation.lost);
         assert!(translation.lost[0].starts_with("cheaper = 2 (line 1): "), "{:?}", translation.lost);
         assert_eq!(values(&translation), [("workers", "1".into()), ("timeout", "0".into()), ("access-logfile", "-".into())]);

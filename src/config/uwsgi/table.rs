@@ -9,8 +9,6 @@ pub(super) enum Counterpart {
     Options(Vec<(&'static str, String)>),
     /// Nothing is to be done, and why.
     Moot(&'static str),
-    /// The server in front does it: why, and its lines.
-    Nginx(&'static str, Vec<String>),
     /// Lost: why, and what to do.
     Lost(String),
     /// Not known.
@@ -53,7 +51,7 @@ impl<'a> Whole<'a> {
 }
 
 pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
-    use Counterpart::{Lost, Moot, Nginx, Options, Unknown};
+    use Counterpart::{Lost, Moot, Options, Unknown};
     let value = line.value.clone();
     let one = |name: &'static str| Options(vec![(name, line.value.clone())]);
     let lost = |why: &str| Lost(why.into());
@@ -152,19 +150,24 @@ pub(super) fn treat(line: &Line, whole: &Whole<'_>) -> Counterpart {
         | "chunked-input-limit"
         | "http-auto-chunked"
         | "add-header" => Moot("nothing is to be done for it, or --help names what there is"),
-        "static-map" | "static-map2" => match value.split_once('=') {
-            Some((path, directory)) => Nginx(
-                "nginx sends static files",
-                vec![format!("location {path} {{"), format!("    alias {directory};"), "}".into()],
-            ),
+        "static-map" => one("static-map"),
+        "static-map2" => match value.split_once('=') {
+            // The path stands below the directory too.
+            Some((path, directory)) => Options(vec![("static-map", format!("{path}={}{path}", directory.trim_end_matches('/')))]),
             None => lost("has no = between path and directory"),
         },
-        "check-static" | "static-index" | "static-expires" | "static-cache-paths" | "static-gzip" | "static-gzip-all" => {
-            lost("static files are for nginx")
+        "check-static" => Options(vec![("static-map", format!("/={value}"))]),
+        "static-index" => one("static-index"),
+        "static-gzip" | "static-gzip-all" => Options(vec![("static-precompressed", "true".into())]),
+        "static-safe" => Moot("symbolic links of static files are followed wherever they lead"),
+        "static-cache-paths" | "static-cache-paths-name" => Moot("paths are looked up each time, which costs a microsecond"),
+        "static-skip-ext" => lost("keep files that are not to be sent out of the directory"),
+        key if key.starts_with("static-expires") => {
+            lost("write static_expires = \"1h\" for all files; hashed names are kept for a year by themselves (static_immutable)")
         }
-        "mount" | "manage-script-name" => lost(
-            "write root_path = \"/PATH\" for one application; for several use DispatcherMiddleware of Werkzeug, or run a server for each",
-        ),
+        "mount" => mount(line, whole),
+        "manage-script-name" => Moot("SCRIPT_NAME and PATH_INFO always follow the mount"),
+        "no-default-app" => Moot("paths of no mount are not found, unless there is an application for them"),
         "py-autoreload" | "py-auto-reload" if value != "0" => Options(vec![("reload", "auto".into())]),
         "touch-reload" | "touch-chain-reload" | "touch-workers-reload" => {
             lost("files are watched only in development (reload); send HUP when they have changed")
@@ -248,6 +251,31 @@ fn app(module: &str, whole: &Whole<'_>) -> String {
         Some(callable) if !module.contains(':') => format!("{module}:{callable}"),
         _ => module.into(),
     }
+}
+
+/// An application below a path. The first one has the paths of no mount as well, where no other line names an application.
+fn mount(line: &Line, whole: &Whole<'_>) -> Counterpart {
+    let Some((place, module)) = line.value.split_once('=') else {
+        return Counterpart::Lost("has no = between path and application".into());
+    };
+    let module = app(module, whole);
+    let (host, path) = place.split_at(place.find('/').unwrap_or(place.len()));
+    // A port, or a name alone, would be compared with the whole of SCRIPT_NAME.
+    if host.contains(':') || (path.is_empty() && !host.is_empty()) {
+        return Counterpart::Lost(format!("write mount = [\"HOST:/PATH={module}\"], without a port"));
+    }
+    let path = if path.is_empty() { "/" } else { path };
+    let is_everything = host.is_empty() && path == "/";
+    let is_first = whole.lines.iter().find(|other| other.key == "mount").is_some_and(|first| first.number == line.number);
+    let is_rest = whole.value(&["module", "wsgi", "w", "wsgi-file", "file"]).is_none();
+    if is_everything && !is_rest {
+        return Counterpart::Lost("has every path, as the application of another line has".into());
+    }
+    let has_rest = is_rest && (is_everything || (is_first && whole.value(&["no-default-app"]).is_none()));
+    let colon = if host.is_empty() { "" } else { ":" };
+    let rest = has_rest.then(|| ("app", module.clone()));
+    let mount = (!is_everything).then(|| ("mount", format!("{host}{colon}{path}={module}")));
+    Counterpart::Options(rest.into_iter().chain(mount).collect())
 }
 
 fn log(logger: &str, option: &'static str) -> Counterpart {

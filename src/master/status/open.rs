@@ -71,7 +71,7 @@ fn control_at(path: &Path, mode: u32) -> Result<Listener, String> {
 
 /// The control socket in the first place that takes it. Other servers of the same name get numbers.
 fn control_by_default(settings: &Settings) -> Option<(PathBuf, Listener)> {
-    let name = control::name_of(settings.name.as_deref(), &settings.app);
+    let name = control::name_of(settings.name.as_deref(), settings.first_app());
     let places = control::places(|name| std::env::var_os(name));
     let place = places.into_iter().find(|place| is_ours(place))?;
     (1..=SAME_NAME_MAX).find_map(|number| {

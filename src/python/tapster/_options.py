@@ -17,6 +17,9 @@ class Options(TypedDict, total=False):
     """What is left out, or None, comes from the file of `config`, the environment, or the default."""
 
     # options: generated from the table
+    mount: _List | None
+    """Serve another application for paths that begin with PATH, by whole segments; the longest one counts. Its SCRIPT_NAME is PATH, and PATH_INFO the rest. HOST:/PATH=APP counts for one host, whatever its port, and before those that count for all. APP has the paths of no mount; without it they are answered 404. Each worker loads all of them. Repeatable; a variable of the environment has one."""
+
     chdir: _Text | None
     """Change to this directory before the application is loaded."""
 

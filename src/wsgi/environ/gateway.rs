@@ -10,6 +10,7 @@ use crate::http::head::GatewayParts;
 use crate::http::target::below;
 use crate::worker::app::Request;
 use crate::wsgi::environ_cache::{CachedEnviron, ClientObjects};
+use crate::wsgi::mounts::AppPlace;
 use crate::wsgi::offers::Offers;
 use crate::wsgi::text;
 
@@ -19,10 +20,11 @@ impl Builder {
         &mut self,
         py: Python<'py>,
         request: &Request<'_>,
+        place: AppPlace,
         method: Option<&Bound<'py, PyString>>,
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        let dict = self.of_fields(py, request)?;
+        let dict = self.of_fields(py, request, place)?;
         let (head, bytes) = (request.head, request.bytes);
         for variable in &head.variables {
             if let Some((key, value)) = self.variables.slot(py, variable.name.of(bytes))?.pair(py, variable.value.of(bytes))? {
@@ -30,7 +32,7 @@ impl Builder {
             }
         }
         let GatewayParts { script, path, query, client, client_port, https } = head.gateway;
-        self.set_path(&dict, script.of(bytes), path.of(bytes))?;
+        self.set_path(&dict, place, script.of(bytes), path.of(bytes))?;
         if !query.is_empty() {
             dict.set_item(&self.keys.query, text::from_latin1(py, query.of(bytes))?)?;
         }
@@ -48,9 +50,18 @@ impl Builder {
     }
 
     /// Sets SCRIPT_NAME and PATH_INFO. A root path takes the place of what the gateway says.
-    fn set_path(&self, dict: &Bound<'_, PyDict>, script: &[u8], path: &[u8]) -> PyResult<()> {
+    fn set_path(&self, dict: &Bound<'_, PyDict>, place: AppPlace, script: &[u8], path: &[u8]) -> PyResult<()> {
         let py = dict.py();
+        let point = &self.apps[place.index()].point;
         if self.root_path.is_empty() {
+            let rest = point.below(path);
+            if rest.len() < path.len() {
+                // SCRIPT_NAME of the base is the mount.
+                if !script.is_empty() {
+                    dict.set_item(&self.keys.script, text::from_latin1(py, &[script, &*point.path].concat())?)?;
+                }
+                return dict.set_item(&self.keys.path, text::from_latin1(py, rest)?);
+            }
             if !script.is_empty() {
                 dict.set_item(&self.keys.script, text::from_latin1(py, script)?)?;
             }
@@ -60,6 +71,6 @@ impl Builder {
             return Ok(());
         }
         let whole = [script, path].concat();
-        dict.set_item(&self.keys.path, text::from_latin1(py, below(&whole, &self.root_path))?)
+        dict.set_item(&self.keys.path, text::from_latin1(py, point.below(below(&whole, &self.root_path)))?)
     }
 }

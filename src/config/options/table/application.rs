@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::row::{ROW, keep};
 use crate::config::app_spec::AppSpec;
 use crate::config::bind::Bind;
+use crate::config::mounts::{self, Mount};
 use crate::config::options::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
 use crate::config::trusted::Trusted;
@@ -20,6 +21,19 @@ pub(super) const ROWS: &[Opt] = &[
                Without APP a built-in welcome page is served.",
         section: Section::Application,
         set: Some(|s, v| AppSpec::parse(v).map(|app| s.app = app)),
+        ..ROW
+    },
+    Opt {
+        name: "mount",
+        value: "/PATH=APP",
+        kind: ValueKind::List,
+        help: "Serve another application for paths that begin with PATH, by whole segments; the longest one counts. Its SCRIPT_NAME \
+               is PATH, and PATH_INFO the rest. HOST:/PATH=APP counts for one host, whatever its port, and before those that count \
+               for all. APP has the paths of no mount; without it they are answered 404. Each worker loads all of them. \
+               Repeatable; a variable of the environment has one.",
+        section: Section::Application,
+        clear: |s| s.mounts.clear(),
+        set: Some(|s, v| Mount::parse(v).and_then(|mount| mounts::add(&mut s.mounts, mount))),
         ..ROW
     },
     Opt {
