@@ -77,7 +77,7 @@ pub enum Order {
 
 /// Version of the packets. It changes when one is added or gets another meaning: after an upgrade workers of one program exchange
 /// packets with a master of the other.
-pub const PROTOCOL: u32 = 5;
+pub const PROTOCOL: u32 = 6;
 
 /// Which log a descriptor is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -101,6 +101,8 @@ pub enum Message {
     LogLevel(u8),
     /// A file for the stacks of all threads ([`STACKS_READY`]).
     Stacks(OwnedFd),
+    /// Certificates, keys and secrets of TLS, to be used from now on ([`crate::certificates::unseal`]).
+    Tls(OwnedFd),
 }
 
 /// Where the text of [`Message::Stacks`] begins in its file. Before it is its length in bytes, little-endian, written last: while
@@ -198,6 +200,7 @@ impl Message {
                 ))
             }
             Some((b's', [])) if files.len() == 1 => Ok(Self::Stacks(files.remove(0))),
+            Some((b't', [])) if files.len() == 1 => Ok(Self::Tls(files.remove(0))),
             Some((b'n', [level])) if files.is_empty() => Ok(Self::LogLevel(*level)),
             _ if files.is_empty() => Order::decode(packet).map(Self::Order),
             _ => Err(unknown(packet)),

@@ -30,8 +30,12 @@ use crate::{
 
 mod access;
 mod call;
+#[cfg(feature = "python")]
+mod check;
 
 pub use call::{CallError, ServerCall, serve};
+#[cfg(feature = "python")]
+use check::check;
 
 /// Runs the command with these arguments (the first is the program) and returns its exit code. A worker does not return: its
 /// process ends here.
@@ -527,45 +531,6 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
 fn run_cgi(_: &Settings, _: &[Notice]) -> i32 {
     complain(NO_PYTHON);
     code::APP
-}
-
-/// Imports the application as a worker would, and reports whether that worked.
-#[cfg(feature = "python")]
-fn check(settings: &Settings, notices: &[Notice]) -> i32 {
-    use std::sync::Arc;
-
-    use crate::config::LogTarget;
-    use crate::log::error::{Log, Who};
-    use crate::log::sink::Sink;
-
-    // The user that the application will run as has to be able to read it.
-    let identity = match master::privileges::resolve(settings) {
-        Ok(identity) => identity,
-        Err(why) => {
-            complain(&why);
-            return code::USAGE;
-        }
-    };
-    let assumed = identity.map_or(Ok(()), |identity| access::assume(&identity));
-    // This comes after the change of the user, who must not read the terminal that standard error may be.
-    let sink = match Sink::open(&LogTarget::Stderr) {
-        Ok(sink) => sink,
-        Err(_) => return code::FAILED,
-    };
-    let log = Log::new(Arc::new(sink), settings.log_level, Who::Master);
-    for notice in notices {
-        log.write(notice.level, format_args!("{notice}"));
-    }
-    let checked = assumed.and_then(|()| settle(settings)).and_then(|()| enter(settings));
-    let checked = checked.and_then(|()| crate::wsgi::check(settings, &log).map_err(|error| access::explain(error, settings)));
-    log.finish();
-    match checked {
-        Ok(()) => print("tapster: the configuration is valid and the application can be loaded\n"),
-        Err(error) => {
-            complain(error.text.trim_end());
-            if error.app { code::APP } else { code::BOOT }
-        }
-    }
 }
 
 #[cfg(not(feature = "python"))]

@@ -34,7 +34,7 @@ const ORDER_MAX: usize = 32 * 1024;
 const ANSWER_MAX: usize = 1 + 8 + 4;
 
 /// A worker that the mold is to fork. Its descriptors come with the packet, in this order: its channel, the file for its stacks, the
-/// error log, the access log if there is one, and the pipe for its output if that is captured.
+/// error log, the access log if there is one, the pipe for its output if that is captured, and what it has to speak TLS.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BirthOrder {
     /// Number of the order.
@@ -55,6 +55,8 @@ pub struct BirthOrder {
     pub access_log: Option<LogPlace>,
     /// Whether its output is captured.
     pub captured: bool,
+    /// Whether TLS is spoken.
+    pub encrypts: bool,
 }
 
 /// Where a log goes, besides its descriptor.
@@ -67,7 +69,7 @@ pub struct LogPlace {
 impl BirthOrder {
     /// How many descriptors belong to it.
     pub fn descriptors(&self) -> usize {
-        3 + usize::from(self.access_log.is_some()) + usize::from(self.captured)
+        3 + usize::from(self.access_log.is_some()) + usize::from(self.captured) + usize::from(self.encrypts)
     }
 }
 
@@ -224,6 +226,7 @@ mod tests {
             error_log: LogPlace { system_log: Some("/dev/log".into()) },
             access_log: Some(LogPlace { system_log: None }),
             captured: false,
+            encrypts: true,
         }
     }
 
@@ -232,9 +235,9 @@ mod tests {
         let (master, mold) = pair().unwrap();
         let null = File::open("/dev/null").unwrap();
         assert!(mold.next().unwrap().is_none());
-        master.order(&order(), &[null.as_fd(); 4]).unwrap();
+        master.order(&order(), &[null.as_fd(); 5]).unwrap();
         let (received, descriptors) = mold.next().unwrap().unwrap();
-        assert_eq!((received, descriptors.len()), (order(), 4));
+        assert_eq!((received, descriptors.len()), (order(), 5));
         mold.born(7).unwrap();
         assert_eq!(master.answer(7, SHORT).unwrap(), BirthAnswer::Born(Pid::this()));
         mold.failed(8, &io::Error::from_raw_os_error(libc::EAGAIN)).unwrap();

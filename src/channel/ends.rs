@@ -128,6 +128,12 @@ impl MasterEnd {
         Ok(())
     }
 
+    /// Passes certificates, keys and secrets of TLS ([`Message::Tls`]).
+    pub fn send_credentials(&self, file: BorrowedFd<'_>) -> io::Result<()> {
+        scm::send(&self.0, b"t", &[file])?;
+        Ok(())
+    }
+
     /// Takes the next packet; one that came with descriptors stays where it is.
     pub fn receive(&self) -> Heard {
         let mut packet = vec![0; PACKET_MAX];

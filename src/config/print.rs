@@ -95,6 +95,7 @@ mod tests {
             given("ca-certs", &["ca \"s\".pem"]),
             given("cert-reqs", &["2"]),
             given("tls-min", &["1.3"]),
+            given("tls-watch", &["5m"]),
             given("backlog", &["00128"]),
             given("defer-accept", &["0"]),
             given("umask", &["027"]),

@@ -105,6 +105,8 @@ settings! {
         pub static_files: StaticFiles,
         /// `--certfile` and what belongs to it; `None`: no address is encrypted.
         pub tls: Option<TlsSettings>,
+        /// `--tls-watch`: pause between two looks at the files of TLS; 0 = they are read at a reload only; default 1 min.
+        pub tls_watch: Duration,
         /// `--backlog`: length of each accept queue; default 2048.
         pub backlog: u32,
         /// `--defer-accept`: TCP_DEFER_ACCEPT in whole seconds, 0 = off; default 5 s.

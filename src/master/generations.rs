@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::certificates::Certificates;
 use crate::channel::LogName;
 use crate::config::{AppSpec, Code, LogConfig, Settings};
 use crate::log::access::Format;
@@ -13,6 +12,7 @@ use crate::log::error::{Log, RecordCounts, Who};
 use crate::log::sink::Sink;
 use crate::sys::process;
 
+use super::credentials::Credentials;
 use super::directory::Directories;
 use super::event::{Generation, Policy, code};
 use super::logs::Logs;
@@ -36,8 +36,8 @@ pub struct Kit {
     access: Option<Arc<Format>>,
     /// Where its workers load the application.
     pub directories: Arc<Directories>,
-    /// Certificates and keys, if TLS is spoken.
-    pub certificates: Option<Arc<Certificates>>,
+    /// What it has to speak TLS, if it does.
+    pub credentials: Option<Credentials>,
 }
 
 impl Kit {
@@ -45,7 +45,7 @@ impl Kit {
     /// generation has it is the same log.
     pub fn open(
         settings: Arc<Settings>,
-        certificates: Option<Arc<Certificates>>,
+        credentials: Option<Credentials>,
         old: Option<&Self>,
         start: &Path,
     ) -> Result<Self, StartError> {
@@ -65,7 +65,7 @@ impl Kit {
             };
             log.info(format_args!("--preload: no process of its own loads the application: {why}"));
         }
-        Ok(Self { settings, log, logs: Arc::new(logs), records, access, directories: Arc::new(directories), certificates })
+        Ok(Self { settings, log, logs: Arc::new(logs), records, access, directories: Arc::new(directories), credentials })
     }
 
     /// The logs of the worker in this slot, in its process before that becomes another user: error log, access log with its
@@ -120,6 +120,16 @@ impl Generations {
     /// The one that serves.
     pub fn current(&self) -> &Kit {
         &self.kits[&self.current]
+    }
+
+    /// The same, to be changed.
+    pub fn current_mut(&mut self) -> &mut Kit {
+        self.kits.get_mut(&self.current).expect("the generation that serves is always there")
+    }
+
+    /// Whether another one is tried.
+    pub fn is_trying(&self) -> bool {
+        self.kits.len() > 1
     }
 
     /// Whether this one serves, or is to from the start.

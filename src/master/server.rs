@@ -8,6 +8,7 @@ mod figures;
 mod listening;
 mod mold;
 mod push;
+mod renewal;
 mod reopen;
 mod repeats;
 mod stacks;
@@ -33,7 +34,6 @@ use crate::scoreboard::Scoreboard;
 use crate::status::ExitCause;
 use crate::sys::time::Wall;
 use crate::sys::{process, time};
-use crate::tls::material::TicketSecrets;
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
@@ -50,6 +50,7 @@ use super::patrol::Patrol;
 use super::reading::{Reading, SettingsRead};
 use super::ready::ReadyFd;
 use super::refusal::complain;
+use super::renewal::RenewalKeeper;
 use super::service::Service;
 use super::signals::{SignalMeaning, Signals};
 use super::status::Doors;
@@ -104,8 +105,8 @@ pub struct Server {
     pub(super) watch: WatchKeeper,
     /// The processes that workers are forked from (`--preload`).
     pub(super) molds: MoldKeeper,
-    /// The secrets of the session tickets of TLS.
-    pub(super) tickets: TicketSecrets,
+    /// How certificates are renewed.
+    pub(super) renewal: RenewalKeeper,
     /// How many workers it has started.
     pub(super) births: u64,
     /// What it counts and remembers.
@@ -190,6 +191,7 @@ impl Server {
                     // They are looked at in each turn.
                     Woken::Trial
                     | Woken::Reading
+                    | Woken::Looking
                     | Woken::Listener
                     | Woken::Hooks
                     | Woken::Reader
@@ -217,6 +219,7 @@ impl Server {
             if let Some(read) = self.reading_outcome() {
                 self.feed(read)?;
             }
+            self.renew_certificates();
             // If the whole server was sent SIGTERM, it stops by now, and nobody is replaced.
             for slot in dismissed {
                 self.feed(Event::Reported { slot, report: Report::Dismissed })?;

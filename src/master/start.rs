@@ -5,17 +5,16 @@
 use std::io;
 use std::sync::Arc;
 
-use crate::certificates::Certificates;
 use crate::config::{Bind, Endpoint, Notice, Protocol, Settings};
 use crate::handoff::Queue;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks, time};
-use crate::tls::material::TicketSecrets;
 
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
 use super::command::Program;
+use super::credentials::Credentials;
 use super::event::{Generation, Policy, code};
 use super::exposed;
 use super::generations::{Generations, Kit};
@@ -29,6 +28,7 @@ use super::pidfile::Pidfile;
 use super::privileges::{self, Identity};
 use super::ready::ReadyFd;
 use super::refusal::{StartError, complain, reason, refuse};
+use super::renewal::RenewalKeeper;
 use super::server::{Reread, Server};
 use super::service::Service;
 use super::signals::Signals;
@@ -51,11 +51,11 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         process::set_umask(mask);
     }
     masks::ignore_write_errors();
-    let tickets = new_tickets(&settings).map_err(|why| StartError { code: code::FAILED, why })?;
     let identity = privileges::resolve(&settings).or_else(|why| refuse(code::USAGE, why))?;
     let terminal = identity.as_ref().map_or(Ok(()), |_| terminal::keep_for_writing());
-    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
-    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, command.dir())?;
+    let now = time::wall().seconds;
+    let credentials = Credentials::read(&settings, now).or_else(|why| refuse(code::USAGE, why))?;
+    let kit = Kit::open(settings.clone(), credentials, None, command.dir())?;
     let log = &kit.log;
     let refusal = |why: String| {
         // The readers of the log want to know it as well as those of standard error.
@@ -69,6 +69,9 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
     }
     for warning in kit.logs.unread(&settings) {
         complain(&warning);
+    }
+    if let Some(credentials) = &kit.credentials {
+        credentials.certificates.tell(log);
     }
     if let Err(error) = terminal {
         log.warning(format_args!(
@@ -128,7 +131,7 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         trial: None,
         becoming: false,
         orphans: false,
-        tickets,
+        renewal: RenewalKeeper::new(now),
         births: 0,
         looks: Looks::default(),
         ledger: Ledger::default(),
@@ -141,11 +144,6 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
         changes: Changes::default(),
         started: time::wall(),
     })
-}
-
-/// Secrets for the session tickets of TLS; empty without TLS.
-pub(super) fn new_tickets(settings: &Settings) -> Result<TicketSecrets, String> {
-    if settings.tls.is_some() { TicketSecrets::random() } else { Ok(TicketSecrets::default()) }
 }
 
 /// How many workers there can be at once: for each a successor, and some more.

@@ -10,11 +10,13 @@ use std::io::{self, BufRead, BufReader, Read};
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::TlsSettings;
 use crate::net::listener::{FileMark, Listener};
 use crate::status::ReloadCounts;
 use crate::{channel, scoreboard};
 
 use super::command::Command;
+use super::credentials::Credentials;
 use super::event::{Generation, WorkerLife};
 use super::ledger::Ledger;
 
@@ -91,12 +93,25 @@ pub struct SavedState {
     /// Where operators come in. A program that knows no doors leaves none.
     #[serde(default)]
     pub doors: Vec<DoorState>,
+    /// What TLS is spoken with. A program that speaks none leaves none. Only the next program and its trial, of the same user, can read
+    /// the keys here.
+    #[serde(default)]
+    pub tls: Option<TlsState>,
     /// When the server was started, seconds since the epoch.
     #[serde(default)]
     pub started: u64,
     /// Reloads and upgrades so far.
     #[serde(default)]
     pub changes: ReloadCounts,
+}
+
+/// What TLS is spoken with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TlsState {
+    /// The options.
+    pub settings: TlsSettings,
+    /// Certificates, keys, and the secrets that tickets of before are made with.
+    pub credentials: Credentials,
 }
 
 /// A listening socket for operators.
@@ -307,6 +322,15 @@ mod tests {
             pid_file: Some("/run/x.pid".into()),
             pid_lock: Some(16),
             doors: vec![DoorState { socket: Listening { fd: 17, own: true, file: None }, control: true }],
+            tls: Some(TlsState {
+                settings: TlsSettings {
+                    pairs: Vec::new(),
+                    client_roots: None,
+                    client_certificates: Default::default(),
+                    oldest: Default::default(),
+                },
+                credentials: Credentials::new(Default::default(), 1).unwrap(),
+            }),
             started: 1_700_000_000,
             changes: ReloadCounts { ok: 4, failed: 1 },
         }
@@ -318,16 +342,17 @@ mod tests {
 
     #[test]
     fn what_was_written_is_read() {
-        let text = state().render(77).unwrap();
-        assert_eq!(SavedState::read(text.as_slice()).unwrap(), (state(), 77));
+        let state = state();
+        let text = state.render(77).unwrap();
+        assert_eq!(SavedState::read(text.as_slice()).unwrap(), (state, 77));
     }
 
     #[test]
     fn other_versions_are_refused_before_anything_else_is_looked_at() {
         for (what, header) in [
-            ("state version 9 is", r#"{"tapster":1,"state":9,"channel":5,"scoreboard":2,"more":0}"#),
+            ("state version 9 is", r#"{"tapster":1,"state":9,"channel":6,"scoreboard":2,"more":0}"#),
             ("message version 9 is", r#"{"tapster":1,"state":3,"channel":9,"scoreboard":2}"#),
-            ("scoreboard version 0 is", r#"{"tapster":1,"state":3,"channel":5,"scoreboard":0}"#),
+            ("scoreboard version 0 is", r#"{"tapster":1,"state":3,"channel":6,"scoreboard":0}"#),
         ] {
             let why = refused(format!("{header}\nanything\n").as_bytes());
             assert!(why.starts_with(what), "{why}");

@@ -23,6 +23,8 @@ pub struct Child {
     pub born: Instant,
     /// How many workers the server had started with it; 0: unknown.
     pub age: u64,
+    /// Which edition of certificates and secrets it has ([`super::renewal::RenewalKeeper::edition`]).
+    pub edition: u64,
     /// `None` once its end is closed.
     pub channel: Option<MasterEnd>,
     /// How long the application may run for one step; 0: no limit.
@@ -71,6 +73,7 @@ impl Child {
         let (timeout, max_memory) = (Duration::ZERO, 0);
         let conduct = Conduct::default();
         Self {
+            edition: 0,
             pid,
             born,
             age: 0,

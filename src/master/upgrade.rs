@@ -26,7 +26,6 @@ use std::process;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::certificates::Certificates;
 use crate::channel::{MasterEnd, Order};
 use crate::config::{Bind, Notice, Settings};
 use crate::handoff::{self, Queue};
@@ -42,6 +41,7 @@ use crate::sys::time::{self, Wall};
 use super::awake_clock::AwakeClock;
 use super::changes::Changes;
 use super::command::Program;
+use super::credentials::Credentials;
 use super::event::{Life, WorkerLife, code};
 use super::generations::{Generations, Kit};
 use super::hooks::HookKeeper;
@@ -52,6 +52,7 @@ use super::patrol::Patrol;
 use super::pidfile::Pidfile;
 use super::privileges;
 use super::refusal::{StartError, refuse};
+use super::renewal::RenewalKeeper;
 use super::server::{self, Reread, Server};
 use super::service::Service;
 use super::start;
@@ -88,17 +89,21 @@ pub fn check(settings: &Settings, source: impl io::Read) -> Result<(), StartErro
     let mut settings = settings.clone();
     keep_shape(&mut settings, &state);
     let settings = Arc::new(settings);
-    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
-    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, state.command.dir())?;
+    // They are read here to be refused here: the server goes on with those of the state, and its reload reads them again.
+    let credentials = Credentials::read(&settings, time::wall().seconds).or_else(|why| refuse(code::USAGE, why))?;
+    let kit = Kit::open(settings.clone(), credentials, None, state.command.dir())?;
     for socket in state.listeners.iter().chain(state.doors.iter().map(|door| &door.socket)) {
         bind::examine(socket.fd).or_else(|error| refuse(code::FAILED, error.to_string()))?;
     }
     claim(&state, &kit).map(drop)
 }
 
-/// Sockets and the shape of the scoreboard stay; the reload that follows reports what the settings say of them now.
+/// Sockets, whether they are encrypted, and the shape of the scoreboard stay; the reload that follows reports what the settings say of them now.
 fn keep_shape(settings: &mut Settings, state: &SavedState) {
     settings.threads = state.threads;
+    if settings.tls.is_some() != state.tls.is_some() {
+        settings.tls = state.tls.as_ref().map(|tls| tls.settings.clone());
+    }
     settings.binds = state.binds.iter().filter_map(|text| Bind::parse(text).ok()).collect();
 }
 
@@ -154,8 +159,8 @@ pub fn adopt(
         let _ = terminal::keep_for_writing();
     }
     // The logs are opened and not inherited: they may be others now.
-    let certificates = Certificates::read(settings.tls.as_ref()).or_else(|why| refuse(code::USAGE, why))?;
-    let kit = Kit::open(settings.clone(), certificates.map(Arc::new), None, state.command.dir())?;
+    let credentials = state.tls.as_ref().map(|tls| tls.credentials.clone());
+    let kit = Kit::open(settings.clone(), credentials, None, state.command.dir())?;
     kit.logs.own().owe(state.lost_lines);
     for notice in notices {
         kit.log.write(notice.level, format_args!("{notice}"));
@@ -199,7 +204,6 @@ pub fn adopt(
         count(state.children.len() as u64, "worker")
     ));
     let lives: Vec<WorkerLife> = state.children.iter().map(|child| child.life).collect();
-    let tickets = start::new_tickets(&settings).map_err(|why| StartError { code: code::FAILED, why })?;
     let (generations, wanted) = ((state.current, state.latest), (state.wanted, state.stopped));
     Ok(Server {
         supervisor: Supervisor::adopt(policy, capacity, generations, wanted, &lives, pace.now()),
@@ -226,7 +230,7 @@ pub fn adopt(
         becoming: false,
         // Some may have ended unheard while the programs changed.
         orphans: true,
-        tickets,
+        renewal: RenewalKeeper::new(time::wall().seconds),
         births: state.births,
         looks: Looks::default(),
         ledger: state.ledger,

@@ -70,6 +70,12 @@ impl TicketSecret {
 }
 
 // Secrets are in no log.
+impl fmt::Debug for TicketSecrets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TicketSecrets").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for Material {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Material").field("pairs", &self.pairs.len()).finish_non_exhaustive()

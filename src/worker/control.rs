@@ -11,10 +11,12 @@ use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use signal_hook::consts::{SIGQUIT, SIGTERM};
 
+use crate::certificates;
 use crate::channel::{Breakage, DISMISSALS_MAX, LogName, Message, Order, Report, WorkerEnd};
 use crate::config::{Level, signals};
 use crate::log::sink::Sink;
 use crate::sys::signals::named;
+use crate::tls::material::Material;
 
 use super::breakage::BreakageState;
 use super::descriptors::{Purpose, is_replaced};
@@ -55,6 +57,8 @@ pub struct Control {
     log_level: Option<Level>,
     /// The file for stacks that came since the last look.
     stacks: Option<File>,
+    /// What TLS is to be spoken with, if that came since the last look.
+    tls: Option<Material>,
 }
 
 impl Control {
@@ -82,6 +86,7 @@ impl Control {
             new_logs: false,
             log_level: None,
             stacks: None,
+            tls: None,
         };
         Ok((control, writer.into()))
     }
@@ -122,6 +127,12 @@ impl Control {
     /// The file for the stacks of all threads, if they were asked for since the last call.
     pub fn take_stacks(&mut self) -> Option<File> {
         self.stacks.take()
+    }
+
+    /// Certificates, keys and secrets of TLS, if others came since the last call.
+    #[expect(dead_code, reason = "the connections of TLS are to take it")]
+    pub fn take_tls(&mut self) -> Option<Material> {
+        self.tls.take()
     }
 
     /// The descriptors that live as long as it, but the system log, which is connected again when needed.
@@ -175,6 +186,8 @@ impl Control {
                 }
                 Ok(Some(Message::LogLevel(number))) => self.log_level = Level::of_number(number),
                 Ok(Some(Message::Stacks(file))) => self.stacks = Some(file.into()),
+                // It is the master's own file, so it can be read.
+                Ok(Some(Message::Tls(file))) => self.tls = certificates::unseal(&file.into()).ok().or(self.tls.take()),
                 Ok(None) => break,
                 Err(error) => {
                     (self.orphaned, self.quits_with_all) = (true, true);

@@ -16,6 +16,7 @@ use std::time::Instant;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use crate::certificates;
 use crate::channel::{BootError, LogName, MASTER_DIED, Message, Report, WorkerEnd};
 use crate::config::{Level, signals};
 use crate::handoff::Queue;
@@ -57,8 +58,6 @@ struct Frame {
     format: Option<Arc<Format>>,
     /// Open for as long as the interpreter may write there.
     stacks: File,
-    /// For workers.
-    tls: Option<Material>,
     births: BirthEnd,
     title: Option<Title>,
     /// Whether a fork that happens is a worker.
@@ -82,15 +81,13 @@ fn live<M: MoldedApp>(
     boot: Boot,
     load: impl FnOnce(&LoadContext<'_>) -> Result<(M, String), BootError>,
 ) -> io::Result<MoldOutcome<M>> {
-    let Boot {
-        settings, listeners, queue, workers, scoreboard, channel, signals: blocked, log, access, stacks, tls, mold, ..
-    } = boot;
+    let Boot { settings, listeners, queue, workers, scoreboard, channel, signals: blocked, log, access, stacks, mold, .. } = boot;
     let Some(MoldBirth { births, title }) = mold else { return Err(io::Error::other("it was born as a worker")) };
     forget_signals()?;
     drop(blocked);
     let format = access.map(|(_, format)| format);
     let frame =
-        Frame { settings, listeners, queue, scoreboard, channel, log, format, stacks, tls, births, title, bears: Arc::default() };
+        Frame { settings, listeners, queue, scoreboard, channel, log, format, stacks, births, title, bears: Arc::default() };
     let began = Instant::now();
     let loaded = load(&LoadContext {
         settings: &frame.settings,
@@ -222,7 +219,7 @@ impl Frame {
                         self.log.set_level(level);
                     }
                 }
-                Ok(Some(Message::Order(_) | Message::Breakage(_) | Message::Stacks(_))) => {}
+                Ok(Some(Message::Order(_) | Message::Breakage(_) | Message::Stacks(_) | Message::Tls(_))) => {}
                 Ok(None) => return false,
                 Err(_) => return true,
             }
@@ -264,7 +261,7 @@ impl Frame {
             Err(_) => exit_now(EXIT_FAILED),
         };
         match self.assume(&order, &mut take) {
-            Ok((log, access, stacks)) => {
+            Ok((log, access, stacks, tls)) => {
                 self.scoreboard.reset(order.slot, process::id());
                 Box::new(Boot {
                     settings: self.settings,
@@ -280,7 +277,7 @@ impl Frame {
                     log,
                     access,
                     stacks,
-                    tls: self.tls,
+                    tls,
                     mold: None,
                 })
             }
@@ -293,12 +290,12 @@ impl Frame {
         }
     }
 
-    /// Takes over what is the worker's own: its logs and the file for its stacks; and its output.
+    /// Takes over what is the worker's own: its logs and the file for its stacks, what it has to speak TLS; and its output.
     fn assume(
         &self,
         order: &BirthOrder,
         take: &mut impl FnMut() -> io::Result<OwnedFd>,
-    ) -> io::Result<(Log, Option<AccessLog>, File)> {
+    ) -> io::Result<(Log, Option<AccessLog>, File, Option<Material>)> {
         let stacks = File::from(take()?);
         let sink = |fd: OwnedFd, place: &LogPlace| Sink::adopt(fd, place.system_log.as_ref().map(PathBuf::from)).map(Arc::new);
         let level = Level::of_number(order.log_level).unwrap_or_default();
@@ -312,6 +309,7 @@ impl Frame {
             let output = take()?;
             nix::unistd::dup2_stdout(&output).and_then(|()| nix::unistd::dup2_stderr(&output))?;
         }
-        Ok((log, access, stacks))
+        let tls = if order.encrypts { Some(certificates::unseal(&File::from(take()?))?) } else { None };
+        Ok((log, access, stacks, tls))
     }
 }

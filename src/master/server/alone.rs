@@ -116,7 +116,7 @@ impl Server {
             channel: worker,
             signals,
             stacks,
-            tls: kit.certificates.map(|certificates| certificates.with(&self.tickets)),
+            tls: kit.credentials.map(|credentials| credentials.material()),
             mold: None,
         };
         Ok(Alone { boot, attendant, done })

@@ -148,7 +148,7 @@ impl Server {
         let mut child = Child::new(pid, self.pace.now(), channel, stacks);
         child.logs = Some(kit.logs.clone());
         child.count_from(&self.scoreboard, slot);
-        (child.age, child.mold) = (self.births, mold);
+        (child.age, child.mold, child.edition) = (self.births, mold, self.renewal.edition);
         (child.timeout, child.max_memory) = (settings.timeout, settings.max_worker_rss);
         self.table.put(slot, child);
         if let Some(reader) = output {
@@ -218,7 +218,8 @@ impl Server {
             channel: birth.channel,
             signals: birth.signals,
             stacks: birth.stacks,
-            tls: kit.certificates.map(|certificates| certificates.with(&self.tickets)),
+            // A mold speaks to nobody; each order has them for its worker.
+            tls: kit.credentials.filter(|_| mold.is_none()).map(|credentials| credentials.material()),
             mold,
         }
     }

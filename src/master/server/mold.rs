@@ -5,6 +5,7 @@ use std::ops::ControlFlow::{self, Break, Continue};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
+use crate::certificates;
 use crate::channel::{self, MASTER_OF_MOLD_DIED, Report};
 use crate::log::error::Who;
 use crate::log::sink::Sink;
@@ -125,8 +126,12 @@ impl Server {
             error_log: place(&log.sink()),
             access_log: access.as_ref().map(|(sink, _)| place(sink)),
             captured: output.is_some(),
+            encrypts: kit.credentials.is_some(),
         };
         descriptors.extend(output);
+        if let Some(credentials) = &kit.credentials {
+            descriptors.push(certificates::seal(&credentials.material())?.into());
+        }
         Ok((Offspring { channel: master, stacks, output: reader }, order, descriptors))
     }
 
@@ -138,6 +143,7 @@ impl Server {
             || self.molds.owns(pid)
             || self.trial.as_ref().is_some_and(|trial| trial.is(pid))
             || self.reading.as_ref().is_some_and(|(_, reading)| reading.is(pid))
+            || self.renewal.looking.as_ref().is_some_and(|errand| errand.is(pid))
     }
 
     /// When [`Self::tend_molds`] has something to do.

@@ -3,12 +3,15 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::certificates::Certificates;
 use crate::config::{Notice, Settings, keep_fixed};
+use crate::master::credentials::same_demand;
 use crate::master::directory;
 use crate::master::event::{Event, Generation, Policy};
 use crate::master::generations::Kit;
 use crate::master::logs::Logs;
 use crate::master::reading::Reading;
+use crate::sys::time::wall;
 
 use super::{Server, look_up};
 
@@ -19,7 +22,8 @@ impl Server {
             let begun = Reading::start(|| {
                 let (mut settings, notices) = (self.reread)(generation)?;
                 look_up(&mut settings)?;
-                Ok((settings, notices))
+                let certificates = Certificates::of(settings.tls.as_ref())?;
+                Ok((settings, certificates, notices))
             });
             begun.map_err(|error| format!("the configuration cannot be read: {error}"))
         });
@@ -58,21 +62,30 @@ impl Server {
     }
 
     /// Opens what the settings of a new generation name.
-    fn open(&mut self, generation: Generation, (mut settings, notices): (Settings, Vec<Notice>)) -> Result<Policy, String> {
+    fn open(&mut self, generation: Generation, read: (Settings, Option<Certificates>, Vec<Notice>)) -> Result<Policy, String> {
+        let (mut settings, certificates, notices) = read;
         let current = self.generations.current();
         if !settings.binds_given {
             // Sockets of a service manager, which nobody names again.
             settings.binds.clone_from(&current.settings.binds);
         }
         let fixed = keep_fixed(&mut settings, &current.settings);
-        let kit = Kit::open(Arc::new(settings), current.certificates.clone(), Some(current), self.command.dir())
-            .map_err(|refusal| refusal.why)?;
+        let (now, same) = (wall().seconds, same_demand(settings.tls.as_ref(), current.settings.tls.as_ref()));
+        let credentials = match (&current.credentials, certificates) {
+            (Some(old), Some(new)) => Some(old.next(new, same, now)?),
+            // Whether TLS is spoken stays as it is.
+            (old, _) => old.clone(),
+        };
+        let kit = Kit::open(Arc::new(settings), credentials, Some(current), self.command.dir()).map_err(|refusal| refusal.why)?;
         for notice in &notices {
             kit.log.write(notice.level, format_args!("{notice}"));
         }
         if !fixed.is_empty() {
             let names: Vec<_> = fixed.iter().map(|name| format!("--{name}")).collect();
             kit.log.warning(format_args!("changed, but only a restart can apply it: {}", names.join(", ")));
+        }
+        if let Some(credentials) = &kit.credentials {
+            credentials.certificates.tell(&kit.log);
         }
         let policy = kit.policy();
         self.generations.put(generation, kit);

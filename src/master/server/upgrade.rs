@@ -138,9 +138,15 @@ impl Server {
             pid_file: self.service.pidfile().map(|file| file.path().into()),
             pid_lock: self.service.pidfile().map(|file| file.as_fd().as_raw_fd()),
             doors: self.doors.all().iter().map(door).collect(),
+            tls: self.tls_state(),
             started: self.started.seconds,
             changes: self.changes.counts(),
         }
+    }
+
+    fn tls_state(&self) -> Option<state::TlsState> {
+        let kit = self.generations.current();
+        Some(state::TlsState { settings: kit.settings.tls.clone()?, credentials: kit.credentials.clone()? })
     }
 
     fn saved(&self, slot: SlotIndex, child: &Child) -> Option<state::ChildState> {

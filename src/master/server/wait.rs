@@ -32,6 +32,8 @@ pub(super) enum Woken {
     Trial,
     /// The configuration is read.
     Reading,
+    /// The files of certificates were looked at.
+    Looking,
     /// The hook process has said something.
     Hooks,
     /// A mold has said something.
@@ -78,9 +80,18 @@ impl Server {
         let trial = self.trial.as_ref().and_then(Trial::words).map(|words| (Woken::Trial, words));
         let hooks = self.hooks.descriptors().map(|fd| (Woken::Hooks, fd));
         let reading = self.reading.as_ref().map(|(_, reading)| (Woken::Reading, reading.answer()));
+        let looking = self.renewal.looking.as_ref().map(|errand| (Woken::Looking, errand.answer()));
         let watcher = self.watch.socket().map(|socket| (Woken::Watcher, socket));
         let molds = self.molds.channels().map(|channel| (Woken::Mold, channel));
-        let readable = service.chain(workers).chain(signals).chain(trial).chain(reading).chain(hooks).chain(watcher).chain(molds);
+        let readable = service
+            .chain(workers)
+            .chain(signals)
+            .chain(trial)
+            .chain(reading)
+            .chain(looking)
+            .chain(hooks)
+            .chain(watcher)
+            .chain(molds);
         let listeners = if self.until_listening().is_none() { &self.listeners[..] } else { &[] };
         let doors = self.doors.descriptors().map(|(knock, fd, flags)| (Woken::Door(knock), PollFd::new(fd, flags)));
         let late = self.generations.logs().filter(|logs| logs.own().is_waiting()).map(|logs| logs.own().as_fd());
@@ -113,6 +124,7 @@ impl Server {
         let doors = doors.map(|at| at.saturating_duration_since(Instant::now()));
         let pushing = self.pushing.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let reading = self.reading.as_ref().map(|(_, reading)| reading.until().saturating_duration_since(Instant::now()));
+        let renewal = self.renewal.next_deadline().map(|at| at.saturating_duration_since(Instant::now()));
         let watcher = self.watch.next_deadline(self.supervisor.is_booting());
         let watcher = watcher.map(|at| at.saturating_duration_since(Instant::now()));
         let molds = self.next_of_molds().map(|at| at.saturating_duration_since(Instant::now()));
@@ -128,6 +140,7 @@ impl Server {
             .chain(hooks)
             .chain(doors)
             .chain(reading)
+            .chain(renewal)
             .chain(pushing)
             .chain(watcher)
             .chain(molds)

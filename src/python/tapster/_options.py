@@ -80,6 +80,9 @@ class Options(TypedDict, total=False):
     tls_min: _Number | None
     """Oldest version of TLS that is spoken: 1.2 or 1.3. The default is 1.2."""
 
+    tls_watch: _Number | None
+    """Look so often whether the files of certificates and keys have changed, and serve what they have then; new files that are of no use are refused, and the present ones stay. 0: only a reload reads them. The default is 1m."""
+
     static_map: _List | None
     """Send the files of this directory for paths that begin with PATH, without the application: also while all its threads are busy. What is not there is answered 404. /=DIR tries the file and leaves the rest to the application (robots.txt, favicon.ico). A relative DIR starts at --chdir. Names that begin with a dot are never sent. Repeatable; the longest path counts."""
 

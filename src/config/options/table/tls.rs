@@ -1,6 +1,7 @@
 //! Rows: TLS.
 
-use super::row::ROW;
+use super::row::{ROW, time_or_none};
+use crate::config::options::bounds::TIMEOUT_MIN;
 use crate::config::options::option::{Opt, Section, ValueKind};
 use crate::config::tls::{ClientCertificates, TlsVersion};
 use crate::config::value;
@@ -62,6 +63,17 @@ pub(super) const ROWS: &[Opt] = &[
         help: "Oldest version of TLS that is spoken: 1.2 or 1.3.",
         section: Section::Tls,
         set: Some(|_, v| TlsVersion::parse(v).map(|_| ())),
+        ..ROW
+    },
+    Opt {
+        name: "tls-watch",
+        value: "TIME",
+        kind: ValueKind::Number,
+        default: Some("1m"),
+        help: "Look so often whether the files of certificates and keys have changed, and serve what they have then; new files that are of \
+               no use are refused, and the present ones stay. 0: only a reload reads them.",
+        section: Section::Tls,
+        set: Some(|s, v| time_or_none(v, TIMEOUT_MIN).map(|time| s.tls_watch = time)),
         ..ROW
     },
 ];
