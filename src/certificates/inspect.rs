@@ -174,7 +174,8 @@ fn names(certificate: &Certificate) -> Result<Vec<String>, x509_cert::der::Error
         return Ok(Vec::new());
     };
     let host = |name: GeneralName| match name {
-        GeneralName::DnsName(name) => Some(name.to_string()),
+        // It gets into logs and figures.
+        GeneralName::DnsName(name) => Some(name.as_str().chars().filter(char::is_ascii_graphic).collect()),
         GeneralName::IpAddress(address) => {
             let bytes = address.as_bytes();
             let v4 = <[u8; 4]>::try_from(bytes).map(|bytes| Ipv4Addr::from(bytes).to_string());

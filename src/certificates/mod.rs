@@ -219,3 +219,45 @@ fn named(option: &str, path: &Path, line: Option<usize>) -> String {
         None => format!("{option} {}", path.display()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: u64 = SECONDS_PER_DAY;
+
+    fn facts(begin: u64, end: u64) -> CertificateFacts {
+        CertificateFacts { file: "c.pem".into(), names: vec!["a".into()], valid: (begin * DAY, end * DAY) }
+    }
+
+    #[test]
+    fn dates_are_doubted_when_clients_do_or_will_soon() {
+        for (valid, now, expected) in [
+            ((0, 90), 75, None),
+            ((0, 90), 77, Some("it expires in 13 days; renew it")),
+            ((0, 90), 92, Some("it has expired 2 days ago, and clients refuse it; renew it")),
+            ((0, 6), 3, None),
+            ((0, 6), 5, Some("it expires in 1 days; renew it")),
+            ((10, 90), 9, Some("it is valid in 24 hours only, by the clock of this machine: is that right?")),
+        ] {
+            let expected = expected.map(|why| format!("--certfile c.pem: {why}"));
+            assert_eq!(facts(valid.0, valid.1).doubt(now * DAY), expected, "{valid:?} on day {now}");
+        }
+        assert_eq!((facts(0, 90).days_left(89 * DAY + 1), facts(0, 90).days_left(91 * DAY)), (0, -1));
+    }
+
+    #[test]
+    fn an_old_certificate_is_no_successor_of_a_valid_one() {
+        let of = |end: u64| Certificates { facts: vec![facts(0, end)], ..Certificates::default() };
+        assert!(of(50).is_older_than(&of(90), 60 * DAY).is_some());
+        assert_eq!(of(50).is_older_than(&of(90), 40 * DAY), None, "it is shorter, and valid");
+        assert_eq!(of(55).is_older_than(&of(50), 60 * DAY), None, "neither is valid");
+    }
+
+    #[test]
+    fn many_names_are_cut_short() {
+        let mut many = facts(0, 90);
+        many.names = (0..7).map(|number| format!("n{number}")).collect();
+        assert_eq!(many.describe(0), "certificate c.pem for n0, n1, n2, n3, n4 and 2 more: 90 days left");
+    }
+}

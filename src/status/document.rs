@@ -31,6 +31,8 @@ pub struct Document {
     pub connections: ConnectionFigures,
     /// The listening sockets.
     pub listeners: Vec<ListenerFigures>,
+    /// The certificates of the server, in the order of `--certfile`; none without TLS.
+    pub certificates: Vec<CertificateFigures>,
     /// Requests that were answered.
     pub requests: RequestFigures,
     /// The workers that live, by their slot.
@@ -354,6 +356,18 @@ impl ExitCause {
             Self::Upgrade => "upgrade",
         }
     }
+}
+
+/// A certificate of the server.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CertificateFigures {
+    /// The hosts that it is for.
+    pub names: Vec<String>,
+    /// When it expires, seconds since the epoch.
+    pub expires_s: u64,
+    /// Its file; only where details are shown.
+    pub file: Option<String>,
 }
 
 /// Reloads, upgrades included.

@@ -124,6 +124,12 @@ fn work(page: &mut Exposition, document: &Document) {
     page.one("tapster_connections_accepted_total", MetricKind::Counter, help, document.connections.accepted);
     let help = "Connections that one worker gave to another one, which had a free thread.";
     page.one("tapster_connections_lent_total", MetricKind::Counter, help, document.connections.lent);
+    let name = "tapster_tls_certificate_expiry_time_seconds";
+    page.family(name, MetricKind::Gauge, "When a certificate of the server expires, since the epoch.");
+    for (index, certificate) in document.certificates.iter().enumerate() {
+        let host = certificate.names.first().map_or("", String::as_str);
+        page.sample(name, &[("certificate", &index.to_string()), ("host", host)], certificate.expires_s);
+    }
     page.family("tapster_listener_backlog", MetricKind::Gauge, "Connections that wait to be accepted.");
     for listener in &document.listeners {
         if let Some(backlog) = listener.backlog {

@@ -12,9 +12,9 @@ pub mod statsd;
 mod times;
 
 pub use document::{
-    Capacity, Change, ChangeKind, ConnectionFigures, Document, ExitCause, ExitRecord, ListenerFigures, LogRecords, MasterFigures,
-    QueueFigures, Refusals, ReloadCounts, RequestFigures, RunningRequest, SCHEMA, ServerFigures, ServerState, TimeoutCounts,
-    WorkerFigures, WorkerState,
+    Capacity, CertificateFigures, Change, ChangeKind, ConnectionFigures, Document, ExitCause, ExitRecord, ListenerFigures,
+    LogRecords, MasterFigures, QueueFigures, Refusals, ReloadCounts, RequestFigures, RunningRequest, SCHEMA, ServerFigures,
+    ServerState, TimeoutCounts, WorkerFigures, WorkerState,
 };
 pub use request_line::{Detail, LineParts};
 pub use times::Times;

@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
-use super::document::{Document, ExitRecord, RunningRequest, WorkerFigures};
+use super::document::{CertificateFigures, Document, ExitRecord, RunningRequest, WorkerFigures};
 use super::times::Times;
+
+/// A day.
+const SECONDS_PER_DAY: f64 = 24.0 * 3600.0;
 
 /// Columns where nothing says how many there are.
 const WIDTH: usize = 110;
@@ -188,8 +191,21 @@ fn head(now: &Document, pace: &Interval<'_>, view: &View, width: usize) -> Vec<S
         "wait  {:>8}{backlog}  connections {}  sent {sent}/s  workers {} of {} ready",
         queue.waiting, now.connections.open, capacity.workers_ready, capacity.workers_wanted
     ));
+    if !now.certificates.is_empty() {
+        lines.push(format!(
+            "tls   {}",
+            now.certificates.iter().map(|one| certificate(one, now.now_s)).collect::<Vec<_>>().join("  ")
+        ));
+    }
     lines.iter_mut().for_each(|line| *line = cut(line, width));
     lines
+}
+
+fn certificate(certificate: &CertificateFigures, now: f64) -> String {
+    let name = certificate.names.first().map_or("(no name)", String::as_str);
+    let more = if certificate.names.len() > 1 { " and others" } else { "" };
+    let days = (certificate.expires_s as f64 - now) / SECONDS_PER_DAY;
+    if days < 0.0 { format!("{name}{more} HAS EXPIRED") } else { format!("{name}{more} {} days left", days.floor()) }
 }
 
 fn sorted(now: &Document, sort: Sort) -> Vec<&WorkerFigures> {

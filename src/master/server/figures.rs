@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::certificates::CertificateFacts;
 use crate::log::error::COUNTED_LEVELS;
 use crate::master::event::{Life, SlotIndex};
 use crate::master::ledger::{CutRequest, WorkerExit};
@@ -9,9 +10,9 @@ use crate::master::table::Child;
 use crate::net::listener::Listener;
 use crate::scoreboard::{BOUNDS_NS, Call, Histogram, InFlight, RefusalReason, Snapshot, StatusKey};
 use crate::status::{
-    Capacity, Change, ConnectionFigures, Detail, Document, ExitCause, ExitRecord, LineParts, ListenerFigures, LogRecords,
-    MasterFigures, QueueFigures, RequestFigures, RunningRequest, SCHEMA, ServerFigures, TimeoutCounts, Times, WorkerFigures,
-    WorkerState,
+    Capacity, CertificateFigures, Change, ConnectionFigures, Detail, Document, ExitCause, ExitRecord, LineParts, ListenerFigures,
+    LogRecords, MasterFigures, QueueFigures, RequestFigures, RunningRequest, SCHEMA, ServerFigures, TimeoutCounts, Times,
+    WorkerFigures, WorkerState,
 };
 use crate::sys::listen_queue::ListenQueue;
 use crate::sys::process::Pid;
@@ -60,6 +61,7 @@ impl Server {
                 lent: board.handed_over,
             },
             listeners: self.listeners.iter().map(|socket| listener(socket, self.looks.queue(socket))).collect(),
+            certificates: self.certificates_shown(detail),
             requests: requests(&board),
             in_flight: running
                 .iter()
@@ -74,6 +76,17 @@ impl Server {
             log_records: self.records(&board),
             master: MasterFigures { log_records_lost: self.lost_records() + board.lost_lines, ..self.looks.master().clone() },
         }
+    }
+
+    fn certificates_shown(&self, detail: Detail) -> Vec<CertificateFigures> {
+        let served = self.generations.current().credentials.as_ref();
+        let facts = served.into_iter().flat_map(|credentials| &credentials.certificates.facts);
+        let shown = |facts: &CertificateFacts| CertificateFigures {
+            names: facts.names.clone(),
+            expires_s: facts.valid.1,
+            file: (detail == Detail::Full).then(|| facts.file.clone()),
+        };
+        facts.map(shown).collect()
     }
 
     /// Lines that the master's error logs have lost.
