@@ -84,8 +84,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "tls",
-        modules: &[],
-        crates: &["rustls", "serde"],
+        modules: &["config"],
+        crates: &["base64", "rustls", "serde", "x509_cert"],
         not_std: &["std::env", "std::fs", "std::net", "std::os", "std::process", "std::thread", "std::time::Instant::now"],
         why: "certificates and records in, records and facts out: no files, no sockets",
     },
@@ -119,8 +119,8 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "net",
-        modules: &["config", "sys"],
-        crates: &["libc", "mio", "nix"],
+        modules: &["config", "sys", "tls"],
+        crates: &["libc", "mio", "nix", "rustls"],
         not_std: &[],
         why: "net gives sockets: it knows neither HTTP nor Python",
     },

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use super::socket::PlainSocket;
 use super::stream::{PeerAddr, Stream};
 pub use super::unix::FileMark;
 use super::unix::UnixFile;
@@ -163,8 +164,10 @@ impl Listener {
     #[inline]
     pub fn accept(&self) -> io::Result<(Stream, PeerAddr)> {
         match &self.socket {
-            Socket::Tcp(listener) => listener.accept().map(|(stream, peer)| (Stream::Tcp(stream), PeerAddr::Tcp(peer))),
-            Socket::Unix(listener) => listener.accept().map(|(stream, _)| (Stream::Unix(stream), PeerAddr::Unix)),
+            Socket::Tcp(listener) => {
+                listener.accept().map(|(stream, peer)| (PlainSocket::Tcp(stream).into(), PeerAddr::Tcp(peer)))
+            }
+            Socket::Unix(listener) => listener.accept().map(|(stream, _)| (PlainSocket::Unix(stream).into(), PeerAddr::Unix)),
         }
     }
 }

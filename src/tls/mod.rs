@@ -1,6 +1,12 @@
 //! TLS without I/O: certificates and keys in, records in and out. The library is rustls; what else of a server needs it asks here.
 
+pub mod facts;
 pub mod material;
+pub mod names;
+pub mod records;
+pub mod server;
+pub mod session;
+pub mod tickets;
 
 use std::sync::Arc;
 

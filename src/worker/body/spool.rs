@@ -317,7 +317,7 @@ mod tests {
     fn a_body_read_past_the_buffers_is_whole_in_memory_or_in_a_file() {
         for buffer in [100_000, 300_000, 1_000_000] {
             let (reader, mut writer) = std::os::unix::net::UnixStream::pair().unwrap();
-            let reader = Stream::Unix(mio::net::UnixStream::from_std(reader));
+            let reader = Stream::from(crate::net::socket::PlainSocket::Unix(mio::net::UnixStream::from_std(reader)));
             let sent: Vec<u8> = (0..500_000_usize).map(|number| number as u8).collect();
             let sending = std::thread::spawn({
                 let sent = sent.clone();

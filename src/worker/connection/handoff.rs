@@ -150,7 +150,12 @@ mod tests {
         let (stream, _) = std::os::unix::net::UnixStream::pair().unwrap();
         let disk =
             Disk::new(std::sync::Arc::new(Scoreboard::new(1, 1).unwrap()), 0, Storage::Directory, u64::MAX, &Default::default());
-        let link = Link::new(Stream::Unix(mio::net::UnixStream::from_std(stream)), Peer::default(), 3, disk);
+        let link = Link::new(
+            Stream::from(crate::net::socket::PlainSocket::Unix(mio::net::UnixStream::from_std(stream))),
+            Peer::default(),
+            3,
+            disk,
+        );
         let mut connection = Connection::new(Token::new(0, 1), link, Wire::new(Protocol::Http), 5_000);
         let (mut parsed, bytes) = (Head::default(), head.as_bytes().to_vec());
         let limits = Limits { request_line: 1000, fields: 10, field_size: 1000 };
