@@ -175,6 +175,7 @@ impl Incoming {
             block: None,
             framing: self.framing,
             peer: &Peer::default(),
+            tls: None,
             client: Arc::new(front.clone()),
             listener: 0,
             terms,

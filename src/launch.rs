@@ -436,9 +436,10 @@ fn app_start<'a>(place: &'a LoadContext<'_>) -> crate::wsgi::AppStart<'a> {
     let listeners = place
         .addresses
         .iter()
-        .map(|address| match address {
-            Address::Tcp(addr) => ListenerEnviron { name: addr.ip().to_string(), port: addr.port().to_string() },
-            Address::Unix(_) => ListenerEnviron::unix(),
+        .zip(&place.encrypted)
+        .map(|(address, &is_encrypted)| match address {
+            Address::Tcp(addr) => ListenerEnviron { name: addr.ip().to_string(), port: addr.port().to_string(), is_encrypted },
+            Address::Unix(_) => ListenerEnviron::unix(is_encrypted),
         })
         .collect();
     AppStart {
@@ -505,7 +506,7 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
         settle(settings).and_then(|()| enter(settings))?;
         Wsgi::new(AppStart {
             settings,
-            listeners: vec![ListenerEnviron::unix()],
+            listeners: vec![ListenerEnviron::unix(false)],
             workers: 1,
             run_once: true,
             renounce: &renounce,

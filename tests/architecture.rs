@@ -168,7 +168,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         part: "wsgi",
-        modules: &["channel::BootError", "config", "hooks", "http", "log", "worker::app"],
+        modules: &["channel::BootError", "config", "hooks", "http", "log", "tls::facts", "worker::app"],
         crates: &["libc", "memchr", "pyo3"],
         not_std: &["std::net"],
         why: "wsgi is the bridge to Python and knows of the worker only the trait App: no sockets, no loop",
@@ -190,7 +190,7 @@ const RULES: &[Rule] = &[
             "sys",
             "tls",
         ],
-        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "signal_hook", "slab", "tempfile"],
+        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "rustls", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",
     },

@@ -166,7 +166,7 @@ fn server_and_client_are_named() {
     assert_eq!(lines[..4], ["'testing'", "'8000'", "'127.0.0.1'", "'50000'"]);
     assert!(lines[4].starts_with("'tapster/"));
     with_python(|| {
-        let listeners = vec![listener("a", "1"), ListenerEnviron::unix()];
+        let listeners = vec![listener("a", "1"), ListenerEnviron::unix(false)];
         let mut server = Server::with(SHOW, Options { listeners, workers: 4, ..Options::default() });
         let setup = Setup { listener: 1, peer: Default::default(), ..Setup::default() };
         let names = "SERVER_NAME&SERVER_PORT&REMOTE_ADDR&REMOTE_PORT&wsgi.multiprocess";

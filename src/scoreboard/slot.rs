@@ -44,6 +44,8 @@ shared_struct! {
         refused: [AtomicU64; REASONS],
         /// Records of the error log by their severity. At the end, where there was room: a program that does not count them leaves 0.
         records: [AtomicU64; SEVERITIES],
+        /// Handshakes of TLS that have failed; likewise.
+        failed_handshakes: AtomicU64,
     }
 }
 
@@ -135,6 +137,17 @@ impl Slot {
     /// Adds the records of the error log that workers of this slot have written, by their severity.
     pub(super) fn add_records(&self, sums: &mut [u64; SEVERITIES]) {
         sums.iter_mut().zip(&self.records).for_each(|(sum, count)| *sum = sum.wrapping_add(count.load(Relaxed)));
+    }
+
+    /// Counts a handshake of TLS that has failed. Only the thread that has the loop calls it.
+    #[cold]
+    pub fn count_failed_handshake(&self) {
+        self.failed_handshakes.store(self.failed_handshakes().wrapping_add(1), Relaxed);
+    }
+
+    /// Handshakes of TLS that have failed in this slot since the start of the server.
+    pub fn failed_handshakes(&self) -> u64 {
+        self.failed_handshakes.load(Relaxed)
     }
 
     /// Counts an exception that came out of the application.

@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub records: [u64; SEVERITIES],
     /// Connections that were accepted.
     pub accepted: u64,
+    /// Handshakes of TLS that have failed.
+    pub failed_handshakes: u64,
     /// Connections that were handed over to other workers.
     pub handed_over: u64,
     /// Connections that are on their way to another worker.
@@ -122,6 +124,7 @@ impl Scoreboard {
                 (&mut all.given_up, slot.given_up()),
                 (&mut all.lost_lines, slot.lost_lines()),
                 (&mut all.accepted, slot.accepted()),
+                (&mut all.failed_handshakes, slot.failed_handshakes()),
                 (&mut all.handed_over, slot.handed_over()),
             ] {
                 *sum = sum.wrapping_add(count);

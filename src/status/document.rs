@@ -145,6 +145,8 @@ pub struct ConnectionFigures {
     pub open: u64,
     /// Accepted.
     pub accepted: u64,
+    /// Of those, closed because their handshake of TLS had failed.
+    pub failed_handshakes: u64,
     /// Given away by one worker to another one.
     pub lent: u64,
 }

@@ -122,6 +122,8 @@ fn work(page: &mut Exposition, document: &Document) {
     page.one("tapster_connections_open", MetricKind::Gauge, "Connections of clients.", document.connections.open);
     let help = "Connections of clients that were accepted.";
     page.one("tapster_connections_accepted_total", MetricKind::Counter, help, document.connections.accepted);
+    let help = "Connections of clients whose handshake of TLS has failed.";
+    page.one("tapster_tls_handshakes_failed_total", MetricKind::Counter, help, document.connections.failed_handshakes);
     let help = "Connections that one worker gave to another one, which had a free thread.";
     page.one("tapster_connections_lent_total", MetricKind::Counter, help, document.connections.lent);
     let name = "tapster_tls_certificate_expiry_time_seconds";

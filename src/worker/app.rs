@@ -17,6 +17,7 @@ use crate::http::header_cache::BlockId;
 use crate::http::terms::Terms;
 use crate::net::stream::{IP_MAX, PORT_MAX};
 use crate::net::text::Text;
+use crate::tls::facts::TlsFacts;
 
 /// The client of a connection as text, rendered once at accept.
 #[derive(Clone, Debug, Default)]
@@ -114,6 +115,8 @@ pub struct Request<'a> {
     pub framing: Framing,
     /// The client.
     pub peer: &'a Peer,
+    /// What is known of the encryption of the connection, if it is encrypted.
+    pub tls: Option<&'a TlsFacts>,
     /// The client's end of the connection.
     pub client: Arc<dyn Client>,
     /// Index of the listener in the order of the settings' binds; SERVER_NAME and SERVER_PORT come from it.

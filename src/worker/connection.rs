@@ -1,7 +1,8 @@
 //! One connection and its state machine.
 //!
 //! ```text
-//! Preface ── names the client ──▶ Head        (from a proxy only)
+//! Preface ── names the client ──▶ Handshake | Head        (from a proxy only)
+//! Handshake ── is over ──▶ Head        (on an encrypted listener only)
 //!
 //! Head ── complete, nothing more to come ─────────▶ Serving ── whole answer rendered ──▶ Head | Closing
 //!   │ └── complete, body to come ──▶ Body ── done ──▶ │ ▲ └──── blocks follow ──▶ Streaming ──▶ Head | Closing
@@ -38,6 +39,7 @@ mod file_body;
 mod files;
 mod fin;
 mod handoff;
+mod handshake;
 mod keeping;
 mod late;
 mod outbox;
@@ -89,6 +91,8 @@ pub(super) type Flow = Result<(), Next>;
 pub(super) enum Phase {
     /// Before the first request: a proxy is to name the client.
     Preface,
+    /// Before the first request: TLS begins.
+    Handshake,
     /// Idle, or in the middle of a head.
     Head,
     /// In the middle of a body.
@@ -160,12 +164,12 @@ impl Connection {
 
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Preface | Phase::Head) && self.kept.is_none() && !self.has_unsent()
+        matches!(self.phase, Phase::Preface | Phase::Handshake | Phase::Head) && self.kept.is_none() && !self.has_unsent()
     }
 
     /// Whether it waits for a request, of which a part may have come.
     pub fn is_between_requests(&self) -> bool {
-        let waits = matches!(self.phase, Phase::Preface | Phase::Head);
+        let waits = matches!(self.phase, Phase::Preface | Phase::Handshake | Phase::Head);
         waits && self.kept.as_ref().is_none_or(|kept| kept.is_partial()) && !self.has_unsent()
     }
 
@@ -227,6 +231,10 @@ impl Connection {
                 self.miss_preface("did not come in time", ctx);
                 Next::Close(CloseReason::Idle)
             }
+            Phase::Handshake => {
+                self.miss_handshake("it did not end in time", ctx);
+                Next::Close(CloseReason::Idle)
+            }
             Phase::Head if self.kept.is_none() => Next::Close(CloseReason::Idle),
             Phase::Linger(Linger { shut: false, .. }) => match self.take_back(ctx) {
                 Ok(()) => self.begin_turn(ctx),
@@ -269,6 +277,7 @@ impl Connection {
                 if ctx.input.has_rest() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
             Phase::Preface => self.read_preface(ctx),
+            Phase::Handshake => self.go_on_with_handshake(ctx),
             // A place in the queue is only for connections that still exist.
             Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving(_) => Err(Next::Wait),

@@ -130,7 +130,6 @@ impl Control {
     }
 
     /// Certificates, keys and secrets of TLS, if others came since the last call.
-    #[expect(dead_code, reason = "the connections of TLS are to take it")]
     pub fn take_tls(&mut self) -> Option<Material> {
         self.tls.take()
     }

@@ -20,11 +20,13 @@ use super::app::App;
 use super::clock::Clock;
 use super::files::FileServer;
 use super::gateway::Gateways;
-use super::job::Job;
+use super::job::{Job, QueuedRequest};
 use super::kept::InputBudget;
+use super::link::Link;
 use super::preface::Gate;
 use super::read_buffer::{READ_SIZE, ReadBuffer};
 use super::rules::Rules;
+use super::tls::Terminator;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
 use crate::worker::send::policy::SendPolicy;
@@ -77,6 +79,8 @@ pub struct ThreadCtx {
     pub gate: Option<Gate>,
     /// The rules for gateways, shared likewise.
     pub gateways: Gateways,
+    /// TLS of encrypted listeners, shared by the worker's thread contexts; `None`: there are none.
+    pub tls: Option<Terminator>,
     /// The static files; `None`: there are none.
     pub files: Option<Box<FileServer>>,
     /// The error log.
@@ -85,6 +89,8 @@ pub struct ThreadCtx {
     pub journal: Option<Journal>,
     /// Whether the worker is leaving: no connection is kept after its answer.
     pub draining: bool,
+    /// Whether the worker is leaving: connections that it cannot hand over are not kept after their answers.
+    pub leaving: bool,
     /// The thread.
     pub thread: ThreadId,
     /// Whether it may call the application.
@@ -122,6 +128,8 @@ pub struct CtxParts {
     pub gate: Option<Gate>,
     /// The rules for gateways.
     pub gateways: Gateways,
+    /// TLS of encrypted listeners.
+    pub tls: Option<Terminator>,
     /// The static files.
     pub files: Option<FileServer>,
 }
@@ -132,7 +140,7 @@ impl CtxParts {
         if let Some(interrupter) = app.interrupter() {
             self.alarms[thread.index()].set(interrupter);
         }
-        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways, files } =
+        let Self { settings, log, access, scoreboard, slot, bodies, alarms, memory, passage, gate, gateways, tls, files } =
             self.clone();
         ThreadCtx {
             app,
@@ -150,10 +158,12 @@ impl CtxParts {
             passage,
             gate,
             gateways,
+            tls,
             files: files.map(Box::new),
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,
+            leaving: false,
             thread,
             may_call: true,
             streams: 0,
@@ -202,9 +212,17 @@ impl ThreadCtx {
         result
     }
 
-    /// Whether an answer may leave its connection open.
-    pub fn keeps_alive(&self) -> bool {
-        self.rules.keep_alive > 0 && !self.draining
+    /// Whether an answer may leave this connection open.
+    #[inline]
+    pub fn keeps_alive(&self, link: &Link) -> bool {
+        self.rules.keep_alive > 0 && !self.draining && !(self.leaving && !link.stream.can_travel())
+    }
+
+    /// Takes the request in hand, whose head is detached, out of the thread context.
+    pub fn pack_job(&mut self) -> Box<QueuedRequest> {
+        // One whose connection cannot be handed over ends with its answer.
+        let stays = self.leaving && self.job.link.as_ref().is_some_and(|link| !link.stream.can_travel());
+        self.job.pack(self.draining || stays)
     }
 
     /// Whether the access log's format needs heads of answers.

@@ -213,7 +213,7 @@ impl EventLoop {
     /// Makes a thread the owner of the loop.
     pub fn own(&mut self, ctx: &mut ThreadCtx) {
         self.owner = ctx.thread;
-        ctx.draining = self.is_draining();
+        (ctx.draining, ctx.leaving) = (self.is_draining(), self.leaving != Leaving::No);
         ctx.clock.tick();
         self.take_outbox(ctx);
         self.send_held(ctx);
@@ -244,7 +244,7 @@ impl EventLoop {
                 ctx.forget_followers();
                 // Its thread notices it.
                 ctx.job.waited = true;
-                ctx.job.pack(ctx.draining)
+                ctx.pack_job()
             }
         }
     }

@@ -29,6 +29,7 @@ mod streaming;
 mod tally;
 mod threads;
 mod timers;
+mod tls;
 mod token;
 mod trust;
 mod warmup;
@@ -73,6 +74,7 @@ use life::HookThreads;
 use preface::Gate;
 use tally::Reminder;
 use threads::thread_id::MAIN;
+use tls::Terminator;
 
 /// How long a leaving worker keeps an idle connection, so that a request that is already on its way is answered and not reset,
 /// in milliseconds.
@@ -146,6 +148,8 @@ pub struct LoadContext<'a> {
     pub settings: &'a Settings,
     /// Addresses of the listeners, in the order of the settings' binds.
     pub addresses: Vec<Address>,
+    /// Whether each of them is encrypted.
+    pub encrypted: Vec<bool>,
     /// The function that children of the application run first.
     pub renounce: Renounce,
     /// Workers in all.
@@ -217,6 +221,7 @@ fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Resu
     let place = LoadContext {
         settings: &boot.settings,
         addresses: boot.listeners.iter().map(|listener| listener.address().clone()).collect(),
+        encrypted: boot.listeners.iter().map(Listener::is_encrypted).collect(),
         renounce: renounce(children.clone(), alarms.clone()),
         workers: boot.workers,
         facts: facts(&boot.scoreboard, boot.slot, boot.age),
@@ -227,10 +232,14 @@ fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Resu
     };
     let began = Instant::now();
     let reminder = Reminder::default();
+    let encrypted = boot.listeners.iter().map(Listener::is_encrypted);
+    let terminator = boot.tls.zip(boot.settings.tls.clone());
+    let terminator = terminator.map(|(material, settings)| Terminator::new(&material, settings, encrypted)).transpose();
+    let (terminator, unusable) = terminator.map_or_else(|text| (None, Some(BootError { app: false, text })), |tls| (tls, None));
     // The application may change the working directory.
     let files = FileServer::open(&boot.settings, boot.slot == 0, (&boot.log, &reminder));
     let (files, unopened) = files.map_or_else(|error| (None, Some(error)), |files| (files, None));
-    let loaded = unopened.map_or_else(|| load(&place), Err).and_then(|(mut app, description)| {
+    let loaded = unusable.or(unopened).map_or_else(|| load(&place), Err).and_then(|(mut app, description)| {
         let loading = began.elapsed();
         if !is_molded {
             warmup::run_all(&boot.settings, &mut *app)?;
@@ -272,6 +281,7 @@ fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Resu
         passage: Arc::default(),
         gate: Gate::of(&settings, &reminder),
         gateways: Gateways::of(&settings, &reminder),
+        tls: terminator,
         files,
         alarms,
     };

@@ -92,6 +92,7 @@ fn live<M: MoldedApp>(
     let loaded = load(&LoadContext {
         settings: &frame.settings,
         addresses: frame.listeners.iter().map(|listener| listener.address().clone()).collect(),
+        encrypted: frame.listeners.iter().map(Listener::is_encrypted).collect(),
         renounce: frame.renounce(),
         workers,
         facts: WorkerFacts { age: 0, requests: Arc::new(|| 0) },

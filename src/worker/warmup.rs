@@ -57,6 +57,7 @@ fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), Bo
         head: &head,
         framing,
         peer: &peer,
+        tls: None,
         client: Arc::new(Nowhere),
         listener: 0,
         terms: Terms::of(HeadView { head: &head, bytes }, false),

@@ -79,7 +79,7 @@ fn environ<'py>(py: Python<'py>, arguments: Description<'py>) -> PyResult<Bound<
         run_once: false,
         root_path,
     };
-    let listener = ListenerEnviron { name: server.0, port: server.1 };
+    let listener = ListenerEnviron { name: server.0, port: server.1, is_encrypted: false };
     let mut builder = Builder::new(py, &[listener], &shared, [MountPoint::default()])?;
     let peer = Peer { addr: client.0.as_str().into(), port: client.1.as_str().into(), trusted: true };
     let request = Request {
@@ -88,6 +88,7 @@ fn environ<'py>(py: Python<'py>, arguments: Description<'py>) -> PyResult<Bound<
         block: None,
         framing,
         peer: &peer,
+        tls: None,
         client: Arc::new(StayingClient),
         listener: 0,
         terms: Terms::of(HeadView { head: &head, bytes: &bytes }, false),

@@ -26,7 +26,10 @@ use crate::http::head::Version;
 use crate::http::header_cache::{BlockId, PLACES};
 use crate::worker::app::{Peer, Request};
 
+mod certificate;
 mod gateway;
+
+use certificate::LastCertificate;
 
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
@@ -41,12 +44,15 @@ pub struct ListenerEnviron {
     pub name: String,
     /// SERVER_PORT in decimal.
     pub port: String,
+    /// Whether TLS is spoken there.
+    pub is_encrypted: bool,
 }
 
 impl ListenerEnviron {
-    /// The values of a unix socket, which has neither name nor port: applications build URLs from them, and leave the port 80 out.
-    pub fn unix() -> Self {
-        Self { name: "localhost".to_owned(), port: "80".to_owned() }
+    /// The values of a unix socket, which has neither name nor port: applications build URLs from them, and leave the scheme's own
+    /// port out.
+    pub fn unix(is_encrypted: bool) -> Self {
+        Self { name: "localhost".to_owned(), port: if is_encrypted { "443" } else { "80" }.to_owned(), is_encrypted }
     }
 }
 
@@ -125,6 +131,7 @@ pub struct Builder {
     names: names::NameTable,
     addr: Last,
     port: Last,
+    certificate: LastCertificate,
     /// The application whose environ was given out, and the place of the block that it belongs to.
     lent: Option<(AppPlace, usize)>,
 }
@@ -155,6 +162,7 @@ impl Builder {
             names: names::NameTable::of_fields(py)?,
             addr: Last::new(py),
             port: Last::new(py),
+            certificate: LastCertificate::default(),
             lent: None,
         })
     }
@@ -175,7 +183,11 @@ impl Builder {
         }
         let Peer { addr, port, trusted } = request.peer;
         let method = self.method(py, request.head.method.of(request.bytes))?;
-        let dict = if let Some(block) = request.block {
+        let client = request.tls.and_then(|tls| tls.client.as_ref());
+        let tls = request.tls.map(|tls| (tls.protocol, tls.cipher));
+        let dict = if let Some(block) = request.block
+            && client.is_none()
+        {
             let known = self.apps[place.index()].templates[block.place()].as_ref();
             if !known.is_some_and(|template| template.fits(block, request.listener, *trusted)) {
                 let template = self.template(py, request, place, block)?;
@@ -186,7 +198,7 @@ impl Builder {
             let uri = app.targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
             let template = app.templates[block.place()].as_mut().expect("it was just made");
-            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers })?;
+            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
             cached.hand_out(py, &self.keys, uri)?
         } else if request.head.is_from_gateway() {
@@ -195,9 +207,13 @@ impl Builder {
             let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
             let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
-            cached.settle(py, &self.keys, &ClientObjects { remote, offers })?;
+            cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
-            cached.hand_out(py, &self.keys, uri)?
+            let dict = cached.hand_out(py, &self.keys, uri)?;
+            if let Some(client) = client {
+                self.certificate.set(&dict, client)?;
+            }
+            dict
         };
         // The keys that a body sets change the dict's version: it does not come back as it was given out.
         match request.framing.length {
@@ -353,7 +369,12 @@ fn base<'py>(
     set("REMOTE_ADDR", string("")?)?;
     set("REMOTE_PORT", string("")?)?;
     set("wsgi.version", (1, 0).into_bound_py_any(py)?)?;
-    set("wsgi.url_scheme", string("http")?)?;
+    if listener.is_encrypted {
+        set("wsgi.url_scheme", string("https")?)?;
+        certificate::set_placeholders(&dict)?;
+    } else {
+        set("wsgi.url_scheme", string("http")?)?;
+    }
     set("wsgi.input", shared.empty_input.clone())?;
     set("wsgi.input_terminated", true.into_bound_py_any(py)?)?;
     set("wsgi.errors", shared.errors.clone())?;

@@ -100,6 +100,8 @@ pub struct ClientObjects<'a, 'py> {
     pub remote: &'a [Borrowed<'a, 'py, PyString>; 2],
     /// The callables of the request.
     pub offers: &'a Arc<Offers>,
+    /// SSL_PROTOCOL and SSL_CIPHER of an encrypted connection.
+    pub tls: Option<(&'static str, &'static str)>,
 }
 
 /// A dict with a note of its values.
@@ -109,6 +111,7 @@ pub struct CachedEnviron {
     dict: Py<PyDict>,
     remote: Option<[Py<PyString>; 2]>,
     offers: Option<Arc<Offers>>,
+    tls: Option<(&'static str, &'static str)>,
     /// Values of the block's loose fields.
     values: Vec<Py<PyString>>,
     /// Serial number of the target's strings.
@@ -122,7 +125,16 @@ pub struct CachedEnviron {
 impl CachedEnviron {
     /// A dict just copied from a base.
     pub fn new(dict: Bound<'_, PyDict>) -> Self {
-        Self { dict: dict.unbind(), remote: None, offers: None, values: Vec::new(), uri: Uri::ROOT, method: false, lent: None }
+        Self {
+            dict: dict.unbind(),
+            remote: None,
+            offers: None,
+            tls: None,
+            values: Vec::new(),
+            uri: Uri::ROOT,
+            method: false,
+            lent: None,
+        }
     }
 
     fn copy(&self, py: Python<'_>) -> PyResult<Self> {
@@ -130,6 +142,7 @@ impl CachedEnviron {
             dict: self.dict.bind(py).copy()?.unbind(),
             remote: self.remote.as_ref().map(|both| both.each_ref().map(|one| one.clone_ref(py))),
             offers: self.offers.clone(),
+            tls: self.tls,
             values: self.values.iter().map(|value| value.clone_ref(py)).collect(),
             uri: self.uri,
             method: self.method,
@@ -162,6 +175,13 @@ impl CachedEnviron {
             dict.set_item(&keys.early_hints, &client.offers.early_hints)?;
             dict.set_item(&keys.client_disconnected, &client.offers.client_disconnected)?;
             self.offers = Some(client.offers.clone());
+        }
+        if let Some((protocol, cipher)) = client.tls
+            && self.tls != client.tls
+        {
+            dict.set_item(&keys.ssl_protocol, text::key(py, protocol)?)?;
+            dict.set_item(&keys.ssl_cipher, text::key(py, cipher)?)?;
+            self.tls = client.tls;
         }
         Ok(())
     }

@@ -11,6 +11,12 @@ pub const EARLY_HINTS: &str = "wsgi.early_hints";
 /// Key of the callable that says whether the client has left.
 pub const CLIENT_DISCONNECTED: &str = "tapster.client_disconnected";
 
+/// Key of the version of TLS, as in mod_ssl.
+pub const SSL_PROTOCOL: &str = "SSL_PROTOCOL";
+
+/// Key of the cipher, as in mod_ssl.
+pub const SSL_CIPHER: &str = "SSL_CIPHER";
+
 /// The keys that are set for each request, and the constants among their values.
 pub struct Keys {
     pub method: Py<PyString>,
@@ -31,6 +37,8 @@ pub struct Keys {
     pub get: Py<PyString>,
     pub http10: Py<PyString>,
     pub https: Py<PyString>,
+    pub ssl_protocol: Py<PyString>,
+    pub ssl_cipher: Py<PyString>,
 }
 
 impl Keys {
@@ -56,6 +64,8 @@ impl Keys {
             get: key("GET")?,
             http10: key("HTTP/1.0")?,
             https: key("https")?,
+            ssl_protocol: key(SSL_PROTOCOL)?,
+            ssl_cipher: key(SSL_CIPHER)?,
         })
     }
 }

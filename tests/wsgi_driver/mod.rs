@@ -76,7 +76,7 @@ impl Default for Options {
 
 /// A TCP listener of this name and port.
 pub fn listener(name: &str, port: &str) -> ListenerEnviron {
-    ListenerEnviron { name: name.to_owned(), port: port.to_owned() }
+    ListenerEnviron { name: name.to_owned(), port: port.to_owned(), is_encrypted: false }
 }
 
 pub fn log(dir: &Path) -> Log {
@@ -204,6 +204,7 @@ impl Server {
             block,
             framing,
             peer: &setup.peer,
+            tls: None,
             client: Arc::new(Staying),
             listener: setup.listener,
             terms: Terms::of(HeadView { head: &head, bytes: raw }, setup.persistent && framing.persistent),

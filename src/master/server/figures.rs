@@ -58,6 +58,7 @@ impl Server {
             connections: ConnectionFigures {
                 open: workers.iter().map(|worker| worker.connections).sum(),
                 accepted: board.accepted,
+                failed_handshakes: board.failed_handshakes,
                 lent: board.handed_over,
             },
             listeners: self.listeners.iter().map(|socket| listener(socket, self.looks.queue(socket))).collect(),

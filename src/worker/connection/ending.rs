@@ -39,6 +39,8 @@ pub enum CloseReason {
     Cut,
     /// It does not begin with a preface as it must.
     Preface,
+    /// It does not begin with a handshake of TLS as it must.
+    Handshake,
     /// No request came in time.
     Idle,
     /// The client took no byte of its answer for too long.
@@ -55,6 +57,7 @@ impl fmt::Display for CloseReason {
             Self::ClientGone => "the client left",
             Self::Cut => "answer cut",
             Self::Preface => "no valid preface",
+            Self::Handshake => "no valid TLS handshake",
             Self::Idle => "idle",
             Self::WriteStall => "the client does not read",
             Self::Lingered => "lingered",
@@ -91,7 +94,9 @@ impl Connection {
                 if self.is_silent(ctx) {
                     return Err(Next::Close(reason));
                 }
-                if self.link.stream.shutdown_write().is_err() {
+                let stream = &self.link.stream;
+                let shut = if fate == Fate::Cut { stream.cut_write() } else { stream.shutdown_write() };
+                if shut.is_err() {
                     return Err(Next::Close(CloseReason::ClientGone));
                 }
                 let now = ctx.clock.ms();
@@ -158,11 +163,29 @@ impl Connection {
         }
     }
 
+    /// Tells the client that the end is meant, where the protocol has words for that, unless something of an answer is missing or
+    /// nothing reaches it.
+    pub(in crate::worker) fn say_end(&self, reason: CloseReason) {
+        let is_meant = match reason {
+            CloseReason::Done | CloseReason::Idle | CloseReason::ClientClosed | CloseReason::Lingered => true,
+            CloseReason::Ended
+            | CloseReason::ClientGone
+            | CloseReason::Cut
+            | CloseReason::Preface
+            | CloseReason::Handshake
+            | CloseReason::WriteStall => false,
+        };
+        if is_meant && matches!(self.phase, Phase::Head | Phase::Closing(_)) && !self.has_unsent() {
+            self.link.stream.say_end();
+        }
+    }
+
     /// Takes the stream out of a connection that ends in the middle of its answer.
     pub fn take_answer(&mut self) -> Option<Box<Streaming>> {
         match std::mem::replace(&mut self.phase, Phase::Closing(Fate::Cut)) {
             Phase::Streaming(answer) => Some(answer),
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)

@@ -93,7 +93,7 @@ impl Connection {
             return None;
         }
         ctx.job.began = ctx.clock.ns();
-        let persistent = ctx.job.framing.persistent && ctx.keeps_alive() && !has_body(ctx);
+        let persistent = ctx.job.framing.persistent && ctx.keeps_alive(&self.link) && !has_body(ctx);
         let terms = self.wire.terms(Some(head), persistent);
         let date = *ctx.date.at(ctx.clock.wall());
         let reply = ReplyContext { terms, date: &date, now: ctx.clock.wall() };

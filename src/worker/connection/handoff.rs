@@ -47,9 +47,14 @@ impl Connection {
             Phase::Waiting(queued) => return self.handoff_of(queued),
             Phase::Head => HandoffKind::Idle,
             Phase::Preface => HandoffKind::Preface,
-            Phase::Body(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => {
-                return None;
-            }
+            Phase::Handshake if self.is_untouched() => HandoffKind::Idle,
+            Phase::Handshake
+            | Phase::Body(_)
+            | Phase::Serving(_)
+            | Phase::Streaming(_)
+            | Phase::File(_)
+            | Phase::Closing(_)
+            | Phase::Linger(_) => return None,
         };
         let input = match self.kept.as_deref() {
             None => &[][..],

@@ -46,7 +46,7 @@ impl Connection {
     fn keep_rest(&mut self, ctx: &ThreadCtx) {
         debug_assert!(self.kept.is_none(), "input is in one place");
         self.kept = match self.phase {
-            Phase::Preface | Phase::Closing(_) | Phase::Linger(_) => None,
+            Phase::Preface | Phase::Handshake | Phase::Closing(_) | Phase::Linger(_) => None,
             Phase::Head | Phase::Body(_) | Phase::Waiting(_) | Phase::Serving(_) | Phase::Streaming(_) | Phase::File(_) => {
                 Some(Kept::rest(ctx.input.rest(), &ctx.memory))
             }

@@ -28,6 +28,7 @@ impl Connection {
         let terms = match self.phase {
             Phase::Serving(terms) => terms,
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)
@@ -83,6 +84,7 @@ impl Connection {
             Phase::Streaming(answer) => answer.terms.ends_with_close(),
             Phase::File(body) => body.ends_with_close(),
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)

@@ -28,11 +28,15 @@ impl Connection {
     pub(in crate::worker) fn send_part(&mut self, part: &[u8], ctx: &ThreadCtx) -> Option<Next> {
         self.held = false;
         let Ok(sent) = output::send(&self.link.stream, part) else { return Some(Next::Close(CloseReason::ClientGone)) };
-        if sent == part.len() {
+        let kept = if sent == part.len() {
             ctx.passage.free(&self.link.precedence);
-            return None;
-        }
-        let kept = self.keep_waiting(&part[sent..]);
+            if !self.link.stream.has_unsent() {
+                return None;
+            }
+            Ok(())
+        } else {
+            self.keep_waiting(&part[sent..])
+        };
         Some(self.after_send(kept, ctx).err().unwrap_or(Next::Wait))
     }
 

@@ -51,7 +51,7 @@ impl Connection {
                 if let Some(client) = preface.client {
                     self.name_client(client);
                 }
-                self.phase = Phase::Head;
+                self.phase = self.first_phase(ctx);
                 self.timer.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 Ok(())
             }

@@ -58,6 +58,15 @@ impl Connection {
         self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
     }
 
+    /// Answers plain HTTP on a port of HTTPS, in plain HTTP: the connection is not encrypted yet.
+    #[cold]
+    pub(super) fn refuse_plain(&mut self, ctx: &mut ThreadCtx) {
+        let detail = "plain HTTP was sent to a port for HTTPS; the address has to begin with https://";
+        ctx.log.debug(format_args!("refused a request of {}: {detail}", self.link.peer));
+        ctx.slot().count_refusal(RefusalReason::Malformed);
+        self.answer_ourselves(400, detail, None, ctx);
+    }
+
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
         ctx.slot().count_refusal(refusal.reason());
@@ -77,6 +86,7 @@ impl Connection {
                 self.refuse_unread(Some(upload.view()), ctx);
             }
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Serving(_)
             | Phase::Streaming(_)
@@ -130,6 +140,7 @@ impl Connection {
                 self.refuse_overload(Refusal::Waited, &queued, ctx);
             }
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Serving(_)
             | Phase::Streaming(_)
@@ -145,6 +156,10 @@ impl Connection {
     pub(in crate::worker) fn lost(&self, reason: CloseReason, ctx: &mut ThreadCtx) -> CloseReason {
         if matches!(self.phase, Phase::Preface) {
             self.miss_preface("ended before it was complete", ctx);
+            return reason;
+        }
+        if matches!(self.phase, Phase::Handshake) {
+            self.miss_handshake("the client has left", ctx);
             return reason;
         }
         if !matches!(self.phase, Phase::Body(_)) {
@@ -170,6 +185,7 @@ impl Connection {
             }
             Phase::File(body) => self.forget_file(&body, ctx),
             phase @ (Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Serving(_)
             | Phase::Streaming(_)

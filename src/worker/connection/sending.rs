@@ -1,13 +1,10 @@
 //! Sending on a connection's socket: first the bytes that it has not taken before, then those that the thread context has
 //! rendered.
 
-use std::io;
-
-use crate::net::stream::Stream;
 use crate::worker::app::Gone;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::link::deliver;
-use crate::worker::send::output::Sent;
+use crate::worker::send::output::{Sent, flush};
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
@@ -21,7 +18,7 @@ impl Connection {
     /// Whether the next bytes are sent, or the connection is read to its end, without the outbox.
     pub(super) fn sends_now(&self) -> bool {
         let apart = match self.phase {
-            Phase::Preface | Phase::Head | Phase::Waiting(_) | Phase::Serving(_) => false,
+            Phase::Preface | Phase::Handshake | Phase::Head | Phase::Waiting(_) | Phase::Serving(_) => false,
             Phase::Body(_) | Phase::Streaming(_) | Phase::File(_) | Phase::Closing(_) | Phase::Linger(_) => true,
         };
         apart || self.has_unsent()
@@ -47,7 +44,7 @@ impl Connection {
     fn send_output(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let result = match &mut self.output {
             Some(output) => output.send(&self.link.stream),
-            None => flush(&self.link.stream),
+            None => flush(&self.link.stream, false),
         };
         match result {
             Ok(Sent::All) => {
@@ -106,14 +103,5 @@ impl Connection {
                 Err(Next::Close(CloseReason::Cut))
             }
         }
-    }
-}
-
-/// Sends the bytes that the stream itself keeps.
-fn flush(stream: &Stream) -> io::Result<Sent> {
-    match stream.flush() {
-        Ok(()) => Ok(Sent::All),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Blocked { progress: false }),
-        Err(error) => Err(error),
     }
 }

@@ -68,7 +68,7 @@ impl Connection {
 
     /// Takes the request that it has submitted, whose head is detached, out of the thread context, and its own input too.
     pub fn pack(&mut self, ctx: &mut ThreadCtx) -> Box<QueuedRequest> {
-        let mut queued = ctx.job.pack(ctx.draining);
+        let mut queued = ctx.pack_job();
         if let Some(output) = self.give_output() {
             queued.output = Some(output);
         }

@@ -73,6 +73,7 @@ impl Connection {
         match &self.phase {
             Phase::Streaming(answer) => Some(answer.thread()),
             Phase::Preface
+            | Phase::Handshake
             | Phase::Head
             | Phase::Body(_)
             | Phase::Waiting(_)

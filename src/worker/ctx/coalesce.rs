@@ -71,6 +71,6 @@ impl ThreadCtx {
         let sent = output::send_parts(&answer.link.stream, [&self.out, &[], &[]]).unwrap_or(0);
         claim.has_sent();
         self.out.drain(..sent);
-        self.out.is_empty()
+        self.out.is_empty() && !answer.link.stream.has_unsent()
     }
 }

@@ -89,9 +89,9 @@ impl ThreadCtx {
         if self.job.waited && self.is_deserted() {
             return Served::Gone;
         }
-        let (keeps_alive, wants_head) = (self.keeps_alive(), self.wants_response_head());
+        let Some(link) = self.job.link.take() else { unreachable!("a job is submitted with its link") };
+        let (keeps_alive, wants_head) = (self.keeps_alive(&link), self.wants_response_head());
         let job = &mut self.job;
-        let Some(link) = job.link.take() else { unreachable!("a job is submitted with its link") };
         job.began = self.clock.ns();
         job.rendered = self.out.len();
         let body = std::mem::take(&mut job.body);
@@ -123,6 +123,7 @@ impl ThreadCtx {
             block: queued.block,
             framing: queued.framing,
             peer: &link.peer,
+            tls: link.stream.facts(),
             client: link.clone(),
             listener: link.listener,
             terms: Terms { persistent: keeps_alive && queued.terms.persistent, ..queued.terms },

@@ -37,7 +37,8 @@ impl EventLoop {
         ctx.slot().count_accepted();
         // Apart, so that the ordinary way is compiled as if there were no other.
         match (&ctx.gate, accepted.protocol) {
-            (None, Protocol::Http) => Some(self.insert(accepted, ctx)),
+            (None, Protocol::Http) if ctx.tls.is_none() => Some(self.insert(accepted, ctx)),
+            (None, Protocol::Http) => Some(self.insert_encrypted(accepted, ctx)),
             (Some(gate), Protocol::Http) => self.admit_by(gate, accepted, ctx),
             (_, Protocol::FastCgi | Protocol::Scgi | Protocol::Uwsgi | Protocol::Ajp) => self.admit_gateway(accepted, ctx),
         }
@@ -51,6 +52,14 @@ impl EventLoop {
         }
         ctx.gateways.note_stranger(&self.peer(accepted.peer), ctx.clock.ms(), &ctx.log);
         None
+    }
+
+    /// Adds a connection that may be of an encrypted listener.
+    #[inline(never)]
+    fn insert_encrypted(&mut self, accepted: Accepted, ctx: &ThreadCtx) -> Token {
+        let token = self.insert(accepted, ctx);
+        self.connections[token.key()].await_handshake(ctx);
+        token
     }
 
     #[cold]
@@ -176,6 +185,7 @@ impl EventLoop {
             self.take_away(token);
         }
         let mut connection = self.connections.remove(token.key());
+        connection.say_end(reason);
         connection.sever(ctx);
         if reason == CloseReason::Ended {
             self.close_later(connection.link);

@@ -188,6 +188,11 @@ impl EventLoop {
         if let Some(level) = self.control.take_log_level() {
             ctx.log.set_level(level);
         }
+        if let (Some(material), Some(tls)) = (self.control.take_tls(), &ctx.tls)
+            && let Err(error) = tls.renew(&material)
+        {
+            ctx.log.error(format_args!("certificates that have come cannot be used, those from before stay: {error}"));
+        }
         if let Some(file) = self.control.take_stacks()
             && let Err(error) = stacks::tell(&ctx.alarms, (ctx.scoreboard.clone(), ctx.slot), file)
         {
@@ -221,7 +226,7 @@ impl EventLoop {
     /// Begins to leave.
     fn begin_to_leave(&mut self, leaving: Leaving, ctx: &mut ThreadCtx) {
         self.leaving = leaving;
-        ctx.draining = self.is_draining();
+        (ctx.draining, ctx.leaving) = (self.is_draining(), true);
         match leaving {
             // Others still accept, but the kernel has woken only this worker for some that wait now. A worker whose permits are
             // taken has left the listeners, and would take connections that it cannot serve.

@@ -33,7 +33,7 @@ impl EventLoop {
         self.leaving = Leaving::Now { until, is_common };
         self.hooks.begin(Occasion::Interrupted, &ctx.log);
         self.handoff.leave(false);
-        ctx.draining = true;
+        (ctx.draining, ctx.leaving) = (true, true);
         self.iteration.accepting.clear();
         self.acceptor.leave(borrow(&self.poll));
         self.end_taken();
@@ -97,6 +97,7 @@ impl EventLoop {
         }
         // What has come since.
         self.refuse_all(ctx);
+        self.connections.iter().for_each(|(_, connection)| connection.say_end(CloseReason::Idle));
         true
     }
 }

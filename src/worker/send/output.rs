@@ -121,8 +121,18 @@ impl Output {
                     Sent::All => Ok(Sent::All),
                 }
             }
-            None => Ok(Sent::All),
+            None => flush(stream, progress),
         }
+    }
+}
+
+/// Sends the bytes that the stream itself keeps; `progress`: it has taken some just now.
+#[inline]
+pub fn flush(stream: &Stream, progress: bool) -> io::Result<Sent> {
+    match stream.flush() {
+        Ok(()) => Ok(Sent::All),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(Sent::Blocked { progress }),
+        Err(error) => Err(error),
     }
 }
 

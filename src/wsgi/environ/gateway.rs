@@ -44,7 +44,7 @@ impl Builder {
         }
         let mut environ = CachedEnviron::new(dict);
         let remote = &[self.addr.of(py, client.of(bytes))?, self.port.of(py, client_port.of(bytes))?];
-        environ.settle(py, &self.keys, &ClientObjects { remote, offers })?;
+        environ.settle(py, &self.keys, &ClientObjects { remote, offers, tls: None })?;
         environ.set_method(py, &self.keys, method)?;
         Ok(environ.give_away().into_bound(py))
     }

@@ -109,6 +109,9 @@ impl EventLoop {
             connection.name_client(SocketAddr::new(ip, port));
         }
         connection.adopt(message, ctx.clock.ns(), &ctx.rules, &ctx.memory);
+        if ctx.tls.is_some() {
+            connection.await_handshake(ctx);
+        }
         if let Some(bytes) = preface {
             connection.await_rest_of_preface(bytes);
         }
