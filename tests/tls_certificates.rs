@@ -13,8 +13,10 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
+use serde_json::Value;
 use tempfile::TempDir;
 
+use common::client::Client;
 use common::server::{Ended, Running, Server, binary};
 use common::tools::{Finished, run, tool};
 use common::{SOON, wait_for};
@@ -312,6 +314,13 @@ fn without_looks_a_reload_reads_the_files_and_refuses_what_is_of_no_use() {
     site.server.stop();
 }
 
+/// What operators are shown.
+fn figures(server: &Running) -> Value {
+    let mut client = Client::connect(&server.control());
+    client.send("GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.response().json()
+}
+
 #[test]
 fn whether_tls_is_spoken_stays_until_a_restart() {
     let Some(files) = Files::get() else { return };
@@ -330,6 +339,11 @@ fn whether_tls_is_spoken_stays_until_a_restart() {
         server.log().wait(&["reload done"]);
         server.signal(Signal::SIGUSR2);
         server.log().wait(&["reload done: all workers are of generation 3"]);
+        let told = |record: &common::errorlog::Record| record.text.contains("only a restart can apply it: --certfile");
+        assert_eq!(server.log().records().iter().filter(|record| told(record)).count(), 2, "the new program keeps it too");
+        let shown = figures(&server);
+        assert_eq!(shown["listeners"][0]["protocol"], scheme.trim_end_matches("://"));
+        assert_eq!(shown["certificates"].as_array().map(Vec::len), Some(usize::from(scheme == "https://")));
         server.stop();
     }
 }

@@ -157,7 +157,7 @@ pub struct ConnectionFigures {
 pub struct ListenerFigures {
     /// Where it is bound: `127.0.0.1:8000`, `unix:/run/x.sock`.
     pub address: String,
-    /// What is spoken there: `http`.
+    /// What is spoken there: `http`, `https`, or the protocol of a gateway.
     pub protocol: String,
     /// Connections that wait to be accepted; `None` where the system does not say.
     pub backlog: Option<u64>,

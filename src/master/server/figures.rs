@@ -220,7 +220,8 @@ fn cut_request(request: &CutRequest, detail: Detail) -> String {
 }
 
 fn listener(listener: &Listener, queue: Option<ListenQueue>) -> ListenerFigures {
-    let (address, protocol) = (listener.address().to_string(), listener.protocol().name().to_owned());
+    let protocol = if listener.is_encrypted() { "https" } else { listener.protocol().name() };
+    let (address, protocol) = (listener.address().to_string(), protocol.to_owned());
     ListenerFigures {
         address,
         protocol,
