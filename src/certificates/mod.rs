@@ -18,6 +18,7 @@ use crate::config::{ClientCertificates, TlsSettings};
 use crate::log::error::Log;
 use crate::sys::time::wall;
 use crate::tls::material::{Material, TicketSecrets};
+use crate::tls::server::server_config;
 
 pub use file::FileStamp;
 use file::PemFile;
@@ -120,6 +121,8 @@ impl Certificates {
         if size > MATERIAL_MAX {
             return Err(format!("the certificates and keys have {size} bytes together, more than {MATERIAL_MAX}"));
         }
+        // What a worker does with it, which must not fail there.
+        server_config(material, settings).map_err(|why| format!("TLS cannot be spoken with these files: {why}"))?;
         Ok(certificates)
     }
 
