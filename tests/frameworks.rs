@@ -127,23 +127,28 @@ fn django_serves_admin_uploads_streams_and_downloads() {
 }
 
 #[test]
-fn flask_and_django_are_served_behind_nginx_by_each_gateway_protocol() {
-    for (protocol, is_django) in
-        ["fastcgi", "scgi", "uwsgi"].into_iter().flat_map(|protocol| [(protocol, false), (protocol, true)])
-    {
-        let server = if is_django { django(2) } else { framework("flask_app:app", 2) };
-        let server = server.binds([format!("{protocol}:127.0.0.1:0")]).options(["--keep-alive", "75"]).start();
-        // The clients speak to no unix socket.
-        let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free");
-        let listen = format!("listen {free};\n");
-        let Some(_front) = Front::start(&format!("nginx {protocol}"), server.address(), &[("", &listen)]) else { return };
-        let (url, dir) = (format!("http://{free}"), server.temp().join("django"));
-        if is_django {
-            run_client_at("django_client.py", &url, &[&dir]);
-        } else {
-            run_client_at("flask_client.py", &url, &[]);
+fn flask_and_django_are_served_behind_web_servers_by_each_gateway_protocol() {
+    for block in ["nginx fastcgi", "nginx scgi", "nginx uwsgi", "apache ajp"] {
+        for is_django in [false, true] {
+            let (_, protocol) = block.split_once(' ').expect("front and protocol");
+            let server = if is_django { django(2) } else { framework("flask_app:app", 2) };
+            let server = server.binds([format!("{protocol}:127.0.0.1:0")]).options(["--keep-alive", "75"]).start();
+            // The clients speak to no unix socket.
+            let free = TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port is free");
+            let is_nginx = block.starts_with("nginx");
+            // Apache drops the Content-Length of downloads otherwise.
+            let apache = "SetEnvIf Request_URI . ap_trust_cgilike_cl\n".to_owned();
+            let more = if is_nginx { format!("listen {free};\n") } else { apache };
+            let Some(front) = Front::start(block, server.address(), &[("", &more)]) else { return };
+            let address = if is_nginx { free } else { front.address().tcp() };
+            let (url, dir) = (format!("http://{address}"), server.temp().join("django"));
+            if is_django {
+                run_client_at("django_client.py", &url, &[&dir]);
+            } else {
+                run_client_at("flask_client.py", &url, &[]);
+            }
+            server.stop();
         }
-        server.stop();
     }
 }
 

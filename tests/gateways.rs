@@ -30,6 +30,9 @@ const REQUESTS: usize = 100;
 /// A large answer and a large upload, in bytes.
 const LARGE: usize = 20_000_000;
 
+/// Where mod_jk writes, which packages of it set.
+const JK_FILES: &str = "JkLogFile {temp}/jk.log\nJkShmFile {temp}/jk.shm\n";
+
 /// Makes the head of a request.
 type Encode = fn(&[(&str, &str)]) -> Vec<u8>;
 
@@ -488,7 +491,10 @@ fn assert_streams_through(front: &Front) {
 }
 
 fn behind(block: &str, habits: Habits, more: &[(&str, &str)]) {
-    let (_, protocol) = block.split_once(' ').expect("front and protocol");
+    let protocol = match block.split_once(' ').expect("front and protocol") {
+        (_, "jk") => "ajp",
+        (_, protocol) => protocol,
+    };
     let mut server: Running =
         Server::new("probe").binds([format!("{protocol}:127.0.0.1:0")]).workers(2).options(["--keep-alive", "75"]).start();
     for _ in 0..3 {
@@ -516,6 +522,11 @@ fn apache_is_served() {
     behind("apache scgi", length, &[("", "ProxyTimeout 20\n")]);
     behind("apache uwsgi", Habits { cuts: Cuts::WithLength, slash: Slash::Refused, ..length }, &[("", "ProxyTimeout 20\n")]);
     behind("apache ajp", Habits { slash: Slash::Decoded, ..habits }, &[("", "ProxyTimeout 20\n")]);
+}
+
+#[test]
+fn mod_jk_is_served() {
+    behind("apache jk", Habits { cuts: Cuts::WithLength, ..Habits::default() }, &[("", JK_FILES)]);
 }
 
 #[test]
@@ -579,6 +590,14 @@ fn apache_sends_the_secret_and_asks_before_each_request() {
         let mut client = front.connect();
         for _ in 0..20 {
             assert_eq!(client.get("/").status, status, "{with}");
+        }
+    }
+    for (secret, status) in [("s3cret", 200), ("other", 403)] {
+        let more = format!("{JK_FILES}JkWorkerProperty worker.tapster.secret={secret}\n");
+        let Some(front) = Front::start("apache jk", server.address(), &[("", &more)]) else { return };
+        let mut client = front.connect();
+        for _ in 0..20 {
+            assert_eq!(client.get("/").status, status, "mod_jk: {secret}");
         }
     }
     server.stop();

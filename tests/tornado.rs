@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use common::client::find;
+use common::client::{Client, find};
 use common::server::{Running, Server};
 use common::{SOON, apps, tools, venv, wait_for};
+use nix::fcntl::{Flock, FlockArg};
 
 /// Time for one run of the client, which asks two servers.
 const CLIENT_LIMIT: Duration = Duration::from_secs(120);
@@ -153,4 +154,82 @@ fn the_example_of_the_manual_serves() {
     let server = server.start();
     assert_eq!(server.get("/other").text(), "Hello world!\n");
     server.stop();
+}
+
+/// Releases of Tornado that make WSGI applications themselves.
+const OLD: [&str; 2] = ["4.5.3", "5.1.1"];
+
+/// Time for building and installing one of them.
+const INSTALL_LIMIT: Duration = Duration::from_secs(300);
+
+/// A directory of modules with this release.
+fn old_tornado(release: &str) -> PathBuf {
+    let base = PathBuf::from(env!("CARGO_TARGET_TMPDIR"));
+    let dir = base.join(format!("tornado-{release}-{}", venv::version()));
+    fs::create_dir_all(&base).expect("the target directory is writable");
+    let lock = fs::File::create(dir.with_extension("lock")).expect("the target directory is writable");
+    let _held = Flock::lock(lock, FlockArg::LockExclusive).expect("the lock file can be locked");
+    // Written last, so that an interrupted installation is repeated.
+    let installed = dir.join("installed");
+    if !installed.exists() {
+        let _ = fs::remove_dir_all(&dir);
+        let mut pip = Command::new(venv::python());
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "--target"]).arg(&dir);
+        tools::run(pip.arg(format!("tornado=={release}")), INSTALL_LIMIT).succeeded();
+        fs::write(&installed, "").expect("the directory is writable");
+    }
+    dir
+}
+
+#[test]
+fn wsgi_applications_of_tornado_4_and_5_run_as_they_are() {
+    for (release, name) in OLD.into_iter().flat_map(|release| [(release, "adapted"), (release, "application")]) {
+        let modules = old_tornado(release).display().to_string();
+        let server = Server::new(&format!("tornado_old:{name}")).options(["--threads", "4", "--pythonpath", &modules]);
+        let mut server = server.env("ANY_THREAD", if release.starts_with('5') { "1" } else { "" }).start();
+        for _ in 0..2 {
+            server.expect_error("this was to happen");
+            server.expect_error("request did not finish synchronously");
+        }
+        let says = |target: &str, text: &str| assert_eq!(server.get(target).text(), text, "{release} {name}: {target}");
+        says("/hello/b%C3%A4r?x=1&x=%20", "hello b\u{e4}r /hello/b%C3%A4r?x=1&x=%20 ['1', '']");
+        says("/pieces", "0\n1\n2\n");
+        let body = "--cut\r\nContent-Disposition: form-data; name=\"text\"\r\n\r\nvalue\r\n--cut\r\n\
+                    Content-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\n12345\r\n--cut--\r\n";
+        let posted = server.exchange(format!(
+            "POST / HTTP/1.1\r\nHost: test\r\nContent-Type: multipart/form-data; boundary=cut\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        let wanted = serde_json::json!({"arguments": ["text"], "files": {"file": [["a", 5]]}, "version": release});
+        assert_eq!(posted.json(), wanted, "{release} {name}");
+        let cookies = server.get("/cookies");
+        assert_eq!((cookies.status, cookies.field("location")), (302, Some("/?x=1")));
+        assert_eq!(cookies.field("set-cookie"), Some("one=1; Path=/"), "{release} {name}");
+        let file = server.get("/files/hello.py");
+        assert_eq!((file.status, file.body), (200, fs::read(apps().join("hello.py")).expect("it is there")));
+        let etag = server.get("/").field("etag").map(str::to_owned).expect("Tornado makes one");
+        let again = server.exchange(format!("GET / HTTP/1.1\r\nHost: test\r\nIf-None-Match: {etag}\r\n\r\n"));
+        assert_eq!((again.status, again.body.len()), (304, 0), "{release} {name}");
+        let statuses = ["/fail/http", "/fail/once", "/later", "/nowhere"].map(|target| server.get(target).status);
+        assert_eq!(statuses, [418, 500, 500, 404], "{release} {name}");
+        // On each of the threads.
+        let ask = |_| {
+            let mut client = server.connect();
+            client.send("GET /slow HTTP/1.1\r\nHost: test\r\n\r\n");
+            client
+        };
+        let clients: Vec<Client> = (0..4).map(ask).collect();
+        let mut threads: Vec<String> = clients
+            .into_iter()
+            .map(|mut client| {
+                let answer = client.response();
+                assert_eq!(answer.status, 200, "{release} {name}: {answer:?}");
+                answer.text()
+            })
+            .collect();
+        threads.sort();
+        threads.dedup();
+        assert_eq!(threads.len(), 4, "{release} {name}: {threads:?}");
+        server.stop();
+    }
 }

@@ -45,7 +45,8 @@ fn printed(name: &str, server: &Address) -> Option<String> {
         let port = printed.rsplit(':').next().expect("it has a port");
         block = block
             .replace(printed, &address.to_string())
-            .replace(&format!("\"port\" => {port}"), &format!("\"port\" => {}", address.port()));
+            .replace(&format!("\"port\" => {port}"), &format!("\"port\" => {}", address.port()))
+            .replace(&format!(".port={port}"), &format!(".port={}", address.port()));
     }
     Some(block)
 }

@@ -127,6 +127,36 @@ fn a_listening_socket_on_descriptor_0_is_noticed_and_gets_one_worker() {
 }
 
 #[test]
+fn an_upgrade_keeps_the_socket_that_the_web_server_has_given() {
+    for (closed, end) in [(false, Signal::SIGTERM), (true, Signal::SIGUSR1)] {
+        let place = tempfile::tempdir().expect("the temp directory is writable");
+        let address = Address::Unix(place.path().join("s"));
+        let server = Spawned::start(listen(&place.path().join("s")), STREAMS, &[], closed);
+        let (mut worker, streams) = ask(&address);
+        // Once more, since the second begins with what the first has left.
+        for upgrades in 1..=2 {
+            server.signal(Signal::SIGUSR2);
+            let next =
+                wait_for("a worker of the next program", START_LIMIT, || Some(ask(&address).0).filter(|next| *next != worker));
+            wait_for("the end of the one before", STOP_LIMIT, || {
+                (procfs::children(server.child.id() as i32) == [next]).then_some(())
+            });
+            assert_eq!(ask(&address), (next, streams.clone()), "one worker, with the same streams");
+            assert_eq!(server.log().matches("upgrade: this is tapster").count(), upgrades, "{}", server.log());
+            worker = next;
+        }
+        server.signal(Signal::SIGHUP);
+        wait_for("a worker of the next generation", START_LIMIT, || Some(ask(&address).0).filter(|next| *next != worker));
+        wait_for("the end of the reload", START_LIMIT, || server.log().contains("reload done").then_some(()));
+        // It is still the web server's, which ends it so.
+        server.signal(end);
+        let log = server.ends_with(0);
+        assert!(!log.contains("ERROR") && !log.contains("CRITICAL"), "{log}");
+        assert!(place.path().join("s").exists(), "it is the web server's");
+    }
+}
+
+#[test]
 fn two_servers_on_one_socket_take_turns_and_each_signal_ends_one_in_order() {
     for signal in [Signal::SIGTERM, Signal::SIGUSR1] {
         let place = tempfile::tempdir().expect("the temp directory is writable");
