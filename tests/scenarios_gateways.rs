@@ -22,6 +22,9 @@ const RELOADS: usize = 5;
 /// Pause of each client between two requests.
 const PAUSE: Duration = Duration::from_millis(20);
 
+/// Within this time a front has passed on what it has got.
+const PASSED_ON: Duration = Duration::from_millis(200);
+
 /// The fronts, as the manual page has them.
 const FRONTS: [&str; 2] = ["nginx fastcgi", "apache ajp"];
 
@@ -98,6 +101,14 @@ fn crash_behind(front: &str) {
     server.stop();
 }
 
+/// What the server says of itself.
+#[track_caller]
+fn figures(server: &Running) -> serde_json::Value {
+    let mut client = Client::connect(&server.control());
+    client.send("GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.response().json()
+}
+
 #[test]
 fn a_stop_answers_what_has_come() {
     for front in FRONTS {
@@ -119,14 +130,12 @@ fn stop_behind(front: &str) {
     let mut clients: Vec<Client> = (0..6).map(ask("/sleep")).collect();
     // Apache has 16 threads.
     clients.extend((0..10).map(ask("/")));
-    // Each has reached the server.
-    wait_for("requests in the application", SOON, || {
-        clients
-            .iter_mut()
-            .skip(6)
-            .all(|client| !client.leftover().is_empty() || client.fill().is_ok_and(|count| count > 0))
-            .then_some(())
+    // All threads are in the application for a second, and others wait, of which nobody can say where: the front has passed them on.
+    wait_for("calls of the application", SOON, || {
+        let busy = figures(&server).pointer("/capacity/threads_busy").and_then(serde_json::Value::as_u64);
+        (busy == Some(WORKERS as u64)).then_some(())
     });
+    std::thread::sleep(PASSED_ON);
     server.signal(Signal::SIGTERM);
     for (index, client) in clients.iter_mut().enumerate() {
         let answer = client.try_response_to("GET").unwrap_or_else(|error| panic!("request {index}: {error}"));
