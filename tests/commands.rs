@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use common::client::Address;
+use common::client::{Address, Client};
 use common::server::{Running, Server, binary, signal_to};
 use common::tools;
 use common::{SOON, wait_for};
@@ -339,4 +339,25 @@ fn top_draws_in_a_terminal_and_obeys_keys() {
     assert_eq!(code, 0);
     assert!(text.contains("shop  SERVING"), "without a terminal there is one frame: {text}");
     server.stop();
+}
+
+#[test]
+fn a_window_that_gets_another_size_stops_no_workers() {
+    if tools::tool("tmux").is_none() {
+        return tools::skip("tmux is not installed");
+    }
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    let (socket, log) = (dir.path().join("s"), dir.path().join("log"));
+    let (bind, program, apps) = (format!("unix:{}", socket.display()), binary(), common::apps());
+    let [program, apps, log_name] = [&program, &apps, &log].map(|path| path.to_str().expect("UTF-8"));
+    let words = [program, "--chdir", apps, "--bind", &bind, "--control-socket", "none", "--error-logfile", log_name, "probe"];
+    let terminal = Terminal::start(&words);
+    let read = || fs::read_to_string(&log).unwrap_or_default();
+    wait_for("the server", SOON, || read().contains("concurrent request").then_some(()));
+    terminal.tmux(&["resize-window", "-t", "t", "-x", "90", "-y", "20"]).succeeded();
+    assert_eq!(Client::connect(&Address::Unix(socket)).get("/").text(), "hello\n");
+    // The master has both signals in hand by the end.
+    terminal.press("C-c");
+    wait_for("the end", SOON, || read().contains("stopped").then_some(()));
+    assert!(!read().contains("the workers leave"), "{}", read());
 }

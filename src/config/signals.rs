@@ -88,7 +88,7 @@ pub const TABLE: [SignalRow; 10] = [
         OperatorRequest::StopWorkers,
         "stop the workers, keep the master and the sockets",
         "The workers drain as at a reload. New connections wait in the accept queue until TTIN brings the workers back, or HUP \
-         brings back those of a new generation.",
+         brings back those of a new generation. That the window of a terminal has got another size changes nothing.",
     ),
     SignalRow { name: "CHLD", meaning: SignalMeaning::Reap, text: "a worker has ended", detail: "" },
 ];

@@ -9,8 +9,9 @@ use nix::unistd::getpid;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
+use crate::config::signals::OperatorRequest;
 pub use crate::config::signals::{SignalMeaning, SignalRow, TABLE};
-use crate::sys::signals::named;
+use crate::sys::signals::{named, take_sent_winch, watch_winch};
 
 /// The signal of a row.
 fn number(name: &str) -> Signal {
@@ -41,6 +42,7 @@ impl Signals {
         let (read, write) = UnixStream::pair()?;
         // A full pipe wakes as well as an empty one: the handler must not wait.
         write.set_nonblocking(true)?;
+        watch_winch()?;
         let numbers = TABLE.map(|row| number(row.name) as i32);
         Ok(Self { delivery: SignalDelivery::with_pipe(read, write, SignalOnly, numbers)? })
     }
@@ -56,8 +58,10 @@ impl Signals {
         Ok(self.rows().try_for_each(|row| kill(getpid(), number(row.name)))?)
     }
 
+    /// Of SIGWINCH only what a process has sent: to a server in the foreground of a terminal its window sends that too.
     fn rows(&mut self) -> impl Iterator<Item = &'static SignalRow> {
-        self.delivery.pending().filter_map(|arrived| TABLE.iter().find(|row| number(row.name) as i32 == arrived))
+        let rows = self.delivery.pending().filter_map(|arrived| TABLE.iter().find(|row| number(row.name) as i32 == arrived));
+        rows.filter(|row| row.meaning != SignalMeaning::Ask(OperatorRequest::StopWorkers) || take_sent_winch())
     }
 }
 
@@ -74,7 +78,6 @@ mod tests {
     use nix::sys::signal::raise;
 
     use super::*;
-    use crate::config::signals::OperatorRequest;
 
     #[test]
     fn every_name_is_that_of_a_signal() {
@@ -92,6 +95,8 @@ mod tests {
         let arrived: Vec<_> = signals.arrived().into_iter().filter(|meaning| *meaning != SignalMeaning::Reap).collect();
         assert_eq!(arrived, [SignalMeaning::Ask(OperatorRequest::Upgrade)]);
         assert!(!signals.arrived().contains(&SignalMeaning::Ask(OperatorRequest::Upgrade)));
+        raise(Signal::SIGWINCH).unwrap();
+        assert!(signals.arrived().contains(&SignalMeaning::Ask(OperatorRequest::StopWorkers)), "a process has sent it");
         drop(signals);
         raise(Signal::SIGUSR2).unwrap();
     }

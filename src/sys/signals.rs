@@ -1,7 +1,12 @@
 //! Signal masks and dispositions.
 
 use std::io;
+use std::mem::MaybeUninit;
+use std::ptr::{null, null_mut};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use nix::errno::Errno;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 
 /// All signals of the calling thread are blocked while this lives; dropping it restores the earlier mask, and signals that have
@@ -122,6 +127,60 @@ impl Actions {
             unsafe { libc::sigaction(*number, action, std::ptr::null_mut()) };
         }
     }
+}
+
+/// Whether a process has sent SIGWINCH since the last [`take_sent_winch`].
+static WINCH_SENT: AtomicBool = AtomicBool::new(false);
+
+/// The action of SIGWINCH before [`watch_winch`].
+static WINCH_BEFORE: OnceLock<libc::sigaction> = OnceLock::new();
+
+/// From now on [`take_sent_winch`] knows a SIGWINCH of a process from one of a terminal whose window has got another size, which the
+/// kernel sends to all in the foreground. To be called before others catch it, who run this handler as the earlier one; itself it
+/// runs the one before.
+pub fn watch_winch() -> io::Result<()> {
+    let mut before = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: nothing is set; the present action is written to a place of the right size.
+    Errno::result(unsafe { libc::sigaction(libc::SIGWINCH, null(), before.as_mut_ptr()) })?;
+    // SAFETY: it was written, since the call has not failed.
+    if WINCH_BEFORE.set(unsafe { before.assume_init() }).is_err() {
+        return Ok(());
+    }
+    // SAFETY: zeros are an action: no handler, no flags, an empty mask.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = note_winch as *const () as libc::sighandler_t;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: the handler has the arguments that go with SA_SIGINFO, and does what a handler may: it loads and stores atomics, and
+    // calls what was a handler.
+    Errno::result(unsafe { libc::sigaction(libc::SIGWINCH, &raw const action, null_mut()) })?;
+    Ok(())
+}
+
+extern "C" fn note_winch(number: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    // SAFETY: with SA_SIGINFO the kernel passes the information, for the time of the call. What it sends itself has a code above 0
+    // (sigaction(2)).
+    if unsafe { (*info).si_code } <= 0 {
+        WINCH_SENT.store(true, Ordering::Relaxed);
+    }
+    let Some(before) = WINCH_BEFORE.get() else { return };
+    if matches!(before.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+        return;
+    }
+    if before.sa_flags & libc::SA_SIGINFO == 0 {
+        // SAFETY: an action that is neither of these, without the flag, is the address of such a function.
+        let handler: extern "C" fn(libc::c_int) = unsafe { std::mem::transmute(before.sa_sigaction) };
+        handler(number);
+    } else {
+        // SAFETY: with the flag, of such a one.
+        let handler: extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void) =
+            unsafe { std::mem::transmute(before.sa_sigaction) };
+        handler(number, info, context);
+    }
+}
+
+/// Whether a process has sent SIGWINCH since the last call.
+pub fn take_sent_winch() -> bool {
+    WINCH_SENT.swap(false, Ordering::Relaxed)
 }
 
 /// The action of a signal: SIG_DFL, SIG_IGN or the address of a handler.
