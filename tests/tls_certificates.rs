@@ -17,9 +17,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use common::client::Client;
-use common::server::{Ended, Running, Server, binary};
+use common::server::{Ended, Running, Server, binary, signal_to};
 use common::tools::{Finished, run, tool};
-use common::{SOON, wait_for};
+use common::{SOON, user, wait_for};
 
 const USAGE: i32 = 2;
 
@@ -224,8 +224,15 @@ struct Site {
 impl Site {
     /// Serves what `live/cert` and `live/key` are, by the link `live`, which leads to the first pair.
     fn start(files: &'static Files, watch: &str, options: &[&str]) -> Self {
-        let server = Server::new("probe").options(["--tls-watch", watch, "--certfile", "live/cert", "--keyfile", "live/key"]);
-        let server = server.options(options);
+        Self::start_with(files, watch, Self::server().options(options))
+    }
+
+    fn server() -> Server {
+        Server::new("probe").env("PYTHONPATH", common::apps().display().to_string())
+    }
+
+    fn start_with(files: &'static Files, watch: &str, server: Server) -> Self {
+        let server = server.options(["--tls-watch", watch, "--certfile", "live/cert", "--keyfile", "live/key"]);
         let dir = server.temp().to_owned();
         for (release, name) in [("1", "a"), ("2", "b")] {
             fs::create_dir(dir.join(release)).expect("the temp directory is writable");
@@ -233,7 +240,7 @@ impl Site {
             fs::copy(files.path(&format!("{name}.key")), dir.join(release).join("key")).expect("the temp directory is writable");
         }
         symlink("1", dir.join("live")).expect("a link can be made");
-        let server = server.dir(&dir).env("PYTHONPATH", common::apps().display().to_string()).start_without_waiting();
+        let server = server.dir(&dir).start_without_waiting();
         let site = Self { server, files };
         site.heard("https://127.0.0.1:", 1);
         site
@@ -252,6 +259,29 @@ impl Site {
     /// How many records have this.
     fn count(&self, part: &str) -> usize {
         self.server.log().records().iter().filter(|record| record.text.contains(part)).count()
+    }
+
+    /// Its address, `127.0.0.1:443`.
+    fn address(&self) -> String {
+        let text = self.server.log().text();
+        let (_, rest) = text.split_once("https://").expect("the log has it");
+        rest.split_whitespace().next().expect("an address follows").to_owned()
+    }
+
+    /// Who is named as the subject by the certificate that a new client gets.
+    fn shown(&self) -> String {
+        let mut client = Command::new("openssl");
+        client.args(["s_client", "-connect", &self.address()]);
+        let said = run(&mut client, SOON).stdout;
+        let subject =
+            said.lines().find_map(|line| line.strip_prefix("subject=CN = ").or_else(|| line.strip_prefix("subject=CN=")));
+        subject.unwrap_or_else(|| panic!("no certificate in {said}")).to_owned()
+    }
+
+    /// Waits until every worker shows that of this subject.
+    #[track_caller]
+    fn shows(&self, subject: &str) {
+        wait_for(&format!("the certificate of {subject}"), SOON, || (0..8).all(|_| self.shown() == subject).then_some(()));
     }
 
     #[track_caller]
@@ -311,6 +341,56 @@ fn without_looks_a_reload_reads_the_files_and_refuses_what_is_of_no_use() {
     site.server.signal(Signal::SIGHUP);
     site.heard("reload done", 1);
     site.heard("for b.test", 1);
+    site.shows("b");
+    site.server.stop();
+}
+
+#[test]
+fn workers_of_a_mold_are_born_with_what_was_renewed() {
+    let Some(files) = Files::get() else { return };
+    let mut site = Site::start_with(files, LOOK, Site::server().workers(2).options(["--preload"]));
+    site.shows("a");
+    site.switch("2");
+    site.shows("b");
+    site.server.expect_error("SIGKILL");
+    let before = site.server.workers();
+    before.iter().for_each(|pid| signal_to(*pid, Signal::SIGKILL));
+    site.server.wait_for_end_of(&before);
+    wait_for("others", SOON, || (site.server.workers().len() == 2).then_some(()));
+    site.shows("b");
+    site.server.stop();
+}
+
+/// Reads the key, and tells why it cannot.
+const THIEF: &str = "
+def app(environ, start_response):
+    start_response('200 OK', [('Content-Type', 'text/plain')])
+    try:
+        return [open(environ['QUERY_STRING'], 'rb').read()]
+    except OSError as error:
+        return [type(error).__name__.encode()]
+";
+
+#[test]
+fn the_master_reads_keys_that_its_workers_may_not() {
+    let (Some(files), Some(other)) = (Files::get(), user::other()) else { return };
+    let options = |server: Server| {
+        user::open_to_all(server.temp());
+        let server = server.options(["--user", user::NAME]);
+        match other.python_home() {
+            Some(home) => server.env("PYTHONHOME", home.display().to_string()),
+            None => server,
+        }
+    };
+    let site = Site::start_with(files, LOOK, options(Server::source(THIEF)));
+    for (release, subject) in [("1", "a"), ("2", "b")] {
+        user::open_to_all(&site.dir().join(release));
+        site.switch(release);
+        site.shows(subject);
+        let url = format!("https://{}/?{}", site.address(), site.dir().join(release).join("key").display());
+        let answer = run(Command::new("curl").args(["-sk", &url]), SOON).succeeded().stdout;
+        assert_eq!(answer, "PermissionError");
+    }
     site.server.stop();
 }
 
