@@ -131,3 +131,22 @@ fn what_is_no_configuration_is_refused() {
         assert!(output.status.code() == Some(USAGE) && message.contains(why), "{args:?}: {message}");
     }
 }
+
+#[test]
+fn addresses_certificates_and_keys_are_carried_over_together() {
+    let dir = tempfile::tempdir().expect("the temp directory is writable");
+    let files = [
+        ("shop.ini", "[uwsgi]\nhttps = :443,c.pem,k.pem,HIGH,!ca.pem\nhttp = :80\nprocesses = zero\n"),
+        (
+            "settings.py",
+            "certfile = 'c.pem'\nkeyfile = 'k.pem'\nca_certs = 'ca.pem'\ncert_reqs = 2\nbind = ':443'\nworkers = 'zero'\n",
+        ),
+    ];
+    for (name, content) in files {
+        fs::write(dir.path().join(name), content).expect("writable");
+        let toml = migrated(dir.path(), &[name]);
+        has(&toml, &["certfile = [\"c.pem\"]", "keyfile = [\"k.pem\"]", "ca_certs = \"ca.pem\"", "cert_reqs = ", "bind = [\""]);
+        assert_eq!(toml.lines().filter(|line| line.contains("zero")).count(), 1, "{toml}");
+        assert!(!toml.contains("needs a certificate"), "{toml}");
+    }
+}

@@ -103,7 +103,11 @@ impl Collected {
     fn finish(mut self) -> (String, bool) {
         // What cannot be is named, and the rest is printed.
         let lost = &mut self.lost;
-        self.given.retain(|given| merge([given.clone()]).map_err(|error| lost.push(error.to_string())).is_ok());
+        // Addresses, certificates and keys mean something together only.
+        let is_of_tls = |given: &Given| given.option.section == Section::Tls || given.option.name == "bind";
+        let is_whole = merge(self.given.iter().filter(|given| is_of_tls(given)).cloned()).is_ok();
+        let mut is_valid = |given: &Given| merge([given.clone()]).map_err(|error| lost.push(error.to_string())).is_ok();
+        self.given.retain(|given| is_whole && is_of_tls(given) || is_valid(given));
         let mut last: Vec<Given> = Vec::new();
         for given in self.given {
             last.retain(|earlier| earlier.option != given.option);

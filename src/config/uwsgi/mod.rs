@@ -36,6 +36,12 @@ pub fn translate(text: &str, path: &Path, named: &Path, world: &World<'_>) -> Tr
                     translation.give(name, value, Origin::File { path: named.into(), line: Some(line.number) });
                 }
             }
+            table::Counterpart::Partly(options, why) => {
+                for (name, value) in options {
+                    translation.give(name, value, Origin::File { path: named.into(), line: Some(line.number) });
+                }
+                translation.lost.push(sentence(why));
+            }
             table::Counterpart::Moot(why) => translation.moot.push(sentence(why)),
             table::Counterpart::Lost(why) => translation.lost.push(sentence(&why)),
             // A variable of the file's own has done its work by now.
@@ -168,6 +174,8 @@ mod tests {
                 ("cert-reqs", "required".into()),
             ];
             assert_eq!(values[..5], expected, "{line}");
+            let said = translation.lost.iter().filter(|text| text.contains("ciphers are not chosen by hand")).count();
+            assert_eq!(said, usize::from(line.contains("HIGH")));
             assert!(merge(translation.given).is_ok());
         }
     }

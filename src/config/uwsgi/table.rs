@@ -7,6 +7,8 @@ use crate::protocol::Protocol;
 pub(super) enum Counterpart {
     /// Options with their values.
     Options(Vec<(&'static str, String)>),
+    /// The same, and what of the line is lost.
+    Partly(Vec<(&'static str, String)>, &'static str),
     /// Nothing is to be done, and why.
     Moot(&'static str),
     /// Lost: why, and what to do.
@@ -219,7 +221,7 @@ fn https(value: &str) -> Counterpart {
             *place = part;
         }
     }
-    let [socket, chain, key, _, roots] = parts;
+    let [socket, chain, key, ciphers, roots] = parts;
     if socket.is_empty() || chain.is_empty() || key.is_empty() {
         return Counterpart::Lost("has no certificate or no key; write bind, certfile and keyfile by hand".into());
     }
@@ -230,7 +232,13 @@ fn https(value: &str) -> Counterpart {
         let asked = if roots.starts_with('!') { "required" } else { "optional" };
         options.extend([("ca-certs", roots.trim_start_matches('!').to_owned()), ("cert-reqs", asked.to_owned())]);
     }
-    Counterpart::Options(options)
+    match ciphers {
+        "" => Counterpart::Options(options),
+        _ => Counterpart::Partly(
+            options,
+            "ciphers are not chosen by hand: those of TLS 1.2 and 1.3 without known weaknesses are there",
+        ),
+    }
 }
 
 /// An address as `--bind` has it.
