@@ -371,18 +371,37 @@ def app(environ, start_response):
         return [type(error).__name__.encode()]
 ";
 
+/// The server with workers of the other user.
+fn given_up(other: &user::Other, server: Server) -> Server {
+    user::open_to_all(server.temp());
+    let server = server.options(["--user", user::NAME]);
+    match other.python_home() {
+        Some(home) => server.env("PYTHONHOME", home.display().to_string()),
+        None => server,
+    }
+}
+
+#[test]
+fn a_key_that_others_may_replace_is_named() {
+    let (Some(files), Some(other)) = (Files::get(), user::other()) else { return };
+    let server = given_up(&other, Server::source(THIEF));
+    let dir = server.temp().join("open");
+    fs::create_dir(&dir).expect("the temp directory is writable");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).expect("it is ours");
+    fs::copy(files.path("both.pem"), dir.join("both.pem")).expect("the temp directory is writable");
+    let server = server.options(["--certfile", &dir.join("both.pem").display().to_string()]).start_without_waiting();
+    server.log().wait(&[
+        "WARNING",
+        "both.pem: others may write to its directory, and could have root hand them the key of another server",
+    ]);
+    server.log().wait(&["https://127.0.0.1:"]);
+    server.stop();
+}
+
 #[test]
 fn the_master_reads_keys_that_its_workers_may_not() {
     let (Some(files), Some(other)) = (Files::get(), user::other()) else { return };
-    let options = |server: Server| {
-        user::open_to_all(server.temp());
-        let server = server.options(["--user", user::NAME]);
-        match other.python_home() {
-            Some(home) => server.env("PYTHONHOME", home.display().to_string()),
-            None => server,
-        }
-    };
-    let site = Site::start_with(files, LOOK, options(Server::source(THIEF)));
+    let site = Site::start_with(files, LOOK, given_up(&other, Server::source(THIEF)));
     for (release, subject) in [("1", "a"), ("2", "b")] {
         user::open_to_all(&site.dir().join(release));
         site.switch(release);

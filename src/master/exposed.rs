@@ -21,8 +21,10 @@ pub fn warnings<'a>(settings: &Settings, logs: impl Iterator<Item = &'a Path>) -
     let logs = logs.map(|path| (path, "have root write elsewhere by a link"));
     let sockets = sockets.map(|path| (path, "put a socket of their own in its place"));
     let pid = settings.pid_file.iter().map(|path| (path.as_path(), "put the number of another process in its place"));
+    let pairs = settings.tls.iter().flat_map(|tls| &tls.pairs);
+    let keys = pairs.map(|pair| (pair.key.as_path(), "have root hand them the key of another server by a link"));
     let text = |path: &Path, what: &str| format!("{}: others may write to its directory, and could {what}", path.display());
-    let all = logs.chain(pid).chain(sockets).filter_map(|(path, what)| Some((absolute(path).ok()?, what)));
+    let all = logs.chain(pid).chain(sockets).chain(keys).filter_map(|(path, what)| Some((absolute(path).ok()?, what)));
     all.filter(|(path, _)| is_exposed(path)).map(|(path, what)| text(&path, what)).collect()
 }
 
