@@ -82,3 +82,47 @@ impl Errand {
         let _ = kill(self.pid, Signal::SIGKILL);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
+
+    const MOST: usize = 100_000;
+
+    /// What an errand says that has so much time, from a process that has one thread.
+    fn outcome(time: Duration, work: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, String> {
+        let mut errand = Errand::start(time, MOST, work).unwrap();
+        let began = Instant::now();
+        let said = loop {
+            match errand.outcome(Instant::now()) {
+                Some(said) => break said,
+                None if began.elapsed() > Duration::from_secs(20) => break Err("nothing".to_owned()),
+                None => std::thread::sleep(Duration::from_millis(1)),
+            }
+        };
+        errand.end();
+        said
+    }
+
+    #[test]
+    fn an_errand_says_what_it_has_found_and_has_a_limit_of_time_and_of_words() {
+        let alone = alone_in_test();
+        let long = Duration::from_secs(60);
+        let child = fork_in_test(&alone, |_| {
+            let found = outcome(long, || Ok(vec![b'x'; MOST]));
+            let much = outcome(long, || Ok(vec![b'x'; MOST + 1]));
+            let mute = outcome(long, || Err(io::ErrorKind::Other.into()));
+            let late = outcome(Duration::from_millis(50), || {
+                std::thread::sleep(Duration::from_secs(60));
+                Ok(Vec::new())
+            });
+            let fits = found == Ok(vec![b'x'; MOST])
+                && much.is_err_and(|why| why.contains("more than"))
+                && mute == Ok(Vec::new())
+                && late.is_err_and(|why| why.contains("not read within"));
+            i32::from(!fits)
+        });
+        assert_eq!(wait_in_test(child), Exit::Code(0));
+    }
+}
