@@ -85,6 +85,8 @@ impl Errand {
 
 #[cfg(test)]
 mod tests {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
     use super::*;
     use crate::sys::process::{Exit, alone_in_test, fork_in_test, wait_in_test};
 
@@ -93,12 +95,11 @@ mod tests {
     /// What an errand says that has so much time, from a process that has one thread.
     fn outcome(time: Duration, work: impl FnOnce() -> io::Result<Vec<u8>>) -> Result<Vec<u8>, String> {
         let mut errand = Errand::start(time, MOST, work).unwrap();
-        let began = Instant::now();
         let said = loop {
-            match errand.outcome(Instant::now()) {
-                Some(said) => break said,
-                None if began.elapsed() > Duration::from_secs(20) => break Err("nothing".to_owned()),
-                None => std::thread::sleep(Duration::from_millis(1)),
+            let left = PollTimeout::try_from(errand.until().saturating_duration_since(Instant::now())).unwrap();
+            poll(&mut [PollFd::new(errand.answer(), PollFlags::POLLIN)], left).unwrap();
+            if let Some(said) = errand.outcome(Instant::now()) {
+                break said;
             }
         };
         errand.end();
@@ -114,7 +115,7 @@ mod tests {
             let much = outcome(long, || Ok(vec![b'x'; MOST + 1]));
             let mute = outcome(long, || Err(io::ErrorKind::Other.into()));
             let late = outcome(Duration::from_millis(50), || {
-                std::thread::sleep(Duration::from_secs(60));
+                nix::unistd::pause();
                 Ok(Vec::new())
             });
             let fits = found == Ok(vec![b'x'; MOST])
