@@ -44,6 +44,12 @@ impl Unsent {
         self.from == self.to
     }
 
+    /// Bytes of its memory.
+    #[cfg(test)]
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
     /// Takes the thread's memory, if it has none of its own.
     pub fn borrow(&mut self, scratch: &mut Scratch) {
         if self.bytes.is_empty() {

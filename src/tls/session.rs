@@ -396,3 +396,6 @@ fn encode(unsent: &mut Unsent, data: &mut EncodeTlsData<'_, ServerConnectionData
 fn broken(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,7 +215,7 @@ impl ThreadCtx {
     /// Whether an answer may leave this connection open.
     #[inline]
     pub fn keeps_alive(&self, link: &Link) -> bool {
-        self.rules.keep_alive > 0 && !self.draining && !(self.leaving && !link.stream.can_travel())
+        self.rules.keep_alive > 0 && !self.draining && (!self.leaving || link.stream.can_travel())
     }
 
     /// Takes the request in hand, whose head is detached, out of the thread context.

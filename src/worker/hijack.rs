@@ -6,7 +6,8 @@
 //!
 //! A client should wait for the answer before it uses the new protocol. If it does not wait, its early bytes were read together
 //! with the head. The application must find them in the socket, as any library expects. So it gets one end of a socketpair then,
-//! and two threads copy between the other end and the client.
+//! and two threads copy between the other end and the client. It gets one as well when the socket itself would mean nothing to it,
+//! because TLS is spoken there; then one thread copies ([`relay`]).
 
 use crate::worker::threads::sync::{Arc, Mutex, PoisonError};
 use std::io::{self, Read, Write};
@@ -22,6 +23,7 @@ use crate::sys::signals::Blocked;
 
 use super::app::Takeover;
 use super::job::Job;
+use super::relay;
 use crate::worker::link::Link;
 use crate::worker::threads::thread_id::ThreadId;
 
@@ -113,6 +115,9 @@ impl Takeover for HijackOffer {
 impl HijackOffer {
     /// Copies between our end and the client until one of them ends.
     fn start_relay(&self, ours: &UnixStream) -> io::Result<Receiver<()>> {
+        if !self.link.stream.shares_descriptor() {
+            return self.start_encrypted_relay(ours);
+        }
         // Its calls are those of any stream socket; a TCP socket takes them as well.
         let client = UnixStream::from(self.link.stream.duplicate()?);
         client.set_nonblocking(false)?;
@@ -130,6 +135,21 @@ impl HijackOffer {
                 let _ = to_app.shutdown(Shutdown::Write);
             })
             .and_then(|_| named("tapster-relay").spawn(move || copy_out(&from_app, &client, copied)))?;
+        drop(blocked);
+        Ok(done)
+    }
+}
+
+impl HijackOffer {
+    /// As [`Self::start_relay`], for a client whose bytes have to be opened and sealed.
+    fn start_encrypted_relay(&self, ours: &UnixStream) -> io::Result<Receiver<()>> {
+        let (app, link, early) = (ours.try_clone()?, self.link.clone(), self.early.to_vec());
+        app.set_nonblocking(true)?;
+        let (copied, done) = channel();
+        // As above.
+        let blocked = Blocked::all()?;
+        let body = move || relay::run(&link.stream, &app, early, copied);
+        std::thread::Builder::new().name("tapster-relay".to_owned()).spawn(body)?;
         drop(blocked);
         Ok(done)
     }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-use crate::net::stream::Got;
+use crate::net::stream::{Got, Stream};
 use crate::worker::ctx::ThreadCtx;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
@@ -70,7 +70,7 @@ impl Connection {
         encrypted.or_else(|error| self.fail_handshake(&error, ctx))
     }
 
-    fn stream_alone<T>(&mut self, act: impl FnOnce(&mut crate::net::stream::Stream) -> T) -> T {
+    fn stream_alone<T>(&mut self, act: impl FnOnce(&mut Stream) -> T) -> T {
         let link = Arc::get_mut(&mut self.link).expect("nothing else has its ends before its first request");
         act(&mut link.stream)
     }
