@@ -413,6 +413,31 @@ fn the_master_reads_keys_that_its_workers_may_not() {
     site.server.stop();
 }
 
+/// Passes a listening socket as descriptor 5.
+const PASS: &str = "
+import os, socket, sys
+kind, path, *command = sys.argv[1:]
+given = socket.socket(getattr(socket, kind))
+given.bind(('127.0.0.1', 0) if kind == 'AF_INET' else path)
+given.listen()
+os.dup2(given.fileno(), 5)
+os.set_inheritable(5, True)
+os.execv(command[0], command)
+";
+
+#[test]
+fn a_socket_that_is_passed_is_encrypted_if_it_is_of_tcp() {
+    let Some(files) = Files::get() else { return };
+    for (kind, place) in [("AF_INET", "https://127.0.0.1:"), ("AF_UNIX", "unix:")] {
+        let server = Server::new("probe").options(["--certfile", &files.path("both.pem").display().to_string()]);
+        let socket = server.temp().join("socket").display().to_string();
+        let server = server.launcher(["python3", "-c", PASS, kind, &socket]).binds(["fd://5"]).start_without_waiting();
+        server.log().wait(&[" on ", place]);
+        assert_eq!(server.log().find(&["WARNING", "no address is encrypted"]).is_some(), kind == "AF_UNIX");
+        server.stop();
+    }
+}
+
 /// What operators are shown.
 fn figures(server: &Running) -> Value {
     let mut client = Client::connect(&server.control());

@@ -25,7 +25,7 @@ const DEVELOPMENT: &[(&str, &str)] = &[("workers", "1"), ("timeout", "0"), ("boo
 const DEBUG: &[(&str, &str)] = &[("workers", "1"), ("timeout", "0"), ("boot-timeout", "0"), ("control-socket", "none")];
 
 /// Options that only a master can fulfil.
-const OF_A_MASTER: [&str; 12] = [
+const OF_A_MASTER: [&str; 13] = [
     "capture-output",
     "daemon",
     "group",
@@ -36,6 +36,7 @@ const OF_A_MASTER: [&str; 12] = [
     "reload",
     "statsd-host",
     "status-bind",
+    "tls-watch",
     "user",
     "control-socket",
 ];

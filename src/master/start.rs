@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::config::{Bind, Endpoint, Notice, Protocol, Settings};
 use crate::handoff::Queue;
+use crate::net::listener::Listener;
 use crate::net::{activation, bind};
 use crate::scoreboard::Scoreboard;
 use crate::sys::{privileges as rights, process, signals as masks, time};
@@ -104,6 +105,11 @@ pub fn prepare(settings: Arc<Settings>, notices: &[Notice], reread: Reread, prog
     let scoreboard = scoreboard.or_else(|error| refuse(code::FAILED, format!("cannot map the scoreboard: {error}")))?;
     let owner = identity.as_ref().map(|identity| (identity.ids.uid, identity.ids.gid));
     let listeners = bind::bind_all_for(&settings, owner).map_err(|error| refusal(error.0))?;
+    if kit.credentials.is_some() && !listeners.iter().any(Listener::is_encrypted) {
+        log.warning(format_args!(
+            "--certfile is given, and no address is encrypted: the sockets that were passed are unix sockets, or speak a gateway's protocol"
+        ));
+    }
     let doors = Doors::open(&settings, log).map_err(refusal)?;
     let queue = Queue::new();
     let queue = queue.or_else(|error| refuse(code::FAILED, format!("cannot make the queue of the workers: {error}")))?;
