@@ -4,6 +4,7 @@
 //! Each test binary uses a part of it.
 #![allow(dead_code, reason = "every test binary compiles the whole harness and uses a part of it")]
 
+pub mod browser;
 pub mod cgroup;
 pub mod client;
 pub mod clock;
