@@ -7,13 +7,14 @@ mod common;
 mod wire;
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
 
 use cases::{CASES, Case, HOSTS};
 use common::client::{Client, Response};
-use common::server::{Running, Server};
+use common::server::{Running, Server, signal_to};
 use common::{SOON, wait_for};
 
 /// Applications that say which of them was called, and with which place.
@@ -390,5 +391,58 @@ def app(environ, start_response):
     client.send("GET /ws/room HTTP/1.1\r\nHost: t\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n");
     let bytes = client.rest();
     assert!(bytes.ends_with(b"\r\n\r\n/ws/room"), "{}", bytes.escape_ascii());
+    server.stop();
+}
+
+#[test]
+fn one_file_is_executed_once_and_files_of_one_name_are_apart() {
+    let source = "import json, sys\nprint('executed', __file__[-9:], flush=True)\nNAME = __name__\n\
+                  def app(environ, start_response):\n    start_response('200 OK', [])\n    \
+                  return [f'{NAME} {sys.modules[NAME].__file__[-9:]}'.encode()]\n";
+    let server = Server::source(&versioned("main"));
+    let mut options = Vec::new();
+    for directory in ["1", "2", "3"] {
+        fs::create_dir(server.temp().join(directory)).unwrap();
+        fs::write(server.temp().join(directory).join("site.py"), source).unwrap();
+        options.push(format!("--mount=/{directory}={directory}/site.py"));
+        options.push(format!("--mount=/{directory}/again={directory}/site.py:app"));
+    }
+    let server = server.options(options).start();
+    let names: Vec<String> = ["1", "2", "3"].map(|directory| server.get(&format!("/{directory}")).text()).to_vec();
+    for (name, directory) in names.iter().zip(["1", "2", "3"]) {
+        assert!(name.ends_with(&format!(" {directory}/site.py")), "each is its own module: {names:?}");
+        assert_eq!(server.get(&format!("/{directory}/again")).text(), *name);
+    }
+    assert_eq!(server.stdout().lines().count(), 3, "{}", server.stdout());
+    server.stop();
+}
+
+#[test]
+fn a_worker_that_replaces_another_one_loads_the_same_release() {
+    let server = Server::source(&versioned("main"));
+    let temp = server.temp().to_owned();
+    for release in ["1", "2"] {
+        fs::create_dir(temp.join(release)).unwrap();
+        fs::write(temp.join(release).join("other.py"), versioned(release)).unwrap();
+    }
+    let switch = |release: &str| {
+        symlink(release, temp.join("new")).unwrap();
+        fs::rename(temp.join("new"), temp.join("current")).unwrap();
+    };
+    switch("1");
+    let file = temp.join("current/other.py").display().to_string();
+    let options = ["--chdir", "current", "--pythonpath", "..", "--mount", &format!("/o={file}")];
+    let server = server.options(options).expect_error("SIGKILL").start();
+    assert_eq!(server.get("/o").text(), "1");
+    switch("2");
+    let before = server.workers();
+    signal_to(before[0], Signal::SIGKILL);
+    wait_for("another worker", SOON, || {
+        let now = server.workers();
+        (now.len() == 1 && now != before).then_some(())
+    });
+    assert_eq!(server.get("/o").text(), "1");
+    server.signal(Signal::SIGHUP);
+    answers(&server, "/o", "2");
     server.stop();
 }

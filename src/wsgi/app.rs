@@ -32,6 +32,7 @@ use super::timeout::Interrupt;
 use crate::channel::BootError;
 use crate::config::{Mount, Settings};
 use crate::http::response::{End, Fit};
+use crate::http::terms::Terms;
 use crate::log::error::Log;
 use crate::log::escape::TryText;
 use crate::worker::app::{
@@ -58,6 +59,9 @@ pub struct Wsgi {
     /// Set while the thread does not have the GIL.
     detached: Option<Detached>,
 }
+
+/// Renders an answer of the server's own.
+type OwnAnswer = fn(&mut Vec<u8>, Terms, &[u8]) -> Summary;
 
 /// The settings from which every thread prepares the application.
 pub struct Plan {
@@ -196,21 +200,13 @@ impl Wsgi {
     fn serve(&mut self, py: Python<'_>, request: &mut Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mark = out.len();
         let terms = request.terms;
-        // An answer without a call has no environ, nor what an earlier one had.
-        self.logged.clear();
         let place = match self.callables.is_one() {
             true => AppPlace::UNMOUNTED,
-            false => match self.mounts.place(request) {
+            false => match self.place(py, request) {
                 Ok(place) => place,
-                Err(error) => {
-                    self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
-                    return Reply::Complete(answer::refuse(out, terms, request.date));
-                }
+                Err(answer) => return Reply::Complete(answer(out, terms, request.date)),
             },
         };
-        if self.callables.at(place).is_none() {
-            return Reply::Complete(answer::not_found(out, terms, request.date));
-        }
         let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
             Ok(start_response) => start_response,
             Err(error) => {
@@ -253,6 +249,22 @@ impl Wsgi {
             }
             Ok(()) => Reply::Blocks(Box::new(answer)),
         }
+    }
+
+    /// The place of the application that has the request, or the answer where there is none.
+    #[cold]
+    fn place(&mut self, py: Python<'_>, request: &Request<'_>) -> Result<AppPlace, OwnAnswer> {
+        let answer: OwnAnswer = match self.mounts.place(request) {
+            Ok(place) if self.callables.at(place).is_some() => return Ok(place),
+            Ok(_) => answer::not_found,
+            Err(error) => {
+                self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
+                answer::refuse
+            }
+        };
+        // Without a call there is no environ, nor what an earlier one had.
+        self.logged.clear();
+        Err(answer)
     }
 
     fn call_app<'py>(

@@ -188,10 +188,9 @@ impl Builder {
         let dict = if let Some(block) = request.block
             && client.is_none()
         {
-            let known = self.apps[place.index()].templates[block.place()].as_ref();
+            let known = self.lent_template((place, block.place()));
             if !known.is_some_and(|template| template.fits(block, request.listener, *trusted)) {
-                let template = self.template(py, request, place, block)?;
-                self.apps[place.index()].templates[block.place()] = Some(template);
+                self.make_template(py, request, place, block)?;
             }
             self.lent = Some((place, block.place()));
             let app = &mut self.apps[place.index()];
@@ -257,14 +256,16 @@ impl Builder {
     }
 
     #[cold]
-    fn template(&mut self, py: Python<'_>, request: &Request<'_>, place: AppPlace, block: BlockId) -> PyResult<Template> {
+    fn make_template(&mut self, py: Python<'_>, request: &Request<'_>, place: AppPlace, block: BlockId) -> PyResult<()> {
         let dict = self.of_fields(py, request, place)?;
         let mut loose = Vec::new();
         for place in block.loose.places() {
             let key = self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py);
             loose.extend(key.map(|key| (place, key)));
         }
-        Template::new(block, request.listener, request.peer.trusted, loose, dict)
+        let template = Template::new(block, request.listener, request.peer.trusted, loose, dict)?;
+        self.apps[place.index()].templates[block.place()] = Some(template);
+        Ok(())
     }
 
     /// The method's string unless it is GET.

@@ -17,13 +17,8 @@ use crate::worker::app::Request;
 /// Bytes of a path or host for which a thread keeps room.
 const KEPT_MAX: usize = 1024;
 
-/// The applications of a worker.
-pub struct Callables {
-    /// That of requests of no mount; `None`: there is none.
-    unmounted: Option<Py<PyAny>>,
-    /// Those of the mounts, in the order of the settings.
-    mounted: Vec<Py<PyAny>>,
-}
+/// The applications of a worker, by [`AppPlace`]. That of requests of no mount may be missing.
+pub struct Callables(Vec<Option<Py<PyAny>>>);
 
 /// An application's place among the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,46 +35,41 @@ impl AppPlace {
 }
 
 impl Callables {
-    /// These.
+    /// That of requests of no mount, if there is one, and those of the mounts in the order of the settings.
     pub fn new(unmounted: Option<Py<PyAny>>, mounted: Vec<Py<PyAny>>) -> Self {
-        Self { unmounted, mounted }
+        Self([unmounted].into_iter().chain(mounted.into_iter().map(Some)).collect())
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Py<PyAny>> {
-        self.unmounted.iter().chain(&self.mounted)
+        self.0.iter().flatten()
     }
 
     /// The one at this place.
+    #[inline]
     pub fn at(&self, place: AppPlace) -> Option<&Py<PyAny>> {
-        match place.0.checked_sub(1) {
-            None => self.unmounted.as_ref(),
-            Some(at) => self.mounted.get(at),
-        }
+        self.0.get(place.0)?.as_ref()
     }
 
-    /// Whether there is one only, which has every request.
+    /// Whether there are no mounts.
+    #[inline]
     pub fn is_one(&self) -> bool {
-        self.mounted.is_empty()
+        self.0.len() == 1
     }
 
     /// The same objects once more.
     pub fn clone_ref(&self, py: Python<'_>) -> Self {
-        Self {
-            unmounted: self.unmounted.as_ref().map(|callable| callable.clone_ref(py)),
-            mounted: self.mounted.iter().map(|callable| callable.clone_ref(py)).collect(),
-        }
+        Self(self.0.iter().map(|one| one.as_ref().map(|one| one.clone_ref(py))).collect())
     }
 
     /// Has `put` replace each of them.
     pub fn try_map<E>(self, mut put: impl FnMut(Py<PyAny>) -> Result<Py<PyAny>, E>) -> Result<Self, E> {
-        let unmounted = self.unmounted.map(&mut put).transpose()?;
-        Ok(Self { unmounted, mounted: self.mounted.into_iter().map(put).collect::<Result<_, _>>()? })
+        Ok(Self(self.0.into_iter().map(|one| one.map(&mut put).transpose()).collect::<Result<_, _>>()?))
     }
 
     /// The first of them, which can be replaced.
     pub fn first_mut(&mut self) -> Option<&mut Py<PyAny>> {
-        self.unmounted.as_mut().or(self.mounted.first_mut())
+        self.0.iter_mut().flatten().next()
     }
 }
 
