@@ -131,10 +131,14 @@ fn no_client_that_leaves_ends_a_worker() {
 #[test]
 fn no_client_that_leaves_a_file_in_the_middle_ends_a_worker() {
     for by in ["python", "c"] {
-        let server = server(by).start();
+        let server = server(by);
+        let root = server.temp().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("long"), vec![b'x'; 5_000_000]).unwrap();
+        let server = server.options(["--static-map", &format!("/static={}", root.display())]).start();
         let workers = server.workers();
         for address in server.addresses() {
-            for way in ["/long-file", "/long-write"] {
+            for way in ["/long-file", "/long-write", "/static/long"] {
                 let mut client = common::client::Client::connect(address);
                 client.send(format!("GET {way} HTTP/1.1\r\nHost: test\r\n\r\n"));
                 client.take(100_000);

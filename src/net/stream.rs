@@ -15,6 +15,7 @@ use super::encrypted::Encryption;
 pub use super::peer::{IP_MAX, PORT_MAX, PeerAddr};
 pub use super::socket::Got;
 use super::socket::PlainSocket;
+use crate::sys::signals::WithoutSigpipe;
 use crate::tls::facts::TlsFacts;
 
 /// A non-blocking stream.
@@ -109,6 +110,15 @@ impl Stream {
         match &self.tls {
             None => self.socket.send_file(file, offset, len),
             Some(tls) => tls.send_file(&self.socket, file, offset, len),
+        }
+    }
+
+    /// Keeps SIGPIPE away while it lives, where [`Stream::send_file`] may raise it; several calls share it. Only for as long as nothing of
+    /// the application runs. `None`: it is not needed, or each call does it.
+    pub fn without_sigpipe(&self) -> Option<WithoutSigpipe> {
+        match &self.tls {
+            None => WithoutSigpipe::hold().ok(),
+            Some(_) => None,
         }
     }
 

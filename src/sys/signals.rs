@@ -1,6 +1,8 @@
 //! Signal masks and dispositions.
 
+use std::cell::Cell;
 use std::io;
+use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::{null, null_mut};
 use std::sync::OnceLock;
@@ -41,21 +43,62 @@ impl Drop for Blocked {
     }
 }
 
-/// Runs a system call that has no MSG_NOSIGNAL: a SIGPIPE of it is discarded, whatever its action is.
-pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+thread_local! {
+    /// Whether a [`WithoutSigpipe`] of this thread lives.
+    static HELD: Cell<bool> = const { Cell::new(false) };
+}
+
+/// SIGPIPE is blocked in the calling thread while this lives, for system calls that have no MSG_NOSIGNAL; one of [`without_sigpipe`] is
+/// discarded, whatever its action is. It must not live while code of the application runs, whose children would inherit the mask.
+#[derive(Debug)]
+#[must_use = "dropping it unblocks the signal"]
+pub struct WithoutSigpipe {
+    /// `None`: another one lives, or the signal was blocked before.
+    before: Option<SigSet>,
+    /// It belongs to the thread.
+    _thread: PhantomData<*const ()>,
+}
+
+impl WithoutSigpipe {
+    /// Blocks it.
+    pub fn hold() -> io::Result<Self> {
+        let mut held = Self { before: None, _thread: PhantomData };
+        if !HELD.get() {
+            let before = sigpipe().thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+            held.before = Some(before).filter(|before| !before.contains(Signal::SIGPIPE));
+            HELD.set(held.before.is_some());
+        }
+        Ok(held)
+    }
+}
+
+impl Drop for WithoutSigpipe {
+    fn drop(&mut self) {
+        if let Some(before) = self.before {
+            HELD.set(false);
+            before.thread_set_mask().expect("a mask that was in force is valid");
+        }
+    }
+}
+
+fn sigpipe() -> SigSet {
     let mut pipe = SigSet::empty();
     pipe.add(Signal::SIGPIPE);
-    let before = pipe.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+    pipe
+}
+
+/// Runs a system call that has no MSG_NOSIGNAL: a SIGPIPE of it is discarded, whatever its action is. Several of them share a
+/// [`WithoutSigpipe`] that lives meanwhile.
+pub(super) fn without_sigpipe<T>(call: impl FnOnce() -> io::Result<T>) -> io::Result<T> {
+    let held = WithoutSigpipe::hold()?;
     let result = call();
-    if !before.contains(Signal::SIGPIPE) {
-        if result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
-            // The signal is for this thread (signal(7)): it is taken here, or it would be delivered as soon as it is unblocked.
-            let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-            // SAFETY: the set and the time outlive the call, which only reads them; no information is asked for.
-            unsafe { libc::sigtimedwait(pipe.as_ref(), std::ptr::null_mut(), &raw const now) };
-        }
-        before.thread_set_mask()?;
+    if HELD.get() && result.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::BrokenPipe) {
+        // The signal is for this thread (signal(7)): it is taken here, or it would be delivered as soon as it is unblocked.
+        let now = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the set and the time outlive the call, which only reads them; no information is asked for.
+        unsafe { libc::sigtimedwait(sigpipe().as_ref(), std::ptr::null_mut(), &raw const now) };
     }
+    drop(held);
     result
 }
 

@@ -54,8 +54,8 @@ pub struct FileBody {
     len: u64,
     /// Whether a turn has passed since the file was looked at.
     is_late: bool,
-    /// The bytes that the file ended with; empty: they cannot be read.
-    tail: Vec<u8>,
+    /// The bytes that the file ended with, once they may be needed; empty: they cannot be read.
+    tail: Option<Vec<u8>>,
     terms: Terms,
     began: u64,
     response_head: Vec<u8>,
@@ -100,14 +100,17 @@ impl FileBody {
             rest: len,
             len,
             is_late: false,
-            tail: Vec::new(),
+            tail: None,
             terms,
             began,
             response_head,
             head: Head::default(),
             bytes: Vec::new(),
         };
-        body.tail = body.read_tail().unwrap_or_default();
+        // One turn may be enough for a shorter one, and then nobody asks.
+        if len > TURN {
+            body.tail = Some(body.read_tail().unwrap_or_default());
+        }
         body
     }
 
@@ -130,7 +133,17 @@ impl FileBody {
 
     /// Whether a file that is longer now was appended to (a log, an upload), and not written anew: what was its end is in its place.
     fn has_only_grown(&self) -> bool {
-        !self.tail.is_empty() && self.read_tail().is_some_and(|tail| tail == self.tail)
+        let tail = self.tail.as_ref().filter(|tail| !tail.is_empty());
+        tail.is_some_and(|tail| self.read_tail().as_ref() == Some(tail))
+    }
+
+    /// A turn was not enough: reads the tail, if that was not done yet and the file is still what the head has named.
+    fn keep_tail(&mut self) {
+        if self.tail.is_none() {
+            let tail = self.read_tail();
+            let is_same = fstat(&self.file).is_ok_and(|stat| state(&stat, self.state.coding) == self.state);
+            self.tail = Some(tail.filter(|_| is_same).unwrap_or_default());
+        }
     }
 
     /// The bytes that the file ends with in the state that the head has named.
@@ -178,6 +191,9 @@ impl Connection {
         };
         let flow = self.send_file_body(&mut body, ctx);
         if flow.is_err() {
+            if matches!(flow, Err(Next::Wait | Next::Yield)) {
+                body.keep_tail();
+            }
             self.phase = Phase::File(body);
             return flow;
         }
@@ -193,6 +209,7 @@ impl Connection {
         }
         body.is_late = true;
         let (mut batch, mut turn, mut since) = (CALL, TURN - CALL, ctx.clock.ns());
+        let mut held = None;
         loop {
             if body.piece == 0 {
                 ctx.out.extend_from_slice(std::mem::take(&mut body.after));
@@ -210,6 +227,8 @@ impl Connection {
             } else {
                 self.flush_before_file(ctx)?;
             }
+            // One for all calls of the turn, each of which would have its own otherwise.
+            held = held.or_else(|| self.link.stream.without_sigpipe());
             match self.send_part_of_file(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {
                 SentPart::Done => {}
                 SentPart::Spent => {
