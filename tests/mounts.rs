@@ -137,7 +137,7 @@ fn a_root_path_stands_in_front_whether_or_not_the_proxy_has_cut_it_off() {
 
 #[test]
 fn a_front_server_has_its_own_script_name() {
-    let binds = ["scgi:127.0.0.1:0", "uwsgi:127.0.0.1:0"];
+    let binds = ["scgi:127.0.0.1:0", "uwsgi:127.0.0.1:0", "127.0.0.1:0"];
     for (root, cases) in [
         (
             "",
@@ -176,6 +176,10 @@ fn a_front_server_has_its_own_script_name() {
                 let body: Vec<String> = serde_json::from_slice(&bytes[start..]).expect("JSON");
                 assert_eq!(body[..3], expected.map(str::to_owned), "{script} {path}");
             }
+            // HTTP in the same worker has nothing of it.
+            let mut client = Client::connect(&server.addresses()[2]);
+            client.send("GET /a HTTP/1.0\r\n\r\n");
+            assert_eq!(seen(&client.response()), ["/a".to_owned(), format!("{root}/a"), String::new()]);
         }
         server.stop();
     }

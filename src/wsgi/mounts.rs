@@ -141,8 +141,11 @@ impl Mounts {
         let mut order = self.order.iter().copied().filter(|&at| has_host(&points[at]));
         let found = order.clone().find(|&at| points[at].has(path)).or_else(|| {
             // A front server that knows the mount has cut it off: nginx with `uwsgi_param SCRIPT_NAME /shop`.
+            if !request.head.is_from_gateway() || !self.root_path.is_empty() {
+                return None;
+            }
             let script = request.head.gateway.script.of(request.bytes);
-            if !request.head.is_from_gateway() || script.is_empty() || !self.root_path.is_empty() {
+            if script.is_empty() {
                 return None;
             }
             order.find(|&at| points[at].path == script)
@@ -158,7 +161,8 @@ impl Mounts {
         self.host.clear();
         self.host.shrink_to(KEPT_MAX);
         // Decoding makes nothing longer, and neither is longer than the head.
-        let longest = head.target.of(bytes).len() + head.gateway.script.of(bytes).len() + head.gateway.path.of(bytes).len();
+        let of_gateway = head.gateway.script.len() + head.gateway.path.len();
+        let longest = head.target.len() + if head.is_from_gateway() { of_gateway } else { 0 };
         self.path.try_reserve(longest).map_err(|_| PyMemoryError::new_err(()))?;
         let mut authority = None;
         if head.is_from_gateway() {
