@@ -22,6 +22,7 @@ use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
 use crate::http::head::{Head, HeadView, Limits};
 use crate::http::page::render;
+use crate::http::response::Context;
 use crate::http::target::percent_decode;
 use crate::http::terms::{Dialect, Terms};
 use crate::log::error::Log;
@@ -301,7 +302,9 @@ impl Front {
 
     fn page(&mut self, status: u16, detail: &str) -> io::Result<Fate> {
         let mut out = Vec::new();
-        render(&mut out, status, detail, Terms::default().closing().in_dialect(Dialect::Cgi), b"");
+        let terms = Terms::default().closing().in_dialect(Dialect::Cgi);
+        let context = Context { terms, date: b"", id: b"" };
+        render(&mut out, status, detail, &context);
         self.send(&mut out).map(|()| Fate::Close)
     }
 

@@ -50,7 +50,7 @@ struct Native {
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         self.seen.calls.fetch_add(1, Ordering::SeqCst);
-        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date, id: b"" };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         encoder.field(b"Content-Type", b"text/plain").unwrap();
         let open = || Open(self.seen.clone());

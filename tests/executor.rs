@@ -109,7 +109,7 @@ impl App for Native {
         self.seen.begins(&target);
         let (rest, pause) = target.rsplit_once('/').unwrap();
         let pause = (pause != "gate").then(|| Duration::from_micros(pause.parse().unwrap()));
-        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date, id: b"" };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").unwrap();
         let reply = match rest.strip_prefix("/stream/") {
             Some(id) => {

@@ -299,7 +299,7 @@ proptest! {
         let version = if old { Version::Http10 } else { Version::Http11 };
         let whole = blocks.concat();
         let mut out = Vec::new();
-        let context = Context { terms: Terms { version, head_only, persistent, ..Terms::default() }, date: DATE };
+        let context = Context { terms: Terms { version, head_only, persistent, ..Terms::default() }, date: DATE, id: b"" };
         let mut encoder = Encoder::begin(&mut out, &context, format!("{status} Some Thing").as_bytes()).unwrap();
         for (name, value) in &fields {
             encoder.field(format!("X{name}").as_bytes(), value).unwrap();
@@ -345,7 +345,7 @@ proptest! {
     #[test]
     fn chunks_decode_to_what_was_encoded_wherever_they_are_cut(blocks in vec(vec(any::<u8>(), 0..40), 0..6), places in vec(any::<usize>(), 0..8)) {
         let mut out = Vec::new();
-        let context = Context { terms: Terms { persistent: true, ..Terms::default() }, date: DATE };
+        let context = Context { terms: Terms { persistent: true, ..Terms::default() }, date: DATE, id: b"" };
         let mut body = Encoder::begin(&mut out, &context, b"200 OK").unwrap().finish(None);
         out.clear();
         for block in &blocks {

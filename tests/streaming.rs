@@ -41,7 +41,7 @@ struct Native(Arc<CountedBlocks>);
 
 impl App for Native {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _: &mut dyn Outlet) -> Reply {
-        let context = Context { terms: Terms { head_only: false, ..request.terms.closing() }, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms.closing() }, date: request.date, id: b"" };
         let encoding = Encoder::begin(out, &context, b"200 OK").unwrap().finish(None);
         let (blocks, mut numbers) = (self.0.clone(), 0..);
         Reply::Blocks(Box::new(native::CountedBlocks::new(encoding, move || numbers.next().and_then(|number| blocks(number)))))

@@ -124,7 +124,7 @@ fn what_is_not_in_the_block_differs_between_requests_with_the_same_one() {
                         [("10.0.0.1", "1", true), ("10.0.0.1", "2", false), ("::1", "2", false), ("", "", true)]
                     {
                         for (prefix, host) in [("", "a"), ("http://b", "b")] {
-                            let peer = Peer { addr: addr.into(), port: port.into(), trusted };
+                            let peer = Peer { addr: addr.into(), port: port.into(), trusted, proxy: None };
                             let request = format!(
                                 "{method} {prefix}/?{names} HTTP/{version}\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\r\n"
                             );

@@ -72,7 +72,7 @@ def app(environ, start_response):
 ",
         );
         for round in 0..OFTEN * 2 {
-            let peer = Peer { addr: "10.0.0.1".into(), port: round.to_string().as_str().into(), trusted: false };
+            let peer = Peer { addr: "10.0.0.1".into(), port: round.to_string().as_str().into(), trusted: false, proxy: None };
             let answer = server.call(format!("GET /{round} {FIELDS}").as_bytes(), &Setup { peer, ..Setup::default() });
             assert_eq!(answer.body(), "kept", "{}", server.log());
         }

@@ -31,7 +31,7 @@ struct Hello;
 
 impl App for Hello {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, _outlet: &mut dyn Outlet) -> Reply {
-        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date, id: b"" };
         let mut encoder = Encoder::begin(out, &context, b"200 OK").expect("a plain status");
         encoder.field(b"Content-Type", b"text/plain").expect("a plain field");
         encoder.field(b"Content-Length", b"13").expect("a plain field");

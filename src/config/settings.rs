@@ -15,6 +15,7 @@ use super::control::ControlSocket;
 use super::hooks::Hooks;
 use super::logs::{AccessFormat, Level, LogConfig, LogTarget};
 use super::mounts::Mount;
+use super::proxy_headers::ProxyHeader;
 use super::reload::{ReloadMode, WatchEngine};
 use super::static_files::StaticFiles;
 use super::statsd::StatsdTarget;
@@ -243,6 +244,13 @@ settings! {
         pub binds_given: bool,
         /// `--forwarded-allow-ips`; default 127.0.0.1,::1 and unix sockets.
         pub forwarded_allow_ips: Trusted,
+        /// `--trusted-proxy-headers`: which fields of the proxies that are trusted say who the client is, of one family; default:
+        /// none.
+        pub trusted_proxy_headers: Vec<ProxyHeader>,
+        /// `--clear-untrusted-proxy-headers`: whether such fields are hidden from the application where they are not believed.
+        pub clear_untrusted_proxy_headers: bool,
+        /// `--request-id`: whether each request gets an X-Request-ID.
+        pub request_id: bool,
         /// `--proxy-protocol`: which versions of it; `None`: off.
         pub proxy_protocol: Option<Accept>,
         /// `--proxy-allow-from`; default 127.0.0.1,::1 and unix sockets.

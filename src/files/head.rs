@@ -36,7 +36,9 @@ pub struct ReplyContext<'a> {
     pub terms: Terms,
     /// Date field value.
     pub date: &'a [u8],
-    /// The same in seconds since the epoch.
+    /// X-Request-ID field value; empty: none.
+    pub id: &'a [u8],
+    /// The date in seconds since the epoch.
     pub now: u64,
 }
 
@@ -47,7 +49,7 @@ fn put(encoder: &mut Encoder<'_>, name: &str, value: &[u8]) {
 }
 
 fn begin<'o>(out: &'o mut Vec<u8>, reply: &ReplyContext<'o>, status: u16) -> Encoder<'o> {
-    let context = Context { terms: reply.terms, date: reply.date };
+    let context = Context { terms: reply.terms, date: reply.date, id: reply.id };
     let line: &[u8] = match status {
         200 => b"200 OK",
         206 => b"206 Partial Content",
@@ -169,7 +171,7 @@ mod tests {
     const NOW: u64 = 784_111_999;
 
     fn reply(terms: Terms) -> ReplyContext<'static> {
-        ReplyContext { terms, date: b"Sun, 06 Nov 1994 08:53:19 GMT", now: NOW }
+        ReplyContext { terms, date: b"Sun, 06 Nov 1994 08:53:19 GMT", id: b"", now: NOW }
     }
 
     fn rendered(verdict: Selection, state: Validator, terms: Terms) -> String {

@@ -41,6 +41,12 @@ impl Span {
         (self.end - self.start) as usize
     }
 
+    /// The same span when `by` more bytes precede it; an empty one stays empty.
+    #[inline]
+    pub fn moved(self, by: u32) -> Self {
+        Self { start: self.start.wrapping_add(by), end: self.end.wrapping_add(by) }
+    }
+
     /// Whether there are no bytes.
     pub fn is_empty(self) -> bool {
         self.start == self.end
@@ -77,8 +83,7 @@ impl Field {
     /// The same field when `by` more bytes precede it.
     #[inline]
     pub(super) fn moved(self, by: u32) -> Self {
-        let moved = |span: Span| Span { start: span.start.wrapping_add(by), end: span.end.wrapping_add(by) };
-        Self { name: moved(self.name), value: moved(self.value) }
+        Self { name: self.name.moved(by), value: self.value.moved(by) }
     }
 }
 
@@ -91,12 +96,45 @@ pub struct GatewayParts {
     pub path: Span,
     /// QUERY_STRING.
     pub query: Span,
-    /// REMOTE_ADDR.
-    pub client: Span,
-    /// REMOTE_PORT.
-    pub client_port: Span,
     /// Whether the client's connection is encrypted.
     pub https: bool,
+}
+
+/// The client of a request where that is not the connection's own peer: as a gateway or a trusted proxy names it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NamedClient {
+    /// Its address.
+    pub addr: Span,
+    /// Its port; empty where nobody knows it.
+    pub port: Span,
+}
+
+/// A scheme of HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scheme {
+    /// Without TLS.
+    Http,
+    /// With TLS.
+    Https,
+}
+
+/// What a trusted proxy tells of a request besides its client, and the name that it has got: texts that stand behind the head.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Findings {
+    /// Whether one of the others but the name is set.
+    pub is_told: bool,
+    /// The scheme.
+    pub scheme: Option<Scheme>,
+    /// The host as `host[:port]`; empty: as the request says.
+    pub host: Span,
+    /// The host without the port.
+    pub name: Span,
+    /// The port of the server; empty: its own.
+    pub port: Span,
+    /// What the proxy has cut off the path; empty: nothing.
+    pub prefix: Span,
+    /// Its X-Request-ID, where requests get one.
+    pub id: Span,
 }
 
 /// A parsed head: spans into the bytes that were parsed, so that it can be reused without allocation.
@@ -120,6 +158,10 @@ pub struct Head {
     pub variables: Vec<Field>,
     /// What a gateway has made of the request; meaningless for HTTP.
     pub gateway: GatewayParts,
+    /// The client, where it is not the connection's own peer.
+    pub client: Option<NamedClient>,
+    /// What was found out about the request besides what it says.
+    pub assigned: Findings,
     /// Bytes consumed, empty lines before the request line and the final empty line included.
     pub len: usize,
 }
@@ -151,16 +193,26 @@ impl<'a> HeadView<'a> {
         self.head.line.of(self.bytes)
     }
 
-    /// Address of the client as a gateway names it; `None` where the connection's own peer is the client.
+    /// Address of the client as a gateway or a trusted proxy names it; `None` where the connection's own peer is the client.
     #[inline]
     pub fn client(self) -> Option<&'a [u8]> {
-        if self.head.is_from_gateway() { Some(self.head.gateway.client.of(self.bytes)) } else { None }
+        self.head.client.map(|client| client.addr.of(self.bytes))
     }
 
-    /// Value of the first X-Request-ID; empty without one.
+    /// The X-Request-ID that it has got here; empty where requests get none.
+    #[inline]
+    pub fn assigned_id(self) -> &'a [u8] {
+        self.head.assigned.id.of_any(self.bytes)
+    }
+
+    /// The same, or else the value of the first X-Request-ID; empty without one.
     #[inline]
     pub fn request_id(self) -> &'a [u8] {
-        self.head.request_id.map_or(&[], |place| self.head.fields[place].value.of(self.bytes))
+        match self.head.request_id {
+            _ if !self.head.assigned.id.is_empty() => self.assigned_id(),
+            Some(place) => self.head.fields[place].value.of(self.bytes),
+            None => &[],
+        }
     }
 }
 
@@ -305,8 +357,8 @@ impl Head {
         let (mut fields, mut variables) = (std::mem::take(&mut self.fields), std::mem::take(&mut self.variables));
         fields.clone_from(&other.fields);
         variables.clone_from(&other.variables);
-        let Self { method, target, line, block, version, request_id, gateway, len, .. } = *other;
-        *self = Self { method, target, line, block, version, fields, request_id, variables, gateway, len };
+        let Self { method, target, line, block, version, request_id, gateway, client, assigned, len, .. } = *other;
+        *self = Self { method, target, line, block, version, fields, request_id, variables, gateway, client, assigned, len };
     }
 
     /// Whether the request came by a gateway protocol.
@@ -317,7 +369,7 @@ impl Head {
 
     /// Name and value of each field, in order.
     #[inline]
-    pub fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+    pub fn iter<'a>(&'a self, bytes: &'a [u8]) -> impl DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone {
         self.fields.iter().map(|f| (f.name.of(bytes), f.value.of(bytes)))
     }
 }

@@ -2,7 +2,6 @@
 
 use super::head::Span;
 use super::response::{Context, Encoder, End};
-use super::terms::Terms;
 
 /// The standard reason phrase of a status (IANA registry), or an empty string.
 pub fn reason(status: u16) -> &'static str {
@@ -74,8 +73,8 @@ pub fn reason(status: u16) -> &'static str {
 /// Renders a complete answer with a short text body that Tapster makes itself (400, 408, 413, 500, 503 ...), closing the
 /// connection. `detail` is one line for the body. A `status` that cannot end an
 /// exchange with a body (below 200, 204, 304, above 999) is rendered as 500.
-pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> Page {
-    render_with(out, status, detail, &[], terms, date)
+pub fn render(out: &mut Vec<u8>, status: u16, detail: &str, context: &Context<'_>) -> Page {
+    render_with(out, status, detail, &[], context)
 }
 
 /// A rendered page.
@@ -91,23 +90,21 @@ pub struct Page {
 pub type FieldPair<'a> = (&'a [u8], &'a [u8]);
 
 /// As [`render`], with more fields. One that must not be sent (RFC 9110 section 5.5) is left out.
-pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], terms: Terms, date: &[u8]) -> Page {
-    write(out, status, detail, fields, terms.closing(), date).0
+pub fn render_with(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], context: &Context<'_>) -> Page {
+    write(out, status, detail, fields, &Context { terms: context.terms.closing(), ..*context }).0
 }
 
 /// As [`render`] for a connection that stays open, if the terms say so.
-pub fn render_open(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> (Page, End) {
-    write(out, status, detail, &[], terms, date)
+pub fn render_open(out: &mut Vec<u8>, status: u16, detail: &str, context: &Context<'_>) -> (Page, End) {
+    write(out, status, detail, &[], context)
 }
 
-fn write(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], terms: Terms, date: &[u8]) -> (Page, End) {
+fn write(out: &mut Vec<u8>, status: u16, detail: &str, fields: &[FieldPair<'_>], context: &Context<'_>) -> (Page, End) {
     let status = if matches!(status, 200..=203 | 205..=303 | 305..=999) { status } else { 500 };
     let title = format!("{status} {}", reason(status));
     let text = format!("{}\n{detail}\n", title.trim_end());
-    let context = Context { terms, date };
     let from = out.len();
-    let mut encoder =
-        Encoder::begin(out, &context, title.as_bytes()).expect("three digits and a known reason are a valid status");
+    let mut encoder = Encoder::begin(out, context, title.as_bytes()).expect("three digits and a known reason are a valid status");
     encoder.field(b"Content-Type", b"text/plain; charset=utf-8").expect("a constant field without controls is valid");
     for (name, value) in fields {
         // An error page without the field is better than no page.
@@ -126,13 +123,24 @@ mod tests {
     use super::*;
     use crate::http::error::Error;
     use crate::http::head::Version;
+    use crate::http::terms::Terms;
 
-    const DATE: &[u8] = b"Sun, 06 Nov 1994 08:49:37 GMT";
+    const CONTEXT: Context<'_> = Context {
+        terms: Terms {
+            version: Version::Http11,
+            head_only: false,
+            persistent: false,
+            dialect: crate::http::terms::Dialect::Http,
+            stale: false,
+        },
+        date: b"Sun, 06 Nov 1994 08:49:37 GMT",
+        id: b"",
+    };
 
     #[test]
     fn an_error_page_names_status_and_detail_and_closes() {
         let mut out = b"earlier".to_vec();
-        render(&mut out, 414, &Error::LineTooLong(8190).to_string(), Terms::default(), DATE);
+        render(&mut out, 414, &Error::LineTooLong(8190).to_string(), &CONTEXT);
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "earlierHTTP/1.1 414 URI Too Long\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 60\r\n\
@@ -145,7 +153,7 @@ mod tests {
     fn an_error_page_may_have_more_fields_but_no_broken_ones() {
         let mut out = Vec::new();
         let fields: [FieldPair; 2] = [(b"Retry-After", b"5"), (b"X", b"a\r\nb")];
-        render_with(&mut out, 503, "busy", &fields, Terms::default(), DATE);
+        render_with(&mut out, 503, "busy", &fields, &CONTEXT);
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nRetry-After: 5\r\n") && !text.contains("X:"), "{text}");
         assert!(text.ends_with("\r\n\r\n503 Service Unavailable\nbusy\n"), "{text}");
@@ -158,8 +166,10 @@ mod tests {
             &mut out,
             500,
             "broken",
-            Terms { version: Version::Http10, head_only: true, persistent: true, ..Terms::default() },
-            DATE,
+            &Context {
+                terms: Terms { version: Version::Http10, head_only: true, persistent: true, ..Terms::default() },
+                ..CONTEXT
+            },
         );
         let text = String::from_utf8(out).unwrap();
         assert!(text.contains("\r\nContent-Length: 33\r\n") && text.contains("\r\nConnection: close\r\n"), "{text}");
@@ -170,7 +180,7 @@ mod tests {
     fn an_impossible_status_becomes_500_and_an_unknown_one_passes() {
         for (given, shown) in [(0, "500 I"), (100, "500 I"), (204, "500 I"), (304, "500 I"), (1000, "500 I"), (599, "599 \r")] {
             let mut out = Vec::new();
-            render(&mut out, given, "x", Terms::default(), DATE);
+            render(&mut out, given, "x", &CONTEXT);
             assert!(out[9..].starts_with(shown.as_bytes()), "{}", out.escape_ascii());
         }
     }

@@ -7,7 +7,7 @@ use super::chunked;
 use super::date;
 use super::head::Version;
 use super::terms::{Dialect, Terms};
-use super::{packets, records};
+use super::{packets, records, request_id};
 
 mod gateway;
 
@@ -30,6 +30,8 @@ pub struct Context<'a> {
     pub terms: Terms,
     /// Value of the Date field that is added when the application sent none.
     pub date: &'a [u8],
+    /// Value of the X-Request-ID field that is added when the application sent none; empty: it is not added.
+    pub id: &'a [u8],
 }
 
 /// Something that an application sent and HTTP forbids. `Display` names it and says what to do.
@@ -122,6 +124,8 @@ pub struct HeadFacts {
     close: bool,
     dropped: bool,
     upgrade: bool,
+    /// Whether there is a field X-Request-ID.
+    named: bool,
     /// Whether there is a field Status, which is no field of HTTP and the status for a front server.
     status_field: bool,
 }
@@ -206,6 +210,8 @@ impl<'o> Encoder<'o> {
             4 if same(name, b"date") => self.facts.date = true,
             6 if same(name, b"server") => self.facts.server = true,
             6 if same(name, b"status") => self.facts.status_field = true,
+            // As long as Content-Type, which nearly every answer has: no other name is looked for.
+            12 => self.facts.named |= same(name, b"x-request-id"),
             14 if same(name, b"content-length") => return self.content_length(value),
             10 if same(name, b"connection") => return self.connection(value).map(|()| false),
             10 if same(name, b"keep-alive") => {
@@ -259,6 +265,9 @@ impl<'o> Encoder<'o> {
         if self.context.terms.stale {
             note_stale(self.out);
         }
+        if !self.context.id.is_empty() && !self.facts.named {
+            put_name(self.out, self.context.id);
+        }
         if self.context.terms.dialect != Dialect::Http {
             return self.finish_for_gateway(known);
         }
@@ -309,6 +318,14 @@ impl<'o> Encoder<'o> {
             (false, _) => out.extend_from_slice(b"Connection: close\r\n\r\n"),
         }
         BodyFraming { status, mode, persistent, dialect, dropped, sent: 0 }
+    }
+}
+
+/// Adds the name of the request.
+#[inline(never)]
+fn put_name(out: &mut Vec<u8>, id: &[u8]) {
+    for part in [request_id::FIELD, b": ", id, b"\r\n"] {
+        out.extend_from_slice(part);
     }
 }
 
@@ -374,7 +391,7 @@ const HOP_BY_HOP: [&str; 8] = [
 ];
 
 /// Other fields that [`Encoder::passes`] looks at.
-const NOTED: [&str; 5] = ["Date", "Server", "Content-Length", "Connection", "Keep-Alive"];
+const NOTED: [&str; 6] = ["Date", "Server", "Content-Length", "Connection", "Keep-Alive", "X-Request-ID"];
 
 /// One more than the longest length in [`LENGTHS`].
 const LENGTHS_END: usize = u32::BITS as usize;

@@ -8,7 +8,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
 use crate::config::AccessFormat;
 use crate::http::head::{HeadView, Version};
-use crate::http::packets;
+use crate::http::{packets, request_id};
 
 use super::format::{self, Compiled, Part};
 use super::{escape, json, stamp};
@@ -69,10 +69,14 @@ impl Timing {
 /// One served (or refused) request.
 #[derive(Debug)]
 pub struct Record<'a> {
-    /// Address of the connection's peer without port, empty for a unix socket.
+    /// Address of the connection's client without port, empty for a unix socket.
     pub peer: &'a [u8],
+    /// Address of the socket's peer likewise: another one where the PROXY protocol has named the client.
+    pub socket: &'a [u8],
     /// The head with the bytes it was parsed from; `None` when no head could be parsed.
     pub head: Option<HeadView<'a>>,
+    /// The X-Request-ID that was given to a request without a head; empty: none.
+    pub id: &'a [u8],
     /// Status of the answer; 499 when the client left before one was made.
     pub status: u16,
     /// Body bytes sent.
@@ -95,7 +99,12 @@ pub(super) struct LoggedTarget<'a> {
 }
 
 impl<'a> Record<'a> {
-    /// Address of the client: the one that a gateway names, else the peer's.
+    /// The X-Request-ID that the request has got from the server; `None` where requests get none.
+    pub(super) fn given_id(&self) -> Option<&'a [u8]> {
+        Some(self.head.map_or(self.id, HeadView::assigned_id)).filter(|id| !id.is_empty())
+    }
+
+    /// Address of the client: the one that a gateway or a trusted proxy names, else the peer's.
     #[inline]
     pub(super) fn client(&self) -> &'a [u8] {
         self.head.and_then(HeadView::client).map_or(self.peer, |client| &client[..client.len().min(CLIENT_MAX)])
@@ -279,7 +288,8 @@ impl Most {
                     most.fixed += SHORT;
                     most.response += ESCAPED;
                 }
-                Part::RemoteAddr => most.fixed += CLIENT_MAX * ESCAPED,
+                Part::RemoteAddr | Part::Socket => most.fixed += CLIENT_MAX * ESCAPED,
+                Part::GivenId => most.fixed += request_id::LONGEST,
                 Part::Time
                 | Part::Status
                 | Part::Protocol
@@ -316,6 +326,8 @@ fn put(part: &Part, record: &Record<'_>, fields: &Fields<'_>, time: &mut Time, o
             let client = record.client();
             value(out, (!client.is_empty()).then_some(client));
         }
+        Part::Socket => value(out, (!record.socket.is_empty()).then_some(record.socket)),
+        Part::GivenId => value(out, record.given_id()),
         Part::User(index) => user(out, fields.value(*index)),
         Part::Time => {
             let text = time.at(record.timing.arrived, stamp::common);

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::options;
-use crate::http::head::{Field, Head, Span};
+use crate::http::head::{Field, Head, NamedClient, Span};
 
 /// A parsed head and its bytes, put together without the parser: logs must be safe whatever a head holds.
 fn head(method: &[u8], target: &[u8], fields: &[(&[u8], &[u8])]) -> (Head, Vec<u8>) {
@@ -27,6 +27,8 @@ fn head(method: &[u8], target: &[u8], fields: &[(&[u8], &[u8])]) -> (Head, Vec<u
 fn record<'a>(head: &'a (Head, Vec<u8>)) -> Record<'a> {
     Record {
         peer: b"192.0.2.7",
+        socket: b"10.0.0.1",
+        id: b"",
         head: Some(HeadView { head: &head.0, bytes: &head.1 }),
         status: 200,
         sent: 1234,
@@ -191,6 +193,9 @@ fn json_has_every_field_in_order() {
         [
             "time",
             "remote_addr",
+            "peer_addr",
+            "request_id",
+            "traceparent",
             "method",
             "path",
             "query",
@@ -213,9 +218,58 @@ fn json_has_every_field_in_order() {
 
 #[test]
 fn json_of_a_request_without_a_head_has_nulls() {
-    let (_, value) = json(&Record { peer: b"", head: None, ..record(&(Head::default(), Vec::new())) });
-    for name in ["remote_addr", "method", "path", "query", "protocol", "referer", "user_agent", "host"] {
+    let (_, value) = json(&Record { peer: b"", socket: b"", head: None, ..record(&(Head::default(), Vec::new())) });
+    for name in [
+        "remote_addr",
+        "peer_addr",
+        "request_id",
+        "traceparent",
+        "method",
+        "path",
+        "query",
+        "protocol",
+        "referer",
+        "user_agent",
+        "host",
+    ] {
         assert!(value[name].is_null(), "{name}");
+    }
+}
+
+#[test]
+fn peer_and_request_id_have_atoms_and_keys() {
+    let mut named = head(b"GET", b"/", &[(b"X-Request-ID", b"of the client")]);
+    assert_eq!(line("%(h)s %(P)s %(I)s", &record(&named)), "192.0.2.7 10.0.0.1 -\n");
+    let start = named.1.len();
+    named.1.extend_from_slice(b"198.51.100.1given");
+    named.0.client = Some(NamedClient { addr: Span::new(start, start + 12), port: Span::default() });
+    named.0.assigned.id = Span::new(start + 12, start + 17);
+    assert_eq!(line("%(h)s %(P)s %(I)s %({x-request-id}i)s", &record(&named)), "198.51.100.1 10.0.0.1 given of the client\n");
+    let (_, value) = json(&record(&named));
+    assert_eq!((&value["remote_addr"], &value["peer_addr"]), (&"198.51.100.1".into(), &"10.0.0.1".into()));
+    assert_eq!(value["request_id"], "given");
+    let nameless = Record { head: None, id: b"7f", ..record(&named) };
+    assert_eq!(line("%(I)s", &nameless), "7f\n");
+}
+
+#[test]
+fn a_traceparent_is_shown_if_it_is_well_formed() {
+    let sound = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    for (value, shown) in [
+        (sound.to_owned(), true),
+        (format!("{sound}-more"), false),
+        (format!("cc{}-more", &sound[2..]), true),
+        (format!("cc{}more", &sound[2..]), false),
+        (format!("ff{}", &sound[2..]), false),
+        (sound.to_uppercase(), false),
+        (sound[..54].to_owned(), false),
+        (sound.replace("b7ad6b7169203331", "0000000000000000"), false),
+        (sound.replace("0af7651916cd43dd8448eb211c80319c", "00000000000000000000000000000000"), false),
+        (sound.replacen('-', "_", 1), false),
+    ] {
+        let head = head(b"GET", b"/", &[(b"traceparent", value.as_bytes())]);
+        let (_, line) = json(&record(&head));
+        assert_eq!(line["traceparent"].as_str(), shown.then_some(&*value), "{value}");
     }
 }
 
@@ -263,7 +317,7 @@ proptest! {
         prop_assert_eq!(text.matches('"').count(), 8);
         let (text, value) = json(&record);
         prop_assert!(text.trim_end_matches('\n').bytes().all(|b| (0x20..0x7F).contains(&b)), "{}", text);
-        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(14));
+        prop_assert_eq!(value.as_object().map(serde_json::Map::len), Some(17));
         prop_assert_eq!(value["remote_addr"].as_str().unwrap_or_default(), &peer[..]);
         let plain = Record { peer: b"2001:db8:ffff:ffff:ffff:ffff:ffff:ffff", ..record };
         for format in [AccessFormat::Atoms(all.into()), AccessFormat::Json] {

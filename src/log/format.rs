@@ -1,4 +1,4 @@
-//! The language of `--access-logformat`: gunicorn's atoms and one of our own (`Q`), compiled to a list of parts.
+//! The language of `--access-logformat`: gunicorn's atoms and some of our own (`Q`, `P`, `I`), compiled to a list of parts.
 
 use std::fmt;
 
@@ -9,6 +9,10 @@ pub enum Part {
     Literal(Vec<u8>),
     /// Address of the client.
     RemoteAddr,
+    /// Address of the socket's peer.
+    Socket,
+    /// The X-Request-ID that the request has got.
+    GivenId,
     /// User of Basic credentials, which are the field at this place in [`Compiled::fields`].
     User(usize),
     /// Start of the request in the common log format.
@@ -100,6 +104,8 @@ const ATOMS: &[Atom] = &[
     ("L", "duration in seconds, with six places", |_| Part::DecimalSeconds),
     ("Q", "wait for the application in microseconds", |_| Part::QueueMicros),
     ("p", "process id", |_| Part::Pid),
+    ("P", "address of the peer, proxy", |_| Part::Socket),
+    ("I", "request id", |_| Part::GivenId),
 ];
 
 /// A format that cannot be compiled: what, at which byte, and what would be right.
@@ -240,7 +246,7 @@ mod tests {
     fn an_unknown_atom_is_named_with_its_place_and_the_known_ones() {
         let message = refused("%(h)s %(Z)s");
         assert!(message.starts_with("unknown atom `%(Z)s` at byte 6; known: h l u t r m"), "{message}");
-        assert!(message.ends_with("D L Q p {header}i {header}o {VARIABLE}e"), "{message}");
+        assert!(message.ends_with("D L Q p P I {header}i {header}o {VARIABLE}e"), "{message}");
     }
 
     #[test]

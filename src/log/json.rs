@@ -18,6 +18,9 @@ use super::escape::{Shown, TryText};
 struct JsonLine<'a> {
     time: &'a str,
     remote_addr: Option<&'a str>,
+    peer_addr: Option<&'a str>,
+    request_id: Option<&'a str>,
+    traceparent: Option<&'a str>,
     method: Option<Cow<'a, str>>,
     path: Option<Cow<'a, str>>,
     query: Option<Cow<'a, str>>,
@@ -37,7 +40,13 @@ pub fn render(record: &Record<'_>, time: &str, pid: u32, out: &mut Vec<u8>) {
     let target = record.target();
     let line = JsonLine {
         time,
-        remote_addr: std::str::from_utf8(record.client()).ok().filter(|addr| !addr.is_empty()),
+        remote_addr: address(record.client()),
+        peer_addr: address(record.socket),
+        request_id: record.given_id().and_then(|id| std::str::from_utf8(id).ok()),
+        traceparent: record
+            .field(b"traceparent")
+            .filter(|value| is_traceparent(value))
+            .and_then(|value| std::str::from_utf8(value).ok()),
         method: record.method().and_then(text),
         path: target.and_then(|t| text(t.path)),
         query: target.and_then(|t| t.query).and_then(text),
@@ -54,6 +63,27 @@ pub fn render(record: &Record<'_>, time: &str, pid: u32, out: &mut Vec<u8>) {
     // Writing to a Vec cannot fail, and `JsonLine` has nothing that JSON cannot hold.
     let _ = line.serialize(&mut Serializer::with_formatter(&mut *out, Ascii(CompactFormatter)));
     out.push(b'\n');
+}
+
+fn address(bytes: &[u8]) -> Option<&str> {
+    std::str::from_utf8(bytes).ok().filter(|addr| !addr.is_empty())
+}
+
+/// Whether it names a trace and a span (W3C Trace Context, section 3.2.2): version, trace, span and flags in hexadecimal digits.
+/// Later versions may have more behind them.
+fn is_traceparent(text: &[u8]) -> bool {
+    let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    let is_zero = |part: &[u8]| part.iter().all(|byte| *byte == b'0');
+    let Some((known, more)) = text.split_at_checked(55) else { return false };
+    let parts: Vec<_> = known.split(|byte| *byte == b'-').collect();
+    let [version, trace, span, flags] = parts[..] else { return false };
+    let is_whole = (version.len(), trace.len(), span.len(), flags.len()) == (2, 32, 16, 2);
+    is_whole
+        && [version, trace, span, flags].iter().all(|part| is_hex(part))
+        && !is_zero(trace)
+        && !is_zero(span)
+        && version != b"ff"
+        && (more.is_empty() || version != b"00" && more[0] == b'-')
 }
 
 /// Bytes as text. Only those that are not UTF-8 cost an allocation, as long as a client wants: `None` when there is no memory for

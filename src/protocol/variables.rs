@@ -18,7 +18,7 @@ use std::ops::Range;
 use crate::http::bytes::{bad_value_byte, decimal, is_token};
 use crate::http::error::Error;
 use crate::http::framing::{Framing, Length};
-use crate::http::head::{Field, GatewayParts, Head, Limits, MAX_METHOD, Span, Version};
+use crate::http::head::{Field, GatewayParts, Head, Limits, MAX_METHOD, NamedClient, Span, Version};
 use crate::http::once;
 use crate::http::target::{percent_decode_in_place, push_encoded};
 use crate::protocol::pairs::Packing;
@@ -196,10 +196,9 @@ impl Seen {
             script,
             path,
             query,
-            client: some(self.client),
-            client_port: some(self.client_port),
             https: self.https.map_or_else(|| scheme(b"https"), |https| is_on(https.of(bytes))),
         };
+        head.client = Some(NamedClient { addr: some(self.client), port: some(self.client_port) });
         let protocol = self.protocol(bytes);
         head.version = if &protocol == b"HTTP/1.0" { Version::Http10 } else { Version::Http11 };
         self.name_protocol(head, bytes, &protocol);

@@ -19,7 +19,7 @@ pub const LINE_MAX: usize = 256;
 pub const CLIENT_MAX: usize = 48;
 
 /// See [`CLIENT_MAX`].
-pub const ID_MAX: usize = 64;
+pub const ID_MAX: usize = 128;
 
 /// Bytes stored at once.
 const WORD: usize = size_of::<u64>();

@@ -16,6 +16,7 @@ pub mod memory;
 pub mod open;
 pub mod privileges;
 pub mod process;
+pub mod random;
 pub mod read;
 pub mod scm;
 pub mod sendfile;

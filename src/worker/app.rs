@@ -14,6 +14,7 @@ use crate::channel::BootError;
 use crate::http::framing::Framing;
 use crate::http::head::{Head, Span};
 use crate::http::header_cache::BlockId;
+use crate::http::response::Context;
 use crate::http::terms::Terms;
 use crate::net::stream::{IP_MAX, PORT_MAX};
 use crate::net::text::Text;
@@ -26,8 +27,18 @@ pub struct Peer {
     pub addr: Text<IP_MAX>,
     /// Port in decimal; empty for a unix socket.
     pub port: Text<PORT_MAX>,
-    /// Whether `X-Forwarded-Proto` of this peer may set `wsgi.url_scheme` (`--forwarded-allow-ips`).
+    /// Whether forwarding fields of this peer are believed (`--forwarded-allow-ips`).
     pub trusted: bool,
+    /// The socket's peer, where that is a proxy which has named the client.
+    pub proxy: Option<Box<Peer>>,
+}
+
+impl Peer {
+    /// Address of the socket's peer.
+    #[inline]
+    pub fn socket(&self) -> &[u8] {
+        self.proxy.as_ref().map_or(self.addr.as_bytes(), |proxy| proxy.addr.as_bytes())
+    }
 }
 
 impl fmt::Display for Peer {
@@ -129,6 +140,19 @@ pub struct Request<'a> {
     pub body: RequestBody,
     /// The connection itself, if the request asks for another protocol.
     pub upgrade: Option<Arc<dyn Takeover>>,
+}
+
+impl Request<'_> {
+    /// The X-Request-ID that its answer gets; empty: none.
+    #[inline]
+    pub fn id(&self) -> &[u8] {
+        self.head.assigned.id.of_any(self.bytes)
+    }
+
+    /// The facts that an encoder of its answer needs.
+    pub fn context(&self) -> Context<'_> {
+        Context { terms: self.terms, date: self.date, id: self.id() }
+    }
 }
 
 /// The facts about an answer, for the access log and the connection.
@@ -415,7 +439,7 @@ mod tests {
 
     #[test]
     fn a_client_without_an_address_has_a_name_in_messages() {
-        let tcp = Peer { addr: "::1".into(), port: "80".into(), trusted: false };
+        let tcp = Peer { addr: "::1".into(), port: "80".into(), trusted: false, proxy: None };
         assert_eq!(tcp.to_string(), "::1");
         assert_eq!(Peer::default().to_string(), "a client of a unix socket");
     }

@@ -25,6 +25,7 @@ use super::kept::InputBudget;
 use super::link::Link;
 use super::preface::Gate;
 use super::read_buffer::{READ_SIZE, ReadBuffer};
+use super::registrar::Registrar;
 use super::rules::Rules;
 use super::tls::Terminator;
 use crate::worker::body::spool::BodyBudget;
@@ -83,6 +84,8 @@ pub struct ThreadCtx {
     pub tls: Option<Terminator>,
     /// The static files; `None`: there are none.
     pub files: Option<Box<FileServer>>,
+    /// What is found out about who has sent a request; `None`: nothing.
+    pub registrar: Option<Box<Registrar>>,
     /// The error log.
     pub log: Log,
     /// The access log.
@@ -160,6 +163,7 @@ impl CtxParts {
             gateways,
             tls,
             files: files.map(Box::new),
+            registrar: Registrar::of(&settings),
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
             draining: false,

@@ -18,8 +18,6 @@ pub struct Link {
     pub stream: Stream,
     /// The client.
     pub peer: Peer,
-    /// The socket's peer, where that is a proxy which has named the client.
-    pub proxy: Option<Box<Peer>>,
     /// Index of the listener it came from.
     pub listener: usize,
     /// Whether a call may still write to it.
@@ -38,7 +36,6 @@ impl Link {
         Self {
             stream,
             peer,
-            proxy: None,
             listener,
             claim: Claim::default(),
             disk,
@@ -51,8 +48,8 @@ impl Link {
     /// since the proxy writes them: an address that it names proves nothing.
     pub fn name_client(&mut self, client: SocketAddr) {
         let (addr, port) = PeerAddr::Tcp(client).text();
-        let client = Peer { addr, port, trusted: self.peer.trusted };
-        self.proxy = Some(Box::new(std::mem::replace(&mut self.peer, client)));
+        let proxy = std::mem::take(&mut self.peer);
+        self.peer = Peer { addr, port, trusted: proxy.trusted, proxy: Some(Box::new(proxy)) };
     }
 
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP

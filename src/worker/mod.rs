@@ -22,6 +22,7 @@ pub mod mold;
 mod overload;
 mod preface;
 mod read_buffer;
+mod registrar;
 mod relay;
 mod rules;
 mod send;

@@ -107,7 +107,9 @@ impl Streaming {
         }
         let record = Record {
             peer: self.link.peer.addr.as_bytes(),
+            socket: self.link.peer.socket(),
             head: (!self.bytes.is_empty()).then(|| self.view()),
+            id: &[],
             status: summary.status,
             sent: summary.sent,
             response_head: &self.response_head,

@@ -13,6 +13,15 @@ pub fn is_trusted(trusted: &Trusted, peer: &PeerAddr) -> bool {
     }
 }
 
+/// Whether a proxy of this address, which another one names, is among them. Where everybody is trusted, that is who connects: a
+/// client could name any address.
+pub fn is_trusted_hop(trusted: &Trusted, addr: IpAddr) -> bool {
+    match trusted {
+        Trusted::All => false,
+        Trusted::Only(networks) => networks.iter().any(|network| contains(network, addr)),
+    }
+}
+
 fn contains(network: &Network, addr: IpAddr) -> bool {
     match (network.addr, addr) {
         (IpAddr::V4(net), IpAddr::V4(addr)) => {

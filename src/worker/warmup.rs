@@ -50,7 +50,7 @@ fn run(warmup: &Warmup, app: &mut dyn App, settings: &Settings) -> Result<(), Bo
         Err(error) => return Err(failed(error.to_string())),
     };
     let mut dates = date::Cache::new();
-    let peer = Peer { addr: "127.0.0.1".into(), port: "0".into(), trusted: false };
+    let peer = Peer { addr: "127.0.0.1".into(), port: "0".into(), trusted: false, proxy: None };
     let request = Request {
         block: None,
         bytes,

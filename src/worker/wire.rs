@@ -174,6 +174,7 @@ fn read_http(progress: &mut Progress, kept: &mut Option<Box<Kept>>, ctx: &mut Th
             let start = ctx.input.at();
             job.own.clear();
             job.head.variables.clear();
+            job.head.client = None;
             job.at = start..start + job.head.len;
             ctx.input.used(job.head.len);
             Ok(Parsed::Complete)
@@ -213,6 +214,7 @@ fn read_more_http(
             job.own = take(bytes).into_bytes();
             job.own.truncate(len);
             job.head.variables.clear();
+            job.head.client = None;
             *progress = Progress::default();
             Ok(Parsed::Complete)
         }
@@ -256,7 +258,9 @@ fn raw_http(queued: &QueuedRequest, rest: &[u8]) -> Option<Vec<u8>> {
         Length::Chunked if body.is_empty() => (String::new(), "0\r\n\r\n"),
         Length::Chunked => (format!("{:x}\r\n", body.len()), "\r\n0\r\n\r\n"),
     };
-    let parts = [&queued.own, size.as_bytes(), body, end.as_bytes(), rest];
+    // Texts may stand behind the head.
+    let head = queued.own.get(..queued.head.len)?;
+    let parts = [head, size.as_bytes(), body, end.as_bytes(), rest];
     let len = parts.iter().map(|part| part.len()).sum();
     let mut raw = Vec::new();
     if len > INPUT_MAX || !reserve(&mut raw, len) {

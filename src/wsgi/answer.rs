@@ -20,8 +20,7 @@ use super::file_wrapper::{Extent, FileWrapper};
 use super::forks;
 use super::start_response::StartResponse;
 use crate::http::page;
-use crate::http::response::{End, Fit, Piece};
-use crate::http::terms::Terms;
+use crate::http::response::{Context, End, Fit, Piece};
 use crate::log::error::Log;
 use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
 
@@ -326,9 +325,8 @@ impl Answer {
                 self.summary = Summary { status, sent, head: exchange.place(), fate, failed: false };
             } else {
                 out.truncate(mark);
-                let terms = exchange.terms();
-                self.summary =
-                    if is_timeout { time_out(out, terms, exchange.date()) } else { refuse(out, terms, exchange.date()) };
+                let context = exchange.context();
+                self.summary = if is_timeout { time_out(out, &context) } else { refuse(out, &context) };
             }
             // Deadlines are counted where they are met.
             self.summary.failed = failed && !is_timeout;
@@ -382,23 +380,23 @@ fn close(iterable: &Bound<'_, PyAny>) -> PyResult<()> {
 }
 
 /// Answers 500 in the application's place.
-pub fn refuse(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
-    render(out, 500, "The application failed; the error log of the server says why.", terms, date)
+pub fn refuse(out: &mut Vec<u8>, context: &Context<'_>) -> Summary {
+    render(out, 500, "The application failed; the error log of the server says why.", context)
 }
 
 /// Answers 404 where no application has the path, and keeps the connection.
-pub fn not_found(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
-    let (page, end) = page::render_open(out, 404, "no application is mounted at this path", terms, date);
+pub fn not_found(out: &mut Vec<u8>, context: &Context<'_>) -> Summary {
+    let (page, end) = page::render_open(out, 404, "no application is mounted at this path", context);
     Summary { status: 404, sent: page.sent, head: page.head, fate: fate(end, false), failed: false }
 }
 
 /// Answers 504 in the application's place.
-fn time_out(out: &mut Vec<u8>, terms: Terms, date: &[u8]) -> Summary {
-    render(out, 504, "the application did not answer in time", terms, date)
+fn time_out(out: &mut Vec<u8>, context: &Context<'_>) -> Summary {
+    render(out, 504, "the application did not answer in time", context)
 }
 
-fn render(out: &mut Vec<u8>, status: u16, detail: &str, terms: Terms, date: &[u8]) -> Summary {
-    let page = page::render(out, status, detail, terms, date);
+fn render(out: &mut Vec<u8>, status: u16, detail: &str, context: &Context<'_>) -> Summary {
+    let page = page::render(out, status, detail, context);
     Summary { status, sent: page.sent, head: page.head, fate: Fate::Close, failed: false }
 }
 

@@ -31,8 +31,7 @@ use super::thread::{self, Detached};
 use super::timeout::Interrupt;
 use crate::channel::BootError;
 use crate::config::{Mount, Settings};
-use crate::http::response::{End, Fit};
-use crate::http::terms::Terms;
+use crate::http::response::{Context, End, Fit};
 use crate::log::error::Log;
 use crate::log::escape::TryText;
 use crate::worker::app::{
@@ -61,7 +60,7 @@ pub struct Wsgi {
 }
 
 /// Renders an answer of the server's own.
-type OwnAnswer = fn(&mut Vec<u8>, Terms, &[u8]) -> Summary;
+type OwnAnswer = fn(&mut Vec<u8>, &Context<'_>) -> Summary;
 
 /// The settings from which every thread prepares the application.
 pub struct Plan {
@@ -81,6 +80,8 @@ pub struct Plan {
     pub root_path: String,
     /// `--mount`.
     pub mounts: Vec<Mount>,
+    /// Whether X-Forwarded-Proto of a trusted peer sets the scheme: without `--trusted-proxy-headers`.
+    pub believes_proto: bool,
     /// The hooks of the worker, if there are any.
     pub hooks: Option<Arc<WorkerHooks>>,
     /// Where the application was loaded from, if somebody asks.
@@ -105,6 +106,7 @@ impl Plan {
             environ_names,
             root_path: settings.root_path.clone(),
             mounts: settings.mounts.clone(),
+            believes_proto: settings.trusted_proxy_headers.is_empty(),
             hooks: None,
             sources: None,
         }
@@ -178,6 +180,7 @@ impl Wsgi {
             multiprocess: plan.multiprocess,
             run_once: plan.run_once,
             root_path: plan.root_path.clone().into_bytes(),
+            believes_proto: plan.believes_proto,
         };
         Ok(Self {
             environ: Builder::new(py, &plan.listeners, &shared, mounts.points())?,
@@ -199,22 +202,21 @@ impl Wsgi {
 
     fn serve(&mut self, py: Python<'_>, request: &mut Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
         let mark = out.len();
-        let terms = request.terms;
         let place = match self.callables.is_one() {
             true => AppPlace::UNMOUNTED,
             false => match self.place(py, request) {
                 Ok(place) => place,
-                Err(answer) => return Reply::Complete(answer(out, terms, request.date)),
+                Err(answer) => return Reply::Complete(answer(out, &request.context())),
             },
         };
         let start_response = match self.spare.take().map_or_else(|| self.factory.make(py), Ok) {
             Ok(start_response) => start_response,
             Err(error) => {
                 self.log.critical(format_args!("{}: {}", line(request), failure::traceback(py, &error)));
-                return Reply::Complete(answer::refuse(out, terms, request.date));
+                return Reply::Complete(answer::refuse(out, &request.context()));
             }
         };
-        start_response.exchange(py).borrow_mut().open(terms, request.date, request.client.clone());
+        start_response.exchange(py).borrow_mut().open(terms, request.date, request.id(), request.client.clone());
 
         let result = self.call_app(py, request, place, &start_response, out, outlet);
         self.errors.flush();
@@ -349,11 +351,13 @@ fn logged(environ: &Bound<'_, PyDict>, name: &Py<PyString>) -> Option<String> {
     Some(value)
 }
 
-/// Method and target, for the log, as far as there is memory for them.
+/// Method and target, and the name of the request where it has got one, for the log, as far as there is memory for them.
 fn line(request: &Request<'_>) -> String {
     let mut line = TryText::default();
     let (method, target) = (request.head.method.of(request.bytes), request.head.target.of(request.bytes));
-    let words = method.utf8_chunks().chain(b" ".utf8_chunks()).chain(target.utf8_chunks());
+    let id = request.id();
+    let before: &[u8] = if id.is_empty() { b"" } else { b", request id " };
+    let words = [method, b" ", target, before, id].into_iter().flat_map(<[u8]>::utf8_chunks);
     let mut pieces = words.flat_map(|chunk| [chunk.valid(), if chunk.invalid().is_empty() { "" } else { "\u{FFFD}" }]);
     let _ = pieces.try_for_each(|piece| line.write_str(piece));
     line.into_string()
@@ -365,12 +369,11 @@ impl App for Wsgi {
         let mark = out.len();
         let result = catch_unwind(AssertUnwindSafe(|| Python::attach(|py| self.serve(py, &mut request, out, outlet))));
         result.unwrap_or_else(|_| {
-            let Request { head, bytes, terms, date, .. } = request;
-            let line = String::from_utf8_lossy(head.line.of(bytes));
+            let line = String::from_utf8_lossy(request.head.line.of(request.bytes));
             self.log.critical(format_args!("{line}: the server failed while it called the application"));
             out.truncate(mark.min(out.len()));
             let taken = self.offer.take().and_then(OfferedSocket::abandon);
-            Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, terms, date)))
+            Reply::Complete(taken.unwrap_or_else(|| answer::refuse(out, &request.context())))
         })
     }
 

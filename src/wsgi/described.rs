@@ -78,10 +78,11 @@ fn environ<'py>(py: Python<'py>, arguments: Description<'py>) -> PyResult<Bound<
         multiprocess: true,
         run_once: false,
         root_path,
+        believes_proto: true,
     };
     let listener = ListenerEnviron { name: server.0, port: server.1, is_encrypted: false };
     let mut builder = Builder::new(py, &[listener], &shared, [MountPoint::default()])?;
-    let peer = Peer { addr: client.0.as_str().into(), port: client.1.as_str().into(), trusted: true };
+    let peer = Peer { addr: client.0.as_str().into(), port: client.1.as_str().into(), trusted: true, proxy: None };
     let request = Request {
         bytes: &bytes,
         head: &head,

@@ -16,12 +16,14 @@ const HEAD_CAPACITY: usize = 512;
 struct EncoderBuffers {
     head: Vec<u8>,
     date: Vec<u8>,
+    /// The request's X-Request-ID.
+    id: Vec<u8>,
 }
 
 /// A head in the making.
 ///
 /// Invariants: `memory` came from `Box::into_raw` and is freed only in `drop`; while `encoder` is `Some`, nothing but the
-/// encoder touches what it points to, except for reading the date.
+/// encoder touches what it points to, except for reading the date and the id.
 pub struct Draft {
     encoder: Option<Encoder<'static>>,
     memory: NonNull<EncoderBuffers>,
@@ -31,17 +33,21 @@ pub struct Draft {
 impl Draft {
     /// An empty draft.
     pub fn new() -> Self {
-        let memory = Box::new(EncoderBuffers { head: Vec::with_capacity(HEAD_CAPACITY), date: Vec::new() });
+        let memory = Box::new(EncoderBuffers { head: Vec::with_capacity(HEAD_CAPACITY), date: Vec::new(), id: Vec::new() });
         Self { encoder: None, memory: NonNull::from(Box::leak(memory)), terms: Terms::default() }
     }
 
-    /// Prepares for a request, with the value of the Date field; forgets the last one.
-    pub fn open(&mut self, terms: Terms, date: &[u8]) {
+    /// Prepares for a request, with the values of the fields Date and X-Request-ID; forgets the last one.
+    pub fn open(&mut self, terms: Terms, date: &[u8], id: &[u8]) {
         self.clear();
         self.terms = terms;
         let memory = self.memory();
         memory.date.clear();
         memory.date.extend_from_slice(date);
+        if !id.is_empty() || !memory.id.is_empty() {
+            memory.id.clear();
+            memory.id.extend_from_slice(id);
+        }
     }
 
     /// The facts about the request.
@@ -49,11 +55,12 @@ impl Draft {
         self.terms
     }
 
-    /// Value of the Date field.
-    pub fn date(&self) -> &[u8] {
-        // SAFETY: the memory is live until `drop`; the date is written by `open` only, which needs `self` exclusively, and an
-        // encoder only reads it.
-        unsafe { &(*self.memory.as_ptr()).date }
+    /// The facts that a page of the server's own needs.
+    pub fn context(&self) -> Context<'_> {
+        // SAFETY: the memory is live until `drop`; both texts are written by `open` only, which needs `self` exclusively, and an
+        // encoder only reads them.
+        let (date, id) = unsafe { (&(*self.memory.as_ptr()).date, &(*self.memory.as_ptr()).id) };
+        Context { terms: self.terms, date, id }
     }
 
     /// Whether a head was begun and not yet finished.
@@ -84,11 +91,11 @@ impl Draft {
         self.clear();
         // SAFETY: `memory` is live until `drop`; `clear` has just dropped the encoder, so nobody else refers to it; the new
         // references live in `encoder`, which every method here drops before it changes the memory.
-        let (head, date): (&'static mut Vec<u8>, &'static [u8]) = unsafe {
+        let (head, date, id): (&'static mut Vec<u8>, &'static [u8], &'static [u8]) = unsafe {
             let memory = self.memory.as_ptr();
-            (&mut (*memory).head, &(*memory).date)
+            (&mut (*memory).head, &(*memory).date, &(*memory).id)
         };
-        (head, Context { terms: self.terms, date })
+        (head, Context { terms: self.terms, date, id })
     }
 
     /// Adds a field to a head that was begun.

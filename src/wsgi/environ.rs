@@ -24,10 +24,11 @@ use super::text;
 use crate::http::framing::Length;
 use crate::http::head::Version;
 use crate::http::header_cache::{BlockId, PLACES};
-use crate::worker::app::{Peer, Request};
+use crate::worker::app::Request;
 
 mod certificate;
 mod gateway;
+pub mod told;
 
 use certificate::LastCertificate;
 
@@ -72,6 +73,8 @@ pub struct SharedObjects<'py> {
     pub run_once: bool,
     /// `--root-path` in the bytes of PATH_INFO; begin of SCRIPT_NAME where a gateway says no other.
     pub root_path: Vec<u8>,
+    /// Whether X-Forwarded-Proto of a trusted peer sets the scheme.
+    pub believes_proto: bool,
 }
 
 /// A string together with the bytes that it was made from: the same bytes come again most of the time.
@@ -125,6 +128,8 @@ pub struct Builder {
     apps: Vec<AppEnvirons>,
     /// `--root-path`.
     root_path: Vec<u8>,
+    /// Whether X-Forwarded-Proto of a trusted peer sets the scheme.
+    believes_proto: bool,
     variables: names::NameTable,
     keys: Keys,
     methods: Vec<Py<PyString>>,
@@ -158,6 +163,7 @@ impl Builder {
             keys: Keys::new(py)?,
             methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
             root_path: shared.root_path.clone(),
+            believes_proto: shared.believes_proto,
             variables: names::NameTable::of_variables(py)?,
             names: names::NameTable::of_fields(py)?,
             addr: Last::new(py),
@@ -181,7 +187,10 @@ impl Builder {
         if let Some(lent) = self.lent.take() {
             self.drop_spare(lent);
         }
-        let Peer { addr, port, trusted } = request.peer;
+        let (addr, port) = match request.head.client {
+            None => (request.peer.addr.as_bytes(), request.peer.port.as_bytes()),
+            Some(client) => (client.addr.of(request.bytes), client.port.of(request.bytes)),
+        };
         let method = self.method(py, request.head.method.of(request.bytes))?;
         let client = request.tls.and_then(|tls| tls.client.as_ref());
         let tls = request.tls.map(|tls| (tls.protocol, tls.cipher));
@@ -189,31 +198,36 @@ impl Builder {
             && client.is_none()
         {
             let known = self.lent_template((place, block.place()));
-            if !known.is_some_and(|template| template.fits(block, request.listener, *trusted)) {
+            if !known.is_some_and(|template| template.fits(block, request)) {
                 self.make_template(py, request, place, block)?;
             }
             self.lent = Some((place, block.place()));
             let app = &mut self.apps[place.index()];
             let uri = app.targets.uri(py, request.head, request.bytes)?;
-            let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+            let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
             let template = app.templates[block.place()].as_mut().expect("it was just made");
             let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
+            cached.set_id(py, &self.keys, request.id())?;
             cached.hand_out(py, &self.keys, uri)?
         } else if request.head.is_from_gateway() {
-            self.of_gateway(py, request, place, method.as_ref(), offers)?
+            self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
         } else {
             let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
             let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
-            let remote = &[self.addr.of(py, addr.as_bytes())?, self.port.of(py, port.as_bytes())?];
+            let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
             cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
+            cached.set_id(py, &self.keys, request.id())?;
             let dict = cached.hand_out(py, &self.keys, uri)?;
             if let Some(client) = client {
                 self.certificate.set(&dict, client)?;
             }
             dict
         };
+        if request.head.assigned.is_told && !request.head.target.of(request.bytes).starts_with(b"/") {
+            self.tell_host(&dict, request)?;
+        }
         // The keys that a body sets change the dict's version: it does not come back as it was given out.
         match request.framing.length {
             Length::None => {}
@@ -252,6 +266,9 @@ impl Builder {
             dict.set_item(&self.keys.protocol, &self.keys.http10)?;
         }
         self.fields(&dict, request)?;
+        if request.head.assigned.is_told && !request.head.is_from_gateway() {
+            self.tell(&dict, request)?;
+        }
         Ok(dict)
     }
 
@@ -263,7 +280,7 @@ impl Builder {
             let key = self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py);
             loose.extend(key.map(|key| (place, key)));
         }
-        let template = Template::new(block, request.listener, request.peer.trusted, loose, dict)?;
+        let template = Template::new(block, request, loose, dict)?;
         self.apps[place.index()].templates[block.place()] = Some(template);
         Ok(())
     }
@@ -298,6 +315,7 @@ impl Builder {
         }
         if let Some(value) = scheme
             && request.peer.trusted
+            && self.believes_proto
             // A gateway says by variables what it knows, and passes fields on as they came.
             && !request.head.is_from_gateway()
             && is_https(value)

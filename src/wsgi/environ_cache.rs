@@ -12,6 +12,7 @@ use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 use pyo3::{Borrowed, ffi};
 
+use super::environ::told::ToldTexts;
 use super::keys::Keys;
 use super::offers::Offers;
 use super::start_response::references;
@@ -26,6 +27,8 @@ pub struct Template {
     listener: usize,
     /// Whether the block may set the scheme.
     trusted: bool,
+    /// What a proxy has told of the request that it was made for: it may depend on more than the block.
+    told: Option<ToldTexts>,
     /// The block's loose fields that are shown to the application: place and key.
     loose: Vec<(usize, Py<PyString>)>,
     /// Never shown to an application.
@@ -38,8 +41,7 @@ impl Template {
     /// key.
     pub fn new(
         block: BlockId,
-        listener: usize,
-        trusted: bool,
+        request: &Request<'_>,
         loose: Vec<(usize, Py<PyString>)>,
         dict: Bound<'_, PyDict>,
     ) -> PyResult<Self> {
@@ -48,12 +50,18 @@ impl Template {
             let value = dict.get_item(key)?.ok_or_else(|| PyKeyError::new_err(key.clone_ref(dict.py())))?;
             own.values.push(value.cast_into::<PyString>()?.unbind());
         }
-        Ok(Self { block, listener, trusted, loose, own, spare: None })
+        let (listener, trusted) = (request.listener, request.peer.trusted);
+        Ok(Self { block, listener, trusted, told: ToldTexts::of(request), loose, own, spare: None })
     }
 
-    /// Whether this is the template of this block for this listener and kind of peer.
-    pub fn fits(&self, block: BlockId, listener: usize, trusted: bool) -> bool {
-        self.block == block && self.listener == listener && self.trusted == trusted
+    /// Whether this is the template of this block for the listener and the kind of peer of this request, and for what was told of
+    /// it.
+    pub fn fits(&self, block: BlockId, request: &Request<'_>) -> bool {
+        let is_told = request.head.assigned.is_told;
+        self.block == block
+            && self.listener == request.listener
+            && self.trusted == request.peer.trusted
+            && self.told.as_ref().map_or(!is_told, |told| told.is_of(request))
     }
 
     /// An environ with the values of the loose fields, the client and the offers of a request, to be given out. The spare is to
@@ -209,6 +217,15 @@ impl CachedEnviron {
         }
         self.method = method.is_some();
         Ok(())
+    }
+
+    /// Sets the request's X-Request-ID, if it has got one. It is set anew for each request, or for none.
+    #[inline]
+    pub fn set_id(&mut self, py: Python<'_>, keys: &Keys, id: &[u8]) -> PyResult<()> {
+        if id.is_empty() {
+            return Ok(());
+        }
+        self.dict.bind(py).set_item(&keys.request_id, text::from_latin1(py, id)?)
     }
 
     /// Shows the dict to the application as it is; it does not come back.

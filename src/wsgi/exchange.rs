@@ -12,7 +12,7 @@ use std::thread::{self, ThreadId};
 
 use super::draft::Draft;
 use crate::http::head::{Span, Version};
-use crate::http::response::{self, BodyFraming, Fit, HeadFacts, Refused};
+use crate::http::response::{self, BodyFraming, Context, Fit, HeadFacts, Refused};
 use crate::http::terms::{Dialect, Terms};
 use crate::worker::app::{Client, Gone, Outlet};
 
@@ -89,10 +89,10 @@ impl Exchange {
     }
 
     /// Opens it for a request of this client.
-    pub fn open(&mut self, terms: Terms, date: &[u8], client: Arc<dyn Client>) {
+    pub fn open(&mut self, terms: Terms, date: &[u8], id: &[u8], client: Arc<dyn Client>) {
         self.client = Some(client);
         self.open = true;
-        self.draft.open(terms, date);
+        self.draft.open(terms, date, id);
         self.body = None;
         self.place = Span::default();
         self.outlet = None;
@@ -188,9 +188,9 @@ impl Exchange {
         self.draft.terms()
     }
 
-    /// Date field value.
-    pub fn date(&self) -> &[u8] {
-        self.draft.date()
+    /// The facts that a page of the server's own needs.
+    pub fn context(&self) -> Context<'_> {
+        self.draft.context()
     }
 
     /// Begins a head.

@@ -39,6 +39,12 @@ pub struct Keys {
     pub https: Py<PyString>,
     pub ssl_protocol: Py<PyString>,
     pub ssl_cipher: Py<PyString>,
+    pub http: Py<PyString>,
+    pub https_key: Py<PyString>,
+    pub on: Py<PyString>,
+    pub server_name: Py<PyString>,
+    pub server_port: Py<PyString>,
+    pub request_id: Py<PyString>,
 }
 
 impl Keys {
@@ -66,6 +72,12 @@ impl Keys {
             https: key("https")?,
             ssl_protocol: key(SSL_PROTOCOL)?,
             ssl_cipher: key(SSL_CIPHER)?,
+            http: key("http")?,
+            https_key: key("HTTPS")?,
+            on: key("on")?,
+            server_name: key("SERVER_NAME")?,
+            server_port: key("SERVER_PORT")?,
+            request_id: key("HTTP_X_REQUEST_ID")?,
         })
     }
 }

@@ -180,7 +180,9 @@ impl Mounts {
         if self.by_host {
             // The authority of an absolute form takes the place of the field (RFC 9112 section 3.2.2).
             let field = || head.iter(bytes).find(|(name, _)| name.eq_ignore_ascii_case(b"host")).map(|(_, value)| value);
-            canonical_host(authority.or_else(field).unwrap_or_default(), &mut self.host);
+            // What a trusted proxy tells takes the place of both.
+            let told = Some(head.assigned.host.of_any(bytes)).filter(|host| !host.is_empty());
+            canonical_host(told.or(authority).or_else(field).unwrap_or_default(), &mut self.host);
         }
         Ok(())
     }

@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
+
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
 
 /// Longest wait for a byte of an answer; a test that reaches it has failed.
 pub const PATIENCE: Duration = super::SOON;
@@ -143,6 +146,20 @@ impl Client {
         let client = Self { socket, buffer: Vec::new() };
         client.set_patience(PATIENCE)?;
         Ok(client)
+    }
+
+    /// Connects from this address of the machine.
+    #[track_caller]
+    pub fn connect_from(source: Ipv4Addr, address: &Address) -> Self {
+        let [a, b, c, d] = source.octets();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).expect("a socket can be made");
+        socket::bind(socket.as_raw_fd(), &SockaddrIn::new(a, b, c, d, 0)).expect("loopback has many addresses");
+        let SocketAddr::V4(to) = address.tcp() else { panic!("{address} is not IPv4") };
+        socket::connect(socket.as_raw_fd(), &SockaddrIn::from(to)).expect("the server listens");
+        let client = Self { socket: Socket::Tcp(TcpStream::from(socket)), buffer: Vec::new() };
+        client.set_patience(PATIENCE).expect("the socket is open");
+        client
     }
 
     /// Bounds every later read and write.

@@ -77,7 +77,7 @@ fuzz_target!(|bytes: &[u8]| {
     for message in &messages {
         let version = if message.line.ends_with(b"1.0") { Version::Http10 } else { Version::Http11 };
         let head_only = message.line.starts_with(b"HEAD ");
-        let context = Context { terms: Terms { version, head_only, persistent: message.framing.persistent, ..Terms::default() }, date: DATE };
+        let context = Context { terms: Terms { version, head_only, persistent: message.framing.persistent, ..Terms::default() }, date: DATE, id: b"" };
         let mut out = Vec::new();
         match answer(&mut out, message, &context) {
             Ok(()) => check(&out, head_only),

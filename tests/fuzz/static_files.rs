@@ -77,7 +77,7 @@ fn check_request(bytes: &[u8], size: u64) {
         let file = FileFacts { state: &state, tag: &tag, media, cache: b"no-cache", varies: true };
         let terms = Terms { head_only: !is_get, persistent: true, ..Terms::default() };
         let mut out = Vec::new();
-        let body = render(&mut out, selection, &file, &ReplyContext { terms, date: b"Sun, 06 Nov 1994 08:49:37 GMT", now: NOW });
+        let body = render(&mut out, selection, &file, &ReplyContext { terms, date: b"Sun, 06 Nov 1994 08:49:37 GMT", id: b"", now: NOW });
         assert!(out.windows(4).any(|end| end == b"\r\n\r\n") && body.persistent());
         match selection {
             Selection::Part { first, len } => {

@@ -64,7 +64,7 @@ pub struct Echo(Arc<Gate>);
 
 impl App for Echo {
     fn call(&mut self, request: Request<'_>, out: &mut Vec<u8>, outlet: &mut dyn Outlet) -> Reply {
-        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date };
+        let context = Context { terms: Terms { head_only: false, ..request.terms }, date: request.date, id: b"" };
         let mut target = request.head.target.of(request.bytes).to_vec();
         if target.starts_with(b"/large") {
             target.resize(LARGE, b'x');

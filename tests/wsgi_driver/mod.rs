@@ -230,7 +230,7 @@ pub struct Setup {
 
 impl Default for Setup {
     fn default() -> Self {
-        let peer = Peer { addr: "127.0.0.1".into(), port: "50000".into(), trusted: false };
+        let peer = Peer { addr: "127.0.0.1".into(), port: "50000".into(), trusted: false, proxy: None };
         Self { peer, listener: 0, persistent: true, spool: false, drop_after: None, leave_after: None }
     }
 }

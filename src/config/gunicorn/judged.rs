@@ -54,13 +54,13 @@ pub(super) fn secure_scheme_headers(headers: &str) -> Ruling {
     if headers.contains(&format!("\"{SCHEME_HEADER}\":\"HTTPS\"")) {
         return Ruling::Told("X-Forwarded-Proto alone is believed, when --forwarded-allow-ips has the proxy".into());
     }
-    Ruling::Refused("the scheme is told by X-Forwarded-Proto only; let the proxy send that, and leave this out".into())
+    Ruling::Refused("the scheme is told by X-Forwarded-Proto, or by what --trusted-proxy-headers names; let the proxy send that, and leave this out".into())
 }
 
 pub(super) fn forwarder_headers(_: &str) -> Ruling {
     Ruling::Refused(
-        "of a trusted proxy's header fields X-Forwarded-Proto alone is believed; let the application read others itself, and leave \
-         this out"
+        "the fields of a trusted proxy that are believed are named by --trusted-proxy-headers, such as x-forwarded-prefix for \
+         SCRIPT_NAME; leave this out"
             .into(),
     )
 }

@@ -3,7 +3,7 @@
 use super::{BodyFraming, Encoder, Fit, HeadFacts, Mode, Piece, Refused};
 use crate::http::bytes::{put_decimal, same};
 use crate::http::terms::{Dialect, Terms};
-use crate::http::{packets, records};
+use crate::http::{packets, records, request_id};
 
 impl Encoder<'_> {
     /// As [`Self::finish`] for a front server, which has its own Date, Server and connection to the client: only Content-Length is
@@ -44,7 +44,10 @@ impl Encoder<'_> {
         if self.context.terms.dialect != Dialect::Ajp {
             return Ok(());
         }
-        let size = packets::head_size(&self.out[self.start..]);
+        // Of each field a packet has the lengths and two NULs besides.
+        let name =
+            if self.context.id.is_empty() || self.facts.named { 0 } else { request_id::FIELD.len() + self.context.id.len() + 6 };
+        let size = packets::head_size(&self.out[self.start..]) + name;
         if size > packets::PACKET_MAX { Err(Refused::HeadTooLarge { size, max: packets::PACKET_MAX }) } else { Ok(()) }
     }
 }

@@ -7,6 +7,7 @@ const OURS: &str = "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\nServer: tapster\r\n";
 const HTTP11: Context<'static> = Context {
     terms: Terms { version: Version::Http11, head_only: false, persistent: true, dialect: Dialect::Http, stale: false },
     date: DATE,
+    id: b"",
 };
 const HTTP10: Context<'static> = Context { terms: Terms { version: Version::Http10, ..HTTP11.terms }, ..HTTP11 };
 const HEAD: Context<'static> = Context { terms: Terms { head_only: true, ..HTTP11.terms }, ..HTTP11 };

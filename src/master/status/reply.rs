@@ -100,7 +100,7 @@ impl DoorReply {
     /// Writes it to `out`; returns whether the connection may stay open behind it.
     pub fn render(&self, terms: Terms, date: &[u8], out: &mut Vec<u8>) -> bool {
         let status = format!("{} {}", self.status, reason(self.status));
-        let context = Context { terms, date };
+        let context = Context { terms, date, id: b"" };
         let from = out.len();
         let fields = FIELDS.into_iter().chain([("Content-Type", self.kind)]);
         let fields = fields.chain(self.fields.iter().map(|(name, value)| (*name, value.as_str())));

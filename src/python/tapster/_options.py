@@ -59,6 +59,15 @@ class Options(TypedDict, total=False):
     forwarded_allow_ips: _Text | None
     """Proxies whose forwarding headers are believed: addresses and networks (10.0.0.0/8) separated by commas, or * for everybody. Unix sockets are always believed. The default is 127.0.0.1,::1."""
 
+    trusted_proxy_headers: _Text | None
+    """Fields by which the proxies of --forwarded-allow-ips say who the client is and what it asked for: x-forwarded-for, x-forwarded-proto, x-forwarded-host, x-forwarded-port and x-forwarded-prefix, or forwarded, or x-real-ip and x-scheme, separated by commas or blanks. Name only what the proxy writes itself. Without it only X-Forwarded-Proto is believed."""
+
+    clear_untrusted_proxy_headers: bool | None
+    """Hide Forwarded, X-Forwarded-*, X-Real-IP and X-Scheme from the application where they are not believed: those of other peers, and of trusted ones what --trusted-proxy-headers does not name."""
+
+    request_id: bool | None
+    """Give each request an X-Request-ID, in the environ, the answer, the logs and the status: the one of a proxy of --forwarded-allow-ips or of a front server, else a new one."""
+
     proxy_protocol: _Text | bool | None
     """Expect the PROXY protocol at the start of every connection, from a proxy that names the client in it: v1, v2, or auto for either, which is meant when MODE is left out and another option follows, or nothing. A connection that does not begin with it is closed. The default is off."""
 

@@ -56,7 +56,7 @@ fn show(breakage: &Breakage, request: &Request<'_>, out: &mut Vec<u8>) -> Summar
     };
     let terms = Terms { stale: true, ..request.terms };
     let from = out.len();
-    let mut encoder = Encoder::begin(out, &Context { terms, date: request.date }, b"500 Internal Server Error")
+    let mut encoder = Encoder::begin(out, &Context { terms, ..request.context() }, b"500 Internal Server Error")
         .expect("three digits and a reason are a valid status");
     for (name, value) in [(&b"Content-Type"[..], kind), (b"Cache-Control", b"no-store")] {
         encoder.field(name, value).expect("a constant field without controls is valid");

@@ -96,7 +96,7 @@ impl Connection {
         let persistent = ctx.job.framing.persistent && ctx.keeps_alive(&self.link) && !has_body(ctx);
         let terms = self.wire.terms(Some(head), persistent);
         let date = *ctx.date.at(ctx.clock.wall());
-        let reply = ReplyContext { terms, date: &date, now: ctx.clock.wall() };
+        let reply = ReplyContext { terms, date: &date, id: head.assigned_id(), now: ctx.clock.wall() };
         let out = &mut ctx.out;
         let start = out.len();
         let framing = match asked {

@@ -94,8 +94,8 @@ impl Connection {
         if Arc::strong_count(&self.link) > owners || !self.link.stream.can_travel() {
             return None;
         }
-        let Link { peer, proxy, listener, .. } = &*self.link;
-        let (peer, client) = match proxy {
+        let Link { peer, listener, .. } = &*self.link;
+        let (peer, client) = match &peer.proxy {
             None => (address(peer)?, None),
             Some(proxy) => (address(proxy)?, address(peer)?),
         };

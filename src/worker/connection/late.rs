@@ -45,9 +45,14 @@ impl Connection {
         let composed = if noted.is_none() { composed() } else { None };
         let noted = noted.as_ref().map(|(head, bytes)| HeadView { head, bytes });
         let head = noted.or(composed.as_ref().map(|(head, bytes)| HeadView { head, bytes }));
+        let id = match head.map(HeadView::assigned_id) {
+            // Where there was no memory for the head, the flight recorder has the beginning of the name.
+            None | Some([]) if ctx.registrar.as_ref().is_some_and(|registrar| registrar.names()) => call.id.as_slice(),
+            id => id.unwrap_or_default(),
+        };
         let (outcome, sent) = match sent {
             AlreadySent::Nothing => {
-                let sent = self.render_ourselves(TIMED_OUT, "the application did not answer in time", &[], terms, ctx);
+                let sent = self.render_ourselves((TIMED_OUT, "the application did not answer in time"), &[], (terms, id), ctx);
                 (LateAnswer::Answered, sent)
             }
             AlreadySent::Something => {
@@ -60,7 +65,9 @@ impl Connection {
         ctx.slot().count_given_up();
         let record = Record {
             peer: &call.client,
+            socket: self.link.peer.socket(),
             head,
+            id,
             status: TIMED_OUT,
             sent,
             response_head: &[],

@@ -3,6 +3,7 @@
 use crate::http::error::Error;
 use crate::http::head::HeadView;
 use crate::http::page;
+use crate::http::response::Context;
 use crate::http::terms::Terms;
 use crate::scoreboard::RefusalReason;
 use crate::worker::app::{Fate, StorageError};
@@ -27,12 +28,9 @@ impl Connection {
                 self.note_spool_error(&error, head, ctx);
                 ctx.slot().count_refusal(RefusalReason::Disk);
                 if error.passing {
-                    let fields: &[page::FieldPair<'_>] = &[(b"Retry-After", RETRY_AFTER)];
-                    let detail = "there is no room for the request body at present";
-                    let sent = self.render_ourselves(503, detail, fields, self.wire.terms(Some(head), false), ctx);
-                    ctx.record_refusal(&self.link.peer, 503, Some(head), 0, sent);
+                    self.answer_503("there is no room for the request body at present", Some(head), 0, ctx);
                 } else {
-                    self.answer_ourselves(500, "the request body could not be stored", Some(head), ctx);
+                    self.answer_ourselves((500, "the request body could not be stored"), &[], (Some(head), 0), ctx);
                 }
             }
         }
@@ -55,7 +53,7 @@ impl Connection {
             ctx.gateways.note_malformed(&self.link.peer, error, ctx.clock.ms(), &ctx.log);
         }
         ctx.slot().count_refusal(RefusalReason::of_status(error.status()));
-        self.answer_ourselves(error.status(), &error.to_string(), head, ctx);
+        self.answer_ourselves((error.status(), &error.to_string()), &[], (head, 0), ctx);
     }
 
     /// Answers plain HTTP on a port of HTTPS, in plain HTTP: the connection is not encrypted yet.
@@ -70,10 +68,7 @@ impl Connection {
     /// Answers 503: the server has no time for a request.
     pub(super) fn refuse_overload(&mut self, refusal: Refusal, queued: &QueuedRequest, ctx: &mut ThreadCtx) {
         ctx.slot().count_refusal(refusal.reason());
-        let head = Some(queued.detached());
-        let sent =
-            self.render_ourselves(503, refusal.detail(), &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
-        ctx.record_refusal(&self.link.peer, 503, head, queued.queued, sent);
+        self.answer_503(refusal.detail(), Some(queued.detached()), queued.queued, ctx);
     }
 
     /// Answers 503 if a request of it waits, or has begun to come: the worker leaves. `None`: there is none.
@@ -101,24 +96,15 @@ impl Connection {
     }
 
     fn refuse_unread(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
-        let detail = Refusal::Stopping.detail();
         ctx.slot().count_refusal(Refusal::Stopping.reason());
-        let sent = self.render_ourselves(503, detail, &[(b"Retry-After", RETRY_AFTER)], self.wire.terms(head, false), ctx);
-        ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
+        self.answer_503(Refusal::Stopping.detail(), head, 0, ctx);
     }
 
     /// Answers 503: the worker has no memory to keep the client's bytes.
     pub(super) fn refuse_kept(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
         ctx.slot().count_refusal(RefusalReason::Memory);
-        let sent = self.render_ourselves(
-            503,
-            "too many requests are unfinished",
-            &[(b"Retry-After", RETRY_AFTER)],
-            self.wire.terms(head, false),
-            ctx,
-        );
-        ctx.record_refusal(&self.link.peer, 503, head, 0, sent);
+        self.answer_503("too many requests are unfinished", head, 0, ctx);
     }
 
     /// Answers 503: the request that it has submitted finds no permit, and no memory to wait for one.
@@ -166,7 +152,7 @@ impl Connection {
             if self.kept.is_none() {
                 return reason;
             }
-            ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, None, 0, 0);
+            ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, (None, &[]), 0, 0);
         }
         CloseReason::ClientGone
     }
@@ -177,11 +163,11 @@ impl Connection {
             Phase::Waiting(mut queued) => {
                 queued.stop_waiting(ctx.clock.ns());
                 let head = Some(queued.detached());
-                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, queued.queued, 0);
+                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, (head, &[]), queued.queued, 0);
             }
             Phase::Body(upload) => {
                 let head = Some(upload.view());
-                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, head, 0, 0);
+                ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, (head, &[]), 0, 0);
             }
             Phase::File(body) => self.forget_file(&body, ctx),
             phase @ (Phase::Preface
@@ -200,19 +186,31 @@ impl Connection {
         }
     }
 
-    /// Renders an answer of our own and logs it.
-    fn answer_ourselves(&mut self, status: u16, detail: &str, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
-        let sent = self.render_ourselves(status, detail, &[], self.wire.terms(head, false), ctx);
-        ctx.record_refusal(&self.link.peer, status, head, 0, sent);
+    /// Answers 503, after which the client may try again.
+    fn answer_503(&mut self, detail: &str, head: Option<HeadView<'_>>, queued: u64, ctx: &mut ThreadCtx) {
+        self.answer_ourselves((503, detail), &[(b"Retry-After", RETRY_AFTER)], (head, queued), ctx);
     }
 
-    /// Renders an answer of our own, after which the connection closes; returns the bytes of its body.
+    /// Renders an answer of our own and logs it, for a request that has waited so long. One whose head cannot be read gets a name here.
+    fn answer_ourselves(
+        &mut self,
+        (status, detail): (u16, &str),
+        fields: &[page::FieldPair<'_>],
+        (head, queued): (Option<HeadView<'_>>, u64),
+        ctx: &mut ThreadCtx,
+    ) {
+        let new = if head.is_none() { ctx.registrar.as_mut().and_then(|registrar| registrar.name()) } else { None };
+        let id = head.map_or(new.as_ref().map_or(&[][..], |id| id), HeadView::assigned_id);
+        let sent = self.render_ourselves((status, detail), fields, (self.wire.terms(head, false), id), ctx);
+        ctx.record_refusal(&self.link.peer, status, (head, id), queued, sent);
+    }
+
+    /// Renders an answer of our own, after which the connection closes, to a request of this name; returns the bytes of its body.
     pub(in crate::worker) fn render_ourselves(
         &mut self,
-        status: u16,
-        detail: &str,
+        (status, detail): (u16, &str),
         fields: &[page::FieldPair<'_>],
-        terms: Terms,
+        (terms, id): (Terms, &[u8]),
         ctx: &mut ThreadCtx,
     ) -> u64 {
         self.io.unread = true;
@@ -221,7 +219,7 @@ impl Connection {
             return 0;
         }
         let date = *ctx.date.at(ctx.clock.wall());
-        let page = page::render_with(&mut ctx.out, status, detail, fields, terms, &date);
+        let page = page::render_with(&mut ctx.out, status, detail, fields, &Context { terms, date: &date, id });
         page.sent
     }
 }

@@ -25,6 +25,10 @@ impl Connection {
                 if !ctx.out.is_empty() {
                     self.send_replies(ctx)?;
                 }
+                if ctx.registrar.is_some() && !self.find_sender(ctx) {
+                    ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
+                    return Ok(());
+                }
                 self.begin_request(ctx)
             }
             Ok(Parsed::Partial) => {
@@ -44,10 +48,21 @@ impl Connection {
     fn refuse_head(&mut self, error: HeadError, ctx: &mut ThreadCtx) {
         match error {
             HeadError::Bad(error) => self.refuse(error, None, ctx),
-            HeadError::Unclear(error) => ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx)),
+            HeadError::Unclear(error) => {
+                // It is refused anyway: without memory it has no name.
+                let _ = self.find_sender(ctx);
+                ctx.with_head(|ctx, head| self.refuse(error, Some(head), ctx));
+            }
             HeadError::NoMemory => self.refuse_kept(None, ctx),
             HeadError::Over => self.close_in_order(),
         }
+    }
+
+    /// Finds out who has sent the request in the job, whose head is complete. `false`: there is no memory for that.
+    #[inline(never)]
+    fn find_sender(&self, ctx: &mut ThreadCtx) -> bool {
+        let ThreadCtx { registrar, job, input, .. } = ctx;
+        registrar.as_mut().is_none_or(|registrar| registrar.assign(job, input.bytes(), &self.link.peer))
     }
 
     /// The head in the job is complete, and the bytes after it are in the thread context.
@@ -179,7 +194,7 @@ impl Connection {
     /// Goes on without a request that the front does not want any more, if the connection is to stay open after it.
     #[cold]
     fn abandon(&mut self, head: HeadView<'_>, persistent: bool, ctx: &mut ThreadCtx) -> Flow {
-        ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, Some(head), 0, 0);
+        ctx.record_refusal(&self.link.peer, CLIENT_CLOSED_REQUEST, (Some(head), &[]), 0, 0);
         if !persistent {
             self.close_in_order();
             return Ok(());

@@ -28,7 +28,17 @@ impl ThreadCtx {
         SentFile { status, sent, began }: SentFile,
     ) {
         let timing = self.clock.timing(Some(began), 0);
-        let record = Record { peer: peer.addr.as_bytes(), head, status, sent, response_head, timing, environ: &[] };
+        let record = Record {
+            peer: peer.addr.as_bytes(),
+            socket: peer.socket(),
+            head,
+            id: &[],
+            status,
+            sent,
+            response_head,
+            timing,
+            environ: &[],
+        };
         self.record(record, None);
     }
 
@@ -39,8 +49,8 @@ impl ThreadCtx {
         if let Some(journal) = &mut self.journal {
             let timing = self.clock.timing(Some(began), 0);
             let response_head = journal.response_head(&self.out, span);
-            let peer = peer.addr.as_bytes();
-            journal.record(Record { peer, head: Some(head), status, sent, response_head, timing, environ: &[] });
+            let (socket, peer) = (peer.socket(), peer.addr.as_bytes());
+            journal.record(Record { peer, socket, head: Some(head), id: &[], status, sent, response_head, timing, environ: &[] });
         }
     }
 

@@ -13,12 +13,13 @@ use crate::worker::link::Link;
 use super::ThreadCtx;
 
 impl ThreadCtx {
-    /// Logs a request that never reaches the application; `sent` are the bytes of the body of its answer.
+    /// Logs a request that never reaches the application, with its head, or where that could not be read with its name; `sent` are
+    /// the bytes of the body of its answer.
     pub(in crate::worker) fn record_refusal(
         &mut self,
         peer: &Peer,
         status: u16,
-        head: Option<HeadView<'_>>,
+        (head, id): (Option<HeadView<'_>>, &[u8]),
         queued: u64,
         sent: u64,
     ) {
@@ -27,7 +28,9 @@ impl ThreadCtx {
         }
         let record = Record {
             peer: peer.addr.as_bytes(),
+            socket: peer.socket(),
             head,
+            id,
             status,
             sent,
             response_head: &[],
@@ -41,7 +44,7 @@ impl ThreadCtx {
     pub(in crate::worker) fn forget_pipelined(&mut self, peer: &Peer, mut input: &[u8]) {
         let mut head = Head::default();
         while matches!(head.parse(input, &self.rules.head), Ok(Parsed::Complete)) {
-            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, Some(HeadView { head: &head, bytes: input }), 0, 0);
+            self.record_refusal(peer, CLIENT_CLOSED_REQUEST, (Some(HeadView { head: &head, bytes: input }), &[]), 0, 0);
             let body = match framing::of(&head, input).map(|framing| framing.length) {
                 Ok(Length::None) => 0,
                 Ok(Length::Known(length)) => usize::try_from(length).unwrap_or(usize::MAX),
@@ -56,7 +59,7 @@ impl ThreadCtx {
     pub(in crate::worker) fn forget_job(&mut self) {
         if let Some(link) = self.give_up_job() {
             let queued = self.job.queued;
-            self.with_head(|ctx, head| ctx.record_refusal(&link.peer, CLIENT_CLOSED_REQUEST, Some(head), queued, 0));
+            self.with_head(|ctx, head| ctx.record_refusal(&link.peer, CLIENT_CLOSED_REQUEST, (Some(head), &[]), queued, 0));
         }
     }
 

@@ -168,7 +168,9 @@ impl ThreadCtx {
                     };
                     let record = Record {
                         peer: link.peer.addr.as_bytes(),
+                        socket: link.peer.socket(),
                         head: Some(job.view(self.input.bytes())),
+                        id: &[],
                         status: summary.status,
                         sent: summary.sent,
                         response_head,

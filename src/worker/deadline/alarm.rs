@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 
-use crate::http::head::{Head, HeadView, Limits, Parsed};
+use crate::http::head::{Findings, Head, HeadView, Limits, NamedClient, Parsed};
 use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
@@ -48,6 +48,8 @@ pub struct CalledRequest {
     bytes: Vec<u8>,
     /// Its parsed head, if it came from a gateway. That of HTTP can be had from the bytes again, and nearly no call is late.
     gateway: Head,
+    /// What was found out about it besides what it says.
+    found: (Option<NamedClient>, Findings),
 }
 
 impl CalledRequest {
@@ -57,6 +59,10 @@ impl CalledRequest {
         self.bytes.clear();
         if request.head.is_from_gateway() || self.gateway.is_from_gateway() {
             self.keep_head(request.head);
+        }
+        let head = request.head;
+        if head.client.is_some() || !head.assigned.id.is_empty() || self.found.0.is_some() || !self.found.1.id.is_empty() {
+            self.found = (head.client, head.assigned);
         }
         if self.bytes.try_reserve(request.bytes.len()).is_ok() {
             self.bytes.extend_from_slice(request.bytes);
@@ -82,7 +88,10 @@ impl CalledRequest {
         }
         let mut head = Head::default();
         match head.parse(&self.bytes, &ANY) {
-            Ok(Parsed::Complete) => Some((Cow::Owned(head), &self.bytes)),
+            Ok(Parsed::Complete) => {
+                (head.client, head.assigned) = self.found;
+                Some((Cow::Owned(head), &self.bytes))
+            }
             Ok(Parsed::Partial) | Err(_) => None,
         }
     }

@@ -103,7 +103,7 @@ impl EventLoop {
 
     pub(super) fn peer(&self, peer: PeerAddr) -> Peer {
         let (addr, port) = peer.text();
-        Peer { addr, port, trusted: trust::is_trusted(&self.trusted, &peer) }
+        Peer { addr, port, trusted: trust::is_trusted(&self.trusted, &peer), proxy: None }
     }
 
     /// The connection of a token, unless it is gone.

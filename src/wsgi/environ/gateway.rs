@@ -22,6 +22,7 @@ impl Builder {
         request: &Request<'_>,
         place: AppPlace,
         method: Option<&Bound<'py, PyString>>,
+        (addr, port): (&[u8], &[u8]),
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.of_fields(py, request, place)?;
@@ -31,7 +32,7 @@ impl Builder {
                 dict.set_item(key, value)?;
             }
         }
-        let GatewayParts { script, path, query, client, client_port, https } = head.gateway;
+        let GatewayParts { script, path, query, https } = head.gateway;
         self.set_path(&dict, place, script.of(bytes), path.of(bytes))?;
         if !query.is_empty() {
             dict.set_item(&self.keys.query, text::from_latin1(py, query.of(bytes))?)?;
@@ -42,10 +43,14 @@ impl Builder {
         if https {
             dict.set_item(&self.keys.scheme, &self.keys.https)?;
         }
+        if head.assigned.is_told {
+            self.tell(&dict, request)?;
+        }
         let mut environ = CachedEnviron::new(dict);
-        let remote = &[self.addr.of(py, client.of(bytes))?, self.port.of(py, client_port.of(bytes))?];
+        let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
         environ.settle(py, &self.keys, &ClientObjects { remote, offers, tls: None })?;
         environ.set_method(py, &self.keys, method)?;
+        environ.set_id(py, &self.keys, request.id())?;
         Ok(environ.give_away().into_bound(py))
     }
 

@@ -8,6 +8,7 @@ use crate::config::bind::Bind;
 use crate::config::mounts::{self, Mount};
 use crate::config::options::bounds::{BACKLOG_MAX, TIMEOUT_MAX, UMASK_MAX};
 use crate::config::options::option::{Opt, Section, Sources, ValueKind};
+use crate::config::proxy_headers;
 use crate::config::trusted::Trusted;
 use crate::config::value;
 
@@ -187,6 +188,38 @@ pub(super) const ROWS: &[Opt] = &[
         section: Section::Sockets,
         foreign: Some("FORWARDED_ALLOW_IPS"),
         set: Some(|s, v| Trusted::parse(v).map(|trusted| s.forwarded_allow_ips = trusted)),
+        ..ROW
+    },
+    Opt {
+        name: "trusted-proxy-headers",
+        value: "LIST",
+        help: "Fields by which the proxies of --forwarded-allow-ips say who the client is and what it asked for: x-forwarded-for, \
+               x-forwarded-proto, x-forwarded-host, x-forwarded-port and x-forwarded-prefix, or forwarded, or x-real-ip and \
+               x-scheme, separated by commas or blanks. Name only what the proxy writes itself. Without it only \
+               X-Forwarded-Proto is believed.",
+        section: Section::Sockets,
+        clear: |s| s.trusted_proxy_headers.clear(),
+        set: Some(|s, v| proxy_headers::parse(v).map(|headers| s.trusted_proxy_headers = headers)),
+        ..ROW
+    },
+    Opt {
+        name: "clear-untrusted-proxy-headers",
+        kind: ValueKind::Flag,
+        default: Some("false"),
+        help: "Hide Forwarded, X-Forwarded-*, X-Real-IP and X-Scheme from the application where they are not believed: those of \
+               other peers, and of trusted ones what --trusted-proxy-headers does not name.",
+        section: Section::Sockets,
+        set: Some(|s, v| value::flag(v).map(|on| s.clear_untrusted_proxy_headers = on)),
+        ..ROW
+    },
+    Opt {
+        name: "request-id",
+        kind: ValueKind::Flag,
+        default: Some("false"),
+        help: "Give each request an X-Request-ID, in the environ, the answer, the logs and the status: the one of a proxy of \
+               --forwarded-allow-ips or of a front server, else a new one.",
+        section: Section::Logs,
+        set: Some(|s, v| value::flag(v).map(|on| s.request_id = on)),
         ..ROW
     },
     Opt {
