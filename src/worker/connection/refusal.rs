@@ -62,7 +62,7 @@ impl Connection {
         let detail = "plain HTTP was sent to a port for HTTPS; the address has to begin with https://";
         ctx.log.debug(format_args!("refused a request of {}: {detail}", self.link.peer));
         ctx.slot().count_refusal(RefusalReason::Malformed);
-        self.answer_ourselves(400, detail, None, ctx);
+        self.answer_ourselves((400, detail), &[], (None, 0), ctx);
     }
 
     /// Answers 503: the server has no time for a request.
