@@ -216,7 +216,7 @@ impl Wsgi {
                 return Reply::Complete(answer::refuse(out, &request.context()));
             }
         };
-        start_response.exchange(py).borrow_mut().open(terms, request.date, request.id(), request.client.clone());
+        start_response.exchange(py).borrow_mut().open(request.terms, request.date, request.id(), request.client.clone());
 
         let result = self.call_app(py, request, place, &start_response, out, outlet);
         self.errors.flush();
