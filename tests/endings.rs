@@ -1,6 +1,8 @@
 //! The end of a connection after its last answer: it leaves together with the answer, but never keeps one back or loses one.
 
 mod common;
+#[path = "gateways/wire.rs"]
+mod wire;
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,15 +21,15 @@ const CORKED_MS: u128 = 200;
 /// Time for what must happen while a call waits for its gate: less than it does wait.
 const MEANWHILE: Duration = Duration::from_secs(10);
 
-/// Asks ADDRESS PORT for each of the other arguments once, one after the other, and prints how many TCP segments came until the
-/// end.
+/// Sends each of the other arguments, in hexadecimal, to ADDRESS PORT once, one after the other, and prints how many TCP segments
+/// came until the end.
 const COUNT_SEGMENTS: &str = "
 import socket, struct, sys
 # Offset of tcpi_segs_in in struct tcp_info.
 SEGMENTS_IN = 140
-for head in sys.argv[3:]:
+for request in sys.argv[3:]:
     with socket.create_connection((sys.argv[1], int(sys.argv[2])), 20) as client:
-        client.sendall(head.encode() + b'\\r\\n\\r\\n')
+        client.sendall(bytes.fromhex(request))
         while client.recv(65536):
             pass
         info = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 232)
@@ -51,11 +53,16 @@ fn last_request(server: &Running, path: &str) -> Client {
     client
 }
 
-/// Numbers of segments of 20 connections with this head, from the lowest: a machine that stands still may divide some.
-fn segments(server: &Running, head: &str) -> Vec<u32> {
+/// Numbers of segments of 20 connections with this request, from the lowest: a machine that stands still may divide some.
+fn segments(server: &Running, request: &[u8]) -> Vec<u32> {
+    let request: String = request.iter().map(|byte| format!("{byte:02x}")).collect();
     let address = server.address().tcp();
     let mut script = Command::new(venv::base_python());
-    script.args(["-c", COUNT_SEGMENTS]).arg(address.ip().to_string()).arg(address.port().to_string()).args([head; 20]);
+    script
+        .args(["-c", COUNT_SEGMENTS])
+        .arg(address.ip().to_string())
+        .arg(address.port().to_string())
+        .args([request.as_str(); 20]);
     let counts = tools::run(&mut script, SCRIPT_LIMIT).succeeded().stdout.clone();
     let mut counts: Vec<u32> = counts.lines().map(|line| line.parse().expect("the script prints numbers")).collect();
     assert_eq!(counts.len(), 20);
@@ -69,13 +76,26 @@ fn the_last_answer_and_the_end_are_one_segment() {
     // SYN and ACK, at most one more ACK, the answer with FIN.
     for head in ["GET / HTTP/1.0", "GET / HTTP/1.1\r\nHost: test\r\nConnection: close"] {
         // Only what a call answers within a millisecond leaves with the end.
-        let counts = segments(&server, head);
+        let counts = segments(&server, format!("{head}\r\n\r\n").as_bytes());
         assert!(counts[2] <= 3, "segments: {counts:?}");
     }
     // With a body before it the answer leaves first.
-    let counts = segments(&server, "POST / HTTP/1.0\r\nContent-Length: 0");
+    let counts = segments(&server, b"POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
     assert_eq!(counts[10], 4, "segments: {counts:?}");
     server.stop();
+}
+
+#[test]
+fn the_answer_to_a_gateway_leaves_with_the_end_also_behind_a_body() {
+    let post = wire::with(&[("CONTENT_LENGTH", "4"), ("REQUEST_METHOD", "POST")]);
+    for (protocol, encode) in [("scgi", wire::scgi as fn(&[(&str, &str)]) -> Vec<u8>), ("uwsgi", wire::uwsgi)] {
+        let server = server().binds([format!("{protocol}:127.0.0.1:0")]).start();
+        for request in [encode(&wire::PLAIN), [encode(&post), b"body".to_vec()].concat()] {
+            let counts = segments(&server, &request);
+            assert!(counts[2] <= 3, "segments: {protocol} {counts:?}");
+        }
+        server.stop();
+    }
 }
 
 #[test]

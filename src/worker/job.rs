@@ -29,6 +29,8 @@ pub struct Job {
     queued: Box<QueuedRequest>,
     /// The head's bytes in the thread's input buffer, when they are nowhere else.
     pub at: Range<usize>,
+    /// Whether the last byte of the request was read just before, so that it has neither waited nor changed threads.
+    pub is_fresh: bool,
     /// When the call began, nanoseconds of the loop's clock.
     pub began: u64,
     /// Length of the thread's output before the call.
@@ -167,6 +169,7 @@ impl Job {
     pub fn unpack(&mut self, queued: Box<QueuedRequest>) {
         let mut spare = replace(&mut self.queued, queued);
         debug_assert!(spare.link.is_none(), "it is over");
+        self.is_fresh = false;
         spare.own.clear();
         if spare.own.capacity() > SPARE_MAX {
             spare.own = Vec::new();

@@ -63,6 +63,7 @@ impl Connection {
         let step = ctx.with_head(|ctx, head| self.answer_by_file(&mut files, head, ctx));
         ctx.files = Some(files);
         let step = step?;
+        ctx.job.is_fresh = true;
         self.io.is_last = !ctx.job.framing.persistent;
         self.arrival = Default::default();
         self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;

@@ -25,6 +25,7 @@ impl Connection {
         let terms = self.wire.terms(Some(ctx.job.view(ctx.input.bytes())), ctx.job.framing.persistent);
         let job = &mut ctx.job;
         job.terms = terms;
+        job.is_fresh = true;
         self.io.is_last = !job.framing.persistent;
         job.link = Some(self.link.clone());
         job.queued = match std::mem::take(&mut self.arrival.since) {

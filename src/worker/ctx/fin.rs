@@ -11,12 +11,11 @@ impl ThreadCtx {
     #[inline]
     pub(in crate::worker) fn last_fate(&self, fate: Fate) -> Fate {
         let Self { job, clock, .. } = self;
-        let is_last = fate == Fate::Close
-            && !job.framing.persistent
-            && job.framing.length == Length::None
-            // The head was read just before the call.
-            && job.own.is_empty()
-            && clock.ns().saturating_sub(job.began) < TICK_NS;
+        // Of HTTP the head was read just before the call, and there is no body: old clients send a line end behind one (RFC 9112
+        // section 2.2). A front server has said where its request ends.
+        let is_over = || job.framing.length == Length::None && job.own.is_empty() || job.is_fresh && job.head.is_from_gateway();
+        let is_last =
+            fate == Fate::Close && !job.framing.persistent && is_over() && clock.ns().saturating_sub(job.began) < TICK_NS;
         if is_last { Fate::CloseWithFin } else { fate }
     }
 }

@@ -8,7 +8,8 @@
 //! - a close that finds unread bytes resets the connection (RFC 2525 section 2.17) and throws away the bytes that were held back.
 //!   So the client must have said that nothing follows its request (RFC 9112 section 9.6), nothing may have followed, and the
 //!   answer must have been so quick that hardly anything can have come meanwhile. Something may still come, as the empty line of
-//!   an old client; therefore the shutdown goes before the close.
+//!   an old client; therefore the shutdown goes before the close. A gateway says by its protocol where its request ends; so it is
+//!   done behind a body too.
 //!
 //! Everything else is sent first and closed then.
 //!
