@@ -36,6 +36,8 @@ class Job:
     # None: as many as the documentation recommends.
     threads: int | None = None
     access_log: str | None = None
+    # One more address, with a gateway protocol before it.
+    gateway: str | None = None
 
     @property
     def address(self):
@@ -73,6 +75,8 @@ def tapster(job, program=None):
         command += ["--threads", str(job.threads)]
     if job.access_log:
         command += ["--access-logfile", job.access_log]
+    if job.gateway:
+        command += ["--bind", job.gateway]
     return [*command, job.app]
 
 
@@ -169,11 +173,12 @@ def set_binary(path, before=None):
 class Server:
     """A server that runs, as a process group of its own; ends with its `with` block."""
 
-    def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False, env=None):
+    def __init__(self, name, app="hello", directory=None, workers=1, threads=None, cores=None, prefix=(), access_log=None, packages=False, env=None, gateway=None):
         self.name, self.kind, self.asked = name, KINDS[name], False
         self.port = common.free_port()
+        self.gateway_port = common.free_port() if gateway else None
         self.log = tempfile.NamedTemporaryFile(prefix=f"bench-{name}-", suffix=".log")
-        command = [*prefix, *self.kind.command(Job(self.port, app, workers, threads, access_log))]
+        command = [*prefix, *self.kind.command(Job(self.port, app, workers, threads, access_log, gateway and f"{gateway}:127.0.0.1:{self.gateway_port}"))]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("TAPSTER_")}
         environment.update(PYTHONHASHSEED="0", PYTHONDONTWRITEBYTECODE="1")
         if packages:
