@@ -58,10 +58,10 @@ impl Encryption {
         result
     }
 
-    /// As [`Session::shake_hands`]. `Got` has a count when it is over.
-    pub fn shake_hands(&mut self, socket: &PlainSocket) -> io::Result<Got> {
-        let more =
-            self.with(|session, scratch| session.shake_hands(|space| read(socket, space), |bytes| socket.send(bytes), scratch))?;
+    /// As [`Session::shake_hands`]. `Got` has a count when it is over. `may_read`: the socket may have bytes.
+    pub fn shake_hands(&mut self, socket: &PlainSocket, may_read: bool) -> io::Result<Got> {
+        let from_socket = |space: &mut [u8]| if may_read { read(socket, space) } else { Err(io::ErrorKind::WouldBlock.into()) };
+        let more = self.with(|session, scratch| session.shake_hands(from_socket, |bytes| socket.send(bytes), scratch))?;
         self.facts = Some(self.with(|session, _| session.facts()));
         Ok(Got { count: 1, more })
     }

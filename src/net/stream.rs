@@ -56,13 +56,13 @@ impl Stream {
         self.tls.is_some()
     }
 
-    /// Goes on with the handshake; the count is not 0 when it is over.
+    /// Goes on with the handshake; the count is not 0 when it is over. `may_read`: the socket may have bytes.
     ///
     /// # Errors
     /// `WouldBlock`: it waits for the client, or to be sent if [`Self::has_unsent`].
-    pub fn shake_hands(&mut self) -> io::Result<Got> {
+    pub fn shake_hands(&mut self, may_read: bool) -> io::Result<Got> {
         let Self { socket, tls } = self;
-        tls.as_mut().map_or(Ok(Got { count: 1, more: true }), |tls| tls.shake_hands(socket))
+        tls.as_mut().map_or(Ok(Got { count: 1, more: true }), |tls| tls.shake_hands(socket, may_read))
     }
 
     /// What is known of the encryption; `None`: there is none, or its handshake is not over.

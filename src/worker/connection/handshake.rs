@@ -45,7 +45,8 @@ impl Connection {
                 _ => return self.fail_handshake(&"its first byte is neither TLS nor HTTP", ctx),
             }
         }
-        let shaken = self.stream_alone(|stream| stream.shake_hands());
+        let may_read = self.io.readable;
+        let shaken = self.stream_alone(|stream| stream.shake_hands(may_read));
         match shaken {
             Ok(Got { more, .. }) => {
                 self.io.readable = self.io.ended || more;
@@ -53,7 +54,8 @@ impl Connection {
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.io.readable = false;
+                // One that waits to be sent has not read.
+                self.io.readable &= self.link.stream.has_unsent();
                 Err(Next::Wait)
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.fail_handshake(&"the client has left", ctx),
