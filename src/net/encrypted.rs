@@ -36,6 +36,7 @@ pub struct Encryption {
     facts: Option<TlsFacts>,
 }
 
+// None of what does something is inlined: streams without encryption are compiled as if there were no other.
 impl Encryption {
     /// Of a connection on which these bytes have come.
     ///
@@ -59,6 +60,7 @@ impl Encryption {
     }
 
     /// As [`Session::shake_hands`]. `Got` has a count when it is over. `may_read`: the socket may have bytes.
+    #[inline(never)]
     pub fn shake_hands(&mut self, socket: &PlainSocket, may_read: bool) -> io::Result<Got> {
         let from_socket = |space: &mut [u8]| if may_read { read(socket, space) } else { Err(io::ErrorKind::WouldBlock.into()) };
         let more = self.with(|session, scratch| session.shake_hands(from_socket, |bytes| socket.send(bytes), scratch))?;
@@ -67,11 +69,13 @@ impl Encryption {
     }
 
     /// As [`Stream::receive`].
+    #[inline(never)]
     pub fn receive(&self, socket: &PlainSocket, buffer: &mut [u8]) -> io::Result<Got> {
         self.receive_to(socket, &mut SliceSink::of(buffer))
     }
 
     /// As [`Stream::receive_behind`].
+    #[inline(never)]
     pub fn receive_behind(&self, socket: &PlainSocket, memory: &mut Vec<u8>, max: usize) -> io::Result<Got> {
         memory.try_reserve(max)?;
         self.receive_to(socket, &mut VecSink { bytes: memory, left: max })
@@ -91,11 +95,13 @@ impl Encryption {
     }
 
     /// As [`Stream::send`].
+    #[inline(never)]
     pub fn send(&self, socket: &PlainSocket, bytes: &[u8]) -> io::Result<usize> {
         self.with(|session, scratch| session.send(&[bytes], |records| socket.send(records), scratch))
     }
 
     /// As [`Stream::send_slices`].
+    #[inline(never)]
     pub fn send_slices(&self, socket: &PlainSocket, slices: &[IoSlice<'_>]) -> io::Result<usize> {
         let mut parts: [&[u8]; PARTS_MAX] = [&[]; PARTS_MAX];
         for (part, slice) in parts.iter_mut().zip(slices) {
@@ -105,11 +111,13 @@ impl Encryption {
     }
 
     /// As [`Stream::send_last`].
+    #[inline(never)]
     pub fn send_last(&self, socket: &PlainSocket, bytes: &[u8]) -> io::Result<usize> {
         self.with(|session, scratch| session.send(&[bytes], |records| socket.send_last(records), scratch))
     }
 
     /// As [`Stream::send_file`]; 64 KiB at most.
+    #[inline(never)]
     pub fn send_file(&self, socket: &PlainSocket, file: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<u64> {
         // Before the file is read for nothing.
         self.flush(socket)?;
@@ -131,6 +139,7 @@ impl Encryption {
     }
 
     /// As [`Stream::flush`].
+    #[inline(never)]
     pub fn flush(&self, socket: &PlainSocket) -> io::Result<()> {
         if !self.has_unsent() {
             return Ok(());
@@ -143,11 +152,13 @@ impl Encryption {
     }
 
     /// Whether the client has said that it sends nothing more.
+    #[inline(never)]
     pub fn is_ended(&self) -> bool {
         self.session.lock().unwrap_or_else(PoisonError::into_inner).is_ended()
     }
 
     /// Says that nothing more is sent, as far as the socket takes that at once.
+    #[inline(never)]
     pub fn say_end(&self, socket: &PlainSocket) {
         self.with(|session, scratch| {
             session.end();
