@@ -48,7 +48,8 @@ pub fn server_config(material: &Material, settings: &TlsSettings) -> Result<Arc<
     .with_cert_resolver(Arc::new(names));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.ticketer = Arc::new(Tickets::new(material.tickets.clone(), provider)?);
+    let rules = format!("{:?} {}", settings.client_certificates, material.client_roots);
+    config.ticketer = Arc::new(Tickets::new(material.tickets.clone(), rules.as_bytes(), provider)?);
     // Data that a client sends before the handshake is over could be sent again by anybody (RFC 8446 section 8).
     config.max_early_data_size = 0;
     Ok(Arc::new(config))

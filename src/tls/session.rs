@@ -5,6 +5,7 @@
 //! has no memory but its state.
 
 use std::io;
+use std::mem::take;
 use std::sync::Arc;
 
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
@@ -244,11 +245,12 @@ impl Session {
         }
     }
 
-    /// Puts the alert that tells the client of an error.
+    /// Puts the alert that tells the client of an error. rustls looks at no record for it: one more look would be one more error.
     #[cold]
     fn put_alert(&mut self) {
-        while let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
-            self.connection.process_tls_records(&mut [])
+        while self.connection.wants_write()
+            && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
+                self.connection.process_tls_records(&mut [])
         {
             encode(&mut self.unsent, &mut data);
         }
@@ -360,7 +362,10 @@ impl Session {
         room: usize,
     ) -> io::Result<()> {
         loop {
-            let UnbufferedStatus { state, .. } = self.connection.process_tls_records(&mut []);
+            // Not without what is kept: it may be a part of a message, in which rustls remembers how far it is.
+            let mut incoming = take(&mut self.incoming);
+            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut incoming);
+            let mut result = None;
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                     let mut failure = None;
@@ -373,13 +378,29 @@ impl Session {
                             Ok(0)
                         }
                     });
-                    return failure.map_or(Ok(()), |error| Err(io::Error::other(error)));
+                    result = Some(failure.map_or(Ok(()), |error| Err(io::Error::other(error))));
+                }
+                Ok(ConnectionState::ReadTraffic(mut traffic)) => {
+                    while let Some(record) = traffic.next_record() {
+                        match record {
+                            Ok(record) => {
+                                discard += record.discard;
+                                self.opened.extend_from_slice(record.payload);
+                            }
+                            Err(error) => result = Some(Err(broken(error))),
+                        }
+                    }
                 }
                 Ok(ConnectionState::EncodeTlsData(mut data)) => encode(&mut self.unsent, &mut data),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
                 Ok(ConnectionState::PeerClosed) => self.is_ended = true,
-                Ok(_) => return Err(io::ErrorKind::BrokenPipe.into()),
-                Err(error) => return Err(broken(error)),
+                Ok(_) => result = Some(Err(io::ErrorKind::BrokenPipe.into())),
+                Err(error) => result = Some(Err(broken(error))),
+            }
+            self.incoming = if discard == 0 { incoming } else { incoming[discard..].to_vec() };
+            if let Some(result) = result {
+                self.is_broken |= result.is_err();
+                return result;
             }
         }
     }

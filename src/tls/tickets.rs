@@ -4,7 +4,8 @@
 //! ```text
 //! name of the secret (16) | nonce (12) | sealed session | tag (16)
 //! ```
-//! The cipher is AES-256-GCM, reached by rustls' interface for QUIC, which every provider has.
+//! The cipher is AES-256-GCM, reached by rustls' interface for QUIC, which every provider has. A session says who its client is, or
+//! that nobody asked: under other rules for the certificates of clients it is none.
 
 use std::fmt;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ const TICKET_MAX: usize = 64 * 1024;
 /// Makes and opens tickets.
 pub struct Tickets {
     secrets: TicketSecrets,
+    /// The digest of the rules, sealed with each session.
+    rules: Vec<u8>,
     cipher: &'static dyn Algorithm,
     provider: Arc<CryptoProvider>,
 }
@@ -41,23 +44,30 @@ impl fmt::Debug for Tickets {
 }
 
 impl Tickets {
-    /// With these secrets.
+    /// With these secrets, of sessions that hold under these rules.
     ///
     /// # Errors
     /// When the provider has not the cipher.
-    pub fn new(secrets: TicketSecrets, provider: Arc<CryptoProvider>) -> Result<Self, String> {
+    pub fn new(secrets: TicketSecrets, rules: &[u8], provider: Arc<CryptoProvider>) -> Result<Self, String> {
         let suites = provider.cipher_suites.iter();
         let mut ciphers = suites.filter_map(|suite| match suite {
-            SupportedCipherSuite::Tls13(suite) if suite.common.suite == CipherSuite::TLS13_AES_256_GCM_SHA384 => suite.quic,
+            SupportedCipherSuite::Tls13(suite) if suite.common.suite == CipherSuite::TLS13_AES_256_GCM_SHA384 => {
+                suite.quic.map(|cipher| (cipher, suite.common.hash_provider.hash(rules).as_ref().to_vec()))
+            }
             SupportedCipherSuite::Tls13(_) | SupportedCipherSuite::Tls12(_) => None,
         });
-        let cipher = ciphers.next().ok_or("the cryptography has no AES-256-GCM")?;
+        let (cipher, rules) = ciphers.next().ok_or("the cryptography has no AES-256-GCM")?;
         drop(ciphers);
-        Ok(Self { secrets, cipher, provider })
+        Ok(Self { secrets, rules, cipher, provider })
     }
 
     fn key(&self, secret: &TicketSecret, nonce: [u8; NONCE_LEN]) -> Box<dyn PacketKey> {
         self.cipher.packet_key(AeadKey::from(secret.key), Iv::from(nonce))
+    }
+
+    /// What is sealed with a session and not in its ticket, as far as that is known to both.
+    fn about(&self, name: &[u8]) -> Vec<u8> {
+        [name, &self.rules].concat()
     }
 
     fn named(&self, name: &[u8]) -> Option<&TicketSecret> {
@@ -80,7 +90,8 @@ impl ProducesTickets for Tickets {
         let mut nonce = [0; NONCE_LEN];
         self.provider.secure_random.fill(&mut nonce).ok()?;
         let mut ticket = [&secret.name[..], &nonce, plain].concat();
-        let tag = self.key(secret, nonce).encrypt_in_place(0, &secret.name, &mut ticket[NAME_LEN + NONCE_LEN..]).ok()?;
+        let tag =
+            self.key(secret, nonce).encrypt_in_place(0, &self.about(&secret.name), &mut ticket[NAME_LEN + NONCE_LEN..]).ok()?;
         ticket.extend_from_slice(tag.as_ref());
         Some(ticket)
     }
@@ -93,7 +104,7 @@ impl ProducesTickets for Tickets {
         }
         let secret = self.named(name)?;
         let mut sealed = sealed.to_vec();
-        let len = self.key(secret, *nonce).decrypt_in_place(0, name, &mut sealed).ok()?.len();
+        let len = self.key(secret, *nonce).decrypt_in_place(0, &self.about(name), &mut sealed).ok()?.len();
         sealed.truncate(len);
         Some(sealed)
     }
@@ -109,7 +120,7 @@ mod tests {
     }
 
     fn tickets(current: u8, previous: Option<u8>) -> Tickets {
-        Tickets::new(TicketSecrets { current: secret(current), previous: previous.map(secret) }, provider()).unwrap()
+        Tickets::new(TicketSecrets { current: secret(current), previous: previous.map(secret) }, b"rules", provider()).unwrap()
     }
 
     #[test]
@@ -120,6 +131,14 @@ mod tests {
         assert_eq!(tickets(2, Some(1)).decrypt(&ticket).unwrap(), b"a session");
         assert_eq!(tickets(3, Some(2)).decrypt(&ticket), None);
         assert_ne!(tickets(1, None).encrypt(b"a session").unwrap(), ticket, "no nonce comes twice");
+    }
+
+    #[test]
+    fn a_ticket_is_none_under_other_rules() {
+        let secrets = TicketSecrets { current: secret(1), previous: None };
+        let ticket = tickets(1, None).encrypt(b"a session").unwrap();
+        assert_eq!(Tickets::new(secrets.clone(), b"others", provider()).unwrap().decrypt(&ticket), None);
+        assert!(Tickets::new(secrets, b"rules", provider()).unwrap().decrypt(&ticket).is_some());
     }
 
     #[test]
