@@ -9,6 +9,8 @@ mod common;
 mod fastcgi;
 #[path = "gateways/front.rs"]
 mod front;
+#[path = "gateways/repeated.rs"]
+mod repeated;
 #[path = "gateways/spawned.rs"]
 mod spawned;
 #[path = "gateways/wire.rs"]

@@ -82,7 +82,7 @@ pub struct Field {
 impl Field {
     /// The same field when `by` more bytes precede it.
     #[inline]
-    pub(super) fn moved(self, by: u32) -> Self {
+    pub fn moved(self, by: u32) -> Self {
         Self { name: self.name.moved(by), value: self.value.moved(by) }
     }
 }

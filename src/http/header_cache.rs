@@ -48,6 +48,12 @@ pub struct BlockId {
 }
 
 impl BlockId {
+    /// The name of what another cache keeps under this serial number at this place, below [`PLACES`]; nothing of it is loose for the reader
+    /// of header blocks.
+    pub fn of_variables(serial: u64, place: usize) -> Self {
+        Self { serial, place: place as u8, loose: Varying::default() }
+    }
+
     /// Its place, below [`PLACES`]; taken by another block when this one is forgotten.
     pub fn place(self) -> usize {
         usize::from(self.place)
@@ -89,8 +95,7 @@ pub struct HeaderCache {
 impl HeaderCache {
     /// No blocks. `owner` is a different number (below 65,536) for each cache whose names could meet.
     pub fn new(owner: usize) -> Self {
-        let serial = (owner as u64) << OWNER_SHIFT;
-        Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial, found: None }
+        Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial: serial_before(owner), found: None }
     }
 
     /// As [`Head::resume`]; the limits must always be the same.
@@ -241,6 +246,11 @@ impl CachedBlock {
         head.len = start + len;
         head.block = Span::new(start, head.len);
     }
+}
+
+/// The number before the first serial number of the cache of this owner.
+pub fn serial_before(owner: usize) -> u64 {
+    (owner as u64) << OWNER_SHIFT
 }
 
 /// The hash of a block in pieces; which blocks share one matters only for speed.

@@ -16,6 +16,7 @@ pub mod framing;
 pub mod hash;
 pub mod head;
 pub mod header_cache;
+pub mod loose;
 pub mod once;
 pub mod packets;
 pub mod page;

@@ -134,6 +134,18 @@ pub struct Pairs<'a> {
 }
 
 impl Pairs<'_> {
+    /// Where the next pair begins.
+    #[inline]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
+    /// Lets the next pair begin there.
+    #[inline]
+    pub fn go_on_at(&mut self, at: usize) {
+        self.at = at;
+    }
+
     fn pair(&mut self) -> Option<Field> {
         match self.packing {
             Packing::Nul => self.text_pair(Self::text_to_nul),

@@ -23,6 +23,7 @@ use crate::http::once;
 use crate::http::target::{percent_decode_in_place, push_encoded};
 use crate::protocol::pairs::Packing;
 
+pub mod cache;
 #[cfg(test)]
 mod tests;
 
@@ -73,6 +74,11 @@ pub fn read(
     (packing, pairs): (Packing, Range<usize>),
     limits: &Limits,
 ) -> Result<Framing, Error> {
+    sort(head, bytes, (packing, pairs), limits)?.finish(head, bytes, limits)
+}
+
+/// Sorts the pairs into fields and variables of the head and what is read of them.
+fn sort(head: &mut Head, bytes: &mut [u8], (packing, pairs): (Packing, Range<usize>), limits: &Limits) -> Result<Seen, Error> {
     head.fields.clear();
     head.variables.clear();
     head.request_id = None;
@@ -80,12 +86,11 @@ pub fn read(
     for pair in packing.pairs(bytes, pairs) {
         seen.take(pair?, head, bytes, limits)?;
     }
-    head.block = Span::new(0, bytes.len());
     for field in &head.fields {
         let name = &mut bytes[field.name.start as usize..field.name.end as usize];
         name.iter_mut().filter(|byte| **byte == b'_').for_each(|byte| *byte = b'-');
     }
-    seen.finish(head, bytes, limits)
+    Ok(seen)
 }
 
 /// Gives the fields of a head, which [`read`] has made, their names as variables back in a copy of its bytes.
@@ -104,7 +109,17 @@ fn once(place: &mut Option<Span>, value: Span, bytes: &[u8], name: &'static str)
     }
 }
 
+/// Texts of a request that are read.
+const TEXTS: usize = 12;
+
 impl Seen {
+    /// The texts, always in this order.
+    fn texts(&mut self) -> [&mut Option<Span>; TEXTS] {
+        let Self { method, protocol, uri, document_uri, script, path, query, length, client, client_port, https, scheme, .. } =
+            self;
+        [method, protocol, uri, document_uri, script, path, query, length, client, client_port, https, scheme]
+    }
+
     /// Sorts a pair.
     fn take(&mut self, Field { name, value }: Field, head: &mut Head, bytes: &[u8], limits: &Limits) -> Result<(), Error> {
         let (key, text) = (name.of(bytes), value.of(bytes));
@@ -178,8 +193,9 @@ impl Seen {
         }
     }
 
-    /// Puts the request together.
+    /// Puts the request together, of `bytes` that end with its pairs or with what closes them.
     fn finish(self, head: &mut Head, bytes: &mut Vec<u8>, limits: &Limits) -> Result<Framing, Error> {
+        head.block = Span::new(0, bytes.len());
         let method = self.method.ok_or(Error::Malformed("REQUEST_METHOD is missing"))?;
         match method.of(bytes) {
             b"CONNECT" => return Err(Error::Connect),

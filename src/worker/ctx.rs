@@ -14,6 +14,7 @@ use crate::http::header_cache::HeaderCache;
 use crate::log::access::{Format, Record};
 use crate::log::error::Log;
 use crate::log::sink::Sink;
+use crate::protocol::variables::cache::VariableCache;
 use crate::scoreboard::{Call, Scoreboard, Slot};
 
 use super::app::App;
@@ -56,6 +57,8 @@ pub struct ThreadCtx {
     pub input: ReadBuffer,
     /// Header blocks that this thread has seen.
     pub(super) blocks: HeaderCache,
+    /// Variables of gateways that it has seen.
+    pub(super) variables: VariableCache,
     /// The buffer for rendered answers.
     pub out: Vec<u8>,
     /// The answers that wait for others, while this thread has the loop.
@@ -149,6 +152,7 @@ impl CtxParts {
             app,
             input: ReadBuffer::new(),
             blocks: HeaderCache::new(thread.index()),
+            variables: VariableCache::new(thread.index()),
             out: Vec::with_capacity(READ_SIZE),
             send: SendPolicy::default(),
             coalesced: Vec::new(),

@@ -14,6 +14,7 @@ use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyString};
 
+use super::environ_cache::gateway::GatewayTemplate;
 use super::environ_cache::{CachedEnviron, ClientObjects, Template};
 use super::keys::{CLIENT_DISCONNECTED, EARLY_HINTS, Keys};
 use super::mounts::{AppPlace, MountPoint};
@@ -119,6 +120,8 @@ struct AppEnvirons {
     bases: Vec<Py<PyDict>>,
     /// By the block's place.
     templates: [Option<Template>; PLACES],
+    /// The same for blocks of variables.
+    gateway_templates: Box<[Option<GatewayTemplate>]>,
     targets: Targets,
 }
 
@@ -137,7 +140,8 @@ pub struct Builder {
     addr: Last,
     port: Last,
     certificate: LastCertificate,
-    /// The application whose environ was given out, and the place of the block that it belongs to.
+    /// The application whose environ was given out, and the place of the block that it belongs to; of a block
+    /// of variables beyond the others.
     lent: Option<(AppPlace, usize)>,
 }
 
@@ -154,6 +158,7 @@ impl Builder {
             Ok(AppEnvirons {
                 bases: listeners.iter().map(base).collect::<PyResult<_>>()?,
                 templates: [const { None }; PLACES],
+                gateway_templates: (0..PLACES).map(|_| None).collect(),
                 targets: Targets::new(py, &shared.root_path, &point)?,
                 point,
             })
@@ -194,7 +199,9 @@ impl Builder {
         let method = self.method(py, request.head.method.of(request.bytes))?;
         let client = request.tls.and_then(|tls| tls.client.as_ref());
         let tls = request.tls.map(|tls| (tls.protocol, tls.cipher));
-        let dict = if let Some(block) = request.block
+        let dict = if request.head.is_from_gateway() {
+            self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
+        } else if let Some(block) = request.block
             && client.is_none()
         {
             let known = self.lent_template((place, block.place()));
@@ -210,8 +217,6 @@ impl Builder {
             cached.set_method(py, &self.keys, method.as_ref())?;
             cached.set_id(py, &self.keys, request.id())?;
             cached.hand_out(py, &self.keys, uri)?
-        } else if request.head.is_from_gateway() {
-            self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
         } else {
             let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
             let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
@@ -231,6 +236,8 @@ impl Builder {
         // The keys that a body sets change the dict's version: it does not come back as it was given out.
         match request.framing.length {
             Length::None => {}
+            // It has it already.
+            Length::Known(0) if self.lent.is_some_and(|(_, block)| block >= PLACES) => {}
             Length::Known(_) | Length::Chunked => dict.set_item(&self.keys.content_length, decimal(py, body_len)?)?,
         }
         if let Some(input) = input {
@@ -241,19 +248,22 @@ impl Builder {
 
     /// Takes back the environ of the latest request, which is over.
     pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
-        if let Some(template) = self.lent.take().and_then(|lent| self.lent_template(lent)) {
-            template.take_back(environ);
+        let Some(lent) = self.lent.take() else { return };
+        match self.lent_template(lent) {
+            Some(template) => template.take_back(environ),
+            None => self.take_back_from_gateway(lent, environ),
         }
     }
 
     fn lent_template(&mut self, (place, block): (AppPlace, usize)) -> Option<&mut Template> {
-        self.apps[place.index()].templates[block].as_mut()
+        self.apps[place.index()].templates.get_mut(block)?.as_mut()
     }
 
     #[cold]
     fn drop_spare(&mut self, lent: (AppPlace, usize)) {
-        if let Some(template) = self.lent_template(lent) {
-            template.drop_spare();
+        match self.lent_template(lent) {
+            Some(template) => template.drop_spare(),
+            None => self.lent_gateway_template(lent).into_iter().for_each(GatewayTemplate::drop_spare),
         }
     }
 

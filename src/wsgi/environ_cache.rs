@@ -21,6 +21,8 @@ use super::text;
 use crate::http::header_cache::BlockId;
 use crate::worker::app::Request;
 
+pub mod gateway;
+
 /// The environ of a header block.
 pub struct Template {
     block: BlockId,
@@ -66,6 +68,7 @@ impl Template {
 
     /// An environ with the values of the loose fields, the client and the offers of a request, to be given out. The spare is to
     /// be dropped if it is not given out.
+    #[inline(always)] // each request of HTTP comes through the one caller
     pub fn environ(
         &mut self,
         py: Python<'_>,
@@ -86,12 +89,7 @@ impl Template {
 
     /// Takes back the environ that was given out, if nobody has kept it or changed it.
     pub fn take_back(&mut self, environ: &Bound<'_, PyDict>) {
-        // The spare's reference and the caller's.
-        const OURS: ffi::Py_ssize_t = 2;
-        let same = |spare: &CachedEnviron| {
-            spare.lent.is_some() && version(environ) == spare.lent && references(environ.as_any().as_unbound()) == OURS
-        };
-        if !self.spare.as_ref().is_some_and(same) {
+        if !self.spare.as_ref().is_some_and(|spare| spare.is_as_lent(environ)) {
             self.spare = None;
         }
     }
@@ -126,6 +124,8 @@ pub struct CachedEnviron {
     uri: u64,
     /// Whether the method is not GET.
     method: bool,
+    /// Whether CONTENT_LENGTH is there, and 0: only for gateways.
+    has_length: bool,
     /// The dict's version when it was given out, if the next request sets again all that was set in it.
     lent: Option<u64>,
 }
@@ -141,6 +141,7 @@ impl CachedEnviron {
             values: Vec::new(),
             uri: Uri::ROOT,
             method: false,
+            has_length: false,
             lent: None,
         }
     }
@@ -154,6 +155,7 @@ impl CachedEnviron {
             values: self.values.iter().map(|value| value.clone_ref(py)).collect(),
             uri: self.uri,
             method: self.method,
+            has_length: self.has_length,
             lent: None,
         })
     }
@@ -226,6 +228,20 @@ impl CachedEnviron {
             return Ok(());
         }
         self.dict.bind(py).set_item(&keys.request_id, text::from_latin1(py, id)?)
+    }
+
+    /// Shows the dict to the application as it is.
+    fn lend<'py>(&mut self, py: Python<'py>) -> Bound<'py, PyDict> {
+        let dict = self.dict.bind(py);
+        self.lent = version(dict);
+        dict.clone()
+    }
+
+    /// Whether nobody has kept or changed the dict that was shown; the caller has one reference to it.
+    fn is_as_lent(&self, environ: &Bound<'_, PyDict>) -> bool {
+        // Its own reference and the caller's.
+        const OURS: ffi::Py_ssize_t = 2;
+        self.lent.is_some() && version(environ) == self.lent && references(environ.as_any().as_unbound()) == OURS
     }
 
     /// Shows the dict to the application as it is; it does not come back.

@@ -8,7 +8,7 @@ use crate::common::client::{Address, Client, Response};
 use crate::common::server::{Running, Server};
 use crate::common::{SOON, wait_for};
 
-const GET: u8 = 2;
+pub const GET: u8 = 2;
 const HEAD: u8 = 3;
 const POST: u8 = 4;
 /// The method is named by an attribute.
@@ -44,7 +44,7 @@ fn part(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A request without its body.
-fn request(method: u8, uri: &str, fields: &[(&str, &str)], attributes: &[(u8, &str)]) -> Vec<u8> {
+pub fn request(method: u8, uri: &str, fields: &[(&str, &str)], attributes: &[(u8, &str)]) -> Vec<u8> {
     let mut payload = vec![2, method];
     payload.extend([text("HTTP/1.1"), text(uri), text("192.0.2.7"), vec![0xFF, 0xFF], text("front")].concat());
     payload.extend([0x1F, 0x90, 0]);
@@ -137,7 +137,7 @@ fn whole_answer(client: &mut Client) -> (Response, bool, usize) {
 }
 
 #[track_caller]
-fn answer(client: &mut Client) -> Response {
+pub fn answer(client: &mut Client) -> Response {
     whole_answer(client).0
 }
 

@@ -5,8 +5,9 @@
 //! framing, host or scheme only Content-Length is among them. It is read again each time, so that all other facts about the block
 //! stay true.
 
-use crate::http::bytes::{bad_value_byte, same};
+use crate::http::bytes::bad_value_byte;
 use crate::http::head::{Field, Limits};
+use crate::http::loose::is_loose_field;
 
 /// Most loose fields of a block.
 const MOST: usize = 4;
@@ -21,22 +22,6 @@ pub struct Varying {
 /// Lengths of the values that were found in the loose fields.
 pub(super) type ValueLengths = [u32; MOST];
 
-/// Whether it is a name of credentials, conditions, the length, or a field that proxies write.
-fn is_loose(name: &[u8]) -> bool {
-    match name.len() {
-        6 => same(name, b"cookie"),
-        7 => same(name, b"referer"),
-        9 => same(name, b"x-real-ip"),
-        11 => same(name, b"traceparent"),
-        12 => same(name, b"x-request-id"),
-        13 => same(name, b"authorization") || same(name, b"if-none-match"),
-        14 => same(name, b"content-length"),
-        15 => same(name, b"x-forwarded-for"),
-        17 => same(name, b"if-modified-since"),
-        _ => false,
-    }
-}
-
 impl Varying {
     /// The loose fields among these of `bytes`. One that comes twice is none: the values are joined for the application.
     pub(super) fn of(fields: &[Field], bytes: &[u8]) -> Self {
@@ -44,7 +29,7 @@ impl Varying {
         for (place, field) in fields.iter().enumerate().take(usize::from(u8::MAX)) {
             let name = field.name.of(bytes);
             if usize::from(loose.count) < MOST
-                && is_loose(name)
+                && is_loose_field(name)
                 && !field.value.is_empty()
                 && bytes.get(field.value.end as usize) == Some(&b'\r')
                 && fields.iter().filter(|other| other.name.of(bytes).eq_ignore_ascii_case(name)).count() == 1

@@ -9,7 +9,6 @@ use crate::http::head::Parsed;
 use crate::http::packets::PONG;
 use crate::protocol::ajp::{self, Forward, FrontPacket, body};
 use crate::protocol::pairs::Packing;
-use crate::protocol::variables;
 use crate::worker::app::RequestBody;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::job::QueuedRequest;
@@ -105,12 +104,13 @@ fn take_request(mut begun: Leased, len: usize, ctx: &mut ThreadCtx) -> HeadResul
     }
     forward.put(&mut job.own);
     let pairs = len..job.own.len();
-    let mut framing = variables::read(&mut job.head, &mut job.own, (Packing::Short, pairs), rules).map_err(bad)?;
+    let pairs = (Packing::Short, pairs);
+    let (mut framing, block) = ctx.variables.read(&mut job.head, &mut job.own, pairs, rules).map_err(bad)?;
     framing.persistent = true;
     if forward.is_chunked {
         framing.length = Length::Chunked;
     }
-    (job.framing, job.block) = (framing, None);
+    (job.framing, job.block) = (framing, block);
     Ok(Parsed::Complete)
 }
 

@@ -55,12 +55,12 @@ pub(super) fn read_head(envelope: Envelope, kept: &mut Option<Box<Kept>>, ctx: &
     let Measure::Whole { pairs, len } = measured else { unreachable!("what is missing was waited for") };
     ctx.input.used(len - before);
     let job: &mut QueuedRequest = &mut ctx.job;
-    let framing = variables::read(&mut job.head, &mut job.own, (envelope.packing(), pairs), &ctx.rules.head);
-    let framing = framing.map_err(bad)?;
+    let pairs = (envelope.packing(), pairs);
+    let (framing, block) = ctx.variables.read(&mut job.head, &mut job.own, pairs, &ctx.rules.head).map_err(bad)?;
     if envelope == Envelope::Scgi && framing.length == Length::None {
         return Err(bad(Error::Malformed("CONTENT_LENGTH is missing")));
     }
-    (job.framing, job.block) = (framing, None);
+    (job.framing, job.block) = (framing, block);
     Ok(Parsed::Complete)
 }
 

@@ -100,8 +100,8 @@ impl RecordWire {
             return Err(Box::new(HeadError::NoMemory));
         }
         let pairs = 0..job.own.len();
-        let framing = variables::read(&mut job.head, &mut job.own, (Packing::Long, pairs), &ctx.rules.head);
-        let mut framing = framing.map_err(bad)?;
+        let pairs = (Packing::Long, pairs);
+        let (mut framing, block) = ctx.variables.read(&mut job.head, &mut job.own, pairs, &ctx.rules.head).map_err(bad)?;
         (framing.persistent, self.length) = (keep, framing.length);
         if matches!(framing.length, Length::None | Length::Known(0)) {
             if whole {
@@ -111,7 +111,7 @@ impl RecordWire {
                 framing.length = Length::Chunked;
             }
         }
-        (job.framing, job.block) = (framing, None);
+        (job.framing, job.block) = (framing, block);
         ctx.input.used(used);
         if framing.length == Length::Chunked || matches!(framing.length, Length::Known(1..)) {
             self.reader = Some(reader);
