@@ -131,8 +131,33 @@ def drops(count):
         time.sleep(0.2)
 
 
+class Endless:
+    """Blocks without end. Notes in a file that it has begun, in which process, and that it was closed."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def note(self, text):
+        with open(self.path, "a") as notes:
+            notes.write(text)
+
+    def __iter__(self):
+        self.note("%d\n" % os.getpid())
+        while True:
+            yield b"." * 1000
+            time.sleep(0.01)
+
+    def close(self):
+        self.note("closed\n")
+
+
+def endless(environ, query):
+    return "200 OK", [("Content-Type", "text/plain"), ("X-Accel-Buffering", "no")], Endless(query["note"][0])
+
+
 ROUTES = {
     "/": hello,
+    "/endless": endless,
     "/big": big,
     "/broken": broken,
     "/digest": digest,

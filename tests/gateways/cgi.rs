@@ -14,7 +14,9 @@ use crate::common::client::Response;
 use crate::common::server::{START_LIMIT, binary};
 use crate::common::{apps, wait_for};
 use crate::front::Front;
-use crate::{Cuts, Habits, LARGE, Slash, assert_serves_through, assert_streams_through, parse};
+use crate::{
+    Cuts, Habits, LARGE, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave, parse,
+};
 
 /// The variables of a plain request, and what a process needs.
 const PLAIN: [(&str, &str); 9] = [
@@ -296,16 +298,18 @@ def application(environ, start_response):
 
 #[test]
 fn apache_starts_it_for_each_request() {
-    let habits = Habits { slash: Slash::Kept, cuts: Cuts::None, single_use: true, ..Habits::default() };
+    let habits = Habits { slash: Slash::Kept, cuts: Cuts::None, single_use: true, merges: true, ..Habits::default() };
     let Some(front) = Front::spawning("apache cgi", &[("", "ScriptSock {temp}/cgisock\n")]) else { return };
     assert_serves_through(&front, habits);
     assert_streams_through(&front);
+    assert_tells_of_clients_that_leave(&front, true);
 }
 
 #[test]
 fn lighttpd_starts_it_for_each_request() {
-    let habits = Habits { cuts: Cuts::WithLength, single_use: true, ..Habits::default() };
+    let habits = Habits { cuts: Cuts::WithLength, single_use: true, merges: true, ..Habits::default() };
     let Some(front) = Front::spawning("lighttpd cgi", &[("", "server.stream-response-body = 1\n")]) else { return };
     assert_serves_through(&front, habits);
     assert_streams_through(&front);
+    assert_tells_of_clients_that_leave(&front, true);
 }

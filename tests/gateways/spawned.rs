@@ -16,7 +16,7 @@ use crate::common::server::{START_LIMIT, STOP_LIMIT, binary};
 use crate::common::{apps, procfs, tools, wait_for};
 use crate::fastcgi::{self, request};
 use crate::front::{Front, block_of};
-use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through};
+use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave};
 
 /// Says who it is, and what its standard streams are.
 const STREAMS: &str = r#"
@@ -224,19 +224,21 @@ fn addresses_of_web_servers_come_by_their_variable_and_options_say_what_else_is_
 #[test]
 fn lighttpd_starts_it() {
     let Some(front) = Front::spawning("lighttpd spawned", &[("", "server.stream-response-body = 1\n")]) else { return };
-    assert_serves_through(&front, Habits::default());
+    assert_serves_through(&front, Habits { merges: true, ..Habits::default() });
     assert_streams_through(&front);
+    assert_tells_of_clients_that_leave(&front, false);
     front.stop();
 }
 
 #[test]
 fn mod_fcgid_starts_it() {
     // Its answer to a broken answer is an error page behind it.
-    let habits = Habits { slash: Slash::Kept, cuts: Cuts::WithLength, ..Habits::default() };
+    let habits = Habits { slash: Slash::Kept, cuts: Cuts::WithLength, merges: true, ..Habits::default() };
     let more = [("", "FcgidIPCDir {temp}/ipc\nFcgidProcessTableFile {temp}/table\n")];
     let Some(front) = Front::spawning("apache fcgid", &more) else { return };
     assert_serves_through(&front, habits);
     assert_streams_through(&front);
+    assert_tells_of_clients_that_leave(&front, false);
     front.stop();
 }
 
