@@ -9,6 +9,8 @@ mod common;
 mod fastcgi;
 #[path = "gateways/front.rs"]
 mod front;
+#[path = "gateways/hostile.rs"]
+mod hostile;
 #[path = "gateways/repeated.rs"]
 mod repeated;
 #[path = "gateways/spawned.rs"]
@@ -519,13 +521,20 @@ fn assert_tells_of_clients_that_leave(front: &Front, single_use: bool) {
     });
 }
 
-fn behind(block: &str, habits: Habits, more: &[(&str, &str)]) {
-    let protocol = match block.split_once(' ').expect("front and protocol") {
+/// What the front of a block of the page speaks to the server.
+fn protocol_of(block: &str) -> &str {
+    match block.split_once(' ').expect("front and protocol") {
         (_, "jk") => "ajp",
         (_, protocol) => protocol,
-    };
-    let mut server: Running =
-        Server::new("probe").binds([format!("{protocol}:127.0.0.1:0")]).workers(2).options(["--keep-alive", "75"]).start();
+    }
+}
+
+fn behind(block: &str, habits: Habits, more: &[(&str, &str)]) {
+    let mut server: Running = Server::new("probe")
+        .binds([format!("{}:127.0.0.1:0", protocol_of(block))])
+        .workers(2)
+        .options(["--keep-alive", "75"])
+        .start();
     for _ in 0..3 {
         server.expect_error("this was to happen");
     }
@@ -535,6 +544,50 @@ fn behind(block: &str, habits: Habits, more: &[(&str, &str)]) {
     assert_tells_of_clients_that_leave(&front, habits.single_use);
     drop(front);
     server.stop();
+}
+
+/// Each front with an application below a path: what the page says to write in the place of what. The server has `--root-path`.
+const MOUNTED: [(&str, &[(&str, &str)]); 12] = [
+    ("nginx fastcgi", &[("location / ", "location /shop ")]),
+    ("nginx scgi", &[("location / ", "location /shop ")]),
+    ("nginx uwsgi", &[("location / ", "location /shop ")]),
+    ("apache fastcgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\" enablereuse", "/shop\" enablereuse")]),
+    ("apache scgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\"\n", "/shop\"\n")]),
+    ("apache uwsgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\"\n", "/shop\"\n")]),
+    ("apache ajp", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\" ttl", "/shop\" ttl")]),
+    ("apache jk", &[("JkMount /*", "JkMount /shop|/*"), ("", JK_FILES)]),
+    ("lighttpd fastcgi", &[("( \"/\" =>", "( \"/shop\" =>")]),
+    ("lighttpd scgi", &[("( \"/\" =>", "( \"/shop\" =>")]),
+    ("haproxy fastcgi", &[]),
+    ("caddy fastcgi", &[("reverse_proxy ", "reverse_proxy /shop* ")]),
+];
+
+#[test]
+fn an_application_below_a_path_is_told_so_by_each_front() {
+    for (block, more) in MOUNTED {
+        let server = Server::new("probe").binds([format!("{}:127.0.0.1:0", protocol_of(block))]);
+        let server = server.options(["--root-path", "/shop", "--keep-alive", "75"]).start();
+        let Some(front) = Front::start(block, server.address(), more) else { return };
+        for (target, path, query) in [
+            ("/shop/a%20b/?x=%2F", "/a b/", "x=%2F"),
+            ("/shop/caf%C3%A9", "/caf\u{c3}\u{a9}", ""),
+            ("/shop/environ", "/environ", ""),
+            ("/shop/", "/", ""),
+            ("/shop", "", ""),
+        ] {
+            let answer = front.connect().get(target);
+            assert_eq!(answer.status, 200, "{block} {target}: {answer:?}");
+            if path == "/" {
+                assert_eq!(answer.text(), "hello\n", "{block} {target}");
+                continue;
+            }
+            let seen = answer.json();
+            let found = ["SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_URI"].map(|name| seen[name].as_str());
+            assert_eq!(found, [Some("/shop"), Some(path), Some(query), Some(target)], "{block} {target}: {seen}");
+        }
+        drop(front);
+        server.stop();
+    }
 }
 
 #[test]

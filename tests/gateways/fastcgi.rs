@@ -15,13 +15,15 @@ const STDIN: u8 = 5;
 const STDOUT: u8 = 6;
 const GET_VALUES: u8 = 9;
 
-fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
+/// A record, padded to a multiple of eight bytes.
+pub fn record(kind: u8, id: u16, content: &[u8]) -> Vec<u8> {
     let ([id_high, id_low], [high, low]) = (id.to_be_bytes(), (content.len() as u16).to_be_bytes());
     let padding = content.len().next_multiple_of(8) - content.len();
     [&[1, kind, id_high, id_low, high, low, padding as u8, 0], content, &vec![0; padding]].concat()
 }
 
-fn begin(id: u16, role: u8, flags: u8) -> Vec<u8> {
+/// The begin of a request.
+pub fn begin(id: u16, role: u8, flags: u8) -> Vec<u8> {
     record(BEGIN, id, &[0, role, flags, 0, 0, 0, 0, 0])
 }
 

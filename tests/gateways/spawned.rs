@@ -19,7 +19,7 @@ use crate::front::{Front, block_of};
 use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave};
 
 /// Says who it is, and what its standard streams are.
-const STREAMS: &str = r#"
+pub const STREAMS: &str = r#"
 import os
 
 print("printed")
@@ -32,14 +32,14 @@ def application(environ, start_response):
 "#;
 
 /// A server that was started with a listening socket as its standard input.
-struct Spawned {
+pub struct Spawned {
     child: Child,
     dir: tempfile::TempDir,
 }
 
 impl Spawned {
     /// Serves this application; `closed`: without standard output and error.
-    fn start(socket: impl Into<OwnedFd>, source: &str, options: &[&str], closed: bool) -> Self {
+    pub fn start(socket: impl Into<OwnedFd>, source: &str, options: &[&str], closed: bool) -> Self {
         let dir = tempfile::tempdir().expect("the temp directory is writable");
         fs::write(dir.path().join("app.py"), source).expect("the temp directory is writable");
         let mut command = Command::new("/bin/sh");
@@ -48,7 +48,7 @@ impl Spawned {
         Self::run(command, dir, socket)
     }
 
-    fn run(mut command: Command, dir: tempfile::TempDir, socket: impl Into<OwnedFd>) -> Self {
+    pub fn run(mut command: Command, dir: tempfile::TempDir, socket: impl Into<OwnedFd>) -> Self {
         let variables = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_"));
         for (name, _) in variables {
             command.env_remove(name);
@@ -59,18 +59,29 @@ impl Spawned {
         Self { child: command.spawn().expect("the server can be started"), dir }
     }
 
-    fn log(&self) -> String {
+    pub fn log(&self) -> String {
         let read = |name: &str| fs::read_to_string(self.dir.path().join(name)).unwrap_or_default();
         read("log") + &read("output")
     }
 
-    fn signal(&self, signal: Signal) {
+    pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("it lives");
+    }
+
+    /// Its process, which leads a group.
+    pub fn id(&self) -> i32 {
+        self.child.id() as i32
+    }
+
+    /// It ends.
+    #[track_caller]
+    pub fn ends(mut self) {
+        wait_for("the end of the server", STOP_LIMIT, || self.child.try_wait().expect("it is ours"));
     }
 
     /// It ends with this code.
     #[track_caller]
-    fn ends_with(mut self, code: i32) -> String {
+    pub fn ends_with(mut self, code: i32) -> String {
         let status = wait_for("the end of the server", STOP_LIMIT, || self.child.try_wait().expect("it is ours"));
         assert_eq!(status.code(), Some(code), "{}", self.log());
         self.log()
@@ -90,13 +101,13 @@ impl Drop for Spawned {
 }
 
 /// A unix socket that listens at this path, as a web server makes it.
-fn listen(path: &Path) -> UnixListener {
+pub fn listen(path: &Path) -> UnixListener {
     UnixListener::bind(path).expect("the temp directory is writable")
 }
 
 /// The worker that answers, and what it says.
 #[track_caller]
-fn ask(address: &Address) -> (i32, String) {
+pub fn ask(address: &Address) -> (i32, String) {
     let mut client = Client::connect(address);
     client.set_patience(START_LIMIT).expect("it is connected");
     client.send(request(1, 0, &[("REQUEST_URI", "/")], b""));
