@@ -17,7 +17,10 @@ use crate::protocol::pairs::Packing;
 mod tests;
 
 /// Most bytes of records of other requests that are kept.
-const STASH_MAX: usize = 64 * 1024;
+pub const STASH_MAX: usize = 64 * 1024;
+
+/// So many bytes of them are kept without asking for room: some requests without a body.
+pub const STASH_FREE: usize = 4 * 1024;
 
 /// Most requests whose records are kept.
 const WAITING_MAX: usize = 64;
@@ -77,6 +80,8 @@ pub struct RecordReader {
     params_ended: bool,
     /// Records of other requests, whole but for the one in hand.
     stash: Vec<u8>,
+    /// Whether there is room for [`STASH_MAX`] of them.
+    has_room: bool,
     /// Their requests.
     waiting: Vec<u16>,
 }
@@ -126,13 +131,16 @@ impl RecordReader {
     /// The records of other requests, which come before the rest of the input. To be called when a request is over.
     pub fn take_stash(&mut self) -> Vec<u8> {
         self.waiting.clear();
+        self.has_room = false;
         std::mem::take(&mut self.stash)
     }
 
-    /// Uses some of the input; answers that are due are appended to `replies`. After an error the connection is of no use.
-    pub fn step(&mut self, input: &[u8], replies: &mut Vec<u8>) -> Result<RecordStep, Error> {
+    /// Uses some of the input; answers that are due are appended to `replies`. After an error the connection is of no use. `room` is
+    /// asked before more than [`STASH_FREE`] bytes of other requests are kept, whether there is memory for [`STASH_MAX`], until
+    /// [`Self::take_stash`]; what it says no to is refused.
+    pub fn step(&mut self, input: &[u8], replies: &mut Vec<u8>, room: &mut dyn FnMut() -> bool) -> Result<RecordStep, Error> {
         if self.have < HEAD {
-            return self.take_head(input, replies);
+            return self.take_head(input, replies, room);
         }
         if self.content > 0 {
             let len = self.content.min(input.len());
@@ -167,7 +175,7 @@ impl RecordReader {
         Ok(RecordStep { used: len, event })
     }
 
-    fn take_head(&mut self, input: &[u8], replies: &mut Vec<u8>) -> Result<RecordStep, Error> {
+    fn take_head(&mut self, input: &[u8], replies: &mut Vec<u8>, room: &mut dyn FnMut() -> bool) -> Result<RecordStep, Error> {
         let len = input.len().min(HEAD - self.have);
         self.head[self.have..self.have + len].copy_from_slice(&input[..len]);
         if self.have == 0 && len > 0 && self.head[0] != VERSION {
@@ -179,7 +187,7 @@ impl RecordReader {
         }
         let [_, _, _, _, high, low, padding, _] = self.head;
         (self.content, self.padding) = (usize::from(u16::from_be_bytes([high, low])), usize::from(padding));
-        self.choose(replies)?;
+        self.choose(replies, room)?;
         let event = if self.content + self.padding == 0 { self.finish_record(replies)? } else { RecordEvent::None };
         Ok(RecordStep { used: len, event })
     }
@@ -190,7 +198,7 @@ impl RecordReader {
     }
 
     /// Decides what becomes of the record whose head has come.
-    fn choose(&mut self, replies: &mut Vec<u8>) -> Result<(), Error> {
+    fn choose(&mut self, replies: &mut Vec<u8>, room: &mut dyn FnMut() -> bool) -> Result<(), Error> {
         let (kind, id) = self.record();
         let ours = self.active.is_some_and(|active| active.id == id);
         self.control.clear();
@@ -199,7 +207,7 @@ impl RecordReader {
             kind::BEGIN_REQUEST if ours || self.waiting.contains(&id) => {
                 return Err(Error::Malformed("a request begins twice"));
             }
-            kind::BEGIN_REQUEST if self.active.is_some() => self.keep(replies),
+            kind::BEGIN_REQUEST if self.active.is_some() => self.keep(replies, room),
             kind::PARAMS if ours && self.params_ended && self.content > 0 => {
                 return Err(Error::Malformed("variables come after their end"));
             }
@@ -209,7 +217,7 @@ impl RecordReader {
             }
             kind::STDIN if ours => Destination::Stdin,
             // Of a request that has ended: an early answer leaves some.
-            kind::PARAMS | kind::STDIN | kind::DATA if id > 0 && self.waiting.contains(&id) => self.keep(replies),
+            kind::PARAMS | kind::STDIN | kind::DATA if id > 0 && self.waiting.contains(&id) => self.keep(replies, room),
             kind::PARAMS | kind::STDIN | kind::DATA if id > 0 => Destination::Nowhere,
             _ if self.content > CONTROL_MAX => return Err(Error::Malformed("a record that is no part of a stream is too long")),
             _ => Destination::Control,
@@ -221,10 +229,12 @@ impl RecordReader {
     }
 
     /// Keeps the record in hand for later, or refuses its request when there is no room.
-    fn keep(&mut self, replies: &mut Vec<u8>) -> Destination {
+    fn keep(&mut self, replies: &mut Vec<u8>, room: &mut dyn FnMut() -> bool) -> Destination {
         let (kind, id) = self.record();
         let begins = kind == kind::BEGIN_REQUEST;
-        let fits = self.stash.len() + HEAD + self.content + self.padding <= STASH_MAX;
+        let needed = self.stash.len() + HEAD + self.content + self.padding;
+        self.has_room |= (STASH_FREE + 1..=STASH_MAX).contains(&needed) && !self.has_room && room();
+        let fits = needed <= if self.has_room { STASH_MAX } else { STASH_FREE };
         if !fits || begins && self.waiting.len() >= WAITING_MAX {
             // Of one that only begins there is nothing, and a look for it at all that is kept would cost more than its record.
             if !begins {

@@ -72,6 +72,11 @@ impl InputBudget {
         self.0.left.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(bytes)).is_ok()
     }
 
+    /// So many bytes of it, for as long as the lease is there; `None`: they are in use.
+    pub fn lease(&self, bytes: usize) -> Option<Lease> {
+        self.take(bytes).then(|| Lease { memory: self.clone(), bytes })
+    }
+
     /// Notes that the process has no memory for bytes that the budget allows.
     pub fn starve(&self) {
         self.0.starved.store(true, Relaxed);
@@ -135,11 +140,24 @@ pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
     Some(copy)
 }
 
+/// A part of a [`InputBudget`], which is given back when it is dropped.
+#[derive(Debug)]
+pub struct Lease {
+    memory: InputBudget,
+    bytes: usize,
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.memory.0.left.fetch_add(self.bytes, Relaxed);
+    }
+}
+
 /// Bytes whose memory beyond [`FREE`] is taken from a [`InputBudget`] and given back when they are dropped.
 #[derive(Debug, Default)]
 pub struct Leased {
     bytes: Vec<u8>,
-    lease: Option<(InputBudget, usize)>,
+    lease: Option<Lease>,
 }
 
 impl Leased {
@@ -182,18 +200,18 @@ impl Leased {
 
     /// Takes the budget for so much capacity, less the part that it has already.
     fn pay(&mut self, capacity: usize, memory: &InputBudget) -> bool {
-        let paid = self.lease.as_ref().map_or(0, |(_, paid)| *paid);
+        let paid = self.lease.as_ref().map_or(0, |lease| lease.bytes);
         let Some(more) = capacity.saturating_sub(FREE).checked_sub(paid).filter(|more| *more > 0) else { return true };
         if !memory.take(more) {
             return false;
         }
-        self.lease.get_or_insert_with(|| (memory.clone(), 0)).1 += more;
+        self.lease.get_or_insert_with(|| Lease { memory: memory.clone(), bytes: 0 }).bytes += more;
         true
     }
 
     /// The bytes alone, for a time that others bound: their part of the budget is given back.
-    pub fn into_bytes(mut self) -> Vec<u8> {
-        std::mem::take(&mut self.bytes)
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
     }
 }
 
@@ -202,14 +220,6 @@ impl Deref for Leased {
 
     fn deref(&self) -> &[u8] {
         &self.bytes
-    }
-}
-
-impl Drop for Leased {
-    fn drop(&mut self) {
-        if let Some((memory, paid)) = &self.lease {
-            memory.0.left.fetch_add(*paid, Relaxed);
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::mem::take;
 use super::app::RequestBody;
 use super::ctx::ThreadCtx;
 use super::job::QueuedRequest;
-use super::kept::{Kept, Leased, reserve};
+use super::kept::{InputBudget, Kept, Leased, reserve};
 use crate::handoff::INPUT_MAX;
 use crate::http::body::Decoder;
 use crate::http::chunked::Decoded;
@@ -113,14 +113,14 @@ impl Wire {
         }
     }
 
-    /// A decoder for a body with this framing.
-    pub fn decoder(&mut self, framing: &Framing) -> BodyDecoder {
+    /// A decoder for a body with this framing; `memory` bounds what it keeps of other requests.
+    pub fn decoder(&mut self, framing: &Framing, memory: &InputBudget) -> BodyDecoder {
         match self {
             // Behind the head of the others the body stands as it is too.
             Self::Http(_) | Self::Pairs(_) => {
                 BodyDecoder::Http { decoder: Decoder::new(framing.length, TRAILER_MAX), is_awaited: framing.expect_continue }
             }
-            Self::Records(wire) => BodyDecoder::Records(wire.decoder()),
+            Self::Records(wire) => BodyDecoder::Records(wire.decoder(memory)),
             Self::Packets(_) => BodyDecoder::Packets(PacketDecoder::new(framing.length)),
         }
     }

@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 
 use crate::common::client::{Address, Client};
 use crate::common::server::{START_LIMIT, STOP_LIMIT, binary};
-use crate::common::{SOON, procfs, venv, wait_for};
+use crate::common::{SOON, procfs, raise_open_files, venv, wait_for};
 use crate::fastcgi::{begin, record, request};
 use crate::spawned::{STREAMS, Spawned, ask, listen};
 
@@ -22,6 +22,9 @@ const INPUTS: u64 = 3_000;
 
 /// Connections that send and do not read.
 const DEAF: usize = 20;
+
+/// Connections with something that waits, more than there is memory for.
+const WAITING: usize = 1_500;
 
 /// Bytes that each of them has to send, far more than sockets keep.
 const FLOOD: usize = 4_000_000;
@@ -183,6 +186,38 @@ fn replies_that_nobody_reads_take_no_memory() {
     let count = deaf.len();
     drop(deaf);
     wait_for("the end of the connections", SOON, || (procfs::open_files(worker) + count <= open + 1).then_some(()));
+    stop(server);
+}
+
+#[test]
+fn what_waits_on_all_connections_has_one_bound() {
+    raise_open_files();
+    let (server, address, _place) = start(&["--header-timeout", "60"]);
+    let (worker, _) = ask(&address);
+    // One that does not go on, and behind it another with nearly all that may wait on a connection.
+    let other: Vec<u8> = [begin(3, 1, 1), record(4, 3, &[b'x'; 30_000]), record(4, 3, &[b'x'; 30_000])].concat();
+    let before = procfs::resident(worker);
+    let mut waiting: Vec<Client> = (0..WAITING)
+        .map(|_| {
+            let mut client = Client::connect(&address);
+            client.send([&begin(1, 1, 1)[..], &other].concat());
+            client
+        })
+        .collect();
+    assert_eq!(ask(&address).0, worker);
+    let last = waiting.last_mut().expect("there are some");
+    last.set_patience(SOON).expect("it is connected");
+    assert_eq!(last.take(16), [1, 3, 0, 3, 0, 8, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0], "it is refused, as what cannot wait");
+    let grown = procfs::resident(worker).saturating_sub(before);
+    assert!(grown < 100 << 20, "{WAITING} connections have {grown} bytes");
+    let open = procfs::open_files(worker);
+    drop(waiting);
+    wait_for("the end of the connections", SOON, || (procfs::open_files(worker) + WAITING <= open + 1).then_some(()));
+    // What they had is there again.
+    let mut client = Client::connect(&address);
+    client.send([&begin(1, 1, 1)[..], &other, &record(2, 3, b"")].concat());
+    assert_eq!(client.take(16), [1, 3, 0, 3, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], "it has waited until it was aborted");
+    drop(client);
     stop(server);
 }
 

@@ -72,7 +72,7 @@ fn read_in(bytes: &[u8], piece: usize) -> Result<Found, Error> {
     for end in (piece..bytes.len()).step_by(piece).chain([bytes.len()]) {
         loop {
             let input = &bytes[at..end];
-            let RecordStep { used, event } = reader.step(input, &mut found.replies)?;
+            let RecordStep { used, event } = reader.step(input, &mut found.replies, &mut || true)?;
             let is_end = event == RecordEvent::StdinEnd;
             match event {
                 RecordEvent::None if used == 0 => break,
@@ -235,4 +235,33 @@ fn what_is_written_can_be_read() {
     }
     assert_eq!(content, long);
     assert!(out.ends_with(&[1, kind::END_REQUEST, 0, 7, 0, 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]));
+}
+
+#[test]
+fn more_than_a_little_of_other_requests_is_kept_only_where_there_is_room() {
+    for has_room in [true, false] {
+        let (mut reader, mut replies, mut asked) = (RecordReader::default(), Vec::new(), 0);
+        let part = vec![b'x'; STASH_FREE / 2];
+        let other = [
+            begin(3, 1, 1),
+            record(kind::PARAMS, 3, &part, 0),
+            record(kind::PARAMS, 3, &part, 0),
+            record(kind::PARAMS, 3, &part, 0),
+        ];
+        let bytes = [&begin(1, 1, 1)[..], &begin(5, 1, 1), &other.concat()].concat();
+        let mut at = 0;
+        while at < bytes.len() {
+            let mut room = || {
+                asked += 1;
+                has_room
+            };
+            at += reader.step(&bytes[at..], &mut replies, &mut room).unwrap().used;
+        }
+        // The one that was there before stays.
+        let kept = if has_room { [begin(5, 1, 1), other.concat()].concat() } else { begin(5, 1, 1) };
+        assert_eq!((reader.take_stash(), asked), (kept, 1), "{has_room}");
+        let mut refused = Vec::new();
+        put_end(&mut refused, 3, RequestEnd::CannotMultiplex);
+        assert_eq!(replies, if has_room { Vec::new() } else { refused }, "{has_room}");
+    }
 }

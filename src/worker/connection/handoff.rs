@@ -201,7 +201,7 @@ mod tests {
             let message = connection.handoff().unwrap();
             let Phase::Waiting(queued) = &connection.phase else { unreachable!("it was made so") };
             let mut upload = Upload::new(
-                Wire::new(Protocol::Http).decoder(&queued.framing),
+                Wire::new(Protocol::Http).decoder(&queued.framing, &InputBudget::default()),
                 queued.framing,
                 &Rules::of(&Settings::default()),
                 &BodyBudget::new(0, connection.link.disk.clone()),
@@ -246,7 +246,7 @@ mod tests {
         let (mut reader, mut at, mut found) = (RecordReader::default(), 0, (Vec::new(), Vec::new()));
         loop {
             let input = &message.input[at..];
-            let step = reader.step(input, &mut Vec::new()).unwrap();
+            let step = reader.step(input, &mut Vec::new(), &mut || false).unwrap();
             at += step.used;
             match step.event {
                 RecordEvent::Params(part) => found.0.extend_from_slice(&input[part]),

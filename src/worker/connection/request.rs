@@ -87,7 +87,7 @@ impl Connection {
     fn begin_body(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let framing = ctx.job.framing;
         let body = ctx.input.rest();
-        let decoder = self.wire.decoder(&framing);
+        let decoder = self.wire.decoder(&framing, &ctx.memory);
         let started =
             Upload::new(decoder, framing, &ctx.rules, &ctx.bodies).and_then(|mut upload| Ok((upload.feed(body)?, upload)));
         let error = match started {

@@ -9,22 +9,46 @@ use crate::http::framing::Length;
 use crate::http::head::Parsed;
 use crate::http::records::{self, kind};
 use crate::http::terms::Dialect;
-use crate::protocol::fastcgi::{RecordEvent, RecordReader, RecordStep};
+use crate::protocol::fastcgi::{RecordEvent, RecordReader, RecordStep, STASH_FREE, STASH_MAX};
 use crate::protocol::pairs::Packing;
 use crate::protocol::variables;
 use crate::worker::app::RequestBody;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::job::QueuedRequest;
-use crate::worker::kept::{Kept, Leased, reserve};
+use crate::worker::kept::{InputBudget, Kept, Lease, Leased, reserve};
 
 use super::pairs::make_room;
 use super::{BodyEnd, HeadError, HeadResult, bad};
+
+/// A reader, and the memory for what it keeps of other requests.
+#[derive(Debug, Default)]
+struct Reading {
+    reader: RecordReader,
+    lease: Option<Lease>,
+}
+
+impl Reading {
+    /// As [`RecordReader::step`].
+    fn step(&mut self, input: &[u8], replies: &mut Vec<u8>, memory: &InputBudget) -> Result<RecordStep, Error> {
+        let lease = &mut self.lease;
+        self.reader.step(input, replies, &mut || {
+            *lease = memory.lease(STASH_MAX - STASH_FREE);
+            lease.is_some()
+        })
+    }
+
+    /// As [`RecordReader::take_stash`]. Its memory is the caller's to account for.
+    fn take_stash(&mut self) -> Vec<u8> {
+        self.lease = None;
+        self.reader.take_stash()
+    }
+}
 
 /// The state between the records of a connection.
 #[derive(Debug, Default)]
 pub struct RecordWire {
     /// Reads the records of the request that has begun; `None`: none has, or its body has the reader.
-    reader: Option<Box<RecordReader>>,
+    reader: Option<Box<Reading>>,
     /// The id of the request in hand; 0: there is none.
     id: u16,
     /// The length of its body, as its variables say.
@@ -50,10 +74,10 @@ impl RecordWire {
         });
         let (mut rest, mut used) = (ctx.input.rest(), 0);
         let keep = loop {
-            let RecordStep { used: more, event } = reader.step(&rest[used..], &mut ctx.out).map_err(bad)?;
+            let RecordStep { used: more, event } = reader.step(&rest[used..], &mut ctx.out, &ctx.memory).map_err(bad)?;
             let from = used;
             used += more;
-            self.id = reader.active().map_or(0, |active| active.id);
+            self.id = reader.reader.active().map_or(0, |active| active.id);
             match event {
                 RecordEvent::Params(part) => {
                     if params.len() + part.len() > ctx.rules.head_max {
@@ -63,7 +87,7 @@ impl RecordWire {
                         return Err(Box::new(HeadError::NoMemory));
                     }
                 }
-                RecordEvent::ParamsEnd => break reader.active().is_some_and(|active| active.keep),
+                RecordEvent::ParamsEnd => break reader.reader.active().is_some_and(|active| active.keep),
                 RecordEvent::Aborted { keep: false } => {
                     ctx.input.forget();
                     return Err(Box::new(HeadError::Over));
@@ -81,7 +105,7 @@ impl RecordWire {
                 }
                 RecordEvent::None if more == 0 => {
                     ctx.input.forget();
-                    if !reader.is_idle() {
+                    if !reader.reader.is_idle() {
                         *kept = Some(Box::new(Kept::Partial(params)));
                         self.reader = Some(reader);
                     }
@@ -122,16 +146,18 @@ impl RecordWire {
     }
 
     /// As [`super::Wire::decoder`].
-    pub(super) fn decoder(&mut self) -> Box<RecordDecoder> {
-        let reader = self.reader.take().unwrap_or_default();
-        Box::new(RecordDecoder { reader, length: self.length, came: 0, aborted: false, replies: Vec::new() })
+    pub(super) fn decoder(&mut self, memory: &InputBudget) -> Box<RecordDecoder> {
+        let (reader, memory) = (self.reader.take().unwrap_or_default(), memory.clone());
+        Box::new(RecordDecoder { reader, memory, length: self.length, came: 0, aborted: false, replies: Vec::new() })
     }
 }
 
 /// The decoder of a body in records.
 #[derive(Debug)]
 pub struct RecordDecoder {
-    reader: Box<RecordReader>,
+    reader: Box<Reading>,
+    /// What that may keep.
+    memory: InputBudget,
     /// The length that the variables say.
     length: Length,
     /// Bytes of the body that have come, as far as they belong to it.
@@ -143,7 +169,7 @@ pub struct RecordDecoder {
 impl RecordDecoder {
     /// As [`crate::http::body::Decoder::decode`]. Bytes beyond the length are thrown away; the body ends with its stream.
     pub(super) fn decode(&mut self, input: &[u8]) -> Result<Decoded, Error> {
-        let RecordStep { used: consumed, event } = self.reader.step(input, &mut self.replies)?;
+        let RecordStep { used: consumed, event } = self.reader.step(input, &mut self.replies, &self.memory)?;
         let nothing = Decoded { consumed, data: 0..0, done: false };
         Ok(match event {
             RecordEvent::Stdin(part) => {
