@@ -73,8 +73,8 @@ impl InputBudget {
     }
 
     /// So many bytes of it, for as long as the lease is there; `None`: they are in use.
-    pub fn lease(&self, bytes: usize) -> Option<Lease> {
-        self.take(bytes).then(|| Lease { memory: self.clone(), bytes })
+    pub fn lease(&self, bytes: usize) -> Option<InputLease> {
+        self.take(bytes).then(|| InputLease { memory: self.clone(), bytes })
     }
 
     /// Notes that the process has no memory for bytes that the budget allows.
@@ -142,12 +142,12 @@ pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
 
 /// A part of a [`InputBudget`], which is given back when it is dropped.
 #[derive(Debug)]
-pub struct Lease {
+pub struct InputLease {
     memory: InputBudget,
     bytes: usize,
 }
 
-impl Drop for Lease {
+impl Drop for InputLease {
     fn drop(&mut self) {
         self.memory.0.left.fetch_add(self.bytes, Relaxed);
     }
@@ -157,7 +157,7 @@ impl Drop for Lease {
 #[derive(Debug, Default)]
 pub struct Leased {
     bytes: Vec<u8>,
-    lease: Option<Lease>,
+    lease: Option<InputLease>,
 }
 
 impl Leased {
@@ -205,7 +205,7 @@ impl Leased {
         if !memory.take(more) {
             return false;
         }
-        self.lease.get_or_insert_with(|| Lease { memory: memory.clone(), bytes: 0 }).bytes += more;
+        self.lease.get_or_insert_with(|| InputLease { memory: memory.clone(), bytes: 0 }).bytes += more;
         true
     }
 

@@ -15,19 +15,19 @@ use crate::protocol::variables;
 use crate::worker::app::RequestBody;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::job::QueuedRequest;
-use crate::worker::kept::{InputBudget, Kept, Lease, Leased, reserve};
+use crate::worker::kept::{InputBudget, InputLease, Kept, Leased, reserve};
 
 use super::pairs::make_room;
 use super::{BodyEnd, HeadError, HeadResult, bad};
 
 /// A reader, and the memory for what it keeps of other requests.
 #[derive(Debug, Default)]
-struct Reading {
+struct LeasedReader {
     reader: RecordReader,
-    lease: Option<Lease>,
+    lease: Option<InputLease>,
 }
 
-impl Reading {
+impl LeasedReader {
     /// As [`RecordReader::step`].
     fn step(&mut self, input: &[u8], replies: &mut Vec<u8>, memory: &InputBudget) -> Result<RecordStep, Error> {
         let lease = &mut self.lease;
@@ -48,7 +48,7 @@ impl Reading {
 #[derive(Debug, Default)]
 pub struct RecordWire {
     /// Reads the records of the request that has begun; `None`: none has, or its body has the reader.
-    reader: Option<Box<Reading>>,
+    reader: Option<Box<LeasedReader>>,
     /// The id of the request in hand; 0: there is none.
     id: u16,
     /// The length of its body, as its variables say.
@@ -155,7 +155,7 @@ impl RecordWire {
 /// The decoder of a body in records.
 #[derive(Debug)]
 pub struct RecordDecoder {
-    reader: Box<Reading>,
+    reader: Box<LeasedReader>,
     /// What that may keep.
     memory: InputBudget,
     /// The length that the variables say.
