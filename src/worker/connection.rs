@@ -276,8 +276,7 @@ impl Connection {
                 // Bytes that were read are used at once, so a drive never ends with a piece of a body in hand.
                 if ctx.input.has_rest() || self.read_more(ctx)? { self.consume(ctx) } else { Ok(()) }
             }
-            Phase::Preface => self.read_preface(ctx),
-            Phase::Handshake => self.go_on_with_handshake(ctx),
+            Phase::Preface | Phase::Handshake => self.read_first_bytes(ctx),
             // A place in the queue is only for connections that still exist.
             Phase::Waiting(_) if self.io.ended && self.link.is_reset() => Err(Next::Close(CloseReason::ClientGone)),
             Phase::Waiting(_) | Phase::Serving(_) => Err(Next::Wait),

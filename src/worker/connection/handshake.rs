@@ -30,7 +30,6 @@ impl Connection {
     }
 
     /// Goes on with the handshake.
-    #[inline(never)]
     pub(super) fn go_on_with_handshake(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if !self.link.stream.is_encrypted() {
             if !ctx.input.has_rest() && !self.read_more(ctx)? {

@@ -22,9 +22,14 @@ impl Connection {
         self.kept = (!bytes.is_empty()).then(|| Box::new(Kept::Partial(bytes)));
     }
 
-    /// Reads the preface, or more of it.
+    /// Goes on with what comes before the first request.
     #[inline(never)]
-    pub(super) fn read_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
+    pub(super) fn read_first_bytes(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if matches!(self.phase, Phase::Preface) { self.read_preface(ctx) } else { self.go_on_with_handshake(ctx) }
+    }
+
+    /// Reads the preface, or more of it.
+    fn read_preface(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if ctx.input.has_rest() || self.read_more(ctx)? { self.take_preface(ctx) } else { Ok(()) }
     }
 
