@@ -239,17 +239,17 @@ fn json_of_a_request_without_a_head_has_nulls() {
 #[test]
 fn peer_and_request_id_have_atoms_and_keys() {
     let mut named = head(b"GET", b"/", &[(b"X-Request-ID", b"of the client")]);
-    assert_eq!(line("%(h)s %(P)s %(I)s", &record(&named)), "192.0.2.7 10.0.0.1 -\n");
+    assert_eq!(line("%(h)s %(P)s %(I)s", &record(&named)), "192.0.2.7 10.0.0.1 -");
     let start = named.1.len();
     named.1.extend_from_slice(b"198.51.100.1given");
     named.0.client = Some(NamedClient { addr: Span::new(start, start + 12), port: Span::default() });
     named.0.assigned.id = Span::new(start + 12, start + 17);
-    assert_eq!(line("%(h)s %(P)s %(I)s %({x-request-id}i)s", &record(&named)), "198.51.100.1 10.0.0.1 given of the client\n");
+    assert_eq!(line("%(h)s %(P)s %(I)s %({x-request-id}i)s", &record(&named)), "198.51.100.1 10.0.0.1 given of the client");
     let (_, value) = json(&record(&named));
     assert_eq!((&value["remote_addr"], &value["peer_addr"]), (&"198.51.100.1".into(), &"10.0.0.1".into()));
     assert_eq!(value["request_id"], "given");
     let nameless = Record { head: None, id: b"7f", ..record(&named) };
-    assert_eq!(line("%(I)s", &nameless), "7f\n");
+    assert_eq!(line("%(I)s", &nameless), "7f");
 }
 
 #[test]
