@@ -19,7 +19,7 @@ pub struct Link {
     /// The client.
     pub peer: Peer,
     /// Index of the listener it came from.
-    pub listener: usize,
+    listener: u32,
     /// Whether a call may still write to it.
     pub claim: Claim,
     /// The place of output that its client does not read.
@@ -36,7 +36,8 @@ impl Link {
         Self {
             stream,
             peer,
-            listener,
+            // Each listener is a descriptor, of which a process has fewer.
+            listener: u32::try_from(listener).unwrap_or(u32::MAX),
             claim: Claim::default(),
             disk,
             hijacked: AtomicBool::new(false),
@@ -50,6 +51,12 @@ impl Link {
         let (addr, port) = PeerAddr::Tcp(client).text();
         let proxy = std::mem::take(&mut self.peer);
         self.peer = Peer { addr, port, trusted: proxy.trusted, proxy: Some(Box::new(proxy)) };
+    }
+
+    /// Index of the listener it came from.
+    #[inline]
+    pub fn listener(&self) -> usize {
+        self.listener as usize
     }
 
     /// Whether nothing more can reach the client: it has reset the connection, or a unix socket's other end is closed. A TCP

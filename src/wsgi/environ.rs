@@ -198,24 +198,25 @@ impl Builder {
         };
         let method = self.method(py, request.head.method.of(request.bytes))?;
         let client = request.tls.and_then(|tls| tls.client.as_ref());
-        let tls = request.tls.map(|tls| (tls.protocol, tls.cipher));
+        let tls = request.tls;
         let dict = if request.head.is_from_gateway() {
             self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
         } else if let Some(block) = request.block
             && client.is_none()
         {
-            let known = self.lent_template((place, block.place()));
-            if !known.is_some_and(|template| template.fits(block, request)) {
+            let mut app = &mut self.apps[place.index()];
+            if !app.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request)) {
                 self.make_template(py, request, place, block)?;
+                app = &mut self.apps[place.index()];
             }
             self.lent = Some((place, block.place()));
-            let app = &mut self.apps[place.index()];
-            let uri = app.targets.uri(py, request.head, request.bytes)?;
+            let AppEnvirons { templates, targets, .. } = app;
+            let uri = targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
-            let template = app.templates[block.place()].as_mut().expect("it was just made");
+            let template = templates[block.place()].as_mut().expect("it was just made");
             let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
-            cached.set_id(py, &self.keys, request.id())?;
+            cached.set_id(py, &self.keys, request)?;
             cached.hand_out(py, &self.keys, uri)?
         } else {
             let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
@@ -223,7 +224,7 @@ impl Builder {
             let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
             cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
-            cached.set_id(py, &self.keys, request.id())?;
+            cached.set_id(py, &self.keys, request)?;
             let dict = cached.hand_out(py, &self.keys, uri)?;
             if let Some(client) = client {
                 self.certificate.set(&dict, client)?;

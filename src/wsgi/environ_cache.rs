@@ -19,6 +19,7 @@ use super::start_response::references;
 use super::target::Uri;
 use super::text;
 use crate::http::header_cache::BlockId;
+use crate::tls::facts::TlsFacts;
 use crate::worker::app::Request;
 
 pub mod gateway;
@@ -63,7 +64,10 @@ impl Template {
         self.block == block
             && self.listener == request.listener
             && self.trusted == request.peer.trusted
-            && self.told.as_ref().map_or(!is_told, |told| told.is_of(request))
+            && match &self.told {
+                None => !is_told,
+                Some(told) => told.is_of(request),
+            }
     }
 
     /// An environ with the values of the loose fields, the client and the offers of a request, to be given out. The spare is to
@@ -106,8 +110,8 @@ pub struct ClientObjects<'a, 'py> {
     pub remote: &'a [Borrowed<'a, 'py, PyString>; 2],
     /// The callables of the request.
     pub offers: &'a Arc<Offers>,
-    /// SSL_PROTOCOL and SSL_CIPHER of an encrypted connection.
-    pub tls: Option<(&'static str, &'static str)>,
+    /// What is known of an encrypted connection.
+    pub tls: Option<&'a TlsFacts>,
 }
 
 /// A dict with a note of its values.
@@ -186,18 +190,27 @@ impl CachedEnviron {
             dict.set_item(&keys.client_disconnected, &client.offers.client_disconnected)?;
             self.offers = Some(client.offers.clone());
         }
-        if let Some((protocol, cipher)) = client.tls
-            && self.tls != client.tls
-        {
-            dict.set_item(&keys.ssl_protocol, text::key(py, protocol)?)?;
-            dict.set_item(&keys.ssl_cipher, text::key(py, cipher)?)?;
-            self.tls = client.tls;
+        match client.tls {
+            None => Ok(()),
+            Some(tls) => self.set_tls(py, keys, (tls.protocol, tls.cipher)),
         }
+    }
+
+    #[inline(never)]
+    fn set_tls(&mut self, py: Python<'_>, keys: &Keys, tls: (&'static str, &'static str)) -> PyResult<()> {
+        if self.tls == Some(tls) {
+            return Ok(());
+        }
+        let dict = self.dict.bind(py);
+        dict.set_item(&keys.ssl_protocol, text::key(py, tls.0)?)?;
+        dict.set_item(&keys.ssl_cipher, text::key(py, tls.1)?)?;
+        self.tls = Some(tls);
         Ok(())
     }
 
     /// Sets the values of the loose fields that are not the ones in it, compared byte for byte. After an error it is not to be
     /// used again.
+    #[inline(always)] // as its caller
     fn set_loose(&mut self, py: Python<'_>, fields: &[(usize, Py<PyString>)], request: &Request<'_>) -> PyResult<()> {
         for ((place, key), value) in fields.iter().zip(&mut self.values) {
             let bytes = request.head.fields[*place].value.of(request.bytes);
@@ -222,12 +235,12 @@ impl CachedEnviron {
     }
 
     /// Sets the request's X-Request-ID, if it has got one. It is set anew for each request, or for none.
-    #[inline]
-    pub fn set_id(&mut self, py: Python<'_>, keys: &Keys, id: &[u8]) -> PyResult<()> {
-        if id.is_empty() {
+    #[inline(always)] // most requests have none
+    pub fn set_id(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>) -> PyResult<()> {
+        if request.head.assigned.id.is_empty() {
             return Ok(());
         }
-        self.dict.bind(py).set_item(&keys.request_id, text::from_latin1(py, id)?)
+        self.dict.bind(py).set_item(&keys.request_id, text::from_latin1(py, request.id())?)
     }
 
     /// Shows the dict to the application as it is.

@@ -94,7 +94,7 @@ impl Connection {
         if Arc::strong_count(&self.link) > owners || !self.link.stream.can_travel() {
             return None;
         }
-        let Link { peer, listener, .. } = &*self.link;
+        let Link { peer, .. } = &*self.link;
         let (peer, client) = match &peer.proxy {
             None => (address(peer)?, None),
             Some(proxy) => (address(proxy)?, address(peer)?),
@@ -102,7 +102,7 @@ impl Connection {
         Some(HandoffMessage {
             kind,
             moves: self.arrival.moves + 1,
-            listener: u16::try_from(*listener).ok()?,
+            listener: u16::try_from(self.link.listener()).ok()?,
             peer,
             client,
             time,

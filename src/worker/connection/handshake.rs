@@ -20,7 +20,7 @@ impl Connection {
 
     /// The phase in which the client's first bytes are read.
     pub(super) fn first_phase(&self, ctx: &ThreadCtx) -> Phase {
-        let is_encrypted = ctx.tls.as_ref().is_some_and(|tls| tls.covers(self.link.listener));
+        let is_encrypted = ctx.tls.as_ref().is_some_and(|tls| tls.covers(self.link.listener()));
         if is_encrypted { Phase::Handshake } else { Phase::Head }
     }
 

@@ -25,8 +25,7 @@ impl Connection {
                 if !ctx.out.is_empty() {
                     self.send_replies(ctx)?;
                 }
-                if ctx.registrar.is_some() && !self.find_sender(ctx) {
-                    ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
+                if ctx.registrar.is_some() && self.refuse_nameless(ctx) {
                     return Ok(());
                 }
                 self.begin_request(ctx)
@@ -63,6 +62,16 @@ impl Connection {
     fn find_sender(&self, ctx: &mut ThreadCtx) -> bool {
         let ThreadCtx { registrar, job, input, .. } = ctx;
         registrar.as_mut().is_none_or(|registrar| registrar.assign(job, input.bytes(), &self.link.peer))
+    }
+
+    /// Finds out who has sent the request, or refuses it where there is no memory for that; whether it did.
+    #[inline(never)]
+    fn refuse_nameless(&mut self, ctx: &mut ThreadCtx) -> bool {
+        let is_found = self.find_sender(ctx);
+        if !is_found {
+            ctx.with_head(|ctx, head| self.refuse_kept(Some(head), ctx));
+        }
+        !is_found
     }
 
     /// The head in the job is complete, and the bytes after it are in the thread context.

@@ -125,7 +125,7 @@ impl ThreadCtx {
             peer: &link.peer,
             tls: link.stream.facts(),
             client: link.clone(),
-            listener: link.listener,
+            listener: link.listener(),
             terms: Terms { persistent: keeps_alive && queued.terms.persistent, ..queued.terms },
             date: self.date.at(self.clock.wall()),
             body,

@@ -138,7 +138,7 @@ impl Builder {
         let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
         environ.settle(py, &self.keys, &ClientObjects { remote, offers, tls: None })?;
         environ.set_method(py, &self.keys, method)?;
-        environ.set_id(py, &self.keys, request.id())?;
+        environ.set_id(py, &self.keys, request)?;
         Ok(environ.give_away().into_bound(py))
     }
 

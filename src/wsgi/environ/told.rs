@@ -70,6 +70,7 @@ impl ToldTexts {
     }
 
     /// Whether the same was told of this request.
+    #[cold]
     pub fn is_of(&self, request: &Request<'_>) -> bool {
         let Findings { is_told, scheme, host, port, prefix, .. } = request.head.assigned;
         let texts = [host, port, prefix].map(|span| span.of(request.bytes));

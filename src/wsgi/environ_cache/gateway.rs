@@ -130,7 +130,7 @@ impl GatewayTemplate {
         }
         let spare = self.spare.as_mut().expect("it was just made");
         spare.set_method(py, keys, method)?;
-        spare.set_id(py, keys, request.id())?;
+        spare.set_id(py, keys, request)?;
         Ok(spare.lend(py))
     }
 
