@@ -49,11 +49,11 @@ fn wait_for_reading(address: &Address) {
 fn half_leave(address: &Address, mut clients: Vec<Client>) -> Vec<Client> {
     for client in clients.split_off(STAY) {
         match address {
-            Address::Tcp(_) => client.reset(),
+            Address::Tcp(_) | Address::Tls(_) => client.reset(),
             Address::Unix(_) => drop(client),
         }
     }
-    clients[..STAY / 2].iter().for_each(Client::finish_sending);
+    clients[..STAY / 2].iter_mut().for_each(Client::finish_sending);
     clients
 }
 
@@ -171,7 +171,7 @@ fn pipelined_requests_whose_client_left_during_a_slow_one_are_not_run() {
             wait_for("the call", SOON, || (lines(&server, "inside") == 1).then_some(()));
             wait_for_reading(address);
             match address {
-                Address::Tcp(_) => client.reset(),
+                Address::Tcp(_) | Address::Tls(_) => client.reset(),
                 Address::Unix(_) => drop(client),
             }
             server.open_gate("gate");

@@ -55,7 +55,7 @@ fn every_metric_that_is_named_is_one_of_a_server() {
     server.get("/");
     let mut client = Client::connect(&match server.control() {
         Address::Unix(path) => Address::Unix(path),
-        other @ Address::Tcp(_) => panic!("{other} is no control socket"),
+        other @ (Address::Tcp(_) | Address::Tls(_)) => panic!("{other} is no control socket"),
     });
     let metrics = client.get("/metrics").text();
     let all = [text("alerts.yml"), text("alerts.test.yml"), expressions().join(" ")].concat();

@@ -32,7 +32,7 @@ impl Nginx {
         let dir = tempfile::tempdir().expect("the temp directory is writable");
         let path = dir.path().display();
         let upstream = match server.address() {
-            Address::Tcp(address) => address.to_string(),
+            Address::Tcp(address) | Address::Tls(address) => address.to_string(),
             Address::Unix(socket) => format!("unix:{}", socket.display()),
         };
         let connection = if http_version == "1.1" { "proxy_set_header Connection \"\";" } else { "" };

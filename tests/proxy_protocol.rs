@@ -3,6 +3,7 @@
 mod common;
 
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,7 +12,7 @@ use nix::sys::signal::Signal;
 
 use common::client::{Address, Client, Response};
 use common::server::{Running, Server};
-use common::{SOON, tools, wait_for};
+use common::{SOON, tls, tools, wait_for};
 
 /// A client of nobody here.
 const LINE: &str = "PROXY TCP4 192.0.2.7 198.51.100.1 40123 80\r\n";
@@ -124,7 +125,7 @@ fn what_does_not_begin_with_a_preface_is_closed_without_an_answer_and_the_log_is
         }
     }
     // A client that leaves within the preface.
-    let client = begun(&server, &LINE[..20]);
+    let mut client = begun(&server, &LINE[..20]);
     client.finish_sending();
     assert_closed(client, "half of one");
     assert_named(begun(&server, LINE));
@@ -249,7 +250,7 @@ fn a_connection_that_changes_its_worker_keeps_its_client() {
             let mut client = Client::connect(address);
             client.send(preface);
             let peer = match address {
-                Address::Tcp(_) => ("127.0.0.1".to_owned(), client.port().to_string()),
+                Address::Tcp(_) | Address::Tls(_) => ("127.0.0.1".to_owned(), client.port().to_string()),
                 Address::Unix(_) => Default::default(),
             };
             let expected = expected.unwrap_or(peer);
@@ -321,7 +322,7 @@ impl Front {
     /// haproxy, which sends its checks too.
     fn haproxy(server: &Running, send: &str) -> Option<Self> {
         let upstream = match server.address() {
-            Address::Tcp(address) => address.to_string(),
+            Address::Tcp(address) | Address::Tls(address) => address.to_string(),
             Address::Unix(path) => format!("unix@{}", path.display()),
         };
         Self::start("haproxy", &["-db", "-f"], |address, _| {
@@ -336,7 +337,7 @@ impl Front {
     /// nginx as a proxy of TCP.
     fn nginx(server: &Running) -> Option<Self> {
         let upstream = match server.address() {
-            Address::Tcp(address) => address.to_string(),
+            Address::Tcp(address) | Address::Tls(address) => address.to_string(),
             Address::Unix(path) => format!("unix:{}", path.display()),
         };
         Self::start("nginx", &["-p", "/", "-e", "/dev/null", "-c"], |address, dir| {
@@ -393,4 +394,54 @@ fn nginx_names_its_clients() {
         drop(front);
         server.stop();
     }
+}
+
+#[test]
+fn a_preface_goes_before_the_handshake() {
+    let server = server(&["--proxy-protocol"]).tls().start();
+    for preface in [LINE.as_bytes(), BINARY] {
+        let socket = std::net::TcpStream::connect(server.address().tcp()).expect("it listens");
+        socket.set_nodelay(true).expect("a socket");
+        (&socket).write_all(preface).expect("it listens");
+        let mut client = Client::shake_hands(socket, tls::localhost(), tls::anyone()).expect("a handshake");
+        for _ in 0..3 {
+            assert_eq!(seen(&client.get("/")), named());
+        }
+        // In one piece with the hello.
+        let mut connection = rustls::ClientConnection::new(tls::anyone(), tls::localhost()).expect("it can begin");
+        let mut piece = preface.to_vec();
+        connection.write_tls(&mut piece).expect("a vector takes everything");
+        let mut socket = std::net::TcpStream::connect(server.address().tcp()).expect("it listens");
+        socket.write_all(&piece).expect("it listens");
+        let mut stream = rustls::StreamOwned::new(connection, socket);
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").expect("it listens");
+        let mut answer = String::new();
+        std::io::Read::read_to_string(&mut stream, &mut answer).expect("an answer and its end");
+        assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    }
+    server.stop();
+}
+
+#[test]
+fn haproxy_names_its_clients_in_front_of_tls() {
+    let server = server(&["--proxy-protocol", "v2"]).tls().start();
+    let upstream = server.address().tcp();
+    let front = Front::start("haproxy", &["-db", "-f"], |address, _| {
+        format!(
+            "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
+             frontend f\n bind {address}\n default_backend b\nbackend b\n server s {upstream} send-proxy-v2\n"
+        )
+    });
+    let Some(front) = front else { return };
+    let address = Address::Tls(front.address.tcp());
+    for _ in 0..5 {
+        let mut client = Client::connect(&address);
+        for _ in 0..5 {
+            let (host, port) = seen(&client.get("/"));
+            assert!(host.starts_with("127."), "{host}");
+            assert_eq!(port, client.port().to_string());
+        }
+    }
+    drop(front);
+    server.stop();
 }

@@ -6,9 +6,14 @@ use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
+
+use super::tls;
 
 /// Longest wait for a byte of an answer; a test that reaches it has failed.
 pub const PATIENCE: Duration = super::SOON;
@@ -23,12 +28,17 @@ pub enum Address {
     Tcp(SocketAddr),
     /// A unix socket.
     Unix(PathBuf),
+    /// TLS over TCP.
+    Tls(SocketAddr),
 }
 
 impl Address {
-    /// Parses an address of the ready line: `http://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi:127.0.0.1:4000` or
+    /// Parses an address of the ready line: `http://127.0.0.1:8000`, `https://127.0.0.1:8000`, `unix:/run/x.sock`, `scgi:127.0.0.1:4000` or
     /// `scgi:unix:/run/x.sock`.
     pub fn parse(text: &str) -> Option<Self> {
+        if let Some(address) = text.strip_prefix("https://") {
+            return address.parse().ok().map(Self::Tls);
+        }
         let gateway = ["scgi:", "uwsgi:", "fastcgi:", "ajp:"].iter().find_map(|prefix| text.strip_prefix(prefix));
         match (gateway.unwrap_or(text).strip_prefix("unix:"), gateway) {
             (Some(path), _) => Some(Self::Unix(PathBuf::from(path))),
@@ -41,7 +51,7 @@ impl Address {
     #[track_caller]
     pub fn tcp(&self) -> SocketAddr {
         match self {
-            Self::Tcp(address) => *address,
+            Self::Tcp(address) | Self::Tls(address) => *address,
             Self::Unix(path) => panic!("{} is a unix socket", path.display()),
         }
     }
@@ -52,6 +62,7 @@ impl fmt::Display for Address {
         match self {
             Self::Tcp(address) => write!(f, "http://{address}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Tls(address) => write!(f, "https://{address}"),
         }
     }
 }
@@ -59,7 +70,30 @@ impl fmt::Display for Address {
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
+
+impl Socket {
+    fn stream(&mut self) -> &mut dyn Stream {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+            Self::Tls(stream) => stream.as_mut(),
+        }
+    }
+
+    fn tcp(&self) -> Option<&TcpStream> {
+        match self {
+            Self::Tcp(stream) => Some(stream),
+            Self::Tls(stream) => Some(&stream.sock),
+            Self::Unix(_) => None,
+        }
+    }
+}
+
+trait Stream: Read + Write {}
+
+impl<T: Read + Write> Stream for T {}
 
 /// One connection.
 pub struct Client {
@@ -136,11 +170,8 @@ impl Client {
     /// Connects.
     pub fn try_connect(address: &Address) -> io::Result<Self> {
         let socket = match address {
-            Address::Tcp(address) => {
-                let stream = TcpStream::connect_timeout(address, PATIENCE)?;
-                stream.set_nodelay(true)?;
-                Socket::Tcp(stream)
-            }
+            Address::Tcp(address) => Socket::Tcp(connect_tcp(address)?),
+            Address::Tls(_) => return Self::try_connect_tls(address, tls::localhost(), tls::anyone()),
             Address::Unix(path) => Socket::Unix(UnixStream::connect(path)?),
         };
         let client = Self { socket, buffer: Vec::new() };
@@ -162,20 +193,45 @@ impl Client {
         client
     }
 
+    /// Connects and shakes hands, asking for this name in this manner.
+    pub fn try_connect_tls(address: &Address, name: ServerName<'static>, config: Arc<ClientConfig>) -> io::Result<Self> {
+        Self::shake_hands(connect_tcp(&address.tcp())?, name, config)
+    }
+
+    /// As [`Client::try_connect_tls`], on a connection that is there.
+    pub fn shake_hands(mut socket: TcpStream, name: ServerName<'static>, config: Arc<ClientConfig>) -> io::Result<Self> {
+        socket.set_read_timeout(Some(PATIENCE)).and(socket.set_write_timeout(Some(PATIENCE)))?;
+        let mut connection = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        while connection.is_handshaking() {
+            connection.complete_io(&mut socket)?;
+        }
+        while connection.wants_write() {
+            connection.write_tls(&mut socket)?;
+        }
+        Ok(Self { socket: Socket::Tls(Box::new(StreamOwned::new(connection, socket))), buffer: Vec::new() })
+    }
+
+    /// The client's side of TLS and the connection below it.
+    #[track_caller]
+    pub fn tls(&mut self) -> &mut StreamOwned<ClientConnection, TcpStream> {
+        match &mut self.socket {
+            Socket::Tls(stream) => stream,
+            Socket::Tcp(_) | Socket::Unix(_) => panic!("it does not speak TLS"),
+        }
+    }
+
     /// Bounds every later read and write.
     pub fn set_patience(&self, limit: Duration) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp(stream) => stream.set_read_timeout(Some(limit)).and(stream.set_write_timeout(Some(limit))),
+            Socket::Tls(stream) => stream.sock.set_read_timeout(Some(limit)).and(stream.sock.set_write_timeout(Some(limit))),
             Socket::Unix(stream) => stream.set_read_timeout(Some(limit)).and(stream.set_write_timeout(Some(limit))),
         }
     }
 
     /// The client's own port.
     pub fn port(&self) -> u16 {
-        match &self.socket {
-            Socket::Tcp(stream) => stream.local_addr().map_or(0, |address| address.port()),
-            Socket::Unix(_) => 0,
-        }
+        self.socket.tcp().and_then(|stream| stream.local_addr().ok()).map_or(0, |address| address.port())
     }
 
     /// Sends bytes, all of them.
@@ -186,10 +242,8 @@ impl Client {
 
     /// Sends bytes, all of them or an error.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match &mut self.socket {
-            Socket::Tcp(stream) => stream.write_all(bytes),
-            Socket::Unix(stream) => stream.write_all(bytes),
-        }
+        self.socket.stream().write_all(bytes)?;
+        self.socket.stream().flush()
     }
 
     /// Sends bytes until the server takes none for `limit` or closes; returns how many it took.
@@ -197,11 +251,7 @@ impl Client {
         self.set_patience(limit).expect("the socket is open");
         let mut sent = 0;
         while sent < bytes.len() {
-            let wrote = match &mut self.socket {
-                Socket::Tcp(stream) => stream.write(&bytes[sent..]),
-                Socket::Unix(stream) => stream.write(&bytes[sent..]),
-            };
-            match wrote {
+            match self.socket.stream().write(&bytes[sent..]) {
                 Ok(count) => sent += count,
                 Err(_) => break,
             }
@@ -211,11 +261,15 @@ impl Client {
     }
 
     /// Says that nothing more is sent.
-    pub fn finish_sending(&self) {
+    pub fn finish_sending(&mut self) {
         // The server may have closed already, which is no matter.
-        let _ = match &self.socket {
+        let _ = match &mut self.socket {
             Socket::Tcp(stream) => stream.shutdown(Shutdown::Write),
             Socket::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Socket::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush().and_then(|()| stream.sock.shutdown(Shutdown::Write))
+            }
         };
     }
 
@@ -327,11 +381,7 @@ impl Client {
     pub fn fill(&mut self) -> io::Result<usize> {
         let mut block = [0; READ_SIZE];
         let count = loop {
-            let read = match &mut self.socket {
-                Socket::Tcp(stream) => stream.read(&mut block),
-                Socket::Unix(stream) => stream.read(&mut block),
-            };
-            match read {
+            match self.socket.stream().read(&mut block) {
                 // A read with a timeout ends so when the process was stopped for a moment (signal(7)).
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 read => break read?,
@@ -365,6 +415,12 @@ impl Client {
         ended && self.buffer.is_empty()
     }
 
+    /// Reads until the server closes; true when nothing more came and it closed in order and in time: over TLS it has said so before
+    /// (close_notify).
+    pub fn ends_in_order(&mut self) -> bool {
+        matches!(self.fill(), Ok(0)) && self.buffer.is_empty()
+    }
+
     /// Everything up to the end of the connection.
     pub fn rest(&mut self) -> Vec<u8> {
         while matches!(self.fill(), Ok(1..)) {}
@@ -373,7 +429,7 @@ impl Client {
 
     /// Ends the connection with a reset: unread data in the receive buffer makes the kernel send one, SO_LINGER does always.
     pub fn reset(self) {
-        if let Socket::Tcp(stream) = &self.socket {
+        if let Some(stream) = self.socket.tcp() {
             let linger = nix::libc::linger { l_onoff: 1, l_linger: 0 };
             nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::Linger, &linger).expect("the socket is open");
         }
@@ -381,10 +437,16 @@ impl Client {
 
     /// Makes the kernel hold few received bytes, so that a reader that stalls is felt by the server soon.
     pub fn shrink_receive_buffer(&self, bytes: usize) {
-        if let Socket::Tcp(stream) = &self.socket {
+        if let Some(stream) = self.socket.tcp() {
             nix::sys::socket::setsockopt(stream, nix::sys::socket::sockopt::RcvBuf, &bytes).expect("the socket is open");
         }
     }
+}
+
+fn connect_tcp(address: &SocketAddr) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(address, PATIENCE)?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
 }
 
 fn parse_head(head: &[u8]) -> io::Result<Response> {

@@ -16,6 +16,7 @@ pub mod manual;
 pub mod procfs;
 pub mod server;
 pub mod status;
+pub mod tls;
 pub mod tools;
 pub mod user;
 pub mod venv;

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use super::client::{Address, Client, Response};
 use super::errorlog::ErrorLog;
 use super::lifetime::Lifetime;
+use super::tls::{self, Certificate};
 use super::{LOOK_EVERY, SOON, apps, procfs, wait_for};
 
 /// Time for the start of an interpreter and an application in every worker, on a busy machine and with a debug build.
@@ -34,6 +35,9 @@ const THREADS_VARIABLE: &str = "TAPSTER_TEST_THREADS";
 
 /// Starts every server with `--preload`, likewise.
 const PRELOAD_VARIABLE: &str = "TAPSTER_TEST_PRELOAD";
+
+/// Gives every server that does not say it itself a certificate, so that its binds speak TLS; likewise.
+const TLS_VARIABLE: &str = "TAPSTER_TEST_TLS";
 
 /// How the titles of a mold and of a master begin.
 const MOLD: &str = "tapster: mold";
@@ -140,6 +144,17 @@ impl Server {
         self
     }
 
+    /// Has its binds speak TLS with this certificate, and with those that follow.
+    pub fn certificate(self, of: &Certificate) -> Self {
+        let [chain, key] = [&of.chain, &of.key].map(|path| path.to_str().expect("the temp directory is UTF-8").to_owned());
+        self.options(["--certfile", &chain, "--keyfile", &key])
+    }
+
+    /// Has its binds speak TLS with the certificate that tests share.
+    pub fn tls(self) -> Self {
+        self.certificate(&tls::shared().1)
+    }
+
     /// Runs it in this directory.
     pub fn dir(mut self, dir: &Path) -> Self {
         self.dir = dir.to_owned();
@@ -202,6 +217,10 @@ impl Server {
         }
         if let Some(count) = self.workers {
             command.args(["--workers", &count.to_string()]);
+        }
+        if std::env::var_os(TLS_VARIABLE).is_some() && !self.options.iter().any(|option| option == "--certfile") {
+            let Certificate { chain, key } = &tls::shared().1;
+            command.arg("--certfile").arg(chain).arg("--keyfile").arg(key);
         }
         command.args(["--ready-fd", READY_FD]).args(&self.options).args(&self.app);
         for name in FOREIGN_VARIABLES {

@@ -33,7 +33,7 @@ impl Socket {
     /// Connects; `small`: with little room for what comes.
     pub fn connect(address: &Address, small: bool) -> io::Result<Self> {
         match address {
-            Address::Tcp(address) => {
+            Address::Tcp(address) | Address::Tls(address) => {
                 let stream = TcpStream::connect(address)?;
                 stream.set_nodelay(true)?;
                 if small {
