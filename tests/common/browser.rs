@@ -50,7 +50,7 @@ impl Browser {
             "--disable-crash-reporter",
         ];
         let options = json!({"binary": chromium, "args": arguments});
-        let wanted = json!({"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
+        let wanted = json!({"acceptInsecureCerts": true, "goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}});
         let answer = browser.call("POST", "", &json!({"capabilities": {"alwaysMatch": wanted}}));
         browser.session = format!("/{}", answer["sessionId"].as_str().unwrap_or_else(|| panic!("no session: {answer}")));
         Some(browser)
