@@ -200,7 +200,7 @@ fn idle_connections_cost_little() {
 #[test]
 fn readers_that_stall_cost_a_buffer_each() {
     /// Clients that ask and do not read.
-    const STALLED: usize = 60;
+    const STALLED: usize = 30;
     /// The answer, in bytes.
     const LARGE: usize = 50 * 1024 * 1024;
     /// Memory for each, in bytes: output that waits, and its records.

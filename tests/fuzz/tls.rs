@@ -262,7 +262,7 @@ fn records(mut numbers: Numbers<'_>) {
                 }
                 expected.extend_from_slice(&bytes);
             }
-            6 => server.take(&mut wire, 1 + len, 1 + numbers.word()),
+            6 => server.take(&mut wire, 1 + len, 100 + numbers.word()),
             _ => {
                 assert!(come_back(&mut client, &mut server, &mut received), "the client understands the server");
                 leave(&mut client, &mut wire);
