@@ -14,9 +14,12 @@ use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, Ser
 use tapster::config::{ClientCertificates, TlsSettings, TlsVersion};
 use tapster::tls::material::{CertifiedPair, Material};
 use tapster::tls::provider;
-use tapster::tls::records::{VecSink, SliceSink, Scratch};
+use tapster::tls::records::{Scratch, SliceSink, VecSink};
 use tapster::tls::server::server_config;
 use tapster::tls::session::Session;
+
+/// Bytes that a side seals in one case at most: they are opened one by one if the case says so, which takes its time.
+const SEALED_MAX: usize = 256 * 1024;
 
 /// Everybody knows this key: it is for nothing else.
 const CERTIFICATE: &str = "\
@@ -74,6 +77,8 @@ static CLIENTS: LazyLock<Vec<Arc<ClientConfig>>> = LazyLock::new(|| {
 #[derive(Default)]
 struct Wire {
     bytes: Vec<u8>,
+    /// Bytes that have come to the other.
+    passed: usize,
     is_ended: bool,
 }
 
@@ -86,6 +91,7 @@ impl Wire {
         }
         space[..count].copy_from_slice(&self.bytes[..count]);
         self.bytes.drain(..count);
+        self.passed += count;
         Ok(count)
     }
 }
@@ -108,8 +114,8 @@ impl Server {
 
     /// Takes what is on the wire, `most` bytes at once, with room for `room` bytes of contents.
     fn take(&mut self, wire: &mut Wire, most: usize, room: usize) {
-        // Each turn takes something, or is the last one.
-        for _ in 0..100_000 {
+        // Each turn but the handshake's and the last gives a byte at least, and there are fewer of them than of the records' bytes.
+        for _ in 0..wire.passed + wire.bytes.len() + 2 {
             if self.ended.is_some() {
                 return;
             }
@@ -186,7 +192,7 @@ fn come_back(client: &mut ClientConnection, server: &mut Server, received: &mut 
 fn any_bytes(bytes: &[u8]) {
     let (begun, rest) = bytes.split_at(bytes.len().min(bytes.first().map_or(0, |first| usize::from(*first))));
     let mut server = Server::new(begun);
-    let mut wire = Wire { bytes: rest.to_vec(), is_ended: true };
+    let mut wire = Wire { bytes: rest.to_vec(), passed: begun.len(), is_ended: true };
     server.take(&mut wire, 1 + bytes.len() / 3, 4096);
     assert_eq!(server.opened, b"", "nobody has sealed anything");
 }
@@ -222,14 +228,15 @@ fn records(mut numbers: Numbers<'_>) {
     let (mut server, mut wire) = shake_hands(&mut client, &mut numbers);
     let has_new_keys = client.protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let (mut sealed, mut expected, mut is_forged, mut has_ended) = (Vec::new(), Vec::new(), false, false);
-    let mut received = Vec::new();
+    let (mut received, mut volume) = (Vec::new(), 0);
     while !numbers.0.is_empty() && server.ended.is_none() {
         let (act, len) = (numbers.byte(), numbers.word());
         match act % 8 {
             0 | 1 if !has_ended => {
-                let bytes: Vec<u8> = (0..len % 40_000).map(|at| (at + sealed.len()) as u8).collect();
+                let bytes: Vec<u8> = (0..len % 40_000).take(SEALED_MAX - volume).map(|at| (at + sealed.len()) as u8).collect();
                 client.writer().write_all(&bytes).expect("there is room");
                 leave(&mut client, &mut wire);
+                volume += bytes.len();
                 if !is_forged {
                     sealed.extend_from_slice(&bytes);
                 }
@@ -249,7 +256,8 @@ fn records(mut numbers: Numbers<'_>) {
                 is_forged = true;
             }
             5 => {
-                let bytes: Vec<u8> = (0..len % 40_000).map(|at| (at + expected.len()) as u8).collect();
+                let bytes: Vec<u8> =
+                    (0..len % 40_000).take(SEALED_MAX - expected.len()).map(|at| (at + expected.len()) as u8).collect();
                 let sent = &mut server.sent;
                 let write = |records: &[u8]| {
                     sent.extend_from_slice(records);
@@ -262,7 +270,7 @@ fn records(mut numbers: Numbers<'_>) {
                 }
                 expected.extend_from_slice(&bytes);
             }
-            6 => server.take(&mut wire, 1 + len, 100 + numbers.word()),
+            6 => server.take(&mut wire, 1 + len, 1 + numbers.word()),
             _ => {
                 assert!(come_back(&mut client, &mut server, &mut received), "the client understands the server");
                 leave(&mut client, &mut wire);
