@@ -1,8 +1,12 @@
 use std::io::{Cursor, Read as _, Write as _};
 
+use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
+use rustls::{
+    ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
 
 use super::*;
 use crate::config::{ClientCertificates, TlsSettings, TlsVersion};
@@ -62,7 +66,8 @@ impl Pair {
         let mut roots = RootCertStore::empty();
         certificates(CHAIN).unwrap().into_iter().for_each(|certificate| roots.add(certificate).unwrap());
         let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
-        let client = builder.with_root_certificates(roots).with_no_client_auth();
+        let mut client = builder.with_root_certificates(roots).with_no_client_auth();
+        client.enable_secret_extraction = true;
         let client = ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").unwrap()).unwrap();
         let session = Session::new(config(), &[]).unwrap();
         let (to_server, to_client) = (Vec::new(), Vec::new());
@@ -258,4 +263,73 @@ fn a_request_may_come_with_the_end_of_the_handshake() {
     assert_eq!(pair.receive(&mut [0; 100]).unwrap().count, 9);
     let facts = pair.session.facts();
     assert_eq!((facts.protocol, facts.cipher, facts.client), ("TLSv1.3", "TLS_AES_256_GCM_SHA384", None));
+}
+
+/// A record of the handshake in clear.
+fn record(payload: &[u8]) -> Vec<u8> {
+    [&[22, 3, 1][..], &u16::try_from(payload.len()).unwrap().to_be_bytes(), payload].concat()
+}
+
+#[test]
+fn an_error_behind_a_part_of_a_message_is_an_error_and_no_panic() {
+    let mut pair = Pair::new(&TLS13, usize::MAX);
+    pair.pump_client();
+    let hello = std::mem::take(&mut pair.to_server);
+    // Longer than any message may be; another message behind the one that is refused; an alert in the middle of one.
+    let (long, alert) = ([&[1, 1, 0, 0][..], &made(16_000)].concat(), b"\x15\x03\x01\x00\x02\x01\x00");
+    let twice = [&hello[..], &hello].concat();
+    let wrong = [&[2, 0, 0, 0][..], &hello[5..], &hello[5..9]].concat();
+    let cut = [&hello[..], alert, &record(&hello[5..20]), alert].concat();
+    for (what, came) in [("long", record(&long)), ("twice", twice), ("wrong", record(&wrong)), ("cut", cut)] {
+        for at_once in [1, 3, usize::MAX] {
+            let mut pair = Pair::new(&TLS13, at_once);
+            pair.to_server.clone_from(&came);
+            let error = loop {
+                match pair.shake() {
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock && !pair.to_server.is_empty() => {}
+                    ended => break ended.unwrap_err(),
+                }
+            };
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{what}, {at_once} bytes at once");
+        }
+    }
+    for len in 0..hello.len() - 5 {
+        let mut pair = Pair::new(&TLS13, usize::MAX);
+        pair.to_server = [record(&hello[5..5 + len]), b"\x15\x03\x01\x00\x02\x01\x00".to_vec()].concat();
+        assert_eq!(pair.shake().unwrap_err().kind(), io::ErrorKind::InvalidData, "{len} bytes of the hello");
+    }
+}
+
+#[test]
+fn bytes_leave_while_a_message_of_the_client_is_not_whole() {
+    let pair = Pair::shaken(&TLS13, usize::MAX);
+    let Some(SupportedCipherSuite::Tls13(suite)) = pair.client.negotiated_cipher_suite() else { panic!("TLS 1.3") };
+    let Pair { client, mut session, mut scratch, .. } = pair;
+    let (mut number, secrets) = client.dangerous_extract_secrets().unwrap().tx;
+    let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("AES") };
+    let mut sealer = suite.aead_alg.encrypter(key, iv);
+    let mut seal = |typ, payload: &[u8]| {
+        let payload = OutboundChunks::Single(payload);
+        number += 1;
+        sealer.encrypt(OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload }, number - 1).unwrap().encode()
+    };
+    // A request, and three of the five bytes of a KeyUpdate.
+    let mut wire = [seal(ContentType::ApplicationData, b"a request"), seal(ContentType::Handshake, &[24, 0, 0])].concat();
+    let mut space = [0; 9];
+    for (room, expected) in [(9, Ok(9)), (9, Err(io::ErrorKind::WouldBlock))] {
+        let place = &mut SliceSink::of(&mut space[..room]);
+        let got = session.receive(|space| read(&mut wire, usize::MAX, space), place, &mut scratch);
+        assert_eq!(got.map(|got| got.count).map_err(|error| error.kind()), expected);
+        let mut sent = Vec::new();
+        assert_eq!(
+            session.send(&[b"an answer"], |bytes| write(&mut sent, &mut usize::MAX.clone(), bytes), &mut scratch).unwrap(),
+            9
+        );
+        assert!(sent.len() > 9);
+    }
+    // The rest of it, and what is sealed with the new key cannot be made here.
+    wire = seal(ContentType::Handshake, &[0, 2]);
+    let got = session.receive(|space| read(&mut wire, usize::MAX, space), &mut SliceSink::of(&mut space), &mut scratch);
+    assert_eq!(got.unwrap_err().kind(), io::ErrorKind::InvalidData, "2 is no value of it");
+    assert!(session.has_unsent(), "an alert");
 }
