@@ -1,6 +1,6 @@
 //! What an interpreter must be able to read where it starts as another user than the one who has started the server.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::channel::BootError;
 use crate::config::Settings;
@@ -54,7 +54,7 @@ fn library() -> Option<PathBuf> {
 
 #[cfg(feature = "python")]
 fn built_with() -> Option<PathBuf> {
-    let python = Path::new(crate::wsgi::BUILT_WITH);
+    let python = std::path::Path::new(crate::wsgi::BUILT_WITH);
     python.is_absolute().then(|| python.to_owned())
 }
 
