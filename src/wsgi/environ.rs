@@ -197,12 +197,10 @@ impl Builder {
             Some(client) => (client.addr.of(request.bytes), client.port.of(request.bytes)),
         };
         let method = self.method(py, request.head.method.of(request.bytes))?;
-        let client = request.tls.and_then(|tls| tls.client.as_ref());
-        let tls = request.tls;
         let dict = if request.head.is_from_gateway() {
             self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
         } else if let Some(block) = request.block
-            && client.is_none()
+            && request.tls.is_none_or(|tls| tls.client.is_none())
         {
             let mut app = &mut self.apps[place.index()];
             if !app.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request)) {
@@ -214,22 +212,12 @@ impl Builder {
             let uri = targets.uri(py, request.head, request.bytes)?;
             let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
             let template = templates[block.place()].as_mut().expect("it was just made");
-            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls })?;
+            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls: request.tls })?;
             cached.set_method(py, &self.keys, method.as_ref())?;
             cached.set_id(py, &self.keys, request)?;
             cached.hand_out(py, &self.keys, uri)?
         } else {
-            let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
-            let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
-            let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
-            cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls })?;
-            cached.set_method(py, &self.keys, method.as_ref())?;
-            cached.set_id(py, &self.keys, request)?;
-            let dict = cached.hand_out(py, &self.keys, uri)?;
-            if let Some(client) = client {
-                self.certificate.set(&dict, client)?;
-            }
-            dict
+            self.of_unknown(py, request, place, method.as_ref(), (addr, port), offers)?
         };
         if request.head.assigned.is_told && !request.head.target.of(request.bytes).starts_with(b"/") {
             self.tell_host(&dict, request)?;
@@ -243,6 +231,31 @@ impl Builder {
         }
         if let Some(input) = input {
             dict.set_item(&self.keys.input, input)?;
+        }
+        Ok(dict)
+    }
+
+    /// The environ of a request of HTTP whose block is not known, or whose client has shown a certificate, with everything but the
+    /// body. Nothing of it is kept.
+    #[inline(never)]
+    fn of_unknown<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_>,
+        place: AppPlace,
+        method: Option<&Bound<'py, PyString>>,
+        (addr, port): (&[u8], &[u8]),
+        offers: &Arc<Offers>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
+        let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
+        let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
+        cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls: request.tls })?;
+        cached.set_method(py, &self.keys, method)?;
+        cached.set_id(py, &self.keys, request)?;
+        let dict = cached.hand_out(py, &self.keys, uri)?;
+        if let Some(client) = request.tls.and_then(|tls| tls.client.as_ref()) {
+            self.certificate.set(&dict, client)?;
         }
         Ok(dict)
     }
