@@ -7,9 +7,9 @@ mod exchange;
 use exchange::{LIMITS, Message, read};
 use libfuzzer_sys::fuzz_target;
 use tapster::http::body::Decoder;
-use tapster::http::page;
 use tapster::http::framing::Length;
 use tapster::http::head::Version;
+use tapster::http::page;
 use tapster::http::response::{BodyFraming, Context, Encoder, Refused};
 use tapster::http::terms::Terms;
 
@@ -77,7 +77,11 @@ fuzz_target!(|bytes: &[u8]| {
     for message in &messages {
         let version = if message.line.ends_with(b"1.0") { Version::Http10 } else { Version::Http11 };
         let head_only = message.line.starts_with(b"HEAD ");
-        let context = Context { terms: Terms { version, head_only, persistent: message.framing.persistent, ..Terms::default() }, date: DATE, id: b"" };
+        let context = Context {
+            terms: Terms { version, head_only, persistent: message.framing.persistent, ..Terms::default() },
+            date: DATE,
+            id: b"",
+        };
         let mut out = Vec::new();
         match answer(&mut out, message, &context) {
             Ok(()) => check(&out, head_only),
@@ -86,7 +90,8 @@ fuzz_target!(|bytes: &[u8]| {
     }
     if let exchange::End::Refused(refusal) = end {
         let mut out = Vec::new();
-        page::render(&mut out, refusal.status(), &refusal.to_string(), Terms::default(), DATE);
+        let context = Context { terms: Terms::default(), date: DATE, id: b"" };
+        page::render(&mut out, refusal.status(), &refusal.to_string(), &context);
         check(&out, false);
     }
 });
