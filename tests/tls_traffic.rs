@@ -134,6 +134,29 @@ fn a_slow_reader_gets_everything_and_holds_nobody_up() {
     server.stop();
 }
 
+/// Answers of many sizes, one of which ends where the kernel takes no more: the last records of it wait for the reader.
+#[test]
+fn a_reader_that_begins_late_gets_the_end_too() {
+    /// The application's blocks, in bytes.
+    const BLOCK: usize = 64 * 1024;
+    let server = Server::new("probe").tls().options(["--threads", "1"]).start();
+    let mut others = server.connect();
+    // The kernel takes about 40 of them on loopback.
+    for blocks in 16..=80 {
+        let mut late = server.connect();
+        late.shrink_receive_buffer(64 * 1024);
+        late.send(format!("GET /big?n={} HTTP/1.1\r\nHost: test\r\n\r\n", blocks * BLOCK));
+        // One thread: it has done what it can for the one before.
+        for _ in 0..3 {
+            assert_eq!(others.get("/").status, 200);
+        }
+        let response = late.response();
+        assert!(response.complete && response.body.len() == blocks * BLOCK, "{blocks} blocks: {} bytes", response.body.len());
+        assert_eq!(late.get("/").status, 200);
+    }
+    server.stop();
+}
+
 #[test]
 fn records_of_every_size_carry_requests() {
     let server = Server::new("probe").tls().start();
