@@ -107,7 +107,7 @@ const FILES: [(&str, Expected); 18] = [
     ),
     (
         "bind = '0.0.0.0:8443'\nworkers = 2\nkeyfile = 'key.pem'\ncertfile = 'cert.pem'\n",
-        Refused("there is no TLS here; let nginx"),
+        Refused("--certfile cert.pem: no such file"),
     ),
     (
         "import gevent.monkey\ngevent.monkey.patch_all()\nbind = '127.0.0.1:0'\nworkers = 2\nworker_class = 'gevent'\n",

@@ -52,7 +52,7 @@ pub(super) fn header_map(map: &str) -> Ruling {
 pub(super) fn secure_scheme_headers(headers: &str) -> Ruling {
     let headers = headers.to_ascii_uppercase().replace(' ', "");
     if headers.contains(&format!("\"{SCHEME_HEADER}\":\"HTTPS\"")) {
-        return Ruling::Told("X-Forwarded-Proto alone is believed, when --forwarded-allow-ips has the proxy".into());
+        return Ruling::Told("X-Forwarded-Proto alone is believed, when --forwarded-allow-ips has the proxy, unless --trusted-proxy-headers says otherwise".into());
     }
     Ruling::Refused("the scheme is told by X-Forwarded-Proto, or by what --trusted-proxy-headers names; let the proxy send that, and leave this out".into())
 }
