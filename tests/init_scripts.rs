@@ -47,7 +47,7 @@ fn succeeds(command: &mut Command) -> String {
 fn the_shell_scripts_pass_shellcheck() {
     let Some(shellcheck) = tool("shellcheck") else { return };
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let paths = [".ci/run", "scripts/tsan", "scripts/deb", "scripts/deb-check", "scripts/init/tapster"];
+    let paths = [".ci/run", ".ci/twice", "scripts/tsan", "scripts/deb", "scripts/deb-check", "scripts/init/tapster"];
     succeeds(Command::new(&shellcheck).args(paths.map(|path| root.join(path))));
     let debian = root.join("scripts/debian");
     succeeds(Command::new(&shellcheck).args(["postinst", "prerm", "postrm"].map(|name| debian.join(format!("tapster.{name}")))));
