@@ -8,7 +8,10 @@ use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 
+use common::client::{Address, Client};
 use common::server::{Running, Server, signal_to};
 use common::{SOON, wait_for};
 
@@ -112,6 +115,27 @@ fn what_clients_did_arrives_once_over_a_reload_and_an_upgrade() {
     assert_eq!(count.round(), 81.0, "{sums:#?}");
     assert!(sum > 15.0 * 50.0 * 0.95, "15 requests of 50 ms: {sum}");
     assert!(sums.gauges.contains_key("gunicorn.workers") && sums.gauges.contains_key("gunicorn.backlog"), "{sums:#?}");
+}
+
+#[test]
+fn what_a_worker_answers_before_the_master_knows_that_it_is_ready_is_sent() {
+    let receiver = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let host = receiver.local_addr().expect("an address").to_string();
+    let directory = tempfile::tempdir().expect("a directory");
+    let (gate, socket) = (directory.path().join("gate"), directory.path().join("socket"));
+    mkfifo(&gate, Mode::S_IRWXU).expect("a directory of ours");
+    let server = Server::source(&format!("open({:?}).read()\n{APP}", gate.display().to_string()));
+    let options = ["--statsd-host", &host];
+    let mut server = server.binds([format!("unix:{}", socket.display())]).options(options).start_without_waiting();
+    wait_for("the worker that loads", SOON, || (!server.workers().is_empty()).then_some(()));
+    server.signal(Signal::SIGSTOP);
+    std::fs::write(&gate, "").expect("the worker reads it");
+    let mut client = Client::connect(&Address::Unix(socket));
+    assert_eq!(client.get("/").status, 200);
+    server.signal(Signal::SIGCONT);
+    server.wait_for_ready();
+    server.stop();
+    assert_eq!(receive_all(&receiver, "", "").counter("gunicorn.requests"), 1.0);
 }
 
 #[test]

@@ -156,6 +156,7 @@ impl Server {
 
     fn serve(&mut self) -> ControlFlow<Ending, std::convert::Infallible> {
         self.service.starting(self.generations.current().workers());
+        self.begin_pushing();
         let title = self.service.hooks_title();
         match self.hooks.begin(self.generations.current(), &title) {
             Ok(true) => {}
@@ -426,6 +427,7 @@ impl Server {
             Action::Adopt(generation) => {
                 let old = self.generations.current().logs.own().clone();
                 self.generations.adopt(generation);
+                self.begin_pushing();
                 if !Arc::ptr_eq(&old, self.generations.current().logs.own()) {
                     self.ledger.lost_before += old.lost_ever();
                 }

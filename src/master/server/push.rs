@@ -33,6 +33,14 @@ impl Pushing {
 }
 
 impl Server {
+    /// Takes what is counted now for what was sent, if the settings are the first that have the figures sent: it has no time. Called
+    /// before a worker serves by these settings, so that no request of theirs is taken for one from before.
+    pub(super) fn begin_pushing(&mut self) {
+        if self.generations.current().settings.statsd_host.is_some() && self.ledger.sent.is_none() {
+            self.ledger.sent = Some(SentSums::of(&self.document(Detail::Public)));
+        }
+    }
+
     /// Sends the figures, if that is due.
     pub(super) fn push_figures(&mut self, now: Instant) {
         if self.generations.current().settings.statsd_host.is_none() {
@@ -58,8 +66,7 @@ impl Server {
             (StatsdTarget::Udp { .. }, None) => return,
         };
         let document = self.document(Detail::Public);
-        // What was counted before somebody wanted to know has no time.
-        let before = self.ledger.sent.get_or_insert_with(|| SentSums::of(&document));
+        let Some(before) = &self.ledger.sent else { unreachable!("the settings that have them sent began with it") };
         let naming = Naming { prefix: &settings.statsd_prefix, tags: &settings.dogstatsd_tags, backlog: settings.backlog_metric };
         let lines = datagrams(&document, before, naming);
         let sent = datagram::send(destination, &lines);
