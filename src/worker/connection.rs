@@ -204,18 +204,29 @@ impl Connection {
     }
 
     /// Drives it until the socket blocks, the application is needed, the connection ends or its budget is used up.
+    #[inline]
     pub fn drive(&mut self, ctx: &mut ThreadCtx) -> Next {
-        let next = loop {
-            if self.budget == 0 {
-                // Answers that are rendered are sent before others proceed.
-                break self.send_all(ctx).err().unwrap_or(Next::Yield);
+        loop {
+            if let Err(next) = self.advance(ctx) {
+                return next;
             }
-            self.budget -= 1;
-            if let Err(next) = self.step(ctx) {
-                break next;
-            }
-        };
-        self.leave(next, ctx)
+        }
+    }
+
+    /// The next step, and the end of the drive behind the last one. Most drives have one step: in the loop itself the compiler would
+    /// prepare for many.
+    #[inline(never)]
+    fn advance(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        if self.budget == 0 {
+            // Answers that are rendered are sent before others proceed.
+            let next = self.send_all(ctx).err().unwrap_or(Next::Yield);
+            return Err(self.leave(next, ctx));
+        }
+        self.budget -= 1;
+        match self.step(ctx) {
+            Ok(()) => Ok(()),
+            Err(next) => Err(self.leave(next, ctx)),
+        }
     }
 
     /// Handles a deadline that has passed.

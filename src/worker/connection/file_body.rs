@@ -185,6 +185,7 @@ impl Connection {
     }
 
     /// Sends more of a static file.
+    #[inline(never)]
     pub(super) fn go_on_with_file(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Phase::File(mut body) = std::mem::replace(&mut self.phase, Phase::Head) else {
             unreachable!("called in the file phase only");

@@ -8,7 +8,7 @@ use super::{CloseReason, Connection, Flow, Next};
 
 impl Connection {
     /// Sends the last answer to leave with the end of the connection, if that follows now.
-    #[inline]
+    #[inline(always)] // the last answer of each connection comes through the one caller
     pub(in crate::worker) fn flush_last(&mut self, ctx: &mut ThreadCtx) -> Flow {
         if !self.has_read_all() || ctx.input.has_rest() || Arc::strong_count(&self.link) > 1 {
             return Ok(());

@@ -200,7 +200,8 @@ impl EventLoop {
 
     /// Ends a connection whose client has its end already: the descriptor is closed with those of others.
     fn close_later(&mut self, link: Arc<Link>) {
-        if Arc::into_inner(link).is_some_and(|link| self.ended.add(link.stream.into())) {
+        let Some(Link { stream, .. }) = Arc::into_inner(link) else { return };
+        if self.ended.add(stream.into()) {
             self.close_ended();
         }
     }

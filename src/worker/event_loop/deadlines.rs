@@ -19,6 +19,7 @@ impl EventLoop {
         }
     }
 
+    #[cold]
     fn look_after_calls(&mut self, ctx: &mut ThreadCtx) {
         let now = ctx.clock.ms();
         let (board, slot) = (ctx.scoreboard.clone(), ctx.slot);

@@ -54,11 +54,16 @@ impl EventLoop {
         }
     }
 
-    /// Gives requests that wait for the interpreter to workers that are free.
+    /// Gives requests that wait for the interpreter to workers that are free, when it is time to look at them.
+    #[inline]
     pub(super) fn hand_over_desks(&mut self, now: u64, ctx: &mut ThreadCtx) {
-        if self.handoff.desks.is_none_or(|at| at > now) {
-            return;
+        if self.handoff.desks.is_some_and(|at| at <= now) {
+            self.take_from_desks(now, ctx);
         }
+    }
+
+    #[cold]
+    fn take_from_desks(&mut self, now: u64, ctx: &mut ThreadCtx) {
         for (thread, token) in self.calls.on_desks(now.saturating_sub(PATIENCE_MS)) {
             let is_wanted = self.handoff.has_others() && ctx.scoreboard.others_adopt(ctx.slot);
             // The thread will find out itself that a connection is gone.

@@ -348,6 +348,7 @@ impl EventLoop {
     }
 
     /// Hands over the connections that wait for a request.
+    #[cold]
     fn hand_over_all(&mut self, now: u64, ctx: &mut ThreadCtx) {
         let idle: Vec<Token> = self.connections.iter().filter(|(_, c)| c.is_between_requests()).map(|(_, c)| c.token).collect();
         for token in idle {

@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use crate::worker::accept::Accepted;
 use crate::worker::connection::{Edge, Token};
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::threads::thread_id::{MAIN, ThreadId};
@@ -89,6 +90,7 @@ pub enum Step {
 
 impl EventLoop {
     /// Continues the iteration until the application is needed or the worker is done.
+    #[inline(never)]
     pub fn next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Step> {
         loop {
             let work = match self.iteration.stage {
@@ -97,13 +99,13 @@ impl EventLoop {
                     self.sort_events(ctx);
                     self.reclaim(ctx);
                     self.iteration.stage = if self.handoff.adopted.is_empty() { self.first_stage(ctx) } else { Stage::Adopted };
-                    None
+                    continue;
                 }
                 Stage::Adopted => match self.handoff.adopted.pop() {
                     Some(token) => self.take_up(token, ctx),
                     None => {
                         self.iteration.stage = self.first_stage(ctx);
-                        None
+                        continue;
                     }
                 },
                 Stage::Completions => match self.completed.try_recv() {
@@ -117,7 +119,7 @@ impl EventLoop {
                             ctx.end_iteration();
                             return Ok(Step::HandOver(MAIN));
                         }
-                        None
+                        continue;
                     }
                 },
                 Stage::Parked => self.unpark(ctx),
@@ -125,10 +127,13 @@ impl EventLoop {
                     Some(completion) => self.follow_completion(completion, ctx),
                     None => {
                         self.iteration.stage = Stage::Accept;
-                        None
+                        continue;
                     }
                 },
-                Stage::Accept => self.accept_next(ctx)?,
+                Stage::Accept => match self.accept_next(ctx)? {
+                    Some(accepted) => self.open(accepted, ctx),
+                    None => continue,
+                },
                 Stage::Sockets => match self.iteration.sockets.pop() {
                     Some((token, edge)) => {
                         if let Some(connection) = self.find(token) {
@@ -140,7 +145,7 @@ impl EventLoop {
                         self.send_held(ctx);
                         self.iteration.yielded = self.runnable.len();
                         self.iteration.stage = Stage::Yielded;
-                        None
+                        continue;
                     }
                 },
                 Stage::Yielded if self.iteration.yielded > 0 => {
@@ -151,13 +156,13 @@ impl EventLoop {
                     self.timers.fire(ctx.clock.ms(), &mut self.iteration.due);
                     self.meet_deadlines(ctx);
                     self.iteration.stage = if self.iteration.due.is_empty() { Stage::End } else { Stage::Deadlines };
-                    None
+                    continue;
                 }
                 Stage::Deadlines => match self.iteration.due.pop() {
                     Some(token) => self.expire(token, ctx),
                     None => {
                         self.iteration.stage = Stage::End;
-                        None
+                        continue;
                     }
                 },
                 Stage::End => {
@@ -180,7 +185,7 @@ impl EventLoop {
                         self.finish(ctx);
                         return Ok(Step::Leave);
                     }
-                    None
+                    continue;
                 }
             };
             if let Some((token, work)) = work
@@ -245,7 +250,7 @@ impl EventLoop {
     }
 
     /// Takes the next connection of this iteration.
-    fn accept_next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Option<(Token, Work)>> {
+    fn accept_next(&mut self, ctx: &mut ThreadCtx) -> io::Result<Option<Accepted>> {
         let Some((index, left)) = self.iteration.accepting.last_mut() else {
             self.iteration.stage = Stage::Sockets;
             return Ok(None);
@@ -258,13 +263,10 @@ impl EventLoop {
         } else {
             None
         };
-        match accepted {
-            Some(accepted) => Ok(self.open(accepted, ctx)),
-            None => {
-                self.iteration.accepting.pop();
-                self.acceptor.woken(open, ctx.clock.ms(), borrow(&self.poll))?;
-                Ok(None)
-            }
+        if accepted.is_none() {
+            self.iteration.accepting.pop();
+            self.acceptor.woken(open, ctx.clock.ms(), borrow(&self.poll))?;
         }
+        Ok(accepted)
     }
 }

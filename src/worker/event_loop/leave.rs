@@ -138,17 +138,23 @@ impl EventLoop {
             self.close_listeners(usize::MAX, ctx);
         }
         self.hand_on(ctx)?;
+        if self.leaving != Leaving::No {
+            return self.has_ended(now, ctx);
+        }
+        if self.quota.is_some_and(|quota| ctx.requests() >= quota) {
+            self.quota = None;
+            // Fails only when the master is gone, which the channel shows in the next iteration.
+            let _ = self.control.report(&Report::Worn);
+        }
+        self.adjust_listeners(ctx, now)?;
+        Ok(false)
+    }
+
+    /// Whether a worker that leaves has nothing left to do.
+    #[cold]
+    fn has_ended(&mut self, now: u64, ctx: &mut ThreadCtx) -> io::Result<bool> {
         match self.leaving {
-            Leaving::No => {
-                if self.quota.is_some_and(|quota| ctx.requests() >= quota) {
-                    self.quota = None;
-                    // Fails only when the master is gone, which the channel shows in the next iteration.
-                    let _ = self.control.report(&Report::Worn);
-                }
-                self.adjust_listeners(ctx, now)?;
-                Ok(false)
-            }
-            Leaving::LastCall(_) => self.adjust_listeners(ctx, now).map(|()| false),
+            Leaving::No | Leaving::LastCall(_) => self.adjust_listeners(ctx, now).map(|()| false),
             Leaving::Drained => {
                 if self.is_blocked(now) && !self.handoff.hands_over {
                     self.turn_waiting_away(ctx);
@@ -180,6 +186,7 @@ impl EventLoop {
     }
 
     /// Follows orders of the master and signals.
+    #[cold]
     pub(super) fn obey(&mut self, ctx: &mut ThreadCtx) {
         if self.control.has_signals() {
             self.note_signals();
@@ -239,6 +246,7 @@ impl EventLoop {
     }
 
     /// Takes up to so many connections that wait to be accepted, then accepts no more.
+    #[cold]
     fn close_listeners(&mut self, most: usize, ctx: &mut ThreadCtx) {
         self.iteration.accepting.clear();
         self.acceptor.pause(borrow(&self.poll));

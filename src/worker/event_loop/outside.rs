@@ -31,6 +31,7 @@ impl EventLoop {
 
     /// Reads the completion of a thread without the loop. An answer waits while calls are slow and other requests can have the
     /// permit: the thread begins the next call sooner by the time of a send.
+    #[inline(never)]
     pub(super) fn open_completion(&mut self, mut completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         self.outside.remove(completion.from);
         self.calls.remove(completion.from, completion.token);
@@ -47,6 +48,7 @@ impl EventLoop {
     }
 
     /// Drives the connection of a completion.
+    #[inline(never)]
     pub(super) fn follow_completion(&mut self, completion: Completion, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         if let Some(connection) = self.find(completion.token) {
             // Its other input has waited for the answer.

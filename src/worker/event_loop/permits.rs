@@ -95,6 +95,7 @@ impl EventLoop {
     }
 
     /// Begins the next piece of work that waits for a permit; tries each once in an iteration.
+    #[inline(never)]
     pub(super) fn unpark(&mut self, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let ready = self.errands.iter().position(|work| self.is_ready(work, ctx));
         if let Some(work) = ready.and_then(|index| self.errands.remove(index)) {

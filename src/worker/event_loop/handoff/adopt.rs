@@ -122,6 +122,7 @@ impl EventLoop {
     }
 
     /// Drives an adopted connection.
+    #[inline(never)]
     pub(in crate::worker::event_loop) fn take_up(&mut self, token: Token, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         let (token, work) = self.begin_turn(token, ctx)?;
         let waited = ctx.job.queued / NS_PER_MS;
