@@ -218,26 +218,24 @@ impl Wsgi {
         };
         start_response.exchange(py).borrow_mut().open(request.terms, request.date, request.id(), request.client.clone());
 
-        let result = self.call_app(py, request, place, &start_response, out, outlet);
-        self.errors.flush();
-        let result = match self.offer.take() {
-            Some(offer) => match offer.end(py, result, &line(request), &self.log) {
-                Ok(summary) => {
+        let result = match self.call_app(py, request, place, &start_response, out, outlet) {
+            Ok(result) if self.offer.is_none() => {
+                self.errors.flush();
+                result
+            }
+            result => match self.settle(py, result, request) {
+                Ok(Ok(result)) => result,
+                Ok(Err(failure)) => {
+                    let mut answer = Answer::none(start_response, line(request), self.log.clone());
+                    // The output of `write()` has sent the earlier answers with it.
+                    let mark = mark.min(out.len());
+                    return Reply::Complete(answer.fail(py, &failure, out, mark));
+                }
+                Err(summary) => {
                     self.spare = start_response.retire(py);
                     return Reply::Complete(summary);
                 }
-                Err(result) => result,
             },
-            None => result,
-        };
-        let result = match result {
-            Ok(result) => result,
-            Err(failure) => {
-                let mut answer = Answer::none(start_response, line(request), self.log.clone());
-                // The output of `write()` has sent the earlier answers with it.
-                let mark = mark.min(out.len());
-                return Reply::Complete(answer.fail(py, &failure, out, mark));
-            }
         };
         if let Some(summary) = complete(&start_response, &result, out, request, &self.log) {
             self.spare = start_response.retire(py);
@@ -250,6 +248,21 @@ impl Wsgi {
                 Reply::Complete(answer.fail(py, &failure, out, mark))
             }
             Ok(()) => Reply::Blocks(Box::new(answer)),
+        }
+    }
+
+    /// What follows from a call that has failed, or might have taken the connection over. `Err`: it has.
+    #[cold]
+    fn settle<'py>(
+        &mut self,
+        py: Python<'py>,
+        result: Result<Bound<'py, PyAny>, Failure>,
+        request: &Request<'_>,
+    ) -> Result<Result<Bound<'py, PyAny>, Failure>, Summary> {
+        self.errors.flush();
+        match self.offer.take() {
+            Some(offer) => offer.end(py, result, &line(request), &self.log).map_or_else(Ok, Err),
+            None => Ok(result),
         }
     }
 

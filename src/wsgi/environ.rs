@@ -8,7 +8,6 @@ use std::collections::btree_map::{BTreeMap, Entry};
 use std::io::Write;
 use std::sync::Arc;
 
-use pyo3::Borrowed;
 use pyo3::IntoPyObjectExt;
 use pyo3::exceptions::PyMemoryError;
 use pyo3::prelude::*;
@@ -29,15 +28,16 @@ use crate::worker::app::Request;
 
 mod certificate;
 mod gateway;
+mod methods;
+mod remote;
 pub mod told;
 
 use certificate::LastCertificate;
+use methods::Methods;
+use remote::LastRemote;
 
 /// Value of SERVER_SOFTWARE.
 pub const SOFTWARE: &str = concat!("tapster/", env!("CARGO_PKG_VERSION"));
-
-/// Methods whose strings are kept.
-const METHODS: [&str; 8] = ["POST", "HEAD", "PUT", "DELETE", "OPTIONS", "PATCH", "PROPFIND", "TRACE"];
 
 /// The values that are the same in every request of one listener.
 #[derive(Clone, Debug)]
@@ -78,40 +78,6 @@ pub struct SharedObjects<'py> {
     pub believes_proto: bool,
 }
 
-/// A string together with the bytes that it was made from: the same bytes come again most of the time.
-struct Last {
-    bytes: Vec<u8>,
-    object: Py<PyString>,
-}
-
-impl Last {
-    fn new(py: Python<'_>) -> Self {
-        Self { bytes: Vec::new(), object: PyString::intern(py, "").unbind() }
-    }
-
-    fn of<'a, 'py>(&'a mut self, py: Python<'py>, bytes: &[u8]) -> PyResult<Borrowed<'a, 'py, PyString>> {
-        if !is_same(&self.bytes, bytes) {
-            self.object = text::from_latin1(py, bytes)?.unbind();
-            self.bytes.clear();
-            self.bytes.extend_from_slice(bytes);
-        }
-        Ok(self.object.bind_borrowed(py))
-    }
-}
-
-/// Equality without a call for texts as short as addresses and ports are.
-#[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    if a.len() != b.len() || a.len() > 16 {
-        return a == b;
-    }
-    // Two overlapping words cover all bytes.
-    match (a.first_chunk::<8>(), a.last_chunk::<8>(), b.first_chunk::<8>(), b.last_chunk::<8>()) {
-        (Some(a), Some(end), Some(b), Some(other)) => (a, end) == (b, other),
-        _ => a.iter().zip(b).all(|(a, b)| a == b),
-    }
-}
-
 /// What is kept for the requests of one application, and for no other one: all that holds SCRIPT_NAME or PATH_INFO.
 struct AppEnvirons {
     /// Where it is mounted.
@@ -135,10 +101,9 @@ pub struct Builder {
     believes_proto: bool,
     variables: names::NameTable,
     keys: Keys,
-    methods: Vec<Py<PyString>>,
+    methods: Methods,
     names: names::NameTable,
-    addr: Last,
-    port: Last,
+    remote: LastRemote,
     certificate: LastCertificate,
     /// The application whose environ was given out, and the place of the block that it belongs to; of a block
     /// of variables beyond the others.
@@ -166,13 +131,12 @@ impl Builder {
         Ok(Self {
             apps: points.into_iter().map(app).collect::<PyResult<_>>()?,
             keys: Keys::new(py)?,
-            methods: METHODS.iter().map(|name| text::key(py, name)).collect::<PyResult<_>>()?,
+            methods: Methods::new(py)?,
             root_path: shared.root_path.clone(),
             believes_proto: shared.believes_proto,
             variables: names::NameTable::of_variables(py)?,
             names: names::NameTable::of_fields(py)?,
-            addr: Last::new(py),
-            port: Last::new(py),
+            remote: LastRemote::new(py),
             certificate: LastCertificate::default(),
             lent: None,
         })
@@ -189,35 +153,17 @@ impl Builder {
         input: Option<&Bound<'py, PyAny>>,
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
-        if let Some(lent) = self.lent.take() {
-            self.drop_spare(lent);
+        if self.lent.is_some() {
+            self.drop_spare();
         }
-        let (addr, port) = match request.head.client {
-            None => (request.peer.addr.as_bytes(), request.peer.port.as_bytes()),
-            Some(client) => (client.addr.of(request.bytes), client.port.of(request.bytes)),
-        };
-        let method = self.method(py, request.head.method.of(request.bytes))?;
         let dict = if request.head.is_from_gateway() {
-            self.of_gateway(py, request, place, method.as_ref(), (addr, port), offers)?
-        } else if let Some(block) = request.block
+            self.of_gateway(py, request, place, offers)?
+        } else if let Some(block) = &request.block
             && request.tls.is_none_or(|tls| tls.client.is_none())
         {
-            let mut app = &mut self.apps[place.index()];
-            if !app.templates[block.place()].as_ref().is_some_and(|template| template.fits(block, request)) {
-                self.make_template(py, request, place, block)?;
-                app = &mut self.apps[place.index()];
-            }
-            self.lent = Some((place, block.place()));
-            let AppEnvirons { templates, targets, .. } = app;
-            let uri = targets.uri(py, request.head, request.bytes)?;
-            let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
-            let template = templates[block.place()].as_mut().expect("it was just made");
-            let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls: request.tls })?;
-            cached.set_method(py, &self.keys, method.as_ref())?;
-            cached.set_id(py, &self.keys, request)?;
-            cached.hand_out(py, &self.keys, uri)?
+            self.of_known(py, request, place, block, offers)?
         } else {
-            self.of_unknown(py, request, place, method.as_ref(), (addr, port), offers)?
+            self.of_unknown(py, request, place, offers)?
         };
         if request.head.assigned.is_told && !request.head.target.of(request.bytes).starts_with(b"/") {
             self.tell_host(&dict, request)?;
@@ -235,6 +181,30 @@ impl Builder {
         Ok(dict)
     }
 
+    /// The environ of a request of HTTP whose block is known, with everything but the body.
+    #[inline(always)] // most requests come through the one caller
+    fn of_known<'py>(
+        &mut self,
+        py: Python<'py>,
+        request: &Request<'_>,
+        place: AppPlace,
+        block: &BlockId,
+        offers: &Arc<Offers>,
+    ) -> PyResult<Bound<'py, PyDict>> {
+        let template = &self.apps[place.index()].templates[block.place()];
+        if !template.as_ref().is_some_and(|template| template.fits(block, request)) {
+            self.make_template(py, request, place, block)?;
+        }
+        self.lent = Some((place, block.place()));
+        let AppEnvirons { templates, targets, .. } = &mut self.apps[place.index()];
+        let template = templates[block.place()].as_mut().expect("it was just made");
+        let remote = &self.remote.of(py, request)?;
+        let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls: request.tls })?;
+        cached.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
+        cached.set_id(py, &self.keys, request)?;
+        cached.hand_out(py, &self.keys, targets.uri(py, request.head, request.bytes)?)
+    }
+
     /// The environ of a request of HTTP whose block is not known, or whose client has shown a certificate, with everything but the
     /// body. Nothing of it is kept.
     #[inline(never)]
@@ -243,16 +213,14 @@ impl Builder {
         py: Python<'py>,
         request: &Request<'_>,
         place: AppPlace,
-        method: Option<&Bound<'py, PyString>>,
-        (addr, port): (&[u8], &[u8]),
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
-        let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
-        let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
+        let remote = &self.remote.of(py, request)?;
         cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls: request.tls })?;
-        cached.set_method(py, &self.keys, method)?;
+        cached.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
         cached.set_id(py, &self.keys, request)?;
+        let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
         let dict = cached.hand_out(py, &self.keys, uri)?;
         if let Some(client) = request.tls.and_then(|tls| tls.client.as_ref()) {
             self.certificate.set(&dict, client)?;
@@ -273,8 +241,10 @@ impl Builder {
         self.apps[place.index()].templates.get_mut(block)?.as_mut()
     }
 
+    /// The environ that was given out does not come back.
     #[cold]
-    fn drop_spare(&mut self, lent: (AppPlace, usize)) {
+    fn drop_spare(&mut self) {
+        let Some(lent) = self.lent.take() else { return };
         match self.lent_template(lent) {
             Some(template) => template.drop_spare(),
             None => self.lent_gateway_template(lent).into_iter().for_each(GatewayTemplate::drop_spare),
@@ -297,27 +267,16 @@ impl Builder {
     }
 
     #[cold]
-    fn make_template(&mut self, py: Python<'_>, request: &Request<'_>, place: AppPlace, block: BlockId) -> PyResult<()> {
+    fn make_template(&mut self, py: Python<'_>, request: &Request<'_>, place: AppPlace, block: &BlockId) -> PyResult<()> {
         let dict = self.of_fields(py, request, place)?;
         let mut loose = Vec::new();
         for place in block.loose.places() {
             let key = self.names.slot(py, request.head.fields[place].name.of(request.bytes))?.key(py);
             loose.extend(key.map(|key| (place, key)));
         }
-        let template = Template::new(block, request, loose, dict)?;
+        let template = Template::new(*block, request, loose, dict)?;
         self.apps[place.index()].templates[block.place()] = Some(template);
         Ok(())
-    }
-
-    /// The method's string unless it is GET.
-    fn method<'py>(&self, py: Python<'py>, method: &[u8]) -> PyResult<Option<Bound<'py, PyString>>> {
-        if method == b"GET" {
-            return Ok(None);
-        }
-        match METHODS.iter().position(|name| name.as_bytes() == method) {
-            Some(known) => Ok(Some(self.methods[known].bind(py).clone())),
-            None => text::from_latin1(py, method).map(Some),
-        }
     }
 
     fn fields(&mut self, dict: &Bound<'_, PyDict>, request: &Request<'_>) -> PyResult<()> {

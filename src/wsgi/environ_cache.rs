@@ -59,9 +59,10 @@ impl Template {
 
     /// Whether this is the template of this block for the listener and the kind of peer of this request, and for what was told of
     /// it.
-    pub fn fits(&self, block: BlockId, request: &Request<'_>) -> bool {
+    #[inline]
+    pub fn fits(&self, block: &BlockId, request: &Request<'_>) -> bool {
         let is_told = request.head.assigned.is_told;
-        self.block == block
+        self.block == *block
             && self.listener == request.listener
             && self.trusted == request.peer.trusted
             && match &self.told {
@@ -165,7 +166,17 @@ impl CachedEnviron {
     }
 
     /// Sets the values that it does not hold yet. After an error it is not to be used again.
+    #[inline]
     pub fn settle(&mut self, py: Python<'_>, keys: &Keys, client: &ClientObjects<'_, '_>) -> PyResult<()> {
+        let [addr, port] = client.remote;
+        let is_settled = client.tls.is_none()
+            && self.remote.as_ref().is_some_and(|last| last[0].is(addr) && last[1].is(port))
+            && self.offers.as_ref().is_some_and(|last| Arc::ptr_eq(last, client.offers));
+        if is_settled { Ok(()) } else { self.settle_anew(py, keys, client) }
+    }
+
+    #[inline(never)]
+    fn settle_anew(&mut self, py: Python<'_>, keys: &Keys, client: &ClientObjects<'_, '_>) -> PyResult<()> {
         let dict = self.dict.bind(py);
         let [addr, port] = client.remote;
         let remote = [(&keys.remote_addr, addr), (&keys.remote_port, port)];
@@ -224,7 +235,13 @@ impl CachedEnviron {
     }
 
     /// Sets the method; `None` is GET.
+    #[inline]
     pub fn set_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
+        if method.is_none() && !self.method { Ok(()) } else { self.change_method(py, keys, method) }
+    }
+
+    #[inline(never)]
+    fn change_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
         match method {
             Some(method) => self.dict.bind(py).set_item(&keys.method, method)?,
             None if self.method => self.dict.bind(py).set_item(&keys.method, &keys.get)?,

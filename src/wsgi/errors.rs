@@ -47,10 +47,15 @@ impl Lines {
     }
 
     /// Logs a line that has no end yet.
+    #[inline]
     pub fn flush(&self) {
-        if !self.pending.load(Ordering::Relaxed) {
-            return;
+        if self.pending.load(Ordering::Relaxed) {
+            self.flush_pending();
         }
+    }
+
+    #[inline(never)]
+    fn flush_pending(&self) {
         let mut partial = self.partial.lock().unwrap_or_else(PoisonError::into_inner);
         if !partial.is_empty() {
             self.log.warning(format_args!("{partial}"));

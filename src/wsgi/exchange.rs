@@ -6,6 +6,7 @@
 //!                    +---- refused ---+  (start with exc_info begins again)
 //! ```
 
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::thread::{self, ThreadId};
@@ -32,6 +33,18 @@ const AROUND: usize = 1024;
 /// For so many bytes of a block there is one more: the smallest pieces that a protocol divides it into are some KiB long, with some
 /// bytes around each.
 const AROUND_PART: usize = 256;
+
+/// The calling thread. It is asked for in each call, and [`thread::current`] would count its references by two atomic operations.
+fn here() -> ThreadId {
+    thread_local! {
+        static HERE: Cell<Option<ThreadId>> = const { Cell::new(None) };
+    }
+    HERE.get().unwrap_or_else(|| {
+        let here = thread::current().id();
+        HERE.set(Some(here));
+        here
+    })
+}
 
 /// Why `write()` cannot write.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -119,7 +132,7 @@ impl Exchange {
     /// # Safety
     /// Until [`Exchange::reclaim`] or [`Exchange::close`], both must stay valid and nobody else may use them.
     pub unsafe fn lend(&mut self, out: NonNull<Vec<u8>>, outlet: NonNull<dyn Outlet>) {
-        self.outlet = Some(LentOutlet { out, outlet, thread: thread::current().id() });
+        self.outlet = Some(LentOutlet { out, outlet, thread: here() });
     }
 
     /// Ends [`Exchange::lend`].
@@ -284,7 +297,7 @@ impl Exchange {
             Some(pipe) if self.open => pipe,
             _ => return Err(CannotWrite::Returned),
         };
-        let result = if pipe.thread == thread::current().id() { self.push(&pipe, render) } else { Err(CannotWrite::OtherThread) };
+        let result = if pipe.thread == here() { self.push(&pipe, render) } else { Err(CannotWrite::OtherThread) };
         self.outlet = Some(pipe);
         result
     }

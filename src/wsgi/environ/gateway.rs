@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyString};
+use pyo3::types::PyDict;
 
 use super::Builder;
 use crate::http::head::{Field, GatewayParts};
@@ -26,25 +26,23 @@ impl Builder {
         py: Python<'py>,
         request: &Request<'_>,
         place: AppPlace,
-        method: Option<&Bound<'py, PyString>>,
-        (addr, port): (&[u8], &[u8]),
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
         // What a proxy has told may depend on more than the block.
         let Some(block) = request.block.filter(|_| !request.head.assigned.is_told) else {
-            return self.of_variables(py, request, place, method, (addr, port), offers);
+            return self.of_variables(py, request, place, offers);
         };
         let known = self.apps[place.index()].gateway_templates[block.place()].as_ref();
         if !known.is_some_and(|template| template.fits(block, request.listener)) {
             let template = self.gateway_template(py, request, place, block)?;
             self.apps[place.index()].gateway_templates[block.place()] = Some(template);
         }
-        let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
+        let (remote, method) = (&self.remote.of(py, request)?, self.methods.of(py, request)?);
         let app = &mut self.apps[place.index()];
         let paths = paths(request, &self.root_path, &app.point);
         let template = app.gateway_templates[block.place()].as_mut().expect("it was just made");
         let client = ClientObjects { remote, offers, tls: None };
-        match template.environ(py, &self.keys, request, &paths, &client, method) {
+        match template.environ(py, &self.keys, request, &paths, &client, method.as_ref()) {
             Ok(environ) => {
                 self.lent = Some((place, PLACES + block.place()));
                 Ok(environ)
@@ -111,8 +109,6 @@ impl Builder {
         py: Python<'py>,
         request: &Request<'_>,
         place: AppPlace,
-        method: Option<&Bound<'py, PyString>>,
-        (addr, port): (&[u8], &[u8]),
         offers: &Arc<Offers>,
     ) -> PyResult<Bound<'py, PyDict>> {
         let dict = self.of_fields(py, request, place)?;
@@ -135,9 +131,9 @@ impl Builder {
             self.tell(&dict, request)?;
         }
         let mut environ = CachedEnviron::new(dict);
-        let remote = &[self.addr.of(py, addr)?, self.port.of(py, port)?];
+        let remote = &self.remote.of(py, request)?;
         environ.settle(py, &self.keys, &ClientObjects { remote, offers, tls: None })?;
-        environ.set_method(py, &self.keys, method)?;
+        environ.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
         environ.set_id(py, &self.keys, request)?;
         Ok(environ.give_away().into_bound(py))
     }
