@@ -11,10 +11,11 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use zeroize::Zeroize as _;
 
 use crate::sys::scm;
 
-pub use message::{HandoffKind, HandoffMessage, INPUT_MAX, VERSION};
+pub use message::{HandoffKind, HandoffMessage, INPUT_MAX, SESSION_MAX, SessionBytes, VERSION};
 use message::{MESSAGE_MAX, Unknown};
 
 /// Room for packets on their way in bytes: some hundred idle connections, or a few with a large request. (The kernel doubles it
@@ -37,6 +38,11 @@ impl Packet {
     pub fn new() -> Self {
         // One byte more shows a packet that is too long.
         Self(vec![0; MESSAGE_MAX + 1])
+    }
+
+    /// Wipes the keys of connections that were in it.
+    pub fn wipe(&mut self) {
+        self.0.as_mut_slice().zeroize();
     }
 }
 
@@ -75,7 +81,8 @@ impl Queue {
     /// Puts a connection into the queue; the caller closes its own descriptor then. `false`: there is no room for it now, or
     /// never will be.
     pub fn send(&self, message: &HandoffMessage, connection: BorrowedFd<'_>) -> io::Result<bool> {
-        let error = match scm::send_parts(&self.sender, &[&message.header(), &message.input], &[connection]) {
+        let parts: [&[u8]; 3] = [&message.header(), &message.session.0, &message.input];
+        let error = match scm::send_parts(&self.sender, &parts, &[connection]) {
             Ok(_) => return Ok(true),
             Err(error) => error,
         };
@@ -119,7 +126,16 @@ mod tests {
     use super::*;
 
     fn message(time: u64, input: &[u8]) -> HandoffMessage<'_> {
-        HandoffMessage { kind: HandoffKind::Idle, moves: 0, listener: 0, peer: None, client: None, time, input: input.into() }
+        HandoffMessage {
+            kind: HandoffKind::Idle,
+            moves: 0,
+            listener: 0,
+            peer: None,
+            client: None,
+            time,
+            session: SessionBytes::default(),
+            input: input.into(),
+        }
     }
 
     #[test]

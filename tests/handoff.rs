@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use common::client::{Address, Client};
-use common::server::{Running, Server, at_once, signal_to};
+use common::handoff::{ONE_THREAD, server, spread, wait_for_calls, worker_of};
+use common::server::{Running, at_once, signal_to};
 use common::{SOON, procfs, wait_for};
 
 /// Connections of the scenarios.
@@ -17,45 +18,6 @@ const CONNECTIONS: usize = 64;
 
 /// Workers of the scenarios.
 const WORKERS: usize = 4;
-
-/// Options that make a worker busy with one slow request.
-const ONE_THREAD: &[&str] = &["--threads", "1"];
-
-fn server(workers: usize, options: &[&str]) -> Server {
-    let server = Server::new("handoff").workers(workers).options(["--log-level", "debug"]).options(options);
-    let temp = server.temp().display().to_string();
-    // The variable gives way to the option of a test. By default a client that waits for the others of its test may lose its
-    // connection.
-    server.env("HANDOFF_DIR", temp).env("TAPSTER_KEEP_ALIVE", "60")
-}
-
-/// Waits until so many calls of a worker are at their gate.
-#[track_caller]
-fn wait_for_calls(server: &Running, pid: i32, count: usize) {
-    wait_for("calls at their gate", SOON, || {
-        let inside = std::fs::read_to_string(server.temp().join(format!("inside-{pid}"))).unwrap_or_default();
-        (inside.lines().count() == count).then_some(())
-    });
-}
-
-fn worker_of(response: &common::client::Response) -> i32 {
-    assert_eq!(response.status, 200, "{response:?}");
-    response.field("x-worker").and_then(|pid| pid.parse().ok()).expect("the application names its worker")
-}
-
-/// Connections, at least `each` of them in every worker, with their workers.
-fn spread(server: &Running, address: &Address, each: usize) -> Vec<(Client, i32)> {
-    let mut clients = Vec::new();
-    let workers = server.workers();
-    wait_for("connections to every worker", SOON, || {
-        let mut client = Client::connect(address);
-        let worker = worker_of(&client.get("/"));
-        clients.push((client, worker));
-        let count = |pid: &i32| clients.iter().filter(|(_, worker)| worker == pid).count();
-        workers.iter().all(|pid| count(pid) >= each).then_some(())
-    });
-    clients
-}
 
 /// Connections of one worker.
 fn of_worker(clients: Vec<(Client, i32)>, pid: i32, count: usize) -> Vec<Client> {

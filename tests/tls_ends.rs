@@ -203,7 +203,7 @@ fn every_end_by_the_server_is_announced() {
 }
 
 #[test]
-fn a_server_that_stops_or_reloads_announces_it_to_kept_connections() {
+fn a_server_that_stops_announces_it_to_kept_connections_and_one_that_reloads_keeps_them() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {
         let mut server = Server::new("probe").tls().options(["--keep-alive", "300"]).start();
         let before = server.workers();
@@ -221,19 +221,22 @@ fn a_server_that_stops_or_reloads_announces_it_to_kept_connections() {
         server.signal(signal);
         for client in &mut busy {
             assert_eq!(client.response().status, 200, "what runs is answered");
+        }
+        if signal == Signal::SIGHUP {
+            server.wait_for_end_of(&before);
+            for client in busy.iter_mut().chain(&mut idle) {
+                assert_eq!(client.get("/").status, 200, "a new worker has it");
+            }
+            server.signal(Signal::SIGTERM);
+        }
+        for client in &mut busy {
             assert!(client.ends_in_order(), "{signal}: after the answer");
         }
         for client in &mut idle {
             assert!(client.ends_in_order(), "{signal}: while nothing is asked");
         }
-        if signal == Signal::SIGHUP {
-            server.wait_for_end_of(&before);
-            assert_eq!(server.get("/").status, 200);
-            server.stop();
-        } else {
-            assert_eq!(server.wait(SOON).code(), Some(0));
-            server.finish();
-        }
+        assert_eq!(server.wait(SOON).code(), Some(0));
+        server.finish();
     }
 }
 

@@ -1,29 +1,37 @@
 //! The facts about a connection in the queue, as bytes:
 //!
 //! ```text
-//! version kind moves families | listener (2) | time (8) | port (2) address (16) | port (2) address (16) | input
+//! version kind moves families | listener (2) | time (8) | port (2) address (16) | port (2) address (16) | session (4)
+//! | the session | input
 //! ```
 //! Numbers are little-endian. The first address is that of the peer, whose family is the lower half of its byte, the second one
-//! that of the client. An IPv4 address takes the first four bytes of its place.
+//! that of the client. An IPv4 address takes the first four bytes of its place. The session is that of TLS (`tls::travel`), with as
+//! many bytes as the number before it says.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use zeroize::Zeroize as _;
 
 /// Version of the message; the first byte of each. It changes with the others: programs of two versions share a queue while one
 /// becomes the other.
-pub const VERSION: u8 = 3;
+pub const VERSION: u8 = 4;
 
 /// Most bytes of input that are handed over with a connection: a connection with more is kept, because copying costs more.
 pub const INPUT_MAX: usize = 64 * 1024;
 
-/// Bytes before the input.
-const HEADER: usize = 14 + 2 * ADDRESS;
+/// Most bytes of a session.
+pub const SESSION_MAX: usize = 48 * 1024;
+
+/// Bytes before the session.
+const HEADER: usize = 14 + 2 * ADDRESS + 4;
 
 /// Bytes of a port and an address.
 const ADDRESS: usize = 2 + 16;
 
 /// Longest message in bytes.
-pub const MESSAGE_MAX: usize = HEADER + INPUT_MAX;
+pub const MESSAGE_MAX: usize = HEADER + SESSION_MAX + INPUT_MAX;
 
 /// Families of addresses.
 const NONE: u8 = 0;
@@ -57,8 +65,29 @@ pub struct HandoffMessage<'a> {
     /// Nanoseconds of the monotonic clock, which processes share: since when the request waits, or until when what
     /// it waits for may come.
     pub time: u64,
+    /// The session of TLS, at most [`SESSION_MAX`] bytes; empty: there is none, or its handshake has not begun.
+    pub session: SessionBytes<'a>,
     /// Bytes that were read and not used; at most [`INPUT_MAX`].
     pub input: Cow<'a, [u8]>,
+}
+
+/// The keys of a connection among other things.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct SessionBytes<'a>(pub Cow<'a, [u8]>);
+
+impl fmt::Debug for SessionBytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl SessionBytes<'_> {
+    /// Wipes the keys, where they are nobody else's.
+    pub fn wipe(&mut self) {
+        if let Cow::Owned(bytes) = &mut self.0 {
+            bytes.zeroize();
+        }
+    }
 }
 
 /// Why bytes are no message.
@@ -76,13 +105,15 @@ impl HandoffKind {
 }
 
 impl<'a> HandoffMessage<'a> {
-    /// Its bytes before the input.
+    /// Its bytes before the session.
     pub fn header(&self) -> [u8; HEADER] {
         let ((peer_family, peer), (client_family, client)) = (place_of(self.peer), place_of(self.client));
         let first = [VERSION, self.kind.letter(), self.moves, peer_family | client_family << 4];
         let mut header = [0; HEADER];
         let mut places = header.iter_mut();
-        [&first[..], &self.listener.to_le_bytes(), &self.time.to_le_bytes(), &peer, &client]
+        // One that is too long is read by nobody.
+        let session = u32::try_from(self.session.0.len()).unwrap_or(u32::MAX).to_le_bytes();
+        [&first[..], &self.listener.to_le_bytes(), &self.time.to_le_bytes(), &peer, &client, &session]
             .into_iter()
             .flatten()
             .zip(&mut places)
@@ -91,7 +122,7 @@ impl<'a> HandoffMessage<'a> {
         header
     }
 
-    /// Reads the header and the input after it.
+    /// Reads the header and what comes after it.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, Unknown> {
         let (&[version, ref rest @ ..], true) = (bytes, bytes.len() <= MESSAGE_MAX) else {
             return Err(Unknown("it is empty or too long"));
@@ -104,7 +135,14 @@ impl<'a> HandoffMessage<'a> {
         let (listener, rest) = rest.split_first_chunk().ok_or(short)?;
         let (time, rest) = rest.split_first_chunk().ok_or(short)?;
         let (peer, rest) = rest.split_first_chunk().ok_or(short)?;
-        let (client, input) = rest.split_first_chunk().ok_or(short)?;
+        let (client, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (session, rest) = rest.split_first_chunk().ok_or(short)?;
+        let (session, input) = usize::try_from(u32::from_le_bytes(*session))
+            .ok()
+            .filter(|&len| len <= SESSION_MAX)
+            .and_then(|len| rest.split_at_checked(len))
+            .filter(|(_, input)| input.len() <= INPUT_MAX)
+            .ok_or(Unknown("a part of it has the wrong length"))?;
         let kinds = [HandoffKind::Request, HandoffKind::Idle, HandoffKind::Preface];
         let kind = kinds.into_iter().find(|known| known.letter() == *kind);
         Ok(Self {
@@ -114,6 +152,7 @@ impl<'a> HandoffMessage<'a> {
             peer: address_in(families & 0xf, peer)?,
             client: address_in(families >> 4, client)?,
             time: u64::from_le_bytes(*time),
+            session: SessionBytes(session.into()),
             input: input.into(),
         })
     }
@@ -150,22 +189,23 @@ mod tests {
     use super::*;
 
     fn bytes_of(message: &HandoffMessage<'_>) -> Vec<u8> {
-        [&message.header()[..], &message.input].concat()
+        [&message.header()[..], &message.session.0, &message.input].concat()
     }
 
     fn messages() -> impl Strategy<Value = HandoffMessage<'static>> {
         let kind = prop_oneof![Just(HandoffKind::Request), Just(HandoffKind::Idle), Just(HandoffKind::Preface)];
         let peer = proptest::option::of((any::<IpAddr>(), any::<u16>()));
         let client = proptest::option::of((any::<IpAddr>(), any::<u16>()));
-        let input = proptest::collection::vec(any::<u8>(), 0..300);
-        (kind, any::<u8>(), any::<u16>(), (peer, client), any::<u64>(), input).prop_map(
-            |(kind, moves, listener, (peer, client), time, input)| HandoffMessage {
+        let bytes = || proptest::collection::vec(any::<u8>(), 0..300);
+        (kind, any::<u8>(), any::<u16>(), (peer, client), any::<u64>(), bytes(), bytes()).prop_map(
+            |(kind, moves, listener, (peer, client), time, session, input)| HandoffMessage {
                 kind,
                 moves,
                 listener,
                 peer,
                 client,
                 time,
+                session: SessionBytes(session.into()),
                 input: input.into(),
             },
         )
@@ -203,10 +243,16 @@ mod tests {
             peer: None,
             client: None,
             time: 0,
+            session: SessionBytes(vec![b's'; SESSION_MAX].into()),
             input: vec![b'x'; INPUT_MAX].into(),
         };
         let mut bytes = bytes_of(&message);
         assert_eq!(HandoffMessage::decode(&bytes), Ok(message));
+        let wrong = Err(Unknown("a part of it has the wrong length"));
+        for len in [SESSION_MAX - 1, SESSION_MAX + 1, u32::MAX as usize] {
+            bytes[HEADER - 4..HEADER].copy_from_slice(&(len as u32).to_le_bytes());
+            assert_eq!(HandoffMessage::decode(&bytes), wrong, "{len}");
+        }
         bytes.push(0);
         assert_eq!(HandoffMessage::decode(&bytes), Err(Unknown("it is empty or too long")));
         bytes.truncate(HEADER);

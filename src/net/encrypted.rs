@@ -11,6 +11,7 @@ use std::sync::atomic::Ordering::{Acquire, Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::ServerConfig;
+use zeroize::Zeroizing;
 
 use super::socket::{Got, PlainSocket};
 use crate::sys::read::read_at_behind;
@@ -34,6 +35,8 @@ pub struct Encryption {
     /// Whether records are sealed and not sent.
     has_unsent: AtomicBool,
     facts: Option<TlsFacts>,
+    /// Whether another process can go on with it.
+    may_travel: bool,
 }
 
 // None of what does something is inlined: streams without encryption are compiled as if there were no other.
@@ -44,7 +47,27 @@ impl Encryption {
     /// When the configuration cannot be used.
     pub fn new(config: Arc<ServerConfig>, begun: &[u8]) -> Result<Self, rustls::Error> {
         let session = Mutex::new(Session::new(config, begun)?);
-        Ok(Self { session, has_unsent: AtomicBool::new(false), facts: None })
+        Ok(Self { session, has_unsent: AtomicBool::new(false), facts: None, may_travel: false })
+    }
+
+    /// Of a connection that comes from another process, where it was packed ([`Session::pack`]).
+    ///
+    /// # Errors
+    /// `InvalidData`: it was not.
+    pub fn unpack(packed: &[u8]) -> io::Result<Self> {
+        let session = Session::unpack(packed)?;
+        let (facts, may_travel) = (Some(session.facts()), session.may_travel());
+        Ok(Self { session: Mutex::new(session), has_unsent: AtomicBool::new(false), facts, may_travel })
+    }
+
+    /// As [`Session::pack`].
+    pub fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.with(|session, _| session.pack())
+    }
+
+    /// As [`Stream::can_travel`].
+    pub fn can_travel(&self) -> bool {
+        self.may_travel
     }
 
     /// What is known of it when the handshake is over.
@@ -65,6 +88,7 @@ impl Encryption {
         let from_socket = |space: &mut [u8]| if may_read { read(socket, space) } else { Err(io::ErrorKind::WouldBlock.into()) };
         let more = self.with(|session, scratch| session.shake_hands(from_socket, |bytes| socket.send(bytes), scratch))?;
         self.facts = Some(self.with(|session, _| session.facts()));
+        self.may_travel = self.with(|session, _| session.may_travel());
         Ok(Got { count: 1, more })
     }
 

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use rustls::ServerConfig;
+use zeroize::Zeroizing;
 
 use super::encrypted::Encryption;
 pub use super::peer::{IP_MAX, PORT_MAX, PeerAddr};
@@ -144,10 +145,25 @@ impl Stream {
         self.tls.as_ref().map_or(Ok(()), |tls| tls.flush(&self.socket))
     }
 
-    /// Whether another process can go on with its descriptor: nothing that belongs to it is in this process only.
+    /// Whether another process can go on with it, once nothing is unsent. Encryption can before its handshake begins and after it has ended.
     #[inline]
     pub fn can_travel(&self) -> bool {
-        self.tls.is_none()
+        self.tls.as_ref().is_none_or(|tls| tls.can_travel())
+    }
+
+    /// What another process needs to go on with it beside its descriptor ([`Self::unpack`]), nothing without encryption; `None`: it
+    /// cannot go now. Nothing may be done with it here when it has gone.
+    pub fn pack(&self) -> Option<Zeroizing<Vec<u8>>> {
+        self.tls.as_ref().map_or(Some(Zeroizing::default()), |tls| tls.pack())
+    }
+
+    /// Goes on with the encryption that another process has packed.
+    ///
+    /// # Errors
+    /// `InvalidData`: it has packed something else.
+    pub fn unpack(&mut self, packed: &[u8]) -> io::Result<()> {
+        self.tls = Some(Box::new(Encryption::unpack(packed)?));
+        Ok(())
     }
 
     /// Whether the application can use its descriptor: what is read and written there is what the client sends and gets.

@@ -1,12 +1,14 @@
 //! TLS without I/O: certificates and keys in, records in and out. The library is rustls; what else of a server needs it asks here.
 
 pub mod facts;
+pub mod keys;
 pub mod material;
 pub mod names;
 pub mod records;
 pub mod server;
 pub mod session;
 pub mod tickets;
+pub mod travel;
 
 use std::sync::Arc;
 

@@ -8,7 +8,7 @@ use rustls::unbuffered::InsufficientSizeError;
 use super::server::RECORD_MAX;
 
 /// Bytes of the header of a record (RFC 8446 section 5.1).
-const HEADER: usize = 5;
+pub const HEADER: usize = 5;
 
 /// Memory for records that the sessions of a thread use one after the other.
 #[derive(Debug, Default)]

@@ -52,6 +52,8 @@ pub fn server_config(material: &Material, settings: &TlsSettings) -> Result<Arc<
     config.ticketer = Arc::new(Tickets::new(material.tickets.clone(), rules.as_bytes(), provider)?);
     // Data that a client sends before the handshake is over could be sent again by anybody (RFC 8446 section 8).
     config.max_early_data_size = 0;
+    // A connection may go on in another worker.
+    config.enable_secret_extraction = true;
     Ok(Arc::new(config))
 }
 

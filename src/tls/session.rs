@@ -3,6 +3,8 @@
 //! rustls' unbuffered interface keeps no buffers. What has come and is not used is kept here, for as long as there is any: records
 //! that are not whole, records that nobody has asked for yet, bytes of one that the reader had no room for. So an idle connection
 //! has no memory but its state.
+//!
+//! A session may go on in another process: rustls gives its keys away, and from then on [`Records`] do what is left to do.
 
 use std::io;
 use std::mem::take;
@@ -11,17 +13,30 @@ use std::sync::Arc;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{Error, ServerConfig};
+use zeroize::Zeroizing;
 
 use super::facts::TlsFacts;
+use super::keys::{KeySet, Processed, Records};
 use super::records::{AROUND, AT_ONCE, NoSink, PlainSink, RecordSource, Scratch, Unsent, has_record};
 use super::server::RECORD_MAX;
+use super::travel::{CERTIFICATE_MAX, Travelling};
 
 /// Bytes of an unfinished flight of the handshake that are kept at most: a message has 64 KiB of certificates at most.
 const FLIGHT_MAX: usize = 80 * 1024;
 
+/// What knows the keys of a connection.
+enum Engine {
+    /// It has made them, or is about to.
+    Negotiated(UnbufferedServerConnection),
+    /// It has got them. In a box: most connections stay where they are.
+    Moved(Box<Records>),
+    /// Nothing any more.
+    Gone,
+}
+
 /// One connection of a client.
 pub struct Session {
-    connection: UnbufferedServerConnection,
+    engine: Engine,
     /// Records that have come and are not opened.
     incoming: Vec<u8>,
     /// What was in a record that is opened, and has not been taken.
@@ -58,7 +73,7 @@ impl Session {
     /// When the configuration cannot be used.
     pub fn new(config: Arc<ServerConfig>, begun: &[u8]) -> Result<Self, Error> {
         Ok(Self {
-            connection: UnbufferedServerConnection::new(config)?,
+            engine: Engine::Negotiated(UnbufferedServerConnection::new(config)?),
             incoming: begun.to_vec(),
             opened: Vec::new(),
             unsent: Unsent::default(),
@@ -94,7 +109,7 @@ impl Session {
         let mut source = RecordSource { reader, is_drained: false };
         loop {
             self.flush(&mut writer)?;
-            if !self.connection.is_handshaking() {
+            if !self.is_handshaking() {
                 // A request that has come with the last message is here.
                 return Ok(!source.is_drained || !self.opened.is_empty() || self.is_ended || has_record(&self.incoming));
             }
@@ -107,14 +122,72 @@ impl Session {
 
     /// Whether the handshake is not done.
     pub fn is_handshaking(&self) -> bool {
-        self.connection.is_handshaking()
+        matches!(&self.engine, Engine::Negotiated(connection) if connection.is_handshaking())
     }
 
     /// What applications learn of it, once the handshake is done.
     pub fn facts(&self) -> TlsFacts {
-        let suite = self.connection.negotiated_cipher_suite().map(|suite| suite.suite());
-        let certificate = self.connection.peer_certificates().and_then(<[_]>::first).map(AsRef::as_ref);
-        TlsFacts::new(self.connection.protocol_version(), suite, certificate)
+        match &self.engine {
+            Engine::Negotiated(connection) => {
+                let suite = connection.negotiated_cipher_suite().map(|suite| suite.suite());
+                TlsFacts::new(connection.protocol_version(), suite, certificate(connection))
+            }
+            Engine::Moved(records) => {
+                let keys = records.keys();
+                let certificate = Some(&*keys.certificate).filter(|certificate| !certificate.is_empty());
+                TlsFacts::new(Some(keys.version()), Some(keys.suite), certificate)
+            }
+            Engine::Gone => TlsFacts::new(None, None, None),
+        }
+    }
+
+    /// Whether it can go to another process, when nothing is in between.
+    pub fn may_travel(&self) -> bool {
+        match &self.engine {
+            Engine::Negotiated(connection) => {
+                certificate(connection).is_none_or(|certificate| certificate.len() <= CERTIFICATE_MAX)
+            }
+            Engine::Moved(_) => true,
+            Engine::Gone => false,
+        }
+    }
+
+    /// What another process needs to go on with it ([`Self::unpack`]); `None`: it cannot go, or not now. Nothing may be done here after
+    /// it has gone; if it stays, it goes on by the same keys.
+    pub fn pack(&mut self) -> Option<Zeroizing<Vec<u8>>> {
+        // Whole records may be parts of a message, which rustls has opened where they are.
+        let is_between = !self.is_handshaking() && self.unsent.is_empty() && !has_record(&self.incoming);
+        if !is_between || self.is_broken || self.has_ended || !self.may_travel() {
+            return None;
+        }
+        if let Engine::Negotiated(connection) = &self.engine
+            && connection.wants_write()
+        {
+            return None;
+        }
+        self.engine = match std::mem::replace(&mut self.engine, Engine::Gone) {
+            Engine::Negotiated(connection) => match keys_of(connection) {
+                Some(keys) => Engine::Moved(Box::new(Records::new(keys))),
+                None => {
+                    self.is_broken = true;
+                    return None;
+                }
+            },
+            engine => engine,
+        };
+        let Engine::Moved(records) = &self.engine else { return None };
+        let (opened, incoming) = (self.opened.clone(), self.incoming.clone());
+        Travelling { keys: records.keys().clone(), is_ended: self.is_ended, opened, incoming }.to_bytes()
+    }
+
+    /// Goes on with what another process has packed.
+    ///
+    /// # Errors
+    /// `InvalidData`: it has packed something else.
+    pub fn unpack(bytes: &[u8]) -> io::Result<Self> {
+        let Travelling { keys, is_ended, opened, incoming } = Travelling::of_bytes(bytes)?;
+        let engine = Engine::Moved(Box::new(Records::new(keys)));
+        Ok(Self { engine, incoming, opened, unsent: Unsent::default(), is_ended, has_ended: false, is_broken: false })
     }
 
     /// Reads what has come; what the protocol wants sent because of it is unsent then.
@@ -208,11 +281,30 @@ impl Session {
         }
     }
 
-    /// Has rustls use records, until there is no room for what is in them; returns how many bytes are used.
+    /// Uses records, until there is no room for what is in them; returns how many bytes are used.
     fn process(&mut self, records: &mut [u8], place: &mut impl PlainSink) -> io::Result<usize> {
+        match &mut self.engine {
+            Engine::Negotiated(_) => self.process_negotiated(records, place),
+            Engine::Moved(moved) => match moved.process(records, place, &mut self.opened) {
+                Ok(Processed { used, is_ended }) => {
+                    self.is_ended |= is_ended;
+                    Ok(used)
+                }
+                Err(alert) => {
+                    // If it cannot be said, the end of the connection says it.
+                    let _ = moved.seal_alert(alert, &mut self.unsent);
+                    Err(broken(Error::General(format!("a record is wrong: {alert:?}"))))
+                }
+            },
+            Engine::Gone => Err(io::ErrorKind::ConnectionAborted.into()),
+        }
+    }
+
+    fn process_negotiated(&mut self, records: &mut [u8], place: &mut impl PlainSink) -> io::Result<usize> {
         let mut used = 0;
         loop {
-            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut records[used..]);
+            let Engine::Negotiated(connection) = &mut self.engine else { return Ok(used) };
+            let UnbufferedStatus { mut discard, state } = connection.process_tls_records(&mut records[used..]);
             let mut goes_on = true;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -248,9 +340,10 @@ impl Session {
     /// Puts the alert that tells the client of an error. rustls looks at no record for it: one more look would be one more error.
     #[cold]
     fn put_alert(&mut self) {
-        while self.connection.wants_write()
+        while let Engine::Negotiated(connection) = &mut self.engine
+            && connection.wants_write()
             && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
-                self.connection.process_tls_records(&mut [])
+                connection.process_tls_records(&mut [])
         {
             encode(&mut self.unsent, &mut data);
         }
@@ -322,14 +415,25 @@ impl Session {
 
     /// Makes records of these bytes.
     fn seal(&mut self, bytes: &[u8]) -> io::Result<()> {
+        if let Engine::Moved(records) = &mut self.engine {
+            records.seal(bytes, &mut self.unsent).inspect_err(|_| self.is_broken = true)?;
+            // It ends as if the client had asked for that.
+            self.is_ended |= records.is_worn();
+            return Ok(());
+        }
         self.with_traffic(|traffic, space| traffic.encrypt(bytes, space), bytes.len() + AROUND * bytes.len().div_ceil(RECORD_MAX))
     }
 
     /// Says that this side sends nothing more; it is unsent then.
     pub fn end(&mut self) {
-        if !std::mem::replace(&mut self.has_ended, true) && !self.is_broken && !self.connection.is_handshaking() {
+        if !std::mem::replace(&mut self.has_ended, true) && !self.is_broken && !self.is_handshaking() {
             // Nothing is lost but the announcement.
-            let _ = self.with_traffic(|traffic, space| traffic.queue_close_notify(space), AROUND);
+            let _ = match &mut self.engine {
+                Engine::Moved(records) => records.seal_end(&mut self.unsent),
+                Engine::Negotiated(_) | Engine::Gone => {
+                    self.with_traffic(|traffic, space| traffic.queue_close_notify(space), AROUND)
+                }
+            };
         }
     }
 
@@ -362,9 +466,10 @@ impl Session {
         room: usize,
     ) -> io::Result<()> {
         loop {
+            let Engine::Negotiated(connection) = &mut self.engine else { return Err(io::ErrorKind::BrokenPipe.into()) };
             // Not without what is kept: it may be a part of a message, in which rustls remembers how far it is.
             let mut incoming = take(&mut self.incoming);
-            let UnbufferedStatus { mut discard, state } = self.connection.process_tls_records(&mut incoming);
+            let UnbufferedStatus { mut discard, state } = connection.process_tls_records(&mut incoming);
             let mut result = None;
             match state {
                 Ok(ConnectionState::WriteTraffic(mut traffic)) => {
@@ -404,6 +509,19 @@ impl Session {
             }
         }
     }
+}
+
+/// The certificate that the client has shown.
+fn certificate(connection: &UnbufferedServerConnection) -> Option<&[u8]> {
+    connection.peer_certificates().and_then(<[_]>::first).map(AsRef::as_ref)
+}
+
+/// The keys of a connection after its handshake, which ends by that; `None`: they are not known outside of rustls.
+fn keys_of(connection: UnbufferedServerConnection) -> Option<KeySet> {
+    let shown = certificate(&connection).unwrap_or_default().into();
+    let (version, suite) = (connection.protocol_version()?, connection.negotiated_cipher_suite()?.suite());
+    let (secrets, _) = connection.dangerous_into_kernel_connection().ok()?;
+    KeySet::of(&secrets, version, suite, shown)
 }
 
 fn encode(unsent: &mut Unsent, data: &mut EncodeTlsData<'_, ServerConnectionData>) {

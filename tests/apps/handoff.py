@@ -20,6 +20,8 @@ def application(environ, start_response):
         os._exit(9)
     body = environ["wsgi.input"].read() + b"|" + environ["PATH_INFO"].encode()
     ends = [environ[name] for name in ("SERVER_NAME", "SERVER_PORT", "REMOTE_ADDR", "REMOTE_PORT")]
-    headers = [("X-Worker", str(os.getpid())), ("X-Names", " ".join(ends)), ("Content-Length", str(len(body)))]
+    tls = [environ.get(name, "-") for name in ("SSL_PROTOCOL", "SSL_CIPHER", "SSL_CLIENT_VERIFY", "SSL_CLIENT_S_DN")]
+    headers = [("X-Worker", str(os.getpid())), ("X-Names", " ".join(ends)), ("X-TLS", " ".join(tls))]
+    headers.append(("Content-Length", str(len(body))))
     start_response("200 OK", headers)
     return [body]

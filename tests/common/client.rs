@@ -405,12 +405,13 @@ impl Client {
         &self.buffer
     }
 
-    /// Reads until the server closes; true when nothing more came and it did close (in order or by a reset) in time.
+    /// Reads until the server closes; true when nothing more came and it did close (in order, by a cut or by a reset) in time.
     pub fn is_closed(&mut self) -> bool {
         let ended = match self.fill() {
             Ok(0) => true,
             Ok(_) => false,
-            Err(error) => error.kind() == io::ErrorKind::ConnectionReset,
+            // Over TLS: without a word.
+            Err(error) => matches!(error.kind(), io::ErrorKind::ConnectionReset | io::ErrorKind::UnexpectedEof),
         };
         ended && self.buffer.is_empty()
     }

@@ -10,6 +10,7 @@ pub mod client;
 pub mod clock;
 pub mod deploy;
 pub mod errorlog;
+pub mod handoff;
 pub mod lifetime;
 pub mod load;
 pub mod manual;

@@ -1,5 +1,6 @@
 use std::io::{Cursor, Read as _, Write as _};
 
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
 use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
@@ -7,6 +8,8 @@ use rustls::{
     ClientConfig, ClientConnection, ConnectionTrafficSecrets, ContentType, ProtocolVersion, RootCertStore, SupportedCipherSuite,
     SupportedProtocolVersion,
 };
+
+mod moved;
 
 use super::*;
 use crate::config::{ClientCertificates, TlsSettings, TlsVersion};
@@ -63,9 +66,13 @@ struct Pair {
 
 impl Pair {
     fn new(version: &'static SupportedProtocolVersion, at_once: usize) -> Self {
+        Self::by(provider(), &[version], at_once)
+    }
+
+    fn by(provider: Arc<CryptoProvider>, versions: &[&'static SupportedProtocolVersion], at_once: usize) -> Self {
         let mut roots = RootCertStore::empty();
         certificates(CHAIN).unwrap().into_iter().for_each(|certificate| roots.add(certificate).unwrap());
-        let builder = ClientConfig::builder_with_provider(provider()).with_protocol_versions(&[version]).unwrap();
+        let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(versions).unwrap();
         let mut client = builder.with_root_certificates(roots).with_no_client_auth();
         client.enable_secret_extraction = true;
         let client = ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").unwrap()).unwrap();
@@ -76,7 +83,11 @@ impl Pair {
 
     /// The same, after the handshake.
     fn shaken(version: &'static SupportedProtocolVersion, at_once: usize) -> Self {
-        let mut pair = Self::new(version, at_once);
+        Self::shaken_by(provider(), &[version], at_once)
+    }
+
+    fn shaken_by(provider: Arc<CryptoProvider>, versions: &[&'static SupportedProtocolVersion], at_once: usize) -> Self {
+        let mut pair = Self::by(provider, versions, at_once);
         while pair.session.is_handshaking() || pair.client.is_handshaking() {
             pair.pump_client();
             if let Err(error) = pair.shake() {

@@ -7,8 +7,9 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX};
+use crate::handoff::{HandoffKind, HandoffMessage, INPUT_MAX, SESSION_MAX, SessionBytes};
 use crate::sys::time::NS_PER_MS;
+use crate::tls::travel;
 
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::app::Peer;
@@ -21,6 +22,7 @@ use crate::worker::rules::Rules;
 
 // The input that is handed over goes into the thread context as the bytes of one read.
 const _: () = assert!(INPUT_MAX <= READ_SIZE);
+const _: () = assert!(travel::SESSION_MAX <= SESSION_MAX);
 
 /// How often a request may be handed over before it waits where it is: each time it met a worker that had just become busy, and
 /// each time it is copied.
@@ -40,6 +42,13 @@ pub struct Arrival {
 impl Connection {
     /// The data that another worker needs to continue with it; `None` when it cannot go now.
     pub fn handoff(&self) -> Option<HandoffMessage<'_>> {
+        let mut message = self.handoff_of_phase()?;
+        message.session.0 = std::mem::take(&mut *self.link.stream.pack()?).into();
+        Some(message)
+    }
+
+    /// The same without what its encryption needs.
+    fn handoff_of_phase(&self) -> Option<HandoffMessage<'_>> {
         if !self.may_move() {
             return None;
         }
@@ -106,6 +115,7 @@ impl Connection {
             peer,
             client,
             time,
+            session: SessionBytes::default(),
             input,
         })
     }
@@ -326,6 +336,7 @@ mod tests {
             peer: None,
             client: None,
             time: u64::MAX,
+            session: SessionBytes::default(),
             input: input.to_vec().into(),
         };
         let rules = Rules::of(&Settings::default());

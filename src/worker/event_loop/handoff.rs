@@ -250,8 +250,11 @@ impl EventLoop {
             }
         }
         let connection = &self.connections[token.key()];
-        let Some(message) = connection.handoff() else { return Offered::Kept };
-        match self.handoff.queue.send(&message, connection.link.stream.descriptor()) {
+        let Some(mut message) = connection.handoff() else { return Offered::Kept };
+        let (kind, time) = (message.kind, message.time);
+        let sent = self.handoff.queue.send(&message, connection.link.stream.descriptor());
+        message.session.wipe();
+        match sent {
             Ok(true) => {}
             Ok(false) => return Offered::NoRoom,
             Err(error) if is_replaced(&error) => {
@@ -265,8 +268,8 @@ impl EventLoop {
             }
         }
         ctx.slot().count_handed_over();
-        if message.kind == HandoffKind::Request {
-            let until = (message.time / NS_PER_MS).saturating_add(ctx.rules.queue_timeout);
+        if kind == HandoffKind::Request {
+            let until = (time / NS_PER_MS).saturating_add(ctx.rules.queue_timeout);
             self.handoff.overdue = Some(self.handoff.overdue.map_or(until, |other| other.min(until)));
             ctx.log.debug(format_args!("handed a request of {} over to other workers", connection.link.peer));
         }

@@ -37,6 +37,7 @@ impl EventLoop {
     /// Takes connections from the queue: one request, or some that are idle.
     pub(in crate::worker::event_loop) fn adopt(&mut self, ctx: &mut ThreadCtx) {
         let mut packet = std::mem::take(&mut self.handoff.packet);
+        let mut has_keys = false;
         for _ in 0..BATCH {
             if self.connections.len() >= self.handoff.room {
                 break;
@@ -44,6 +45,7 @@ impl EventLoop {
             match self.handoff.queue.receive(&mut packet) {
                 Ok(Some((message, descriptor))) => {
                     let kind = message.kind;
+                    has_keys |= !message.session.0.is_empty();
                     self.take_in(message, descriptor, ctx);
                     if kind == HandoffKind::Request {
                         break;
@@ -71,6 +73,9 @@ impl EventLoop {
                 Err(error) => self.handoff.lose(&error, ctx),
             }
         }
+        if has_keys {
+            packet.wipe();
+        }
         self.handoff.packet = packet;
         self.handoff.adopted.reverse();
     }
@@ -82,10 +87,20 @@ impl EventLoop {
             return self.handoff.lose(&"it came from a socket that is not listened on", ctx);
         };
         let peer = message.peer.map_or(PeerAddr::Unix, |(ip, port)| PeerAddr::Tcp(SocketAddr::new(ip, port)));
-        let stream = match Stream::adopt(descriptor, peer) {
+        let mut stream = match Stream::adopt(descriptor, peer) {
             Ok(stream) => stream,
             Err(error) => return self.handoff.lose(&error, ctx),
         };
+        if !message.session.0.is_empty() {
+            let is_expected = message.kind != HandoffKind::Preface && ctx.tls.as_ref().is_some_and(|tls| tls.covers(listener));
+            if !is_expected {
+                return self.handoff.lose(&"it has a TLS session where there is none", ctx);
+            }
+            if let Err(error) = stream.unpack(&message.session.0) {
+                return self.handoff.lose(&error, ctx);
+            }
+        }
+        let is_encrypted = stream.is_encrypted();
         let preface = match &ctx.gate {
             Some(gate) if message.kind == HandoffKind::Preface => {
                 if !gate.admits(&peer) {
@@ -109,7 +124,7 @@ impl EventLoop {
             connection.name_client(SocketAddr::new(ip, port));
         }
         connection.adopt(message, ctx.clock.ns(), &ctx.rules, &ctx.memory);
-        if ctx.tls.is_some() {
+        if ctx.tls.is_some() && !is_encrypted {
             connection.await_handshake(ctx);
         }
         if let Some(bytes) = preface {
