@@ -85,7 +85,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "tls",
         modules: &["config"],
-        crates: &["base64", "rustls", "serde", "x509_cert"],
+        crates: &["base64", "ring", "rustls", "serde", "x509_cert", "zeroize"],
         not_std: &["std::env", "std::fs", "std::net", "std::os", "std::process", "std::thread", "std::time::Instant::now"],
         why: "certificates and records in, records and facts out: no files, no sockets",
     },
@@ -120,7 +120,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "net",
         modules: &["config", "sys", "tls"],
-        crates: &["libc", "mio", "nix", "rustls"],
+        crates: &["libc", "mio", "nix", "rustls", "zeroize"],
         not_std: &[],
         why: "net gives sockets: it knows neither HTTP nor Python",
     },
@@ -141,7 +141,7 @@ const RULES: &[Rule] = &[
     Rule {
         part: "handoff",
         modules: &["sys"],
-        crates: &["libc", "nix"],
+        crates: &["libc", "nix", "zeroize"],
         not_std: &["std::net::TcpListener", "std::net::TcpStream", "std::thread"],
         why: "the queue carries connections: which are handed over and who takes them is up to the workers",
     },
@@ -190,7 +190,7 @@ const RULES: &[Rule] = &[
             "sys",
             "tls",
         ],
-        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "rustls", "signal_hook", "slab", "tempfile"],
+        crates: &["crossbeam_channel", "crossbeam_utils", "libc", "mio", "nix", "signal_hook", "slab", "tempfile"],
         not_std: &[],
         why: "the worker uses everything but master, cli and wsgi: the application is behind the trait App",
     },

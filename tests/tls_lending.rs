@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs;
 use std::io::Write;
 
 use nix::sys::signal::Signal;
@@ -120,5 +121,33 @@ fn new_keys_of_a_client_end_a_connection_that_has_moved_after_what_came_before_t
     let mut stays = connect(&server, of_version(&TLS13));
     stays.tls().conn.refresh_traffic_keys().expect("TLS 1.3");
     assert_eq!(stays.get("/after").text(), "|/after");
+    server.stop();
+}
+
+#[test]
+fn a_client_that_was_let_in_by_other_rules_does_not_stay() {
+    let authority = Authority::new("Clients");
+    let certificate = authority.issue("client", client_wish("/CN=alice"));
+    let rules = format!("ca_certs = {:?}\ncert_reqs = \"required\"\n", authority.root().display().to_string());
+    let configured = server(2, &[]).tls();
+    let file = configured.temp().join("t.toml");
+    fs::write(&file, "").expect("the temp directory is writable");
+    let server = configured.options(["--config", &file.display().to_string()]).start();
+    let mut unknown = connect(&server, of_version(&TLS13));
+    assert_eq!(unknown.get("/").status, 200);
+    let reload = |text: &str| {
+        fs::write(&file, text).expect("the temp directory is writable");
+        let before = server.workers();
+        server.signal(Signal::SIGHUP);
+        server.wait_for_end_of(&before);
+    };
+    reload(&rules);
+    assert!(unknown.ends_in_order(), "it has shown no certificate");
+    server.log().wait(&["made by other rules for TLS"]);
+    let manner = Manner { certificate: Some(&certificate), ..of_version(&TLS13) };
+    let mut known = connect(&server, manner);
+    assert_eq!(known.get("/").status, 200);
+    reload(&rules);
+    assert_eq!(known.get("/").status, 200, "nothing has changed for it");
     server.stop();
 }

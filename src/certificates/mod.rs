@@ -18,7 +18,7 @@ use crate::config::{ClientCertificates, TlsSettings};
 use crate::log::error::Log;
 use crate::sys::time::wall;
 use crate::tls::material::{Material, TicketSecrets};
-use crate::tls::server::server_config;
+use crate::tls::server::tls_server;
 
 pub use file::FileStamp;
 use file::PemFile;
@@ -122,7 +122,7 @@ impl Certificates {
             return Err(format!("the certificates and keys have {size} bytes together, more than {MATERIAL_MAX}"));
         }
         // What a worker does with it, which must not fail there.
-        server_config(material, settings).map_err(|why| format!("TLS cannot be spoken with these files: {why}"))?;
+        tls_server(material, settings).map_err(|why| format!("TLS cannot be spoken with these files: {why}"))?;
         Ok(certificates)
     }
 

@@ -8,15 +8,15 @@ use std::io::{self, IoSlice};
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Acquire, Release};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
-use rustls::ServerConfig;
 use zeroize::Zeroizing;
 
 use super::socket::{Got, PlainSocket};
 use crate::sys::read::read_at_behind;
 use crate::tls::facts::TlsFacts;
 use crate::tls::records::{AT_ONCE, PlainSink, Scratch, SliceSink, VecSink};
+use crate::tls::server::{ClientRules, TlsServer};
 use crate::tls::session::{OpenedBytes, Session};
 
 /// Parts that are sent at once at most.
@@ -45,8 +45,8 @@ impl Encryption {
     ///
     /// # Errors
     /// When the configuration cannot be used.
-    pub fn new(config: Arc<ServerConfig>, begun: &[u8]) -> Result<Self, rustls::Error> {
-        let session = Mutex::new(Session::new(config, begun)?);
+    pub fn new(server: TlsServer, begun: &[u8]) -> Result<Self, rustls::Error> {
+        let session = Mutex::new(Session::new(server, begun)?);
         Ok(Self { session, has_unsent: AtomicBool::new(false), facts: None, may_travel: false })
     }
 
@@ -58,6 +58,11 @@ impl Encryption {
         let session = Session::unpack(packed)?;
         let (facts, may_travel) = (Some(session.facts()), session.may_travel());
         Ok(Self { session: Mutex::new(session), has_unsent: AtomicBool::new(false), facts, may_travel })
+    }
+
+    /// As [`Session::is_let_in_by`].
+    pub fn is_let_in_by(&self, rules: &ClientRules) -> bool {
+        self.with(|session, _| session.is_let_in_by(rules))
     }
 
     /// As [`Session::pack`].

@@ -5,11 +5,9 @@
 
 use std::io::{self, IoSlice};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::Arc;
 
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
-use rustls::ServerConfig;
 use zeroize::Zeroizing;
 
 use super::encrypted::Encryption;
@@ -18,6 +16,7 @@ pub use super::socket::Got;
 use super::socket::PlainSocket;
 use crate::sys::signals::WithoutSigpipe;
 use crate::tls::facts::TlsFacts;
+use crate::tls::server::{ClientRules, TlsServer};
 
 /// A non-blocking stream.
 #[derive(Debug)]
@@ -46,8 +45,8 @@ impl Stream {
     ///
     /// # Errors
     /// When the configuration cannot be used.
-    pub fn encrypt(&mut self, config: Arc<ServerConfig>, begun: &[u8]) -> Result<(), rustls::Error> {
-        self.tls = Some(Box::new(Encryption::new(config, begun)?));
+    pub fn encrypt(&mut self, server: TlsServer, begun: &[u8]) -> Result<(), rustls::Error> {
+        self.tls = Some(Box::new(Encryption::new(server, begun)?));
         Ok(())
     }
 
@@ -157,13 +156,15 @@ impl Stream {
         self.tls.as_ref().map_or(Some(Zeroizing::default()), |tls| tls.pack())
     }
 
-    /// Goes on with the encryption that another process has packed.
+    /// Goes on with the encryption that another process has packed; returns whether its client was let in by these rules.
     ///
     /// # Errors
     /// `InvalidData`: it has packed something else.
-    pub fn unpack(&mut self, packed: &[u8]) -> io::Result<()> {
-        self.tls = Some(Box::new(Encryption::unpack(packed)?));
-        Ok(())
+    pub fn unpack(&mut self, packed: &[u8], rules: &ClientRules) -> io::Result<bool> {
+        let tls = Encryption::unpack(packed)?;
+        let is_let_in = tls.is_let_in_by(rules);
+        self.tls = Some(Box::new(tls));
+        Ok(is_let_in)
     }
 
     /// Whether the application can use its descriptor: what is read and written there is what the client sends and gets.

@@ -129,7 +129,7 @@ impl KeySet {
 }
 
 /// What was in a record.
-enum Content {
+enum RecordContent {
     /// Data at this place of it, perhaps none.
     Data(Range<usize>),
     /// The client sends nothing more.
@@ -197,14 +197,14 @@ impl Records {
             let len = HEADER + usize::from(u16::from_be_bytes([rest[3], rest[4]]));
             let record = &mut rest[..len];
             match self.open(record)? {
-                Content::Data(at) => {
+                RecordContent::Data(at) => {
                     let data = &record[at];
                     let (now, later) = data.split_at(data.len().min(place.room()));
                     place.put(now);
                     opened.extend_from_slice(later);
                 }
-                Content::End => done.is_ended = true,
-                Content::Nothing => {}
+                RecordContent::End => done.is_ended = true,
+                RecordContent::Nothing => {}
             }
             done.used += len;
         }
@@ -226,7 +226,7 @@ impl Records {
     }
 
     /// Opens a whole record.
-    fn open(&mut self, record: &mut [u8]) -> Result<Content, AlertDescription> {
+    fn open(&mut self, record: &mut [u8]) -> Result<RecordContent, AlertDescription> {
         let (header, sealed) = record.split_at_mut(HEADER);
         let &mut [kind, major, minor, high, low] = header else { unreachable!("it was split so") };
         if sealed.len() > RECORD_MAX + self.around() {
@@ -260,15 +260,15 @@ impl Records {
             return Err(AlertDescription::RecordOverflow);
         }
         match (kind, &text[..len]) {
-            (ContentType::ApplicationData, _) => Ok(Content::Data(start..start + len)),
+            (ContentType::ApplicationData, _) => Ok(RecordContent::Data(start..start + len)),
             // What it has to say later cannot be opened.
-            (ContentType::Handshake, [_, ..]) => Ok(Content::End),
+            (ContentType::Handshake, [_, ..]) => Ok(RecordContent::End),
             (ContentType::Alert, &[level, description]) => match AlertDescription::from(description) {
-                AlertDescription::CloseNotify => Ok(Content::End),
-                AlertDescription::UserCanceled => Ok(Content::Nothing),
-                _ if level == WARNING && !self.keys.is_newest => Ok(Content::Nothing),
+                AlertDescription::CloseNotify => Ok(RecordContent::End),
+                AlertDescription::UserCanceled => Ok(RecordContent::Nothing),
+                _ if level == WARNING && !self.keys.is_newest => Ok(RecordContent::Nothing),
                 // One of the client's errors: there is nobody to tell of it.
-                _ => Ok(Content::End),
+                _ => Ok(RecordContent::End),
             },
             (ContentType::Alert, _) => Err(AlertDescription::DecodeError),
             _ => Err(AlertDescription::UnexpectedMessage),

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ring::digest::{SHA256, SHA256_OUTPUT_LEN, digest};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -23,11 +24,23 @@ const ALPN: &[u8] = b"http/1.1";
 /// Bytes in one record (RFC 8446 section 5.1).
 pub const RECORD_MAX: usize = 16 * 1024;
 
+/// How connections are taken from now on; clones are the same.
+#[derive(Clone)]
+pub struct TlsServer {
+    /// For rustls.
+    pub config: Arc<ServerConfig>,
+    /// By which rules a client is let in.
+    pub rules: ClientRules,
+}
+
+/// The digest of the rules by which clients are let in.
+pub type ClientRules = [u8; SHA256_OUTPUT_LEN];
+
 /// The configuration of every connection from now on.
 ///
 /// # Errors
 /// Says which pair cannot be used, and why.
-pub fn server_config(material: &Material, settings: &TlsSettings) -> Result<Arc<ServerConfig>, String> {
+pub fn tls_server(material: &Material, settings: &TlsSettings) -> Result<TlsServer, String> {
     let provider = provider();
     let keys = material.pairs.iter().enumerate().map(|(index, pair)| {
         certified_key(pair, &provider)
@@ -48,13 +61,14 @@ pub fn server_config(material: &Material, settings: &TlsSettings) -> Result<Arc<
     .with_cert_resolver(Arc::new(names));
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.session_storage = Arc::new(NoServerSessionStorage {});
-    let rules = format!("{:?} {}", settings.client_certificates, material.client_roots);
+    let rules = format!("{:?} {:?} {}", settings.client_certificates, settings.oldest, material.client_roots);
     config.ticketer = Arc::new(Tickets::new(material.tickets.clone(), rules.as_bytes(), provider)?);
     // Data that a client sends before the handshake is over could be sent again by anybody (RFC 8446 section 8).
     config.max_early_data_size = 0;
     // A connection may go on in another worker.
     config.enable_secret_extraction = true;
-    Ok(Arc::new(config))
+    let rules = digest(&SHA256, rules.as_bytes()).as_ref().try_into().expect("its length is that of the digest");
+    Ok(TlsServer { config: Arc::new(config), rules })
 }
 
 /// A certificate and its key, which belong together.

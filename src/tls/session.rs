@@ -8,17 +8,16 @@
 
 use std::io;
 use std::mem::take;
-use std::sync::Arc;
 
+use rustls::Error;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
-use rustls::{Error, ServerConfig};
 use zeroize::Zeroizing;
 
 use super::facts::TlsFacts;
 use super::keys::{KeySet, Processed, Records};
 use super::records::{AROUND, AT_ONCE, NoSink, PlainSink, RecordSource, Scratch, Unsent, has_record};
-use super::server::RECORD_MAX;
+use super::server::{ClientRules, RECORD_MAX, TlsServer};
 use super::travel::{CERTIFICATE_MAX, Travelling};
 
 /// Bytes of an unfinished flight of the handshake that are kept at most: a message has 64 KiB of certificates at most.
@@ -37,6 +36,8 @@ enum Engine {
 /// One connection of a client.
 pub struct Session {
     engine: Engine,
+    /// By which its client was let in.
+    rules: ClientRules,
     /// Records that have come and are not opened.
     incoming: Vec<u8>,
     /// What was in a record that is opened, and has not been taken.
@@ -71,9 +72,10 @@ impl Session {
     ///
     /// # Errors
     /// When the configuration cannot be used.
-    pub fn new(config: Arc<ServerConfig>, begun: &[u8]) -> Result<Self, Error> {
+    pub fn new(TlsServer { config, rules }: TlsServer, begun: &[u8]) -> Result<Self, Error> {
         Ok(Self {
             engine: Engine::Negotiated(UnbufferedServerConnection::new(config)?),
+            rules,
             incoming: begun.to_vec(),
             opened: Vec::new(),
             unsent: Unsent::default(),
@@ -141,6 +143,11 @@ impl Session {
         }
     }
 
+    /// Whether its client was let in by these rules.
+    pub fn is_let_in_by(&self, rules: &ClientRules) -> bool {
+        self.rules == *rules
+    }
+
     /// Whether it can go to another process, when nothing is in between.
     pub fn may_travel(&self) -> bool {
         match &self.engine {
@@ -177,7 +184,7 @@ impl Session {
         };
         let Engine::Moved(records) = &self.engine else { return None };
         let (opened, incoming) = (self.opened.clone(), self.incoming.clone());
-        Travelling { keys: records.keys().clone(), is_ended: self.is_ended, opened, incoming }.to_bytes()
+        Travelling { keys: records.keys().clone(), rules: self.rules, is_ended: self.is_ended, opened, incoming }.to_bytes()
     }
 
     /// Goes on with what another process has packed.
@@ -185,9 +192,9 @@ impl Session {
     /// # Errors
     /// `InvalidData`: it has packed something else.
     pub fn unpack(bytes: &[u8]) -> io::Result<Self> {
-        let Travelling { keys, is_ended, opened, incoming } = Travelling::of_bytes(bytes)?;
+        let Travelling { keys, rules, is_ended, opened, incoming } = Travelling::of_bytes(bytes)?;
         let engine = Engine::Moved(Box::new(Records::new(keys)));
-        Ok(Self { engine, incoming, opened, unsent: Unsent::default(), is_ended, has_ended: false, is_broken: false })
+        Ok(Self { engine, rules, incoming, opened, unsent: Unsent::default(), is_ended, has_ended: false, is_broken: false })
     }
 
     /// Reads what has come; what the protocol wants sent because of it is unsent then.

@@ -1,7 +1,7 @@
 //! A session as bytes, on its way to another process:
 //!
 //! ```text
-//! version aead ended | suite (2) | sealing: number (8) iv (12) key | opening: likewise | certificate: length (2) bytes
+//! version aead ended | suite (2) | rules (32) | sealing: number (8) iv (12) key | opening: likewise | certificate: length (2) bytes
 //! | opened: length (4) bytes | incoming
 //! ```
 //! Numbers are little-endian. Who gets the bytes can read and forge what is on the connection, and say who the client is.
@@ -12,6 +12,7 @@ use rustls::CipherSuite;
 use zeroize::Zeroizing;
 
 use super::keys::{Aead, Direction, KeySet};
+use super::server::ClientRules;
 
 /// Longest certificate of a client that travels, in bytes. Usual ones have one or two KiB.
 pub const CERTIFICATE_MAX: usize = 8 * 1024;
@@ -23,6 +24,8 @@ pub const SESSION_MAX: usize = 48 * 1024;
 pub struct Travelling {
     /// Its keys.
     pub keys: KeySet,
+    /// By which its client was let in.
+    pub rules: ClientRules,
     /// Whether the client has said that it sends nothing more.
     pub is_ended: bool,
     /// What was in a record that is opened, and has not been taken.
@@ -34,7 +37,7 @@ pub struct Travelling {
 impl Travelling {
     /// As bytes; `None`: they would be too many.
     pub fn to_bytes(&self) -> Option<Zeroizing<Vec<u8>>> {
-        let Self { keys, is_ended, opened, incoming } = self;
+        let Self { keys, rules, is_ended, opened, incoming } = self;
         let certificate = u16::try_from(keys.certificate.len()).ok()?;
         let len = 256 + keys.certificate.len() + opened.len() + incoming.len();
         if len > SESSION_MAX {
@@ -44,6 +47,7 @@ impl Travelling {
         let mut bytes = Zeroizing::new(Vec::with_capacity(len));
         bytes.extend([keys.is_newest.into(), letter(keys.aead), (*is_ended).into()]);
         bytes.extend(u16::from(keys.suite).to_le_bytes());
+        bytes.extend_from_slice(rules);
         for direction in [&keys.sealing, &keys.opening] {
             bytes.extend(direction.number.to_le_bytes());
             bytes.extend(direction.iv);
@@ -73,6 +77,7 @@ impl Travelling {
         let (&[is_newest @ (0 | 1), aead, is_ended @ (0 | 1)], rest) = bytes.split_first_chunk()? else { return None };
         let aead = [Aead::Aes128, Aead::Aes256, Aead::ChaCha].into_iter().find(|known| letter(*known) == aead)?;
         let (suite, rest) = rest.split_first_chunk()?;
+        let (rules, rest) = rest.split_first_chunk()?;
         let (sealing, rest) = direction(rest, aead)?;
         let (opening, rest) = direction(rest, aead)?;
         let (certificate, rest) = rest.split_first_chunk()?;
@@ -90,7 +95,7 @@ impl Travelling {
             opening,
             certificate: certificate.into(),
         };
-        Some(Self { keys, is_ended: is_ended == 1, opened: opened.to_vec(), incoming: incoming.to_vec() })
+        Some(Self { keys, rules: *rules, is_ended: is_ended == 1, opened: opened.to_vec(), incoming: incoming.to_vec() })
     }
 }
 

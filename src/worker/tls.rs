@@ -3,11 +3,9 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use rustls::ServerConfig;
-
 use crate::config::TlsSettings;
 use crate::tls::material::Material;
-use crate::tls::server::server_config;
+use crate::tls::server::{TlsServer, tls_server};
 
 /// What new connections get; clones are the same one.
 #[derive(Clone)]
@@ -17,7 +15,7 @@ struct Termination {
     settings: TlsSettings,
     /// Whether each listener is encrypted.
     encrypted: Box<[bool]>,
-    config: RwLock<Arc<ServerConfig>>,
+    server: RwLock<TlsServer>,
 }
 
 impl fmt::Debug for Terminator {
@@ -32,8 +30,8 @@ impl Terminator {
     /// # Errors
     /// Says what cannot be used.
     pub fn new(material: &Material, settings: TlsSettings, encrypted: impl Iterator<Item = bool>) -> Result<Self, String> {
-        let config = RwLock::new(server_config(material, &settings)?);
-        Ok(Self(Arc::new(Termination { settings, encrypted: encrypted.collect(), config })))
+        let server = RwLock::new(tls_server(material, &settings)?);
+        Ok(Self(Arc::new(Termination { settings, encrypted: encrypted.collect(), server })))
     }
 
     /// Whether this listener is encrypted.
@@ -41,9 +39,9 @@ impl Terminator {
         self.0.encrypted.get(listener).is_some_and(|&is_encrypted| is_encrypted)
     }
 
-    /// The configuration of a new connection.
-    pub fn config(&self) -> Arc<ServerConfig> {
-        self.0.config.read().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How a new connection is taken.
+    pub fn server(&self) -> TlsServer {
+        self.0.server.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// New connections get this from now on; those that there are go on.
@@ -51,8 +49,8 @@ impl Terminator {
     /// # Errors
     /// Says what cannot be used; what was there stays.
     pub fn renew(&self, material: &Material) -> Result<(), String> {
-        let config = server_config(material, &self.0.settings)?;
-        *self.0.config.write().unwrap_or_else(PoisonError::into_inner) = config;
+        let server = tls_server(material, &self.0.settings)?;
+        *self.0.server.write().unwrap_or_else(PoisonError::into_inner) = server;
         Ok(())
     }
 }

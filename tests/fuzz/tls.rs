@@ -1,6 +1,7 @@
 //! Clients of TLS of every kind. Before the end of the handshake: any bytes, and a client's own with some of them changed. After it:
 //! records of any length in any pieces, new keys, ends, and garbage. No panic; what the server opens is what the client sealed, up to
-//! the first byte that is not the client's, and nothing after that; what the client reads is what the server sealed.
+//! the first byte that is not the client's, and nothing after that; what the client reads is what the server sealed. Now and then the
+//! session goes to another process, where new keys are the end.
 #![no_main]
 
 use std::io::{self, Read as _, Write as _};
@@ -10,12 +11,12 @@ use libfuzzer_sys::fuzz_target;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore, ServerConfig};
+use rustls::{ClientConfig, ClientConnection, ProtocolVersion, RootCertStore};
 use tapster::config::{ClientCertificates, TlsSettings, TlsVersion};
 use tapster::tls::material::{CertifiedPair, Material};
 use tapster::tls::provider;
 use tapster::tls::records::{Scratch, SliceSink, VecSink};
-use tapster::tls::server::server_config;
+use tapster::tls::server::{TlsServer, tls_server};
 use tapster::tls::session::Session;
 
 /// Bytes that a side seals in one case at most: they are opened one by one if the case says so, which takes its time.
@@ -46,7 +47,7 @@ Bk1mthPy0dVUdRUueLn2im0WSaehRANCAASTl7xiXed9WHJAw2/tULrzFfRsk6kx
 -----END PRIVATE KEY-----
 ";
 
-static SERVER: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
+static SERVER: LazyLock<TlsServer> = LazyLock::new(|| {
     let pair = CertifiedPair { chain: CERTIFICATE.to_owned(), key: KEY.to_owned() };
     let material = Material { pairs: vec![pair], client_roots: CERTIFICATE.to_owned(), ..Material::default() };
     let settings = TlsSettings {
@@ -55,7 +56,7 @@ static SERVER: LazyLock<Arc<ServerConfig>> = LazyLock::new(|| {
         client_certificates: ClientCertificates::Optional,
         oldest: TlsVersion::V1_2,
     };
-    server_config(&material, &settings).expect("a pair")
+    tls_server(&material, &settings).expect("a pair")
 });
 
 /// Clients of 1.2 and 1.3, without and with a certificate.
@@ -198,6 +199,13 @@ fn any_bytes(bytes: &[u8]) {
     let mut wire = Wire { bytes: rest.to_vec(), passed: begun.len(), is_ended: true };
     server.take(&mut wire, 1 + bytes.len() / 3, 4096);
     assert_eq!(server.opened, b"", "nobody has sealed anything");
+    // What another process is said to have packed.
+    if let Ok(session) = Session::unpack(bytes) {
+        server = Server { session, ..Server::new(&[]) };
+        server.take(&mut Wire { bytes: rest.to_vec(), passed: bytes.len(), is_ended: true }, 1 + bytes.len() / 3, 4096);
+        let _ = server.session.send(&[b"x"], |records| Ok(records.len()), &mut server.scratch);
+        server.session.end();
+    }
 }
 
 /// A handshake some bytes of which are changed, left out or made up.
@@ -237,6 +245,8 @@ fn records(mut numbers: Numbers<'_>) {
     let has_new_keys = client.protocol_version() == Some(ProtocolVersion::TLSv1_3);
     let (mut sealed, mut expected, mut is_forged, mut has_ended) = (Vec::new(), Vec::new(), false, false);
     let (mut received, mut keys) = (Vec::new(), 0);
+    // Bytes that were sealed before the first new keys after a move.
+    let (mut is_moved, mut last) = (false, None);
     while !numbers.0.is_empty() && server.ended.is_none() {
         let (act, len) = (numbers.byte(), numbers.word());
         match act % 8 {
@@ -251,12 +261,21 @@ fn records(mut numbers: Numbers<'_>) {
             2 if has_new_keys && keys < KEYS_MAX => {
                 let _ = client.refresh_traffic_keys();
                 keys += 1;
+                if is_moved && !has_ended {
+                    last = last.or(Some(sealed.len()));
+                }
                 leave(&mut client, &mut wire);
             }
             3 if act > 200 => {
                 client.send_close_notify();
                 leave(&mut client, &mut wire);
                 has_ended = true;
+            }
+            3 if act < 100 && wire.bytes.is_empty() => {
+                if let Some(packed) = server.session.pack() {
+                    server.session = Session::unpack(&packed).expect("it was packed");
+                    is_moved = true;
+                }
             }
             4 if act > 200 && !wire.bytes.is_empty() => {
                 let at = len % wire.bytes.len();
@@ -290,8 +309,8 @@ fn records(mut numbers: Numbers<'_>) {
     server.take(&mut wire, usize::MAX, 1000);
     assert!(sealed.starts_with(&server.opened), "what is opened is what was sealed");
     if !is_forged {
-        assert_eq!(server.opened.len(), sealed.len(), "all of it");
-        assert_eq!(server.ended, Some(has_ended), "an end that nobody said is none");
+        assert_eq!(server.opened.len(), last.unwrap_or(sealed.len()), "all of it");
+        assert_eq!(server.ended, Some(has_ended || last.is_some()), "an end that nobody said is none");
     }
     assert!(come_back(&mut client, &mut server, &mut received) || is_forged);
     assert!(expected.starts_with(&received) && (is_forged || expected.len() == received.len()));

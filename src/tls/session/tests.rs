@@ -1,4 +1,5 @@
 use std::io::{Cursor, Read as _, Write as _};
+use std::sync::Arc;
 
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::cipher::{OutboundChunks, OutboundPlainMessage};
@@ -16,7 +17,7 @@ use crate::config::{ClientCertificates, TlsSettings, TlsVersion};
 use crate::tls::material::{CertifiedPair, Material, TicketSecrets};
 use crate::tls::provider;
 use crate::tls::records::SliceSink;
-use crate::tls::server::{certificates, server_config};
+use crate::tls::server::{certificates, tls_server};
 
 /// A certificate for localhost that signs itself, until 2100.
 const CHAIN: &str = "\
@@ -40,7 +41,7 @@ nqqWTOSV4+pPovAU0kX9a68/9WqhRANCAARjDgyM+i5ufY4a8I18EboK0tO6fvx2
 -----END PRIVATE KEY-----
 ";
 
-fn config() -> Arc<ServerConfig> {
+fn server() -> TlsServer {
     let pairs = vec![CertifiedPair { chain: CHAIN.to_owned(), key: KEY.to_owned() }];
     let material = Material { pairs, client_roots: String::new(), tickets: TicketSecrets::random().unwrap() };
     let settings = TlsSettings {
@@ -49,7 +50,7 @@ fn config() -> Arc<ServerConfig> {
         client_certificates: ClientCertificates::None,
         oldest: TlsVersion::V1_2,
     };
-    server_config(&material, &settings).unwrap()
+    tls_server(&material, &settings).unwrap()
 }
 
 /// A client and a session with the wires between them, which deliver so many bytes at once.
@@ -76,7 +77,7 @@ impl Pair {
         let mut client = builder.with_root_certificates(roots).with_no_client_auth();
         client.enable_secret_extraction = true;
         let client = ClientConnection::new(Arc::new(client), ServerName::try_from("localhost").unwrap()).unwrap();
-        let session = Session::new(config(), &[]).unwrap();
+        let session = Session::new(server(), &[]).unwrap();
         let (to_server, to_client) = (Vec::new(), Vec::new());
         Self { client, session, scratch: Scratch::default(), to_server, to_client, at_once, room: usize::MAX }
     }

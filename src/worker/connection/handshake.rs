@@ -65,8 +65,8 @@ impl Connection {
     /// TLS begins with the bytes that are in the thread context.
     fn begin_handshake(&mut self, ctx: &mut ThreadCtx) -> Flow {
         let Some(tls) = &ctx.tls else { unreachable!("there is no such phase without it") };
-        let (config, begun) = (tls.config(), ctx.input.rest());
-        let encrypted = self.stream_alone(|stream| stream.encrypt(config, begun));
+        let (server, begun) = (tls.server(), ctx.input.rest());
+        let encrypted = self.stream_alone(|stream| stream.encrypt(server, begun));
         ctx.input.forget();
         encrypted.or_else(|error| self.fail_handshake(&error, ctx))
     }

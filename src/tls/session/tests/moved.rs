@@ -217,7 +217,7 @@ fn a_key_that_has_sealed_enough_ends_the_connection_in_order() {
     let mut bytes = pair.session.pack().unwrap().to_vec();
     // Where the number of the next record is; the client's is set to it too.
     let number = (1u64 << 23) - 1;
-    bytes[5..13].copy_from_slice(&number.to_le_bytes());
+    bytes[37..45].copy_from_slice(&number.to_le_bytes());
     let Some(SupportedCipherSuite::Tls13(suite)) = pair.client.negotiated_cipher_suite() else { panic!("TLS 1.3") };
     let Pair { client, .. } = pair;
     let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = client.dangerous_extract_secrets().unwrap().rx.1 else { panic!("AES") };

@@ -92,12 +92,14 @@ impl EventLoop {
             Err(error) => return self.handoff.lose(&error, ctx),
         };
         if !message.session.0.is_empty() {
-            let is_expected = message.kind != HandoffKind::Preface && ctx.tls.as_ref().is_some_and(|tls| tls.covers(listener));
-            if !is_expected {
+            let tls = ctx.tls.as_ref().filter(|tls| message.kind != HandoffKind::Preface && tls.covers(listener));
+            let Some(tls) = tls else {
                 return self.handoff.lose(&"it has a TLS session where there is none", ctx);
-            }
-            if let Err(error) = stream.unpack(&message.session.0) {
-                return self.handoff.lose(&error, ctx);
+            };
+            match stream.unpack(&message.session.0, &tls.server().rules) {
+                Ok(true) => {}
+                Ok(false) => return note_other_rules(&message, &stream, ctx),
+                Err(error) => return self.handoff.lose(&error, ctx),
             }
         }
         let is_encrypted = stream.is_encrypted();
@@ -159,4 +161,14 @@ impl EventLoop {
         self.runnable.extend(self.handoff.adopted.drain(..).rev());
         self.runnable.is_empty()
     }
+}
+
+/// Ends a connection whose client was let in by rules that do not hold any more: it may come again by those that do.
+#[cold]
+fn note_other_rules(message: &HandoffMessage<'_>, stream: &Stream, ctx: &ThreadCtx) {
+    stream.say_end();
+    let cut = if message.kind == HandoffKind::Request { ", and its request is not begun" } else { "" };
+    ctx.log.info(format_args!(
+        "a connection is closed that was made by other rules for TLS (--cert-reqs, --ca-certs, --tls-min){cut}"
+    ));
 }
