@@ -24,6 +24,10 @@ use super::travel::{CERTIFICATE_MAX, Travelling};
 const FLIGHT_MAX: usize = 80 * 1024;
 
 /// What knows the keys of a connection.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are of the large kind, and each is in the box of its connection already"
+)]
 enum Engine {
     /// It has made them, or is about to.
     Negotiated(UnbufferedServerConnection),
