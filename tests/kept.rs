@@ -282,10 +282,12 @@ fn input_after_a_request_shares_the_budget_and_is_refused_in_order() {
         assert_eq!(small.response().text(), "0");
     }
     let response = wait_for("a refusal", SOON, || {
-        // Takes a part of what those that were refused have left.
-        let mut client = server.connect();
-        client.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(PART / 2)));
-        held.push(client);
+        // They take a part of what those that were refused have left, down to less than the next request needs.
+        for part in [PART / 2, PART / 32] {
+            let mut client = server.connect();
+            client.send(format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}", "x".repeat(part)));
+            held.push(client);
+        }
         Some(ask(2_000).response()).filter(|response| response.status != 200)
     });
     assert_eq!((response.status, response.field("retry-after"), response.closes()), (503, Some("5"), true));

@@ -22,8 +22,11 @@ const WATCHED: Duration = Duration::from_secs(5);
 /// Restarts a second.
 const MOST_PER_SECOND: usize = 2;
 
-/// Longest pause between two tries within the time of the test, which is 4 s, and boots on a busy machine.
-const BACK_WITHIN: Duration = Duration::from_secs(15);
+/// Boots within that time at least, unless the machine is too busy for them.
+const LEAST: usize = 3;
+
+/// Longest pause between two tries within the time of the test, which is 8 s on a busy machine, and boots there.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
 
 /// Time for the replacement of [`MANY`] workers; how soon they have served enough is the machine's.
 const MANY_WITHIN: Duration = Duration::from_secs(60);
@@ -41,10 +44,11 @@ fn an_application_that_crashes_at_boot_after_a_good_start_is_tried_slowly_until_
         signal_to(pid, Signal::SIGKILL);
     }
     thread::sleep(WATCHED);
-    let tried = deploy::boots(&server) - before;
+    // On a busy machine a boot takes longer than the pauses.
+    let tried = wait_for("boots", SOON, || Some(deploy::boots(&server) - before).filter(|tried| *tried >= LEAST));
     // One second more than was counted, because the first and the last are not whole.
     let most = MOST_PER_SECOND * (began.elapsed().as_secs() as usize + 2);
-    assert!((3..=most).contains(&tried), "{tried} boots in {:?}", began.elapsed());
+    assert!(tried <= most, "{tried} boots in {:?}", began.elapsed());
     server.log().wait(&["WARNING", "degraded", "of 4 workers serve"]);
     set(&server, "mode", "");
     wait_for("the repaired application", BACK_WITHIN, || {

@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use common::client::Client;
 use common::load::{Failure, Plan, Tally, WORKER_FIELD};
 use common::server::{Running, STOP_LIMIT, Server, signal_to};
-use common::{SOON, procfs, wait_for};
+use common::{ROLLED, SOON, procfs, wait_for};
 
 /// Workers of the tests under load.
 const WORKERS: usize = 4;
@@ -28,9 +28,6 @@ const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 /// Workers whose master was killed are gone within this time once their request ends; five times what is promised, for a busy
 /// machine.
 const ORPHANS_LEAVE: Duration = Duration::from_secs(5);
-
-/// The error of a client whose worker has ended, once it is connected.
-const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
 
 /// Pause of a load client, so that the load does not take the processors from what is tested.
 const PAUSE: Duration = Duration::from_millis(1);
@@ -66,7 +63,7 @@ fn open_gate(dir: &Path, name: &str) {
 /// Waits until a worker that is none of `before` is there and answers.
 #[track_caller]
 fn wait_for_replacement(server: &Running, before: &[i32]) -> i32 {
-    wait_for("an answer of a new worker", SOON, || answering(server).filter(|pid| !before.contains(pid)))
+    wait_for("an answer of a new worker", ROLLED, || answering(server).filter(|pid| !before.contains(pid)))
 }
 
 /// Every failure belongs to a connection of a worker that was ended, at most one for each client and end. Whose connection it was
@@ -78,8 +75,7 @@ fn assert_only_in_flight_lost(tally: &Tally, ended: &[i32]) {
     for failure in known {
         assert!(failure.worker.is_some_and(|pid| ended.contains(&pid)), "lost without reason: {failure:?}");
     }
-    let cut = |failure: &Failure| CUT.iter().any(|what| failure.what.starts_with(what));
-    assert!(first.len() <= CLIENTS && first.iter().all(|failure| cut(failure)), "lost without reason: {first:?}");
+    assert!(first.len() <= CLIENTS && first.iter().all(|failure| failure.is_cut()), "lost without reason: {first:?}");
     for pid in ended {
         let lost = tally.failures.iter().filter(|failure| failure.worker == Some(*pid)).count();
         assert!(lost <= CLIENTS, "{lost} requests lost with worker {pid}, but {CLIENTS} clients have one each");

@@ -63,7 +63,7 @@ impl ErrorLog {
     /// Waits for a record that contains all of `parts`.
     #[track_caller]
     pub fn wait(&self, parts: &[&str]) -> Record {
-        super::wait_for(&format!("a log record with {parts:?}"), super::SOON, || self.find(parts))
+        super::wait_for(&format!("a log record with {parts:?}"), super::ROLLED, || self.find(parts))
     }
 
     /// How many workers were ready at the least, once `all` of them were, replayed from the records; a record with `ends` takes

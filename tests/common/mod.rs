@@ -31,6 +31,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 /// reaching it is a failure, so that no test gets faster or slower by it.
 pub const SOON: Duration = Duration::from_secs(20);
 
+/// Longest wait for what follows boots of workers one after the other, as the end of a reload does: [`SOON`] for each of a few. A
+/// boot takes seconds where others have the processors.
+pub const ROLLED: Duration = SOON.saturating_mul(4);
+
 /// Pause between two looks at a state that nobody announces (the process table, a file).
 pub const LOOK_EVERY: Duration = Duration::from_millis(5);
 

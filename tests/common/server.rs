@@ -16,7 +16,7 @@ use super::client::{Address, Client, Response};
 use super::errorlog::ErrorLog;
 use super::lifetime::Lifetime;
 use super::tls::{self, Certificate};
-use super::{LOOK_EVERY, SOON, apps, procfs, wait_for};
+use super::{LOOK_EVERY, ROLLED, SOON, apps, procfs, wait_for};
 
 /// Time for the start of an interpreter and an application in every worker, on a busy machine and with a debug build.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
@@ -385,7 +385,7 @@ impl Running {
     /// Waits until these workers are gone. One that gives way may still be leaving when the log says that its successor is there.
     #[track_caller]
     pub fn wait_for_end_of(&self, workers: &[i32]) {
-        wait_for("the old workers to leave", SOON, || {
+        wait_for("the old workers to leave", ROLLED, || {
             let now = self.workers();
             workers.iter().all(|pid| !now.contains(pid)).then_some(())
         });
