@@ -100,7 +100,7 @@ fn a_renewed_certificate_is_taken_under_load_and_a_bad_one_is_not() {
     put(&other, &place);
     reload(&server, "reload done", CHANGES + 1);
     wait_for("the new certificate", SOON, || (shown(&server) == bytes(&other)).then_some(()));
-    load.assert_flawless_but_late(GAP);
+    load.assert_flawless(GAP);
     server.stop();
 }
 
@@ -117,7 +117,7 @@ fn files_that_change_are_noticed_without_a_signal() {
     put(&second, &place);
     wait_for("the new certificate", SEEN_WITHIN, || (shown(&server) == bytes(&second)).then_some(()));
     wait_for("it in every worker", SOON, || (0..4 * WORKERS).all(|_| shown(&server) == bytes(&second)).then_some(()));
-    load.assert_flawless_but_late(GAP);
+    load.assert_flawless(GAP);
     server.stop();
 }
 
@@ -134,7 +134,7 @@ fn a_new_program_has_the_certificate_of_its_day() {
     server.wait_for_end_of(&before);
     assert_shown(&server, &second);
     load.wait_for_more(50);
-    load.assert_flawless_but_late(GAP);
+    load.assert_flawless(GAP);
     server.stop();
 }
 

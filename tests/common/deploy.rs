@@ -60,30 +60,17 @@ impl Both {
     /// during which an answer is not late.
     #[track_caller]
     pub fn assert_flawless(self, gap: Duration) {
-        let [kept, new] = self.stop();
-        assert_flawless(kept, new, gap);
-    }
-
-    /// The same for connections that cannot be handed over: requests that came too late are left out.
-    #[track_caller]
-    pub fn assert_flawless_but_late(self, gap: Duration) {
-        let [kept, new] = self.stop().map(Tally::but_late);
-        assert_flawless(kept, new, gap);
+        for (kind, tally) in ["kept", "new"].into_iter().zip(self.stop()) {
+            tally.assert_flawless();
+            eprintln!("{kind} connections: {} answered, slowest {:?}, longest gap {:?}", tally.ok, tally.slowest, tally.gap);
+            assert!(tally.slowest < LATE.max(gap), "late on {kind} connections: {:?}", tally.slowest);
+            assert!(tally.gap < gap, "nobody was answered on {kind} connections for {:?}", tally.gap);
+        }
     }
 
     /// Stops them and returns their answers.
     pub fn stop(self) -> [Tally; 2] {
         [self.kept.stop(), self.new.stop()]
-    }
-}
-
-#[track_caller]
-fn assert_flawless(kept: Tally, new: Tally, gap: Duration) {
-    for (kind, tally) in [("kept", kept), ("new", new)] {
-        tally.assert_flawless();
-        eprintln!("{kind} connections: {} answered, slowest {:?}, longest gap {:?}", tally.ok, tally.slowest, tally.gap);
-        assert!(tally.slowest < LATE.max(gap), "late on {kind} connections: {:?}", tally.slowest);
-        assert!(tally.gap < gap, "nobody was answered on {kind} connections for {:?}", tally.gap);
     }
 }
 
