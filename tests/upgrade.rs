@@ -12,7 +12,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use common::client::Client;
-use common::load::{Load, Plan, Tally, WORKER_FIELD};
+use common::load::{Load, Plan, WORKER_FIELD};
 use common::server::{Running, START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
 use common::{SOON, procfs, tools, wait_for};
 
@@ -59,7 +59,7 @@ impl Loads {
 
     #[track_caller]
     fn assert_flawless(self) {
-        for tally in [self.0.stop(), self.1.stop()].map(Tally::but_late) {
+        for tally in [self.0.stop(), self.1.stop()] {
             tally.assert_flawless();
             eprintln!("{} answered, the slowest in {:?}", tally.ok, tally.slowest);
         }

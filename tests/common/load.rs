@@ -19,7 +19,7 @@ const AFTER_REFUSAL: Duration = Duration::from_millis(2);
 /// request), and a client that did not run for a while would meet that close.
 const UNUSED: Duration = Duration::from_millis(250);
 
-/// What a client sees that meets such a close.
+/// What a client sees whose connection is cut.
 pub const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
 
 /// Longest wait for any number of answers, as long as they come.
@@ -227,13 +227,6 @@ impl Failure {
 }
 
 impl Tally {
-    /// Leaves out requests that met the close of a connection that a server which drains can give to nobody: they came so late,
-    /// because the machine did not let their client run.
-    pub fn but_late(mut self) -> Self {
-        self.failures.retain(|failure| failure.late < UNUSED || !failure.is_cut());
-        self
-    }
-
     /// Fails the test unless every request was answered rightly.
     #[track_caller]
     pub fn assert_flawless(&self) {
