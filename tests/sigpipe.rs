@@ -8,7 +8,7 @@ use common::{SOON, wait_for};
 
 /// A common snippet, in Python and in C; answers that begin when the client has left; children.
 const APP: &str = "
-import ctypes, os, signal, subprocess, sys, tempfile, time
+import atexit, ctypes, os, signal, subprocess, sys, tempfile, threading, time
 if os.environ['BY'] == 'python':
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
@@ -75,6 +75,13 @@ def children():
     shell = os.waitstatus_to_exitcode(os.system('kill -PIPE $$; exit 5'))
     run = subprocess.run(['sh', '-c', 'kill -PIPE $$; exit 5'], restore_signals=False).returncode
     return f'{signal.getsignal(signal.SIGPIPE).name} {own} {ends(pid)} {shell} {run}'.encode()
+def at_exit():
+    with open(os.environ['AT_EXIT'], 'wb') as file:
+        file.write(children())
+if os.environ.get('AT_EXIT'):
+    atexit.register(at_exit)
+    # A loop that is not alone does not give the mask back when it waits.
+    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 def limit():
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -159,6 +166,35 @@ fn children_have_the_action_that_the_application_has_chosen() {
     let server = server("python").start();
     assert_eq!(server.get("/children").text(), "SIG_DFL an error -13 -13 -13");
     server.stop();
+}
+
+#[test]
+fn a_thread_that_has_just_sent_a_file_gives_its_children_no_mask() {
+    const EXPECTED: &str = "SIG_DFL an error -13 -13 -13";
+    for threads in ["1", "2"] {
+        let server = server("python").options(["--threads", threads]);
+        // It outlives the server's directory.
+        let at_exit = tempfile::NamedTempFile::new().unwrap();
+        let server = server.env("AT_EXIT", at_exit.path().display().to_string());
+        let root = server.temp().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("long"), vec![b'x'; 300_000]).unwrap();
+        let server = server.options(["--static-map", &format!("/static={}", root.display())]).start();
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: test\r\n\r\n");
+        for address in server.addresses() {
+            let mut client = common::client::Client::connect(address);
+            // Together, so that the call follows at once; of the answer from the application the kernel sends a file too.
+            client.send([get("/static/long"), get("/children"), get("/long-file"), get("/children")].concat());
+            assert_eq!(client.response().body.len(), 300_000);
+            assert_eq!(client.response().text(), EXPECTED, "{threads} threads by {address}");
+            assert_eq!(client.response().body.len(), 5_000_000);
+            assert_eq!(client.response().text(), EXPECTED, "{threads} threads by {address}");
+            client.send(get("/static/long"));
+            assert_eq!(client.response().body.len(), 300_000);
+        }
+        server.stop();
+        assert_eq!(std::fs::read_to_string(at_exit.path()).unwrap(), EXPECTED, "at the end of a worker with {threads} threads");
+    }
 }
 
 #[test]

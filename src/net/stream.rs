@@ -113,8 +113,8 @@ impl Stream {
         }
     }
 
-    /// Keeps SIGPIPE away while it lives, where [`Stream::send_file`] may raise it; several calls share it. Only for as long as nothing of
-    /// the application runs. `None`: it is not needed, or each call does it.
+    /// Keeps SIGPIPE away while it lives, where [`Stream::send_file`] may raise it; calls on any stream share it. Only for as long as nothing
+    /// of the application runs. `None`: it is not needed, or each call does it.
     pub fn without_sigpipe(&self) -> Option<WithoutSigpipe> {
         match &self.tls {
             None => WithoutSigpipe::hold().ok(),

@@ -16,6 +16,7 @@ use crate::log::error::Log;
 use crate::log::sink::Sink;
 use crate::protocol::variables::cache::VariableCache;
 use crate::scoreboard::{Call, Scoreboard, Slot};
+use crate::sys::signals::WithoutSigpipe;
 
 use super::app::App;
 use super::clock::Clock;
@@ -31,6 +32,7 @@ use super::rules::Rules;
 use super::tls::Terminator;
 use crate::worker::body::spool::BodyBudget;
 use crate::worker::deadline::alarm::Alarms;
+use crate::worker::send::file_pace::FilePace;
 use crate::worker::send::policy::SendPolicy;
 use crate::worker::threads::precedence::Passage;
 use crate::worker::threads::thread_id::ThreadId;
@@ -87,6 +89,10 @@ pub struct ThreadCtx {
     pub tls: Option<Terminator>,
     /// The static files; `None`: there are none.
     pub files: Option<Box<FileServer>>,
+    /// How much of a file one call may send.
+    pub(super) file_pace: FilePace,
+    /// Keeps SIGPIPE away from calls that send files, until the application runs here again; `None`: nothing does.
+    pub(super) sigpipe: Option<WithoutSigpipe>,
     /// What is found out about who has sent a request; `None`: nothing.
     pub registrar: Option<Box<Registrar>>,
     /// The error log.
@@ -167,6 +173,8 @@ impl CtxParts {
             gateways,
             tls,
             files: files.map(Box::new),
+            file_pace: FilePace::default(),
+            sigpipe: None,
             registrar: Registrar::of(&settings),
             log,
             journal: access.map(|(sink, format)| Journal::new(sink, format)),
@@ -231,6 +239,14 @@ impl ThreadCtx {
         // One whose connection cannot be handed over ends with its answer.
         let stays = self.leaving && self.job.link.as_ref().is_some_and(|link| !link.stream.can_travel());
         self.job.pack(self.draining || stays)
+    }
+
+    /// Gives SIGPIPE back: code of the application is about to run, or the thread may wait for long.
+    #[inline]
+    pub fn unblock_sigpipe(&mut self) {
+        if self.sigpipe.is_some() {
+            self.sigpipe = None;
+        }
     }
 
     /// Whether the access log's format needs heads of answers.

@@ -303,6 +303,7 @@ fn live(boot: Boot, is_molded: bool, load: impl FnOnce(&LoadContext<'_>) -> Resu
     event_loop.ready(description, quota(&settings).map(|quota| ctx.requests() + quota))?;
     main.work(&mut ctx, Some(Box::new(event_loop)))?;
     ctx.end_iteration();
+    ctx.unblock_sigpipe();
     hooks.wait(&mut *ctx.app);
     ctx.app.finish();
     Ok(EXIT_OK)

@@ -15,22 +15,13 @@ use crate::worker::app::Fate;
 use crate::worker::ctx::ThreadCtx;
 use crate::worker::ctx::files::SentFile;
 use crate::worker::files::{read_whole, state};
+use crate::worker::send::file_pace::TURN;
 use crate::worker::send::output::{deliver_by, send_last};
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
-/// Bytes of a static file that are sent first in a turn: the disk may have to be read for them, and the loop waits for it.
-const CALL: u64 = 256 * 1024;
-
 /// A head leaves with the bytes of a piece that is not larger; before a larger one the kernel sends it for less alone.
 const JOINED_MAX: u64 = 64 * 1024;
-
-/// Bytes sent before others proceed, if none of them had to be waited for.
-const TURN: u64 = 1024 * 1024;
-
-/// A call that took longer has read from the disk, or had no processor: others proceed, in nanoseconds. From memory so many bytes
-/// take a fifth of it.
-const QUICK_NS: u64 = 250_000;
 
 /// Bytes at the end of a file that are remembered while it is sent.
 const TAIL: u64 = 64;
@@ -161,8 +152,12 @@ impl Connection {
         file: BorrowedFd<'_>,
         (offset, left): (&mut u64, &mut u64),
         batch: &mut u64,
-        ctx: &ThreadCtx,
+        ctx: &mut ThreadCtx,
     ) -> SentPart {
+        if ctx.sigpipe.is_none() {
+            // For the next calls too, each of which would have its own otherwise.
+            ctx.sigpipe = self.link.stream.without_sigpipe();
+        }
         while *left > 0 {
             if *batch == 0 {
                 return SentPart::Spent;
@@ -198,7 +193,6 @@ impl Connection {
             self.phase = Phase::File(body);
             return flow;
         }
-        ctx.clock.tick();
         self.record_file(&body, body.len, ctx);
         self.after_answer(if body.framing.persistent() { Fate::Keep } else { Fate::Close }, ctx);
         Ok(())
@@ -209,8 +203,10 @@ impl Connection {
             return self.cut_file_body(body, "has changed while it was sent", ctx);
         }
         body.is_late = true;
-        let (mut batch, mut turn, mut since) = (CALL, TURN - CALL, ctx.clock.ns());
-        let mut held = None;
+        // The time of the iteration may be that of other connections' work.
+        ctx.clock.tick();
+        let (mut size, mut since) = (ctx.file_pace.call(), ctx.clock.ns());
+        let (mut batch, mut turn) = (size, TURN - size);
         loop {
             if body.piece == 0 {
                 ctx.out.extend_from_slice(std::mem::take(&mut body.after));
@@ -228,18 +224,16 @@ impl Connection {
             } else {
                 self.flush_before_file(ctx)?;
             }
-            // One for all calls of the turn, each of which would have its own otherwise.
-            held = held.or_else(|| self.link.stream.without_sigpipe());
-            match self.send_part_of_file(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx) {
+            let part = self.send_part_of_file(body.file.as_fd(), (&mut body.offset, &mut body.piece), &mut batch, ctx);
+            if matches!(part, SentPart::Done) && body.rest > 0 {
+                continue;
+            }
+            ctx.clock.tick();
+            let is_quick = ctx.file_pace.note(size - batch, ctx.clock.ns() - since);
+            match part {
                 SentPart::Done => {}
-                SentPart::Spent => {
-                    ctx.clock.tick();
-                    let took = ctx.clock.ns() - std::mem::replace(&mut since, ctx.clock.ns());
-                    if turn == 0 || took > QUICK_NS {
-                        return Err(Next::Yield);
-                    }
-                    (batch, turn) = (turn, 0);
-                }
+                SentPart::Spent if turn == 0 || !is_quick => return Err(Next::Yield),
+                SentPart::Spent => (size, batch, turn, since) = (turn, turn, 0, ctx.clock.ns()),
                 SentPart::Full => return Err(Next::Wait),
                 SentPart::Gone => return Err(Next::Close(CloseReason::ClientGone)),
                 SentPart::Short => return self.cut_file_body(body, "is shorter than it was", ctx),

@@ -27,6 +27,7 @@ impl ThreadCtx {
     /// Does a piece of work in the application, from its begin to its log line.
     /// `desk` takes the request from the thread's desk.
     pub fn serve(&mut self, work: Work, desk: impl FnOnce() -> Option<Box<QueuedRequest>>) -> Served {
+        self.unblock_sigpipe();
         let before = self.clock.ns();
         let served = match work {
             Work::Call => self.call(),

@@ -33,6 +33,7 @@ impl EventLoop {
             if !self.events.is_empty() || !self.errands.is_empty() {
                 return Ok(());
             }
+            ctx.unblock_sigpipe();
             timeout = timeout.map(|timeout| timeout - HOLD);
         }
         ctx.app.release();

@@ -1,6 +1,7 @@
-//! Bytes on their way to a client: kept output, whole answers sent together, coalesced blocks, the last segment.
+//! Bytes on their way to a client: kept output, whole answers sent together, coalesced blocks, files, the last segment.
 
 pub mod coalesce;
+pub mod file_pace;
 pub mod fin;
 pub mod outbox;
 pub mod outlet;
