@@ -72,17 +72,20 @@ fn segments(server: &Running, request: &[u8]) -> Vec<u32> {
 
 #[test]
 fn the_last_answer_and_the_end_are_one_segment() {
-    let server = server().start();
-    // SYN and ACK, at most one more ACK, the answer with FIN.
-    for head in ["GET / HTTP/1.0", "GET / HTTP/1.1\r\nHost: test\r\nConnection: close"] {
-        // Only what a call answers within a millisecond leaves with the end.
-        let counts = segments(&server, format!("{head}\r\n\r\n").as_bytes());
-        assert!(counts[2] <= 3, "segments: {counts:?}");
+    // The name of a request is kept with a copy of its head.
+    for options in [&[][..], &["--request-id"]] {
+        let server = server().options(options).start();
+        // SYN and ACK, at most one more ACK, the answer with FIN.
+        for head in ["GET / HTTP/1.0", "GET / HTTP/1.1\r\nHost: test\r\nConnection: close"] {
+            // Only what a call answers within a millisecond leaves with the end.
+            let counts = segments(&server, format!("{head}\r\n\r\n").as_bytes());
+            assert!(counts[2] <= 3, "segments with {options:?}: {counts:?}");
+        }
+        // With a body before it the answer leaves first.
+        let counts = segments(&server, b"POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
+        assert_eq!(counts[10], 4, "segments with {options:?}: {counts:?}");
+        server.stop();
     }
-    // With a body before it the answer leaves first.
-    let counts = segments(&server, b"POST / HTTP/1.0\r\nContent-Length: 0\r\n\r\n");
-    assert_eq!(counts[10], 4, "segments: {counts:?}");
-    server.stop();
 }
 
 #[test]

@@ -11,9 +11,9 @@ impl ThreadCtx {
     #[inline]
     pub(in crate::worker) fn last_fate(&self, fate: Fate) -> Fate {
         let Self { job, clock, .. } = self;
-        // Of HTTP the head was read just before the call, and there is no body: old clients send a line end behind one (RFC 9112
+        // The request was read just before the call. One of HTTP has no body: old clients send a line end behind one (RFC 9112
         // section 2.2). A front server has said where its request ends.
-        let is_over = || job.framing.length == Length::None && job.own.is_empty() || job.is_fresh && job.head.is_from_gateway();
+        let is_over = || job.is_fresh && (job.framing.length == Length::None || job.head.is_from_gateway());
         let is_last =
             fate == Fate::Close && !job.framing.persistent && is_over() && clock.ns().saturating_sub(job.began) < TICK_NS;
         if is_last { Fate::CloseWithFin } else { fate }
