@@ -70,6 +70,7 @@ const CASES: &[Case] = &[
     addr(FOR, &["X-Forwarded-For: 192.0.2.7:0"], "192.0.2.7", ""),
     peer(FOR, &["X-Forwarded-For: 192.0.2.7:99999"]),
     peer(FOR, &["X-Forwarded-For: 192.0.2.7:http"]),
+    peer(FOR, &["X-Forwarded-For: 192.0.2.7:_port"]),
     addr(FOR, &["X-Forwarded-For: 192.0.2.7:4711, 10.0.0.1:80"], "192.0.2.7", "4711"),
     // IPv6.
     addr(FOR, &["X-Forwarded-For: 2001:db8::7"], "2001:db8::7", ""),
@@ -79,6 +80,7 @@ const CASES: &[Case] = &[
     addr(FOR, &["X-Forwarded-For: 2001:db8::7, fd00::1"], "2001:db8::7", ""),
     addr(FOR, &["X-Forwarded-For: ::ffff:192.0.2.7"], "192.0.2.7", ""),
     addr(FOR, &["X-Forwarded-For: 192.0.2.7, ::ffff:10.0.0.1"], "192.0.2.7", ""),
+    addr(FOR, &["X-Forwarded-For: 192.0.2.7, [::ffff:10.0.0.1]:80"], "192.0.2.7", ""),
     peer(FOR, &["X-Forwarded-For: [2001:db8::7"]),
     peer(FOR, &["X-Forwarded-For: fe80::1%eth0"]),
     // Garbage.
@@ -153,6 +155,7 @@ const CASES: &[Case] = &[
     addr(STANDARD, &["Forwarded: for=192.0.2.7;x=\"\\\", for=6.6.6.6\""], "192.0.2.7", ""),
     addr(STANDARD, &["Forwarded: for=\"6.6.6.6, for=192.0.2.7"], "192.0.2.7", ""),
     addr(STANDARD, &["Forwarded: \"", "Forwarded: for=192.0.2.7"], "192.0.2.7", ""),
+    peer(STANDARD, &["Forwarded: for=192.0.2.7", "Forwarded: nonsense"]),
     peer(STANDARD, &["Forwarded: for=unknown"]),
     peer(STANDARD, &["Forwarded: for=_hidden"]),
     addr(STANDARD, &["Forwarded: for=192.0.2.7, for=unknown, for=10.0.0.1"], "10.0.0.1", ""),
@@ -440,6 +443,41 @@ fn the_proxy_protocol_names_the_first_hop() {
         for _ in 0..4 {
             assert_eq!(seen(&ask(&mut client, &fields))[..3], ["192.0.2.7", "", "https"]);
             assert_eq!(seen(&ask(&mut client, &[]))[..3], ["10.0.0.7", "4711", "http"]);
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn one_block_tells_more_where_its_sender_is_trusted() {
+    let server = server(STANDARD).options(["--proxy-protocol", "auto"]).start();
+    let mut clients = ["198.51.100.1", "10.0.0.7"].map(|source| {
+        let mut client = server.connect();
+        client.send(format!("PROXY TCP4 {source} 127.0.0.1 4711 80\r\n"));
+        client
+    });
+    let fields = ["Forwarded: for=192.0.2.7;proto=https;host=shop.test, for=10.0.0.1;proto=http;host=inner.test"];
+    // The fields are the same bytes, and their block is known from its third coming on.
+    for _ in 0..5 {
+        let [stranger, proxy] = clients.each_mut().map(|client| seen(&ask(client, &fields)));
+        assert_eq!(stranger[..5], ["198.51.100.1", "4711", "http", "inner.test", "inner.test"]);
+        assert_eq!(proxy[..5], ["192.0.2.7", "", "https", "shop.test", "shop.test"]);
+    }
+    server.stop();
+}
+
+#[test]
+fn a_proxy_that_speaks_tls_tells_of_a_client_that_does_not() {
+    let server = server("x-forwarded-proto").tls().start();
+    let mut client = server.connect();
+    for _ in 0..5 {
+        for (field, scheme, https) in [
+            ("X-Forwarded-Proto: http", "http", None),
+            ("X-Other: 1", "https", Some("on")),
+            ("X-Forwarded-Proto: https", "https", Some("on")),
+        ] {
+            let environ = ask(&mut client, &[field]);
+            assert_eq!((environ["wsgi.url_scheme"].as_str(), environ["HTTPS"].as_str()), (Some(scheme), https), "{field}");
         }
     }
     server.stop();

@@ -114,6 +114,33 @@ fn one_header_block_and_one_target_are_told_apart_by_their_application() {
 }
 
 #[test]
+fn what_a_trusted_proxy_tells_chooses_the_mount_and_stands_in_front_of_it() {
+    let trusted = ["--forwarded-allow-ips", "127.0.0.1", "--trusted-proxy-headers", "x-forwarded-host x-forwarded-prefix"];
+    let server = server(&["h.test:/", "/a"]).options(trusted).start();
+    let mut client = server.connect();
+    for round in 0..5 {
+        for (target, host, fields, expected) in [
+            ("/x", "t", "", ["main", "", "/x"]),
+            ("/x", "t", "X-Forwarded-Host: H.test.:443\r\n", ["h.test:/", "", "/x"]),
+            ("/x", "h.test", "X-Forwarded-Host: t\r\n", ["main", "", "/x"]),
+            // It tells of the target too.
+            ("http://h.test/x", "h.test", "X-Forwarded-Host: t\r\n", ["main", "", "/x"]),
+            ("/x", "t", "X-Forwarded-Host: h.test/x\r\n", ["main", "", "/x"]),
+            ("/a/x", "t", "X-Forwarded-Prefix: /front\r\n", ["/a", "/front/a", "/x"]),
+            ("/x", "t", "X-Forwarded-Prefix: /a\r\n", ["main", "/a", "/x"]),
+        ] {
+            client.send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n{fields}\r\n"));
+            assert_eq!(
+                seen(&client.response()),
+                expected.map(str::to_owned),
+                "{target} of {host} with {fields:?} in round {round}"
+            );
+        }
+    }
+    server.stop();
+}
+
+#[test]
 fn a_root_path_stands_in_front_whether_or_not_the_proxy_has_cut_it_off() {
     let server = server(&["/a", "/a/b"]).options(["--root-path", "/root"]).start();
     let mut client = server.connect();

@@ -210,6 +210,20 @@ fn a_timeout_and_the_status_name_it() {
 }
 
 #[test]
+fn the_id_of_a_client_is_found_where_the_fields_before_it_are_cleared() {
+    let server = Server::source(APP).options(["--clear-untrusted-proxy-headers"]).start();
+    let mut client = Client::connect_from(STRANGER, server.address());
+    // What is cleared stands before it, so that its place among the fields is another one then.
+    for id in ["of-the-client", "of-another-one"] {
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 192.0.2.7\r\nForwarded: for=x\r\nX-Request-ID: {id}\r\n\r\n"
+        ));
+        assert_eq!(client.response().text(), id);
+    }
+    server.stop();
+}
+
+#[test]
 fn names_are_unique_over_workers_threads_and_restarts() {
     let mut seen = BTreeSet::new();
     let mut ask_all = |server: &Running, count: usize| {
