@@ -1,4 +1,4 @@
-//! Static files over the real server: the table of cases with their sections, links, gateways, files that change while they are
+//! Static files over the real server: the table of cases with their sections, links, files that change while they are
 //! sent, busy applications, shortages, and the clients of others.
 
 #[path = "static_files/cases.rs"]
@@ -6,8 +6,6 @@ mod cases;
 mod common;
 #[path = "static_files/tree.rs"]
 mod tree;
-#[path = "gateways/wire.rs"]
-mod wire;
 
 use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
@@ -616,36 +614,6 @@ fn answers_are_logged_and_counted_as_others() {
     for (status, count) in [(200, 3), (206, 1), (304, 1), (404, 1), (405, 1)] {
         let found = metrics.lines().any(|line| line.contains(&status.to_string()) && line.ends_with(&format!(" {count}")));
         assert!(found, "{count} answers with {status} in\n{metrics}");
-    }
-    server.stop();
-}
-
-#[test]
-fn front_servers_get_files_in_their_own_protocols() {
-    let server = server().binds(["scgi:127.0.0.1:0", "uwsgi:127.0.0.1:0"]).options(["--root-path", "/shop"]).start();
-    let large = tree::large();
-    for (address, head) in server.addresses().iter().zip([wire::scgi, wire::uwsgi]) {
-        let ask = |uri: &str, more: &[(&str, &str)]| {
-            let variables = wire::with(&[&[("REQUEST_URI", uri)][..], more].concat());
-            let mut client = Client::connect(address);
-            client.send(head(&variables));
-            let bytes = client.rest();
-            let end = bytes.windows(4).position(|end| end == b"\r\n\r\n").expect("there is a head") + 4;
-            (String::from_utf8_lossy(&bytes[..end]).into_owned(), bytes[end..].to_vec())
-        };
-        for uri in ["/shop/static/a.txt", "/static/a.txt"] {
-            let (head, body) = ask(uri, &[]);
-            assert!(head.contains("200 OK\r\n") && head.contains("ETag: "), "{uri}: {head}");
-            assert_eq!(body, b"hello, world!", "{uri}");
-        }
-        let (head, body) = ask("/static/large.bin", &[]);
-        assert!(body == large, "{head}");
-        let (head, body) = ask("/static/large.bin", &[("HTTP_RANGE", "bytes=5-9")]);
-        assert!(head.contains("206 Partial Content\r\n") && body == large[5..10], "{head}");
-        let (head, _) = ask("/static/../x", &[]);
-        assert!(head.contains("404 Not Found"), "{head}");
-        let (_, body) = ask("/other", &[]);
-        assert_eq!(body, b"/other");
     }
     server.stop();
 }

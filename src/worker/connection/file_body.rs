@@ -45,6 +45,8 @@ pub struct FileBody {
     len: u64,
     /// Whether a turn has passed since the file was looked at.
     is_late: bool,
+    /// Whether the end of the answer was rendered, which the socket may not have taken.
+    is_ended: bool,
     /// The bytes that the file ended with, once they may be needed; empty: they cannot be read.
     tail: Option<Vec<u8>>,
     terms: Terms,
@@ -91,6 +93,7 @@ impl FileBody {
             rest: len,
             len,
             is_late: false,
+            is_ended: false,
             tail: None,
             terms,
             began,
@@ -211,8 +214,10 @@ impl Connection {
             if body.piece == 0 {
                 ctx.out.extend_from_slice(std::mem::take(&mut body.after));
                 if body.rest == 0 {
-                    // It is as long as was said.
-                    let _ = body.framing.end(&mut ctx.out);
+                    if !std::mem::replace(&mut body.is_ended, true) {
+                        // It is as long as was said.
+                        let _ = body.framing.end(&mut ctx.out);
+                    }
                     return self.flush(ctx);
                 }
                 let Piece { take, after, .. } = body.framing.around(&mut ctx.out, body.rest);
