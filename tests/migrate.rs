@@ -77,6 +77,7 @@ fn a_file_of_uwsgi_becomes_one_of_toml() {
             "#   master = true (line 4): there is always a master",
             "#   cheaper = 1 (line 7): the number of workers is fixed",
             "static_map = [\"/static=.\"]",
+            "static_symlinks = \"beneath\"  # its default",
             "mount = [\"h.test:/=app\"]",
             "bind = [\"http:127.0.0.1:0\"]",
         ],

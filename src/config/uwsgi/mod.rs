@@ -111,6 +111,7 @@ mod tests {
                 ("limit-request-field_size", "32768".into()),
                 ("limit-request-line", "32768".into()),
                 ("static-map", "/static=/srv/static".into()),
+                ("static-symlinks", "beneath".into()),
                 ("access-logfile", "-".into()),
             ]
         );
@@ -123,6 +124,21 @@ mod tests {
     fn asked(text: &str) -> Vec<(&'static str, Vec<String>)> {
         let given = translated(text).given.into_iter().filter(|given| given.origin != Origin::Default);
         given.map(|given| (given.option.name, given.values)).collect()
+    }
+
+    #[test]
+    fn links_of_static_files_lead_as_far_as_they_did() {
+        for (text, expected) in [
+            ("static-map = /s=/srv/s\n", Some("beneath")),
+            ("static-map2 = /s=/srv\n", Some("beneath")),
+            ("check-static = /srv\n", Some("beneath")),
+            ("static-map = /s=/srv/s\nstatic-safe = /srv/media\n", None),
+            ("module = m\n", None),
+        ] {
+            let given = translated(text).given;
+            let found = given.iter().find(|given| given.option.name == "static-symlinks").map(|given| given.values.concat());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        }
     }
 
     #[test]

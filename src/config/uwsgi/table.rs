@@ -45,6 +45,11 @@ impl<'a> Whole<'a> {
         if self.value(&["harakiri"]).is_none() {
             defaults.push(("timeout", "0".into()));
         }
+        // uWSGI serves no file that a link leads to outside of its directory, unless `static-safe` names that place.
+        let maps = ["static-map", "static-map2", "check-static"];
+        if self.value(&maps).is_some() && self.value(&["static-safe"]).is_none() {
+            defaults.push(("static-symlinks", "beneath".into()));
+        }
         if self.value(&["disable-logging", "L", "req-logger"]).is_none() {
             defaults.push(("access-logfile", "-".into()));
         }
