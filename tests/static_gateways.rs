@@ -6,6 +6,7 @@ mod wire;
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
+use std::net::Ipv4Addr;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 
@@ -72,6 +73,29 @@ fn front_servers_get_files_in_their_own_protocols() {
         assert!(head.contains("404 Not Found"), "{head}");
         let (_, body) = ask("/other", &[]);
         assert_eq!(body, b"/other");
+    }
+    server.stop();
+}
+
+#[test]
+fn a_redirection_names_what_a_trusted_proxy_has_cut_off() {
+    let trusted = ["--forwarded-allow-ips", "127.0.0.1", "--trusted-proxy-headers", "x-forwarded-prefix"];
+    let server = server().options(trusted).options(["--static-index", "index.html"]).start();
+    let docs = server.temp().join("static/docs");
+    fs::create_dir(&docs).unwrap();
+    fs::write(docs.join("index.html"), "docs").unwrap();
+    let mut proxy = server.connect();
+    let mut stranger = Client::connect_from(Ipv4Addr::new(127, 0, 0, 9), server.address());
+    for (is_trusted, prefix, expected) in [
+        (true, "/a%20b", "/a%20b/static/docs/?x=1"),
+        (true, "", "/static/docs/?x=1"),
+        (true, "//evil.test", "/static/docs/?x=1"),
+        (false, "/a", "/static/docs/?x=1"),
+    ] {
+        let client = if is_trusted { &mut proxy } else { &mut stranger };
+        client.send(format!("GET /static/docs?x=1 HTTP/1.1\r\nHost: t\r\nX-Forwarded-Prefix: {prefix}\r\n\r\n"));
+        let response = client.response();
+        assert_eq!((response.status, response.field("location")), (301, Some(expected)), "{prefix:?}");
     }
     server.stop();
 }

@@ -139,7 +139,9 @@ impl Connection {
                 FoundFile::Nothing if place.falls_through => return None,
                 FoundFile::Nothing => head::page(&mut ctx.out, 404, "there is no such file", &[], reply),
                 FoundFile::Directory => {
-                    let address = address_of_directory(files.path(), query(head));
+                    // The client has asked for what a trusted proxy has cut off too.
+                    let cut_off = head.head.assigned.prefix.of_any(head.bytes);
+                    let address = address_of_directory(&[cut_off, files.path()].concat(), query(head));
                     let fields = [("Location", address.as_slice())];
                     head::page(&mut ctx.out, 301, "this is a directory", &fields, reply)
                 }
