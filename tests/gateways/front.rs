@@ -51,6 +51,10 @@ fn printed(name: &str, server: &Address) -> Option<String> {
     Some(block)
 }
 
+/// Seconds that a web server keeps a connection for the next request. Tests come back to one after they have used others, which may
+/// last on a busy machine; some web servers would close it after 5 s.
+const KEPT: u32 = 300;
+
 /// A web server, killed at the end. All its files are in a fresh directory.
 pub struct Front {
     child: Child,
@@ -118,7 +122,7 @@ impl Front {
                 let mut command = Command::new(tools::tool("apache2")?);
                 let file = write(format!(
                     "ServerRoot /usr/lib/apache2\nServerName front\nPidFile {path}/pid\nErrorLog {path}/error.log\n\
-                     User www-data\nGroup www-data\nMaxKeepAliveRequests 0\nListen 127.0.0.1:{port}\nDefaultRuntimeDir {path}\nMutex pthread\nScoreBoardFile {path}/board\n\
+                     User www-data\nGroup www-data\nMaxKeepAliveRequests 0\nKeepAliveTimeout {KEPT}\nListen 127.0.0.1:{port}\nDefaultRuntimeDir {path}\nMutex pthread\nScoreBoardFile {path}/board\n\
                      LoadModule mpm_event_module modules/mod_mpm_event.so\nLoadModule setenvif_module modules/mod_setenvif.so\n\
                      LoadModule authz_core_module modules/mod_authz_core.so\nStartServers 1\nServerLimit 1\nThreadsPerChild 16\n\
                      MaxRequestWorkers 16\nMinSpareThreads 1\nMaxSpareThreads 16\nDocumentRoot {path}\n{config}\n"
@@ -131,7 +135,7 @@ impl Front {
                 let mut command = Command::new(tools::tool("lighttpd")?);
                 let file = write(format!(
                     "server.document-root = \"{path}\"\nserver.bind = \"127.0.0.1\"\nserver.port = {port}\n\
-                     server.errorlog = \"{path}/error.log\"\nserver.upload-dirs = ( \"{path}\" )\n{config}\n"
+                     server.max-keep-alive-idle = {KEPT}\nserver.errorlog = \"{path}/error.log\"\nserver.upload-dirs = ( \"{path}\" )\n{config}\n"
                 ));
                 command.arg("-D").arg("-f").arg(file);
                 command
