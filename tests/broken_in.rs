@@ -307,6 +307,31 @@ fn a_queue_full_of_nonsense_or_shut_down_ends_no_other_worker_and_fills_no_log()
 }
 
 #[test]
+fn sessions_of_tls_that_a_worker_makes_up_end_no_other_worker_and_fill_no_log() {
+    for is_encrypted in [true, false] {
+        let Some(server) = server(&[]) else { return };
+        let mut server = if is_encrypted { server.tls().start() } else { server.start() };
+        let before = server.workers();
+        attack(&server, "/queue_sessions");
+        is_well(&server, "/queue_sessions");
+        for _ in 0..8 {
+            assert_eq!(server.get("/").status, 200);
+        }
+        assert_eq!(server.workers(), before, "nobody was ended");
+        let text = server.log().text();
+        assert!(text.matches("ERROR").count() <= 8 && !text.contains("panicked"), "{text}");
+        let ticks = |server: &Running| server.workers().iter().map(|pid| procfs::cpu_millis(*pid)).sum::<u64>();
+        let spent = ticks(&server);
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(ticks(&server) - spent < 500, "the workers spin");
+        server.signal(Signal::SIGHUP);
+        server.log().wait(&["reload done"]);
+        server.signal(Signal::SIGTERM);
+        assert_eq!(server.wait(STOP_LIMIT).code(), Some(0));
+    }
+}
+
+#[test]
 fn processes_that_a_worker_makes_its_brothers_do_not_stay_as_zombies() {
     let Some(server) = server(&[]) else { return };
     let server = server.start();

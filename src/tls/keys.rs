@@ -26,9 +26,21 @@ const TAG: usize = 16;
 /// Bytes of the longest key.
 const KEY_MAX: usize = 32;
 
-/// Records that are sealed under one key until the connection is to end; twice as many are possible (RFC 8446 section 5.5 has 2^24.5
-/// for AES-GCM).
-const SEALED_MAX: u64 = 1 << 23;
+/// Records that are sealed under one key of AES-GCM until the connection is to end. rustls seals 2^24 at most, so one that has just
+/// moved may have more.
+const AES_WORN: u64 = 1 << 23;
+
+/// Records that are sealed under one key of AES-GCM at all; those after [`AES_WORN`] are the rest of an answer (RFC 8446 section 5.5
+/// has 2^24.5, which are 23,726,566).
+const AES_MAX: u64 = 22 << 20;
+
+/// The same for ChaCha20-Poly1305, whose numbers end first (RFC 8446 section 5.5).
+const CHACHA_WORN: u64 = 1 << 62;
+const CHACHA_MAX: u64 = 1 << 63;
+
+/// Records without contents that a client may send one after the other, as many as rustls takes. They give the loop no reason to go on
+/// to another connection.
+const FRUITLESS_MAX: u8 = 32;
 
 /// The first byte of an alert that only warns (RFC 8446 section 6), and that of one that ends the connection.
 const WARNING: u8 = 1;
@@ -51,6 +63,14 @@ impl Aead {
             Self::Aes128 => &AES_128_GCM,
             Self::Aes256 => &AES_256_GCM,
             Self::ChaCha => &CHACHA20_POLY1305,
+        }
+    }
+
+    /// Records until the connection is to end, and until nothing is sealed any more.
+    fn bounds(self) -> (u64, u64) {
+        match self {
+            Self::Aes128 | Self::Aes256 => (AES_WORN, AES_MAX),
+            Self::ChaCha => (CHACHA_WORN, CHACHA_MAX),
         }
     }
 
@@ -152,6 +172,8 @@ pub struct Records {
     keys: KeySet,
     sealing: LessSafeKey,
     opening: LessSafeKey,
+    /// Records without contents since the last one that had some.
+    fruitless: u8,
 }
 
 impl Records {
@@ -163,7 +185,7 @@ impl Records {
             LessSafeKey::new(key)
         };
         let (sealing, opening) = (key(&keys.sealing), key(&keys.opening));
-        Self { keys, sealing, opening }
+        Self { keys, sealing, opening, fruitless: 0 }
     }
 
     /// The keys as they are now.
@@ -173,7 +195,7 @@ impl Records {
 
     /// Whether so many records were sealed that the connection is to end.
     pub fn is_worn(&self) -> bool {
-        self.keys.sealing.number >= SEALED_MAX
+        self.keys.sealing.number >= self.keys.aead.bounds().0
     }
 
     /// Whether records show a part of their nonce.
@@ -198,15 +220,20 @@ impl Records {
             let record = &mut rest[..len];
             match self.open(record)? {
                 RecordContent::Data(at) => {
+                    self.count_fruitless(at.is_empty())?;
                     let data = &record[at];
                     let (now, later) = data.split_at(data.len().min(place.room()));
                     place.put(now);
                     opened.extend_from_slice(later);
                 }
                 RecordContent::End => done.is_ended = true,
-                RecordContent::Nothing => {}
+                RecordContent::Nothing => self.count_fruitless(true)?,
             }
             done.used += len;
+        }
+        if done.is_ended {
+            // What comes after the end means nothing (RFC 8446 section 6.1).
+            done.used = records.len();
         }
         // The header of one that is none comes long before the rest of it.
         match records[done.used..].first_chunk::<HEADER>() {
@@ -217,6 +244,11 @@ impl Records {
             Some(_) => Err(AlertDescription::UnexpectedMessage),
             None => Ok(done),
         }
+    }
+
+    fn count_fruitless(&mut self, is_fruitless: bool) -> Result<(), AlertDescription> {
+        self.fruitless = if is_fruitless { self.fruitless + 1 } else { 0 };
+        if self.fruitless > FRUITLESS_MAX { Err(AlertDescription::UnexpectedMessage) } else { Ok(()) }
     }
 
     /// Bytes of a record beside its contents at most, without the header (RFC 8446 section 5.2; RFC 5246 section 6.2.3 for the ciphers
@@ -294,9 +326,10 @@ impl Records {
     }
 
     fn seal_one(&mut self, kind: ContentType, bytes: &[u8], unsent: &mut Unsent) -> io::Result<()> {
+        let (_, most) = self.keys.aead.bounds();
         let direction = &mut self.keys.sealing;
-        // Few are left after the connection was to end; no nonce is used twice.
-        if direction.number >= 2 * SEALED_MAX {
+        // No nonce is used twice.
+        if direction.number >= most {
             return Err(io::Error::other("the key has sealed as many records as it may"));
         }
         let nonce = direction.nonce();
@@ -340,3 +373,6 @@ fn associated(number: u64, [kind, major, minor]: [u8; 3], len: usize) -> [u8; 13
     bytes[8..].copy_from_slice(&[kind, major, minor, high, low]);
     bytes
 }
+
+#[cfg(test)]
+mod tests;

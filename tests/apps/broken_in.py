@@ -2,6 +2,7 @@
 import array
 import ctypes
 import fcntl
+import hashlib
 import mmap
 import os
 import random
@@ -285,6 +286,52 @@ def queue_garbage():
                         to.sendmsg([packet], rights, socket.MSG_DONTWAIT)
                     except OSError:
                         pass
+
+
+def queue_sessions():
+    """Connections with TLS sessions that nobody has negotiated: wrong keys, parts without end, numbers that are over, requests in them."""
+    ends = [s for s in sockets() if s.type == socket.SOCK_SEQPACKET]
+    ends = [s for s in ends if s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != CHANNEL_BUFFER]
+    # The rules of a server that asks for no certificate, and others.
+    rules = [hashlib.sha256(b"None V1_2 ").digest(), bytes(32)]
+    request = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n"
+    far = 2**64 - 1
+
+    def session(aead=b"A", rules=rules[0], version=1, suite=0x1302, number=0, certificate=b"", opened=b"", incoming=b"", length=None):
+        one = struct.pack("<Q12s", number, b"i" * 12) + b"k" * (16 if aead == b"a" else 32)
+        length = len(opened) if length is None else length
+        begin = struct.pack("<B1sBH", version, aead, 0, suite) + rules + one + one
+        return begin + struct.pack("<H", len(certificate)) + certificate + struct.pack("<I", length) + opened + incoming
+
+    sessions = [session(aead, number=number, version=version, opened=opened)
+                for aead in (b"a", b"A", b"c") for number in (0, 2**23, 2**63, far) for version in (0, 1) for opened in (b"", request)]
+    sessions += [session(rules=rules[1], opened=request), session(suite=0xFFFF, certificate=b"\x30\x84\xff\xff\xff\xff" * 1000, opened=request)]
+    sessions += [session(incoming=b"\x17\x03\x03\x40\x00" + bytes(40_000)), session(incoming=b"\x17\x03\x03\xff\xff" + bytes(40_000))]
+    sessions += [session(incoming=b"\x17\x03\x03\x00\x00" * 9_000), session(opened=request * 1_500), session(opened=b"x" * 48_000)]
+    sessions += [session(length=2**32 - 1), session(version=2), session(aead=b"?"), session()[:50], b"\x01", bytes(48 * 1024), bytes(48 * 1024 + 1)]
+    # Others that nobody has seen yet.
+    sessions += [bytes(b ^ random.randrange(256) if random.random() < 0.1 else b for b in session(opened=request)) for _ in range(50)]
+    kept, end = [], time.monotonic() + SECONDS / 2
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        for index, packed in enumerate(sessions):
+            for kind, listening, size in ((b"r", 0, 0), (b"i", 0, 0), (b"p", 0, 0), (b"i", 1, 0), (b"i", 9, 0), (b"r", 0, 2**31), (b"i", 0, 1 - len(packed))):
+                if time.monotonic() > end:
+                    return
+                client = socket.create_connection(listener.getsockname())
+                served, (_, port) = listener.accept()
+                address = struct.pack("<H16s", port, bytes([127, 0, 0, 1]))
+                head = struct.pack("<B1sBBHQ", 4, kind, 0, 1, listening, far if index % 2 else 0) + address + bytes(18)
+                head += struct.pack("<I", (len(packed) + size) % 2**32)
+                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [served.fileno()]))]
+                for to in ends[:1]:
+                    try:
+                        to.sendmsg([head, packed, request if kind == b"r" else b""], rights, socket.MSG_DONTWAIT)
+                    except OSError:
+                        pass
+                served.close()
+                # Some send what is no record, some leave.
+                client.sendall((b"\x17\x03\x03\x00\x30" + bytes(48), b"\x15\x03\x03\x00\x02\x01\x00", b"GET / HTTP/1.1\r\n", b"")[index % 4])
+                kept = kept[-100:] + ([client] if index % 3 else [])
 
 
 def orphans():

@@ -3,16 +3,16 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use tapster::handoff::{HandoffMessage, INPUT_MAX, SESSION_MAX, VERSION};
 use tapster::http::head::{Head, Limits};
-use tapster::handoff::{INPUT_MAX, HandoffMessage, VERSION};
 
 /// As small as a reload may make them: the head was read under others.
 const LIMITS: Limits = Limits { request_line: 40, fields: 6, field_size: 40 };
 
 fn check(bytes: &[u8]) {
     let Ok(message) = HandoffMessage::decode(bytes) else { return };
-    assert!(message.input.len() <= INPUT_MAX);
-    let again = [&message.header()[..], &message.input].concat();
+    assert!(message.input.len() <= INPUT_MAX && message.session.0.len() <= SESSION_MAX);
+    let again = [&message.header()[..], &message.session.0, &message.input].concat();
     assert_eq!(again.len(), bytes.len());
     assert_eq!(HandoffMessage::decode(&again).as_ref(), Ok(&message));
     let mut head = Head::default();

@@ -234,3 +234,20 @@ fn a_key_that_has_sealed_enough_ends_the_connection_in_order() {
     assert_eq!(session.facts().cipher, "TLS_AES_256_GCM_SHA384");
     assert_eq!(suite.common.suite, CipherSuite::TLS13_AES_256_GCM_SHA384);
 }
+
+#[test]
+fn a_key_that_has_sealed_all_it_may_seals_nothing_more() {
+    for (suite, most) in
+        [(CipherSuite::TLS13_AES_128_GCM_SHA256, 22 << 20), (CipherSuite::TLS13_CHACHA20_POLY1305_SHA256, 1 << 63)]
+    {
+        let suites = provider().cipher_suites.clone();
+        let mut pair = Pair::of_suite(*suites.iter().find(|known| known.suite() == suite).unwrap());
+        let mut travelling = Travelling::of_bytes(&pair.session.pack().unwrap()).unwrap();
+        travelling.keys.sealing.number = most - 1;
+        let mut session = Session::unpack(&travelling.to_bytes().unwrap()).unwrap();
+        let mut scratch = Scratch::default();
+        assert_eq!(session.send(&[b"x"], |bytes| Ok(bytes.len()), &mut scratch).unwrap(), 1);
+        assert!(session.is_ended());
+        assert!(session.send(&[b"x"], |bytes| Ok(bytes.len()), &mut scratch).is_err(), "{suite:?}");
+    }
+}
