@@ -75,6 +75,8 @@ impl Files {
         for (name, mode) in [("both.pem", 0o600), ("open.key", 0o644)] {
             fs::set_permissions(files.path(name), fs::Permissions::from_mode(mode)).expect("it is ours");
         }
+        files.write("long.pem", &[files.read("leaf.pem"), files.read("ca.pem").repeat(10)].concat());
+        drop(std::os::unix::net::UnixListener::bind(files.path("socket")).expect("the temp directory is writable"));
         mkfifo(&files.path("fifo"), Mode::S_IRWXU).expect("the temp directory is writable");
         files
     }
@@ -118,6 +120,8 @@ fn files_that_cannot_be_served_are_refused_before_anything_is_bound() {
         (pair("a.pem", "."), &["--keyfile .: it is no regular file"]),
         (vec!["--certfile", "fifo"], &["--certfile fifo: it is no regular file"]),
         (vec!["--certfile", "/dev/zero"], &["it is no regular file"]),
+        (pair("a.pem", "/dev/tty"), &["--keyfile /dev/tty: it is no regular file"]),
+        (pair("a.pem", "socket"), &["--keyfile socket: it is no regular file"]),
         (vec!["--certfile", "large"], &["it has more than 1048576 bytes"]),
         (vec!["--certfile", "empty"], &["there is no certificate in it", "it is empty"]),
         (vec!["--certfile", "a.pem"], &["--certfile a.pem: there is no private key in it", "name its file by --keyfile"]),
@@ -172,6 +176,10 @@ fn what_can_be_served_and_should_be_mended_is_a_warning() {
         (
             vec!["--certfile", "broken.pem", "--keyfile", "a.key"],
             &["WARNING", "broken.pem line ", "does not sign the one before it"],
+        ),
+        (
+            vec!["--certfile", "long.pem", "--keyfile", "leaf.key"],
+            &["WARNING --certfile long.pem: it has 11 certificates", "some clients refuse more than 10"],
         ),
         (vec!["--certfile", "bare.pem", "--keyfile", "bare.key"], &["WARNING", "names no host (subjectAltName)"]),
         (vec!["--certfile", "both.pem", "--ca-certs", "ca.pem"], &["WARNING", "no client is asked for a certificate"]),

@@ -95,10 +95,14 @@ impl PemFile {
 fn bytes(path: &Path) -> io::Result<(Metadata, Vec<u8>)> {
     // A pipe without a writer must not keep this process.
     let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
-    let file: File = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path)?;
+    let irregular = || io::Error::other("it is no regular file");
+    // A socket cannot be opened, nor the terminal of a process that has none: the error would say no more than that.
+    let is_other = || path.metadata().is_ok_and(|meta| !meta.is_file());
+    let opened = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path);
+    let file: File = opened.map_err(|error| if is_other() { irregular() } else { error })?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(io::Error::other("it is no regular file"));
+        return Err(irregular());
     }
     let mut bytes = Vec::new();
     file.take(FILE_MAX + 1).read_to_end(&mut bytes)?;

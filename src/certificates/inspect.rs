@@ -20,6 +20,10 @@ use crate::tls::provider;
 /// A day.
 pub(super) const SECONDS_PER_DAY: u64 = 24 * 3600;
 
+/// Most certificates in a chain that every client takes: Java refuses longer ones (jdk.tls.maxCertificateChainLength). An ordinary one
+/// has two or three, and each handshake sends all of them.
+const CHAIN_MAX: usize = 10;
+
 /// The label of a certificate.
 const CERTIFICATE: &str = "CERTIFICATE";
 
@@ -80,20 +84,32 @@ pub(super) fn pair(chain: &PemFile, key: Option<&PemFile>) -> Result<Inspected, 
             ),
         });
     }
-    let mut warnings = Vec::new();
-    let links = certificates.iter().zip(&certificates[1..]);
-    warnings.extend(
-        links.filter(|(below, above)| below.parsed.tbs_certificate().issuer() != above.parsed.tbs_certificate().subject()).map(
-            |(below, above)| {
-                let why = format!("it does not sign the one before it (line {}): some clients refuse such a chain", below.line);
-                chain.fault(Some(above.line), &why)
-            },
-        ),
-    );
+    let warnings = doubts(chain, &certificates);
     let names =
         names(&first.parsed).map_err(|error| chain.fault(Some(first.line), &format!("its names cannot be read: {error}")))?;
     let valid = valid(&first.parsed);
     Ok(Inspected { pair: CertifiedPair { chain: text, key: key_section.text.to_owned() }, names, valid, warnings })
+}
+
+/// What clients may not like in a chain, one line each.
+fn doubts(chain: &PemFile, certificates: &[Read]) -> Vec<String> {
+    let count = certificates.len();
+    if count > CHAIN_MAX {
+        // Its links are not looked at: whoever has put them all together has not meant a chain.
+        let why = format!(
+            "it has {count} certificates, which every handshake sends, and some clients refuse more than {CHAIN_MAX}; leave the \
+             server's own and those that sign it"
+        );
+        return vec![chain.fault(None, &why)];
+    }
+    let links = certificates.iter().zip(&certificates[1..]);
+    let broken =
+        links.filter(|(below, above)| below.parsed.tbs_certificate().issuer() != above.parsed.tbs_certificate().subject());
+    let fault = |(below, above): (&Read, &Read)| {
+        let why = format!("it does not sign the one before it (line {}): some clients refuse such a chain", below.line);
+        chain.fault(Some(above.line), &why)
+    };
+    broken.map(fault).collect()
 }
 
 /// Checks certificates that sign those of clients; returns them and nothing else of the file.
