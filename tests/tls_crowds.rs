@@ -130,6 +130,53 @@ fn slow_handshakes_leave_normal_traffic_untouched_and_are_finished() {
 }
 
 #[test]
+fn unfinished_handshakes_share_the_memory_of_unfinished_requests() {
+    /// Such long hellos are begun: four records, of which the last one never comes whole.
+    const PART: usize = 60_000;
+    /// Some more than there is room for, which is 64 MiB.
+    const CLIENTS: usize = 1300;
+    /// More memory than that, in bytes: states of connections, and what the allocator keeps.
+    const MEMORY: u64 = 100 * 1024 * 1024;
+    let _alone = ALONE.lock();
+    if most_connections(CLIENTS) < CLIENTS {
+        return;
+    }
+    let server = server().workers(1).options(["--header-timeout", "300"]).start();
+    assert_eq!(server.get("/").status, 200);
+    let (before, plain) = (memory(&server), Address::Tcp(server.address().tcp()));
+    let record = [&[0x16, 3, 1, 0x40, 0][..], &[0; 0x4000]].concat();
+    let mut bytes = record.repeat(PART.div_ceil(record.len()));
+    bytes.truncate(PART);
+    // A hello of so many bytes.
+    bytes[5..9].copy_from_slice(&[1, 0, 0xf0, 0]);
+    let begin = |_| {
+        let mut client = Client::connect(&plain);
+        // One that is refused is closed while it sends.
+        let _ = client.try_send(&bytes);
+        client
+    };
+    let crowd: Vec<Client> = (0..CLIENTS).map(begin).collect();
+    server.log().wait(&["WARNING", "the memory for unfinished requests is used up", "the end of a TLS handshake"]);
+    assert_eq!(server.get("/").status, 200);
+    let grown = memory(&server).saturating_sub(before);
+    assert!(grown < MEMORY, "{grown} bytes more");
+    let figures = || Client::connect(&server.control()).get("/status.json").json();
+    let failed = || figures()["connections"]["failed_handshakes"].as_u64().expect("a number");
+    let refused = failed();
+    assert!((1..CLIENTS as u64 / 2).contains(&refused), "{refused} were refused");
+    // What they have had is given back.
+    drop(crowd);
+    wait_for("the end of the others", SOON, || (failed() >= CLIENTS as u64).then_some(()));
+    drop(begin(0));
+    wait_for("the end of one more", SOON, || (failed() > CLIENTS as u64).then_some(()));
+    let again: Vec<Client> = (0..CLIENTS / 2).map(begin).collect();
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(failed(), CLIENTS as u64 + 1, "half of them have room");
+    drop(again);
+    server.stop();
+}
+
+#[test]
 fn a_handshake_has_the_time_of_a_head() {
     let server = Server::new("probe").tls().options(["--header-timeout", "1", "--keep-alive", "300"]).start();
     let plain = Address::Tcp(server.address().tcp());

@@ -241,6 +241,44 @@ fn a_server_that_stops_announces_it_to_kept_connections_and_one_that_reloads_kee
 }
 
 #[test]
+fn a_client_that_ends_without_a_word_is_told_that_the_end_is_meant() {
+    let server = Server::new("probe").tls().start();
+    for part in ["", "GET / HT", "POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 10\r\n\r\nhello"] {
+        for mut client in both(&server) {
+            assert_eq!(client.get("/").status, 200);
+            client.send(part);
+            cut(&mut client);
+            assert!(client.ends_in_order(), "after {part:?}");
+        }
+    }
+    server.stop();
+}
+
+#[test]
+fn what_comes_after_the_end_is_thrown_away() {
+    /// No record that anybody could open.
+    const FORGED: [u8; 37] = {
+        let mut record = [0; 37];
+        [record[0], record[1], record[2], record[4]] = [0x17, 3, 3, 32];
+        record
+    };
+    let server = Server::new("probe").tls().options(["--limit-request-body", "10"]).start();
+    let workers = server.workers();
+    for mut client in both(&server) {
+        client.send("POST / HTTP/1.1\r\nHost: test\r\nContent-Length: 100\r\n\r\nhello");
+        assert_eq!(client.response().status, 413);
+        assert!(client.ends_in_order());
+        client.send("more");
+        client.tls().sock.write_all(&FORGED).expect("the server still reads");
+        client.send("more");
+        cut(&mut client);
+    }
+    assert_eq!(server.get("/").status, 200);
+    assert_eq!(server.workers(), workers);
+    server.stop();
+}
+
+#[test]
 fn a_client_that_says_its_end_is_let_go_and_one_that_is_gone_is_known() {
     /// Notes whether its client is still there.
     const GONE: &str = "import time

@@ -12,7 +12,7 @@ use nix::sys::signal::Signal;
 use rustls::{ClientConfig, HandshakeKind, SupportedProtocolVersion};
 use serde_json::Value;
 
-use common::client::{Client, Response};
+use common::client::{Address, Client, Response};
 use common::load::WORKER_FIELD;
 use common::server::{Running, Server};
 use common::tls::{self, Authority, Manner, TLS12, TLS13, client_wish};
@@ -65,6 +65,33 @@ fn every_worker_resumes_what_another_one_began() {
             held.push(client);
         }
         assert_eq!(workers.len(), WORKERS, "each had one of {} connections", held.len());
+    }
+    server.stop();
+}
+
+#[test]
+fn handshakes_are_counted_and_so_are_those_that_resume() {
+    const RESUMED: u64 = 5;
+    let server = server().start();
+    for version in [&TLS12, &TLS13] {
+        let config = speaking(version);
+        assert_resumes(&server, &config, false);
+        (0..RESUMED).for_each(|_| drop(assert_resumes(&server, &config, true)));
+    }
+    // One that fails is none of them.
+    Client::connect(&Address::Tcp(server.address().tcp())).send([0x16, 3, 1, 0xff, 0xff]);
+    let door = |path: &str| Client::connect(&server.control()).get(path);
+    let connections = wait_for("the failed one", SOON, || {
+        let connections = door("/status.json").json()["connections"].take();
+        (connections["failed_handshakes"] == 1).then_some(connections)
+    });
+    assert_eq!(connections["handshakes"], 2 + 2 * RESUMED, "{connections}");
+    assert_eq!(connections["resumed_handshakes"], 2 * RESUMED, "{connections}");
+    let page = door("/metrics").text();
+    for line in
+        ["tapster_tls_handshakes_total 12", "tapster_tls_handshakes_resumed_total 10", "tapster_tls_handshakes_failed_total 1"]
+    {
+        assert!(page.lines().any(|found| found == line), "no {line} in\n{page}");
     }
     server.stop();
 }

@@ -75,6 +75,16 @@ impl Encryption {
         self.may_travel
     }
 
+    /// As [`Session::is_resumed`].
+    pub fn is_resumed(&self) -> bool {
+        self.with(|session, _| session.is_resumed())
+    }
+
+    /// As [`Session::kept`].
+    pub fn kept(&self) -> usize {
+        self.with(|session, _| session.kept())
+    }
+
     /// What is known of it when the handshake is over.
     pub fn facts(&self) -> Option<&TlsFacts> {
         self.facts.as_ref()

@@ -65,6 +65,16 @@ impl Stream {
         tls.as_mut().map_or(Ok(Got { count: 1, more: true }), |tls| tls.shake_hands(socket, may_read))
     }
 
+    /// Bytes of an unfinished handshake that are in this process because more are needed.
+    pub fn kept(&self) -> usize {
+        self.tls.as_ref().map_or(0, |tls| tls.kept())
+    }
+
+    /// Whether its handshake has resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.is_resumed())
+    }
+
     /// What is known of the encryption; `None`: there is none, or its handshake is not over.
     #[inline]
     pub fn facts(&self) -> Option<&TlsFacts> {

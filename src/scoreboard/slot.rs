@@ -46,6 +46,9 @@ shared_struct! {
         records: [AtomicU64; SEVERITIES],
         /// Handshakes of TLS that have failed; likewise.
         failed_handshakes: AtomicU64,
+        /// Handshakes of TLS that were done, and those of them that resumed a session; likewise.
+        handshakes: AtomicU64,
+        resumed_handshakes: AtomicU64,
     }
 }
 
@@ -148,6 +151,22 @@ impl Slot {
     /// Handshakes of TLS that have failed in this slot since the start of the server.
     pub fn failed_handshakes(&self) -> u64 {
         self.failed_handshakes.load(Relaxed)
+    }
+
+    /// Counts a handshake of TLS that is done. Only the thread that has the loop calls it.
+    pub fn count_handshake(&self, is_resumed: bool) {
+        self.handshakes.store(self.handshakes().wrapping_add(1), Relaxed);
+        self.resumed_handshakes.store(self.resumed_handshakes().wrapping_add(u64::from(is_resumed)), Relaxed);
+    }
+
+    /// Handshakes of TLS that were done in this slot since the start of the server.
+    pub fn handshakes(&self) -> u64 {
+        self.handshakes.load(Relaxed)
+    }
+
+    /// Those of them that have resumed a session.
+    pub fn resumed_handshakes(&self) -> u64 {
+        self.resumed_handshakes.load(Relaxed)
     }
 
     /// Counts an exception that came out of the application.

@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub accepted: u64,
     /// Handshakes of TLS that have failed.
     pub failed_handshakes: u64,
+    /// Handshakes of TLS that were done.
+    pub handshakes: u64,
+    /// Those of them that have resumed a session.
+    pub resumed_handshakes: u64,
     /// Connections that were handed over to other workers.
     pub handed_over: u64,
     /// Connections that are on their way to another worker.
@@ -125,6 +129,8 @@ impl Scoreboard {
                 (&mut all.lost_lines, slot.lost_lines()),
                 (&mut all.accepted, slot.accepted()),
                 (&mut all.failed_handshakes, slot.failed_handshakes()),
+                (&mut all.handshakes, slot.handshakes()),
+                (&mut all.resumed_handshakes, slot.resumed_handshakes()),
                 (&mut all.handed_over, slot.handed_over()),
             ] {
                 *sum = sum.wrapping_add(count);

@@ -147,6 +147,10 @@ pub struct ConnectionFigures {
     pub accepted: u64,
     /// Of those, closed because their handshake of TLS had failed.
     pub failed_handshakes: u64,
+    /// Those whose handshake of TLS was done.
+    pub handshakes: u64,
+    /// Of these, those that resumed an earlier session.
+    pub resumed_handshakes: u64,
     /// Given away by one worker to another one.
     pub lent: u64,
 }

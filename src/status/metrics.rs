@@ -124,6 +124,10 @@ fn work(page: &mut Exposition, document: &Document) {
     page.one("tapster_connections_accepted_total", MetricKind::Counter, help, document.connections.accepted);
     let help = "Connections of clients whose handshake of TLS has failed.";
     page.one("tapster_tls_handshakes_failed_total", MetricKind::Counter, help, document.connections.failed_handshakes);
+    let help = "Connections of clients whose handshake of TLS was done.";
+    page.one("tapster_tls_handshakes_total", MetricKind::Counter, help, document.connections.handshakes);
+    let help = "Those of tapster_tls_handshakes_total that resumed an earlier session, which costs a fraction of a new one.";
+    page.one("tapster_tls_handshakes_resumed_total", MetricKind::Counter, help, document.connections.resumed_handshakes);
     let help = "Connections that one worker gave to another one, which had a free thread.";
     page.one("tapster_connections_lent_total", MetricKind::Counter, help, document.connections.lent);
     let name = "tapster_tls_certificate_expiry_time_seconds";

@@ -9,9 +9,9 @@
 use std::io;
 use std::mem::take;
 
-use rustls::Error;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
+use rustls::{Error, HandshakeKind};
 use zeroize::Zeroizing;
 
 use super::facts::TlsFacts;
@@ -131,6 +131,17 @@ impl Session {
         matches!(&self.engine, Engine::Negotiated(connection) if connection.is_handshaking())
     }
 
+    /// Whether the handshake has resumed an earlier session.
+    pub fn is_resumed(&self) -> bool {
+        let Engine::Negotiated(connection) = &self.engine else { return false };
+        connection.handshake_kind() == Some(HandshakeKind::Resumed)
+    }
+
+    /// Bytes that are kept here because more are needed to use them.
+    pub fn kept(&self) -> usize {
+        self.incoming.len()
+    }
+
     /// What applications learn of it, once the handshake is done.
     pub fn facts(&self) -> TlsFacts {
         match &self.engine {
@@ -232,6 +243,9 @@ impl Session {
             if self.is_broken {
                 return Err(io::ErrorKind::ConnectionAborted.into());
             }
+            if self.has_ended {
+                return self.throw_away(&mut source, place.room(), scratch);
+            }
             if self.is_ended {
                 return Ok(OpenedBytes { count: 0, more: false });
             }
@@ -241,6 +255,19 @@ impl Session {
                 return Ok(OpenedBytes { count, more });
             }
         }
+    }
+
+    /// Reads what nobody wants after this side has ended, and says how much it was. It is not opened: there would be no way to answer what
+    /// is wrong with it.
+    fn throw_away<R: FnMut(&mut [u8]) -> io::Result<usize>>(
+        &mut self,
+        source: &mut RecordSource<R>,
+        room: usize,
+        scratch: &mut Scratch,
+    ) -> io::Result<OpenedBytes> {
+        self.incoming = Vec::new();
+        let count = source.read(scratch.input(room.min(AT_ONCE)))?;
+        Ok(OpenedBytes { count, more: count > 0 && !source.is_drained })
     }
 
     /// Gives bytes that had no room before.

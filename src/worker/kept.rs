@@ -77,6 +77,13 @@ impl InputBudget {
         self.take(bytes).then(|| InputLease { memory: self.clone(), bytes })
     }
 
+    /// What so many bytes of an unfinished handshake cost, for as long as the lease is there: nothing in the free part (`Some(None)`);
+    /// `None`: the rest is in use.
+    pub fn lease_handshake(&self, bytes: usize) -> Option<Option<InputLease>> {
+        let beyond = bytes.saturating_sub(FREE);
+        if beyond == 0 { Some(None) } else { self.lease(beyond).map(Some) }
+    }
+
     /// Notes that the process has no memory for bytes that the budget allows.
     pub fn starve(&self) {
         self.0.starved.store(true, Relaxed);
@@ -108,8 +115,8 @@ impl InputBudget {
             return;
         }
         log.warning(format_args!(
-            "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {refused} got 503; find who \
-             begins so many and ends them late, or lower --limit-request-head or --header-timeout",
+            "the memory for unfinished requests is used up ({} MiB for all connections of a worker): {refused} got 503, or the end of a TLS \
+             handshake; find who begins so many and ends them late, or lower --limit-request-head or --header-timeout",
             BUDGET / MIB
         ));
     }
@@ -145,6 +152,13 @@ pub fn copied(bytes: &[u8]) -> Option<Vec<u8>> {
 pub struct InputLease {
     memory: InputBudget,
     bytes: usize,
+}
+
+impl InputLease {
+    /// Whether it is enough for so many bytes of a handshake.
+    pub fn covers_handshake(&self, bytes: usize) -> bool {
+        bytes.saturating_sub(FREE) <= self.bytes
+    }
 }
 
 impl Drop for InputLease {
@@ -230,6 +244,8 @@ pub enum Kept {
     Partial(Leased),
     /// Bytes that may be a request.
     Rest(Leased),
+    /// A part of a handshake, which its session has.
+    Handshake(InputLease),
     /// There was no memory for them: the next request is refused.
     Refused,
 }
@@ -242,7 +258,7 @@ impl Kept {
 
     /// Whether it needs more bytes to mean anything, and does not merely wait.
     pub fn is_partial(&self) -> bool {
-        matches!(self, Self::Partial(_))
+        matches!(self, Self::Partial(_) | Self::Handshake(_))
     }
 }
 

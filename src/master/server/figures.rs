@@ -59,6 +59,8 @@ impl Server {
                 open: workers.iter().map(|worker| worker.connections).sum(),
                 accepted: board.accepted,
                 failed_handshakes: board.failed_handshakes,
+                handshakes: board.handshakes,
+                resumed_handshakes: board.resumed_handshakes,
                 lent: board.handed_over,
             },
             listeners: self.listeners.iter().map(|socket| listener(socket, self.looks.queue(socket))).collect(),

@@ -37,7 +37,7 @@ impl Connection {
                     ctx.input.filled(count);
                     let is_kept = match self.kept.as_deref_mut() {
                         Some(Kept::Rest(bytes)) => bytes.push(ctx.input.rest(), &ctx.memory),
-                        Some(Kept::Partial(_) | Kept::Refused) => false,
+                        Some(Kept::Partial(_) | Kept::Handshake(_) | Kept::Refused) => false,
                         None => {
                             self.kept = Some(Kept::rest(ctx.input.rest(), &ctx.memory));
                             true
@@ -61,7 +61,7 @@ impl Connection {
         match self.kept.as_deref() {
             None => 0,
             Some(Kept::Rest(bytes)) => bytes.len(),
-            Some(Kept::Partial(_) | Kept::Refused) => usize::MAX,
+            Some(Kept::Partial(_) | Kept::Handshake(_) | Kept::Refused) => usize::MAX,
         }
     }
 

@@ -168,14 +168,14 @@ impl Connection {
     pub(in crate::worker) fn say_end(&self, reason: CloseReason) {
         let is_meant = match reason {
             CloseReason::Done | CloseReason::Idle | CloseReason::ClientClosed | CloseReason::Lingered => true,
-            CloseReason::Ended
-            | CloseReason::ClientGone
-            | CloseReason::Cut
-            | CloseReason::Preface
-            | CloseReason::Handshake
-            | CloseReason::WriteStall => false,
+            // It may still read: nothing is known but that it sends nothing more. No answer is begun.
+            CloseReason::ClientGone => matches!(self.phase, Phase::Head | Phase::Body(_)),
+            CloseReason::Ended | CloseReason::Cut | CloseReason::Preface | CloseReason::Handshake | CloseReason::WriteStall => {
+                false
+            }
         };
-        if is_meant && matches!(self.phase, Phase::Head | Phase::Closing(_)) && !self.has_unsent() {
+        let is_between = matches!(self.phase, Phase::Head | Phase::Body(_) | Phase::Closing(_));
+        if is_meant && is_between && !self.has_unsent() {
             self.link.stream.say_end();
         }
     }

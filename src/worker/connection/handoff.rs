@@ -69,7 +69,7 @@ impl Connection {
             None => &[][..],
             Some(Kept::Partial(bytes)) if bytes.len() <= INPUT_MAX && self.wire.keeps_raw() => bytes,
             // Bytes that may be a request are served here.
-            Some(Kept::Partial(_) | Kept::Rest(_) | Kept::Refused) => return None,
+            Some(Kept::Partial(_) | Kept::Handshake(_) | Kept::Rest(_) | Kept::Refused) => return None,
         };
         self.message(kind, self.timer.deadline.saturating_mul(NS_PER_MS), input.into(), 1)
     }
@@ -91,7 +91,7 @@ impl Connection {
         let rest: &[u8] = match self.kept.as_deref() {
             Some(Kept::Rest(rest)) => rest,
             // It is refused here, after the answer.
-            Some(Kept::Refused | Kept::Partial(_)) => return None,
+            Some(Kept::Refused | Kept::Partial(_) | Kept::Handshake(_)) => return None,
             None => &[],
         };
         let input = self.wire.raw(queued, rest)?;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use crate::net::stream::{Got, Stream};
 use crate::worker::ctx::ThreadCtx;
+use crate::worker::kept::Kept;
 
 use super::{CloseReason, Connection, Flow, Next, Phase};
 
@@ -48,13 +49,16 @@ impl Connection {
         let shaken = self.stream_alone(|stream| stream.shake_hands(may_read));
         match shaken {
             Ok(Got { more, .. }) => {
+                self.kept = None;
                 self.io.readable = self.io.ended || more;
                 self.phase = Phase::Head;
+                ctx.slot().count_handshake(self.link.stream.is_resumed());
                 Ok(())
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 // One that waits to be sent has not read.
                 self.io.readable &= self.link.stream.has_unsent();
+                self.pay_for_handshake(ctx)?;
                 Err(Next::Wait)
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => self.fail_handshake(&"the client has left", ctx),
@@ -69,6 +73,21 @@ impl Connection {
         let encrypted = self.stream_alone(|stream| stream.encrypt(server, begun));
         ctx.input.forget();
         encrypted.or_else(|error| self.fail_handshake(&error, ctx))
+    }
+
+    /// Leases memory for what has come of the handshake. Most come whole, or in parts so small that they cost nothing.
+    fn pay_for_handshake(&mut self, ctx: &mut ThreadCtx) -> Flow {
+        let bytes = self.link.stream.kept();
+        if matches!(self.kept.as_deref(), Some(Kept::Handshake(lease)) if lease.covers_handshake(bytes)) {
+            return Ok(());
+        }
+        self.kept = None;
+        let Some(lease) = ctx.memory.lease_handshake(bytes) else {
+            ctx.memory.note_refused(ctx.clock.ms(), &ctx.log);
+            return self.fail_handshake(&"there is no room in the memory for unfinished requests", ctx);
+        };
+        self.kept = lease.map(|lease| Box::new(Kept::Handshake(lease)));
+        Ok(())
     }
 
     fn stream_alone<T>(&mut self, act: impl FnOnce(&mut Stream) -> T) -> T {

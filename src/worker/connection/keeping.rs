@@ -21,7 +21,7 @@ impl Connection {
         match self.kept.take_if(|kept| !kept.is_partial()).map(|kept| *kept) {
             Some(Kept::Rest(bytes)) => ctx.input.take_in(&bytes),
             Some(Kept::Refused) => self.refuse_kept(None, ctx),
-            Some(Kept::Partial(_)) | None => {}
+            Some(Kept::Partial(_) | Kept::Handshake(_)) | None => {}
         }
     }
 
