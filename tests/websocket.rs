@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::client::{Address, Client};
 use common::load::WORKER_FIELD;
 use common::server::{Running, STOP_LIMIT, Server};
-use common::{SOON, apps, procfs, tools, venv, wait_for};
+use common::{SOON, apps, procfs, tls, tools, venv, wait_for};
 use nix::sys::signal::Signal;
 
 /// Time for one run of a client script.
@@ -37,6 +37,7 @@ fn sockets(threads: usize) -> Server {
 fn client(address: &Address, scenario: &str) -> Command {
     let mut client = Command::new(venv::python());
     client.arg(apps().join("clients/websocket_client.py")).arg(address.to_string()).arg(scenario);
+    tls::trust(&mut client, address);
     client
 }
 

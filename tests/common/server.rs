@@ -36,8 +36,11 @@ const THREADS_VARIABLE: &str = "TAPSTER_TEST_THREADS";
 /// Starts every server with `--preload`, likewise.
 const PRELOAD_VARIABLE: &str = "TAPSTER_TEST_PRELOAD";
 
-/// Gives every server that does not say it itself a certificate, so that its binds speak TLS; likewise.
+/// Gives every server that does not say it itself, and has a bind that it is for, a certificate; likewise.
 const TLS_VARIABLE: &str = "TAPSTER_TEST_TLS";
+
+/// How binds begin that a certificate is not for.
+const UNENCRYPTED: [&str; 7] = ["unix:", "fd:", "http:", "scgi:", "uwsgi:", "fastcgi:", "ajp:"];
 
 /// How the titles of a mold and of a master begin.
 const MOLD: &str = "tapster: mold";
@@ -218,7 +221,9 @@ impl Server {
         if let Some(count) = self.workers {
             command.args(["--workers", &count.to_string()]);
         }
-        if std::env::var_os(TLS_VARIABLE).is_some() && !self.options.iter().any(|option| option == "--certfile") {
+        let is_for = |bind: &String| !UNENCRYPTED.iter().any(|prefix| bind.starts_with(prefix));
+        let lacks = self.binds.iter().any(is_for) && !self.options.iter().any(|option| option == "--certfile");
+        if lacks && std::env::var_os(TLS_VARIABLE).is_some() {
             let Certificate { chain, key } = &tls::shared().1;
             command.arg("--certfile").arg(chain).arg("--keyfile").arg(key);
         }

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, SignatureScheme, SupportedProtocolVersion};
 use tempfile::TempDir;
 
+use super::client::Address;
 use super::{SOON, tools};
 
 /// TLS 1.2 and 1.3, as rustls names them.
@@ -178,6 +179,13 @@ pub fn shared() -> &'static (Authority, Certificate) {
         let certificate = authority.issue("shared", server_wish("DNS:localhost,IP:127.0.0.1"));
         (authority, certificate)
     })
+}
+
+/// Has another program trust the authority that tests share, where it connects to an encrypted address: Python's requests.
+pub fn trust(command: &mut Command, address: &Address) {
+    if matches!(address, Address::Tls(_)) {
+        command.env("REQUESTS_CA_BUNDLE", shared().0.root());
+    }
 }
 
 /// The name that clients ask for unless a test says another one.
