@@ -23,7 +23,7 @@ use nix::sys::signal::Signal;
 use cases::{CASES, CODED, Case};
 use common::client::{Address, Client, Response};
 use common::server::{Running, Server};
-use common::{SOON, apps, tools, user, venv, wait_for};
+use common::{SOON, apps, procfs, tools, user, venv, wait_for};
 
 /// Time for one run of another program.
 const CLIENT_LIMIT: Duration = Duration::from_secs(120);
@@ -376,8 +376,10 @@ fn stalled(server: &Running, name: &str, version: &str) -> Client {
     let mut client = server.connect();
     client.shrink_receive_buffer(64 * 1024);
     client.send(format!("GET /static/{name} {version}\r\nHost: t\r\nConnection: close\r\n\r\n"));
-    // The head has come, so the server has begun.
+    // The head has come, so the server has begun, and when it sleeps the socket is full.
     assert!(client.fill().expect("bytes come") > 0);
+    let sleeps = |pid: &i32| procfs::process(*pid).is_some_and(|process| process.state == 'S');
+    wait_for("a full socket", SOON, || server.workers().iter().all(sleeps).then_some(()));
     client
 }
 

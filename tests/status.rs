@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -250,7 +251,8 @@ fn it_answers_before_a_worker_is_ready() {
     let server = Server::source(&format!("import time\ntime.sleep(2)\n{APP}"));
     let path = server.temp().join("status");
     let mut server = server.options(["--status-bind", &format!("unix:{}", path.display())]).start_without_waiting();
-    wait_for("the door", SOON, || path.exists().then_some(()));
+    // Its file is there a moment before anybody listens.
+    wait_for("the door", SOON, || UnixStream::connect(&path).is_ok().then_some(()));
     assert_eq!(figures(&door(&server))["server"]["state"], "starting");
     assert_eq!(get(&door(&server), "/health/ready").status, 503);
     answers_at_once(&server, "while it starts");
