@@ -21,6 +21,7 @@ use super::forks;
 use super::start_response::StartResponse;
 use crate::http::page;
 use crate::http::response::{Context, End, Fit, Piece};
+use crate::http::terms::Dialect;
 use crate::log::error::Log;
 use crate::worker::app::{Blocks, Fate, Outlet, Produced, Summary};
 
@@ -396,8 +397,16 @@ fn time_out(out: &mut Vec<u8>, context: &Context<'_>) -> Summary {
 }
 
 fn render(out: &mut Vec<u8>, status: u16, detail: &str, context: &Context<'_>) -> Summary {
-    let page = page::render(out, status, detail, context);
-    Summary { status, sent: page.sent, head: page.head, fate: Fate::Close, failed: false }
+    let (page, fate) = match context.terms.dialect {
+        // Whoever keeps a connection of FastCGI closes it itself (section 3.5 of its specification), and may have sent the next
+        // request by now.
+        Dialect::FastCgi(_) => {
+            let (page, end) = page::render_open(out, status, detail, context);
+            (page, fate(end, false))
+        }
+        Dialect::Http | Dialect::Cgi | Dialect::Uwsgi | Dialect::Ajp => (page::render(out, status, detail, context), Fate::Close),
+    };
+    Summary { status, sent: page.sent, head: page.head, fate, failed: false }
 }
 
 /// The connection's fate after the end of a body.

@@ -114,6 +114,24 @@ fn requests_are_served_one_after_the_other_wherever_they_are_cut() {
 }
 
 #[test]
+fn a_failure_of_the_application_ends_its_request_and_not_the_connection() {
+    let mut server = server().start();
+    server.expect_error("this was to happen");
+    for address in server.addresses() {
+        let mut kept = Client::connect(address);
+        for id in [1, 2, 3] {
+            kept.send([request(id, 1, &[("REQUEST_URI", "/failing")], b""), request(id, 1, &[("REQUEST_URI", "/")], b"")].concat());
+            assert_eq!(answer(&mut kept, id).status, 500);
+            assert_eq!(answer(&mut kept, id).text(), "hello\n");
+        }
+        kept.send(request(4, 0, &[("REQUEST_URI", "/failing")], b""));
+        assert_eq!(answer(&mut kept, 4).status, 500);
+        assert!(kept.is_closed());
+    }
+    server.stop();
+}
+
+#[test]
 fn bodies_end_with_their_stream_and_their_length() {
     let server = server().start();
     let post = |length: &'static str, body: &[u8]| {
