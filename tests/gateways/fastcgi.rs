@@ -120,7 +120,9 @@ fn a_failure_of_the_application_ends_its_request_and_not_the_connection() {
     for address in server.addresses() {
         let mut kept = Client::connect(address);
         for id in [1, 2, 3] {
-            kept.send([request(id, 1, &[("REQUEST_URI", "/failing")], b""), request(id, 1, &[("REQUEST_URI", "/")], b"")].concat());
+            kept.send(
+                [request(id, 1, &[("REQUEST_URI", "/failing")], b""), request(id, 1, &[("REQUEST_URI", "/")], b"")].concat(),
+            );
             assert_eq!(answer(&mut kept, id).status, 500);
             assert_eq!(answer(&mut kept, id).text(), "hello\n");
         }
