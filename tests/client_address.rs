@@ -456,12 +456,16 @@ fn one_block_tells_more_where_its_sender_is_trusted() {
         client.send(format!("PROXY TCP4 {source} 127.0.0.1 4711 80\r\n"));
         client
     });
-    let fields = ["Forwarded: for=192.0.2.7;proto=https;host=shop.test, for=10.0.0.1;proto=http;host=inner.test"];
-    // The fields are the same bytes, and their block is known from its third coming on.
-    for _ in 0..5 {
-        let [stranger, proxy] = clients.each_mut().map(|client| seen(&ask(client, &fields)));
-        assert_eq!(stranger[..5], ["198.51.100.1", "4711", "http", "inner.test", "inner.test"]);
-        assert_eq!(proxy[..5], ["192.0.2.7", "", "https", "shop.test", "shop.test"]);
+    // The fields are the same bytes, and their block is known from its third coming on. What is told differs in one thing alone.
+    for (fields, of_stranger, of_proxy) in [
+        ("Forwarded: for=192.0.2.7;proto=https, for=10.0.0.1;proto=http", ["http", "plain.test:81"], ["https", "plain.test:81"]),
+        ("Forwarded: for=192.0.2.7;host=shop.test, for=10.0.0.1;host=inner.test", ["http", "inner.test"], ["http", "shop.test"]),
+    ] {
+        for _ in 0..5 {
+            let [stranger, proxy] = clients.each_mut().map(|client| seen(&ask(client, &[fields])));
+            assert_eq!(stranger[..4], ["198.51.100.1", "4711", of_stranger[0], of_stranger[1]]);
+            assert_eq!(proxy[..4], ["192.0.2.7", "", of_proxy[0], of_proxy[1]]);
+        }
     }
     server.stop();
 }
