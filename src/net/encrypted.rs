@@ -102,8 +102,8 @@ impl Encryption {
     pub fn shake_hands(&mut self, socket: &PlainSocket, may_read: bool) -> io::Result<Got> {
         let from_socket = |space: &mut [u8]| if may_read { read(socket, space) } else { Err(io::ErrorKind::WouldBlock.into()) };
         let more = self.with(|session, scratch| session.shake_hands(from_socket, |bytes| socket.send(bytes), scratch))?;
-        self.facts = Some(self.with(|session, _| session.facts()));
-        self.may_travel = self.with(|session, _| session.may_travel());
+        let session = self.session.get_mut().unwrap_or_else(PoisonError::into_inner);
+        (self.facts, self.may_travel) = (Some(session.facts()), session.may_travel());
         Ok(Got { count: 1, more })
     }
 
