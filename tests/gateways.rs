@@ -11,6 +11,8 @@ mod fastcgi;
 mod front;
 #[path = "gateways/hostile.rs"]
 mod hostile;
+#[path = "gateways/records.rs"]
+mod records;
 #[path = "gateways/repeated.rs"]
 mod repeated;
 #[path = "gateways/spawned.rs"]

@@ -1,6 +1,8 @@
 //! Static files for front servers, in their own protocols.
 
 mod common;
+#[path = "gateways/records.rs"]
+mod records;
 #[path = "gateways/wire.rs"]
 mod wire;
 
@@ -15,16 +17,13 @@ use nix::sys::socket::{MsgFlags, recv};
 use common::client::{Address, Client, find};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
+use records::{END, STDOUT};
 
 const APP: &str = r#"
 def application(environ, start_response):
     start_response('200 OK', [('Content-Type', 'text/plain')])
     return [environ['PATH_INFO'].encode('latin-1')]
 "#;
-
-/// Kinds of records (FastCGI section 8).
-const END: u8 = 3;
-const STDOUT: u8 = 6;
 
 /// More bytes than a unix socket takes.
 const VAST: u64 = 4 * 1024 * 1024;
@@ -108,12 +107,7 @@ fn stalled(server: &Running, size: u64) -> (UnixStream, usize) {
     let Address::Unix(path) = server.address() else { panic!("it is a unix socket") };
     let mut client = UnixStream::connect(path).unwrap();
     client.set_read_timeout(Some(SOON)).unwrap();
-    let variables = wire::with(&[("REQUEST_URI", "/static/sized"), ("PATH_INFO", "/static/sized")]);
-    let pair =
-        |(name, value): &(&str, &str)| [&[name.len() as u8, value.len() as u8][..], name.as_bytes(), value.as_bytes()].concat();
-    let pairs: Vec<u8> = variables.iter().flat_map(pair).collect();
-    let record = |kind: u8, content: &[u8]| [&[1, kind, 0, 1, 0, content.len() as u8, 0, 0], content].concat();
-    let request = [record(1, &[0, 1, 0, 0, 0, 0, 0, 0]), record(4, &pairs), record(4, b""), record(5, b"")].concat();
+    let request = records::request(1, 0, &[("REQUEST_URI", "/static/sized"), ("PATH_INFO", "/static/sized")], b"");
     client.write_all(&request).unwrap();
     let mut room = vec![0; VAST as usize];
     let mut last = (0, 0);
@@ -126,7 +120,7 @@ fn stalled(server: &Running, size: u64) -> (UnixStream, usize) {
 }
 
 /// Kinds and contents of the records, of which the last may be cut.
-fn records(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
+fn split(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
     let mut found = Vec::new();
     while let Some((head, rest)) = bytes.split_first_chunk::<8>() {
         let (len, padding) = (usize::from(u16::from_be_bytes([head[4], head[5]])), usize::from(head[6]));
@@ -138,7 +132,7 @@ fn records(mut bytes: &[u8]) -> Vec<(u8, &[u8])> {
 
 /// Bytes of the answer's body.
 fn body(bytes: &[u8]) -> u64 {
-    let records = records(bytes).into_iter().filter(|(kind, _)| *kind == STDOUT);
+    let records = split(bytes).into_iter().filter(|(kind, _)| *kind == STDOUT);
     let sent: Vec<u8> = records.flat_map(|(_, text)| text.to_vec()).collect();
     (sent.len() - find(&sent, b"\r\n\r\n").expect("there is a head") - 4) as u64
 }
@@ -158,7 +152,7 @@ fn an_answer_whose_end_has_no_room_ends_once() {
         let (mut client, _) = stalled(&server, size);
         bytes.clear();
         client.read_to_end(&mut bytes).unwrap();
-        let ends = records(&bytes).iter().filter(|(kind, _)| *kind == END).count();
+        let ends = split(&bytes).iter().filter(|(kind, _)| *kind == END).count();
         assert_eq!((ends, body(&bytes)), (1, size), "{more} bytes more than the socket takes");
     }
     fs::remove_file(server.temp().join("static/sized")).unwrap();

@@ -44,7 +44,7 @@ fn a_waiting_request_goes_to_an_idle_worker_with_what_is_known_of_its_client() {
         let server = server(2, ONE_THREAD).tls().options(["--ca-certs", &roots, "--cert-reqs", "required"]).start();
         let manner = Manner { certificate: Some(&certificate), ..of_version(version) };
         let ((mut slow, busy), mut waiting) = busy_and_waiting(&server, manner, "gate");
-        let facts = slow_facts(&server, manner);
+        let facts = facts_of(&server, manner);
         assert!(facts.contains("SUCCESS") && facts.contains("alice"), "{facts}");
         waiting.send("POST /a HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhelloPOST /b HTTP/1.1\r\nHost: x\r\n");
         waiting.send("Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n");
@@ -66,7 +66,7 @@ fn a_waiting_request_goes_to_an_idle_worker_with_what_is_known_of_its_client() {
 }
 
 /// What the application is told of a connection.
-fn slow_facts(server: &Running, manner: Manner<'_>) -> String {
+fn facts_of(server: &Running, manner: Manner<'_>) -> String {
     connect(server, manner).get("/").field("x-tls").expect("the application names it").to_owned()
 }
 

@@ -20,7 +20,7 @@ const AFTER_REFUSAL: Duration = Duration::from_millis(2);
 const UNUSED: Duration = Duration::from_millis(250);
 
 /// What a client sees whose connection is cut.
-pub const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
+const CUT: [&str; 3] = ["closed before the end of the head", "Connection reset by peer", "Broken pipe"];
 
 /// Longest wait for any number of answers, as long as they come.
 const ENOUGH: Duration = Duration::from_secs(120);

@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use crate::common::client::{Address, Client};
 use crate::common::server::{START_LIMIT, STOP_LIMIT, binary};
 use crate::common::{SOON, procfs, raise_open_files, venv, wait_for};
-use crate::fastcgi::{begin, record, request};
+use crate::records::{begin, record, request};
 use crate::spawned::{STREAMS, Spawned, ask, listen};
 
 /// Records of a front that asks and wants nothing of the application.

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::common::client::Client;
 use super::common::server::{Running, Server};
 use super::wire::{scgi, uwsgi};
-use super::{ajp, fastcgi};
+use super::{ajp, fastcgi, records};
 
 /// Tells its environ, and whether those that it has kept are as they were; does with it what the query says.
 const APP: &str = "
@@ -112,7 +112,7 @@ fn ask(protocol: &str, server: &Running, kept: &mut Option<Client>, asked: Asked
     }
     let client = kept.get_or_insert_with(|| server.connect());
     if protocol == "fastcgi" {
-        client.send(fastcgi::request(1, 1, &all, asked.body.as_bytes()));
+        client.send(records::request(1, 1, &all, asked.body.as_bytes()));
         return fastcgi::answer(client, 1).json();
     }
     let mark = mark.map(|mark| mark.to_string());

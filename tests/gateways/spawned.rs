@@ -14,8 +14,9 @@ use nix::unistd::Pid;
 use crate::common::client::{Address, Client};
 use crate::common::server::{START_LIMIT, STOP_LIMIT, binary};
 use crate::common::{apps, procfs, tools, wait_for};
-use crate::fastcgi::{self, request};
+use crate::fastcgi;
 use crate::front::{Front, block_of};
+use crate::records::request;
 use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave};
 
 /// Says who it is, and what its standard streams are.
