@@ -178,13 +178,8 @@ impl Session {
     /// it has gone; if it stays, it goes on by the same keys.
     pub fn pack(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         // Whole records may be parts of a message, which rustls has opened where they are.
-        let is_between = !self.is_handshaking() && self.unsent.is_empty() && !has_record(&self.incoming);
-        if !is_between || self.is_broken || self.has_ended || !self.may_travel() {
-            return None;
-        }
-        if let Engine::Negotiated(connection) = &self.engine
-            && connection.wants_write()
-        {
+        let is_between = !self.is_handshaking() && !has_record(&self.incoming);
+        if !is_between || self.is_broken || self.has_ended || !self.may_travel() || self.holds_back() {
             return None;
         }
         self.engine = match std::mem::replace(&mut self.engine, Engine::Gone) {
@@ -200,6 +195,19 @@ impl Session {
         let Engine::Moved(records) = &self.engine else { return None };
         let (opened, incoming) = (self.opened.clone(), self.incoming.clone());
         Travelling { keys: records.keys().clone(), rules: self.rules, is_ended: self.is_ended, opened, incoming }.to_bytes()
+    }
+
+    /// Whether records are sealed and not sent, those of rustls too. Its answer to new keys of the client is sealed, by keys that are
+    /// gone, when they come, and leaves with the next bytes: without it the client understands nothing that follows. Nothing tells of
+    /// it; a record for which there is no room has it queued, and is not made.
+    fn holds_back(&mut self) -> bool {
+        if matches!(&self.engine, Engine::Negotiated(_)) {
+            let queue = |traffic: &mut WriteTraffic<'_, _>, _: &mut [u8]| traffic.encrypt(b"?", &mut []).or(Ok(0));
+            if self.with_traffic(queue, 0).is_err() {
+                return true;
+            }
+        }
+        self.has_unsent() || matches!(&self.engine, Engine::Negotiated(connection) if connection.wants_write())
     }
 
     /// Goes on with what another process has packed.

@@ -113,6 +113,22 @@ fn new_keys_of_the_client_are_the_end_of_what_it_can_say() {
 }
 
 #[test]
+fn it_stays_until_new_keys_of_the_client_are_answered() {
+    let mut pair = Pair::shaken(&TLS13, usize::MAX);
+    pair.client.refresh_traffic_keys().unwrap();
+    pair.client.writer().write_all(b"a request").unwrap();
+    pair.pump_client();
+    assert_eq!(pair.receive(&mut [0; 100]).unwrap().count, 9);
+    for _ in 0..3 {
+        assert!(pair.session.pack().is_none(), "the client waits for new keys of this side");
+    }
+    assert_eq!(pair.send(&[b"an answer"]).unwrap(), 9);
+    assert_eq!(pair.got(), b"an answer");
+    pair.go();
+    pair.exchange("by the new keys of both");
+}
+
+#[test]
 fn what_nobody_has_sealed_breaks_it_with_an_alert() {
     let long = [&[23, 3, 3, 0x41, 0x01][..], &[0; 0x4101]].concat();
     let records: [&[u8]; 6] = [
