@@ -30,7 +30,7 @@ pub use statuses::{STATUSES, StatusKey};
 
 /// Version of [`Slot`] and [`Call`] as bytes. It changes with them: after an upgrade workers of the old program write for a
 /// master of the new one.
-pub const LAYOUT: u32 = 5;
+pub const LAYOUT: u32 = 6;
 
 /// The published state of all workers.
 #[derive(Debug)]

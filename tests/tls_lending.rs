@@ -4,6 +4,7 @@ mod common;
 
 use std::fs;
 use std::io::Write;
+use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
 use rustls::SupportedProtocolVersion;
@@ -12,6 +13,7 @@ use common::client::Client;
 use common::handoff::{ONE_THREAD, server, spread_by, wait_for_calls, worker_of};
 use common::server::{Running, at_once};
 use common::tls::{self, Authority, Manner, TLS12, TLS13, client_wish};
+use common::{SOON, wait_for};
 
 fn connect(server: &Running, manner: Manner<'_>) -> Client {
     Client::try_connect_tls(server.address(), tls::localhost(), manner.config()).expect("a handshake")
@@ -124,15 +126,69 @@ fn new_keys_of_a_client_end_a_connection_that_has_moved_after_what_came_before_t
     server.stop();
 }
 
+/// A server whose rules for clients are in a file, and that file.
+fn with_rules_in_file(options: &[&str]) -> (Running, PathBuf) {
+    let configured = server(2, options).tls();
+    let log = configured.temp().join("access.log").display().to_string();
+    let configured = configured.options(["--access-logfile", &log, "--access-logformat", "%(s)s %(U)s"]);
+    let file = configured.temp().join("t.toml");
+    fs::write(&file, "").expect("the temp directory is writable");
+    (configured.options(["--config", &file.display().to_string()]).start(), file)
+}
+
+/// Rules by which clients have to show a certificate of this authority.
+fn demanding(authority: &Authority) -> String {
+    format!("ca_certs = {:?}\ncert_reqs = \"required\"\n", authority.root().display().to_string())
+}
+
+#[test]
+fn a_whole_request_of_a_client_that_was_let_in_by_other_rules_is_answered_503() {
+    let authority = Authority::new("Clients");
+    let (server, file) = with_rules_in_file(ONE_THREAD);
+    let clients = spread_by(&server, 3, || connect(&server, of_version(&TLS13)));
+    let workers = server.workers();
+    let (mut busy, mut waiting) = (Vec::new(), Vec::new());
+    for (client, worker) in clients {
+        match busy.iter().filter(|(_, other)| *other == worker).count() {
+            0 => busy.push((client, worker)),
+            _ => waiting.push(client),
+        }
+    }
+    for (client, worker) in &mut busy {
+        client.send("GET /slow?gate=gate HTTP/1.1\r\nHost: x\r\n\r\n");
+        wait_for_calls(&server, *worker, 1);
+    }
+    for client in &mut waiting {
+        client.send("POST /waits HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello");
+    }
+    fs::write(&file, demanding(&authority)).expect("the temp directory is writable");
+    server.signal(Signal::SIGHUP);
+    for client in &mut waiting {
+        let response = client.response();
+        assert_eq!((response.status, response.field("connection")), (503, Some("close")), "{response:?}");
+        assert!(response.field("retry-after").is_some(), "{response:?}");
+        assert!(client.ends_in_order(), "the end is announced");
+    }
+    server.open_gate("gate");
+    for (client, worker) in &mut busy {
+        assert_eq!(worker_of(&client.response()), *worker, "it had begun by the rules that held then");
+    }
+    server.wait_for_end_of(&workers);
+    wait_for("a line of each", SOON, || {
+        let log = fs::read_to_string(server.temp().join("access.log")).expect("there is an access log");
+        (log.lines().filter(|line| *line == "503 /waits").count() == waiting.len()).then_some(())
+    });
+    let log = server.stop().text();
+    let lines = log.lines().filter(|line| line.contains("from before the rules for TLS have changed")).count();
+    assert!((1..=4).contains(&lines), "one or two of each new worker for {} connections: {lines}", waiting.len() + busy.len());
+}
+
 #[test]
 fn a_client_that_was_let_in_by_other_rules_does_not_stay() {
     let authority = Authority::new("Clients");
     let certificate = authority.issue("client", client_wish("/CN=alice"));
-    let rules = format!("ca_certs = {:?}\ncert_reqs = \"required\"\n", authority.root().display().to_string());
-    let configured = server(2, &[]).tls();
-    let file = configured.temp().join("t.toml");
-    fs::write(&file, "").expect("the temp directory is writable");
-    let server = configured.options(["--config", &file.display().to_string()]).start();
+    let rules = demanding(&authority);
+    let (server, file) = with_rules_in_file(&[]);
     let mut unknown = connect(&server, of_version(&TLS13));
     assert_eq!(unknown.get("/").status, 200);
     let reload = |text: &str| {
@@ -143,7 +199,7 @@ fn a_client_that_was_let_in_by_other_rules_does_not_stay() {
     };
     reload(&rules);
     assert!(unknown.ends_in_order(), "it has shown no certificate");
-    server.log().wait(&["made by other rules for TLS"]);
+    server.log().wait(&["from before the rules for TLS have changed"]);
     let manner = Manner { certificate: Some(&certificate), ..of_version(&TLS13) };
     let mut known = connect(&server, manner);
     assert_eq!(known.get("/").status, 200);

@@ -25,11 +25,13 @@ pub enum RefusalReason {
     Memory,
     /// Its body could not be stored.
     Disk,
+    /// Its client was let in by rules for TLS that do not hold any more.
+    TlsRules,
 }
 
 impl RefusalReason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Malformed,
         Self::HeadTooLarge,
         Self::BodyTooLarge,
@@ -39,6 +41,7 @@ impl RefusalReason {
         Self::Stopping,
         Self::Memory,
         Self::Disk,
+        Self::TlsRules,
     ];
 
     /// That of an answer with this status to a request that cannot be served as sent.
@@ -63,6 +66,7 @@ impl RefusalReason {
             Self::Stopping => "stopping",
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::TlsRules => "tls_rules",
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Answers that the server gives itself instead of the application, after which a connection closes; and requests that get none.
 
 use crate::http::error::Error;
-use crate::http::head::HeadView;
+use crate::http::head::{HeadView, Parsed};
 use crate::http::page;
 use crate::http::response::Context;
 use crate::http::terms::Terms;
@@ -98,6 +98,28 @@ impl Connection {
     fn refuse_unread(&mut self, head: Option<HeadView<'_>>, ctx: &mut ThreadCtx) {
         ctx.slot().count_refusal(Refusal::Stopping.reason());
         self.answer_503(Refusal::Stopping.detail(), head, 0, ctx);
+    }
+
+    /// Answers 503 to the request that it begins with, which another worker has handed over: its client was let in by rules that do
+    /// not hold here, so nothing is served to it, no file either.
+    #[cold]
+    pub fn refuse_by_rules(&mut self, ctx: &mut ThreadCtx) -> Next {
+        self.renew_turn(ctx);
+        // Else it is refused already: there was no memory for it.
+        if matches!(self.phase, Phase::Head) {
+            ctx.slot().count_refusal(RefusalReason::TlsRules);
+            let detail = "the rules for TLS connections have changed; connect again";
+            let queued = ctx.clock.ns().saturating_sub(self.arrival.since);
+            if matches!(self.wire.read_head(&mut self.kept, ctx), Ok(Parsed::Complete)) {
+                // Without memory it has no name.
+                let _ = self.find_sender(ctx);
+                ctx.with_head(|ctx, head| self.answer_503(detail, Some(head), queued, ctx));
+            } else {
+                self.answer_503(detail, None, queued, ctx);
+            }
+        }
+        self.kept = None;
+        self.begin_turn(ctx)
     }
 
     /// Answers 503: the worker has no memory to keep the client's bytes.

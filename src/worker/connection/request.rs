@@ -59,7 +59,7 @@ impl Connection {
 
     /// Finds out who has sent the request in the job, whose head is complete. `false`: there is no memory for that.
     #[inline(never)]
-    fn find_sender(&self, ctx: &mut ThreadCtx) -> bool {
+    pub(super) fn find_sender(&self, ctx: &mut ThreadCtx) -> bool {
         let ThreadCtx { registrar, job, input, .. } = ctx;
         registrar.as_mut().is_none_or(|registrar| registrar.assign(job, input.bytes(), &self.link.peer))
     }

@@ -54,6 +54,10 @@ const SPARE_DESCRIPTORS: usize = 256;
 /// fill the log.
 const LOST_MS: u64 = 10_000;
 
+/// Pause between two lines about connections that came with other rules for TLS, in milliseconds: after a reload that changes these
+/// all of them may come.
+const CHANGED_MS: u64 = 10_000;
+
 /// The loop's state of the hand-off.
 pub(super) struct Handoff {
     queue: Queue,
@@ -88,6 +92,8 @@ pub(super) struct Handoff {
     pub(super) adopted: Vec<Token>,
     /// Connections lost on their way.
     lost: Tally,
+    /// Connections that ended here because other rules for TLS hold.
+    changed: Tally,
     /// Why the queue cannot be used any more.
     failure: Option<io::Error>,
     /// Whether somebody has shut the queue down.
@@ -136,6 +142,7 @@ impl Handoff {
             aside: None,
             adopted: Vec::new(),
             lost: Tally::new(LOST_MS, reminder),
+            changed: Tally::new(CHANGED_MS, reminder),
             failure: None,
             ended: false,
         }
@@ -157,6 +164,17 @@ impl Handoff {
     pub(super) fn tell_rest(&self, now: u64, log: &Log) {
         if let Some(lost) = self.lost.rest(now) {
             log.error(format_args!("{} more that were handed over are lost since the last record", count(lost, "connection")));
+        }
+        if let Some(changed) = self.changed.rest(now) {
+            tell_changed(changed, log);
+        }
+    }
+
+    /// Notes a connection that ends here because its client was let in by rules for TLS that do not hold any more.
+    #[cold]
+    fn note_changed(&self, ctx: &ThreadCtx) {
+        if let Some(changed) = self.changed.count(ctx.clock.ms()) {
+            tell_changed(changed, &ctx.log);
         }
     }
 
@@ -186,6 +204,14 @@ impl Handoff {
             (self.retry, self.desks, self.overdue) = (None, None, None);
         }
     }
+}
+
+fn tell_changed(changed: u64, log: &Log) {
+    log.info(format_args!(
+        "closed {} from before the rules for TLS have changed (--cert-reqs, --ca-certs, --tls-min); a request that was complete got \
+         503",
+        count(changed, "connection")
+    ));
 }
 
 impl EventLoop {

@@ -91,15 +91,21 @@ impl EventLoop {
             Ok(stream) => stream,
             Err(error) => return self.handoff.lose(&error, ctx),
         };
+        let mut is_let_in = true;
         if !message.session.0.is_empty() {
             let tls = ctx.tls.as_ref().filter(|tls| message.kind != HandoffKind::Preface && tls.covers(listener));
             let Some(tls) = tls else {
                 return self.handoff.lose(&"it has a TLS session where there is none", ctx);
             };
-            match stream.unpack(&message.session.0, &tls.server().rules) {
-                Ok(true) => {}
-                Ok(false) => return note_other_rules(&message, &stream, ctx),
+            is_let_in = match stream.unpack(&message.session.0, &tls.server().rules) {
+                Ok(is_let_in) => is_let_in,
                 Err(error) => return self.handoff.lose(&error, ctx),
+            };
+            if !is_let_in {
+                self.handoff.note_changed(ctx);
+                if message.kind != HandoffKind::Request {
+                    return stream.say_end();
+                }
             }
         }
         let is_encrypted = stream.is_encrypted();
@@ -132,6 +138,12 @@ impl EventLoop {
         if let Some(bytes) = preface {
             connection.await_rest_of_preface(bytes);
         }
+        if !is_let_in {
+            let next = connection.refuse_by_rules(ctx);
+            let more = self.follow(token, next, ctx);
+            debug_assert!(more.is_none(), "a refusal needs no application");
+            return;
+        }
         if hurry {
             connection.hurry(ctx.clock.ms() + DRAIN_IDLE_MS);
         }
@@ -161,14 +173,4 @@ impl EventLoop {
         self.runnable.extend(self.handoff.adopted.drain(..).rev());
         self.runnable.is_empty()
     }
-}
-
-/// Ends a connection whose client was let in by rules that do not hold any more: it may come again by those that do.
-#[cold]
-fn note_other_rules(message: &HandoffMessage<'_>, stream: &Stream, ctx: &ThreadCtx) {
-    stream.say_end();
-    let cut = if message.kind == HandoffKind::Request { ", and its request is not begun" } else { "" };
-    ctx.log.info(format_args!(
-        "a connection is closed that was made by other rules for TLS (--cert-reqs, --ca-certs, --tls-min){cut}"
-    ));
 }
