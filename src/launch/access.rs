@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use crate::channel::BootError;
+#[cfg(feature = "python")]
 use crate::config::Settings;
 use crate::master::privileges::Identity;
-use crate::sys::access::{Closed, Wish, closed, loaded};
+#[cfg(feature = "python")]
+use crate::sys::access::Closed;
+use crate::sys::access::{Wish, closed, loaded};
 
 /// Files that a worker reads before its program can say what it misses, when it starts the interpreter that runs here: the libraries
 /// of Python and of the package, and the standard library.
@@ -27,6 +30,7 @@ pub(super) fn assume(identity: &Identity) -> Result<(), BootError> {
 }
 
 /// The error of an interpreter that did not start, with what its user cannot read, if there is something.
+#[cfg(feature = "python")]
 pub(super) fn explain(error: BootError, settings: &Settings) -> BootError {
     let found = if error.app { None } else { closed_to_embedded(settings) };
     match found {
@@ -35,6 +39,7 @@ pub(super) fn explain(error: BootError, settings: &Settings) -> BootError {
     }
 }
 
+#[cfg(feature = "python")]
 fn closed_to_embedded(settings: &Settings) -> Option<Closed> {
     let venv = settings.python.venv.as_ref().map(|venv| venv.join("bin/python"));
     // PYTHONHOME says where the library is instead.
@@ -56,9 +61,4 @@ fn library() -> Option<PathBuf> {
 fn built_with() -> Option<PathBuf> {
     let python = std::path::Path::new(crate::wsgi::BUILT_WITH);
     python.is_absolute().then(|| python.to_owned())
-}
-
-#[cfg(not(feature = "python"))]
-fn built_with() -> Option<PathBuf> {
-    None
 }
