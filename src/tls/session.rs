@@ -4,7 +4,9 @@
 //! that are not whole, records that nobody has asked for yet, bytes of one that the reader had no room for. So an idle connection
 //! has no memory but its state.
 //!
-//! A session may go on in another process: rustls gives its keys away, and from then on [`Records`] do what is left to do.
+//! A session may go on in another process (`packing`): rustls gives its keys away, and from then on [`Records`] do what is left to do.
+
+mod packing;
 
 use std::io;
 use std::mem::take;
@@ -12,13 +14,11 @@ use std::mem::take;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
 use rustls::{Error, HandshakeKind};
-use zeroize::Zeroizing;
 
 use super::facts::TlsFacts;
-use super::keys::{KeySet, Processed, Records};
+use super::keys::{Processed, Records};
 use super::records::{AROUND, AT_ONCE, NoSink, PlainSink, RecordSource, Scratch, Unsent, has_record};
 use super::server::{ClientRules, RECORD_MAX, TlsServer};
-use super::travel::{CERTIFICATE_MAX, Travelling};
 
 /// Bytes of an unfinished flight of the handshake that are kept at most: a message has 64 KiB of certificates at most.
 const FLIGHT_MAX: usize = 80 * 1024;
@@ -161,63 +161,6 @@ impl Session {
     /// Whether its client was let in by these rules.
     pub fn is_let_in_by(&self, rules: &ClientRules) -> bool {
         self.rules == *rules
-    }
-
-    /// Whether it can go to another process, when nothing is in between.
-    pub fn may_travel(&self) -> bool {
-        match &self.engine {
-            Engine::Negotiated(connection) => {
-                certificate(connection).is_none_or(|certificate| certificate.len() <= CERTIFICATE_MAX)
-            }
-            Engine::Moved(_) => true,
-            Engine::Gone => false,
-        }
-    }
-
-    /// What another process needs to go on with it ([`Self::unpack`]); `None`: it cannot go, or not now. Nothing may be done here after
-    /// it has gone; if it stays, it goes on by the same keys.
-    pub fn pack(&mut self) -> Option<Zeroizing<Vec<u8>>> {
-        // Whole records may be parts of a message, which rustls has opened where they are.
-        let is_between = !self.is_handshaking() && !has_record(&self.incoming);
-        if !is_between || self.is_broken || self.has_ended || !self.may_travel() || self.holds_back() {
-            return None;
-        }
-        self.engine = match std::mem::replace(&mut self.engine, Engine::Gone) {
-            Engine::Negotiated(connection) => match keys_of(connection) {
-                Some(keys) => Engine::Moved(Box::new(Records::new(keys))),
-                None => {
-                    self.is_broken = true;
-                    return None;
-                }
-            },
-            engine => engine,
-        };
-        let Engine::Moved(records) = &self.engine else { return None };
-        let (opened, incoming) = (self.opened.clone(), self.incoming.clone());
-        Travelling { keys: records.keys().clone(), rules: self.rules, is_ended: self.is_ended, opened, incoming }.to_bytes()
-    }
-
-    /// Whether records are sealed and not sent, those of rustls too. Its answer to new keys of the client is sealed, by keys that are
-    /// gone, when they come, and leaves with the next bytes: without it the client understands nothing that follows. Nothing tells of
-    /// it; a record for which there is no room has it queued, and is not made.
-    fn holds_back(&mut self) -> bool {
-        if matches!(&self.engine, Engine::Negotiated(_)) {
-            let queue = |traffic: &mut WriteTraffic<'_, _>, _: &mut [u8]| traffic.encrypt(b"?", &mut []).or(Ok(0));
-            if self.with_traffic(queue, 0).is_err() {
-                return true;
-            }
-        }
-        self.has_unsent() || matches!(&self.engine, Engine::Negotiated(connection) if connection.wants_write())
-    }
-
-    /// Goes on with what another process has packed.
-    ///
-    /// # Errors
-    /// `InvalidData`: it has packed something else.
-    pub fn unpack(bytes: &[u8]) -> io::Result<Self> {
-        let Travelling { keys, rules, is_ended, opened, incoming } = Travelling::of_bytes(bytes)?;
-        let engine = Engine::Moved(Box::new(Records::new(keys)));
-        Ok(Self { engine, rules, incoming, opened, unsent: Unsent::default(), is_ended, has_ended: false, is_broken: false })
     }
 
     /// Reads what has come; what the protocol wants sent because of it is unsent then.
@@ -560,14 +503,6 @@ impl Session {
 /// The certificate that the client has shown.
 fn certificate(connection: &UnbufferedServerConnection) -> Option<&[u8]> {
     connection.peer_certificates().and_then(<[_]>::first).map(AsRef::as_ref)
-}
-
-/// The keys of a connection after its handshake, which ends by that; `None`: they are not known outside of rustls.
-fn keys_of(connection: UnbufferedServerConnection) -> Option<KeySet> {
-    let shown = certificate(&connection).unwrap_or_default().into();
-    let (version, suite) = (connection.protocol_version()?, connection.negotiated_cipher_suite()?.suite());
-    let (secrets, _) = connection.dangerous_into_kernel_connection().ok()?;
-    KeySet::of(&secrets, version, suite, shown)
 }
 
 fn encode(unsent: &mut Unsent, data: &mut EncodeTlsData<'_, ServerConnectionData>) {

@@ -4,7 +4,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::{CipherSuite, ConnectionTrafficSecrets};
 
 use super::*;
-use crate::tls::travel::SESSION_MAX;
+use crate::tls::travel::{SESSION_MAX, Travelling};
 
 impl Pair {
     /// The same, after the handshake with this suite.
