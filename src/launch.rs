@@ -485,7 +485,7 @@ fn run_cgi(settings: &Settings, notices: &[Notice]) -> i32 {
             return code::FAILED;
         }
     };
-    let sink = match Sink::open(&settings.error_log) {
+    let sink = match Sink::open_without_copy(&settings.error_log) {
         Ok(sink) => sink,
         Err(error) => {
             complain(&format!("--error-logfile: {error}"));

@@ -477,7 +477,10 @@ fn assert_serves_through(front: &Front, habits: Habits) {
     for (target, shown) in
         [("/broken?pause=1", habits.cuts == Cuts::All), ("/broken?length=1&pause=1", habits.cuts != Cuts::None)]
     {
-        let broken = front.connect().get(target);
+        // The last request of its connection: some fronts say no more of the cut than that they close, which they put off for long.
+        let mut client = front.connect();
+        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
+        let broken = client.response();
         assert!(!broken.complete || matches!(broken.status, 502 | 503) || !shown, "{target}: {broken:?}");
     }
     assert_eq!(front.connect().get("/").text(), "hello\n", "after all that");

@@ -95,6 +95,15 @@ impl Sink {
         Self::over(file)
     }
 
+    /// As [`Self::open`], by the very descriptor of standard error if that is the target. A child of this process that closes its
+    /// standard streams then keeps no copy, which somebody may wait for the end of.
+    pub fn open_without_copy(target: &LogTarget) -> io::Result<Self> {
+        match target {
+            LogTarget::Stderr => Self::over(fd::take_error()?.into()),
+            LogTarget::Stdout | LogTarget::File(_) | LogTarget::Syslog(_) => Self::open(target),
+        }
+    }
+
     /// A sink over an open descriptor.
     fn over(file: File) -> io::Result<Self> {
         let kind = file.metadata()?.file_type();

@@ -44,6 +44,14 @@ pub fn take_output() -> io::Result<OwnedFd> {
     Ok(taken)
 }
 
+/// Takes over standard error under its own number, for the rest of the process: who drops it closes what std and Python print to.
+pub fn take_error() -> io::Result<OwnedFd> {
+    // SAFETY: F_GETFD touches nothing but the flags of whatever the number names, and fails if it names nothing.
+    Errno::result(unsafe { libc::fcntl(libc::STDERR_FILENO, libc::F_GETFD) })?;
+    // SAFETY: the number is open, and std's handle of it owns and closes nothing.
+    Ok(unsafe { OwnedFd::from_raw_fd(libc::STDERR_FILENO) })
+}
+
 /// Opens /dev/null under the numbers of standard streams that are closed: otherwise the next files get them, and what is printed goes
 /// there. It stays across exec.
 pub fn open_streams() -> io::Result<()> {

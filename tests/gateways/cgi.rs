@@ -212,7 +212,10 @@ def application(environ, start_response):
         if environ["QUERY_STRING"] == "stay":
             os.closerange(0, 3)
             until = time.monotonic() + 20
-            while not os.path.exists("answered") and time.monotonic() < until:
+            while not os.path.exists("answered"):
+                if time.monotonic() > until:
+                    open("late", "w").close()
+                    break
                 time.sleep(0.01)
         return [b"by the child"]
     if environ["QUERY_STRING"] != "stay":
@@ -220,12 +223,13 @@ def application(environ, start_response):
     return [b"by the parent"]
 "#;
     fs::write(dir.path().join("app.py"), source).expect("the temp directory is writable");
-    // The web server waits for the end of its pipe, which a child must not have.
+    // The web server waits for the end of its pipes, which a child must not have that has closed its standard streams.
     for query in ["", "stay"] {
         let done = Call::start(dir.path(), &["app"], &[("QUERY_STRING", query)]).send(b"", true);
         let answer = parse(&done.stdout);
         assert_eq!((answer.status, answer.text().as_str(), done.code), (200, "by the parent", Some(0)), "{}", done.stderr);
     }
+    assert!(!dir.path().join("late").exists(), "the pipes end before the child does");
     fs::write(dir.path().join("answered"), "").expect("the temp directory is writable");
 }
 
