@@ -25,9 +25,7 @@ fn server(options: &[&str]) -> Option<Server> {
     let mut server = Server::new("broken_in").workers(2).options(["--user", user::NAME]).options(options);
     user::open_to_all(server.temp());
     if let Some(home) = other.python_home() {
-        // The directory must outlive the server.
         server = server.env("PYTHONHOME", home.to_str().expect("UTF-8"));
-        std::mem::forget(other);
     }
     Some(server)
 }

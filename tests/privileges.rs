@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use common::client::{Address, Client};
 use common::server::{START_LIMIT, STOP_LIMIT, Server, binary};
-use common::{SOON, procfs, user, venv, wait_for};
+use common::{SOON, place, procfs, user, venv, wait_for};
 
 /// The worker could not boot.
 const EXIT_BOOT: i32 = 3;
@@ -175,7 +175,7 @@ struct Terminal {
 impl Terminal {
     /// Runs the server, with its files and this application in a directory of its own.
     fn run(other: &user::Other, source: &str, options: &[&str]) -> Self {
-        let dir = TempDir::with_prefix("tapster-test-").expect("the temp directory is writable");
+        let dir = place::fresh("test-");
         user::open_to_all(dir.path());
         fs::write(dir.path().join("app.py"), source).expect("the temp directory is writable");
         let mut command = Command::new(env!("BUILD_PYTHON_EXECUTABLE"));
@@ -338,7 +338,7 @@ fn captured_output_of_another_user_can_be_opened_by_its_name() {
 #[test]
 fn a_daemon_of_another_user_can_open_its_captured_output_too() {
     let Some(other) = user::other() else { return };
-    let dir = TempDir::with_prefix("tapster-test-").expect("the temp directory is writable");
+    let dir = place::fresh("test-");
     user::open_to_all(dir.path());
     let path = |name: &str| dir.path().join(name);
     fs::write(path("app.py"), PRINTS).expect("the temp directory is writable");

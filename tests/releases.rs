@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use common::deploy::{reload, wait_for_records};
 use common::server::{Running, Server, signal_to};
-use common::{SOON, wait_for};
+use common::{SOON, place, wait_for};
 
 /// Its answer: what it read from its release when it was loaded, by each way in which a path can name it.
 const APP: &str = "import os, part
@@ -28,7 +28,7 @@ struct Site(TempDir);
 impl Site {
     /// With the first release, which is the current one.
     fn new() -> Self {
-        let site = Self(TempDir::with_prefix("tapster-site-").expect("the temp directory is writable"));
+        let site = Self(place::fresh("site-"));
         site.release(1);
         site.switch(1);
         site

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use common::client::{Address, Client};
 use common::server::{START_LIMIT, STOP_LIMIT, Server, binary, signal_to};
 use common::tools::{Finished, run};
-use common::{SOON, apps, procfs, user, wait_for};
+use common::{SOON, apps, place, procfs, user, wait_for};
 
 /// Everything in a pipe whose writers are gone, or are about to be.
 #[track_caller]
@@ -39,7 +39,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        Self { dir: TempDir::with_prefix("tapster-test-").expect("the temp directory is writable") }
+        Self { dir: place::fresh("test-") }
     }
 
     fn path(&self, name: &str) -> PathBuf {

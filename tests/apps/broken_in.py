@@ -245,12 +245,14 @@ def traced():
     libc.ptrace.argtypes = [ctypes.c_long] * 4
     libc.prctl(PR_SET_PTRACER, ctypes.c_ulong(-1 & (1 << 64) - 1), 0, 0, 0)
     if os.fork() == 0:
-        # A process of its own, which the death of the worker does not end.
+        # A process of its own, which the death of the worker does not end, nor that of its group; the end of the test does.
         os.setsid()
         os.closerange(0, 4096)
         if libc.ptrace(PTRACE_SEIZE, worker, 0, 0) == 0:
             os.kill(worker, 9)
-            time.sleep(3 * SECONDS)
+            end = time.monotonic() + 3 * SECONDS
+            while os.path.exists(os.environ["RUNTIME_DIRECTORY"]) and time.monotonic() < end:
+                time.sleep(0.02)
         os._exit(0)
     time.sleep(SECONDS)
 

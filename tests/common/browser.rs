@@ -12,6 +12,7 @@ use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use super::client::{Address, Client};
+use super::place;
 use super::tools::{skip, tool};
 
 /// A browser that a driver steers. Dropped, both end.
@@ -29,7 +30,8 @@ impl Browser {
             return None;
         };
         let mut driver = Command::new(driver);
-        driver.arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
+        // Its profiles are left where it is killed.
+        driver.env("TMPDIR", place::dir()).arg("--port=0").stdout(Stdio::piped()).stderr(Stdio::null()).process_group(0);
         let mut driver = driver.spawn().expect("it starts");
         let mut lines = BufReader::new(driver.stdout.take().expect("it is piped")).lines();
         let port = lines.find_map(|line| {

@@ -14,6 +14,7 @@ pub mod handoff;
 pub mod lifetime;
 pub mod load;
 pub mod manual;
+pub mod place;
 pub mod procfs;
 pub mod server;
 pub mod status;

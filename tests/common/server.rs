@@ -16,7 +16,7 @@ use super::client::{Address, Client, Response};
 use super::errorlog::ErrorLog;
 use super::lifetime::Lifetime;
 use super::tls::{self, Certificate};
-use super::{LOOK_EVERY, ROLLED, SOON, apps, procfs, wait_for};
+use super::{LOOK_EVERY, ROLLED, SOON, apps, place, procfs, wait_for};
 
 /// Time for the start of an interpreter and an application in every worker, on a busy machine and with a debug build.
 pub const START_LIMIT: Duration = Duration::from_secs(60);
@@ -93,7 +93,7 @@ impl Server {
     /// A server for this application (`module:callable`, a path), run in the directory of the test applications, with one worker
     /// on 127.0.0.1 and a free port.
     pub fn new(app: &str) -> Self {
-        let temp = TempDir::with_prefix("tapster-test-").expect("the temp directory is writable");
+        let temp = place::fresh("test-");
         Self {
             app: (!app.is_empty()).then(|| app.to_owned()),
             options: Vec::new(),

@@ -14,7 +14,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use tempfile::TempDir;
 
 use super::client::Address;
-use super::{SOON, tools};
+use super::{SOON, place, tools};
 
 /// TLS 1.2 and 1.3, as rustls names them.
 pub use rustls::version::{TLS12, TLS13};
@@ -96,7 +96,7 @@ pub fn client_wish(subject: &str) -> Wish<'_> {
 impl Authority {
     /// A new one, with a certificate of its own.
     pub fn new(name: &str) -> Self {
-        let dir = TempDir::with_prefix("tapster-ca-").expect("the temp directory is writable");
+        let dir = place::fresh("ca-");
         fs::write(dir.path().join("ca.cnf"), CONFIGURATION).expect("it is writable");
         fs::write(dir.path().join("index"), "").expect("it is writable");
         let authority = Self { dir };

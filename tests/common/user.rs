@@ -4,12 +4,12 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use nix::unistd::{User, geteuid};
-use tempfile::TempDir;
 
 use super::tools::skip;
-use super::venv;
+use super::{place, venv};
 
 /// A user without rights, there on every Debian.
 pub const NAME: &str = "www-data";
@@ -22,7 +22,7 @@ pub struct Other {
     /// From the user database.
     pub user: User,
     /// For PYTHONHOME, if the Python of the build is in a directory that is closed to the user, such as root's home.
-    home: Option<TempDir>,
+    home: Option<&'static Path>,
 }
 
 /// The other user; `None` after saying that the test is skipped, when this process cannot become it.
@@ -42,15 +42,19 @@ pub fn other() -> Option<Other> {
         eprintln!("SKIPPED: {NAME} cannot execute the Python that the package is installed in");
         return None;
     }
-    let library = library();
-    let readable = may(["test", "-r"], &library.join("os.py"));
-    Some(Other { user, home: (!readable).then(|| copy(&library)) })
+    static HOME: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let home = HOME.get_or_init(|| {
+        let library = library();
+        let readable = may(["test", "-r"], &library.join("os.py"));
+        (!readable).then(|| copy(&library))
+    });
+    Some(Other { user, home: home.as_deref() })
 }
 
 impl Other {
     /// The variable to set for a server that runs as this user.
     pub fn python_home(&self) -> Option<&Path> {
-        self.home.as_ref().map(TempDir::path)
+        self.home
     }
 }
 
@@ -71,11 +75,11 @@ fn library() -> PathBuf {
     PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
 }
 
-fn copy(library: &Path) -> TempDir {
-    let home = TempDir::with_prefix("tapster-python-").expect("the temp directory is writable");
-    open_to_all(home.path());
-    copy_into(library, &home.path().join("lib").join(library.file_name().expect("it has a name")));
-    open_to_all(&home.path().join("lib"));
+fn copy(library: &Path) -> PathBuf {
+    let home = place::fresh("python-").keep();
+    open_to_all(&home);
+    copy_into(library, &home.join("lib").join(library.file_name().expect("it has a name")));
+    open_to_all(&home.join("lib"));
     home
 }
 

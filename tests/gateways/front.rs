@@ -166,7 +166,11 @@ impl Front {
         for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"TAPSTER_")) {
             command.env_remove(name);
         }
-        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        let temp = dir.path().join("temp");
+        fs::create_dir(&temp)
+            .and_then(|()| fs::set_permissions(&temp, fs::Permissions::from_mode(0o1777)))
+            .expect("a fresh directory");
+        command.env("PYTHONDONTWRITEBYTECODE", "1").env("TMPDIR", temp);
         let log = fs::File::create(dir.path().join("output")).expect("the temp directory is writable");
         // With all that it starts.
         command.process_group(0);
