@@ -184,10 +184,25 @@ fn a_receiver_that_does_not_read_holds_nobody_up() {
     let server = Server::source(APP).options(["--statsd-host", &format!("unix://{}", path.display())]).start();
     server.log().wait(&["metrics cannot be sent to unix://"]);
     ask(&server, "/", 200);
+    // It is tried again before an upgrade.
+    server.signal(Signal::SIGUSR2);
+    server.log().wait(&["reload done"]);
+    receiver.set_nonblocking(true).expect("a socket");
+    let receive = || {
+        let (mut sums, mut buffer) = (Sums::default(), [0; 65536]);
+        while let Ok(count) = receiver.recv(&mut buffer) {
+            sums.take(&buffer[..count], "", "");
+        }
+        sums
+    };
+    receive();
+    server.stop();
+    assert_eq!(receive().counter("gunicorn.requests"), 1.0, "what found no room goes with what follows");
+    while filler.send_to(b"x:1|c", &path).is_ok() {}
+    let server = Server::source(APP).options(["--statsd-host", &format!("unix://{}", path.display())]).start();
     let began = std::time::Instant::now();
     server.stop();
     assert!(began.elapsed() < Duration::from_secs(10), "a stop waits for nobody");
-    drop(receiver);
 }
 
 #[test]

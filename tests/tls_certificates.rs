@@ -10,6 +10,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
@@ -18,8 +19,9 @@ use tempfile::TempDir;
 
 use common::client::Client;
 use common::server::{Ended, Running, Server, binary, signal_to};
+use common::tls::{Authority, EXPIRED, Wish, server_wish};
 use common::tools::{Finished, run, tool};
-use common::{SOON, user, wait_for};
+use common::{SOON, place, user, wait_for};
 
 const USAGE: i32 = 2;
 
@@ -40,7 +42,7 @@ impl Files {
     }
 
     fn make() -> Self {
-        let files = Self(TempDir::with_prefix("tapster-certificates-").expect("the temp directory is writable"));
+        let files = Self(place::fresh("certificates-"));
         let issue = |name: &str, names: &str, more: &str| {
             files.openssl(&format!(
                 "req -new -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -subj /CN={name} -addext subjectAltName={names} \
@@ -334,6 +336,46 @@ fn a_link_that_leads_to_other_files_renews_certificates_and_what_is_not_whole_is
     );
     site.switch("1");
     site.heard("certificates renewed", 2);
+    site.server.stop();
+}
+
+#[test]
+fn a_copy_from_before_is_no_renewal() {
+    let Some(files) = Files::get() else { return };
+    let mut site = Site::start(files, LOOK, &[]);
+    site.server.expect_error("the new certificate has expired, the one that is served has not");
+    let old = site.dir().join("old");
+    fs::create_dir(&old).expect("the temp directory is writable");
+    let authority = Authority::new("Past");
+    let expired = authority.issue("expired", Wish { valid: EXPIRED, ..server_wish("DNS:a.test") });
+    for (from, to) in [(expired.chain, "cert"), (expired.key, "key")] {
+        fs::copy(from, old.join(to)).expect("the temp directory is writable");
+    }
+    site.switch("old");
+    site.heard("certificates are not renewed, the present ones are served on: --certfile live/cert: the new certificate has", 1);
+    site.shows("a");
+    assert_eq!(site.count("certificates renewed"), 0);
+    site.server.stop();
+}
+
+/// Between two looks there is time to see the first and to change files, also on a busy machine.
+const SELDOM: &str = "5s";
+
+#[test]
+fn files_that_are_whole_by_the_second_look_are_taken_without_a_word() {
+    let Some(files) = Files::get() else { return };
+    let site = Site::start(files, SELDOM, &[]);
+    let place = site.dir().join("1/cert");
+    let looks = Inotify::init(InitFlags::IN_CLOEXEC).expect("the kernel has it");
+    fs::copy(files.path("b.pem"), site.dir().join("copy"))
+        .and_then(|_| fs::rename(site.dir().join("copy"), &place))
+        .expect("it is ours");
+    looks.add_watch(&place, AddWatchFlags::IN_CLOSE_NOWRITE).expect("it is there");
+    // The certificate alone is another one; it is read once, and found of no use.
+    looks.read_events().expect("a look");
+    fs::copy(files.path("b.key"), site.dir().join("1/key")).expect("it is ours");
+    site.heard("certificates renewed", 1);
+    assert_eq!(site.count("certificates are not renewed"), 0, "{}", site.server.log().text());
     site.server.stop();
 }
 
