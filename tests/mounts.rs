@@ -340,6 +340,33 @@ fn versioned(version: &str) -> String {
 }
 
 #[test]
+fn the_record_of_a_boot_that_ends_or_hangs_names_the_mount() {
+    let app = format!("{APP}\ndef leave():\n    os._exit(7)\n\ndef hang():\n    time.sleep(600)\n");
+    for (mounts, parts) in [
+        (
+            &["/a=app:make('a')", "h.test:/b=app:leave()"][..],
+            &["exited with code 7", "was loading the application of --mount h.test:/b"][..],
+        ),
+        (
+            &["/a=app:hang()", "/b=app:make('b')"],
+            &["--boot-timeout 3.0 s", "was loading the application of --mount /a\n", "in hang"],
+        ),
+    ] {
+        for preload in [&[][..], &["--preload"]] {
+            let mounts = mounts.iter().map(|mount| format!("--mount={mount}"));
+            let server = Server::source(&app).workers(1).options(["--boot-timeout", "3"]).options(preload).options(mounts);
+            server.run_to_end().failed(3, parts);
+        }
+    }
+    let app = format!("{APP}\ndef app(environ, start_response):\n    os._exit(7)\n");
+    let server = Server::source(&app).workers(1).options(["--mount=/a=app:make('a')"]).expect_error("exited with code 7").start();
+    server.connect().send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    let record = server.log().wait(&["exited with code 7"]);
+    assert!(!record.text.contains("was loading"), "the loads are over: {}", record.text);
+    server.stop();
+}
+
+#[test]
 fn a_change_of_any_application_is_loaded() {
     let server = Server::source(&versioned("main 1"));
     let other = server.temp().join("elsewhere");

@@ -29,6 +29,7 @@ mod interpreter;
 mod keys;
 mod literals;
 mod load;
+mod loading;
 mod logs;
 mod memo;
 mod mold;

@@ -9,6 +9,7 @@ use super::boot_profile::BootProfile;
 use super::hooks::WorkerHooks;
 use super::interpreter::{self, FirstPlace};
 use super::load::Loader;
+use super::loading::Loading;
 use super::mounts::Callables;
 use super::sources::LoadedSources;
 use super::{failure, forks, inherited, logs};
@@ -61,7 +62,7 @@ pub fn load_app(
     Python::attach(|py| {
         let Some(worker) = worker else {
             logs::install(py, settings, log)?;
-            let callables = load(py, settings, workers, log, started)?;
+            let callables = load(py, settings, workers, log, (started, stacks))?;
             return Ok(LoadedApp { callables, hooks: None, sources: None });
         };
         forks::renounce_in_children(py, worker.renounce.clone())
@@ -70,7 +71,7 @@ pub fn load_app(
         let sources = worker.told.map(|_| LoadedSources::new(py, log).map(Arc::new)).transpose();
         let sources = sources.map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
         let hooks = WorkerHooks::begin(py, settings, workers, worker.facts, log)?;
-        let loaded = load(py, settings, workers, log, started);
+        let loaded = load(py, settings, workers, log, (started, stacks));
         if let (Some(sources), Some(told)) = (&sources, worker.told) {
             let list = match &loaded {
                 Ok(callables) => sources.loaded(py, callables),
@@ -116,7 +117,7 @@ pub fn load_for_forks(
     Python::attach(|py| {
         forks::renounce_in_children(py, renounce.clone()).map_err(|error| failed(py, &error))?;
         logs::install(py, settings, log)?;
-        load(py, settings, workers, log, started)
+        load(py, settings, workers, log, (started, stacks))
     })
 }
 
@@ -144,11 +145,17 @@ fn failed(py: Python<'_>, error: &PyErr) -> BootError {
     BootError { app: false, text: failure::traceback(py, error) }
 }
 
-/// Loads the applications. The interpreter took `started` to start.
-fn load(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, started: Duration) -> Result<Callables, BootError> {
+/// Loads the applications. The interpreter took `started` to start, and writes its stacks to `stacks`.
+fn load(
+    py: Python<'_>,
+    settings: &Settings,
+    workers: usize,
+    log: &Log,
+    (started, stacks): (Duration, Option<i32>),
+) -> Result<Callables, BootError> {
     // The worker serves even if no profile can be taken.
     let profile = settings.boot_profile.then(|| BootProfile::start(py, started));
-    let loaded = load_all(py, settings, workers, log);
+    let loaded = load_all(py, settings, workers, log, stacks);
     match profile.map(|profile| profile.and_then(|profile| profile.finish(py))) {
         Some(Ok(report)) => log.info(format_args!("{report}")),
         Some(Err(error)) => log.error(format_args!("no boot profile: {}", failure::traceback(py, &error))),
@@ -158,8 +165,9 @@ fn load(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, started:
 }
 
 /// Loads the application of requests of no mount, if there is one, and those of the mounts.
-fn load_all(py: Python<'_>, settings: &Settings, workers: usize, log: &Log) -> Result<Callables, BootError> {
+fn load_all(py: Python<'_>, settings: &Settings, workers: usize, log: &Log, stacks: Option<i32>) -> Result<Callables, BootError> {
     let mut loader = Loader::new(workers);
+    let loading = Loading::new(stacks.filter(|_| !settings.mounts.is_empty()));
     let mut load = |app: &AppSpec, before: &str| {
         let found = loader.load(py, app).map_err(|error| BootError { text: format!("{before}{}", error.text), ..error })?;
         if let Some(warning) = &found.warning {
@@ -167,7 +175,14 @@ fn load_all(py: Python<'_>, settings: &Settings, workers: usize, log: &Log) -> R
         }
         Ok(found.callable)
     };
-    let unmounted = settings.serves_unmounted().then(|| load(&settings.app, "")).transpose()?;
-    let mounted = settings.mounts.iter().map(|mount| load(&mount.app, &mount.in_messages()));
+    let mut load_unmounted = || {
+        loading.begin(None);
+        load(&settings.app, "")
+    };
+    let unmounted = settings.serves_unmounted().then(&mut load_unmounted).transpose()?;
+    let mounted = settings.mounts.iter().map(|mount| {
+        loading.begin(Some(&mount.shown()));
+        load(&mount.app, &mount.in_messages())
+    });
     Ok(Callables::new(unmounted, mounted.collect::<Result<_, _>>()?))
 }
