@@ -259,6 +259,14 @@ fn bytes_after_the_head_are_not_lost() {
     select.send(format!("GET /raw/select {UPGRADE}early"));
     assert_eq!(select.response().status, 101);
     assert_eq!(String::from_utf8_lossy(&select.rest()), "Trueearly", "and no answer behind it");
+
+    for early in ["", "early"] {
+        let mut twice = server.connect();
+        twice.send(format!("GET /raw/dup {UPGRADE}{early}"));
+        assert_eq!(twice.response().status, 101);
+        twice.send(&"early"[early.len()..]);
+        assert_eq!(String::from_utf8_lossy(&twice.rest()), "early, and that is all");
+    }
     server.stop();
 }
 
@@ -303,6 +311,9 @@ fn an_application_that_does_not_use_the_socket_answers_as_always() {
     assert_eq!(ask("/raw/kept", "").text(), "OSError", "an object that was kept is no way to later connections");
     assert_eq!(ask("/raw/offered", "GET /raw/offered HTTP/1.1\r\nHost: test\r\n\r\n").text(), "True");
     assert_eq!(client.response().text(), "False", "pipelined behind it, and an ordinary request");
+    client.send(format!("GET /raw/ask {UPGRADE}GET /raw/offered HTTP/1.1\r\nHost: test\r\n\r\n"));
+    assert_eq!(client.response().text(), "True", "one end of a pair knows the client too");
+    assert_eq!(client.response().text(), "False");
     client.send(format!("GET /raw/fail {UPGRADE}"));
     assert_eq!(client.response().status, 500);
     // flask-sock has routes for WebSockets only.

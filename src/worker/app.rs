@@ -34,6 +34,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// Address and port of the socket's peer; `None` for a unix socket.
+    pub fn socket_address(&self) -> Option<(String, u16)> {
+        let Peer { addr, port, .. } = self.proxy.as_deref().unwrap_or(self);
+        Some((addr.to_string(), port.parse().ok()?))
+    }
+
     /// Address of the socket's peer.
     #[inline]
     pub fn socket(&self) -> &[u8] {
@@ -55,9 +61,8 @@ pub trait Client: Send + Sync {
 
 /// A connection whose request asks for another protocol (RFC 9110 section 7.8), as the application may take it over.
 pub trait Takeover: Send + Sync {
-    /// A descriptor of the connected socket for the application. It may be non-blocking; the server leaves the socket alone while
-    /// the call runs.
-    fn descriptor(&self) -> io::Result<OwnedFd>;
+    /// The connected socket for the application. It may be non-blocking; the server leaves it alone while the call runs.
+    fn socket(&self) -> io::Result<RawSocket>;
 
     /// Notes that the application begins to use the descriptor: until its call ends the connection belongs to it, and its result
     /// is no answer to the client.
@@ -68,6 +73,15 @@ pub trait Takeover: Send + Sync {
 
     /// After the call: waits until the bytes of the application have been sent.
     fn finish(&self);
+}
+
+/// What the application uses as the socket of its client.
+#[derive(Debug)]
+pub struct RawSocket {
+    /// A descriptor of it, or one end of a pair whose other end the server copies to and from it.
+    pub descriptor: OwnedFd,
+    /// Address and port of the client's end of the connection, where the descriptor does not know it; `None` for a unix socket as well.
+    pub peer: Option<(String, u16)>,
 }
 
 /// A complete request body.

@@ -12,7 +12,6 @@
 use crate::worker::threads::sync::{Arc, Mutex, PoisonError};
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
-use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::http::framing::Length;
 use crate::scoreboard::Scoreboard;
 use crate::sys::signals::Blocked;
 
-use super::app::Takeover;
+use super::app::{RawSocket, Takeover};
 use super::job::Job;
 use super::relay;
 use crate::worker::link::Link;
@@ -74,13 +73,13 @@ pub fn offer(
 }
 
 impl Takeover for HijackOffer {
-    fn descriptor(&self) -> io::Result<OwnedFd> {
+    fn socket(&self) -> io::Result<RawSocket> {
         if self.early.is_empty() && self.link.stream.shares_descriptor() {
-            return self.link.stream.duplicate();
+            return Ok(RawSocket { descriptor: self.link.stream.duplicate()?, peer: None });
         }
         let (ours, theirs) = UnixStream::pair()?;
         *self.relay.lock().unwrap_or_else(PoisonError::into_inner) = Relay::Ready(ours);
-        Ok(theirs.into())
+        Ok(RawSocket { descriptor: theirs.into(), peer: self.link.peer.socket_address() })
     }
 
     fn take(&self) -> io::Result<()> {

@@ -11,14 +11,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use pyo3::exceptions::{PyConnectionError, PyOSError, PyStopIteration};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyDict, PyTuple};
 
 use super::answer;
 use super::failure::{self, Failure};
 use super::forks;
 use super::start_response::references;
 use crate::log::error::Log;
-use crate::worker::app::{Fate, Summary, Takeover};
+use crate::worker::app::{Fate, RawSocket, Summary, Takeover};
 
 /// Key of the raw connection, as in gunicorn.
 const SOCKET: &str = "gunicorn.socket";
@@ -67,10 +67,16 @@ impl Upgrades {
         };
         let claim = Bound::new(py, FirstUse(Mutex::new(Some(takeover.clone()))))?;
         // The socket owns the number from here on, and closes it.
-        let socket = class.call1((takeover.descriptor()?.into_raw_fd(), &claim))?;
+        let RawSocket { descriptor, peer } = takeover.socket()?;
+        let socket = class.call1((descriptor.into_raw_fd(), &claim, peer.map(|peer| name_of(py, peer)).transpose()?))?;
         environ.set_item(SOCKET, &socket)?;
         Ok(OfferedSocket { takeover: takeover.clone(), socket: socket.unbind(), claim: claim.unbind() })
     }
+}
+
+/// Address and port as `getpeername()` has them: of IPv6 with flow and scope, which nobody knows here.
+fn name_of(py: Python<'_>, (addr, port): (String, u16)) -> PyResult<Bound<'_, PyTuple>> {
+    if addr.contains(':') { (addr, port, 0, 0).into_pyobject(py) } else { (addr, port).into_pyobject(py) }
 }
 
 /// One connection that was offered.

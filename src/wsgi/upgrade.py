@@ -1,10 +1,10 @@
+import os
 import socket
 
 # What moves bytes, changes how they move, or gives the descriptor away: the first use of one of them takes the connection over.
 # The others only ask (getpeername, getsockopt), and whoever asks may still answer as usual.
 USES = (
     "detach",
-    "dup",
     "fileno",
     "recv",
     "recv_into",
@@ -25,11 +25,23 @@ USES = (
 class ClientSocket(socket.socket):
     """The connection of a request that asks for another protocol."""
 
-    __slots__ = ("_claim",)
+    __slots__ = ("_claim", "_peer")
 
-    def __init__(self, fd, claim):
+    def __init__(self, fd, claim, peer):
         self._claim = claim
+        self._peer = peer
         super().__init__(fileno=fd)
+
+    def getpeername(self):
+        """The other end of the connection, also where this is one end of a pair, which does not know it."""
+        return super().getpeername() if self._peer is None else self._peer
+
+    def dup(self):
+        """Another socket of the same connection: an ordinary one, since this one is not made as others are."""
+        self._begin()
+        other = socket.socket(fileno=os.dup(super().fileno()))
+        other.settimeout(self.gettimeout())
+        return other
 
     def _begin(self):
         claim = self._claim

@@ -2,6 +2,7 @@
 
 import os
 import select
+import socket
 import threading
 import time
 
@@ -86,6 +87,12 @@ def application(environ, start_response):
         connection.sendall(connection.recv(100))
         # Its own end of everything: the answer that follows is nobody's.
         return answer(start_response, "never sent")
+    if path == "/raw/dup":
+        with connection.dup() as other:
+            other.sendall(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            other.sendall(other.recv(5, socket.MSG_WAITALL))
+        connection.sendall(b", and that is all")
+        raise StopIteration()
     return answer(start_response, "unknown")
 
 
