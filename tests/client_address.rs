@@ -425,25 +425,44 @@ fn fields_that_are_not_believed_can_be_hidden() {
 }
 
 #[test]
-fn the_proxy_protocol_names_the_first_hop() {
+fn the_proxy_protocol_names_who_has_sent_the_fields() {
     let server = server(ALL).options(["--proxy-protocol", "auto"]).start();
     let begun = |source: &str| {
         let mut client = server.connect();
         client.send(format!("PROXY TCP4 {source} 127.0.0.1 4711 80\r\n"));
         client
     };
-    let fields = ["X-Forwarded-For: 6.6.6.6, 192.0.2.7", "X-Forwarded-Proto: https"];
+    let fields = [
+        "X-Forwarded-For: 6.6.6.6, 192.0.2.7",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: told.test",
+        "X-Forwarded-Prefix: /told",
+    ];
     for _ in 0..4 {
-        // The fields are those of the client that the preface names; of the scheme the proxy is asked, as ever.
+        // The fields are those of the client that the preface names: a proxy of connections writes none.
         let mut client = begun("198.51.100.1");
         for _ in 0..4 {
-            assert_eq!(seen(&ask(&mut client, &fields))[..3], ["198.51.100.1", "4711", "https"]);
+            let [addr, port, scheme, host, .., script] = seen(&ask(&mut client, &fields));
+            assert_eq!([addr, port, scheme, host, script], ["198.51.100.1", "4711", "http", "plain.test:81", ""]);
         }
         let mut client = begun("10.0.0.7");
         for _ in 0..4 {
-            assert_eq!(seen(&ask(&mut client, &fields))[..3], ["192.0.2.7", "", "https"]);
+            let [addr, port, scheme, host, .., script] = seen(&ask(&mut client, &fields));
+            assert_eq!([addr, port, scheme, host, script], ["192.0.2.7", "", "https", "told.test", "/told"]);
             assert_eq!(seen(&ask(&mut client, &[]))[..3], ["10.0.0.7", "4711", "http"]);
         }
+    }
+    server.stop();
+}
+
+#[test]
+fn without_the_option_who_connects_tells_the_scheme_also_by_the_proxy_protocol() {
+    let server = Server::new("probe").options(["--forwarded-allow-ips", PROXIES, "--proxy-protocol", "auto"]).start();
+    let mut client = server.connect();
+    client.send("PROXY TCP4 198.51.100.1 127.0.0.1 4711 80\r\n");
+    for _ in 0..4 {
+        let told = seen(&ask(&mut client, &["X-Forwarded-Proto: https", "X-Forwarded-Host: told.test"]));
+        assert_eq!(told[..4], ["198.51.100.1", "4711", "https", "plain.test:81"]);
     }
     server.stop();
 }
@@ -457,13 +476,13 @@ fn one_block_tells_more_where_its_sender_is_trusted() {
         client
     });
     // The fields are the same bytes, and their block is known from its third coming on. What is told differs in one thing alone.
-    for (fields, of_stranger, of_proxy) in [
-        ("Forwarded: for=192.0.2.7;proto=https, for=10.0.0.1;proto=http", ["http", "plain.test:81"], ["https", "plain.test:81"]),
-        ("Forwarded: for=192.0.2.7;host=shop.test, for=10.0.0.1;host=inner.test", ["http", "inner.test"], ["http", "shop.test"]),
+    for (fields, of_proxy) in [
+        ("Forwarded: for=192.0.2.7;proto=https, for=10.0.0.1;proto=http", ["https", "plain.test:81"]),
+        ("Forwarded: for=192.0.2.7;host=shop.test, for=10.0.0.1;host=inner.test", ["http", "shop.test"]),
     ] {
         for _ in 0..5 {
             let [stranger, proxy] = clients.each_mut().map(|client| seen(&ask(client, &[fields])));
-            assert_eq!(stranger[..4], ["198.51.100.1", "4711", of_stranger[0], of_stranger[1]]);
+            assert_eq!(stranger[..4], ["198.51.100.1", "4711", "http", "plain.test:81"]);
             assert_eq!(proxy[..4], ["192.0.2.7", "", of_proxy[0], of_proxy[1]]);
         }
     }

@@ -66,16 +66,11 @@ pub struct Told<'a> {
     pub prefix: Option<Vec<u8>>,
 }
 
-/// Which hops are believed.
-pub struct Belief<'t> {
-    /// Whether who has sent the fields is trusted; its own address is known otherwise.
-    pub walks: bool,
-    /// Whether an address that a field names is that of a trusted proxy.
-    pub is_trusted: &'t dyn Fn(IpAddr) -> bool,
-}
+/// Whether an address that a field names is that of a trusted proxy.
+pub type IsTrusted<'t> = &'t dyn Fn(IpAddr) -> bool;
 
-/// Reads the fields of this family. `fields` are names and values in order.
-pub fn read<'a, F>(family: Family, fields: F, belief: &Belief<'_>) -> Told<'a>
+/// Reads the fields of this family, which a trusted proxy has sent. `fields` are names and values in order.
+pub fn read<'a, F>(family: Family, fields: F, is_trusted: IsTrusted<'_>) -> Told<'a>
 where
     F: DoubleEndedIterator<Item = (&'a [u8], &'a [u8])> + Clone,
 {
@@ -85,13 +80,13 @@ where
     let last = |asked: bool, name: &'static str| if asked { lines(name).find_map(last_value) } else { None };
     match family {
         Family::XForwarded { address, scheme, host, port, prefix } => Told {
-            client: if address && belief.walks { walk(lines("x-forwarded-for"), belief) } else { None },
+            client: if address { walk(lines("x-forwarded-for"), is_trusted) } else { None },
             scheme: last(scheme, "x-forwarded-proto").and_then(read_scheme),
             host: last(host, "x-forwarded-host").filter(|host| is_authority(host)).map(Cow::Borrowed),
             port: last(port, "x-forwarded-port").and_then(read_port),
             prefix: last(prefix, "x-forwarded-prefix").and_then(read_prefix),
         },
-        Family::Standard => read_standard(lines("forwarded"), belief),
+        Family::Standard => read_standard(lines("forwarded"), is_trusted),
         Family::XReal { address, scheme } => {
             // Two of them contradict each other.
             let only = |name| {
@@ -99,7 +94,7 @@ where
                 lines.next().filter(|_| lines.next().is_none())
             };
             Told {
-                client: if address && belief.walks { only("x-real-ip").and_then(|value| Node::read(value, false)) } else { None },
+                client: if address { only("x-real-ip").and_then(|value| Node::read(value, false)) } else { None },
                 scheme: if scheme { only("x-scheme").and_then(read_scheme) } else { None },
                 ..Told::default()
             }
@@ -108,13 +103,13 @@ where
 }
 
 /// The client among the entries of these lines, the last line first.
-fn walk<'a>(lines: impl Iterator<Item = &'a [u8]>, belief: &Belief<'_>) -> Option<Node> {
+fn walk<'a>(lines: impl Iterator<Item = &'a [u8]>, is_trusted: IsTrusted<'_>) -> Option<Node> {
     let mut client = None;
     let entries = lines.flat_map(|line| line.rsplit(|byte| *byte == b',')).map(trim).filter(|entry| !entry.is_empty());
     for entry in entries {
         let Some(node) = Node::read(entry, false) else { break };
         client = Some(node);
-        if !(belief.is_trusted)(node.addr) {
+        if !is_trusted(node.addr) {
             break;
         }
     }
@@ -224,7 +219,7 @@ fn is_obfuscated(text: &[u8]) -> bool {
 }
 
 /// Reads the lines of Forwarded, the last one first.
-fn read_standard<'a>(lines: impl Iterator<Item = &'a [u8]>, belief: &Belief<'_>) -> Told<'a> {
+fn read_standard<'a>(lines: impl Iterator<Item = &'a [u8]>, is_trusted: IsTrusted<'_>) -> Told<'a> {
     let mut client = None;
     let mut reached = None;
     'walk: for line in lines {
@@ -235,13 +230,10 @@ fn read_standard<'a>(lines: impl Iterator<Item = &'a [u8]>, belief: &Belief<'_>)
                     rest = before;
                     // A proxy that is trusted has written it.
                     reached = Some(element);
-                    if !belief.walks {
-                        break 'walk;
-                    }
                     let node = element.node.and_then(|text| Node::read(&text.unescaped(), true));
                     let Some(node) = node else { break 'walk };
                     client = Some(node);
-                    if !(belief.is_trusted)(node.addr) {
+                    if !is_trusted(node.addr) {
                         break 'walk;
                     }
                 }

@@ -45,8 +45,7 @@ impl Link {
         }
     }
 
-    /// The socket's peer is a proxy, and this is its client. The peer's address decides whether forwarding headers are believed,
-    /// since the proxy writes them: an address that it names proves nothing.
+    /// The socket's peer is a proxy, and this is its client. Where the proxy is not trusted, an address that it names proves nothing.
     pub fn name_client(&mut self, client: SocketAddr) {
         let (addr, port) = PeerAddr::Tcp(client).text();
         let proxy = std::mem::take(&mut self.peer);

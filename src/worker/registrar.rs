@@ -7,7 +7,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use crate::config::{ProxyHeader, Settings, Trusted};
-use crate::http::forwarded::{self, Belief, Family, Told};
+use crate::http::forwarded::{self, Family, Told};
 use crate::http::head::{Findings, Head, HeadView, NamedClient, Scheme, Span};
 use crate::http::request_id::{self, RequestIds};
 use crate::sys::random;
@@ -86,19 +86,21 @@ impl Registrar {
         job.head.assigned = Findings::default();
         let is_from_gateway = job.head.is_from_gateway();
         let view = job.view(input);
-        // A front server and a proxy of connections pass on the fields of the client that they name.
+        // A front server and a proxy of connections pass on the fields of the client that they name. So the fields are those of a
+        // proxy only if it is one that they name.
         let is_sender_trusted = match (view.client(), &peer.proxy) {
             (Some(client), _) => self.trusts(client),
             (None, Some(_)) => peer.trusted && self.trusts(peer.addr.as_bytes()),
             (None, None) => peer.trusted,
         };
-        let believes = if is_from_gateway { is_sender_trusted } else { peer.trusted };
+        // Without a family the scheme alone is asked of who connects, as gunicorn does, who may write fields too.
+        let names_client = is_from_gateway || (peer.proxy.is_some() && self.family.is_some());
+        let believes = if names_client { is_sender_trusted } else { peer.trusted };
         let mut assigned = Findings::default();
         let mut client = None;
         if let Some(family) = self.family.filter(|_| believes) {
             let is_trusted = |addr: IpAddr| trust::is_trusted_hop(&self.trusted, addr);
-            let belief = Belief { walks: is_sender_trusted, is_trusted: &is_trusted };
-            let told = forwarded::read(family, view.head.iter(view.bytes), &belief);
+            let told = forwarded::read(family, view.head.iter(view.bytes), &is_trusted);
             (client, assigned) = note(&told, &mut self.texts);
         }
         if let Some(ids) = &mut self.ids {

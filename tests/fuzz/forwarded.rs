@@ -5,7 +5,7 @@
 use std::net::IpAddr;
 
 use libfuzzer_sys::fuzz_target;
-use tapster::http::forwarded::{Belief, Family, Told, host_of, port_of, read};
+use tapster::http::forwarded::{Family, Told, host_of, port_of, read};
 use tapster::http::target::is_authority;
 
 const ALL: Family = Family::XForwarded { address: true, scheme: true, host: true, port: true, prefix: true };
@@ -26,9 +26,8 @@ fn is_proxy(addr: IpAddr) -> bool {
 }
 
 fn told<'a>(family: Family, fields: &[(&'a str, &'a [u8])]) -> Told<'a> {
-    let belief = Belief { walks: true, is_trusted: &is_proxy };
     let fields: Vec<(&'a [u8], &'a [u8])> = fields.iter().map(|(name, value)| (name.as_bytes(), *value)).collect();
-    read(family, fields.iter().copied(), &belief)
+    read(family, fields.iter().copied(), &is_proxy)
 }
 
 fn check(told: &Told<'_>) {
