@@ -10,10 +10,10 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, getsockopt, setsockopt, socketpair, sockopt};
 use zeroize::Zeroize as _;
 
-use crate::sys::scm;
+use crate::sys::{scm, socket};
 
 pub use message::{HandoffKind, HandoffMessage, INPUT_MAX, SESSION_MAX, SessionBytes, VERSION};
 use message::{MESSAGE_MAX, Unknown};
@@ -76,6 +76,13 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         let mut fds = [PollFd::new(self.receiver.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, PollTimeout::ZERO) == Ok(0)
+    }
+
+    /// Whether a packet would find room now, whoever else sends: the kernel takes a packet of any length as long as those that are there
+    /// do not fill the buffer (socket(7), SO_SNDBUF).
+    pub fn has_room(&self) -> bool {
+        let size = getsockopt(&self.sender, sockopt::SndBuf);
+        size.is_ok_and(|size| socket::unsent(&self.sender).is_ok_and(|used| used < size))
     }
 
     /// Puts a connection into the queue; the caller closes its own descriptor then. `false`: there is no room for it now, or
@@ -159,7 +166,12 @@ mod tests {
     fn a_full_queue_takes_no_more_and_keeps_the_order() {
         let queue = Queue::new().unwrap();
         let (_client, server) = UnixStream::pair().unwrap();
-        let sent = (0..100_000).take_while(|&time| queue.send(&message(time, b""), server.as_fd()).unwrap()).count() as u64;
+        let puts = |time: &u64| {
+            let has_room = queue.has_room();
+            assert_eq!(queue.send(&message(*time, b""), server.as_fd()).unwrap(), has_room, "packet {time}");
+            has_room
+        };
+        let sent = (0..100_000).take_while(puts).count() as u64;
         assert!((64..10_000).contains(&sent), "{sent}");
         let mut packet = Packet::new();
         for time in 0..sent {

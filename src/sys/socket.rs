@@ -36,6 +36,14 @@ pub fn hold_off_connections(listener: &impl AsFd) -> io::Result<()> {
     unsafe { set_option(listener, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &filter) }
 }
 
+/// Bytes that were sent on a unix socket and not received, as the kernel counts them against its SO_SNDBUF (SIOCOUTQ, unix(7)).
+pub fn unsent(socket: &impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes an int to its argument, which outlives the call; the descriptor is open as long as it is borrowed.
+    Errno::result(unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) })?;
+    Ok(usize::try_from(bytes).unwrap_or_default())
+}
+
 /// Forbids sending descriptors to this socket (SO_PASSRIGHTS, Linux 6.16): the sender gets EPERM.
 pub fn refuse_descriptors(socket: &impl AsFd) -> io::Result<()> {
     /// From the kernel's asm-generic/socket.h; the C library does not name it yet.

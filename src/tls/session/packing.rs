@@ -24,7 +24,8 @@ impl Session {
     }
 
     /// What another process needs to go on with it ([`Self::unpack`]); `None`: it cannot go, or not now. Nothing may be done here after
-    /// it has gone; if it stays, it goes on by the same keys.
+    /// it has gone; if it stays, it goes on by the same keys, which [`Records`] have from then on: a client that asks for new ones ends it.
+    /// So it is packed where it will find room.
     pub fn pack(&mut self) -> Option<Zeroizing<Vec<u8>>> {
         // Whole records may be parts of a message, which rustls has opened where they are.
         let is_between = !self.is_handshaking() && !has_record(&self.incoming);

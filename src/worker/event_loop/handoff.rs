@@ -276,6 +276,10 @@ impl EventLoop {
             }
         }
         let connection = &self.connections[token.key()];
+        // Its keys change their place when it is packed, and the place is a poorer one for a connection that stays.
+        if connection.link.stream.is_encrypted() && !self.handoff.queue.has_room() {
+            return Offered::NoRoom;
+        }
         let Some(mut message) = connection.handoff() else { return Offered::Kept };
         let (kind, time) = (message.kind, message.time);
         let sent = self.handoff.queue.send(&message, connection.link.stream.descriptor());
