@@ -3,8 +3,10 @@
 
 mod common;
 
+use nix::sys::signal::Signal;
+
 use common::server::{Running, Server};
-use common::{SOON, wait_for};
+use common::{SOON, procfs, wait_for};
 
 /// A common snippet, in Python and in C; answers that begin when the client has left; children.
 const APP: &str = "
@@ -80,8 +82,6 @@ def at_exit():
         file.write(children())
 if os.environ.get('AT_EXIT'):
     atexit.register(at_exit)
-    # A loop that is not alone does not give the mask back when it waits.
-    threading.Thread(target=time.sleep, args=(600,), daemon=True).start()
 def limit():
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
@@ -194,6 +194,26 @@ fn a_thread_that_has_just_sent_a_file_gives_its_children_no_mask() {
         }
         server.stop();
         assert_eq!(std::fs::read_to_string(at_exit.path()).unwrap(), EXPECTED, "at the end of a worker with {threads} threads");
+    }
+}
+
+#[test]
+fn a_loop_that_waits_after_a_file_blocks_no_signal() {
+    for also in ["", "threading.Thread(target=time.sleep, args=(600,), daemon=True).start()\n"] {
+        let server = Server::source(&format!("{APP}\n{also}")).env("BY", "python").workers(1);
+        let root = server.temp().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(root.join("long"), vec![b'x'; 300_000]).unwrap();
+        let server = server.options(["--static-map", &format!("/static={}", root.display())]).start();
+        let worker = server.workers()[0];
+        for _ in 0..5 {
+            let mut client = server.connect();
+            client.send("GET /static/long HTTP/1.1\r\nHost: test\r\n\r\n");
+            assert_eq!(client.response().body.len(), 300_000);
+            // Its main thread has the loop and calls the application: the other ones of the server block all signals.
+            wait_for("a loop that waits", SOON, || (!procfs::blocks(worker, Signal::SIGPIPE)).then_some(()));
+        }
+        server.stop();
     }
 }
 

@@ -241,6 +241,12 @@ impl ThreadCtx {
         self.job.pack(self.draining || stays)
     }
 
+    /// Whether SIGPIPE is blocked for calls that send files.
+    #[inline]
+    pub fn blocks_sigpipe(&self) -> bool {
+        self.sigpipe.is_some()
+    }
+
     /// Gives SIGPIPE back: code of the application is about to run, or the thread may wait for long.
     #[inline]
     pub fn unblock_sigpipe(&mut self) {

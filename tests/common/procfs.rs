@@ -4,6 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
 
 /// One line of the process table.
@@ -128,6 +129,13 @@ pub fn voluntary_switches(pid: i32) -> u64 {
     let count =
         |text: String| text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok());
     texts.filter_map(count).sum()
+}
+
+/// Whether the first thread of a process blocks this signal; not when it is gone.
+pub fn blocks(pid: i32, signal: Signal) -> bool {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = text.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigBlk:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 /// Number of open descriptors; 0 when the process is gone.

@@ -2,7 +2,8 @@
 //!
 //! Releasing and taking it again costs as much as parsing a request, and under load most waits are over at once. So a wait begins
 //! without it when the last one was short and no other thread is known that could want the runtime; after a moment it is
-//! released.
+//! released. A block of SIGPIPE that calls share is given back in the same moment, with or without the runtime: a signal that somebody
+//! sends to the process, and the application handles, waits for it no longer.
 
 use std::io;
 use std::time::Duration;
@@ -27,17 +28,24 @@ impl EventLoop {
         Ok(())
     }
 
-    fn wait_for_events(&mut self, mut timeout: Option<Duration>, ctx: &mut ThreadCtx) -> io::Result<()> {
-        if self.brisk && timeout.is_none_or(|timeout| timeout > HOLD) && ctx.app.is_alone() {
-            self.poll(Some(HOLD))?;
-            if !self.events.is_empty() || !self.errands.is_empty() {
-                return Ok(());
+    fn wait_for_events(&mut self, timeout: Option<Duration>, ctx: &mut ThreadCtx) -> io::Result<()> {
+        let is_long = timeout.is_none_or(|timeout| timeout > HOLD);
+        let keeps_runtime = self.brisk && is_long && ctx.app.is_alone();
+        if !keeps_runtime {
+            ctx.app.release();
+            if !is_long || !ctx.blocks_sigpipe() {
+                return self.poll(timeout);
             }
-            ctx.unblock_sigpipe();
-            timeout = timeout.map(|timeout| timeout - HOLD);
         }
-        ctx.app.release();
-        self.poll(timeout)
+        self.poll(Some(HOLD))?;
+        if !self.events.is_empty() || !self.errands.is_empty() {
+            return Ok(());
+        }
+        ctx.unblock_sigpipe();
+        if keeps_runtime {
+            ctx.app.release();
+        }
+        self.poll(timeout.map(|timeout| timeout - HOLD))
     }
 
     /// How long there is nothing to do without an event; `None`: for ever.
