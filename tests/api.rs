@@ -334,6 +334,7 @@ if "kill" in sys.argv:
         let ended = tools::run(command.args(["run.py", way]).current_dir(directory.path()), 3 * SOON);
         let killed = ended.status.signal() == Some(Signal::SIGKILL as i32);
         assert!(if way == "leave" { ended.status.success() } else { killed }, "{}\n{}", ended.stdout, ended.stderr);
+        assert!(!ended.stderr.contains("other thread"), "the program has none: {}", ended.stderr);
         let pids: Vec<i32> = ended.stdout.split_whitespace().filter_map(|word| word.parse().ok()).collect();
         assert_eq!(pids.len(), 2, "{}", ended.stdout);
         for pid in pids {

@@ -179,7 +179,8 @@ def _title(app: object) -> str:
 
 def _thread_warnings() -> list[str]:
     """What the log is told about threads that a fork does not have."""
-    main = threading.main_thread()
+    # The object of a thread keeps, in a fork, the number that the thread had before.
+    own = threading.get_native_id()
     known = {thread.native_id: thread.name for thread in threading.enumerate()}
     names = []
     try:
@@ -187,7 +188,7 @@ def _thread_warnings() -> list[str]:
     except OSError:
         tasks = [ident for ident in known if ident is not None]
     for task in tasks:
-        if task == main.native_id:
+        if task == own:
             continue
         name = known.get(task)
         if name is None:
