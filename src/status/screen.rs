@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::document::{CertificateFigures, Document, ExitRecord, RunningRequest, WorkerFigures};
+use super::document::{CertificateFigures, ChangeKind, Document, ExitRecord, RunningRequest, WorkerFigures};
 use super::times::Times;
 
 /// A day.
@@ -22,6 +22,9 @@ const BOXES: usize = 12;
 
 /// Workers that ended and are shown.
 const EXITS: usize = 4;
+
+/// Lines on the screen for the reason why a change has failed.
+const REASON_LINES: usize = 12;
 
 /// Bars of rising height.
 const HEIGHTS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
@@ -131,9 +134,14 @@ pub fn frame(now: &Document, before: Option<&Document>, view: &View) -> String {
         lines.extend(now.exits.iter().take(EXITS).map(|exit| self::exit(exit, now.now_s)));
     }
     if let Some(change) = now.last_change.as_ref().filter(|change| !change.ok) {
-        let why = change.error.as_deref().unwrap_or("see the log");
+        let what = match change.kind {
+            ChangeKind::Reload => "RELOAD",
+            ChangeKind::Upgrade => "UPGRADE",
+        };
         let ago = duration((now.now_s - change.at_s).max(0.0));
-        lines.extend([String::new(), format!("LAST RELOAD FAILED {ago} ago: {}", why.lines().next().unwrap_or_default())]);
+        lines.extend([String::new(), format!("LAST {what} FAILED {ago} ago")]);
+        let why = essence(change.error.as_deref().unwrap_or("see the log"));
+        lines.extend(why.iter().flat_map(|line| wrapped(line, width)).take(REASON_LINES));
     }
     join(lines, width)
 }
@@ -292,6 +300,42 @@ fn cut(line: &str, width: usize) -> String {
     line.chars().take(width).map(|character| if character.is_control() { '?' } else { character }).collect()
 }
 
+/// What of a reason fits on a screen: where a traceback follows, its last line, which names the exception, and not the rest.
+fn essence(why: &str) -> Vec<&str> {
+    let mut lines: Vec<&str> = why.lines().collect();
+    let traceback = lines.iter().position(|line| line.trim_start().starts_with("Traceback (most recent call last)"));
+    if let (Some(from), Some(last)) = (traceback, lines.iter().rposition(|line| !line.trim().is_empty())) {
+        lines.truncate(last + 1);
+        lines.drain(from..last);
+    }
+    lines
+}
+
+/// The words of a text on lines of at most this width, a longer word cut into several.
+fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut room = width;
+    for word in text.split_whitespace() {
+        let characters: Vec<char> = word.chars().collect();
+        if room < width && characters.len() < room {
+            lines.last_mut().expect("there is one from the start").push(' ');
+            room -= 1;
+        } else if room < width {
+            lines.push(String::new());
+            room = width;
+        }
+        for piece in characters.chunks(width) {
+            if piece.len() > room {
+                lines.push(String::new());
+                room = width;
+            }
+            lines.last_mut().expect("there is one from the start").extend(piece);
+            room -= piece.len();
+        }
+    }
+    lines
+}
+
 fn spark(rates: &[f64]) -> String {
     let rates = &rates[rates.len().saturating_sub(BAR)..];
     let top = rates.iter().copied().fold(1.0, f64::max);
@@ -345,6 +389,7 @@ fn bytes(bytes: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::document::Change;
     use crate::status::{ServerState, WorkerState};
 
     fn document(total: u64, at: f64) -> Document {
@@ -388,6 +433,33 @@ mod tests {
         let text = frame(&document(300, 12.0), None, &view);
         assert!(text.lines().all(|line| line.chars().count() <= 50), "{text}");
         assert!(text.contains("▂█▄"), "{text}");
+    }
+
+    #[test]
+    fn a_failed_change_has_its_whole_reason() {
+        let named = "upgrade failed, generation 1 keeps serving: generation 2 cannot boot\n\
+                     worker 0 (pid 7) cannot boot: cannot load shop.wsgi: importing `shop.wsgi` raised an exception\n";
+        let error = format!("{named}  Traceback (most recent call last):\n    File \"x\"\n  ValueError: \x1b[2J no\n");
+        let change = Change { kind: ChangeKind::Upgrade, generation: 2, at_s: 10.0, ok: false, error: Some(error) };
+        let failed = Document { last_change: Some(change), ..document(300, 12.0) };
+        let text = frame(&failed, None, &View { width: 60, ..View::default() });
+        let (_, shown) = text.split_once("LAST UPGRADE FAILED 2.0s ago\n").expect("what has failed, and when");
+        let words = |text: &str| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>().join(" ");
+        assert_eq!(words(shown), words(named) + " ValueError: ?[2J no");
+        assert!(text.lines().all(|line| line.chars().count() <= 60), "{text}");
+    }
+
+    #[test]
+    fn words_are_wrapped() {
+        for (text, lines) in [
+            ("", vec![""]),
+            ("one two", vec!["one two"]),
+            ("one two three", vec!["one two", "three"]),
+            ("12345678 9", vec!["12345678", "9"]),
+            ("a 123456789 b", vec!["a", "12345678", "9 b"]),
+        ] {
+            assert_eq!(wrapped(text, 8), lines, "{text}");
+        }
     }
 
     #[test]
