@@ -42,6 +42,12 @@ pub fn ask(socket: &Path, method: &str, target: &str, time: Duration) -> Result<
             io::ErrorKind::PermissionDenied => {
                 AskError::Nobody(format!("{place}: permission denied; root and the user of the master may ask"))
             }
+            io::ErrorKind::NotFound => AskError::Nobody(format!(
+                "{place}: there is no such socket; the server does not run, or was started with another --control-socket"
+            )),
+            io::ErrorKind::ConnectionRefused => {
+                AskError::Nobody(format!("{place}: nobody listens there any more; the server has ended, and could not remove it"))
+            }
             _ => AskError::Nobody(format!("{place}: {error}")),
         }
     })
@@ -84,6 +90,25 @@ fn parse(bytes: &[u8]) -> io::Result<ControlAnswer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_nobody_listens_the_error_says_why() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("x.ctl");
+        let why = || match ask(&place, "GET", "/", Duration::from_secs(1)) {
+            Err(AskError::Nobody(why)) => why,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            why(),
+            format!(
+                "{}: there is no such socket; the server does not run, or was started with another --control-socket",
+                place.display()
+            )
+        );
+        drop(std::os::unix::net::UnixListener::bind(&place).unwrap());
+        assert!(why().ends_with("nobody listens there any more; the server has ended, and could not remove it"), "{}", why());
+    }
 
     #[test]
     fn an_answer_is_taken_whole_or_not_at_all() {
