@@ -137,7 +137,7 @@ fn a_stop_in_the_middle_of_a_reload_is_obeyed() {
     let mut server = deploy::server().start();
     set(&server, "mode", "hang");
     let before = deploy::boots(&server);
-    reload(&server, "reload: generation 2 is loaded", 1);
+    reload(&server, "reload: generation 2 is being loaded", 1);
     wait_for("the canary", common::SOON, || (deploy::boots(&server) > before).then_some(()));
     let began = Instant::now();
     server.signal(Signal::SIGTERM);

@@ -154,7 +154,7 @@ fn a_daemon_whose_caller_gives_up_leaves() {
 fn a_daemon_without_a_place_for_its_log_says_so() {
     let place = Place::new();
     let finished = place.start(&["--error-logfile", "-"], "probe");
-    assert!(finished.stderr.contains("a daemon's error log has no place"), "{finished:?}");
+    assert!(finished.stderr.contains("the daemon is started without an error log"), "{finished:?}");
     finished.succeeded();
     place.stop();
 }

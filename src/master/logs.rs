@@ -82,8 +82,8 @@ impl Logs {
     pub fn unread(&self, settings: &Settings) -> Vec<String> {
         let lost = |log: &&Opened| settings.daemon && log.target == nowhere();
         let text = |log: &Opened| match log.name {
-            LogName::Error => "a daemon's error log has no place: give --error-logfile FILE or --log-syslog",
-            LogName::Access => "a daemon's access log has no place: give --access-logfile FILE or --log-syslog",
+            LogName::Error => "the daemon is started without an error log: give --error-logfile FILE or --log-syslog",
+            LogName::Access => "the daemon is started without an access log: give --access-logfile FILE or --log-syslog",
         };
         self.all.iter().filter(lost).map(|log| text(log).to_owned()).collect()
     }

@@ -122,7 +122,7 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
              the network; the server goes on without it",
             worker(*slot, about)
         ),
-        Note::Reloading(generation) => format!("reload: {generation} is loaded"),
+        Note::Reloading(generation) => format!("reload: {generation} is being loaded"),
         Note::ReloadQueued => "reload: it follows the one that is under way".into(),
         Note::ReloadFailed { failed, why, serves } => {
             format!("reload failed, {serves} keeps serving: {}", reason(*failed, why))

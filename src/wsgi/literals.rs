@@ -1,6 +1,7 @@
 //! The arguments of a factory on the command line: Python literals only, by the rules of `ast.literal_eval`, so that nothing
 //! is run but the factory.
 
+use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -12,7 +13,14 @@ pub fn parse<'py>(py: Python<'py>, arguments: &str) -> Result<(Vec<Bound<'py, Py
     let tree = stdlib::import(py, "ast")
         .and_then(|ast| ast.call_method1("parse", (format!("f({arguments})"), "<arguments>", "eval")))
         .map_err(|error| refused(&format!("are no valid Python: {}", error.value(py))))?;
-    let parsed = literals(py, &tree).map_err(|error| refused(&format!("must be literals: {}", error.value(py))))?;
+    let parsed = literals(py, &tree).map_err(|error| {
+        // What literal_eval says of anything else names its own objects.
+        if error.is_instance_of::<PyValueError>(py) {
+            refused("must be literals, such as 'text', 5, True, None, and lists and dicts of them")
+        } else {
+            refused(&format!("must be literals: {}", error.value(py)))
+        }
+    })?;
     parsed.ok_or_else(|| refused("must be a plain argument list of literals, without * or **"))
 }
 

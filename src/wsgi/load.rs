@@ -347,7 +347,10 @@ fn call_factory<'py>(
     text: &str,
 ) -> Result<Bound<'py, PyAny>, BootError> {
     if !factory.is_callable() {
-        return Err(failed(format!("cannot load {text}: the factory is a {}, which cannot be called", failure::kind(factory))));
+        return Err(failed(format!(
+            "cannot load {text}: the factory is of the type {}, which cannot be called",
+            failure::kind(factory)
+        )));
     }
     let (positional, named) = literals::parse(py, arguments).map_err(|reason| failed(format!("cannot load {text}: {reason}")))?;
     let positional = PyTuple::new(py, positional).map_err(|error| app_failed(py, text, "the factory's arguments", &error))?;
@@ -368,7 +371,7 @@ fn check(object: &Bound<'_, PyAny>, callable: Option<&Callable>, text: &str) -> 
             ""
         };
         return Err(failed(format!(
-            "cannot load {text}: a {} is not callable, so it is no WSGI application{hint}",
+            "cannot load {text}: an object of the type {} is not callable, so it is no WSGI application{hint}",
             failure::kind(object)
         )));
     }

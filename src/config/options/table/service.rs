@@ -226,7 +226,7 @@ pub(super) const ROWS: &[Opt] = &[
     Opt {
         name: "check-config",
         kind: ValueKind::Switch,
-        help: "Check the options, load the application, and exit: 0 when all is well, 2 or 4 when not.",
+        help: "Check the options, load the application, and exit: 0 when all is well, 2, 3 or 4 when not.",
         sources: Sources::CommandLine,
         ..ROW
     },
