@@ -30,8 +30,7 @@ fn make() -> PathBuf {
     let mut remover = Command::new("/bin/sh");
     remover.args(["-c", r#"read -r _; rm -rf "$0""#]).arg(&dir).process_group(0);
     remover.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
-    let mut remover = remover.spawn().expect("the shell can be started");
-    std::mem::forget(remover.stdin.take());
+    std::mem::forget(remover.spawn().expect("the shell can be started"));
     tempfile::env::override_temp_dir(&dir).expect("nothing else chooses one");
     dir
 }
