@@ -4,20 +4,16 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 use common::browser::Browser;
 use common::server::{Running, Server};
-use common::tools::{self, Finished, tool};
+use common::tools::{self, CLIENT_LIMIT, Finished, files_below, tool};
 use common::{SOON, venv, wait_for};
-
-/// Time for one run of another program.
-const CLIENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// A project of one file: pages whose addresses of files are those of the manifest.
 const PROJECT: &str = r##"
@@ -111,23 +107,10 @@ fn lines(server: &Running) -> Vec<String> {
     fs::read_to_string(server.temp().join("access")).unwrap_or_default().lines().map(str::to_owned).collect()
 }
 
-/// The files below a directory by their names in it.
-fn files_below(dir: &Path, within: &str, found: &mut Vec<String>) {
-    for entry in fs::read_dir(dir.join(within)).unwrap() {
-        let name = format!("{within}{}", entry.unwrap().file_name().to_str().unwrap());
-        if dir.join(&name).is_dir() {
-            files_below(dir, &format!("{name}/"), found);
-        } else {
-            found.push(name);
-        }
-    }
-}
-
 /// The names of all collected files, and a file with their addresses.
 fn addresses(server: &Running) -> (PathBuf, Vec<String>, PathBuf) {
     let root = server.temp().join("current");
-    let mut names = Vec::new();
-    files_below(&root, "", &mut names);
+    let names = files_below(&root);
     let links = names.iter().filter(|name| root.join(name).is_symlink()).count();
     assert!(names.len() > 200 && links > 100, "{} files, {links} links", names.len());
     let list = server.temp().join("list");

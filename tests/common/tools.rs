@@ -1,11 +1,15 @@
 //! Other people's programs that tests drive: found on PATH, skipped visibly when missing.
 
 use std::env;
+use std::fs;
 use std::io::Read;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+/// Time for one run of a program that fetches a few files.
+pub const CLIENT_LIMIT: Duration = Duration::from_secs(120);
 
 /// The program's path, or `None` after saying that the test is skipped. Under CI=true a missing program is a failure.
 pub fn tool(name: &str) -> Option<PathBuf> {
@@ -80,4 +84,22 @@ fn reader(mut pipe: impl Read + Send + 'static) -> thread::JoinHandle<String> {
         let _ = pipe.read_to_end(&mut bytes);
         String::from_utf8_lossy(&bytes).into_owned()
     })
+}
+
+/// The files below a directory by their names in it, links among them; links to directories are followed.
+pub fn files_below(dir: &Path) -> Vec<String> {
+    fn add(dir: &Path, within: &str, found: &mut Vec<String>) {
+        for entry in fs::read_dir(dir.join(within)).expect("the directory can be read") {
+            let name = entry.expect("the directory can be read").file_name();
+            let name = format!("{within}{}", name.to_str().expect("names are UTF-8"));
+            if dir.join(&name).is_dir() {
+                add(dir, &format!("{name}/"), found);
+            } else {
+                found.push(name);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    add(dir, "", &mut found);
+    found
 }
