@@ -1,4 +1,5 @@
-//! SCGI and uwsgi: by hand, and behind real web servers with the configurations of the manual page.
+//! SCGI and uwsgi by hand; and in modules, the other gateway protocols, and all of them behind real web servers with the
+//! configurations of the manual page.
 
 #[path = "gateways/ajp.rs"]
 mod ajp;
@@ -15,12 +16,15 @@ mod hostile;
 mod records;
 #[path = "gateways/repeated.rs"]
 mod repeated;
+#[path = "gateways/served.rs"]
+mod served;
 #[path = "gateways/spawned.rs"]
 mod spawned;
+#[path = "gateways/through.rs"]
+mod through;
 #[path = "gateways/wire.rs"]
 mod wire;
 
-use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -28,17 +32,7 @@ use serde_json::Value;
 use common::client::{Address, Client, Response};
 use common::server::{Running, Server};
 use common::{SOON, wait_for};
-use front::Front;
 use wire::{scgi, uwsgi, with};
-
-/// Requests on end through one front.
-const REQUESTS: usize = 100;
-
-/// A large answer and a large upload, in bytes.
-const LARGE: usize = 20_000_000;
-
-/// Where mod_jk writes, which packages of it set.
-const JK_FILES: &str = "JkLogFile {temp}/jk.log\nJkShmFile {temp}/jk.shm\n";
 
 /// Makes the head of a request.
 type Encode = fn(&[(&str, &str)]) -> Vec<u8>;
@@ -83,26 +77,36 @@ fn ask(address: &Address, request: &[u8]) -> Response {
     answer(client)
 }
 
+/// What operators are told.
+#[track_caller]
+fn figures(server: &Running) -> Value {
+    let mut client = Client::connect(&server.control());
+    client.send("GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    client.response().json()
+}
+
 #[test]
 fn bytes_behind_a_request_whose_front_leaves_are_no_requests_in_the_log() {
     for (protocol, encode) in PROTOCOLS {
-        let server = server(protocol);
-        let path = server.temp().join("access").display().to_string();
+        let server = Server::new("unserved").binds([format!("{protocol}:127.0.0.1:0")]);
+        let here = server.temp().display().to_string();
+        let (path, inside) = (server.temp().join("access").display().to_string(), server.temp().join("inside"));
         let options = ["--threads", "1", "--access-logfile", &path, "--access-logformat", "%(U)s %(s)s"];
-        let server = server.options(options).start();
-        let slow = encode(&with(&[("REQUEST_URI", "/sleep?ms=300"), ("QUERY_STRING", "ms=300")]));
+        let server = server.env("UNSERVED_DIR", here).options(options).start();
+        let slow = encode(&with(&[("REQUEST_URI", "/slow")]));
         let mut first = server.connect();
         first.send(&slow);
-        std::thread::sleep(Duration::from_millis(50));
+        wait_for("the call", SOON, || inside.exists().then_some(()));
         // It waits for the thread, and is left there.
         let mut second = server.connect();
         second.send([&slow[..], b"GET /forged HTTP/1.1\r\nHost: test\r\n\r\n"].concat());
-        std::thread::sleep(Duration::from_millis(50));
+        wait_for("the second request", SOON, || (figures(&server)["queue"]["waiting"] == 1).then_some(()));
         second.reset();
+        server.open_gate("gate");
         assert_eq!(answer(first).status, 200);
-        assert_eq!(ask(server.address(), &encode(&with(&[("REQUEST_URI", "/")]))).status, 200);
+        assert_eq!(ask(server.address(), &encode(&with(&[("REQUEST_URI", "/kept")]))).status, 200);
         let lines = wait_for("the last line", SOON, || {
-            std::fs::read_to_string(&path).ok().filter(|text| text.contains("/ 200") && text.contains("499"))
+            std::fs::read_to_string(&path).ok().filter(|text| text.contains("/kept 200") && text.contains("499"))
         });
         assert!(!lines.contains("/forged"), "{lines}");
         server.stop();
@@ -253,11 +257,6 @@ fn answers_have_the_shape_of_their_protocol() {
 fn what_is_malformed_is_refused_and_logged_once() {
     for (protocol, encode) in PROTOCOLS {
         let server = server(protocol).start();
-        let figures = || {
-            let mut client = Client::connect(&server.control());
-            client.send("GET /status.json HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-            client.response().json()
-        };
         let mut cases = vec![
             encode(&[("SCGI", "1"), ("CONTENT_LENGTH", "0")]),
             encode(&with(&[("REQUEST_METHOD", "G T")])),
@@ -293,7 +292,7 @@ fn what_is_malformed_is_refused_and_logged_once() {
         assert_eq!(ask(server.address(), &encode(&with(&[("HTTP_X", &long)]))).status, 431);
         assert_eq!(ask(server.address(), &encode(&with(&[]))).status, 200, "the worker lives");
         wait_for("the count of the refusals", SOON, || {
-            (figures()["queue"]["refused"]["malformed"] == cases.len() + 9).then_some(())
+            (figures(&server)["queue"]["refused"]["malformed"] == cases.len() + 9).then_some(())
         });
         let log = server.stop();
         let text = log.text();
@@ -352,383 +351,4 @@ fn protocols_are_named_by_addresses_and_by_an_option() {
         .run_to_end()
         .failed(2, &["fastcgi, scgi, uwsgi, ajp", "did you mean fastcgi?"]);
     Server::new("probe").options(["--protocol", "fcgi"]).run_to_end().failed(2, &["did you mean fastcgi?"]);
-}
-
-/// What fronts do differently with the same request.
-#[derive(Clone, Copy, Default)]
-struct Habits {
-    /// Uploads without a length are refused.
-    needs_length: bool,
-    /// What it shows of broken answers.
-    cuts: Cuts,
-    /// What becomes of an escaped slash.
-    slash: Slash,
-    /// Each request starts a process.
-    single_use: bool,
-    /// Slashes that follow each other are one.
-    merges: bool,
-}
-
-/// Which cut answers a front's clients see to be cut in any case.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Cuts {
-    #[default]
-    All,
-    /// Those that have announced their length.
-    WithLength,
-    None,
-}
-
-/// What a front does with `%2F` in a path.
-#[derive(Clone, Copy, Default)]
-enum Slash {
-    #[default]
-    Decoded,
-    Kept,
-    Refused,
-}
-
-/// Every kind of request through the front.
-#[track_caller]
-fn assert_serves_through(front: &Front, habits: Habits) {
-    let mut client = front.connect();
-    for n in 0..if habits.single_use { 3 } else { REQUESTS } {
-        let response = client.get("/");
-        assert_eq!(response.text(), "hello\n", "request {n}: {response:?}");
-    }
-    let slash = match habits.slash {
-        Slash::Decoded => ("/a%2Fb", "/a/b", ""),
-        Slash::Kept => ("/a%2Fb", "/a%2Fb", ""),
-        Slash::Refused => ("/a", "/a", ""),
-    };
-    for (target, path, query) in [
-        slash,
-        ("/a%20b/c?x=%2F&y", "/a b/c", "x=%2F&y"),
-        ("/caf%C3%A9", "/caf\u{c3}\u{a9}", ""),
-        ("/caf%C3%A9/?%C3%A9", "/caf\u{c3}\u{a9}/", "%C3%A9"),
-        ("/a%2541", "/a%41", ""),
-        ("/x/y/z", "/x/y/z", ""),
-        ("//x//y/", if habits.merges { "/x/y/" } else { "//x//y/" }, ""),
-    ] {
-        let seen = front.connect().get(target).json();
-        assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"".into(), &path.into()), "{target}: {seen}");
-        // By AJP there is one path alone.
-        let is_merged = habits.merges && seen["REQUEST_URI"] == path;
-        assert!(seen["QUERY_STRING"] == query && (seen["REQUEST_URI"] == target || is_merged), "{target}: {seen}");
-        assert_eq!(seen["wsgi.url_scheme"], "http", "{seen}");
-        assert!(
-            seen["SERVER_NAME"].is_string() && seen["SERVER_PORT"].is_string() && seen["SERVER_PROTOCOL"] == "HTTP/1.1",
-            "{seen}"
-        );
-    }
-    client.send(
-        "PUT /environ HTTP/1.1\r\nHost: front.example\r\nCookie: a=1; b=2\r\nX-A: 1\r\nContent-Type: text/x\r\n\
-         Authorization: Basic YTpi\r\nProxy: http://evil\r\nContent-Length: 5\r\n\r\nhello",
-    );
-    let seen = client.response().json();
-    for (name, value) in [
-        ("REQUEST_METHOD", "PUT"),
-        ("HTTP_COOKIE", "a=1; b=2"),
-        ("HTTP_X_A", "1"),
-        ("CONTENT_TYPE", "text/x"),
-        ("CONTENT_LENGTH", "5"),
-        ("HTTP_AUTHORIZATION", "Basic YTpi"),
-        ("HTTP_HOST", "front.example"),
-        ("body", "hello"),
-    ] {
-        assert_eq!(seen[name], value, "{name}: {seen}");
-    }
-    assert_eq!((&seen["HTTP_PROXY"], &seen["HTTP_CONTENT_LENGTH"]), (&Value::Null, &Value::Null), "{seen}");
-    assert_eq!(client.get(&format!("/big?n={LARGE}")).body.len(), LARGE);
-    assert_eq!(client.get(&format!("/big?n={LARGE}&length=0")).body.len(), LARGE);
-    client.send(format!("POST /digest HTTP/1.1\r\nHost: test\r\nContent-Length: {LARGE}\r\n\r\n"));
-    client.send(vec![b'x'; LARGE]);
-    let by_length = client.response().text();
-    assert!(by_length.starts_with(&format!("{LARGE} ")), "{by_length}");
-    let mut chunked = front.connect();
-    chunked.send(format!("POST /digest HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n{LARGE:x}\r\n"));
-    let _ = chunked.try_send(&vec![b'x'; LARGE]).and_then(|()| chunked.try_send(b"\r\n0\r\n\r\n"));
-    let chunked = chunked.response();
-    assert_eq!(
-        (matches!(chunked.status, 400 | 411), chunked.text() == by_length),
-        (habits.needs_length, !habits.needs_length),
-        "{chunked:?}"
-    );
-    let mut unread = front.connect();
-    unread.send("POST /unread HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n");
-    unread.send(vec![b'x'; 1_000_000]);
-    assert_eq!(unread.response().text(), "unread\n");
-    assert_eq!(client.get("/no-length").text(), "one two three");
-    for (target, length) in [("/", true), ("/no-length", false)] {
-        client.send(format!("HEAD {target} HTTP/1.1\r\nHost: test\r\n\r\n"));
-        let head = client.response_to("HEAD");
-        assert!(head.status == 200 && (!length || head.field("content-length").is_none_or(|length| length == "6")), "{head:?}");
-        assert_eq!(client.get("/").text(), "hello\n", "after HEAD {target}");
-    }
-    assert_eq!(client.get("/no-content").status, 204);
-    assert_eq!(client.get("/not-modified").status, 304);
-    let redirect = client.get("/redirect");
-    assert!(
-        redirect.status == 302 && redirect.field("location").is_some_and(|to| to.ends_with("/elsewhere?a=%2F")),
-        "{redirect:?}"
-    );
-    assert_eq!(front.connect().get("/failing").status, 500);
-    // What comes at once with its end, some fronts take for whole.
-    for (target, shown) in
-        [("/broken?pause=1", habits.cuts == Cuts::All), ("/broken?length=1&pause=1", habits.cuts != Cuts::None)]
-    {
-        // The last request of its connection: some fronts say no more of the cut than that they close, which they put off for long.
-        let mut client = front.connect();
-        client.send(format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"));
-        let broken = client.response();
-        assert!(!broken.complete || matches!(broken.status, 502 | 503) || !shown, "{target}: {broken:?}");
-    }
-    assert_eq!(front.connect().get("/").text(), "hello\n", "after all that");
-}
-
-/// The blocks of an answer arrive when they are made: the first while others are still to come.
-#[track_caller]
-fn assert_streams_through(front: &Front) {
-    let mut client = front.connect();
-    client.send("GET /drip?n=4 HTTP/1.1\r\nHost: test\r\n\r\n");
-    let dots = |bytes: &[u8]| {
-        let body = common::client::find(bytes, b"\r\n\r\n").map_or(&b""[..], |end| &bytes[end..]);
-        body.iter().filter(|byte| **byte == b'.').count()
-    };
-    while dots(client.leftover()) == 0 {
-        assert!(client.fill().expect("bytes come in time") > 0, "{:?}", client.leftover().escape_ascii().to_string());
-    }
-    let first = dots(client.leftover());
-    assert!(first < 4, "all blocks came together: {:?}", client.leftover().escape_ascii().to_string());
-}
-
-/// The application is told that a client has left; `single_use`: the process that has answered it ends.
-#[track_caller]
-fn assert_tells_of_clients_that_leave(front: &Front, single_use: bool) {
-    let dir = tempfile::tempdir().expect("the temp directory is writable");
-    // Some servers are another user's.
-    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o777)).expect("the directory is ours");
-    let notes = dir.path().join("notes");
-    let mut client = front.connect();
-    client.send(format!("GET /endless?note={} HTTP/1.1\r\nHost: test\r\n\r\n", notes.display()));
-    while client.leftover().len() < 20_000 {
-        assert!(client.fill().expect("bytes come in time") > 0, "the stream goes on");
-    }
-    drop(client);
-    wait_for("the end of the stream", SOON, || {
-        let notes = std::fs::read_to_string(&notes).ok()?;
-        let (process, rest) = notes.split_once('\n')?;
-        let is_gone = single_use && !common::procfs::alive(process.parse().expect("a process id"));
-        (rest == "closed\n" || is_gone).then_some(())
-    });
-}
-
-/// What the front of a block of the page speaks to the server.
-fn protocol_of(block: &str) -> &str {
-    match block.split_once(' ').expect("front and protocol") {
-        (_, "jk") => "ajp",
-        (_, protocol) => protocol,
-    }
-}
-
-fn behind(block: &str, habits: Habits, more: &[(&str, &str)]) {
-    let mut server: Running = Server::new("probe")
-        .binds([format!("{}:127.0.0.1:0", protocol_of(block))])
-        .workers(2)
-        .options(["--keep-alive", "75"])
-        .start();
-    for _ in 0..3 {
-        server.expect_error("this was to happen");
-    }
-    let Some(front) = Front::start(block, server.address(), more) else { return };
-    assert_serves_through(&front, habits);
-    assert_streams_through(&front);
-    assert_tells_of_clients_that_leave(&front, habits.single_use);
-    drop(front);
-    server.stop();
-}
-
-/// Each front with an application below a path: what the page says to write in the place of what. The server has `--root-path`.
-const MOUNTED: [(&str, &[(&str, &str)]); 12] = [
-    ("nginx fastcgi", &[("location / ", "location /shop ")]),
-    ("nginx scgi", &[("location / ", "location /shop ")]),
-    ("nginx uwsgi", &[("location / ", "location /shop ")]),
-    ("apache fastcgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\" enablereuse", "/shop\" enablereuse")]),
-    ("apache scgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\"\n", "/shop\"\n")]),
-    ("apache uwsgi", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\"\n", "/shop\"\n")]),
-    ("apache ajp", &[("ProxyPass \"/\"", "ProxyPass \"/shop\""), ("/\" ttl", "/shop\" ttl")]),
-    ("apache jk", &[("JkMount /*", "JkMount /shop|/*"), ("", JK_FILES)]),
-    ("lighttpd fastcgi", &[("( \"/\" =>", "( \"/shop\" =>")]),
-    ("lighttpd scgi", &[("( \"/\" =>", "( \"/shop\" =>")]),
-    ("haproxy fastcgi", &[]),
-    ("caddy fastcgi", &[("reverse_proxy ", "reverse_proxy /shop* ")]),
-];
-
-#[test]
-fn an_application_below_a_path_is_told_so_by_each_front() {
-    for (block, more) in MOUNTED {
-        let server = Server::new("probe").binds([format!("{}:127.0.0.1:0", protocol_of(block))]);
-        let server = server.options(["--root-path", "/shop", "--keep-alive", "75"]).start();
-        let Some(front) = Front::start(block, server.address(), more) else { return };
-        for (target, path, query) in [
-            ("/shop/a%20b/?x=%2F", "/a b/", "x=%2F"),
-            ("/shop/caf%C3%A9", "/caf\u{c3}\u{a9}", ""),
-            ("/shop/environ", "/environ", ""),
-            ("/shop/", "/", ""),
-            ("/shop", "", ""),
-        ] {
-            let answer = front.connect().get(target);
-            assert_eq!(answer.status, 200, "{block} {target}: {answer:?}");
-            if path == "/" {
-                assert_eq!(answer.text(), "hello\n", "{block} {target}");
-                continue;
-            }
-            let seen = answer.json();
-            let found = ["SCRIPT_NAME", "PATH_INFO", "QUERY_STRING", "REQUEST_URI"].map(|name| seen[name].as_str());
-            assert_eq!(found, [Some("/shop"), Some(path), Some(query), Some(target)], "{block} {target}: {seen}");
-        }
-        drop(front);
-        server.stop();
-    }
-}
-
-#[test]
-fn nginx_is_served() {
-    for protocol in ["fastcgi", "scgi", "uwsgi"] {
-        behind(&format!("nginx {protocol}"), Habits::default(), &[]);
-    }
-}
-
-#[test]
-fn apache_is_served() {
-    let habits = Habits { slash: Slash::Kept, merges: true, ..Habits::default() };
-    let length = Habits { needs_length: true, ..habits };
-    behind("apache fastcgi", habits, &[("", "ProxyTimeout 20\n")]);
-    behind("apache scgi", length, &[("", "ProxyTimeout 20\n")]);
-    behind("apache uwsgi", Habits { cuts: Cuts::WithLength, slash: Slash::Refused, ..length }, &[("", "ProxyTimeout 20\n")]);
-    behind("apache ajp", Habits { slash: Slash::Decoded, ..habits }, &[("", "ProxyTimeout 20\n")]);
-}
-
-#[test]
-fn mod_jk_is_served() {
-    behind("apache jk", Habits { cuts: Cuts::WithLength, ..Habits::default() }, &[("", JK_FILES)]);
-}
-
-#[test]
-fn lighttpd_is_served() {
-    let stream = [("", "server.stream-response-body = 1\n")];
-    let habits = Habits { merges: true, ..Habits::default() };
-    behind("lighttpd fastcgi", habits, &stream);
-    behind("lighttpd scgi", Habits { cuts: Cuts::WithLength, ..habits }, &stream);
-    behind("lighttpd uwsgi", Habits { cuts: Cuts::WithLength, ..habits }, &stream);
-}
-
-#[test]
-fn lighttpd_asks_by_ajp_and_cannot_send() {
-    let server = Server::new("probe").binds(["ajp:127.0.0.1:0"]).workers(2).options(["--keep-alive", "75"]);
-    let server = server.expect_error("this was to happen").start();
-    let stream = [("", "server.stream-response-body = 1\n")];
-    let Some(front) = Front::start("lighttpd ajp", server.address(), &stream) else { return };
-    let mut client = front.connect();
-    for n in 0..REQUESTS {
-        assert_eq!(client.get("/").text(), "hello\n", "request {n}");
-    }
-    for (target, path, query) in [
-        ("/a%20b/c?x=%2F&y", "/a b/c", "x=%2F&y"),
-        ("/caf%C3%A9/?%C3%A9", "/caf\u{c3}\u{a9}/", "%C3%A9"),
-        ("/x/y/z", "/x/y/z", ""),
-    ] {
-        let seen = front.connect().get(target).json();
-        assert_eq!((&seen["SCRIPT_NAME"], &seen["PATH_INFO"]), (&"".into(), &path.into()), "{target}: {seen}");
-        assert_eq!((&seen["QUERY_STRING"], &seen["REQUEST_URI"]), (&query.into(), &target.into()), "{target}: {seen}");
-    }
-    client.send("GET /environ HTTP/1.1\r\nHost: front.example\r\nCookie: a=1; b=2\r\nX-A: 1\r\nProxy: http://evil\r\n\r\n");
-    let seen = client.response().json();
-    for (name, value) in
-        [("HTTP_COOKIE", "a=1; b=2"), ("HTTP_X_A", "1"), ("HTTP_HOST", "front.example"), ("REMOTE_ADDR", "127.0.0.1")]
-    {
-        assert_eq!(seen[name], value, "{name}: {seen}");
-    }
-    assert_eq!(seen["HTTP_PROXY"], Value::Null, "{seen}");
-    assert_eq!(client.get(&format!("/big?n={LARGE}")).body.len(), LARGE);
-    assert_eq!(client.get("/no-length").text(), "one two three");
-    client.send("HEAD / HTTP/1.1\r\nHost: test\r\n\r\n");
-    assert_eq!(client.response_to("HEAD").status, 200);
-    assert_eq!((client.get("/no-content").status, client.get("/not-modified").status), (204, 304));
-    assert_eq!(front.connect().get("/failing").status, 500);
-    assert_streams_through(&front);
-    assert_tells_of_clients_that_leave(&front, false);
-    let mut upload = front.connect();
-    upload.send("POST /echo HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\nhello");
-    let refused = upload.response();
-    assert_eq!(refused.status, 400, "{refused:?}");
-    assert_eq!(front.connect().get("/").text(), "hello\n", "after all that");
-    drop(front);
-    let log = server.stop();
-    assert!(log.text().contains("the two lengths of a packet of its body differ"), "{}", log.text());
-}
-
-#[test]
-fn apache_sends_the_secret_and_asks_before_each_request() {
-    let server =
-        Server::new("probe").binds(["ajp:127.0.0.1:0"]).options(["--keep-alive", "75", "--ajp-secret", "s3cret"]).start();
-    for (with, status) in [("ttl=60 ping=5 secret=s3cret", 200), ("ttl=60 secret=other", 403), ("ttl=60", 403)] {
-        let Some(front) = Front::start("apache ajp", server.address(), &[("ttl=60", with)]) else { return };
-        let mut client = front.connect();
-        for _ in 0..20 {
-            assert_eq!(client.get("/").status, status, "{with}");
-        }
-    }
-    for (secret, status) in [("s3cret", 200), ("other", 403)] {
-        let more = format!("{JK_FILES}JkWorkerProperty worker.tapster.secret={secret}\n");
-        let Some(front) = Front::start("apache jk", server.address(), &[("", &more)]) else { return };
-        let mut client = front.connect();
-        for _ in 0..20 {
-            assert_eq!(client.get("/").status, status, "mod_jk: {secret}");
-        }
-    }
-    server.stop();
-}
-
-#[test]
-fn haproxy_is_served() {
-    // What does not fit into its buffer has no length for it.
-    let habits = Habits { needs_length: true, slash: Slash::Decoded, ..Habits::default() };
-    behind("haproxy fastcgi", habits, &[]);
-    behind("haproxy fastcgi", habits, &[("option get-values", "option mpxs-conns")]);
-}
-
-#[test]
-fn caddy_is_served() {
-    behind("caddy fastcgi", Habits { cuts: Cuts::WithLength, ..Habits::default() }, &[]);
-}
-
-#[test]
-fn the_example_for_users_of_flup_serves_behind_each_protocol() {
-    let source = common::manual::example("# hello.py, by: tapster \\-b fastcgi:127.0.0.1:9000 hello");
-    let server = Server::source(&source).binds(["fastcgi:127.0.0.1:0", "scgi:127.0.0.1:0", "ajp:127.0.0.1:0"]).start();
-    let blocks = ["nginx fastcgi", "nginx scgi", "apache ajp"];
-    for (block, address) in blocks.into_iter().zip(server.addresses()) {
-        let Some(front) = Front::start(block, address, &[]) else { continue };
-        let mut client = front.connect();
-        assert_eq!(client.get("/").text(), "Hello world!\n", "{block}");
-        assert_eq!(client.get("/?name=J%C3%B6rg").text(), "Hello J\u{f6}rg!\n", "{block}");
-        client.send("POST /?name=x HTTP/1.1\r\nHost: test\r\nContent-Length: 8\r\n\r\nname=you");
-        assert_eq!(client.response().text(), "Hello you!\n", "{block}");
-    }
-    server.stop();
-}
-
-#[test]
-fn arguments_in_the_wrong_order_are_told_when_the_application_is_loaded() {
-    let source = "def application(start_response, environ):\n\
-                  \x20   start_response('200 OK', [('Content-Type', 'text/plain')])\n\
-                  \x20   return [b'Hello World!']\n";
-    let server =
-        Server::source(source).binds(["fastcgi:127.0.0.1:0"]).expect_error("are its arguments in the wrong order?").start();
-    let Some(front) = Front::start("nginx fastcgi", server.address(), &[]) else { return };
-    assert_eq!(front.connect().get("/").status, 500);
-    drop(front);
-    let log = server.stop();
-    assert!(log.text().contains("takes its arguments in the wrong order (start_response, environ)"), "{}", log.text());
 }

@@ -14,8 +14,9 @@ use crate::common::client::Response;
 use crate::common::server::{START_LIMIT, binary};
 use crate::common::{apps, wait_for};
 use crate::front::Front;
-use crate::{
-    Cuts, Habits, LARGE, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave, parse,
+use crate::parse;
+use crate::through::{
+    Cuts, Habits, LARGE, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave,
 };
 
 /// The variables of a plain request, and what a process needs.

@@ -17,7 +17,7 @@ use crate::common::{apps, procfs, tools, wait_for};
 use crate::fastcgi;
 use crate::front::{Front, block_of};
 use crate::records::request;
-use crate::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave};
+use crate::through::{Cuts, Habits, Slash, assert_serves_through, assert_streams_through, assert_tells_of_clients_that_leave};
 
 /// Says who it is, and what its standard streams are.
 pub const STREAMS: &str = r#"
