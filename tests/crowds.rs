@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::sync::Mutex;
 use std::time::Duration;
 
 use common::client::Client;
-use common::load::{Load, Plan, Tally};
+use common::crowd::{self, assert_untouched, memory, most_connections};
+use common::load::{Load, Plan};
+use common::procfs;
 use common::server::{Running, Server};
-use common::{procfs, tools};
 
 /// Idle keep-alive connections.
 const IDLE: usize = 10_000;
@@ -40,17 +40,8 @@ const BETWEEN: u64 = 50;
 /// Requests of the normal traffic beside a crowd that does nothing.
 const BESIDE: u64 = 3_000;
 
-/// Descriptors that are needed besides the crowd's.
-const SPARE_FILES: u64 = 200;
-
-/// A normal request never waits for the crowd; far above what it takes, far below any timeout.
-const NEVER_SLOWER: Duration = Duration::from_secs(3);
-
 /// Pause of each normal client, so that the normal traffic is not the load.
 const PAUSE: Duration = Duration::from_micros(500);
-
-/// One crowd at a time: each needs most of the descriptors.
-static ALONE: Mutex<()> = Mutex::new(());
 
 /// Two workers, and timeouts that no client of a crowd reaches.
 fn server() -> Server {
@@ -58,35 +49,14 @@ fn server() -> Server {
 }
 
 fn traffic(server: &Running) -> Load {
-    let load = Plan { pause: PAUSE, ..Plan::new(server.address()) }.start();
+    let load = Plan { pause: PAUSE, starved: server.workers(), ..Plan::new(server.address()) }.start();
     load.wait_for_more(BETWEEN);
     load
 }
 
-#[track_caller]
-fn assert_untouched(tally: &Tally) {
-    tally.assert_flawless();
-    assert!(tally.slowest < NEVER_SLOWER, "one waited {:?}", tally.slowest);
-    eprintln!("{} answered beside the crowd, slowest {:?}", tally.ok, tally.slowest);
-}
-
-fn memory(server: &Running) -> u64 {
-    server.workers().into_iter().map(procfs::memory).sum()
-}
-
-/// Raises the limit of open files for this process and the servers it starts; returns how many a crowd may have.
-fn most_connections(wanted: usize) -> usize {
-    let hard = common::raise_open_files();
-    let possible = (hard.saturating_sub(SPARE_FILES) as usize).min(wanted);
-    if possible < wanted {
-        tools::skip(&format!("{possible} instead of {wanted} connections: the hard limit of open files is {hard}"));
-    }
-    possible
-}
-
 #[test]
 fn idle_connections_cost_nothing_but_their_state() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let count = most_connections(IDLE);
     let server = server().start();
     traffic(&server).stop().assert_flawless();
@@ -113,7 +83,7 @@ fn idle_connections_cost_nothing_but_their_state() {
 
 #[test]
 fn trickled_heads_leave_normal_traffic_untouched() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     most_connections(TRICKLED_HEADS);
     let server = server().start();
     let load = traffic(&server);
@@ -139,7 +109,7 @@ fn trickled_heads_leave_normal_traffic_untouched() {
 
 #[test]
 fn trickled_bodies_leave_normal_traffic_untouched() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     most_connections(TRICKLED_BODIES);
     let server = server().start();
     let load = traffic(&server);
@@ -167,7 +137,7 @@ fn trickled_bodies_leave_normal_traffic_untouched() {
 
 #[test]
 fn stalled_readers_leave_normal_traffic_untouched_and_cost_bounded_memory() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     most_connections(STALLED);
     let server = server().start();
     let load = traffic(&server);
@@ -198,7 +168,7 @@ fn more_clients_than_descriptors_are_served_when_others_leave() {
     const FILES: usize = 100;
     /// Processor time that waiting for a descriptor may cost in all, in milliseconds.
     const WAITING_COST: u64 = 300;
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let server = Server::new("probe").open_files(FILES).options(["--keep-alive", "300"]);
     let server = server.expect_error("open files").start();
     let mut clients: Vec<Client> = (0..FILES * 2).map(|_| server.connect()).collect();
@@ -224,7 +194,7 @@ fn more_clients_than_descriptors_are_served_when_others_leave() {
 #[test]
 fn a_worker_takes_no_more_connections_than_allowed() {
     const ALLOWED: usize = 10;
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let allowed = ALLOWED.to_string();
     let server = Server::new("probe").options(["--worker-connections", &allowed, "--keep-alive", "300"]).start();
     let mut clients: Vec<Client> = (0..ALLOWED).map(|_| server.connect()).collect();

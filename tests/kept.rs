@@ -256,7 +256,7 @@ fn unfinished_heads_share_a_budget_that_is_given_back_whatever_becomes_of_them()
         }
         assert!(ended[..4].iter().all(|count| *count > 2), "{ended:?} of {}", held.len());
         drop((held, ordinary));
-        wait_for("the ends of all connections", SOON, || (procfs::open_files(worker) <= files).then_some(()));
+        procfs::wait_for_open_files(worker, files);
     }
     let warnings = server.log().text().matches("the memory for unfinished requests is used up").count();
     assert!((1..10).contains(&warnings), "{warnings} lines for about a hundred refusals");

@@ -145,7 +145,7 @@ fn a_crowd_of_clients_that_left_costs_nothing() {
             })
             .collect();
         drop(clients);
-        wait_for("the end of all connections", SOON, || (procfs::open_files(worker) <= before).then_some(()));
+        procfs::wait_for_open_files(worker, before);
         let used = procfs::cpu_millis(worker);
         std::thread::sleep(WATCH);
         let spent = procfs::cpu_millis(worker) - used;

@@ -4,16 +4,16 @@ mod common;
 
 use std::io::Write;
 use std::net::TcpStream;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rustls::{ClientConnection, StreamOwned};
 
 use common::client::{Address, Client};
-use common::load::{Load, Plan, Tally};
+use common::crowd::{self, assert_untouched, memory, most_connections};
+use common::load::{Load, Plan};
 use common::server::{Running, Server};
 use common::tls::{self, Manner};
-use common::{SOON, procfs, tools, wait_for};
+use common::{SOON, procfs, wait_for};
 
 /// Handshakes that go on for the whole test.
 const SLOW: usize = 1000;
@@ -24,12 +24,6 @@ const IDLE: usize = 2000;
 /// Memory of the workers for an idle connection, in bytes.
 const IDLE_COST: u64 = 8 * 1024;
 
-/// Descriptors that are needed besides the crowd's.
-const SPARE_FILES: u64 = 200;
-
-/// A normal request never waits for the crowd.
-const NEVER_SLOWER: Duration = Duration::from_secs(3);
-
 /// Pause of each normal client, so that the normal traffic is not the load.
 const PAUSE: Duration = Duration::from_millis(2);
 
@@ -38,9 +32,6 @@ const ROUNDS: usize = 20;
 
 /// Answers of the normal traffic between two rounds.
 const BETWEEN: u64 = 20;
-
-/// One crowd at a time: each needs most of the descriptors.
-static ALONE: Mutex<()> = Mutex::new(());
 
 fn server() -> Server {
     Server::new("probe").tls().workers(2).options(["--keep-alive", "300"])
@@ -51,7 +42,7 @@ struct Traffic(Load, Load);
 
 impl Traffic {
     fn start(server: &Running) -> Self {
-        let plan = Plan { pause: PAUSE, clients: 4, ..Plan::new(server.address()) };
+        let plan = Plan { pause: PAUSE, clients: 4, starved: server.workers(), ..Plan::new(server.address()) };
         let traffic = Self(plan.clone().start(), Plan { keep_alive: false, ..plan }.start());
         traffic.goes_on();
         traffic
@@ -70,25 +61,6 @@ impl Traffic {
     }
 }
 
-#[track_caller]
-fn assert_untouched(tally: &Tally) {
-    tally.assert_flawless();
-    assert!(tally.slowest < NEVER_SLOWER, "one waited {:?}", tally.slowest);
-    eprintln!("{} answered beside the crowd, slowest {:?}", tally.ok, tally.slowest);
-}
-
-fn memory(server: &Running) -> u64 {
-    server.workers().into_iter().map(procfs::memory).sum()
-}
-
-fn most_connections(wanted: usize) -> usize {
-    let possible = (common::raise_open_files().saturating_sub(SPARE_FILES) as usize).min(wanted);
-    if possible < wanted {
-        tools::skip(&format!("{possible} instead of {wanted} connections"));
-    }
-    possible
-}
-
 /// The beginning of a handshake: the client, and the bytes that it would send.
 fn hello() -> (ClientConnection, Vec<u8>) {
     let mut connection = ClientConnection::new(Manner::default().forgetful(), tls::localhost()).expect("it can begin");
@@ -99,7 +71,7 @@ fn hello() -> (ClientConnection, Vec<u8>) {
 
 #[test]
 fn slow_handshakes_leave_normal_traffic_untouched_and_are_finished() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let count = most_connections(SLOW);
     let server = server().options(["--header-timeout", "300"]).start();
     let traffic = Traffic::start(&server);
@@ -137,7 +109,7 @@ fn unfinished_handshakes_share_the_memory_of_unfinished_requests() {
     const CLIENTS: usize = 1300;
     /// More memory than that, in bytes: states of connections, and what the allocator keeps.
     const MEMORY: u64 = 100 * 1024 * 1024;
-    let _alone = ALONE.lock();
+    let _alone = crowd::alone();
     if most_connections(CLIENTS) < CLIENTS {
         return;
     }
@@ -210,7 +182,7 @@ fn a_handshake_has_the_time_of_a_head() {
 
 #[test]
 fn idle_connections_cost_little() {
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let count = most_connections(IDLE);
     let server = server().start();
     Traffic::start(&server).assert_untouched();
@@ -252,7 +224,7 @@ fn readers_that_stall_cost_a_buffer_each() {
     const LARGE: usize = 50 * 1024 * 1024;
     /// Memory for each, in bytes: output that waits, and its records.
     const EACH: u64 = 768 * 1024;
-    let _alone = ALONE.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    let _alone = crowd::alone();
     let server = server().start();
     let traffic = Traffic::start(&server);
     let before = memory(&server);

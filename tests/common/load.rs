@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::client::{Address, Client};
 use super::clock::Clock;
+use super::procfs;
 
 /// Response field in which the test applications name the worker's process id.
 pub const WORKER_FIELD: &str = "x-worker";
@@ -38,6 +39,8 @@ pub struct Plan {
     pub target: String,
     /// Pause of each client between two requests.
     pub pause: Duration,
+    /// Processes whose waits for a processor count for no answer: the workers, where the longest wait is judged.
+    pub starved: Vec<i32>,
 }
 
 /// One request without the right answer.
@@ -61,7 +64,7 @@ pub struct Tally {
     pub failures: Vec<Failure>,
     /// Right answers by worker.
     pub by_worker: BTreeMap<i32, u64>,
-    /// Longest wait for an answer, by a [`Clock`].
+    /// Longest wait for an answer, by a [`Clock`], without that of [`Plan::starved`].
     pub slowest: Duration,
     /// Longest time in which no client was answered, by a [`Clock`].
     pub gap: Duration,
@@ -117,7 +120,14 @@ pub struct Load {
 impl Plan {
     /// A load of GETs for `/` on keep-alive connections without pauses.
     pub fn new(address: &Address) -> Self {
-        Self { address: address.clone(), clients: 8, keep_alive: true, target: "/".to_owned(), pause: Duration::ZERO }
+        Self {
+            address: address.clone(),
+            clients: 8,
+            keep_alive: true,
+            target: "/".to_owned(),
+            pause: Duration::ZERO,
+            starved: Vec::new(),
+        }
     }
 
     /// Starts it.
@@ -136,12 +146,18 @@ impl Plan {
         Load { shared, threads }
     }
 
+    /// How long each thread of the starved processes has waited for a processor.
+    fn waits(&self) -> Vec<(String, Duration)> {
+        self.starved.iter().flat_map(|pid| procfs::processor_waits(*pid)).collect()
+    }
+
     fn client(&self, shared: &Shared) -> Tally {
         let close = if self.keep_alive { "" } else { "Connection: close\r\n" };
         let request = format!("GET {} HTTP/1.1\r\nHost: load\r\n{close}\r\n", self.target);
         let mut tally = Tally::default();
         let mut kept: Option<Open> = None;
         while !shared.stop.load(Ordering::Relaxed) {
+            let before = self.waits();
             let (began, asked) = (Instant::now(), shared.clock.now());
             let connect = || Client::try_connect(&self.address).map(|client| Open { client, worker: None, since: began });
             let usable = kept.take().filter(|open| open.since.elapsed() < UNUSED);
@@ -156,7 +172,16 @@ impl Plan {
             let sent = client.try_send(request.as_bytes());
             let late = since.elapsed();
             let answer = sent.and_then(|()| client.try_response_to("GET"));
-            tally.slowest = tally.slowest.max(shared.clock.now().saturating_sub(asked));
+            let took = shared.clock.now().saturating_sub(asked);
+            if took > tally.slowest {
+                // One thread has it at a time; which one is not known.
+                let since = |(thread, wait): (String, Duration)| {
+                    let known = before.iter().find(|(other, _)| *other == thread);
+                    wait.saturating_sub(known.map_or(Duration::ZERO, |(_, before)| *before))
+                };
+                let longest = self.waits().into_iter().map(since).max().unwrap_or_default();
+                tally.slowest = tally.slowest.max(took.saturating_sub(longest));
+            }
             match answer {
                 Ok(response) if response.status == 200 && response.complete => {
                     let worker = response.field(WORKER_FIELD).and_then(|pid| pid.parse().ok());

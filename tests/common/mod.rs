@@ -8,6 +8,7 @@ pub mod browser;
 pub mod cgroup;
 pub mod client;
 pub mod clock;
+pub mod crowd;
 pub mod deploy;
 pub mod errorlog;
 pub mod handoff;

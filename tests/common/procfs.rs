@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use nix::unistd::{SysconfVar, sysconf};
+
+use super::{LOOK_EVERY, SOON};
 
 /// One line of the process table.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -116,6 +118,13 @@ pub fn processor_wait(process: impl std::fmt::Display) -> Duration {
     Duration::from_nanos(text.split_whitespace().nth(1).and_then(|field| field.parse().ok()).unwrap_or(0))
 }
 
+/// The same for each thread of a process, by its id.
+pub fn processor_waits(pid: i32) -> Vec<(String, Duration)> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let names = threads.filter_map(|thread| thread.file_name().into_string().ok());
+    names.map(|thread| (thread.clone(), processor_wait(format!("{pid}/task/{thread}")))).collect()
+}
+
 /// User and system time in milliseconds.
 pub fn cpu_millis(pid: i32) -> u64 {
     let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().unwrap_or(100) as u64;
@@ -141,4 +150,21 @@ pub fn blocks(pid: i32, signal: Signal) -> bool {
 /// Number of open descriptors; 0 when the process is gone.
 pub fn open_files(pid: i32) -> usize {
     fs::read_dir(PathBuf::from(format!("/proc/{pid}/fd"))).map_or(0, Iterator::count)
+}
+
+/// Waits until a process has no more than `count` open descriptors. How long that takes is the machine's, as long as they become fewer.
+#[track_caller]
+pub fn wait_for_open_files(pid: i32, count: usize) {
+    let (mut fewest, mut at) = (usize::MAX, Instant::now());
+    loop {
+        let open = open_files(pid);
+        if open <= count {
+            return;
+        }
+        if open < fewest {
+            (fewest, at) = (open, Instant::now());
+        }
+        assert!(at.elapsed() < SOON, "{pid} has {open} open descriptors, and no fewer for {SOON:?}; {count} are expected");
+        std::thread::sleep(LOOK_EVERY);
+    }
 }

@@ -185,7 +185,7 @@ fn replies_that_nobody_reads_take_no_memory() {
     let open = procfs::open_files(worker);
     let count = deaf.len();
     drop(deaf);
-    wait_for("the end of the connections", SOON, || (procfs::open_files(worker) + count <= open + 1).then_some(()));
+    procfs::wait_for_open_files(worker, open + 1 - count);
     stop(server);
 }
 
@@ -212,7 +212,7 @@ fn what_waits_on_all_connections_has_one_bound() {
     assert!(grown < 100 << 20, "{WAITING} connections have {grown} bytes");
     let open = procfs::open_files(worker);
     drop(waiting);
-    wait_for("the end of the connections", SOON, || (procfs::open_files(worker) + WAITING <= open + 1).then_some(()));
+    procfs::wait_for_open_files(worker, open + 1 - WAITING);
     // What they had is there again.
     let mut client = Client::connect(&address);
     client.send([&begin(1, 1, 1)[..], &other, &record(2, 3, b"")].concat());
