@@ -233,4 +233,22 @@ mod tests {
         alarm.note_request(HeadView { head: &from_gateway, bytes }, 7, 9);
         assert_eq!(told(7).0, "POST /a?b HTTP/1.0");
     }
+
+    #[test]
+    fn what_was_found_out_about_one_request_is_not_said_of_the_next() {
+        let alarm = Alarm::default();
+        let http = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n192.0.2.7id";
+        let end = http.len();
+        let mut plain = Head::default();
+        assert!(matches!(plain.parse(http, &ANY), Ok(Parsed::Complete)));
+        let client = Some(NamedClient { addr: Span::new(end - 11, end - 2), port: Span::default() });
+        let assigned = Findings { id: Span::new(end - 2, end), ..Findings::default() };
+        let (named, called) = (Head { client, ..plain.clone() }, Head { assigned, ..plain.clone() });
+        for (began, head) in [(1, &named), (2, &plain), (3, &called), (4, &plain)] {
+            alarm.note_request(HeadView { head, bytes: http }, began, 0);
+            let request = alarm.request(began).expect("it was noted");
+            let (noted, _) = request.head().expect("there is memory");
+            assert_eq!((noted.client, noted.assigned), (head.client, head.assigned), "request {began}");
+        }
+    }
 }
