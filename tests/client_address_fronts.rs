@@ -2,13 +2,13 @@
 
 mod common;
 
-use std::fs;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::net::Ipv4Addr;
+use std::process::Command;
 
-use common::client::{Address, Client};
+use common::client::Client;
+use common::relay::{HAPROXY, NGINX, Relay, TIMES};
 use common::server::{Running, Server};
-use common::{SOON, tools, wait_for};
+use common::{SOON, tools};
 
 /// What a client sends in the hope to pass for another.
 const FORGED: &str = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6;proto=https\r\nX-Real-IP: 6.6.6.6\r\nX-Forwarded-Proto: gopher\r\n\
@@ -17,92 +17,45 @@ const FORGED: &str = "X-Forwarded-For: 6.6.6.6\r\nForwarded: for=6.6.6.6;proto=h
 /// The client; the front is 127.0.0.1.
 const CLIENT: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 77);
 
-/// A front server, killed at the end.
-struct Front {
-    child: Child,
-    address: Address,
-    _dir: tempfile::TempDir,
+fn nginx(server: &Running, fields: &str) -> Option<Relay> {
+    let upstream = server.address().tcp();
+    Relay::start("nginx", &NGINX, |address, dir| {
+        format!(
+            "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log;\nevents {{}}\nhttp {{\n\
+             access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
+             uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
+             map $remote_addr $proxy_forwarded_elem {{ ~^[0-9.]+$ \"for=$remote_addr;proto=https\"; default \"for=unknown\"; }}\n\
+             map $http_forwarded $proxy_add_forwarded {{ \"\" $proxy_forwarded_elem; default \"$http_forwarded, $proxy_forwarded_elem\"; }}\n\
+             upstream app {{ server {upstream}; keepalive 4; }}\n\
+             server {{ listen {address}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\"; proxy_set_header Host $http_host; {fields} }} }} }}\n"
+        )
+    })
 }
 
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn haproxy(server: &Running, lines: &str) -> Option<Relay> {
+    let upstream = server.address().tcp();
+    Relay::start("haproxy", &HAPROXY, |address, _| {
+        format!(
+            "defaults\n mode http\n {TIMES}\n\
+             frontend f\n bind {address}\n {lines}\n default_backend b\nbackend b\n server s {upstream}\n"
+        )
+    })
 }
 
-impl Front {
-    /// Starts it in the foreground with this configuration, made for its address and its directory.
-    fn start(name: &str, options: &[&str], config: impl Fn(SocketAddr, &str) -> String) -> Option<Self> {
-        let program = tools::tool(name)?;
-        let dir = tempfile::tempdir().expect("the temp directory is writable");
-        // Another process may take the port before the front does: then it ends at once.
-        for _ in 0..5 {
-            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-            let address = free.local_addr().expect("it is bound");
-            drop(free);
-            let path = dir.path().join("front.conf");
-            fs::write(&path, config(address, &dir.path().display().to_string())).expect("the temp directory is writable");
-            let mut command = Command::new(&program);
-            command.args(options).arg(&path).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let mut child = command.spawn().expect("it can be started");
-            let address = Address::Tcp(address);
-            let listens = wait_for("the front to listen or to end", SOON, || {
-                let ended = child.try_wait().expect("it can be waited for").is_some();
-                let listens = !ended && Client::try_connect(&address).is_ok();
-                (ended || listens).then_some(listens)
-            });
-            if listens {
-                return Some(Self { child, address, _dir: dir });
-            }
-        }
-        panic!("{name} does not start");
-    }
-
-    fn nginx(server: &Running, fields: &str) -> Option<Self> {
-        let upstream = server.address().tcp();
-        Self::start("nginx", &["-p", "/", "-e", "/dev/null", "-c"], |address, dir| {
-            format!(
-                "daemon off; master_process off; pid {dir}/pid; error_log {dir}/error.log;\nevents {{}}\nhttp {{\n\
-                 access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;\n\
-                 uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;\n\
-                 map $remote_addr $proxy_forwarded_elem {{ ~^[0-9.]+$ \"for=$remote_addr;proto=https\"; default \"for=unknown\"; }}\n\
-                 map $http_forwarded $proxy_add_forwarded {{ \"\" $proxy_forwarded_elem; default \"$http_forwarded, $proxy_forwarded_elem\"; }}\n\
-                 upstream app {{ server {upstream}; keepalive 4; }}\n\
-                 server {{ listen {address}; location / {{ proxy_pass http://app; proxy_http_version 1.1;\n\
-                 proxy_set_header Connection \"\"; proxy_set_header Host $http_host; {fields} }} }} }}\n"
-            )
-        })
-    }
-
-    fn haproxy(server: &Running, lines: &str) -> Option<Self> {
-        let upstream = server.address().tcp();
-        Self::start("haproxy", &["-db", "-f"], |address, _| {
-            format!(
-                "defaults\n mode http\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
-                 frontend f\n bind {address}\n {lines}\n default_backend b\nbackend b\n server s {upstream}\n"
-            )
-        })
-    }
-
-    /// The client's address and scheme are what the application sees, whatever the client has sent, and those of no other one.
-    #[track_caller]
-    fn assert_names_its_clients(&self, scheme: &str) {
-        let mut one = Client::connect_from(CLIENT, &self.address);
-        let mut other = Client::connect_from(Ipv4Addr::new(127, 0, 0, 78), &self.address);
-        for n in 0..10 {
-            for (client, addr) in [(&mut one, CLIENT.to_string()), (&mut other, "127.0.0.78".to_owned())] {
-                client.send(format!("GET /environ HTTP/1.1\r\nHost: shop.test\r\n{}\r\n", if n % 2 == 0 { FORGED } else { "" }));
-                let seen = client.response().json();
-                assert_eq!(
-                    (seen["REMOTE_ADDR"].as_str(), seen["wsgi.url_scheme"].as_str()),
-                    (Some(&*addr), Some(scheme)),
-                    "{seen}"
-                );
-                assert_eq!(seen["HTTP_HOST"], "shop.test");
-                if n % 2 == 0 {
-                    assert_eq!(seen["HTTP_X_REQUEST_ID"], "of-the-client", "the front is trusted, and has passed it on");
-                }
+/// The client's address and scheme are what the application sees, whatever the client has sent, and those of no other one.
+#[track_caller]
+fn assert_names_clients(relay: &Relay, scheme: &str) {
+    let mut one = Client::connect_from(CLIENT, relay.address());
+    let mut other = Client::connect_from(Ipv4Addr::new(127, 0, 0, 78), relay.address());
+    for n in 0..10 {
+        for (client, addr) in [(&mut one, CLIENT.to_string()), (&mut other, "127.0.0.78".to_owned())] {
+            client.send(format!("GET /environ HTTP/1.1\r\nHost: shop.test\r\n{}\r\n", if n % 2 == 0 { FORGED } else { "" }));
+            let seen = client.response().json();
+            assert_eq!((seen["REMOTE_ADDR"].as_str(), seen["wsgi.url_scheme"].as_str()), (Some(&*addr), Some(scheme)), "{seen}");
+            assert_eq!(seen["HTTP_HOST"], "shop.test");
+            if n % 2 == 0 {
+                assert_eq!(seen["HTTP_X_REQUEST_ID"], "of-the-client", "the front is trusted, and has passed it on");
             }
         }
     }
@@ -126,8 +79,8 @@ fn nginx_names_its_clients_in_each_family() {
         ("forwarded", "proxy_set_header Forwarded $proxy_add_forwarded;", "https"),
     ] {
         let server = server(trusted);
-        let Some(front) = Front::nginx(&server, fields) else { return };
-        front.assert_names_its_clients(scheme);
+        let Some(front) = nginx(&server, fields) else { return };
+        assert_names_clients(&front, scheme);
         drop(front);
         server.stop();
     }
@@ -141,8 +94,8 @@ fn haproxy_names_its_clients() {
         ("forwarded", "http-request add-header Forwarded for=%[src];proto=http", "http"),
     ] {
         let server = server(trusted);
-        let Some(front) = Front::haproxy(&server, lines) else { return };
-        front.assert_names_its_clients(scheme);
+        let Some(front) = haproxy(&server, lines) else { return };
+        assert_names_clients(&front, scheme);
         drop(front);
         server.stop();
     }
@@ -159,8 +112,8 @@ fn haproxy_writes_forwarded_itself() {
         return;
     }
     let server = server("forwarded");
-    let Some(front) = Front::haproxy(&server, "option forwarded") else { return };
-    front.assert_names_its_clients("http");
+    let Some(front) = haproxy(&server, "option forwarded") else { return };
+    assert_names_clients(&front, "http");
     drop(front);
     server.stop();
 }
@@ -168,16 +121,16 @@ fn haproxy_writes_forwarded_itself() {
 #[test]
 fn two_proxies_in_a_row_are_walked_past() {
     let server = server("x-forwarded-for");
-    let Some(inner) = Front::nginx(&server, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;") else { return };
-    let address = inner.address.tcp();
-    let outer = Front::start("haproxy", &["-db", "-f"], |front, _| {
+    let Some(inner) = nginx(&server, "proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;") else { return };
+    let address = inner.address().tcp();
+    let outer = Relay::start("haproxy", &HAPROXY, |front, _| {
         format!(
-            "defaults\n mode http\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
+            "defaults\n mode http\n {TIMES}\n\
              frontend f\n bind {front}\n option forwardfor\n default_backend b\nbackend b\n server s {address}\n"
         )
     });
     let Some(outer) = outer else { return };
-    outer.assert_names_its_clients("http");
+    assert_names_clients(&outer, "http");
     drop((outer, inner));
     server.stop();
 }

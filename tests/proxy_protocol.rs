@@ -4,13 +4,12 @@ mod common;
 
 use std::fs;
 use std::io::Write;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
 
 use common::client::{Address, Client, Response};
+use common::relay::{HAPROXY, NGINX, Relay, TIMES};
 use common::server::{Running, Server};
 use common::{SOON, tls, tools, wait_for};
 
@@ -287,82 +286,49 @@ fn a_connection_that_changes_its_worker_keeps_its_client() {
     server.stop();
 }
 
-/// A proxy in front of a server, killed at the end.
-struct Front {
-    child: Child,
-    address: Address,
-    _dir: tempfile::TempDir,
+/// haproxy, which sends its checks too.
+fn haproxy(server: &Running, send: &str) -> Option<Relay> {
+    let upstream = match server.address() {
+        Address::Tcp(address) | Address::Tls(address) => address.to_string(),
+        Address::Unix(path) => format!("unix@{}", path.display()),
+    };
+    Relay::start("haproxy", &HAPROXY, |address, _| {
+        format!(
+            "defaults\n mode http\n {TIMES}\n\
+             frontend f\n bind {address}\n default_backend b\n\
+             backend b\n http-reuse never\n option httpchk GET /check\n server s {upstream} {send} check inter 200ms\n"
+        )
+    })
 }
 
-impl Drop for Front {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// nginx as a proxy of TCP.
+fn nginx(server: &Running) -> Option<Relay> {
+    let upstream = match server.address() {
+        Address::Tcp(address) | Address::Tls(address) => address.to_string(),
+        Address::Unix(path) => format!("unix:{}", path.display()),
+    };
+    Relay::start("nginx", &NGINX, |address, dir| {
+        format!(
+            "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off; master_process off; pid {dir}/pid;\n\
+             error_log {dir}/error.log;\nevents {{}}\nstream {{ server {{ listen {address}; proxy_pass {upstream}; proxy_protocol on; }} }}\n"
+        )
+    })
 }
 
-impl Front {
-    /// Starts a program with a configuration of these words, once it has its address and its directory.
-    fn start(program: &str, arguments: &[&str], config: impl Fn(SocketAddr, &str) -> String) -> Option<Self> {
-        let program = tools::tool(program)?;
-        let dir = tempfile::tempdir().expect("the temp directory is writable");
-        let file = dir.path().join("conf");
-        // Nobody else takes a port of an address of its own.
-        let own = Ipv4Addr::new(127, 5, (std::process::id() >> 8) as u8, (std::process::id() as u8).max(1));
-        let address = TcpListener::bind((own, 0)).and_then(|free| free.local_addr()).expect("loopback is there");
-        fs::write(&file, config(address, &dir.path().display().to_string())).expect("the temp directory is writable");
-        let mut command = Command::new(program);
-        command.args(arguments).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = command.spawn().expect("it can be started");
-        let front = Self { child, address: Address::Tcp(address), _dir: dir };
-        wait_for("the proxy to listen", SOON, || Client::try_connect(&front.address).is_ok().then_some(()));
-        Some(front)
-    }
-
-    /// haproxy, which sends its checks too.
-    fn haproxy(server: &Running, send: &str) -> Option<Self> {
-        let upstream = match server.address() {
-            Address::Tcp(address) | Address::Tls(address) => address.to_string(),
-            Address::Unix(path) => format!("unix@{}", path.display()),
-        };
-        Self::start("haproxy", &["-db", "-f"], |address, _| {
-            format!(
-                "defaults\n mode http\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
-                 frontend f\n bind {address}\n default_backend b\n\
-                 backend b\n http-reuse never\n option httpchk GET /check\n server s {upstream} {send} check inter 200ms\n"
-            )
-        })
-    }
-
-    /// nginx as a proxy of TCP.
-    fn nginx(server: &Running) -> Option<Self> {
-        let upstream = match server.address() {
-            Address::Tcp(address) | Address::Tls(address) => address.to_string(),
-            Address::Unix(path) => format!("unix:{}", path.display()),
-        };
-        Self::start("nginx", &["-p", "/", "-e", "/dev/null", "-c"], |address, dir| {
-            format!(
-                "load_module /usr/lib/nginx/modules/ngx_stream_module.so;\ndaemon off; master_process off; pid {dir}/pid;\n\
-                 error_log {dir}/error.log;\nevents {{}}\nstream {{ server {{ listen {address}; proxy_pass {upstream}; proxy_protocol on; }} }}\n"
-            )
-        })
-    }
-
-    /// Requests of several clients, each known by its own port.
-    #[track_caller]
-    fn assert_names_its_clients(&self) {
+/// Requests of several clients, each known by its own port.
+#[track_caller]
+fn assert_names_clients(relay: &Relay) {
+    for _ in 0..5 {
+        let mut client = Client::connect(relay.address());
         for _ in 0..5 {
-            let mut client = Client::connect(&self.address);
-            for _ in 0..5 {
-                let response = wait_for("the proxy to find the server up", SOON, || {
-                    let response = client.get("/");
-                    (response.status != 503).then_some(response)
-                });
-                let (address, port) = seen(&response);
-                // The kernel takes the address of the interface that the target is on, as a rule.
-                assert!(address.starts_with("127."), "{address}");
-                assert_eq!(port, client.port().to_string());
-            }
+            let response = wait_for("the proxy to find the server up", SOON, || {
+                let response = client.get("/");
+                (response.status != 503).then_some(response)
+            });
+            let (address, port) = seen(&response);
+            // The kernel takes the address of the interface that the target is on, as a rule.
+            assert!(address.starts_with("127."), "{address}");
+            assert_eq!(port, client.port().to_string());
         }
     }
 }
@@ -374,8 +340,8 @@ fn haproxy_names_its_clients_in_both_versions() {
     let sends = ["send-proxy", "send-proxy-v2", "send-proxy-v2 proxy-v2-options crc32c,unique-id,authority,ssl"];
     for (bind, send, mode) in [(0, 0, "v1"), (0, 1, "v2"), (0, 2, "auto"), (1, 0, "auto"), (1, 1, "auto")] {
         let server = server(&["--proxy-protocol", mode]).binds([BINDS[bind]]).start();
-        let Some(front) = Front::haproxy(&server, sends[send]) else { return };
-        front.assert_names_its_clients();
+        let Some(front) = haproxy(&server, sends[send]) else { return };
+        assert_names_clients(&front);
         drop(front);
         let log = server.stop();
         assert_eq!(log.text().matches("closed a connection").count(), 0, "{}", log.text());
@@ -389,8 +355,8 @@ fn nginx_names_its_clients() {
     }
     for bind in BINDS {
         let server = server(&["--proxy-protocol", "v1"]).binds([bind]).start();
-        let Some(front) = Front::nginx(&server) else { return };
-        front.assert_names_its_clients();
+        let Some(front) = nginx(&server) else { return };
+        assert_names_clients(&front);
         drop(front);
         server.stop();
     }
@@ -426,14 +392,14 @@ fn a_preface_goes_before_the_handshake() {
 fn haproxy_names_its_clients_in_front_of_tls() {
     let server = server(&["--proxy-protocol", "v2"]).tls().start();
     let upstream = server.address().tcp();
-    let front = Front::start("haproxy", &["-db", "-f"], |address, _| {
+    let front = Relay::start("haproxy", &HAPROXY, |address, _| {
         format!(
-            "defaults\n mode tcp\n timeout connect 10s\n timeout client 60s\n timeout server 60s\n\
+            "defaults\n mode tcp\n {TIMES}\n\
              frontend f\n bind {address}\n default_backend b\nbackend b\n server s {upstream} send-proxy-v2\n"
         )
     });
     let Some(front) = front else { return };
-    let address = Address::Tls(front.address.tcp());
+    let address = Address::Tls(front.address().tcp());
     for _ in 0..5 {
         let mut client = Client::connect(&address);
         for _ in 0..5 {

@@ -17,6 +17,7 @@ pub mod load;
 pub mod manual;
 pub mod place;
 pub mod procfs;
+pub mod relay;
 pub mod server;
 pub mod status;
 pub mod tls;
