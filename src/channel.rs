@@ -37,6 +37,8 @@ pub enum Report {
     Draining,
     /// The worker has served as many requests as it may, and serves on until it gets the order to leave.
     Worn,
+    /// The application leaves the worker no descriptor for connections. It serves on until it gets the order to leave.
+    Starved,
     /// Somebody sent SIGTERM to the worker, which serves on until it gets the order to leave.
     Dismissed,
     /// A request does not end within its time; its client was answered without it. The worker serves on until it gets the order
@@ -131,6 +133,7 @@ impl Report {
             Self::Failed(text) => (b'E', text.as_str()),
             Self::Draining => (b'D', ""),
             Self::Worn => (b'W', ""),
+            Self::Starved => (b'N', ""),
             Self::Dismissed => (b'T', ""),
             Self::Stuck => (b'S', ""),
             Self::Stranded => (b'X', ""),
@@ -170,6 +173,7 @@ impl Report {
             b'E' => Ok(Self::Failed(text)),
             b'D' if text.is_empty() => Ok(Self::Draining),
             b'W' if text.is_empty() => Ok(Self::Worn),
+            b'N' if text.is_empty() => Ok(Self::Starved),
             b'T' if text.is_empty() => Ok(Self::Dismissed),
             b'S' if text.is_empty() => Ok(Self::Stuck),
             b'X' if text.is_empty() => Ok(Self::Stranded),

@@ -1,4 +1,4 @@
-//! Applications that close, replace or shut down descriptors of the server: it finds out, says so, and serves on.
+//! Applications that close, replace or shut down descriptors of the server, or leave it none: it finds out, says so, and serves on.
 
 mod common;
 
@@ -194,5 +194,45 @@ fn no_log_line_goes_to_what_has_taken_the_place_of_a_log_for_long() {
         assert_eq!(server.get("/").text(), "ok");
     }
     assert_eq!(victim(), before);
+    server.stop();
+}
+
+/// The log's words about a worker whose application leaves it no descriptor.
+const STARVED: &str = "has no descriptor left for connections";
+
+/// A limit of open files that a test can reach in no time.
+const FEW_FILES: usize = 256;
+
+#[test]
+fn a_worker_whose_application_leaves_it_no_descriptor_is_replaced_and_no_client_waits_for_that() {
+    for how in ["take", "lower"] {
+        let server = server().open_files(FEW_FILES).expect_error("Too many open files").start();
+        let worker = act(&server, how, "all");
+        wait_for("a worker in its place", SOON, || {
+            // One at a time, with nobody else whose connection would wake the other worker.
+            assert_eq!(server.get("/").text(), "ok", "{how}");
+            (!server.workers().contains(&worker) && server.workers().len() == WORKERS).then_some(())
+        });
+        let log = server.stop();
+        assert_eq!(log.text().matches(STARVED).count(), 1, "{how}");
+    }
+}
+
+#[test]
+fn a_request_is_not_lost_when_the_worker_that_takes_it_has_no_descriptor() {
+    let server = server().options(["--threads", "1"]).open_files(FEW_FILES).expect_error("Too many open files").start();
+    let starved = act(&server, "take", "all");
+    let of_the_other = || {
+        wait_for("a connection of the other worker", SOON, || {
+            let mut client = server.connect();
+            (client.get("/").field("x-worker")?.parse::<i32>().ok()? != starved).then_some(client)
+        })
+    };
+    let (mut busy, mut waits) = (of_the_other(), of_the_other());
+    busy.send("GET /wait HTTP/1.1\r\nHost: x\r\n\r\n");
+    waits.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(waits.response().text(), "ok");
+    std::fs::write(server.temp().join("victim.gate"), "").expect("the directory is writable");
+    assert_eq!(busy.response().text(), "ok");
     server.stop();
 }

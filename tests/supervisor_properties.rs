@@ -276,7 +276,13 @@ impl World {
             Report::BootFailed(_) => worker.doomed = true,
             Report::Draining if !worker.ready => return,
             Report::Draining => worker.leaving = true,
-            Report::Worn | Report::Dismissed | Report::Stuck | Report::Stranded | Report::Failed(_) | Report::Sources(_) => {}
+            Report::Worn
+            | Report::Starved
+            | Report::Dismissed
+            | Report::Stuck
+            | Report::Stranded
+            | Report::Failed(_)
+            | Report::Sources(_) => {}
         }
         self.event(Event::Reported { slot: SlotIndex(slot), report });
     }

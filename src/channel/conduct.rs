@@ -1,7 +1,7 @@
 //! The reports that a worker may send in its life, even one that was broken into: pure.
 //!
 //! ```text
-//! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Stuck and Stranded once each, Dismissed some times, in any state
+//! Silent ──Ready──▶ Serving ──Draining──▶ Leaving        Worn, Starved, Stuck and Stranded once each, Dismissed some times, in any state
 //!    └──BootFailed──▶ Failed ◀──Failed──┴─────────┘      but Failed, in which nothing follows
 //! ```
 //! Sources may come some times too, with their own count.
@@ -65,6 +65,7 @@ pub struct Conduct {
     stage: WorkerStage,
     reports: u32,
     worn: bool,
+    starved: bool,
     stuck: bool,
     stranded: bool,
     sources: u32,
@@ -102,6 +103,7 @@ impl Conduct {
             (Report::Failed(_), stage) => (WorkerStage::Failed, stage != WorkerStage::Silent),
             (Report::Draining, stage) => (WorkerStage::Leaving, stage == WorkerStage::Serving),
             (Report::Worn, stage) => (stage, first(&mut self.worn)),
+            (Report::Starved, stage) => (stage, first(&mut self.starved)),
             (Report::Stuck, stage) => (stage, first(&mut self.stuck)),
             (Report::Stranded, stage) => (stage, first(&mut self.stranded)),
             (Report::Dismissed | Report::Sources(_), stage) => (stage, true),
@@ -153,6 +155,7 @@ mod tests {
             (vec![], Report::Draining),
             (vec![Report::Worn], Report::Worn),
             (vec![ready(), Report::Stuck], Report::Stuck),
+            (vec![ready(), Report::Starved], Report::Starved),
             (vec![Report::Stranded], Report::Stranded),
         ] {
             assert_eq!(after(&said).take(&next), Err(Breach::OutOfOrder), "{next:?} behind {said:?}");

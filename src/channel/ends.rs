@@ -230,6 +230,7 @@ mod tests {
             Report::BootFailed(BootError { app: false, text: String::new() }),
             Report::Draining,
             Report::Worn,
+            Report::Starved,
             Report::Dismissed,
             Report::Stuck,
             Report::Stranded,

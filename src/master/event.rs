@@ -71,6 +71,8 @@ pub enum Hang {
 pub enum Wear {
     /// It has served as many requests as it may.
     Requests,
+    /// Its application leaves it no descriptor for connections.
+    Descriptors,
     /// Somebody sent it SIGTERM.
     Dismissed,
     /// A request of it does not end.
@@ -93,7 +95,7 @@ impl From<Wear> for ExitCause {
             Wear::Stuck => Self::Timeout,
             Wear::Memory(_) => Self::MaxRss,
             Wear::Age(_) => Self::MaxAge,
-            Wear::Cut => Self::Crashed,
+            Wear::Cut | Wear::Descriptors => Self::Crashed,
             // The sockets are new, as after a reload.
             Wear::Socket => Self::Reload,
         }

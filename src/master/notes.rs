@@ -140,6 +140,11 @@ pub fn text(note: &Note, about: Option<&About>) -> String {
         Note::Recycling { slot, wear } => {
             let why = match wear {
                 Wear::Requests => "has served --max-requests".into(),
+                Wear::Descriptors => {
+                    "has no descriptor left for connections, since its application has not closed its own, or has \
+                                      lowered the limit (RLIMIT_NOFILE)"
+                        .into()
+                }
                 Wear::Dismissed => "was sent SIGTERM".into(),
                 Wear::Cut => "has lost its channel, which the application has closed as a rule".into(),
                 Wear::Socket => "listens on a socket that was shut down".into(),

@@ -279,6 +279,7 @@ impl Server {
                 Report::BootFailed(_)
                 | Report::Draining
                 | Report::Worn
+                | Report::Starved
                 | Report::Stuck
                 | Report::Stranded
                 | Report::Failed(_) => {}

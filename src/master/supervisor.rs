@@ -379,12 +379,13 @@ impl Supervisor {
             }
             (Report::Failed(why), PlaceState::Ready { .. } | PlaceState::Leaving { .. }) => self.tell(Note::Failed { slot, why }),
             (Report::Worn, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Requests),
+            (Report::Starved, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Descriptors),
             (Report::Dismissed, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Dismissed),
             (Report::Stuck, PlaceState::Ready { .. }) => self.wear_out(slot, Wear::Stuck),
             (Report::Stranded, PlaceState::Ready { .. } | PlaceState::Leaving { .. }) => self.stuck(slot, Hang::Stranded, now),
             // What crossed an order on its way, or is said twice.
             (Report::Ready(_) | Report::BootFailed(_) | Report::Draining | Report::Worn | Report::Dismissed, _) => {}
-            (Report::Stuck | Report::Stranded | Report::Failed(_) | Report::Sources(_), _) => {}
+            (Report::Starved | Report::Stuck | Report::Stranded | Report::Failed(_) | Report::Sources(_), _) => {}
         }
     }
 

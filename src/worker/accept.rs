@@ -3,12 +3,14 @@
 //! The sockets are in the poll level-triggered and exclusive, so that a connection wakes one worker and not all. The kernel gives
 //! wake-ups to the process that registered first; each worker registers again every so many connections, so that the workers
 //! change places. A worker accepts nothing that it cannot keep: at the connection limit, and while the process has no descriptor
-//! left, the sockets are out of the poll and the other workers serve them.
+//! left, the sockets are out of the poll and the other workers serve them. The connection that has shown the shortage has woken
+//! nobody else, and is taken with a descriptor that is kept for it ([`spare`]).
 //!
 //! A worker above its share of the connections ([`crate::worker::accept::share`]) steps aside: it takes one connection at a wake,
 //! since only this worker was woken for it, and leaves the poll for a moment, or until it is below its share again. It comes back
 //! as the last one. So no connection stays in the queue for which nobody was woken.
 
+use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
@@ -22,9 +24,11 @@ use crate::sys::fd::{FileId, identity};
 use super::descriptors::replaced;
 use crate::worker::accept::batch::AcceptBatch;
 use crate::worker::accept::share::Share;
+use crate::worker::accept::spare::Spare;
 
 pub mod batch;
 pub mod share;
+pub mod spare;
 
 /// Connections between two changes of place in the kernel's queue of waiting workers.
 const ROTATE: usize = 32;
@@ -74,6 +78,7 @@ pub struct Acceptor {
     /// Whether its last try failed.
     last_failed: bool,
     complained: u64,
+    spare: Spare,
     /// Which socket each listener was at the beginning.
     known: Vec<FileId>,
     /// Why a listener cannot be used any more.
@@ -111,10 +116,12 @@ impl Acceptor {
             accepted: 0,
             last_failed: false,
             complained: 0,
+            spare: Spare::default(),
             known,
             failure: None,
             first_token,
         };
+        acceptor.spare.take();
         acceptor.open(poll)?;
         Ok(acceptor)
     }
@@ -150,15 +157,12 @@ impl Acceptor {
                 }
                 Err(error) => match error.raw_os_error() {
                     Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
-                        if now >= self.complained + COMPLAIN_MS || self.complained == 0 {
-                            self.complained = now;
-                            log.error(format_args!(
-                                "cannot accept on {}: {error}; raise the limit of open files (ulimit -n, LimitNOFILE=) \
-                                 or lower --worker-connections",
-                                self.listeners[index].place()
-                            ));
-                        }
+                        let place = listener.place().to_string();
+                        self.complain(format_args!("cannot accept on {place}: {error}"), now, log);
                         self.close(Pause::Starved(now + NO_DESCRIPTOR_MS), poll);
+                        if error.raw_os_error() == Some(libc::EMFILE) && self.spare.spend(now) {
+                            continue;
+                        }
                         return None;
                     }
                     Some(libc::EINTR | libc::ECONNABORTED | libc::EPROTO | libc::ENETDOWN | libc::EHOSTUNREACH) => {}
@@ -172,6 +176,16 @@ impl Acceptor {
                     }
                 },
             }
+        }
+    }
+
+    #[cold]
+    fn complain(&mut self, what: fmt::Arguments<'_>, now: u64, log: &Log) {
+        if now >= self.complained + COMPLAIN_MS || self.complained == 0 {
+            self.complained = now;
+            log.error(format_args!(
+                "{what}; raise the limit of open files (ulimit -n, LimitNOFILE=) or lower --worker-connections"
+            ));
         }
     }
 
@@ -239,7 +253,10 @@ impl Acceptor {
         match self.state {
             Pause::Open | Pause::Aside(_) if open >= limit => self.close(Pause::Full, poll),
             Pause::Full if open < limit => self.open(poll)?,
-            Pause::Starved(until) if now >= until => self.open(poll)?,
+            Pause::Starved(until) if now >= until => match self.spare.take() {
+                true => self.open(poll)?,
+                false => self.enter(Pause::Starved(now + NO_DESCRIPTOR_MS)),
+            },
             Pause::Aside(until) if now >= until || !self.is_above_share(open) => self.open(poll)?,
             Pause::Open | Pause::Full | Pause::Starved(_) | Pause::Aside(_) | Pause::Closed => {}
         }
@@ -251,6 +268,27 @@ impl Acceptor {
         if let Pause::Starved(until) = &mut self.state {
             *until = 0;
         }
+    }
+
+    /// Whether there is a descriptor for a connection from elsewhere, be it the spare one.
+    pub fn has_descriptor(&mut self, now: u64, poll: BorrowedFd<'_>, log: &Log) -> bool {
+        let is_free = || poll.try_clone_to_owned();
+        let Err(error) = is_free() else { return true };
+        self.complain(format_args!("cannot take a connection of another worker: {error}"), now, log);
+        if !matches!(self.state, Pause::Closed) {
+            self.close(Pause::Starved(now + NO_DESCRIPTOR_MS), poll);
+        }
+        self.spare.spend(now) && is_free().is_ok()
+    }
+
+    /// Until when no descriptor is expected, in milliseconds of the loop's clock; `None`: there are some.
+    pub fn starves_until(&self) -> Option<u64> {
+        if let Pause::Starved(until) = self.state { Some(until) } else { None }
+    }
+
+    /// Whether a worker with `open` connections has to be replaced, since its application leaves it no descriptor; once.
+    pub fn gives_up(&mut self, open: usize, now: u64) -> bool {
+        self.spare.gives_up(open, now)
     }
 
     /// When to check the sockets without a wake, in milliseconds of the loop's clock.
@@ -280,6 +318,7 @@ impl Acceptor {
     pub fn leave(&mut self, poll: BorrowedFd<'_>) {
         self.close(Pause::Closed, poll);
         self.listeners.clear();
+        self.spare.close();
     }
 
     /// How many listeners there are.

@@ -1,9 +1,13 @@
 """An application that closes, replaces or shuts down descriptors of the server by their numbers."""
 
 import os
+import resource
 import socket
 import time
 from urllib.parse import parse_qsl
+
+
+kept = []
 
 
 def link(number):
@@ -39,7 +43,24 @@ def numbers(what):
     return [n for n in found if kind(n) == what]
 
 
+def take():
+    """Every descriptor that is left, as a leak does in the end."""
+    try:
+        while True:
+            kept.append(os.dup(2))
+    except OSError:
+        return len(kept)
+
+
+def lower():
+    """The limit is lower than the numbers in use."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, 3))
+    return 1
+
+
 def act(how, what):
+    if what == "all":
+        return {"take": take, "lower": lower}[how]()
     targets = numbers(what)
     if how == "replace":
         other = os.open("/dev/null", os.O_RDWR)
@@ -60,6 +81,8 @@ def act(how, what):
 
 def app(environ, start_response):
     body = "ok"
+    while environ["PATH_INFO"] == "/wait" and not os.path.exists(os.environ["VICTIM"] + ".gate"):
+        time.sleep(0.01)
     if environ["PATH_INFO"] == "/act":
         query = dict(parse_qsl(environ["QUERY_STRING"]))
         body = str(act(query["how"], query["what"]))

@@ -222,7 +222,8 @@ impl Attendant {
                 Report::Stuck => {
                     self.log.error(format_args!("a request does not end; with --debug nobody replaces this process"));
                 }
-                Report::Draining | Report::Worn | Report::Dismissed | Report::Sources(_) | Report::Stranded => {}
+                Report::Draining | Report::Worn | Report::Starved | Report::Dismissed | Report::Sources(_) | Report::Stranded => {
+                }
             }
         }
     }

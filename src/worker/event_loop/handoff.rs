@@ -85,8 +85,8 @@ pub(super) struct Handoff {
     pub(super) desks: Option<u64>,
     /// When a request that was handed over has waited too long, in milliseconds of the loop's clock.
     overdue: Option<u64>,
-    /// While this worker has more than its share of the connections: until when it leaves idle ones to others, in milliseconds of
-    /// the loop's clock.
+    /// While this worker has more than its share of the connections, or no descriptor: until when it leaves them to others, in
+    /// milliseconds of the loop's clock.
     aside: Option<u64>,
     /// Connections that were adopted and not driven yet, in reverse order.
     pub(super) adopted: Vec<Token>,
@@ -329,7 +329,9 @@ impl EventLoop {
         if self.handoff.hands_over && self.handoff.retry.is_none() {
             self.hand_over_all(now, ctx);
         }
-        self.handoff.aside = self.handoff.aside.filter(|&until| until > now);
+        // Looks again after the sockets have.
+        let starves = self.acceptor.starves_until().map(|until| until.max(now) + 1);
+        self.handoff.aside = self.handoff.aside.max(starves).filter(|&until| until > now);
         if !self.is_full() {
             self.handoff.full_since = None;
         }

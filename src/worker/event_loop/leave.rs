@@ -147,6 +147,9 @@ impl EventLoop {
             let _ = self.control.report(&Report::Worn);
         }
         self.adjust_listeners(ctx, now)?;
+        if self.acceptor.gives_up(self.connections.len(), now) {
+            let _ = self.control.report(&Report::Starved);
+        }
         Ok(false)
     }
 

@@ -37,7 +37,12 @@ fn a_worker_that_cannot_boot_or_makes_no_progress_is_no_crash() {
 
 #[test]
 fn a_worker_that_wore_out_ends_for_that_and_for_nothing_later() {
-    for (report, cause) in [(Report::Worn, ExitCause::MaxRequests), (Report::Dismissed, ExitCause::Dismissed)] {
+    let wears = [
+        (Report::Worn, ExitCause::MaxRequests),
+        (Report::Starved, ExitCause::Crashed),
+        (Report::Dismissed, ExitCause::Dismissed),
+    ];
+    for (report, cause) in wears {
         let mut server = Server::serving(1);
         server.report(0, report);
         server.ready(1);

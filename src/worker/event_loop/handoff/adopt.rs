@@ -8,7 +8,7 @@ use crate::handoff::{HandoffKind, HandoffMessage};
 use crate::net::stream::{PeerAddr, Stream};
 use crate::sys::time::NS_PER_MS;
 
-use super::super::{EventLoop, ThreadCtx, Token, Work};
+use super::super::{EventLoop, ThreadCtx, Token, Work, borrow};
 use crate::worker::DRAIN_IDLE_MS;
 use crate::worker::accept::Accepted;
 use crate::worker::descriptors::is_replaced;
@@ -40,6 +40,10 @@ impl EventLoop {
         let mut has_keys = false;
         for _ in 0..BATCH {
             if self.connections.len() >= self.handoff.room {
+                break;
+            }
+            // A connection that is taken without one is lost (unix(7)).
+            if !self.acceptor.has_descriptor(ctx.clock.ms(), borrow(&self.poll), &ctx.log) {
                 break;
             }
             match self.handoff.queue.receive(&mut packet) {
