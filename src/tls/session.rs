@@ -17,11 +17,15 @@ use rustls::{Error, HandshakeKind};
 
 use super::facts::TlsFacts;
 use super::keys::{Processed, Records};
-use super::records::{AROUND, AT_ONCE, NoSink, PlainSink, RecordSource, Scratch, Unsent, has_record};
+use super::records::{AROUND, AT_ONCE, HEADER, NoSink, PlainSink, RecordSource, Scratch, Unsent, has_record};
 use super::server::{ClientRules, RECORD_MAX, TlsServer};
 
 /// Bytes of an unfinished flight of the handshake that are kept at most: a message has 64 KiB of certificates at most.
 const FLIGHT_MAX: usize = 80 * 1024;
+
+/// The same after the handshake, when no budget counts them: one record, the longest that rustls takes (RFC 5246 section 6.2.3). New
+/// keys are a message of five bytes, and a client has no other one to send.
+const MESSAGE_MAX: usize = HEADER + RECORD_MAX + 2048;
 
 /// What knows the keys of a connection.
 #[expect(
@@ -258,7 +262,12 @@ impl Session {
             }
             let used = self.process(&mut memory[..len], place).inspect_err(|_| self.is_broken = true)?;
             self.incoming = memory[used..len].to_vec();
-            if self.incoming.len() > FLIGHT_MAX {
+            let is_too_long = match self.is_handshaking() {
+                true => self.incoming.len() > FLIGHT_MAX,
+                // Data for which there is no room is no part of a message.
+                false => place.room() > 0 && self.incoming.len() > MESSAGE_MAX,
+            };
+            if is_too_long {
                 self.is_broken = true;
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a message of the handshake is too long"));
             }

@@ -312,19 +312,23 @@ fn an_error_behind_a_part_of_a_message_is_an_error_and_no_panic() {
     }
 }
 
-#[test]
-fn bytes_leave_while_a_message_of_the_client_is_not_whole() {
-    let pair = Pair::shaken(&TLS13, usize::MAX);
-    let Some(SupportedCipherSuite::Tls13(suite)) = pair.client.negotiated_cipher_suite() else { panic!("TLS 1.3") };
-    let Pair { client, mut session, mut scratch, .. } = pair;
+/// Seals records of any kind by the keys of this client, which speaks TLS 1.3 with AES-256.
+fn sealer(client: ClientConnection) -> impl FnMut(ContentType, &[u8]) -> Vec<u8> {
+    let Some(SupportedCipherSuite::Tls13(suite)) = client.negotiated_cipher_suite() else { panic!("TLS 1.3") };
     let (mut number, secrets) = client.dangerous_extract_secrets().unwrap().tx;
     let ConnectionTrafficSecrets::Aes256Gcm { key, iv } = secrets else { panic!("AES") };
     let mut sealer = suite.aead_alg.encrypter(key, iv);
-    let mut seal = |typ, payload: &[u8]| {
+    move |typ, payload| {
         let payload = OutboundChunks::Single(payload);
         number += 1;
         sealer.encrypt(OutboundPlainMessage { typ, version: ProtocolVersion::TLSv1_2, payload }, number - 1).unwrap().encode()
-    };
+    }
+}
+
+#[test]
+fn bytes_leave_while_a_message_of_the_client_is_not_whole() {
+    let Pair { client, mut session, mut scratch, .. } = Pair::shaken(&TLS13, usize::MAX);
+    let mut seal = sealer(client);
     // A request, and three of the five bytes of a KeyUpdate.
     let mut wire = [seal(ContentType::ApplicationData, b"a request"), seal(ContentType::Handshake, &[24, 0, 0])].concat();
     let mut space = [0; 9];
@@ -344,4 +348,24 @@ fn bytes_leave_while_a_message_of_the_client_is_not_whole() {
     let got = session.receive(|space| read(&mut wire, usize::MAX, space), &mut SliceSink::of(&mut space), &mut scratch);
     assert_eq!(got.unwrap_err().kind(), io::ErrorKind::InvalidData, "2 is no value of it");
     assert!(session.has_unsent(), "an alert");
+}
+
+#[test]
+fn a_message_that_no_client_has_to_send_is_kept_up_to_the_length_of_a_record() {
+    let Pair { client, mut session, mut scratch, .. } = Pair::shaken(&TLS13, usize::MAX);
+    let mut seal = sealer(client);
+    // A KeyUpdate of nearly 64 KiB, in parts.
+    let (mut kept, mut part) = (0, [&[24, 0, 0xff, 0xf0][..], &made(8_000)].concat());
+    let error = loop {
+        let mut wire = seal(ContentType::Handshake, &part);
+        let space = &mut [0; 10];
+        let got = session.receive(|space| read(&mut wire, usize::MAX, space), &mut SliceSink::of(space), &mut scratch);
+        match got.unwrap_err() {
+            error if error.kind() == io::ErrorKind::WouldBlock => kept = session.incoming.len(),
+            error => break error,
+        }
+        part = made(8_000);
+    };
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    assert!((8_000..=MESSAGE_MAX).contains(&kept), "{kept}");
 }
