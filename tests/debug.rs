@@ -44,6 +44,7 @@ child, terminal = pty.fork()
 if not child:
     os.execv(sys.argv[1], sys.argv[1:])
 signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
+signal.signal(signal.SIGINT, lambda *_: os.write(terminal, b"\x03"))
 words, seen = [b"answer = 6 * 7\n", b"print(sys.stdin.isatty(), os.getppid() == %d)\n" % os.getpid(), b"continue\n"], b""
 while True:
     try:
@@ -53,9 +54,11 @@ while True:
     sys.stdout.buffer.write(part)
     sys.stdout.flush()
     seen += part
-    if seen.endswith(b"(Pdb) ") and words:
+    if seen.endswith(b"(Pdb) "):
         seen = b""
-        os.write(terminal, words.pop(0))
+        os.write(terminal, words[0])
+        # Round about: the debugger comes again.
+        words.append(words.pop(0))
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) if hasattr(os, "waitstatus_to_exitcode") else 0)
 "#;
 
@@ -95,6 +98,20 @@ fn breakpoint_has_the_terminal() {
     assert_eq!((answer.status, answer.text()), (200, "42".to_owned()), "{}", server.stdout());
     wait_for("what the debugger has printed", SOON, || server.stdout().contains("True True").then_some(()));
     server.stop();
+}
+
+#[test]
+fn an_interrupt_stops_it_after_a_debugger_has_continued() {
+    let server = Server::source(APPLICATION);
+    let terminal = server.temp().join("terminal.py");
+    fs::write(&terminal, TERMINAL).expect("the temp directory is writable");
+    let mut server = server.launcher(["python3", &terminal.display().to_string()]).options(["--debug"]).start();
+    for _ in 0..2 {
+        assert_eq!(server.get("/debug").status, 200, "{}", server.stdout());
+    }
+    server.signal(Signal::SIGINT);
+    assert_eq!(server.wait(STOP_LIMIT).code(), Some(0), "{}", server.stdout());
+    server.finish();
 }
 
 /// Runs the server on a terminal, which goes away at SIGTERM; ends as the server does, and with 99 if that stays.

@@ -19,6 +19,17 @@ const SOURCE: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("wake
     Err(_) => panic!("the source has no NUL byte"),
 };
 
+/// The module of --debug.
+const INTERRUPT: &CStr = match CStr::from_bytes_with_nul(concat!(include_str!("interrupt.py"), "\0").as_bytes()) {
+    Ok(code) => code,
+    Err(_) => panic!("the source has no NUL byte"),
+};
+
+/// Keeps SIGINT from debuggers, before the application could start one.
+pub fn keep_interrupt(py: Python<'_>) -> PyResult<()> {
+    PyModule::from_code(py, INTERRUPT, c"<tapster interrupt>", c"tapster_interrupt").map(drop)
+}
+
 /// Makes the module, before code of the application could look up the function that it replaces.
 pub fn install(py: Python<'_>) -> PyResult<()> {
     PyModule::from_code(py, SOURCE, c"<tapster wakeup>", MODULE).map(drop)

@@ -12,7 +12,7 @@ use super::load::Loader;
 use super::loading::Loading;
 use super::mounts::Callables;
 use super::sources::LoadedSources;
-use super::{failure, forks, inherited, logs};
+use super::{failure, forks, inherited, logs, signals};
 use crate::channel::BootError;
 use crate::config::{AppSpec, Settings};
 use crate::log::error::Log;
@@ -67,6 +67,9 @@ pub fn load_app(
         };
         forks::renounce_in_children(py, worker.renounce.clone())
             .map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
+        if settings.debug {
+            signals::keep_interrupt(py).map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
+        }
         logs::install(py, settings, log)?;
         let sources = worker.told.map(|_| LoadedSources::new(py, log).map(Arc::new)).transpose();
         let sources = sources.map_err(|error| BootError { app: false, text: failure::traceback(py, &error) })?;
