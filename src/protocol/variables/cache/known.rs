@@ -154,11 +154,13 @@ impl KnownBlock {
         let ends = loose.iter().map(|pair| (pair.start, pair.end)).chain([(place.len(), place.len())]);
         let pieces = ends.map(|(end, next)| {
             let earlier = |span: Span| (span.start as usize) < end;
+            // Names are not empty. A value may be, and stand at the very end of its pair.
+            let is_value_of_it = |value: Span| value.start as usize <= end;
             let piece = FixedPiece {
                 bytes: last.bytes.end..end,
                 fields: last.fields.end..fields.iter().filter(|field| earlier(field.name)).count(),
                 variables: last.variables.end..variables.iter().filter(|variable| earlier(variable.name)).count(),
-                texts: last.texts.end..texts.iter().filter(|(_, value)| earlier(*value)).count(),
+                texts: last.texts.end..texts.iter().filter(|(_, value)| is_value_of_it(*value)).count(),
             };
             last = FixedPiece { bytes: next..next, ..piece.clone() };
             piece

@@ -271,6 +271,24 @@ fn any_pair() -> impl Strategy<Value = (String, String)> {
     (proptest::sample::select(names), value).prop_map(|(name, value)| (name.to_owned(), value))
 }
 
+#[test]
+fn an_empty_value_at_the_end_of_a_block_or_before_a_loose_one_stays_where_it_is() {
+    // A name that comes twice is not loose, so its values are fixed.
+    let twice = [("REMOTE_ADDR", ""); 2];
+    for packing in PACKINGS {
+        for place in [USUAL.len(), 0] {
+            let (before, behind) = USUAL.split_at(place);
+            let usual = |pairs: &[(&'static str, &'static str)]| {
+                pairs.iter().copied().filter(|(name, _)| *name != "REMOTE_ADDR").collect::<Vec<_>>()
+            };
+            let pairs = [usual(before), twice.to_vec(), usual(behind)].concat();
+            let pairs: Vec<Pair<'_>> = pairs.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
+            let mut cache = knowing(packing, &pairs);
+            assert!(ask(&mut cache, packing, &pairs).1);
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn any_history_of_requests_has_the_verdicts_of_the_reader(
