@@ -12,12 +12,10 @@ use super::error::Error;
 use super::framing::{self, Framing, Length};
 use super::hash::{mix, mix_bytes};
 use super::head::{Field, Head, Limits, Parsed, Progress, Span, Version};
+use super::places::Places;
 use super::target::Target;
 use varying::ValueLengths;
 pub use varying::Varying;
-
-/// Most blocks that are kept, and so the number of places of [`BlockId`]. A head that is not found is compared with each of them.
-pub const PLACES: usize = 32;
 
 /// Longest block that is kept, in bytes; a longer one is mostly cookies.
 const LONGEST: usize = 4096;
@@ -30,12 +28,6 @@ const TAIL: usize = 8;
 
 /// Bytes of the final line ends.
 const END: usize = 4;
-
-/// Hashes of blocks that were seen once; a power of two.
-const SEEN: usize = 64;
-
-/// Bits of a serial number that name the owner.
-const OWNER_SHIFT: u32 = 48;
 
 /// Names a block: the same name means the same version and the same bytes but for the values of its loose fields, in all caches
 /// whose owners differ.
@@ -55,13 +47,13 @@ impl PartialEq for BlockId {
 }
 
 impl BlockId {
-    /// The name of what another cache keeps under this serial number at this place, below [`PLACES`]; nothing of it is loose for the reader
+    /// The name of what another cache keeps under this serial number at this place; nothing of it is loose for the reader
     /// of header blocks.
     pub fn of_variables(serial: u64, place: usize) -> Self {
         Self { serial, place: place as u8, loose: Varying::default() }
     }
 
-    /// Its place, below [`PLACES`]; taken by another block when this one is forgotten.
+    /// Its place, below [`super::places::PLACES`]; taken by another block when this one is forgotten.
     pub fn place(self) -> usize {
         usize::from(self.place)
     }
@@ -89,12 +81,9 @@ struct CachedBlock {
 #[derive(Debug)]
 pub struct HeaderCache {
     entries: Vec<CachedBlock>,
-    seen: [u64; SEEN],
-    /// The place that is considered next for removal.
-    hand: usize,
+    places: Places,
     /// The place that was found last.
     last: usize,
-    serial: u64,
     /// How the last head was found.
     found: Option<usize>,
 }
@@ -102,7 +91,7 @@ pub struct HeaderCache {
 impl HeaderCache {
     /// No blocks. `owner` is a different number (below 65,536) for each cache whose names could meet.
     pub fn new(owner: usize) -> Self {
-        Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial: serial_before(owner), found: None }
+        Self { entries: Vec::new(), places: Places::new(owner), last: 0, found: None }
     }
 
     /// As [`Head::resume`]; the limits must always be the same.
@@ -184,41 +173,25 @@ impl HeaderCache {
         let start = head.block.start;
         let loose = Varying::of(&head.fields, bytes);
         let hash = hash(loose.pieces(&head.fields, bytes, start as usize, head.len));
-        let seen = &mut self.seen[(hash >> (u64::BITS - SEEN.trailing_zeros())) as usize];
-        if std::mem::replace(seen, hash) != hash
-            || head.iter(bytes).any(|(name, _)| same(name, b"expect") || same(name, b"upgrade"))
-        {
+        if !self.places.knows(hash) || head.iter(bytes).any(|(name, _)| same(name, b"expect") || same(name, b"upgrade")) {
             return;
         }
-        let place = if self.entries.len() < PLACES {
-            self.entries.len()
-        } else {
-            let place = self.hand;
-            self.hand = (place + 1) % PLACES;
-            // A block that is in use has a second chance, so that blocks that come only twice do not displace it.
-            if std::mem::take(&mut self.entries[place].used) {
-                return;
-            }
-            place
-        };
-        self.serial += 1;
-        let entry = CachedBlock {
-            bytes: block.into(),
-            tail: *block[..block.len() - END].last_chunk().expect("it is not shorter than the shortest"),
-            version: head.version,
-            fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
-            request_id: head.request_id,
-            loose,
-            sized: head.fields.iter().position(|field| same(field.name.of(bytes), b"content-length")),
-            framing,
-            serial: self.serial,
-            used: false,
-        };
-        if place < self.entries.len() {
-            self.entries[place] = entry;
-        } else {
-            self.entries.push(entry);
-        }
+        self.places.keep(
+            &mut self.entries,
+            |entry| &mut entry.used,
+            |serial| CachedBlock {
+                bytes: block.into(),
+                tail: *block[..block.len() - END].last_chunk().expect("it is not shorter than the shortest"),
+                version: head.version,
+                fields: head.fields.iter().map(|field| field.moved(start.wrapping_neg())).collect(),
+                request_id: head.request_id,
+                loose,
+                sized: head.fields.iter().position(|field| same(field.name.of(bytes), b"content-length")),
+                framing,
+                serial,
+                used: false,
+            },
+        );
     }
 }
 
@@ -253,11 +226,6 @@ impl CachedBlock {
         head.len = start + len;
         head.block = Span::new(start, head.len);
     }
-}
-
-/// The number before the first serial number of the cache of this owner.
-pub fn serial_before(owner: usize) -> u64 {
-    (owner as u64) << OWNER_SHIFT
 }
 
 /// The hash of a block in pieces; which blocks share one matters only for speed.

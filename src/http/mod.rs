@@ -20,6 +20,7 @@ pub mod loose;
 pub mod once;
 pub mod packets;
 pub mod page;
+pub mod places;
 mod progress;
 pub mod records;
 pub mod request_id;

@@ -23,7 +23,8 @@ use super::target::Targets;
 use super::text;
 use crate::http::framing::Length;
 use crate::http::head::Version;
-use crate::http::header_cache::{BlockId, PLACES};
+use crate::http::header_cache::BlockId;
+use crate::http::places::PLACES;
 use crate::worker::app::Request;
 
 mod certificate;
@@ -200,8 +201,7 @@ impl Builder {
         let template = templates[block.place()].as_mut().expect("it was just made");
         let remote = &self.remote.of(py, request)?;
         let cached = template.environ(py, &self.keys, request, &ClientObjects { remote, offers, tls: request.tls })?;
-        cached.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
-        cached.set_id(py, &self.keys, request)?;
+        cached.set_own(py, &self.keys, request, self.methods.of(py, request)?.as_ref())?;
         cached.hand_out(py, &self.keys, targets.uri(py, request.head, request.bytes)?)
     }
 
@@ -218,8 +218,7 @@ impl Builder {
         let mut cached = CachedEnviron::new(self.of_fields(py, request, place)?);
         let remote = &self.remote.of(py, request)?;
         cached.settle(py, &self.keys, &ClientObjects { remote, offers, tls: request.tls })?;
-        cached.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
-        cached.set_id(py, &self.keys, request)?;
+        cached.set_own(py, &self.keys, request, self.methods.of(py, request)?.as_ref())?;
         let uri = self.apps[place.index()].targets.uri(py, request.head, request.bytes)?;
         let dict = cached.hand_out(py, &self.keys, uri)?;
         if let Some(client) = request.tls.and_then(|tls| tls.client.as_ref()) {

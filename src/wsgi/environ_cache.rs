@@ -234,9 +234,22 @@ impl CachedEnviron {
         Ok(())
     }
 
+    /// Sets what belongs to the request alone: the method, of which `None` is GET, and the name, if it has got one.
+    #[inline(always)] // as its parts
+    pub fn set_own(
+        &mut self,
+        py: Python<'_>,
+        keys: &Keys,
+        request: &Request<'_>,
+        method: Option<&Bound<'_, PyString>>,
+    ) -> PyResult<()> {
+        self.set_method(py, keys, method)?;
+        self.set_id(py, keys, request)
+    }
+
     /// Sets the method; `None` is GET.
     #[inline]
-    pub fn set_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
+    fn set_method(&mut self, py: Python<'_>, keys: &Keys, method: Option<&Bound<'_, PyString>>) -> PyResult<()> {
         if method.is_none() && !self.method { Ok(()) } else { self.change_method(py, keys, method) }
     }
 
@@ -253,7 +266,7 @@ impl CachedEnviron {
 
     /// Sets the request's X-Request-ID, if it has got one. It is set anew for each request, or for none.
     #[inline(always)] // most requests have none
-    pub fn set_id(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>) -> PyResult<()> {
+    fn set_id(&mut self, py: Python<'_>, keys: &Keys, request: &Request<'_>) -> PyResult<()> {
         if request.head.assigned.id.is_empty() {
             return Ok(());
         }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::http::cuts::LIMITS;
+use crate::http::places::{OWNER_SHIFT, PLACES};
 
 /// Fields, framing and length of a request, and the name of its block.
 type Facts = (Vec<Field>, Framing, usize, Option<BlockId>);

@@ -15,7 +15,8 @@ use crate::http::error::Error;
 use crate::http::framing::Framing;
 use crate::http::hash::{mix, mix_bytes};
 use crate::http::head::{Field, Head, Limits};
-use crate::http::header_cache::{BlockId, PLACES, serial_before};
+use crate::http::header_cache::BlockId;
+use crate::http::places::Places;
 use crate::protocol::pairs::Packing;
 use known::{FoundPair, KnownBlock, MOST};
 
@@ -26,19 +27,13 @@ mod tests;
 /// Longest block that is kept, in bytes: longer ones are mostly certificates and cookies.
 const LONGEST: usize = 8 * 1024;
 
-/// Hashes of blocks that were seen once; a power of two.
-const SEEN: usize = 64;
-
 /// The blocks of variables that one thread has seen.
 #[derive(Debug)]
 pub struct VariableCache {
     entries: Vec<KnownBlock>,
-    seen: [u64; SEEN],
-    /// The place that is considered next for removal.
-    hand: usize,
+    places: Places,
     /// The place that was found last.
     last: usize,
-    serial: u64,
     /// The loose pairs of the block that was found last.
     found: [FoundPair; MOST],
 }
@@ -46,8 +41,7 @@ pub struct VariableCache {
 impl VariableCache {
     /// No blocks. `owner` is a different number (below 65,536) for each cache whose names could meet.
     pub fn new(owner: usize) -> Self {
-        let serial = serial_before(owner);
-        Self { entries: Vec::new(), seen: [0; SEEN], hand: 0, last: 0, serial, found: [FoundPair::default(); MOST] }
+        Self { entries: Vec::new(), places: Places::new(owner), last: 0, found: [FoundPair::default(); MOST] }
     }
 
     /// As [`super::read`], and the name of the block if it is kept; the limits must always be the same. Equal names mean equal names
@@ -93,27 +87,9 @@ impl VariableCache {
         let variables = &head.variables[..count];
         let loose = known::loose_pairs(head, variables, bytes, (packing, pairs.clone()));
         let hash = hash(packing, known::fixed_pieces(&loose, &bytes[pairs.clone()]));
-        let seen_once = &mut self.seen[(hash >> (u64::BITS - SEEN.trailing_zeros())) as usize];
-        if std::mem::replace(seen_once, hash) != hash {
-            return;
-        }
-        let place = if self.entries.len() < PLACES {
-            self.entries.len()
-        } else {
-            let place = self.hand;
-            self.hand = (place + 1) % PLACES;
-            // A block that is in use has a second chance, so that blocks that come only twice do not displace it.
-            if std::mem::take(&mut self.entries[place].used) {
-                return;
-            }
-            place
-        };
-        self.serial += 1;
-        let known = KnownBlock::new(head, variables, bytes, (packing, pairs), loose, seen, self.serial);
-        if place < self.entries.len() {
-            self.entries[place] = known;
-        } else {
-            self.entries.push(known);
+        if self.places.knows(hash) {
+            let make = |serial| KnownBlock::new(head, variables, bytes, (packing, pairs), loose, seen, serial);
+            self.places.keep(&mut self.entries, |known| &mut known.used, make);
         }
     }
 }

@@ -8,8 +8,9 @@ use pyo3::types::PyDict;
 
 use super::Builder;
 use crate::http::head::{Field, GatewayParts};
-use crate::http::header_cache::{BlockId, PLACES};
+use crate::http::header_cache::BlockId;
 use crate::http::loose::{is_loose_field, is_loose_variable};
+use crate::http::places::PLACES;
 use crate::http::target::below;
 use crate::worker::app::Request;
 use crate::wsgi::environ_cache::gateway::{GatewayPaths, GatewayTemplate, LooseSource};
@@ -133,8 +134,7 @@ impl Builder {
         let mut environ = CachedEnviron::new(dict);
         let remote = &self.remote.of(py, request)?;
         environ.settle(py, &self.keys, &ClientObjects { remote, offers, tls: None })?;
-        environ.set_method(py, &self.keys, self.methods.of(py, request)?.as_ref())?;
-        environ.set_id(py, &self.keys, request)?;
+        environ.set_own(py, &self.keys, request, self.methods.of(py, request)?.as_ref())?;
         Ok(environ.give_away().into_bound(py))
     }
 

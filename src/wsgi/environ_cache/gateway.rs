@@ -129,8 +129,7 @@ impl GatewayTemplate {
             self.spare = Some(self.own.copy(py)?);
         }
         let spare = self.spare.as_mut().expect("it was just made");
-        spare.set_method(py, keys, method)?;
-        spare.set_id(py, keys, request)?;
+        spare.set_own(py, keys, request, method)?;
         Ok(spare.lend(py))
     }
 

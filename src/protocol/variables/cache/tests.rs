@@ -4,6 +4,7 @@ use super::*;
 use crate::http::error::Error;
 use crate::http::framing::Length;
 use crate::http::head::Span;
+use crate::http::places::PLACES;
 use crate::protocol::variables;
 use proptest::prelude::*;
 
