@@ -309,7 +309,7 @@ fn what_is_no_handshake_ends_its_connection_and_nothing_else() {
 }
 
 #[test]
-fn the_only_protocol_is_http_1_1() {
+fn the_protocols_are_those_of_http_1() {
     let server = server().start();
     let offering = |protocols: &[&[u8]]| {
         let mut config = Arc::unwrap_or_clone(Manner::default().forgetful());
@@ -319,6 +319,11 @@ fn the_only_protocol_is_http_1_1() {
     let mut client = offering(&[b"h2", b"http/1.1"]).expect("there is one for both");
     assert_eq!(client.tls().conn.alpn_protocol(), Some(b"http/1.1".as_slice()));
     assert_eq!(client.get("/").status, 200);
+    let mut client = offering(&[b"http/1.0", b"http/1.1"]).expect("there are two for both");
+    assert_eq!(client.tls().conn.alpn_protocol(), Some(b"http/1.1".as_slice()));
+    let mut client = offering(&[b"http/1.0"]).expect("older clients are served");
+    client.send("GET / HTTP/1.0\r\n\r\n");
+    assert_eq!(client.response().status, 200);
     let mut client = offering(&[]).expect("nobody has to name one");
     assert_eq!(client.get("/").status, 200);
     // RFC 7301 section 3.2.

@@ -18,8 +18,9 @@ use super::provider;
 use super::tickets::Tickets;
 use crate::config::{ClientCertificates, TlsSettings, TlsVersion};
 
-/// What is spoken inside (RFC 7301).
-const ALPN: &[u8] = b"http/1.1";
+/// What is spoken inside (RFC 7301), the best first. A client that offers others alone is refused, and one that keeps to HTTP/1.0, as
+/// `curl --http1.0`, offers nothing else.
+const ALPN: [&[u8]; 2] = [b"http/1.1", b"http/1.0"];
 
 /// Bytes in one record (RFC 8446 section 5.1).
 pub const RECORD_MAX: usize = 16 * 1024;
@@ -59,7 +60,7 @@ pub fn tls_server(material: &Material, settings: &TlsSettings) -> Result<TlsServ
         None => builder.with_no_client_auth(),
     }
     .with_cert_resolver(Arc::new(names));
-    config.alpn_protocols = vec![ALPN.to_vec()];
+    config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
     config.session_storage = Arc::new(NoServerSessionStorage {});
     let rules = format!("{:?} {:?} {}", settings.client_certificates, settings.oldest, material.client_roots);
     config.ticketer = Arc::new(Tickets::new(material.tickets.clone(), rules.as_bytes(), provider)?);
