@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::load::Plan;
 use common::server::{Running, Server};
-use common::{apps, tools, venv};
+use common::{apps, tls, tools, venv};
 use front::Front;
 
 /// Time for one run of a client script.
@@ -37,15 +37,16 @@ fn django(workers: usize) -> Server {
     server.env("DJANGO_DIR", dir.display().to_string())
 }
 
-#[track_caller]
-fn run_client(script: &str, server: &Running, more: &[&Path]) {
-    run_client_at(script, &server.address().to_string(), more);
+fn client(script: &str, url: &str, more: &[&Path]) -> Command {
+    let mut client = Command::new(venv::python());
+    client.arg(apps().join("clients").join(script)).arg(url).args(more);
+    client
 }
 
 #[track_caller]
-fn run_client_at(script: &str, url: &str, more: &[&Path]) {
-    let mut client = Command::new(venv::python());
-    client.arg(apps().join("clients").join(script)).arg(url).args(more);
+fn run_client(script: &str, server: &Running, more: &[&Path]) {
+    let mut client = client(script, &server.address().to_string(), more);
+    tls::trust(&mut client, server.address());
     tools::run(&mut client, CLIENT_LIMIT).succeeded();
 }
 
@@ -53,6 +54,7 @@ fn run_client_at(script: &str, url: &str, more: &[&Path]) {
 #[track_caller]
 fn curl(server: &Running, options: &[&str], path: &str) -> Option<String> {
     let mut curl = Command::new(tools::tool("curl")?);
+    tls::trust(&mut curl, server.address());
     curl.args(["--silent", "--show-error", "--fail", "--max-time", "60", "--noproxy", "*"]).args(options).arg(server.url(path));
     Some(tools::run(&mut curl, CLIENT_LIMIT).succeeded().stdout)
 }
@@ -143,9 +145,9 @@ fn flask_and_django_are_served_behind_web_servers_by_each_gateway_protocol() {
             let address = if is_nginx { free } else { front.address().tcp() };
             let (url, dir) = (format!("http://{address}"), server.temp().join("django"));
             if is_django {
-                run_client_at("django_client.py", &url, &[&dir]);
+                tools::run(&mut client("django_client.py", &url, &[&dir]), CLIENT_LIMIT).succeeded();
             } else {
-                run_client_at("flask_client.py", &url, &[]);
+                tools::run(&mut client("flask_client.py", &url, &[]), CLIENT_LIMIT).succeeded();
             }
             server.stop();
         }

@@ -99,7 +99,7 @@ fn send_counted(client: &mut Client) {
 
 #[test]
 fn a_request_whose_client_left_while_it_waited_for_a_permit_is_not_run() {
-    for threads in [1, 2] {
+    for threads in [1, 2, 8] {
         let server = server(1, threads).start();
         for (round, address) in server.addresses().iter().enumerate() {
             let slow = occupy(&server, threads);
@@ -163,7 +163,7 @@ fn a_request_whose_client_left_while_it_waited_to_be_accepted_is_not_run() {
 
 #[test]
 fn pipelined_requests_whose_client_left_during_a_slow_one_are_not_run() {
-    for threads in [1, 2] {
+    for threads in [1, 2, 8] {
         let server = server(1, threads).start();
         for (round, address) in server.addresses().iter().enumerate() {
             let mut client = Client::connect(address);

@@ -181,10 +181,13 @@ pub fn shared() -> &'static (Authority, Certificate) {
     })
 }
 
-/// Has another program trust the authority that tests share, where it connects to an encrypted address: Python's requests.
+/// Has another program trust the authority that tests share, where it connects to an encrypted address.
 pub fn trust(command: &mut Command, address: &Address) {
     if matches!(address, Address::Tls(_)) {
-        command.env("REQUESTS_CA_BUNDLE", shared().0.root());
+        // Python's requests, its websocket-client, and curl.
+        for name in ["REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE", "CURL_CA_BUNDLE"] {
+            command.env(name, shared().0.root());
+        }
     }
 }
 

@@ -86,5 +86,7 @@ def errors(session):
 
 
 with requests.Session() as session:
+    # Over TLS Django asks each form where it comes from, and browsers say so.
+    session.headers["Referer"] = BASE + "/"
     for step in (admin, upload, streams, downloads, errors):
         step(session)
