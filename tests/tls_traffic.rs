@@ -4,16 +4,19 @@ mod common;
 
 use std::fs;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Command, Stdio};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustls::{ClientConnection, StreamOwned};
 
 use common::client::Client;
-use common::server::{Running, Server};
+use common::server::{Running, Server, at_once};
 use common::tls::{self, Manner, TLS12, TLS13};
 use common::{SOON, procfs, tools, wait_for};
 
@@ -131,6 +134,92 @@ fn a_slow_reader_gets_everything_and_holds_nobody_up() {
         assert!(response.complete && response.body == vec![0; SIZE]);
         assert_eq!(slow.get("/").status, 200);
     }
+    server.stop();
+}
+
+/// Whether no byte is on its way over the connection of this client's port (proc_net_tcp: both ends have a line with their queues).
+fn is_drained(port: u16) -> bool {
+    let table = fs::read_to_string("/proc/net/tcp").expect("the kernel has it");
+    let port = format!(":{port:04X}");
+    let lines = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut ours = lines.filter(|words| words[1].ends_with(&port) || words[2].ends_with(&port));
+    ours.all(|words| words[4] == "00000000:00000000")
+}
+
+/// The socket of a reader that keeps pace is never full: only the server itself can end its turn.
+#[test]
+fn a_huge_block_for_a_quick_reader_lets_others_proceed() {
+    /// The block, in bytes: seconds of work.
+    const SIZE: usize = 400 * 1024 * 1024;
+    /// Bytes that may leave before another request is looked at: a few turns of 1 MiB.
+    const MOST: u64 = 8 * 1024 * 1024;
+    /// Looks at that.
+    const ROUNDS: usize = 20;
+    // How many bytes the worker has sent on a connection: tcpi_bytes_sent (linux/tcp.h).
+    let app = format!(
+        r#"
+import os, socket, struct
+
+def sent(number):
+    with socket.socket(fileno=os.dup(number)) as one:
+        return struct.unpack_from("Q", one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 256), 200)[0]
+
+def all_sent():
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            yield sent(int(name)), int(name)
+        except (OSError, struct.error):
+            pass
+
+BUSIEST = []
+
+def application(environ, start_response):
+    if environ["PATH_INFO"] == "/sent":
+        # At once: the loop may go on meanwhile.
+        answer = b"%d" % sent(BUSIEST[0])
+    elif environ["PATH_INFO"] == "/busiest":
+        BUSIEST[:] = [max(all_sent())[1]]
+        answer = b"found"
+    else:
+        answer = bytes({SIZE})
+    start_response("200 OK", [("Content-Length", str(len(answer)))])
+    return [answer]
+"#
+    );
+    let server = Server::source(&app).tls().options(["--threads", "1", "--keep-alive", "60"]).start();
+    let worker = server.workers()[0];
+    let (mut quick, mut other) = (server.connect(), server.connect());
+    let port = quick.port();
+    quick.send("GET /block HTTP/1.1\r\nHost: test\r\n\r\n");
+    let received = AtomicU64::new(0);
+    thread::scope(|threads| {
+        let (socket, received) = (&quick.tls().sock, &received);
+        // It does not look at what the records carry, which would take longer than making them.
+        threads.spawn(move || {
+            let (mut socket, mut room) = (socket, vec![0; 1024 * 1024]);
+            while let Ok(more @ 1..) = socket.read(&mut room) {
+                received.fetch_add(more as u64, Relaxed);
+            }
+        });
+        wait_for("the block to begin", SOON, || (received.load(Relaxed) > 0).then_some(()));
+        assert_eq!(other.get("/busiest").text(), "found");
+        for _ in 0..ROUNDS {
+            let mut before = 0;
+            at_once(worker, || {
+                other.send("GET /sent HTTP/1.1\r\nHost: test\r\n\r\n");
+                wait_for("what is on its way", SOON, || {
+                    let last = std::mem::replace(&mut before, received.load(Relaxed));
+                    (last == before && is_drained(port)).then_some(())
+                });
+            });
+            let sent: u64 = other.response().text().parse().expect("a number");
+            assert!(sent - before <= MOST, "{} bytes were sent before another request was served", sent - before);
+            if sent > SIZE as u64 {
+                break;
+            }
+        }
+        socket.shutdown(Shutdown::Both).expect("it is open");
+    });
     server.stop();
 }
 

@@ -12,6 +12,9 @@ use super::{CloseReason, Connection, Flow, Next, Phase};
 /// Bytes of a file sent before others proceed.
 const FILE_BURST: u64 = 4 * 1024 * 1024;
 
+/// Bytes of a block that are sealed and sent before others proceed: half a millisecond of work.
+const SEALED_BURST: usize = 1024 * 1024;
+
 impl Connection {
     /// Sends the blocks that the stream has given, and asks it for more.
     pub(in crate::worker) fn go_on_answering(&mut self, ctx: &mut ThreadCtx) -> Flow {
@@ -62,7 +65,12 @@ impl Connection {
     fn send_block(&mut self, answer: &mut Streaming, at: usize, ctx: &mut ThreadCtx) -> Flow {
         let (block, tail) = answer.stream.large_block();
         let total = block.len() + tail.len();
-        let (block, tail) = (&block[at.min(block.len())..], &tail[at.saturating_sub(block.len())..]);
+        let (mut block, mut tail) = (&block[at.min(block.len())..], &tail[at.saturating_sub(block.len())..]);
+        // One call of the kernel fills its buffer. Records are sealed a few at a time, and a client that keeps pace would have them all.
+        if self.link.stream.is_encrypted() && block.len() > SEALED_BURST {
+            (block, tail) = (&block[..SEALED_BURST], &[]);
+        }
+        let offered = ctx.out.len() + block.len() + tail.len();
         let Ok(sent) = output::send_parts(&self.link.stream, [&ctx.out, block, tail]) else {
             return Err(Next::Close(CloseReason::ClientGone));
         };
@@ -81,7 +89,7 @@ impl Connection {
         if sent > 0 {
             self.timer.deadline = ctx.clock.ms() + ctx.rules.write_timeout;
         }
-        Err(Next::Wait)
+        Err(if sent == offered { Next::Yield } else { Next::Wait })
     }
 
     /// Sends the rendered bytes, then the file.
