@@ -220,6 +220,7 @@ mod tests {
         assert!(matches!(settings.access_format, AccessFormat::Atoms(f) if f.starts_with("%(h)s ") && f.ends_with(" \"%(a)s\"")));
         let loopback = |addr: &str, prefix| Network { addr: addr.parse().unwrap(), prefix };
         assert_eq!(settings.forwarded_allow_ips, Trusted::Only(vec![loopback("127.0.0.1", 32), loopback("::1", 128)]));
+        assert_eq!(settings.tls_watch, seconds(60));
         assert_eq!((settings.proxy_protocol, settings.proxy_allow_from), (None, settings.forwarded_allow_ips));
     }
 
