@@ -18,7 +18,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::config::gunicorn::{Content, DEFAULT_FILE, Source, Value};
 use crate::config::hooks::Hooks;
-use crate::config::options::{self, Opt, TABLE, ValueKind};
+use crate::config::options::{self, Opt, Section, TABLE, ValueKind};
 use crate::config::{self, AppSpec, Configuration, Given, Notice, Origin, Settings, shown};
 use crate::operator::Operation;
 
@@ -294,8 +294,13 @@ pub fn command() -> clap::Command {
         .disable_version_flag(true)
         .infer_long_args(true)
         .arg(Arg::new(CHECK_STATE).long(CHECK_STATE).action(ArgAction::SetTrue).hide(true))
-        .args(TABLE.iter().enumerate().map(|(row, option)| argument(option).display_order(row)))
+        .args(in_sections().enumerate().map(|(row, option)| argument(option).display_order(row)))
         .args(gunicorn::arguments())
+}
+
+/// The rows of the table section by section: clap shows a section where the first option of it stands.
+fn in_sections() -> impl Iterator<Item = &'static Opt> {
+    Section::ALL.into_iter().flat_map(|section| TABLE.iter().filter(move |option| option.section == section))
 }
 
 /// The signals' part of `--help`.

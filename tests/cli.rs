@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::process::{Command, Output};
 
+use tapster::config::options::Section;
+
 const USAGE: i32 = 2;
 
 /// The binary with no environment but the given one.
@@ -119,6 +121,13 @@ fn version_and_help_go_to_standard_output() {
     for line in ["Signals:", "Exit status:", "Examples:", "  tapster app:app "] {
         assert!(help.contains(line), "{line} is not in --help");
     }
+}
+
+#[test]
+fn help_has_the_sections_in_the_order_of_the_page() {
+    let help = printed(tapster(&["--help"], &[]));
+    let at = |section: Section| help.find(&format!("\n{}:\n", section.heading())).expect("every section is in --help");
+    assert!(Section::ALL.map(at).is_sorted(), "{help}");
 }
 
 #[test]
