@@ -280,7 +280,7 @@ fn workers_that_leave_as_soon_as_they_are_ready_are_replaced_after_growing_pause
 
 #[test]
 fn a_queue_full_of_nonsense_or_shut_down_ends_no_other_worker_and_fills_no_log() {
-    for path in ["/queue_garbage", "/cut_queue"] {
+    for path in ["/queue_garbage", "/queue_same", "/cut_queue"] {
         let Some(server) = server(&[]) else { return };
         let server = server.start();
         let before = server.workers();

@@ -34,7 +34,7 @@ use crate::worker::accept::share::Share;
 use crate::worker::deadline::calls::Calls;
 use crate::worker::send::fin::Ended;
 use crate::worker::send::outbox::Outbox;
-use crate::worker::tally::Reminder;
+use crate::worker::tally::{Reminder, Tally};
 use crate::worker::threads::completions::Completions;
 use crate::worker::threads::desk::Desks;
 use crate::worker::threads::pace::Pace;
@@ -65,6 +65,10 @@ pub use iteration::Step;
 
 /// Events taken from the kernel at once.
 const EVENTS: usize = 256;
+
+/// Pause between two lines about connections that the poll did not take, in milliseconds: a worker that was broken into can
+/// hand others any number of them.
+const UNWATCHED_MS: u64 = 10_000;
 
 /// Connections that have their places from the start: as many as `--worker-connections` are by default.
 const CONNECTIONS: usize = 16_384;
@@ -102,6 +106,8 @@ pub struct EventLoop {
     max_queue: usize,
     overload: Overload,
     reminder: Reminder,
+    /// Connections that the poll did not take.
+    unwatched: Tally,
     handoff: Handoff,
     timers: Wheel,
     leaving: Leaving,
@@ -177,6 +183,7 @@ impl EventLoop {
             max_queue: settings.max_queue,
             overload: Overload::default(),
             reminder: reminder.clone(),
+            unwatched: Tally::new(UNWATCHED_MS, reminder),
             handoff,
             timers: Wheel::new(now),
             leaving: Leaving::No,

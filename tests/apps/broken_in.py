@@ -290,6 +290,22 @@ def queue_garbage():
                         pass
 
 
+def queue_same():
+    """One connection again and again, which the attacker keeps: to the poll of a worker it is there already."""
+    ends = [s for s in sockets() if s.type == socket.SOCK_SEQPACKET]
+    ends = [s for s in ends if s.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) != CHANNEL_BUFFER]
+    kept, given = socket.socketpair()
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [given.fileno()]))]
+    end = time.monotonic() + SECONDS / 4
+    while time.monotonic() < end:
+        for to in ends:
+            for input in (b"", bytes(8)):
+                try:
+                    to.sendmsg([b"\x04i" + bytes(52) + input], rights, socket.MSG_DONTWAIT)
+                except OSError:
+                    time.sleep(0.001)
+
+
 def queue_sessions():
     """Connections with TLS sessions that nobody has negotiated: wrong keys, parts without end, numbers that are over, requests in them."""
     ends = [s for s in sockets() if s.type == socket.SOCK_SEQPACKET]

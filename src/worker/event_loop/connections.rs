@@ -4,6 +4,7 @@
 //! Sockets are registered once, edge-triggered, for reading and writing, and only when they have blocked: a short request on a
 //! new connection is read, answered and closed without the poll ever knowing of it.
 
+use std::io;
 use std::sync::Arc;
 
 use crate::net::stream::PeerAddr;
@@ -128,6 +129,17 @@ impl EventLoop {
         self.follow(token, next, ctx)
     }
 
+    /// Logs that the poll does not take a connection: there are too many (fs.epoll.max_user_watches), or it is there already, since
+    /// somebody who has it as well has handed it over before.
+    #[cold]
+    fn note_unwatched(&self, error: &io::Error, ctx: &ThreadCtx) {
+        match self.unwatched.count(ctx.clock.ms()) {
+            None => {}
+            Some(1) => ctx.log.error(format_args!("cannot watch a connection: {error}; it is closed")),
+            Some(count) => ctx.log.error(format_args!("cannot watch {count} connections: {error}; they are closed")),
+        }
+    }
+
     /// Does what a connection asked for in its last step; returns work that only the application can do.
     pub(in crate::worker) fn follow(&mut self, token: Token, next: Next, ctx: &mut ThreadCtx) -> Option<(Token, Work)> {
         match next {
@@ -136,7 +148,7 @@ impl EventLoop {
                 if !connection.io.registered && (!connection.is_serving() || connection.has_unsent()) {
                     connection.io.registered = true;
                     if let Err(error) = connection.link.stream.watch(self.poll.registry(), token.into()) {
-                        ctx.log.error(format_args!("cannot watch a connection: {error}; it is closed"));
+                        self.note_unwatched(&error, ctx);
                         return self.close(token, CloseReason::Cut, ctx);
                     }
                 }

@@ -13,6 +13,7 @@
 use std::io;
 
 use crate::channel::{Order, Report};
+use crate::log::count;
 
 use super::{EventLoop, ThreadCtx, borrow, replaced};
 use crate::sys::process::exit_now;
@@ -112,6 +113,12 @@ impl EventLoop {
             files.tell_rest(now, &ctx.log);
         }
         ctx.bodies.disk.tell_rest(now, &ctx.log);
+        if let Some(unwatched) = self.unwatched.rest(now) {
+            ctx.log.error(format_args!(
+                "cannot watch {} more, which are closed, since the last record",
+                count(unwatched, "connection")
+            ));
+        }
         self.handoff.tell_rest(now, &ctx.log);
         ctx.catch_up_logs();
     }
