@@ -202,6 +202,61 @@ fn every_end_by_the_server_is_announced() {
     server.stop();
 }
 
+/// Sends the first half of the record that these bytes are in, and gives the other one.
+fn send_half(client: &mut Client, bytes: &str) -> Vec<u8> {
+    let stream = client.tls();
+    stream.conn.writer().write_all(bytes.as_bytes()).expect("there is room");
+    let mut record = Vec::new();
+    while stream.conn.wants_write() {
+        stream.conn.write_tls(&mut record).expect("a vector takes everything");
+    }
+    let rest = record.split_off(record.len() / 2);
+    stream.sock.write_all(&record).expect("the server takes it");
+    rest
+}
+
+#[test]
+fn a_request_begins_with_its_record() {
+    let server = Server::new("probe").tls().workers(1).options(["--keep-alive", "1"]).start();
+    for mut client in both(&server) {
+        client.get("/");
+        let rest = send_half(&mut client, "GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        let mut idle = both(&server).next().expect("a client");
+        idle.get("/");
+        assert!(idle.ends_in_order(), "the time of a kept connection is over, for this one later");
+        client.tls().sock.write_all(&rest).expect("it is open");
+        assert_eq!(client.response().status, 200);
+    }
+    let mut server = server;
+    let mut clients: Vec<_> = both(&server).collect();
+    let mut rests = Vec::new();
+    for client in &mut clients {
+        client.get("/");
+        rests.push(send_half(client, "GET / HTTP/1.1\r\nHost: test\r\n\r\n"));
+    }
+    let mut idle = both(&server).next().expect("a client");
+    idle.get("/");
+    server.signal(Signal::SIGTERM);
+    assert!(idle.ends_in_order(), "the server leaves");
+    for (client, rest) in clients.iter_mut().zip(rests) {
+        client.tls().sock.write_all(&rest).expect("it is open");
+        assert_eq!(client.response().status, 200);
+    }
+    assert_eq!(server.wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn a_record_that_does_not_come_to_its_end_gets_the_time_of_a_head() {
+    let server = Server::new("probe").tls().options(["--keep-alive", "300", "--header-timeout", "1"]).start();
+    for mut client in both(&server) {
+        client.get("/");
+        let _rest = send_half(&mut client, "GET / HTTP/1.1\r\nHost: test\r\n\r\n");
+        assert_eq!(client.response().status, 408);
+        assert!(client.ends_in_order());
+    }
+    server.stop();
+}
+
 #[test]
 fn a_server_that_stops_announces_it_to_kept_connections_and_one_that_reloads_keeps_them() {
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {

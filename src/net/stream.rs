@@ -65,9 +65,15 @@ impl Stream {
         tls.as_mut().map_or(Ok(Got { count: 1, more: true }), |tls| tls.shake_hands(socket, may_read))
     }
 
-    /// Bytes of an unfinished handshake that are in this process because more are needed.
+    /// Bytes of an unfinished handshake, or of a record, that are in this process because more are needed.
     pub fn kept(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.kept())
+    }
+
+    /// Whether a part of a record is here, in which the client has more to say.
+    #[inline]
+    pub fn has_part(&self) -> bool {
+        self.is_encrypted() && self.kept() > 0
     }
 
     /// Whether its handshake has resumed an earlier session.

@@ -164,7 +164,12 @@ impl Connection {
 
     /// Whether it waits for a request of which nothing has come.
     pub fn is_idle(&self) -> bool {
-        matches!(self.phase, Phase::Preface | Phase::Handshake | Phase::Head) && self.kept.is_none() && !self.has_unsent()
+        let waits = match self.phase {
+            Phase::Preface | Phase::Handshake => true,
+            Phase::Head => !self.link.stream.has_part(),
+            _ => false,
+        };
+        waits && self.kept.is_none() && !self.has_unsent()
     }
 
     /// Whether it waits for a request, of which a part may have come.
@@ -246,7 +251,7 @@ impl Connection {
                 self.miss_handshake("it did not end in time", ctx);
                 Next::Close(CloseReason::Idle)
             }
-            Phase::Head if self.kept.is_none() => Next::Close(CloseReason::Idle),
+            Phase::Head if self.kept.is_none() && !self.link.stream.has_part() => Next::Close(CloseReason::Idle),
             Phase::Linger(Linger { shut: false, .. }) => match self.take_back(ctx) {
                 Ok(()) => self.begin_turn(ctx),
                 Err(next) => next,

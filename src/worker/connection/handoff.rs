@@ -127,7 +127,7 @@ impl Connection {
         match message.kind {
             HandoffKind::Request => self.arrival = Arrival { since: message.time.min(now), moves: message.moves, waited: true },
             HandoffKind::Idle | HandoffKind::Preface => {
-                let begun = message.kind == HandoffKind::Preface || !message.input.is_empty();
+                let begun = message.kind == HandoffKind::Preface || !message.input.is_empty() || self.link.stream.has_part();
                 let longest = if begun { rules.header_timeout } else { rules.keep_alive.max(DRAIN_IDLE_MS) };
                 self.timer.deadline = (message.time / NS_PER_MS).min((now / NS_PER_MS).saturating_add(longest));
             }

@@ -29,6 +29,8 @@ pub struct Io {
     pub(super) unread: bool,
     /// Whether the client has said that nothing follows its request.
     pub(super) is_last: bool,
+    /// Whether a request has its time because a record has begun to come in which it may be.
+    is_part_timed: bool,
     /// Whether it is registered with the poll.
     pub registered: bool,
 }
@@ -36,7 +38,7 @@ pub struct Io {
 impl Io {
     /// Of a socket that was just accepted: its request is usually there already.
     pub(super) fn new() -> Self {
-        Self { readable: true, ended: false, unread: false, is_last: false, registered: false }
+        Self { readable: true, ended: false, unread: false, is_last: false, is_part_timed: false, registered: false }
     }
 }
 
@@ -58,10 +60,16 @@ impl Connection {
             return flow.map(|()| false);
         }
         match self.read(ctx.input.space()) {
-            Ok(0) => Err(Next::Wait),
+            Ok(0) => {
+                if was_idle && self.link.stream.is_encrypted() {
+                    self.note_part(ctx);
+                }
+                Err(Next::Wait)
+            }
             Ok(count) => {
                 ctx.input.filled(count);
                 if was_idle {
+                    self.io.is_part_timed = false;
                     self.timer.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
                 }
                 Ok(true)
@@ -72,6 +80,16 @@ impl Connection {
                 Err(Next::Close(self.lost(reason, ctx)))
             }
         }
+    }
+
+    /// Gives a request its time when the first bytes of its record come, as to one whose bytes can be read. More of them change nothing.
+    #[cold]
+    fn note_part(&mut self, ctx: &ThreadCtx) {
+        let is_here = self.link.stream.has_part();
+        if is_here && !self.io.is_part_timed {
+            self.timer.deadline = ctx.clock.ms() + ctx.rules.header_timeout;
+        }
+        self.io.is_part_timed = is_here;
     }
 
     /// One read. `Ok(0)`: nothing is there now. An error is the reason for the connection's end.

@@ -75,7 +75,9 @@ impl Connection {
     pub fn refuse_unserved(&mut self, ctx: &mut ThreadCtx) -> Option<Next> {
         match &self.phase {
             Phase::Waiting(_) => return Some(self.turn_away(Refusal::Stopping, ctx)),
-            Phase::Head if self.kept.as_ref().is_some_and(|kept| kept.is_partial()) => self.refuse_unread(None, ctx),
+            Phase::Head if self.kept.as_ref().map_or_else(|| self.link.stream.has_part(), |kept| kept.is_partial()) => {
+                self.refuse_unread(None, ctx);
+            }
             Phase::Body(_) => {
                 let Phase::Body(upload) = std::mem::replace(&mut self.phase, Phase::Head) else { return None };
                 self.refuse_unread(Some(upload.view()), ctx);

@@ -125,7 +125,7 @@ impl Connection {
         match fate {
             Fate::Keep => {
                 self.phase = Phase::Head;
-                let wait = if ctx.input.has_rest() || self.kept.is_some() {
+                let wait = if ctx.input.has_rest() || self.kept.is_some() || self.link.stream.has_part() {
                     ctx.rules.header_timeout
                 } else if ctx.draining {
                     // The answer was rendered before the worker began to leave and promised to stay: a request that is already on
