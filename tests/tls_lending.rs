@@ -11,7 +11,7 @@ use rustls::SupportedProtocolVersion;
 
 use common::client::Client;
 use common::handoff::{ONE_THREAD, server, spread_by, wait_for_calls, worker_of};
-use common::server::{Running, at_once};
+use common::server::{Running, Server, at_once};
 use common::tls::{self, Authority, Manner, TLS12, TLS13, client_wish};
 use common::{SOON, wait_for};
 
@@ -205,5 +205,30 @@ fn a_client_that_was_let_in_by_other_rules_does_not_stay() {
     assert_eq!(known.get("/").status, 200);
     reload(&rules);
     assert_eq!(known.get("/").status, 200, "nothing has changed for it");
+    server.stop();
+}
+
+#[test]
+fn a_handshake_that_a_reload_meets_leaves_the_time_of_a_request() {
+    let server = Server::new("probe").tls().workers(1).options(["--keep-alive", "60", "--log-level", "debug"]).start();
+    let before = server.workers();
+    let mut socket = std::net::TcpStream::connect(server.address().tcp()).expect("it listens");
+    socket.set_read_timeout(Some(SOON)).expect("a socket");
+    let mut connection = rustls::ClientConnection::new(tls::anyone(), tls::localhost()).expect("it can begin");
+    connection.write_tls(&mut socket).expect("it listens");
+    // The server's part has come, and the worker is told to leave before the client's.
+    assert!(connection.read_tls(&mut socket).is_ok_and(|count| count > 0));
+    server.signal(nix::sys::signal::Signal::SIGHUP);
+    server.log().wait(&["is told to leave (Retire)"]);
+    wait_for("the new worker", SOON, || server.workers().iter().any(|pid| !before.contains(pid)).then_some(()));
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    connection.process_new_packets().expect("it is a handshake");
+    let mut stream = rustls::StreamOwned::new(connection, socket);
+    stream.flush().expect("it listens");
+    std::thread::sleep(std::time::Duration::from_millis(600));
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n").expect("it listens");
+    let mut head = [0; 12];
+    std::io::Read::read_exact(&mut stream, &mut head).expect("an answer");
+    assert_eq!(&head, b"HTTP/1.1 200");
     server.stop();
 }

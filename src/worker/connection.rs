@@ -188,6 +188,11 @@ impl Connection {
         matches!(self.phase, Phase::Streaming(_) | Phase::File(_)) || self.held || self.has_unsent()
     }
 
+    /// Whether its handshake has begun and is not over.
+    pub fn shakes_hands(&self) -> bool {
+        matches!(self.phase, Phase::Handshake) && !self.is_untouched()
+    }
+
     /// Shortens the wait of an idle connection, when the worker leaves.
     pub fn hurry(&mut self, deadline: u64) {
         self.timer.deadline = self.timer.deadline.min(deadline);

@@ -391,7 +391,8 @@ impl EventLoop {
                 Offered::HandedOver => {}
                 Offered::Kept => {
                     let connection = &mut self.connections[token.key()];
-                    if connection.is_idle() {
+                    // When its handshake is over it can go, with all the time of a request.
+                    if connection.is_idle() && !connection.shakes_hands() {
                         connection.hurry(now + DRAIN_IDLE_MS);
                         self.arm(token.key());
                     }
