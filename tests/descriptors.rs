@@ -26,7 +26,12 @@ fn server() -> Server {
 /// Has one worker do it; returns its process id. The answer may be lost with the worker.
 #[track_caller]
 fn act(server: &Running, how: &str, what: &str) -> i32 {
-    let mut client = server.connect();
+    act_for(&mut server.connect(), how, what)
+}
+
+/// The same for a client that stays: its connection keeps its descriptor.
+#[track_caller]
+fn act_for(client: &mut Client, how: &str, what: &str) -> i32 {
     client.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
     let worker = client.response().field("x-worker").and_then(|pid| pid.parse().ok()).expect("the application names it");
     client.send(format!("GET /act?how={how}&what={what} HTTP/1.1\r\nHost: x\r\n\r\n"));
@@ -221,7 +226,8 @@ fn a_worker_whose_application_leaves_it_no_descriptor_is_replaced_and_no_client_
 #[test]
 fn a_request_is_not_lost_when_the_worker_that_takes_it_has_no_descriptor() {
     let server = server().options(["--threads", "1"]).open_files(FEW_FILES).expect_error("Too many open files").start();
-    let starved = act(&server, "take", "all");
+    let mut first = server.connect();
+    let starved = act_for(&mut first, "take", "all");
     let of_the_other = || {
         wait_for("a connection of the other worker", SOON, || {
             let mut client = server.connect();

@@ -130,9 +130,9 @@ fn a_child_that_outlives_the_server_has_nothing_of_it() {
     assert_eq!(idle.get("/work?kind=run").text(), SUM);
     let child = pid(&server.get("/child").text());
     wait_for("a child without sockets of the server", SOON, || {
-        // The ends of the worker's own signal pipes: nobody waits for their end.
+        // The ends of the worker's own signal pipes, and its spare descriptor: nobody waits for their end.
         let harmless = sockets(child).iter().filter(|link| sockets(worker).contains(*link)).count();
-        (harmless <= 6).then_some(())
+        (harmless <= 7).then_some(())
     });
     let address = server.address().clone();
     server.signal(Signal::SIGTERM);
