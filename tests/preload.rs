@@ -95,9 +95,14 @@ fn a_dead_mold_is_made_anew_while_the_workers_serve_and_new_workers_are_forked_f
 #[test]
 fn a_mold_and_all_workers_that_die_at_once_come_back() {
     let server = deployed().expect_error("the mold of the workers").expect_error("SIGKILL").start();
-    for pid in server.molds().into_iter().chain(server.workers()) {
-        signal_to(pid, Signal::SIGKILL);
-    }
+    let (mold, workers) = (mold(&server), all_workers(&server));
+    // The master learns of the workers first, all at once, and waits for the mold when that dies.
+    server.signal(Signal::SIGSTOP);
+    signal_to(mold, Signal::SIGSTOP);
+    workers.into_iter().for_each(|pid| signal_to(pid, Signal::SIGKILL));
+    server.signal(Signal::SIGCONT);
+    server.log().wait(&["was killed by SIGKILL"]);
+    signal_to(mold, Signal::SIGKILL);
     wait_for("two loads", SOON, || (deploy::boots(&server) == 2).then_some(()));
     server.log().wait(&["another one is made"]);
     all_workers(&server);

@@ -224,7 +224,9 @@ impl Server {
         let gives_up = never_ready || !is_current || self.supervisor.state() == ServerState::Starting;
         let unborn: Vec<SlotIndex> =
             std::iter::from_fn(|| if gives_up { self.molds.take_unborn(generation) } else { None }).collect();
-        if is_current && self.supervisor.ready_workers() > 0 {
+        let serve_on = self.supervisor.ready_workers() > 0;
+        // Of one that was never ready while nobody serves the workers tell, which have waited for it.
+        if is_current && (serve_on || !never_ready) {
             let pause = self.molds.delay(generation, if never_ready { Duration::ZERO } else { about.age });
             let again = if pause.is_zero() { "at once".to_owned() } else { format!("in {} s", pause.as_secs_f64()) };
             let what = match mold.failure() {
@@ -233,9 +235,8 @@ impl Server {
                 Some(why) => format!("cannot boot: {}", why.text.trim_end()),
                 None => exit.to_string(),
             };
-            self.log().error(format_args!(
-                "the mold of the workers (pid {pid}) {what}\nanother one is made {again}; the workers that there are serve on"
-            ));
+            let others = if serve_on { "; the workers that there are serve on" } else { "" };
+            self.log().error(format_args!("the mold of the workers (pid {pid}) {what}\nanother one is made {again}{others}"));
         } else if is_current {
             self.molds.delay(generation, Duration::ZERO);
         }
