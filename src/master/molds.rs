@@ -397,7 +397,9 @@ impl MoldKeeper {
     pub fn dismiss(&mut self, exists: impl Fn(Generation) -> bool, has_workers: impl Fn(Pid) -> bool) {
         for mold in &mut self.molds {
             let over = mold.stale || !exists(mold.generation);
-            if !over || mold.stage == MoldStage::Ending || mold.failure.is_some() || has_workers(mold.pid) {
+            // The end of one that is at fault is reported, and not taken for one that was asked for.
+            let is_at_fault = mold.killed || mold.failure.is_some();
+            if !over || mold.stage == MoldStage::Ending || is_at_fault || has_workers(mold.pid) {
                 continue;
             }
             if mold.stage == MoldStage::Booting {
@@ -483,3 +485,6 @@ pub fn reason(error: &io::Error) -> Option<&'static str> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests;
