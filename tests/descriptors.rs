@@ -224,6 +224,19 @@ fn a_worker_whose_application_leaves_it_no_descriptor_is_replaced_and_no_client_
 }
 
 #[test]
+fn a_worker_whose_spare_descriptor_is_gone_leaves_in_order() {
+    for how in ["close", "replace"] {
+        let server = server().start();
+        let old = server.workers();
+        act(&server, how, "spare");
+        server.signal(Signal::SIGHUP);
+        server.wait_for_end_of(&old);
+        assert_eq!(server.get("/").text(), "ok", "{how}");
+        server.stop();
+    }
+}
+
+#[test]
 fn a_request_is_not_lost_when_the_worker_that_takes_it_has_no_descriptor() {
     let server = server().options(["--threads", "1"]).open_files(FEW_FILES).expect_error("Too many open files").start();
     let mut first = server.connect();

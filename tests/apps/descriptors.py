@@ -32,6 +32,8 @@ def kind(number):
         if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_SEQPACKET:
             # The queue is made by the master at its start, the channel for the worker.
             return "seqpacket"
+        if sock.family == socket.AF_UNIX and sock.type == socket.SOCK_DGRAM:
+            return "spare"
         return "pipe" if sock.family == socket.AF_UNIX and not sock.getsockname() else "connection"
 
 

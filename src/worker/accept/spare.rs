@@ -76,6 +76,7 @@ impl Spare {
 
     /// Closes it for good.
     pub fn close(&mut self) {
-        *self = Self { told: true, ..Self::default() };
+        self.spend(0);
+        (self.missing_since, self.told) = (None, true);
     }
 }
